@@ -1,0 +1,86 @@
+"""mia-bench: compare defenses against model inversion attacks, honestly.
+
+Importing the package is light; torch comes in only with what computes.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from mia_bench.hookspecs import hookimpl
+
+if TYPE_CHECKING:
+    from mia_bench.api.attack import Attack, AttackTask, Reconstructions
+    from mia_bench.api.component import Component
+    from mia_bench.api.dataset import Dataset, ImageSet, Splits
+    from mia_bench.api.defense import BuildContext, Defense, TrainingSetup, TrainingStep
+    from mia_bench.api.encoder import Encoder
+    from mia_bench.api.metric import AttackMetric, Measurement, Metric, TargetMetric
+    from mia_bench.api.model import Architecture
+    from mia_bench.api.options import Options
+    from mia_bench.api.prior import Prior
+    from mia_bench.results import load_results
+    from mia_bench.runner import run
+
+__version__ = "0.1.0"
+
+_LAZY = {
+    "Architecture": "mia_bench.api.model",
+    "Attack": "mia_bench.api.attack",
+    "AttackMetric": "mia_bench.api.metric",
+    "AttackTask": "mia_bench.api.attack",
+    "BuildContext": "mia_bench.api.defense",
+    "Component": "mia_bench.api.component",
+    "Dataset": "mia_bench.api.dataset",
+    "Defense": "mia_bench.api.defense",
+    "Encoder": "mia_bench.api.encoder",
+    "ImageSet": "mia_bench.api.dataset",
+    "Measurement": "mia_bench.api.metric",
+    "Metric": "mia_bench.api.metric",
+    "Options": "mia_bench.api.options",
+    "Prior": "mia_bench.api.prior",
+    "Reconstructions": "mia_bench.api.attack",
+    "Splits": "mia_bench.api.dataset",
+    "TargetMetric": "mia_bench.api.metric",
+    "TrainingSetup": "mia_bench.api.defense",
+    "TrainingStep": "mia_bench.api.defense",
+    "load_results": "mia_bench.results",
+    "run": "mia_bench.runner",
+}
+
+__all__ = [
+    "Architecture",
+    "Attack",
+    "AttackMetric",
+    "AttackTask",
+    "BuildContext",
+    "Component",
+    "Dataset",
+    "Defense",
+    "Encoder",
+    "ImageSet",
+    "Measurement",
+    "Metric",
+    "Options",
+    "Prior",
+    "Reconstructions",
+    "Splits",
+    "TargetMetric",
+    "TrainingSetup",
+    "TrainingStep",
+    "__version__",
+    "hookimpl",
+    "load_results",
+    "run",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'mia_bench' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

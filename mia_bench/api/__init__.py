@@ -1,0 +1,1 @@
+"""The base classes a plugin author subclasses, one file each. Importing them imports no torch."""

@@ -1,0 +1,80 @@
+"""The contract of an attack: an access, a prior, the classes, a budget and a generator go in; images come out."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from mia_bench.api.component import Component
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from mia_bench.access import Access
+    from mia_bench.api.dataset import ImageSet, Progress
+    from mia_bench.api.prior import Prior
+    from mia_bench.models.generative import GenerativeModel
+
+AccessLevel = Literal["white-box", "black-box", "label-only"]
+
+
+@dataclass(frozen=True)
+class AttackTask:
+    """Everything an attack gets.
+
+    Attributes:
+        access: the target as the threat model shows it (see :mod:`mia_bench.access`).
+        prior: the image model; latents ``(N, D)`` to images ``(N, 3, H, W)`` in [0, 1].
+        public: the public images behind the prior.
+        classes: ``(K,)`` int64, the classes to invert.
+        images_per_class: how many reconstructions a class to return, ``M``.
+        generator: seeded CPU generator; draw everything random from it.
+        device: where to compute.
+        batch_size: images a forward pass.
+        progress: call with (done, total, unit) now and then.
+        state: tensors that ``prepare`` returned (empty without it).
+    """
+
+    access: Access
+    prior: GenerativeModel
+    public: ImageSet
+    classes: Tensor
+    images_per_class: int
+    generator: torch.Generator
+    device: torch.device
+    batch_size: int
+    progress: Progress
+    state: dict[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Reconstructions:
+    """What an attack returns.
+
+    Attributes:
+        images: ``(K, M, 3, H, W)`` float in [0, 1], best first.
+        latents: ``(K, M, D)`` or None for attacks without latents.
+    """
+
+    images: Tensor
+    latents: Tensor | None = None
+
+
+class Attack(Component):
+    """How images of the private classes are made from the target."""
+
+    access: ClassVar[AccessLevel] = "white-box"
+
+    def skip(self, prior: Prior) -> str | None:
+        """A reason why this attack can't run with ``prior`` (its options only), or None."""
+        return None
+
+    def prepare(self, task: AttackTask) -> dict[str, Tensor]:
+        """Optional cached step before ``invert``: a surrogate, a prior trained on the target's answers."""
+        return {}
+
+    @abstractmethod
+    def invert(self, task: AttackTask) -> Reconstructions:
+        """Reconstruct ``task.images_per_class`` images of each of ``task.classes``."""

@@ -1,0 +1,42 @@
+"""What every pluggable thing has: a summary, a paper, options, a version."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from pathlib import Path
+from typing import ClassVar
+
+from mia_bench.api.options import Options as BaseOptions
+
+
+class Component:
+    """Base of :class:`Defense`, :class:`Attack`, :class:`Prior` and the other kinds.
+
+    A subclass states a one-line ``summary``, the ``paper`` it implements, and a nested ``Options``
+    class. ``version`` is part of every cache key: raise it whenever results change. Left out, it is
+    a hash of the module's source, so that editing the file never serves a stale result.
+    """
+
+    summary: ClassVar[str] = ""
+    paper: ClassVar[str] = ""
+    version: ClassVar[str] = ""
+
+    class Options(BaseOptions):
+        """No options."""
+
+    options: Options
+
+    def __init__(self, options: BaseOptions | None = None) -> None:
+        self.options = options if isinstance(options, self.Options) else self.Options()
+
+
+def component_version(cls: type[Component]) -> str:
+    """The declared version, or ``src-`` and a hash of the source file that defines ``cls``."""
+    if "version" in cls.__dict__ and cls.version:
+        return cls.version
+    try:
+        source = Path(inspect.getfile(cls)).read_bytes()
+    except (OSError, TypeError):
+        source = f"{cls.__module__}.{cls.__qualname__}".encode()
+    return "src-" + hashlib.sha256(source).hexdigest()[:12]

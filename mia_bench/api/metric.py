@@ -1,0 +1,137 @@
+"""Metrics: families of numbers computed from a target or from reconstructions, with per-sample evidence."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from mia_bench.api.component import Component
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from mia_bench.api.dataset import Splits
+    from mia_bench.api.encoder import Embed
+    from mia_bench.models.classifier import Classifier
+
+Array = npt.NDArray[np.float64]
+Statistic = Callable[[Array], float]
+Direction = Literal["higher", "lower", "neutral"]
+
+
+def mean(values: Array) -> float:
+    """The mean of ``(N,)`` or of the first axis's entries."""
+    return float(values.mean())
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Per-sample evidence for one number; the host computes value and interval from it.
+
+    Attributes:
+        values: ``(N,)`` or ``(N, D)``, one row a sample.
+        groups: ``(N,)`` integers, the class of each sample: the bootstrap resamples classes.
+        statistic: from resampled rows to the number; the mean unless told.
+    """
+
+    values: Array
+    groups: npt.NDArray[np.int64]
+    statistic: Statistic = mean
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Embeddings that identification ranks against.
+
+    Attributes:
+        private: ``(C, D)`` unit-norm centroid of each private class's training images.
+        decoys: ``(N, D)`` unit-norm centroid of each decoy identity.
+        test: ``(T, D)`` embeddings of the held-out private images, for the ceiling.
+        verification: ``(P,)`` 0 or 1: whether the encoder told a pair of decoy images right; empty
+            where the decoys have too few images.
+    """
+
+    private: Tensor
+    decoys: Tensor
+    test: Tensor
+    verification: Tensor
+
+
+@dataclass(frozen=True)
+class TargetEvidence:
+    """What a metric of scope ``target`` sees.
+
+    Attributes:
+        target: the deployed model, images in [0, 1] to logits.
+        draws: how many times to ask a random target (1 for a deterministic one).
+    """
+
+    target: nn.Module
+    splits: Splits
+    draws: int
+    device: torch.device
+
+
+@dataclass(frozen=True)
+class AttackEvidence:
+    """What a metric of scope ``attack`` sees.
+
+    Attributes:
+        images: ``(N, 3, H, W)`` reconstructions in [0, 1].
+        labels: ``(N,)`` int64, the class each was made for.
+        evaluation_model: classifier of the private classes, of another architecture than the target.
+        gallery, embed: None with a reason in ``missing`` when the encoder is not available.
+    """
+
+    images: Tensor
+    labels: Tensor
+    target: nn.Module
+    draws: int
+    splits: Splits
+    evaluation_model: Classifier
+    gallery: Gallery | None
+    embed: Embed | None
+    missing: Mapping[str, str]
+    device: torch.device
+
+
+class Metric(Component):
+    """A family of metrics computed together; subclass :class:`TargetMetric` or :class:`AttackMetric`.
+
+    Attributes:
+        names: the metrics it gives, each with what is better for the *defender*: ``higher``,
+            ``lower`` or ``neutral``.
+        descriptions: one line for each name.
+    """
+
+    names: ClassVar[Mapping[str, Direction]] = {}
+    descriptions: ClassVar[Mapping[str, str]] = {}
+
+
+class TargetMetric(Metric):
+    """A metric of the target alone, computed once a target."""
+
+    @abstractmethod
+    def compute(self, evidence: TargetEvidence) -> dict[str, Measurement | str]:
+        """A measurement for each name, or the reason (a string) why there is none."""
+
+
+class AttackMetric(Metric):
+    """A metric of reconstructions, computed once a cell.
+
+    Attributes:
+        needs_gallery: True when ``gallery`` and ``embed`` are used; tracks without an encoder then
+            give null with a reason.
+    """
+
+    needs_gallery: ClassVar[bool] = False
+
+    @abstractmethod
+    def compute(self, evidence: AttackEvidence) -> dict[str, Measurement | str]:
+        """A measurement for each name, or the reason (a string) why there is none."""

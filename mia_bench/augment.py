@@ -1,0 +1,68 @@
+"""Batched augmentation on the device; every random number comes from a CPU generator."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def flip(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Mirror each image with probability one half."""
+    chosen = torch.rand(len(images), 1, 1, 1, generator=generator) < 0.5
+    return torch.where(chosen.to(images.device), images.flip(3), images)
+
+
+def shift(images: Tensor, pixels: int, generator: torch.Generator) -> Tensor:
+    """Shift each image by up to ``pixels`` in both directions, repeating the border."""
+    count, channels, height, width = images.shape
+    padded = F.pad(images, (pixels,) * 4, mode="replicate")
+    offsets = torch.randint(0, 2 * pixels + 1, (2, count), generator=generator).to(images.device)
+    rows = offsets[0][:, None] + torch.arange(height, device=images.device)
+    columns = offsets[1][:, None] + torch.arange(width, device=images.device)
+    index = torch.arange(count, device=images.device)[:, None, None, None]
+    channel = torch.arange(channels, device=images.device)[None, :, None, None]
+    return padded[index, channel, rows[:, None, :, None], columns[:, None, None, :]]
+
+
+def jitter(images: Tensor, strength: float, generator: torch.Generator) -> Tensor:
+    """Scale brightness and contrast of each image by factors from ``1 ± strength``."""
+    factors = 1 + strength * (2 * torch.rand(2, len(images), 1, 1, 1, generator=generator) - 1)
+    brightness, contrast = factors.to(images.device)
+    images = images * brightness
+    mean = images.mean(dim=(1, 2, 3), keepdim=True)
+    return ((images - mean) * contrast + mean).clamp(0, 1)
+
+
+def random_resized_crop(
+    images: Tensor,
+    generator: torch.Generator,
+    *,
+    scale: tuple[float, float],
+    ratio: tuple[float, float] = (1.0, 1.0),
+    flips: bool = False,
+) -> Tensor:
+    """Crop a random box of each image and resize it back (bilinear); differentiable.
+
+    Args:
+        images: ``(N, C, H, W)``.
+        generator: CPU generator.
+        scale: range of the box's share of the area.
+        ratio: range of the box's aspect ratio (width to height), drawn log-uniformly.
+        flips: mirror each image with probability one half.
+    """
+    count = len(images)
+    draws = torch.rand(5, count, generator=generator)
+    area = scale[0] + (scale[1] - scale[0]) * draws[0]
+    low, high = (torch.tensor(float(r)).log() for r in ratio)
+    aspect = (low + (high - low) * draws[1]).exp()
+    width = (area * aspect).sqrt().clamp(max=1)
+    height = (area / aspect).sqrt().clamp(max=1)
+    x = (2 * draws[2] - 1) * (1 - width)
+    y = (2 * draws[3] - 1) * (1 - height)
+    sign = torch.where(draws[4] < 0.5, -1.0, 1.0) if flips else torch.ones(count)
+    theta = torch.zeros(count, 2, 3)
+    theta[:, 0, 0], theta[:, 0, 2] = width * sign, x
+    theta[:, 1, 1], theta[:, 1, 2] = height, y
+    grid = F.affine_grid(theta.to(images.device), list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, padding_mode="border", align_corners=False)

@@ -1,0 +1,106 @@
+"""``mia-bench describe NAME``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from mia_bench.errors import UsageError, did_you_mean
+
+if TYPE_CHECKING:
+    from mia_bench.registry import Entry, Registry
+
+
+@click.command(
+    "describe", short_help="Explain a plugin or track: paper, options, defaults, bounds."
+)
+@click.argument("name")
+def command(name: str) -> None:
+    """Explain NAME: a defense, attack, prior, data set, model, encoder, metric or track.
+
+    Where a name belongs to two kinds both are shown; ``kind:name`` shows one.
+    """
+    from mia_bench.plugins import host
+
+    registry = host().registry
+    kind, _, bare = name.rpartition(":")
+    entries = [e for e in registry.find(bare) if not kind or e.kind == kind]
+    if not entries:
+        families = [e for e in registry.entries("metric") if bare in e.load().names]
+        entries = families
+    if not entries:
+        known = {n for k in _kinds() for n in registry.names(k)}
+        raise UsageError(f"nothing is called {name!r}; {did_you_mean(bare, known)}")
+    click.echo("\n\n".join(describe(registry, entry) for entry in entries))
+
+
+def _kinds() -> list[str]:
+    from mia_bench.registry import KINDS
+
+    return list(KINDS)
+
+
+def describe(registry: Registry, entry: Entry) -> str:
+    """The text for one entry."""
+    from tabulate import tabulate
+
+    from mia_bench.api.options import describe_options
+
+    if entry.kind == "track":
+        return describe_track(registry, entry)
+    registry.get(entry.kind, entry.name)  # a name claimed twice is an error here
+    component = entry.load()
+    lines = [f"{entry.name} ({entry.kind}, from {entry.plugin.id})", f"  {component.summary}"]
+    for label, attribute in (("paper", "paper"), ("access", "access"), ("terms", "terms")):
+        if value := getattr(component, attribute, ""):
+            lines.append(f"  {label}: {value}")
+    lines.append(f"  version: {entry.identity()['version']}")
+    for name, text in getattr(component, "descriptions", {}).items():
+        direction = component.names[name]
+        lines.append(f"  {name}: {text} (better for the defender: {direction})")
+    options = describe_options(component.Options)
+    if options:
+        lines += [
+            "",
+            tabulate(options, headers="keys"),
+            "",
+            f"  set with -o {entry.name}.OPTION=VALUE",
+        ]
+    elif entry.kind != "metric":
+        lines.append("  no options")
+    return "\n".join(lines)
+
+
+def describe_track(registry: Registry, entry: Entry) -> str:
+    """The protocol of a track."""
+    from mia_bench.tracks.track import load_track
+
+    track = load_track(registry, entry.name)
+    recipe = track.target.recipe
+    lines = [
+        f"{track.name} (track, version {track.version}, from {entry.plugin.id})",
+        f"  {track.summary}",
+        *(f"  {line}" for line in track.protocol.strip().splitlines()),
+        f"  data: {track.data.dataset.name} {_table(track.data.dataset.options)}, "
+        f"{track.data.resolution}×{track.data.resolution} pixels",
+        f"  target: {track.target.architecture.name}, {recipe.epochs} epochs, "
+        f"batch {recipe.batch_size}, Adam {recipe.learning_rate:g}",
+        f"  evaluation model: {track.evaluation.architecture.name}, "
+        f"{track.evaluation.recipe.epochs} epochs",
+        f"  identity encoder: {track.encoder.name if track.encoder else 'none'}",
+        f"  images a class: {track.images_per_class}; "
+        f"classes attacked: {track.attacked_classes or 'all'}",
+        f"  default prior: {track.default_prior}",
+    ]
+    for kind, settings in (
+        ("prior", track.priors),
+        ("defense", track.defenses),
+        ("attack", {name: a.options for name, a in track.attacks.items()}),
+    ):
+        lines += [f"  {kind} {name}: {_table(o)}" for name, o in settings.items() if o]
+    return "\n".join(lines)
+
+
+def _table(options: dict[str, object]) -> str:
+    return ", ".join(f"{key}={value}" for key, value in options.items())

@@ -1,0 +1,114 @@
+"""``mia-bench doctor``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+from mia_bench.errors import MiaBenchError
+
+Finding = tuple[bool | None, str]
+"""(True fine, False broken, None worth knowing; the line)"""
+
+
+@click.command("doctor", short_help="Check the installation, the devices, the data and the store.")
+@click.option("--store", type=click.Path(path_type=Path), help="Folder of artifacts and records.")
+@click.option("--data", type=click.Path(path_type=Path), help="Root of the data sets.")
+def command(store: Path | None, data: Path | None) -> None:
+    """Check the installation, the devices, the plugins, the data and the store.
+
+    Exit code 1 if something is broken.
+    """
+    marks = {True: "ok     ", False: "BROKEN ", None: "note   "}
+    broken = False
+    for fine, line in [*packages(), *devices(), *plugins(), *places(store, data)]:
+        broken |= fine is False
+        click.echo(marks[fine] + line)
+    if broken:
+        sys.exit(1)
+
+
+def packages() -> Iterator[Finding]:
+    """Versions of what matters."""
+    from mia_bench import __version__
+    from mia_bench.provenance import git_commit, package_version, platform_name, python_version
+
+    commit = f", commit {git_commit()}" if git_commit() else ""
+    yield True, f"mia-bench {__version__}{commit}, Python {python_version()}, {platform_name()}"
+    for name in ("torch", "torchvision", "opacus", "facenet-pytorch"):
+        found = package_version(name)
+        yield (True, f"{name} {found}") if found else (False, f"{name} is not installed")
+    onnx = package_version("onnxruntime")
+    yield (
+        (True, f"onnxruntime {onnx}")
+        if onnx
+        else (None, "onnxruntime is not installed: pip install 'mia-bench[onnx]' for ONNX encoders")
+    )
+
+
+def devices() -> Iterator[Finding]:
+    """What torch can compute on."""
+    try:
+        import torch
+    except ImportError as error:
+        yield False, f"torch can't be imported: {error}"
+        return
+    yield True, f"CPU with {torch.get_num_threads()} threads"
+    if torch.cuda.is_available():
+        for index in range(torch.cuda.device_count()):
+            yield True, f"cuda:{index} {torch.cuda.get_device_name(index)}"
+    else:
+        yield None, "no CUDA GPU: everything runs on the CPU"
+
+
+def plugins() -> Iterator[Finding]:
+    """Broken and conflicting plugins."""
+    from mia_bench.plugins import host
+
+    loaded = host()
+    working = sum(info.status == "ok" for info in loaded.plugins)
+    yield True, f"{working} plugins work"
+    for line in loaded.problems():
+        yield False, line
+
+
+def places(store: Path | None, data: Path | None) -> Iterator[Finding]:
+    """The store, the data root and the weights."""
+    from mia_bench.plugins import host
+    from mia_bench.runner import data_roots, default_store
+    from mia_bench.store import Store
+
+    try:
+        opened = Store(store or default_store())
+        opened.check_writable()
+        yield True, f"store {opened.root}: {len(opened.records())} records"
+    except MiaBenchError as error:
+        yield False, str(error)
+    try:
+        roots = data_roots(data)
+    except MiaBenchError as error:
+        yield False, str(error)
+        return
+    if roots.data is None:
+        yield None, "no data root: tracks with photographs need --data or MIA_BENCH_DATA"
+    registry = host().registry
+    for entry in registry.entries("dataset"):
+        dataset = entry.load()()
+        if not dataset.needs_root or roots.data is None:
+            continue
+        try:
+            yield (
+                True,
+                f"data set {entry.name}: found, fingerprint {dataset.fingerprint(roots.data)}",
+            )
+        except MiaBenchError as error:
+            yield None, str(error)
+    for entry in registry.entries("encoder"):
+        try:
+            entry.load()().fingerprint(roots.weights)
+            yield True, f"encoder {entry.name}: found"
+        except MiaBenchError as error:
+            yield None, f"encoder {entry.name}: {error}"

@@ -1,0 +1,53 @@
+"""``mia-bench list``."""
+
+from __future__ import annotations
+
+import click
+
+LISTED = ("defenses", "attacks", "tracks", "datasets", "priors", "metrics")
+
+
+@click.command("list", short_help="List defenses, attacks, tracks, data sets, priors or metrics.")
+@click.argument("kind", required=False, type=click.Choice(LISTED))
+def command(kind: str | None) -> None:
+    """List what is installed, with one line each; everything unless KIND is given."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(width=None if Console().is_terminal else 120)
+    for plural in [kind] if kind else LISTED:
+        table = Table(
+            title=plural, title_justify="left", title_style="bold", box=None, padding=(0, 2)
+        )
+        table.add_column("name", style="cyan", no_wrap=True)
+        table.add_column("what it is")
+        table.add_column("from", style="dim", no_wrap=True)
+        for row in rows(plural):
+            table.add_row(*row)
+        console.print(table)
+        console.print()
+
+
+def rows(plural: str) -> list[tuple[str, str, str]]:
+    """(name, summary, distribution) of every component of a kind; metrics by the names they give."""
+    from mia_bench.plugins import host
+    from mia_bench.registry import KINDS
+    from mia_bench.tracks.track import load_track
+
+    registry = host().registry
+    kind = next(kind for kind, known in KINDS.items() if known == plural)
+    found = []
+    for entry in registry.entries(kind):
+        owner = entry.plugin.distribution
+        if kind == "metric":
+            family = entry.load()
+            found += [
+                (name, f"{family.descriptions.get(name, '')} [{entry.name}]", owner)
+                for name in family.names
+            ]
+        elif kind == "track":
+            track = load_track(registry, entry.name)
+            found.append((entry.name, f"{track.summary} (version {track.version})", owner))
+        else:
+            found.append((entry.name, entry.summary, owner))
+    return sorted(found)

@@ -1,0 +1,138 @@
+"""The ``mia-bench`` group: lazy commands, one-line errors, exit codes."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import signal
+import sys
+from types import FrameType
+from typing import Any
+
+import click
+
+from mia_bench import __version__
+from mia_bench.errors import MiaBenchError, did_you_mean
+
+COMMANDS = {
+    "run": "Run every defense × attack pair and print the results.",
+    "list": "List defenses, attacks, tracks, data sets, priors or metrics.",
+    "describe": "Explain a plugin or track: paper, options, defaults, bounds.",
+    "plugins": "List the plugins and what is wrong with broken ones.",
+    "doctor": "Check the installation, the devices, the data and the store.",
+    "show": "Write a cell's picture: private examples beside reconstructions.",
+    "results": "Print the results of a store.",
+    "leaderboard": "Build, check and fill the leaderboards.",
+}
+
+
+class LazyGroup(click.Group):
+    """Knows its commands by name and imports one when it is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Built-in commands in the order people need them, then those of plugins."""
+        _load_plugin_commands(self)
+        return [*COMMANDS, *sorted(name for name in self.commands if name not in COMMANDS)]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import and return a command."""
+        if cmd_name in COMMANDS:
+            command: click.Command = importlib.import_module(f"mia_bench.cli.{cmd_name}").command
+            return command
+        _load_plugin_commands(self)
+        return super().get_command(ctx, cmd_name)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click does it, with a hint for a mistyped command."""
+        if args and self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
+            raise click.UsageError(
+                f"no command {args[0]!r}; {did_you_mean(args[0], self.list_commands(ctx))}"
+            )
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The table of commands, without importing them."""
+        rows = [
+            (name, COMMANDS.get(name) or self.commands[name].get_short_help_str())
+            for name in self.list_commands(ctx)
+        ]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+
+def _load_plugin_commands(group: click.Group) -> None:
+    from mia_bench.plugins import host
+
+    host().manager.hook.mia_bench_register_commands(cli=group)
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="mia-bench")
+@click.option("--debug", is_flag=True, help="Show tracebacks and debug messages.")
+def cli(debug: bool) -> None:
+    """Compare defenses against model inversion attacks.
+
+    A model inversion attack rebuilds what a private class (a person's face) looks like from a
+    trained classifier. Start with: mia-bench run --defense neg-ls --attack ppa
+    """
+    logging.basicConfig(
+        level=logging.DEBUG if debug else logging.WARNING,
+        format="%(levelname)s: %(message)s" if debug else "%(message)s",
+        stream=sys.stderr,
+    )
+    if not debug:
+        # The host's own warnings are for people, with a word that says what they are.
+        logging.getLogger("mia_bench").handlers = [_warning_handler()]
+        logging.getLogger("mia_bench").propagate = False
+
+
+def _warning_handler() -> logging.Handler:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s".lower()))
+    handler.setFormatter(logging.Formatter("warning: %(message)s"))
+    return handler
+
+
+def _terminate(signum: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def main(args: list[str] | None = None) -> Any:
+    """Run the command line; exit code 0 done, 1 something failed, 2 wrong usage."""
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        cli.main(args, prog_name="mia-bench", standalone_mode=False)
+    except click.exceptions.Exit as exit_:
+        sys.exit(exit_.exit_code)
+    except click.UsageError as error:
+        _fail(_one_line(error), 2)
+    except click.ClickException as error:
+        _fail(error.format_message(), error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        _fail("interrupted", 1)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except MiaBenchError as error:
+        if cli_debug():
+            raise
+        _fail(str(error), error.exit_code)
+
+
+def cli_debug() -> bool:
+    """True when ``--debug`` was given."""
+    return logging.getLogger().level == logging.DEBUG
+
+
+def _one_line(error: click.UsageError) -> str:
+    text = " ".join(error.format_message().split())
+    path = error.ctx.command_path if error.ctx else "mia-bench"
+    return f"{text} (see {path} --help)"
+
+
+def _fail(message: str, code: int) -> None:
+    click.echo(f"error: {message}", err=True)
+    sys.exit(code)

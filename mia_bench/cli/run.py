@@ -1,0 +1,217 @@
+"""``mia-bench run``."""
+
+from __future__ import annotations
+
+import json
+import sys
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mia_bench.errors import UsageError, did_you_mean
+
+if TYPE_CHECKING:
+    from mia_bench.runner import Prepared
+
+CONFIG_KEYS = {
+    "track": str,
+    "defense": list,
+    "attack": list,
+    "prior": list,
+    "seeds": int,
+    "seed": list,
+    "options": dict,
+    "device": str,
+    "store": str,
+    "data": str,
+    "rerun": str,
+    "format": str,
+}
+
+
+@click.command("run", short_help="Run every defense × attack pair and print the results.")
+@click.option("--track", help="Protocol to run.  [default: synth-faces]")
+@click.option("--defense", multiple=True, help="Defense; repeat for several, none means all.")
+@click.option("--attack", multiple=True, help="Attack; repeat for several, none means all.")
+@click.option("--prior", multiple=True, help="Image prior; none means each attack's default.")
+@click.option("--seeds", type=click.IntRange(1), help="Number of seeds: 0 … N-1.  [default: 1]")
+@click.option("--seed", type=click.IntRange(0), multiple=True, help="One seed; repeat for several.")
+@click.option(
+    "-o",
+    "--option",
+    "options",
+    multiple=True,
+    metavar="PLUGIN.KEY=VALUE",
+    help="Set an option; several values of one key multiply the grid.",
+)
+@click.option(
+    "--config",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="TOML file with these options; the command line wins.",
+)
+@click.option("--device", help="auto, cpu, cuda, cuda:N or mps.  [default: auto]")
+@click.option("--store", type=click.Path(path_type=Path), help="Folder of artifacts and records.")
+@click.option("--data", type=click.Path(path_type=Path), help="Root of the data sets.")
+@click.option(
+    "--rerun",
+    type=click.Choice(["never", "failed", "always"]),
+    help="Which cells with a record are computed again.  [default: failed]",
+)
+@click.option("--executor", type=click.Choice(["local"]), default="local", show_default=True)
+@click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(["table", "json", "markdown"]),
+    help="What to print on standard output.  [default: table]",
+)
+def command(
+    config: Path | None, dry_run: bool, format_: str | None, executor: str, **given: Any
+) -> None:
+    """Run every defense × attack pair of a track and print the results.
+
+    Everything is cached: a run that was stopped goes on where it was, and a second run computes
+    nothing. Exit code 0: all done or skipped with a reason; 1: a cell failed; 2: wrong usage.
+    """
+    from mia_bench.runner import DEFAULT_TRACK, Request, execute, prepare
+
+    settings = _merge(_read_config(config) if config else {}, given, format_)
+    request = Request(
+        track=settings.get("track") or DEFAULT_TRACK,
+        defenses=settings["defense"],
+        attacks=settings["attack"],
+        priors=settings["prior"],
+        seeds=settings["seeds"],
+        options=settings["options"],
+        device=settings.get("device") or "auto",
+        store=Path(settings["store"]) if settings.get("store") else None,
+        data=Path(settings["data"]) if settings.get("data") else None,
+        rerun=settings.get("rerun") or "failed",
+        executor=executor,
+    )
+    _warn_of_plugins()
+    prepared = prepare(request)
+    if dry_run:
+        print_plan(prepared)
+        return
+    from mia_bench.engine.local import Interrupted
+    from mia_bench.engine.reporter import terminal_reporter
+
+    style = settings.get("format") or "table"
+    try:
+        records = execute(prepared, terminal_reporter())
+    except Interrupted as stopped:
+        if style == "json":
+            click.echo(json.dumps(stopped.records, indent=1, ensure_ascii=False))
+        raise
+    _print_records(records, style, prepared)
+    if any(record["status"] == "failed" for record in records):
+        sys.exit(1)
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        config = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UsageError(f"--config {path}: {error}") from error
+    for key, value in config.items():
+        if key not in CONFIG_KEYS:
+            raise UsageError(f"--config {path}: no key {key!r}; {did_you_mean(key, CONFIG_KEYS)}")
+        kind = CONFIG_KEYS[key]
+        if kind is list and not isinstance(value, list):
+            config[key] = [value]
+        elif not isinstance(value, kind):
+            raise UsageError(f"--config {path}: {key} must be a {kind.__name__}")
+    if {"seed", "seeds"} <= config.keys():
+        raise UsageError(f"--config {path}: give either seed or seeds")
+    return config
+
+
+def _merge(config: dict[str, Any], given: dict[str, Any], format_: str | None) -> dict[str, Any]:
+    """The command line over the file; option values of the file come first."""
+    if given["seeds"] is not None and given["seed"]:
+        raise UsageError("give either --seeds or --seed")
+    merged = {**config, **{key: value for key, value in given.items() if value not in (None, ())}}
+    merged["options"] = _config_options(config.get("options", {}), given["options"])
+    for key in ("defense", "attack", "prior"):
+        merged[key] = list(merged.get(key, ()))
+    chosen = given if given["seeds"] is not None or given["seed"] else config
+    listed = [int(seed) for seed in chosen.get("seed") or ()]
+    merged["seeds"] = listed or list(range(chosen.get("seeds") or 1))
+    if format_:
+        merged["format"] = format_
+    return merged
+
+
+def _config_options(table: dict[str, Any], given: tuple[str, ...]) -> list[str]:
+    """``[options]`` of the file as ``PLUGIN.KEY=VALUE``; a key given on the command line replaces it."""
+    replaced = {text.partition("=")[0] for text in given}
+    texts = []
+    for plugin, values in table.items():
+        if not isinstance(values, dict):
+            raise UsageError(f"[options.{plugin}] must be a table of options")
+        for key, value in values.items():
+            if f"{plugin}.{key}" not in replaced:
+                several = value if isinstance(value, list) else [value]
+                texts += [f"{plugin}.{key}={_text(one)}" for one in several]
+    return [*texts, *given]
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _warn_of_plugins() -> None:
+    from mia_bench.plugins import host
+
+    for line in host().problems():
+        click.echo(f"warning: {line}", err=True)
+
+
+def print_plan(prepared: Prepared) -> None:
+    """The cells, the stages behind them, what is cached and how long the rest may take."""
+    from tabulate import tabulate
+
+    from mia_bench.engine.estimate import stage_seconds
+    from mia_bench.engine.plan import pending_stages
+    from mia_bench.engine.reporter import duration
+
+    open_cells = [planned for planned in prepared.open_cells if planned.skip is None]
+    todo, cached = pending_stages(open_cells, prepared.store.has)
+    seconds = stage_seconds(prepared.store, todo)
+    rows = [(s.name, s.label, "cached", "") for s in cached]
+    rows += [(s.name, s.label, "to compute", duration(seconds[s.id])) for s in todo]
+    done = len(prepared.cells) - len(prepared.open_cells)
+    click.echo(f"{len(prepared.cells)} cells of track {prepared.request.track}, {done} done before")
+    for planned in prepared.cells:
+        state = (
+            f"skipped: {planned.skip}"
+            if planned.skip
+            else "done"
+            if planned.key in prepared.cached
+            else "to run"
+        )
+        click.echo(f"  {planned.key[:8]}  {planned.cell.label}: {state}")
+    if rows:
+        click.echo()
+        click.echo(tabulate(rows, headers=["stage", "what", "state", "estimate"]))
+    total = sum(seconds.values())
+    click.echo(
+        f"\n{len(todo)} stages to compute, about {duration(total)}; store {prepared.store.root}"
+    )
+
+
+def _print_records(records: list[dict[str, Any]], style: str, prepared: Prepared) -> None:
+    from mia_bench.results import results_table
+
+    click.echo(results_table(records, style))
+    if style != "table":
+        return
+    pictures = [prepared.store.root / "pictures" / f"{record['key']}.png" for record in records]
+    shown = [path for path in pictures if path.exists()]
+    for note in sorted({note for record in records for note in record["notes"].values()}):
+        click.echo(f"note: {note}", err=True)
+    if shown:
+        click.echo(f"pictures: {shown[0]}" + (f" and {len(shown) - 1} more" if shown[1:] else ""))

@@ -1,0 +1,1 @@
+"""Reading image trees: what data set plugins build on."""

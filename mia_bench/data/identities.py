@@ -1,0 +1,79 @@
+"""From a tree and a choice of identities to splits; shared by the data sets that read photographs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mia_bench.api.dataset import ImageSet, Progress, Splits
+from mia_bench.data.trees import Shares, Tree, decode, split_by_identity
+from mia_bench.errors import DataError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+@dataclass(frozen=True)
+class Roles:
+    """Which identity is what; an identity has one role."""
+
+    private: Sequence[str]
+    public: Sequence[str]
+    decoys: Sequence[str]
+
+
+def load_splits(
+    tree: Tree,
+    roles: Roles,
+    crop: Callable[[Image], Image],
+    *,
+    resolution: int,
+    seed: int,
+    max_images: int,
+    notes: Sequence[str],
+    progress: Progress,
+) -> Splits:
+    """Decode every chosen image once and split the private ones within each identity.
+
+    ``max_images`` private images of an identity are used, drawn by ``seed``.
+
+    Raises:
+        DataError: a private identity has fewer than two readable images.
+    """
+    import torch
+
+    from mia_bench.seeds import derive, generator
+
+    identities = [*roles.private, *roles.public, *roles.decoys]
+    paths, owners = [], []
+    for number, identity in enumerate(identities):
+        files = tree.paths(identity)
+        if number < len(roles.private) and len(files) > max_images:
+            draws = generator(derive(seed, "images"), identity)
+            chosen = torch.randperm(len(files), generator=draws)[:max_images].sort().values
+            files = [files[i] for i in chosen.tolist()]
+        paths += files
+        owners += [number] * len(files)
+    decoded = decode(paths, crop, resolution, progress)
+    owner = torch.tensor(owners)[torch.tensor(decoded.index, dtype=torch.long)]
+    counts = owner.bincount(minlength=len(identities))
+    for number, identity in enumerate(roles.private):
+        if counts[number] < 2:
+            raise DataError(f"identity {identity!r} has fewer than two readable images")
+    first_public = len(roles.private)
+    first_decoy = first_public + len(roles.public)
+    private = owner < first_public
+    decoy = owner >= first_decoy
+    train, validation, test = split_by_identity(
+        decoded.images[private], owner[private], Shares(), generator(seed, "parts")
+    )
+    return Splits(
+        train=train,
+        validation=validation,
+        test=test,
+        public=ImageSet(decoded.images[~private & ~decoy], owner[~private & ~decoy]),
+        decoys=ImageSet(decoded.images[decoy], owner[decoy]),
+        class_names=tuple(roles.private),
+        notes=(*notes, *decoded.notes),
+    )

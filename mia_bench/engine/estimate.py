@@ -1,0 +1,32 @@
+"""How long a stage may take: the median of what it took before, else the track's rough figure."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable
+
+from mia_bench.engine.plan import Stage
+from mia_bench.store import Store
+
+FALLBACK_SECONDS = 30.0
+
+
+def stage_seconds(store: Store, stages: Iterable[Stage]) -> dict[tuple[str, str], float]:
+    """Estimated seconds of each stage, by stage id."""
+    known: dict[tuple[str, str], list[float]] = defaultdict(list)
+    names = {stage.name for stage in stages}
+    for name in names:
+        for path in (store.root / "artifacts" / name).glob("*/meta.json"):
+            try:
+                run = json.loads(path.read_text(encoding="utf-8"))["info"]["run"]
+                known[name, run["track"]].append(float(run["seconds"]))
+            except (OSError, ValueError, KeyError, TypeError):
+                continue  # a damaged artifact is dealt with where it is used
+    return {
+        stage.id: statistics.median(known[stage.name, stage.track.name])
+        if known[stage.name, stage.track.name]
+        else stage.track.seconds.get(stage.name, FALLBACK_SECONDS)
+        for stage in stages
+    }

@@ -1,0 +1,230 @@
+"""The grid: which cells a command asks for, with every option checked. Imports no torch."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from mia_bench.api.attack import Attack
+from mia_bench.api.component import Component
+from mia_bench.api.options import Options, parse_options
+from mia_bench.api.prior import Prior
+from mia_bench.errors import UsageError, did_you_mean
+from mia_bench.registry import Registry
+from mia_bench.tracks.track import Choice, Track
+
+GRID_KINDS = ("defense", "attack", "prior")
+"""Kinds whose repeated option values multiply the grid."""
+
+OPTION_KINDS = (*GRID_KINDS, "dataset", "encoder")
+"""Kinds whose options can be set from the command line."""
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A component with checked options, and what identifies it in keys and records."""
+
+    kind: str
+    identity: dict[str, str]
+    component: type[Any]
+    options: Options
+
+    @property
+    def name(self) -> str:
+        """The registered name."""
+        return self.identity["name"]
+
+    def spec(self) -> dict[str, Any]:
+        """What a cache key and a record hold: name, distribution, version and all options."""
+        return {**self.identity, "options": self.options.model_dump(mode="json")}
+
+    def make(self) -> Any:
+        """A fresh instance."""
+        return self.component(self.options)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One (track, defense + options, prior, attack + options, seed)."""
+
+    track: Track
+    defense: Resolved
+    prior: Resolved
+    attack: Resolved
+    seed: int
+
+    @property
+    def label(self) -> str:
+        """The cell in words, for progress and messages."""
+        attack = f"{self.attack.name}{short_options(self.attack, self.track)}"
+        return (
+            f"{self.defense.name}{short_options(self.defense, self.track)} × {attack}, "
+            f"seed {self.seed}"
+        )
+
+
+@dataclass
+class OptionValues:
+    """``-o`` values: (kind, name) to key to the values given, in order."""
+
+    values: dict[tuple[str, str], dict[str, list[Any]]] = field(default_factory=dict)
+
+    def combinations(self, kind: str, name: str) -> list[dict[str, Any]]:
+        """Every combination of the values given for one component."""
+        given = self.values.get((kind, name), {})
+        return [
+            dict(zip(given, combination, strict=True))
+            for combination in itertools.product(*given.values())
+        ]
+
+    def single(self, kind: str, name: str) -> dict[str, Any]:
+        """The values of a component that does not multiply the grid.
+
+        Raises:
+            UsageError: an option was given twice.
+        """
+        combinations = self.combinations(kind, name)
+        if len(combinations) > 1:
+            raise UsageError(f"options of the {kind} {name!r} take one value each")
+        return combinations[0]
+
+
+def parse_option_values(registry: Registry, texts: Sequence[str]) -> OptionValues:
+    """Read ``PLUGIN.KEY=VALUE`` or ``kind:PLUGIN.KEY=VALUE``.
+
+    Raises:
+        UsageError: malformed, the name is unknown, or belongs to two kinds and none was said.
+    """
+    parsed = OptionValues()
+    for text in texts:
+        path, equals, value = text.partition("=")
+        owner, dot, key = path.rpartition(".")
+        if not (equals and dot and owner and key):
+            raise UsageError(f"-o {text!r} is not PLUGIN.KEY=VALUE")
+        kind, colon, name = owner.rpartition(":")
+        if colon and kind not in OPTION_KINDS:
+            raise UsageError(f"-o {text!r}: no kind {kind!r}; {did_you_mean(kind, OPTION_KINDS)}")
+        kinds = [k for k in ([kind] if colon else OPTION_KINDS) if name in registry.names(k)]
+        if not kinds:
+            known = {n for k in ([kind] if colon else OPTION_KINDS) for n in registry.names(k)}
+            raise UsageError(f"-o {text!r}: no plugin {name!r}; {did_you_mean(name, known)}")
+        if len(kinds) > 1:
+            forms = " or ".join(f"{k}:{name}.{key}" for k in kinds)
+            raise UsageError(f"-o {text!r}: {name!r} is the name of several kinds; write {forms}")
+        values = parsed.values.setdefault((kinds[0], name), {}).setdefault(key, [])
+        if value not in values:
+            values.append(value)
+    return parsed
+
+
+def resolve(
+    registry: Registry,
+    kind: str,
+    name: str,
+    defaults: Mapping[str, Any],
+    given: Mapping[str, Any],
+) -> Resolved:
+    """Load the component ``name`` and check its options: the class's, then the track's, then given."""
+    entry = registry.get(kind, name)
+    component: type[Component] = entry.load()
+    options = parse_options(name, component.Options, {**defaults, **given})
+    return Resolved(kind, entry.identity(), component, options)
+
+
+def track_options(track: Track, kind: str, name: str) -> dict[str, Any]:
+    """The options that ``track`` sets for a component of the grid."""
+    if kind == "defense":
+        return track.defenses.get(name, {})
+    if kind == "attack":
+        return track.attacks[name].options if name in track.attacks else {}
+    return track.priors.get(name, {})
+
+
+def short_options(resolved: Resolved, track: Track) -> str:
+    """The options that differ from the track's defaults, in parentheses; empty if none does."""
+    component: type[Component] = resolved.component
+    default = component.Options(**track_options(track, resolved.kind, resolved.name))
+    changed = {
+        key: value
+        for key, value in resolved.options.model_dump().items()
+        if value != getattr(default, key)
+    }
+    return f" ({', '.join(f'{k}={v}' for k, v in changed.items())})" if changed else ""
+
+
+def build_grid(
+    registry: Registry,
+    track: Track,
+    *,
+    defenses: Sequence[str] = (),
+    attacks: Sequence[str] = (),
+    priors: Sequence[str] = (),
+    seeds: Sequence[int] = (0,),
+    options: OptionValues | None = None,
+) -> list[Cell]:
+    """Every cell asked for, targets first: the cells of one target stand together.
+
+    No defenses (attacks) means all of them; no priors means each attack's default on the track.
+    """
+    options = options or OptionValues()
+    names = {
+        "defense": list(dict.fromkeys(defenses)) or registry.names("defense"),
+        "attack": list(dict.fromkeys(attacks)) or registry.names("attack"),
+        "prior": list(dict.fromkeys(priors)),
+    }
+    attack_priors = {
+        attack: names["prior"]
+        or [track.attacks[attack].prior if attack in track.attacks else track.default_prior]
+        for attack in names["attack"]
+    }
+    used = {
+        "defense": set(names["defense"]),
+        "attack": set(names["attack"]),
+        "prior": {p for ps in attack_priors.values() for p in ps},
+        "dataset": {track.data.dataset.name},
+        "encoder": {track.encoder.name} if track.encoder else set(),
+    }
+    for kind, name in options.values:
+        if name not in used[kind]:
+            raise UsageError(
+                f"an option is set for the {kind} {name!r}, which this run does not use"
+            )
+
+    def variants(kind: str, name: str) -> list[Resolved]:
+        defaults = track_options(track, kind, name)
+        return [
+            resolve(registry, kind, name, defaults, given)
+            for given in options.combinations(kind, name)
+        ]
+
+    all_defenses = [d for name in names["defense"] for d in variants("defense", name)]
+    all_attacks = [
+        (attack, prior)
+        for name in names["attack"]
+        for attack in variants("attack", name)
+        for prior_name in attack_priors[name]
+        for prior in variants("prior", prior_name)
+    ]
+    return [
+        Cell(track, defense, prior, attack, seed)
+        for seed in dict.fromkeys(seeds)
+        for defense in all_defenses
+        for attack, prior in all_attacks
+    ]
+
+
+def skip_reason(cell: Cell) -> str | None:
+    """Why the cell's attack can't run with its prior, or None."""
+    attack: Attack = cell.attack.make()
+    prior: Prior = cell.prior.make()
+    return attack.skip(prior)
+
+
+def resolve_choice(
+    registry: Registry, kind: str, choice: Choice, options: OptionValues
+) -> Resolved:
+    """A component that the track names, with the command line's options."""
+    given = options.single(kind, choice.name) if kind in OPTION_KINDS else {}
+    return resolve(registry, kind, choice.name, choice.options, given)

@@ -1,0 +1,219 @@
+"""The local executor: cell after cell in this process, each stage once, failures kept apart."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mia_bench import __version__, provenance
+from mia_bench.engine.estimate import stage_seconds
+from mia_bench.engine.plan import PlannedCell, Roots, Stage, pending_stages
+from mia_bench.engine.reporter import Reporter, reporting
+from mia_bench.errors import CorruptArtifact, MiaBenchError, StoreError, UsageError
+from mia_bench.record import RECORD_SCHEMA
+from mia_bench.store import Store
+
+if TYPE_CHECKING:
+    import torch
+
+    from mia_bench.stages import Workspace
+
+log = logging.getLogger(__name__)
+
+Record = dict[str, Any]
+Finished = Callable[[Record], None]
+
+
+class Interrupted(MiaBenchError):
+    """The user stopped the run; what is finished is kept."""
+
+    def __init__(self, records: list[Record]) -> None:
+        super().__init__("interrupted; what is finished is kept, run the same command to go on")
+        self.records = records
+
+
+class StageFailed(Exception):
+    """A stage failed; ``reason`` is one line."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class LocalExecutor:
+    """Runs a plan in this process.
+
+    Args:
+        store: where artifacts and records go.
+        device: ``auto``, ``cpu``, ``cuda[:i]`` or ``mps``.
+        roots: where data and weights lie.
+        reporter: who tells the user.
+        finished: called with each new record once it is stored.
+    """
+
+    def __init__(
+        self, store: Store, device: str, roots: Roots, reporter: Reporter, finished: Finished
+    ) -> None:
+        self._store = store
+        self._device = device
+        self._roots = roots
+        self._reporter = reporter
+        self._finished = finished
+        self._failed: dict[tuple[str, str], str] = {}
+        self._workspace: Workspace | None = None
+
+    def run(self, cells: list[PlannedCell], *, rerun: bool = False) -> list[Record]:
+        """Compute the record of every cell, in order; ``rerun`` computes cached stages anew.
+
+        Raises:
+            Interrupted: Ctrl-C or a termination signal; carries the records so far.
+            StoreError: the store is full or not writable.
+        """
+        runnable = [planned for planned in cells if planned.skip is None]
+        if rerun:
+            for planned in runnable:
+                for stage in planned.measure.upstream():
+                    if stage.name in ("train", "assess", "prepare", "invert", "measure"):
+                        self._store.forget(*stage.id)
+        todo, _ = pending_stages(runnable, self._store.has)
+        seconds = stage_seconds(self._store, todo)
+        records: list[Record] = []
+        with reporting(self._reporter, len(todo), sum(seconds.values())):
+            for planned in cells:
+                started = provenance.now()
+                try:
+                    record = self._cell(planned, seconds, started)
+                except KeyboardInterrupt:
+                    records.append(self._record(planned, started, "interrupted", "interrupted"))
+                    self._store.write_record(records[-1])
+                    raise Interrupted(records) from None
+                records.append(record)
+                self._store.write_record(record)
+                self._finished(record)
+        return records
+
+    def _cell(
+        self, planned: PlannedCell, seconds: dict[tuple[str, str], float], started: str
+    ) -> Record:
+        if planned.skip is not None:
+            return self._record(planned, started, "skipped", planned.skip)
+        try:
+            self._ensure(planned.measure, seconds)
+        except StageFailed as failure:
+            self._reporter.say(f"FAILED {planned.cell.label}: {failure.reason}")
+            return self._record(planned, started, "failed", failure.reason)
+        return self._record(planned, started, "done", None)
+
+    def _ensure(self, stage: Stage, seconds: dict[tuple[str, str], float]) -> None:
+        """Compute ``stage`` and what it needs, unless it is stored already."""
+        if stage.id in self._failed:
+            raise StageFailed(self._failed[stage.id])
+        if self._store.has(*stage.id):
+            return
+        for needed in stage.inputs.values():
+            self._ensure(needed, seconds)
+
+        def waiting() -> None:
+            self._reporter.say(f"waiting for another run that computes: {stage.label}")
+
+        with self._store.lock(*stage.id, waiting):
+            if self._store.has(*stage.id):
+                return
+            self._reporter.stage_begins(stage, seconds.get(stage.id, 0.0))
+            began = time.monotonic()
+            self._compute(stage, seconds)
+            self._reporter.stage_ends(stage, time.monotonic() - began)
+
+    def _compute(self, stage: Stage, seconds: dict[tuple[str, str], float]) -> None:
+        from mia_bench.stages import run_stage
+
+        for attempt in range(3):
+            try:
+                run_stage(stage, self._open())
+                return
+            except CorruptArtifact as error:
+                # An input was damaged after it was written: drop it, make it again, try again.
+                if attempt == 2:
+                    raise StageFailed(self._fail(stage, error)) from error
+                for needed in stage.inputs.values():
+                    self._discard_if_damaged(needed)
+                    self._ensure(needed, seconds)
+            except (StoreError, UsageError):
+                raise
+            except Exception as error:  # a plugin may raise anything; the rest of the grid goes on
+                log.debug("stage %s failed", stage.id, exc_info=True)
+                raise StageFailed(self._fail(stage, error)) from error
+
+    def _fail(self, stage: Stage, error: Exception) -> str:
+        text = " ".join(str(error).split()) or "no message"
+        kind = "" if isinstance(error, MiaBenchError) else f"{type(error).__name__}: "
+        owner = next(
+            (
+                f" of plugin {part.identity['distribution']}:{part.name}"
+                for role in ("defense", "attack", "prior", "dataset", "encoder")
+                if (part := stage.parts.get(role)) is not None
+            ),
+            "",
+        )
+        self._failed[stage.id] = f"{stage.name}{owner}: {kind}{text}"
+        return self._failed[stage.id]
+
+    def _discard_if_damaged(self, stage: Stage) -> None:
+        try:
+            self._store.arrays(*stage.id)
+        except CorruptArtifact as error:
+            self._store.discard(*stage.id, str(error))
+
+    def _open(self) -> Workspace:
+        if self._workspace is None:
+            from mia_bench.device import choose_device
+            from mia_bench.stages import Workspace
+
+            device: torch.device = choose_device(self._device)
+            self._workspace = Workspace(self._store, device, self._roots, self._reporter.progress)
+        return self._workspace
+
+    def _record(
+        self, planned: PlannedCell, started: str, status: str, reason: str | None
+    ) -> Record:
+        cell = planned.cell
+        info = self._store.info(*planned.measure.id) if status == "done" else None
+        run = info["run"] if info else {}
+        return {
+            "schema": RECORD_SCHEMA,
+            "key": planned.key,
+            "track": {
+                "name": cell.track.name,
+                "version": cell.track.version,
+                "data": planned.data_fingerprint,
+            },
+            "defense": cell.defense.spec(),
+            "prior": cell.prior.spec(),
+            "attack": cell.attack.spec(),
+            "seed": cell.seed,
+            "status": status,
+            "reason": reason,
+            "metrics": info["metrics"] if info else {},
+            "cost": info["costs"] if info else {},
+            "provenance": {
+                "mia_bench": __version__,
+                "git": provenance.git_commit(),
+                "python": provenance.python_version(),
+                "torch": run.get("torch", provenance.package_version("torch")),
+                "device": run.get("device"),
+                "platform": provenance.platform_name(),
+                "started": started,
+                "finished": run.get("finished", provenance.now()),
+            },
+            "notes": info["notes"] if info else {},
+        }
+
+
+def weights_root(data: Path | None, weights: Path | None) -> Path | None:
+    """The folder of local weight files: given, or ``weights`` beside the data root."""
+    if weights is not None or data is None:
+        return weights
+    return data.parent / "weights"

@@ -1,0 +1,313 @@
+"""The plan: the graph of cached stages behind a grid, shared stages once. Imports no torch.
+
+A stage's key is the hash of its canonical spec and its inputs' keys: everything that changes its
+result (options, track version, component versions, seeds, numeric precision) and nothing that
+doesn't (paths, the device, the order of a grid).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from mia_bench.api.attack import Attack
+from mia_bench.api.dataset import Dataset
+from mia_bench.api.encoder import Encoder
+from mia_bench.api.metric import AttackMetric, TargetMetric
+from mia_bench.engine.grid import (
+    Cell,
+    OptionValues,
+    Resolved,
+    resolve,
+    resolve_choice,
+    skip_reason,
+)
+from mia_bench.errors import Unavailable, UsageError
+from mia_bench.registry import Registry
+from mia_bench.tracks.track import Track
+
+STAGE_VERSIONS = {
+    "data": 1,
+    "prior": 1,
+    "evaluator": 1,
+    "gallery": 1,
+    "train": 1,
+    "assess": 1,
+    "prepare": 1,
+    "invert": 1,
+    "measure": 1,
+}
+"""The host's own code in each stage; raised when a change there changes results."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One cached step.
+
+    Attributes:
+        name: one of :data:`STAGE_VERSIONS`.
+        spec: what is computed, canonical JSON values only.
+        inputs: role to the stage it reads.
+        parts: the components it needs, by role.
+        track: the protocol.
+        label: in words, for progress and plans.
+        seed: the cell's seed, or the track's for shared stages.
+    """
+
+    name: str
+    spec: Mapping[str, Any]
+    track: Track
+    label: str
+    seed: int
+    inputs: Mapping[str, Stage] = field(default_factory=dict)
+    parts: Mapping[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def key(self) -> str:
+        """20 hexadecimal digits."""
+        content = {
+            "stage": self.name,
+            "version": STAGE_VERSIONS[self.name],
+            "spec": self.spec,
+            "seed": self.seed,
+            "inputs": {role: stage.key for role, stage in self.inputs.items()},
+        }
+        text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:20]
+
+    @property
+    def id(self) -> tuple[str, str]:
+        """Stage name and key."""
+        return self.name, self.key
+
+    def upstream(self) -> Iterator[Stage]:
+        """Every stage this one needs, inputs first, then itself; a stage may come up again."""
+        for stage in self.inputs.values():
+            yield from stage.upstream()
+        yield self
+
+
+@dataclass(frozen=True)
+class PlannedCell:
+    """A cell, the stage whose artifact is its result, and why it is skipped, if it is."""
+
+    cell: Cell
+    measure: Stage
+    data_fingerprint: str
+    skip: str | None
+
+    @property
+    def key(self) -> str:
+        """The cell's key, which is its last stage's."""
+        return self.measure.key
+
+
+@dataclass(frozen=True)
+class Roots:
+    """Where data sets and local weight files lie; None where nothing was given."""
+
+    data: Path | None = None
+    weights: Path | None = None
+
+
+def build_plan(
+    registry: Registry, cells: list[Cell], roots: Roots, options: OptionValues
+) -> list[PlannedCell]:
+    """Plan every cell; stages with the same content are one object."""
+    if not cells:
+        return []
+    shared = _shared_stages(registry, cells[0].track, roots, options)
+    unique: dict[tuple[str, str], Stage] = {}
+    return [_plan_cell(cell, shared, unique) for cell in cells]
+
+
+@dataclass(frozen=True)
+class _Shared:
+    data: Stage
+    evaluator: Stage
+    gallery: Stage | None
+    missing: dict[str, str]
+    fingerprint: str
+    architecture: Resolved
+    target_metrics: list[Resolved]
+    attack_metrics: list[Resolved]
+
+
+def _shared_stages(
+    registry: Registry, track: Track, roots: Roots, options: OptionValues
+) -> _Shared:
+    seed = track.data.split_seed
+    chosen = resolve_choice(registry, "dataset", track.data.dataset, options)
+    dataset: Dataset = chosen.make()
+    if dataset.needs_root and roots.data is None:
+        raise UsageError(
+            f"track {track.name!r} reads images from disk: give --data DIR or set MIA_BENCH_DATA"
+        )
+    fingerprint = dataset.fingerprint(roots.data)
+    data = Stage(
+        name="data",
+        spec={
+            "track": {"name": track.name, "version": track.version},
+            "dataset": chosen.spec(),
+            "resolution": track.data.resolution,
+            "fingerprint": fingerprint,
+        },
+        track=track,
+        label=f"images of {track.name}",
+        seed=seed,
+        parts={"dataset": chosen},
+    )
+    judge = resolve_choice(registry, "model", track.evaluation.architecture, options)
+    evaluator = Stage(
+        name="evaluator",
+        spec={"architecture": judge.spec(), "recipe": track.evaluation.recipe.model_dump()},
+        track=track,
+        label=f"evaluation model ({judge.name})",
+        seed=seed,
+        inputs={"data": data},
+        parts={"architecture": judge},
+    )
+    gallery, missing = _gallery(registry, track, roots, options, data)
+    metrics = [resolve(registry, "metric", name, {}, {}) for name in track.metrics]
+    return _Shared(
+        data=data,
+        evaluator=evaluator,
+        gallery=gallery,
+        missing=missing,
+        fingerprint=fingerprint,
+        architecture=resolve_choice(registry, "model", track.target.architecture, options),
+        target_metrics=[m for m in metrics if issubclass(m.component, TargetMetric)],
+        attack_metrics=[m for m in metrics if issubclass(m.component, AttackMetric)],
+    )
+
+
+def _gallery(
+    registry: Registry, track: Track, roots: Roots, options: OptionValues, data: Stage
+) -> tuple[Stage | None, dict[str, str]]:
+    if track.encoder is None:
+        return None, {"gallery": f"track {track.name!r} has no identity encoder"}
+    chosen = resolve_choice(registry, "encoder", track.encoder, options)
+    encoder: Encoder = chosen.make()
+    try:
+        weights = encoder.fingerprint(roots.weights)
+    except Unavailable as error:
+        return None, {"gallery": str(error)}
+    stage = Stage(
+        name="gallery",
+        spec={"encoder": chosen.spec(), "weights": weights},
+        track=track,
+        label=f"gallery of identities ({chosen.name})",
+        seed=data.seed,
+        inputs={"data": data},
+        parts={"encoder": chosen},
+    )
+    return stage, {}
+
+
+def _plan_cell(cell: Cell, shared: _Shared, unique: dict[tuple[str, str], Stage]) -> PlannedCell:
+    track, data = cell.track, shared.data
+
+    def stage(name: str, label: str, seed: int, **rest: Any) -> Stage:
+        made = Stage(name=name, track=track, label=label, seed=seed, **rest)
+        return unique.setdefault(made.id, made)
+
+    prior = stage(
+        "prior",
+        f"prior {cell.prior.name}",
+        data.seed,
+        spec={"prior": cell.prior.spec()},
+        inputs={"data": data},
+        parts={"prior": cell.prior},
+    )
+    train = stage(
+        "train",
+        f"target under {cell.defense.name}, seed {cell.seed}",
+        cell.seed,
+        spec={
+            "defense": cell.defense.spec(),
+            "architecture": shared.architecture.spec(),
+            "recipe": track.target.recipe.model_dump(),
+        },
+        inputs={"data": data},
+        parts={"defense": cell.defense, "architecture": shared.architecture},
+    )
+    assess = stage(
+        "assess",
+        f"utility of {cell.defense.name}, seed {cell.seed}",
+        data.seed,
+        spec={"metrics": [m.spec() for m in shared.target_metrics]},
+        inputs={"data": data, "train": train},
+        parts={"metrics": shared.target_metrics},
+    )
+    attack_spec = {
+        "attack": cell.attack.spec(),
+        "images_per_class": track.images_per_class,
+        "attacked_classes": track.attacked_classes,
+        "batch_size": track.attack_batch_size,
+    }
+    attack_inputs = {"data": data, "train": train, "prior": prior}
+    attack_parts = {"attack": cell.attack}
+    if cell.attack.component.prepare is not Attack.prepare:
+        prepare = stage(
+            "prepare",
+            f"preparation of {cell.label}",
+            cell.seed,
+            spec=attack_spec,
+            inputs=attack_inputs,
+            parts=attack_parts,
+        )
+        attack_inputs = {**attack_inputs, "prepare": prepare}
+    invert = stage(
+        "invert",
+        f"attack {cell.label}",
+        cell.seed,
+        spec=attack_spec,
+        inputs=attack_inputs,
+        parts=attack_parts,
+    )
+    inputs = {
+        "data": data,
+        "train": train,
+        "assess": assess,
+        "invert": invert,
+        "evaluator": shared.evaluator,
+    }
+    if shared.gallery is not None:
+        inputs["gallery"] = shared.gallery
+    measure = stage(
+        "measure",
+        f"measurement of {cell.label}",
+        data.seed,
+        spec={"metrics": [m.spec() for m in shared.attack_metrics], "missing": shared.missing},
+        inputs=inputs,
+        parts={"metrics": shared.attack_metrics},
+    )
+    return PlannedCell(cell, measure, shared.fingerprint, skip_reason(cell))
+
+
+def pending_stages(cells: list[PlannedCell], has: Any) -> tuple[list[Stage], list[Stage]]:
+    """(stages to compute, stages cached) for ``cells``, each once, inputs before what needs them.
+
+    ``has(name, key)`` says whether an artifact is in the store. A cached stage hides what is above.
+    """
+    todo: dict[tuple[str, str], Stage] = {}
+    cached: dict[tuple[str, str], Stage] = {}
+
+    def visit(stage: Stage) -> None:
+        if stage.id in todo or stage.id in cached:
+            return
+        if has(*stage.id):
+            cached[stage.id] = stage
+            return
+        for needed in stage.inputs.values():
+            visit(needed)
+        todo[stage.id] = stage
+
+    for planned in cells:
+        visit(planned.measure)
+    return list(todo.values()), list(cached.values())

@@ -1,0 +1,184 @@
+"""How a run tells people what it does: bars with time left on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from mia_bench.engine.plan import Stage
+
+
+class Reporter(Protocol):
+    """What an executor calls."""
+
+    def begin(self, stages: int, seconds: float) -> None:
+        """A run of ``stages`` stages begins; ``seconds`` is the estimate."""
+
+    def stage_begins(self, stage: Stage, seconds: float) -> None:
+        """A stage begins; ``seconds`` is its estimate."""
+
+    def progress(self, done: int, total: int, unit: str) -> None:
+        """The current stage has done ``done`` of ``total`` units."""
+
+    def stage_ends(self, stage: Stage, seconds: float) -> None:
+        """The current stage is finished and stored."""
+
+    def say(self, line: str) -> None:
+        """One line for the user."""
+
+    def end(self) -> None:
+        """The run is over."""
+
+
+class SilentReporter:
+    """Says nothing; for the Python API and tests."""
+
+    def begin(self, stages: int, seconds: float) -> None:
+        """Nothing."""
+
+    def stage_begins(self, stage: Stage, seconds: float) -> None:
+        """Nothing."""
+
+    def progress(self, done: int, total: int, unit: str) -> None:
+        """Nothing."""
+
+    def stage_ends(self, stage: Stage, seconds: float) -> None:
+        """Nothing."""
+
+    def say(self, line: str) -> None:
+        """Nothing."""
+
+    def end(self) -> None:
+        """Nothing."""
+
+
+class PlainReporter(SilentReporter):
+    """One line a stage, and a line now and then within long ones; for logs and pipes."""
+
+    def __init__(self, every: float = 15.0) -> None:
+        self._every = every
+        self._stages = self._number = 0
+        self._began = self._spoke = 0.0
+        self._label = ""
+
+    def begin(self, stages: int, seconds: float) -> None:
+        """Say how much there is to do."""
+        self._stages = stages
+        if stages:
+            self.say(f"{stages} stages to compute, about {duration(seconds)}")
+
+    def stage_begins(self, stage: Stage, seconds: float) -> None:
+        """Name the stage."""
+        self._number += 1
+        self._began = self._spoke = time.monotonic()
+        self._label = f"[{self._number}/{max(self._stages, self._number)}] {stage.label}"
+        self.say(f"{self._label} (about {duration(seconds)})")
+
+    def progress(self, done: int, total: int, unit: str) -> None:
+        """Say where the stage stands, every few seconds."""
+        now = time.monotonic()
+        if now - self._spoke >= self._every and 0 < done < total:
+            self._spoke = now
+            left = (now - self._began) * (total - done) / done
+            self.say(f"{self._label}: {unit} {done} of {total}, {duration(left)} left")
+
+    def stage_ends(self, stage: Stage, seconds: float) -> None:
+        """Say how long it took."""
+        self.say(f"{self._label}: done in {duration(seconds)}")
+
+    def say(self, line: str) -> None:
+        """Print to standard error."""
+        print(line, file=sys.stderr, flush=True)
+
+
+class BarReporter(SilentReporter):
+    """Two bars on a terminal: the whole run, weighted by estimated seconds, and the current stage."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[unit]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+        )
+        self._run: TaskID | None = None
+        self._stage: TaskID | None = None
+
+    def begin(self, stages: int, seconds: float) -> None:
+        """Show the run's bar."""
+        if stages:
+            self._bars.start()
+            self._run = self._bars.add_task("whole run", total=stages, unit="stages")
+
+    def stage_begins(self, stage: Stage, seconds: float) -> None:
+        """Show the stage's bar."""
+        if self._stage is not None:
+            self._bars.remove_task(self._stage)
+        self._stage = self._bars.add_task(stage.label, total=None, unit="")
+
+    def progress(self, done: int, total: int, unit: str) -> None:
+        """Move the stage's bar."""
+        if self._stage is not None:
+            self._bars.update(self._stage, completed=done, total=total, unit=f"{unit}s")
+
+    def stage_ends(self, stage: Stage, seconds: float) -> None:
+        """Leave a line behind and move the run's bar."""
+        self._console.print(f"[green]✓[/] {stage.label} [dim]({duration(seconds)})[/]")
+        if self._run is not None:
+            self._bars.advance(self._run)
+
+    def say(self, line: str) -> None:
+        """Print above the bars."""
+        self._console.print(line, markup=False)
+
+    def end(self) -> None:
+        """Remove the bars."""
+        self._bars.stop()
+
+
+def terminal_reporter() -> Reporter:
+    """Bars if standard error is a terminal, plain lines otherwise."""
+    console = Console(stderr=True)
+    return BarReporter(console) if console.is_terminal else PlainReporter()
+
+
+@contextmanager
+def reporting(reporter: Reporter, stages: int, seconds: float) -> Iterator[None]:
+    """``begin`` and, whatever happens, ``end``."""
+    reporter.begin(stages, seconds)
+    try:
+        yield
+    finally:
+        reporter.end()
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words that people read: ``0.4 s``, ``42 s``, ``3 min 10 s``, ``2 h 5 min``."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"

@@ -1,0 +1,79 @@
+"""The whole plugin contract: every hook a plugin may implement, and nothing else.
+
+A plugin is a module named by an entry point of the group ``mia_bench``. Each ``register`` hook gets
+a callback ``register(name, component, summary="")``: ``component`` is a class, or the string
+``"package.module:Class"``, imported on first use (give ``summary`` then, so that listing needs no
+import). Tracks register the path of a TOML file.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import pluggy
+
+if TYPE_CHECKING:
+    import click
+
+    from mia_bench.cell import FinishedCell
+
+hookspec = pluggy.HookspecMarker("mia_bench")
+hookimpl = pluggy.HookimplMarker("mia_bench")
+
+
+class Register(Protocol):
+    """The callback that the component hooks get."""
+
+    def __call__(self, name: str, component: type | str | Path, summary: str = "") -> None:
+        """Claim ``name`` for ``component``."""
+
+
+@hookspec
+def mia_bench_register_defenses(register: Register) -> None:
+    """Register subclasses of :class:`mia_bench.Defense`."""
+
+
+@hookspec
+def mia_bench_register_attacks(register: Register) -> None:
+    """Register subclasses of :class:`mia_bench.Attack`."""
+
+
+@hookspec
+def mia_bench_register_priors(register: Register) -> None:
+    """Register subclasses of :class:`mia_bench.Prior`."""
+
+
+@hookspec
+def mia_bench_register_datasets(register: Register) -> None:
+    """Register subclasses of :class:`mia_bench.Dataset`."""
+
+
+@hookspec
+def mia_bench_register_models(register: Register) -> None:
+    """Register subclasses of :class:`mia_bench.Architecture`."""
+
+
+@hookspec
+def mia_bench_register_encoders(register: Register) -> None:
+    """Register subclasses of :class:`mia_bench.Encoder`."""
+
+
+@hookspec
+def mia_bench_register_metrics(register: Register) -> None:
+    """Register subclasses of :class:`mia_bench.Metric`."""
+
+
+@hookspec
+def mia_bench_register_tracks(register: Register) -> None:
+    """Register tracks: the path of a TOML file each."""
+
+
+@hookspec
+def mia_bench_register_commands(cli: click.Group) -> None:
+    """Add commands to the ``mia-bench`` command line."""
+
+
+@hookspec
+def mia_bench_cell_finished(cell: FinishedCell) -> None:
+    """A cell has ended and its record is stored (reporters: pictures, logging services)."""

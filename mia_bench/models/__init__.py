@@ -1,0 +1,1 @@
+"""Network base classes that plugins build on (importing the submodules imports torch)."""

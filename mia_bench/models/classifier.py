@@ -1,0 +1,91 @@
+"""Classifiers that show their hidden features, and batched inference with them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Activations:
+    """One forward pass.
+
+    Attributes:
+        logits: ``(N, C)``.
+        features: ``(N, F)`` penultimate features.
+        hidden: outputs of the blocks, first to last.
+        extras: further tensors a defense's own network wants to hand to its loss.
+    """
+
+    logits: Tensor
+    features: Tensor
+    hidden: tuple[Tensor, ...]
+    extras: dict[str, Tensor] = field(default_factory=dict)
+
+
+class Classifier(nn.Module):
+    """Blocks, global average pooling, a linear head; images in [0, 1] come in.
+
+    Subclasses set ``blocks`` and ``head``. Networks of ours avoid in-place operations: per-sample
+    gradient hooks break on them.
+    """
+
+    blocks: nn.ModuleList
+    head: nn.Module
+
+    def pool(self, hidden: Tensor) -> Tensor:
+        """``(N, C, H, W)`` to penultimate features ``(N, F)``."""
+        return hidden.mean(dim=(2, 3))
+
+    def activations(self, images: Tensor) -> Activations:
+        """All that a loss or a metric may look at. ``images``: ``(N, 3, H, W)`` in [0, 1]."""
+        hidden = []
+        x = images * 2 - 1
+        for block in self.blocks:
+            x = block(x)
+            hidden.append(x)
+        features = self.pool(x)
+        return Activations(self.head(features), features, tuple(hidden))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """``(N, 3, H, W)`` in [0, 1] to logits ``(N, C)``."""
+        return self.activations(images).logits
+
+    def features(self, images: Tensor) -> Tensor:
+        """``(N, 3, H, W)`` in [0, 1] to penultimate features ``(N, F)``."""
+        return self.activations(images).features
+
+
+def to_float(images: Tensor) -> Tensor:
+    """uint8 images to float32 in [0, 1]; float images pass."""
+    return images.float() / 255 if images.dtype == torch.uint8 else images
+
+
+@torch.no_grad()
+def predict_probabilities(
+    model: nn.Module,
+    images: Tensor,
+    *,
+    device: torch.device,
+    batch_size: int = 512,
+    draws: int = 1,
+) -> Tensor:
+    """Softmax probabilities ``(N, C)`` on the CPU in float32, averaged over ``draws`` passes."""
+    rows = []
+    for chunk in images.split(batch_size):
+        batch = to_float(chunk.to(device))
+        total = torch.stack([model(batch).float().softmax(1) for _ in range(draws)]).mean(0)
+        rows.append(total)
+    return torch.cat(rows).cpu()
+
+
+@torch.no_grad()
+def extract_features(
+    model: Classifier, images: Tensor, *, device: torch.device, batch_size: int = 512
+) -> Tensor:
+    """Penultimate features ``(N, F)`` on the CPU in float32."""
+    return torch.cat(
+        [model.features(to_float(chunk.to(device))).float() for chunk in images.split(batch_size)]
+    ).cpu()

@@ -1,0 +1,90 @@
+"""The picture of a cell: private examples beside reconstructions. Pillow and NumPy only, no torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    from PIL.Image import Image
+
+    from mia_bench.cell import FinishedCell
+
+TILE = 80
+"""Pixels of one image in the picture."""
+
+ROWS = 12
+"""Classes shown at most, spread evenly over all."""
+
+_GAP = 6
+_LABEL = 18
+_HEADER = 58
+_MARGIN = 12
+_RIGHT, _WRONG, _INK, _SOFT = "#1a7f37", "#b42318", "#1f2328", "#59636e"
+
+
+def cell_picture(cell: FinishedCell, rows: int = ROWS) -> Image:
+    """One row a class: private training images left, reconstructions right, best first.
+
+    Under each reconstruction: the target's confidence (diagnostic) and a mark for whether the
+    evaluation model sees the class.
+    """
+    import numpy as np
+    from PIL import Image, ImageDraw, ImageFont
+
+    arrays = cell.arrays()
+    info = cell.store.info("measure", cell.key)
+    count = len(arrays["classes"])
+    shown = np.unique(np.linspace(0, count - 1, min(rows, count)).round().astype(int))
+    examples, reconstructions = arrays["examples"], arrays["reconstructions"][:, :6]
+    left = examples.shape[1] * (TILE + _GAP)
+    width = 2 * _MARGIN + left + 3 * _GAP + reconstructions.shape[1] * (TILE + _GAP)
+    height = _HEADER + len(shown) * (TILE + 2 * _LABEL + _GAP) + _MARGIN
+    picture = Image.new("RGB", (max(width, 640), height), "white")
+    draw = ImageDraw.Draw(picture)
+    font, small = ImageFont.load_default(15), ImageFont.load_default(11)
+    draw.text((_MARGIN, 10), title(cell.record), _INK, font)
+    x_reconstructions = _MARGIN + left + 3 * _GAP
+    draw.text((_MARGIN, 34), "private training images", _SOFT, small)
+    draw.text(
+        (x_reconstructions, 34),
+        "reconstructions · target confidence · right or wrong for the evaluation model",
+        _SOFT,
+        small,
+    )
+    for number, index in enumerate(shown):
+        y = _HEADER + number * (TILE + 2 * _LABEL + _GAP)
+        draw.text((_MARGIN, y), info["class_names"][arrays["classes"][index]], _INK, small)
+        for column, image in enumerate(examples[index]):
+            picture.paste(_tile(image), (_MARGIN + column * (TILE + _GAP), y + _LABEL))
+        for column, image in enumerate(reconstructions[index]):
+            x = x_reconstructions + column * (TILE + _GAP)
+            picture.paste(_tile(image), (x, y + _LABEL))
+            right = arrays["judged"][index, column] == arrays["classes"][index]
+            text = (
+                f"{arrays['target_confidence'][index, column]:.2f} {'right' if right else 'wrong'}"
+            )
+            draw.text((x, y + _LABEL + TILE + 2), text, _RIGHT if right else _WRONG, small)
+    return picture
+
+
+def title(record: dict[str, Any]) -> str:
+    """The cell in words."""
+    return (
+        f"{record['track']['name']}: {record['defense']['name']} × {record['attack']['name']} "
+        f"({record['prior']['name']}), seed {record['seed']}"
+    )
+
+
+def _tile(image: np.ndarray) -> Image:
+    from PIL import Image
+
+    return Image.fromarray(image.transpose(1, 2, 0)).resize((TILE, TILE), Image.Resampling.BICUBIC)
+
+
+def save_picture(cell: FinishedCell, path: Path) -> Path:
+    """Write the picture as PNG and return its path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cell_picture(cell).save(path, format="PNG")
+    return path

@@ -1,0 +1,114 @@
+"""Discovery: every plugin comes in through the entry-point group ``mia_bench``, built-ins too.
+
+The host iterates the entry points itself: pluggy's own loader stops at the first failing import and
+passes over a repeated name in silence. A broken plugin is kept with its error and left out.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from types import ModuleType
+
+import pluggy
+
+from mia_bench import hookspecs
+from mia_bench.errors import UsageError
+from mia_bench.registry import KINDS, Registry
+
+GROUP = "mia_bench"
+DISABLE_VARIABLE = "MIA_BENCH_DISABLE_PLUGINS"
+STRICT_VARIABLE = "MIA_BENCH_STRICT"
+
+
+@dataclass
+class PluginInfo:
+    """One entry point and what became of it: ``status`` is ``ok``, ``disabled`` or ``broken``."""
+
+    name: str
+    distribution: str
+    version: str
+    module: str
+    status: str = "ok"
+    error: str = ""
+
+    @property
+    def id(self) -> str:
+        """``distribution:name``, unique."""
+        return f"{self.distribution}:{self.name}"
+
+
+class Host:
+    """The plugins that were found and the registry they filled."""
+
+    def __init__(self, found: Iterable[EntryPoint], disabled: frozenset[str] = frozenset()) -> None:
+        self.manager = pluggy.PluginManager(GROUP)
+        self.manager.add_hookspecs(hookspecs)
+        self.registry = Registry()
+        self.plugins: list[PluginInfo] = []
+        for entry in sorted(found, key=lambda e: (e.dist.name if e.dist else "", e.name)):
+            self._add(entry, disabled)
+
+    def _add(self, entry: EntryPoint, disabled: frozenset[str]) -> None:
+        info = PluginInfo(
+            name=entry.name,
+            distribution=entry.dist.name if entry.dist else "unknown",
+            version=entry.dist.version if entry.dist else "",
+            module=entry.value,
+        )
+        if any(known.id == info.id for known in self.plugins):
+            return  # one distribution visible through two paths (an editable install, say)
+        self.plugins.append(info)
+        if disabled & {info.name, info.distribution, info.id}:
+            info.status = "disabled"
+            return
+        try:
+            plugin = entry.load()
+            self.manager.register(plugin, name=info.id)
+            self.manager.check_pending()
+            self._collect(plugin, info)
+        except Exception as error:  # whatever a plugin's import raises must not end the host
+            info.status, info.error = "broken", f"{type(error).__name__}: {error}".splitlines()[0]
+            self.registry.discard(info.id)
+            if self.manager.has_plugin(info.id):
+                self.manager.unregister(name=info.id)
+
+    def _collect(self, plugin: ModuleType, info: PluginInfo) -> None:
+        others = [other for other in self.manager.get_plugins() if other is not plugin]
+        for kind, hook in KINDS.items():
+            call = self.manager.subset_hook_caller(f"mia_bench_register_{hook}", others)
+
+            def register(
+                name: str, component: type | str | Path, summary: str = "", kind: str = kind
+            ) -> None:
+                self.registry.add(kind, name, component, summary, info)
+
+            call(register=register)
+
+    @property
+    def broken(self) -> list[PluginInfo]:
+        """Plugins that failed to load."""
+        return [info for info in self.plugins if info.status == "broken"]
+
+    def problems(self) -> list[str]:
+        """One line for each broken plugin and each name claimed twice."""
+        lines = [f"plugin {info.id} is broken: {info.error}" for info in self.broken]
+        return lines + self.registry.conflicts()
+
+
+@cache
+def host() -> Host:
+    """The host of this process.
+
+    Raises:
+        UsageError: ``MIA_BENCH_STRICT`` is set and a plugin is broken or a name claimed twice.
+    """
+    names = os.environ.get(DISABLE_VARIABLE, "").split(",")
+    loaded = Host(entry_points(group=GROUP), frozenset(n.strip() for n in names if n.strip()))
+    if os.environ.get(STRICT_VARIABLE, "0") not in ("", "0") and (lines := loaded.problems()):
+        raise UsageError(f"{STRICT_VARIABLE} is set and " + "; ".join(lines))
+    return loaded

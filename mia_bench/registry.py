@@ -1,0 +1,173 @@
+"""From names to components, loaded on first use; a name claimed twice is an error naming both."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mia_bench.api.attack import Attack
+from mia_bench.api.component import Component, component_version
+from mia_bench.api.dataset import Dataset
+from mia_bench.api.defense import Defense
+from mia_bench.api.encoder import Encoder
+from mia_bench.api.metric import Metric
+from mia_bench.api.model import Architecture
+from mia_bench.api.prior import Prior
+from mia_bench.errors import MiaBenchError, UsageError, did_you_mean
+
+if TYPE_CHECKING:
+    from mia_bench.plugins import PluginInfo
+
+KINDS = {
+    "defense": "defenses",
+    "attack": "attacks",
+    "prior": "priors",
+    "dataset": "datasets",
+    "model": "models",
+    "encoder": "encoders",
+    "metric": "metrics",
+    "track": "tracks",
+}
+"""Kind to its plural, which names the hook ``mia_bench_register_<plural>``."""
+
+BASES: dict[str, type[Component]] = {
+    "defense": Defense,
+    "attack": Attack,
+    "prior": Prior,
+    "dataset": Dataset,
+    "model": Architecture,
+    "encoder": Encoder,
+    "metric": Metric,
+}
+
+_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A registered name."""
+
+    kind: str
+    name: str
+    component: type | str | Path
+    plugin: PluginInfo
+    given_summary: str
+
+    def load(self) -> type[Any]:
+        """The component's class, imported now if it was registered as a string.
+
+        Raises:
+            MiaBenchError: the import fails or gives something else; the plugin is named.
+        """
+        component = self.component
+        if isinstance(component, str):
+            module, _, attribute = component.partition(":")
+            try:
+                component = getattr(importlib.import_module(module), attribute)
+            except Exception as error:
+                raise MiaBenchError(
+                    f"{self.kind} {self.name!r} of plugin {self.plugin.id} can't be loaded: "
+                    f"{type(error).__name__}: {error}"
+                ) from error
+        base = BASES[self.kind]
+        if not (isinstance(component, type) and issubclass(component, base)):
+            raise MiaBenchError(
+                f"{self.kind} {self.name!r} of plugin {self.plugin.id} is {component!r}, "
+                f"not a subclass of mia_bench.{base.__name__}"
+            )
+        return component
+
+    @property
+    def summary(self) -> str:
+        """The summary given at registration, else the class's own (a string is not imported for it)."""
+        if self.given_summary or not isinstance(self.component, type):
+            return self.given_summary
+        return str(getattr(self.component, "summary", ""))
+
+    def identity(self) -> dict[str, str]:
+        """Name, distribution and version: what a cache key and a record say of the component."""
+        version = component_version(self.load())
+        return {
+            "name": self.name,
+            "distribution": self.plugin.distribution,
+            "version": version,
+        }
+
+
+class Registry:
+    """All registered names."""
+
+    def __init__(self) -> None:
+        self._entries: dict[tuple[str, str], list[Entry]] = {}
+
+    def add(
+        self, kind: str, name: str, component: type | str | Path, summary: str, plugin: PluginInfo
+    ) -> None:
+        """Register; raises ``ValueError`` or ``TypeError`` on nonsense, which marks the plugin broken."""
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            raise ValueError(f"{kind} name {name!r} is not lower-case words joined by '-'")
+        if kind == "track":
+            if not isinstance(component, (str, Path)) or not Path(component).is_file():
+                raise ValueError(f"track {name!r}: {component!r} is not the path of a TOML file")
+            component = Path(component)
+        elif isinstance(component, str):
+            module, colon, attribute = component.partition(":")
+            if not (module and colon and attribute):
+                raise ValueError(f"{kind} {name!r}: {component!r} is not 'package.module:Class'")
+        elif not (isinstance(component, type) and issubclass(component, BASES[kind])):
+            raise TypeError(
+                f"{kind} {name!r}: {component!r} is not a subclass of {BASES[kind].__name__}"
+            )
+        entries = self._entries.setdefault((kind, name), [])
+        entries.append(Entry(kind, name, component, plugin, summary))
+
+    def discard(self, plugin_id: str) -> None:
+        """Forget what a plugin registered."""
+        for key, entries in list(self._entries.items()):
+            kept = [entry for entry in entries if entry.plugin.id != plugin_id]
+            if kept:
+                self._entries[key] = kept
+            else:
+                del self._entries[key]
+
+    def conflicts(self) -> list[str]:
+        """One line for each name that two plugins claim."""
+        return [self._conflict(entries) for entries in self._entries.values() if len(entries) > 1]
+
+    @staticmethod
+    def _conflict(entries: list[Entry]) -> str:
+        owners = " and ".join(entry.plugin.id for entry in entries)
+        return (
+            f"{entries[0].kind} {entries[0].name!r} is claimed by {owners}; "
+            "disable one with MIA_BENCH_DISABLE_PLUGINS"
+        )
+
+    def get(self, kind: str, name: str) -> Entry:
+        """The entry of that name.
+
+        Raises:
+            UsageError: unknown (with the nearest names), or claimed by two plugins.
+        """
+        entries = self._entries.get((kind, name))
+        if not entries:
+            raise UsageError(f"unknown {kind} {name!r}; {did_you_mean(name, self.names(kind))}")
+        if len(entries) > 1:
+            raise UsageError(self._conflict(entries))
+        return entries[0]
+
+    def names(self, kind: str) -> list[str]:
+        """The names of one kind, sorted."""
+        return sorted(name for k, name in self._entries if k == kind)
+
+    def entries(self, kind: str) -> Iterator[Entry]:
+        """One entry a name of one kind, sorted by name."""
+        for name in self.names(kind):
+            yield self._entries[kind, name][0]
+
+    def find(self, name: str) -> list[Entry]:
+        """The entries of that name in every kind."""
+        return [entries[0] for (_, known), entries in self._entries.items() if known == name]

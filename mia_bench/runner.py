@@ -1,0 +1,233 @@
+"""One run from names to records: what the command line and ``mia_bench.run`` share. No torch here."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mia_bench.cell import FinishedCell
+from mia_bench.device import check_device_form, choose_device
+from mia_bench.engine.grid import build_grid, parse_option_values
+from mia_bench.engine.local import LocalExecutor, weights_root
+from mia_bench.engine.plan import PlannedCell, Roots, build_plan
+from mia_bench.engine.reporter import Reporter, SilentReporter
+from mia_bench.errors import UsageError, did_you_mean
+from mia_bench.plugins import Host, host
+from mia_bench.record import Record, read_record
+from mia_bench.store import Store
+from mia_bench.tracks.track import load_track
+
+DEFAULT_TRACK = "synth-faces"
+RERUN = ("never", "failed", "always")
+EXECUTORS = {"local": LocalExecutor}
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a run is asked for; the fields are the command line's."""
+
+    track: str = DEFAULT_TRACK
+    defenses: Sequence[str] = ()
+    attacks: Sequence[str] = ()
+    priors: Sequence[str] = ()
+    seeds: Sequence[int] = (0,)
+    options: Sequence[str] = ()
+    device: str = "auto"
+    store: Path | None = None
+    data: Path | None = None
+    rerun: str = "failed"
+    executor: str = "local"
+
+
+@dataclass
+class Prepared:
+    """A planned run: its cells, and the records that are there already."""
+
+    request: Request
+    store: Store
+    roots: Roots
+    cells: list[PlannedCell]
+    cached: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    @property
+    def open_cells(self) -> list[PlannedCell]:
+        """The cells without a usable record."""
+        return [planned for planned in self.cells if planned.key not in self.cached]
+
+
+def default_store() -> Path:
+    """``MIA_BENCH_STORE``, else the user's data folder."""
+    if given := os.environ.get("MIA_BENCH_STORE"):
+        return Path(given)
+    import platformdirs
+
+    return Path(platformdirs.user_data_dir("mia-bench", appauthor=False)) / "store"
+
+
+def data_roots(data: Path | None) -> Roots:
+    """``--data`` or ``MIA_BENCH_DATA``, and ``MIA_BENCH_WEIGHTS`` or ``weights`` beside it.
+
+    Raises:
+        UsageError: the folder does not exist.
+    """
+    if data is None and (given := os.environ.get("MIA_BENCH_DATA")):
+        data = Path(given)
+    if data is not None and not data.is_dir():
+        raise UsageError(f"the data root {data} is not a folder")
+    weights = os.environ.get("MIA_BENCH_WEIGHTS")
+    return Roots(data, weights_root(data, Path(weights) if weights else None))
+
+
+def prepare(request: Request) -> Prepared:
+    """Check everything and plan; computes nothing and imports no torch (unless a GPU is asked for).
+
+    Raises:
+        UsageError: a name, option, path or device is wrong.
+    """
+    if request.rerun not in RERUN:
+        raise UsageError(f"--rerun {request.rerun!r}; {did_you_mean(request.rerun, RERUN)}")
+    if request.executor not in EXECUTORS:
+        raise UsageError(f"no executor {request.executor!r}; known: {', '.join(EXECUTORS)}")
+    if not request.seeds:
+        raise UsageError("at least one seed is needed")
+    if check_device_form(request.device) not in ("auto", "cpu"):
+        choose_device(request.device)
+    registry = host().registry
+    track = load_track(registry, request.track)
+    options = parse_option_values(registry, request.options)
+    cells = build_grid(
+        registry,
+        track,
+        defenses=request.defenses,
+        attacks=request.attacks,
+        priors=request.priors,
+        seeds=request.seeds,
+        options=options,
+    )
+    roots = data_roots(request.data)
+    planned = build_plan(registry, cells, roots, options)
+    prepared = Prepared(request, Store(request.store or default_store()), roots, planned)
+    if request.rerun != "always":
+        keep = {"done", "skipped"} | ({"failed"} if request.rerun == "never" else set())
+        for one in planned:
+            record = _valid(prepared.store.record(track.name, one.key))
+            if record is not None and record["status"] in keep:
+                prepared.cached[one.key] = record
+    return prepared
+
+
+def _valid(record: dict[str, Any] | None) -> dict[str, Any] | None:
+    if record is None:
+        return None
+    try:
+        read_record(record)
+    except ValueError as error:
+        log.warning(
+            "a stored record doesn't fit the schema (%s); the cell is computed again", error
+        )
+        return None
+    return record
+
+
+def execute(prepared: Prepared, reporter: Reporter | None = None) -> list[dict[str, Any]]:
+    """Carry out a prepared run; the records of all its cells in the grid's order.
+
+    Raises:
+        Interrupted: stopped by the user.
+    """
+    if prepared.open_cells:
+        prepared.store.check_writable()
+        executor = EXECUTORS[prepared.request.executor](
+            prepared.store,
+            prepared.request.device,
+            prepared.roots,
+            reporter or SilentReporter(),
+            lambda record: announce(host(), FinishedCell(record, prepared.store)),
+        )
+        fresh = executor.run(prepared.open_cells, rerun=prepared.request.rerun == "always")
+        prepared.cached.update({record["key"]: record for record in fresh})
+    return [prepared.cached[planned.key] for planned in prepared.cells]
+
+
+def announce(loaded: Host, cell: FinishedCell) -> None:
+    """Call every reporter; one that raises is named in a warning and stops nothing."""
+    manager = loaded.manager
+    for plugin in manager.get_plugins():
+        others = [other for other in manager.get_plugins() if other is not plugin]
+        try:
+            manager.subset_hook_caller("mia_bench_cell_finished", others)(cell=cell)
+        except Exception as error:  # a reporter must not lose a result
+            log.warning(
+                "plugin %s: mia_bench_cell_finished raised %s: %s",
+                manager.get_name(plugin),
+                type(error).__name__,
+                error,
+            )
+
+
+def run(
+    *,
+    track: str = DEFAULT_TRACK,
+    defense: str | Sequence[str] = (),
+    attack: str | Sequence[str] = (),
+    prior: str | Sequence[str] = (),
+    seeds: int | Sequence[int] = (0,),
+    options: Mapping[str, Any] | None = None,
+    device: str = "auto",
+    store: str | Path | None = None,
+    data: str | Path | None = None,
+    rerun: str = "failed",
+    reporter: Reporter | None = None,
+) -> list[dict[str, Any]]:
+    """Run every defense × attack × seed of a track and return the records (see ``docs/record.md``).
+
+    Args:
+        track: name of the protocol.
+        defense: names; none means all.
+        attack: names; none means all.
+        prior: names; none means each attack's default on the track.
+        seeds: a list, or a number N for 0 … N−1.
+        options: ``{"neg-ls.alpha": -0.1}``; a list of values multiplies the grid.
+        device: ``auto``, ``cpu``, ``cuda[:i]`` or ``mps``.
+        store: folder of artifacts and records.
+        data: root of data sets.
+        rerun: ``never``, ``failed`` or ``always``.
+        reporter: told about the progress; silent unless given.
+
+    Raises:
+        UsageError: a name, option, path or device is wrong.
+    """
+    texts = [
+        f"{key}={value}"
+        for key, given in (options or {}).items()
+        for value in (given if isinstance(given, (list, tuple)) else [given])
+    ]
+
+    def names(given: str | Sequence[str]) -> Sequence[str]:
+        return (given,) if isinstance(given, str) else given
+
+    request = Request(
+        track=track,
+        defenses=names(defense),
+        attacks=names(attack),
+        priors=names(prior),
+        seeds=range(seeds) if isinstance(seeds, int) else seeds,
+        options=texts,
+        device=device,
+        store=Path(store) if store else None,
+        data=Path(data) if data else None,
+        rerun=rerun,
+    )
+    return execute(prepare(request), reporter)
+
+
+def load_records(store: str | Path | None = None, track: str | None = None) -> list[Record]:
+    """The records of a store, checked; damaged ones are passed over with a warning."""
+    found = Store(Path(store) if store else default_store()).records(track)
+    return [read_record(record) for record in found if _valid(record)]

@@ -1,0 +1,582 @@
+"""The stages: from a spec and its inputs to an artifact, and from an artifact back to objects.
+
+Each stage is a pair of functions: ``compute(stage, workspace)`` returns tensors and JSON info for the
+store, ``load(stage, workspace)`` rebuilds what later stages use.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mia_bench.access import open_access
+from mia_bench.api.attack import Attack, AttackTask, Reconstructions
+from mia_bench.api.dataset import ImageSet, Progress, Splits
+from mia_bench.api.defense import BuildContext, Defense
+from mia_bench.api.encoder import Embed
+from mia_bench.api.metric import AttackEvidence, Gallery, Measurement, TargetEvidence
+from mia_bench.engine.plan import Roots, Stage
+from mia_bench.errors import DataError, MiaBenchError
+from mia_bench.models.classifier import Classifier, predict_probabilities, to_float
+from mia_bench.models.generative import GenerativeModel
+from mia_bench.seeds import derive, generator, seeded
+from mia_bench.statistics import estimate
+from mia_bench.store import Store
+from mia_bench.training import train_classifier
+
+Artifact = tuple[dict[str, Tensor], dict[str, Any]]
+
+DRAWS = 16
+"""How often a random target is asked for one averaged answer."""
+
+EXAMPLES = 4
+"""Private training images a class kept beside the reconstructions, for pictures."""
+
+_KEEP = 6
+"""How many loaded inputs stay in memory."""
+
+
+@dataclass
+class Workspace:
+    """What every stage shares: store, device, data roots, progress; and a cache of loaded inputs."""
+
+    store: Store
+    device: torch.device
+    roots: Roots
+    progress: Progress
+    _loaded: OrderedDict[tuple[str, str], Any] = field(default_factory=OrderedDict)
+
+    def load(self, stage: Stage) -> Any:
+        """The object behind a finished stage."""
+        if stage.id not in self._loaded:
+            self._loaded[stage.id] = LOAD[stage.name](stage, self)
+            while len(self._loaded) > _KEEP:
+                self._loaded.popitem(last=False)
+        self._loaded.move_to_end(stage.id)
+        return self._loaded[stage.id]
+
+    def tensors(self, stage: Stage) -> dict[str, Tensor]:
+        """The tensors of a finished stage."""
+        return self.store.tensors(*stage.id)
+
+    def info(self, stage: Stage) -> dict[str, Any]:
+        """The JSON info of a finished stage."""
+        return self.store.info(*stage.id)
+
+
+@dataclass(frozen=True)
+class Target:
+    """A trained target: its network, what is deployed, and whether that answers at random."""
+
+    network: Classifier
+    deployed: nn.Module
+    stochastic: bool
+
+    @property
+    def draws(self) -> int:
+        """How often to ask for one answer."""
+        return DRAWS if self.stochastic else 1
+
+
+# --- data ------------------------------------------------------------------------------------
+
+_PARTS = ("train", "validation", "test", "public", "decoys")
+
+
+def compute_data(stage: Stage, workspace: Workspace) -> Artifact:
+    """Decode, crop and split once; uint8."""
+    splits: Splits = (
+        stage.parts["dataset"]
+        .make()
+        .load(
+            workspace.roots.data,
+            resolution=stage.spec["resolution"],
+            seed=derive(stage.seed, "split"),
+            progress=workspace.progress,
+        )
+    )
+    _check_splits(splits)
+    tensors = {}
+    for name in _PARTS:
+        part: ImageSet = getattr(splits, name)
+        tensors[f"{name}.images"], tensors[f"{name}.labels"] = part.images, part.labels
+    return tensors, {"class_names": splits.class_names, "notes": splits.notes}
+
+
+def _check_splits(splits: Splits) -> None:
+    if splits.num_classes < 2:
+        raise DataError(f"a track needs 2 private classes or more, found {splits.num_classes}")
+    for name in ("train", "test"):
+        part: ImageSet = getattr(splits, name)
+        if len(part.labels.unique()) != splits.num_classes:
+            raise DataError(f"some private classes have no {name} images")
+    if len(splits.public) < 2:
+        raise DataError("there are no public images for a prior")
+
+
+def load_data(stage: Stage, workspace: Workspace) -> Splits:
+    """The splits."""
+    tensors, info = workspace.tensors(stage), workspace.info(stage)
+    parts = {n: ImageSet(tensors[f"{n}.images"], tensors[f"{n}.labels"]) for n in _PARTS}
+    return Splits(
+        **parts, class_names=tuple(info["class_names"]), notes=tuple(info.get("notes", ()))
+    )
+
+
+# --- prior -----------------------------------------------------------------------------------
+
+
+def compute_prior(stage: Stage, workspace: Workspace) -> Artifact:
+    """Fit the attacker's image model to the public images, and to nothing else."""
+    splits: Splits = workspace.load(stage.inputs["data"])
+    with seeded(stage.seed, "prior"):
+        state = (
+            stage.parts["prior"]
+            .make()
+            .fit(
+                splits.public,
+                generator=generator(stage.seed, "prior"),
+                device=workspace.device,
+                progress=workspace.progress,
+            )
+        )
+    return state, {"public_images": len(splits.public)}
+
+
+def load_prior(stage: Stage, workspace: Workspace) -> GenerativeModel:
+    """The image model on the device, frozen."""
+    model: GenerativeModel = (
+        stage.parts["prior"]
+        .make()
+        .build(workspace.tensors(stage), resolution=stage.track.data.resolution)
+    )
+    return model.to(workspace.device).eval().requires_grad_(False)
+
+
+# --- classifiers -----------------------------------------------------------------------------
+
+
+def compute_evaluator(stage: Stage, workspace: Workspace) -> Artifact:
+    """Train the evaluation model on the private training images; never a defense."""
+    splits: Splits = workspace.load(stage.inputs["data"])
+    model = _build_evaluator(stage, splits.num_classes)
+    result = train_classifier(
+        model,
+        splits.train,
+        stage.track.evaluation.recipe,
+        Defense(),
+        seed=derive(stage.seed, "evaluator"),
+        device=workspace.device,
+        progress=workspace.progress,
+    )
+    accuracy = _accuracy(result.model, splits.test, workspace.device)
+    return dict(result.model.state_dict()), {"test_accuracy": accuracy, "losses": result.losses}
+
+
+def _build_evaluator(stage: Stage, num_classes: int) -> Classifier:
+    with seeded(stage.seed, "evaluator"):
+        model: Classifier = (
+            stage.parts["architecture"]
+            .make()
+            .build(num_classes=num_classes, resolution=stage.track.data.resolution)
+        )
+    return model
+
+
+def load_evaluator(stage: Stage, workspace: Workspace) -> Classifier:
+    """The evaluation model on the device, frozen."""
+    splits: Splits = workspace.load(stage.inputs["data"])
+    model = _build_evaluator(stage, splits.num_classes)
+    model.load_state_dict(workspace.tensors(stage))
+    return model.to(workspace.device).eval().requires_grad_(False)
+
+
+def compute_train(stage: Stage, workspace: Workspace) -> Artifact:
+    """Train the target under its defense."""
+    splits: Splits = workspace.load(stage.inputs["data"])
+    defense: Defense = stage.parts["defense"].make()
+    model = _build_target(stage, defense, splits)
+    result = train_classifier(
+        model,
+        splits.train,
+        stage.track.target.recipe,
+        defense,
+        seed=derive(stage.seed, "train"),
+        device=workspace.device,
+        progress=workspace.progress,
+    )
+    info = {
+        "losses": result.losses,
+        "validation_accuracy": _accuracy(
+            defense.deploy(result.model), splits.validation, workspace.device
+        ),
+        "report": defense.report(result.setup),
+    }
+    return dict(result.model.state_dict()), info
+
+
+def _build_target(stage: Stage, defense: Defense, splits: Splits) -> Classifier:
+    resolution = stage.track.data.resolution
+    context = BuildContext(
+        num_classes=splits.num_classes,
+        resolution=resolution,
+        public=splits.public,
+        generator=generator(stage.seed, "build"),
+    )
+
+    def build() -> Classifier:
+        built: Classifier = (
+            stage.parts["architecture"]
+            .make()
+            .build(num_classes=splits.num_classes, resolution=resolution)
+        )
+        return built
+
+    with seeded(stage.seed, "init"):
+        return defense.build_model(build, context)
+
+
+def load_train(stage: Stage, workspace: Workspace) -> Target:
+    """The target as deployed, on the device, frozen."""
+    splits: Splits = workspace.load(stage.inputs["data"])
+    defense: Defense = stage.parts["defense"].make()
+    network = _build_target(stage, defense, splits)
+    network.load_state_dict(workspace.tensors(stage))
+    network = network.to(workspace.device).eval().requires_grad_(False)
+    deployed = defense.deploy(network).to(workspace.device).eval().requires_grad_(False)
+    return Target(network, deployed, defense.stochastic)
+
+
+def _accuracy(model: nn.Module, images: ImageSet, device: torch.device) -> float | None:
+    if not len(images):
+        return None
+    probabilities = predict_probabilities(model.eval(), images.images, device=device)
+    return float((probabilities.argmax(1) == images.labels).float().mean())
+
+
+# --- gallery ---------------------------------------------------------------------------------
+
+
+def compute_gallery(stage: Stage, workspace: Workspace) -> Artifact:
+    """Embed the private identities and the decoys once; measure the encoder and its ceiling."""
+    splits: Splits = workspace.load(stage.inputs["data"])
+    embed = _load_encoder(stage, workspace)
+    parts = (splits.train, splits.test, splits.decoys)
+    total, done = sum(map(len, parts)), 0
+    embedded = []
+    for part in parts:
+        rows = []
+        for chunk in part.images.split(256):
+            rows.append(embed(to_float(chunk.to(workspace.device))).cpu())
+            done += len(chunk)
+            workspace.progress(done, total, "image")
+        embedded.append(torch.cat(rows) if rows else torch.zeros(0, 1))
+    train, test, decoys = embedded
+    tensors = {
+        "private": _centroids(train, splits.train.labels),
+        "decoys": _centroids(decoys, splits.decoys.labels),
+        "test": test,
+    }
+    tensors["verification"] = verify_pairs(
+        decoys, splits.decoys.labels, generator(stage.seed, "verification")
+    )
+    return tensors, {}
+
+
+def _load_encoder(stage: Stage, workspace: Workspace) -> Embed:
+    embed: Embed = (
+        stage.parts["encoder"].make().load(workspace.roots.weights, device=workspace.device)
+    )
+    return embed
+
+
+def _centroids(embeddings: Tensor, labels: Tensor) -> Tensor:
+    """Unit-norm mean embedding of each label, in the labels' order."""
+    _, index = labels.unique(return_inverse=True)
+    sums = torch.zeros(int(index.max()) + 1 if len(index) else 0, embeddings.shape[1])
+    return nn.functional.normalize(sums.index_add(0, index, embeddings), dim=1)
+
+
+def verify_pairs(
+    embeddings: Tensor, labels: Tensor, draws: torch.Generator, pairs: int = 3000
+) -> Tensor:
+    """Whether the encoder tells same from different, on pairs of people it never saw.
+
+    As many pairs of one identity as of two, up to ``pairs`` in all; the threshold is chosen on one
+    half of them and judged on the other. Returns ``(P,)`` 0 or 1 for the pairs judged, empty when
+    fewer than 20 pairs of one identity exist.
+    """
+    order = torch.randperm(len(labels), generator=draws)
+    order = order[labels[order].argsort(stable=True)]
+    same = (labels[order][1:] == labels[order][:-1]).nonzero().flatten()
+    same = same[torch.randperm(len(same), generator=draws)][: pairs // 2]
+    if len(same) < 20:
+        return torch.zeros(0)
+    left, right = order[same], order[same + 1]
+    other = right[torch.randperm(len(right), generator=draws)]
+    different = labels[left] != labels[other]
+    likeness = (embeddings[left] * embeddings[right]).sum(1)
+    unlikeness = (embeddings[left] * embeddings[other]).sum(1)[different]
+    scores = torch.cat([likeness, unlikeness])
+    truth = torch.cat([torch.ones_like(likeness), torch.zeros_like(unlikeness)]).bool()
+    half = torch.randperm(len(scores), generator=draws)
+    tuning, judging = half[: len(half) // 2], half[len(half) // 2 :]
+    right_at = (scores[tuning] >= scores[tuning][:, None]) == truth[tuning]
+    threshold = scores[tuning][right_at.float().mean(1).argmax()]
+    return ((scores[judging] >= threshold) == truth[judging]).float()
+
+
+@dataclass(frozen=True)
+class LoadedGallery:
+    """The gallery and the encoder that made it."""
+
+    gallery: Gallery
+    embed: Embed
+
+
+def load_gallery(stage: Stage, workspace: Workspace) -> LoadedGallery:
+    """The gallery on the CPU, and the encoder on the device."""
+    tensors = workspace.tensors(stage)
+    gallery = Gallery(**tensors)
+    return LoadedGallery(gallery, _load_encoder(stage, workspace))
+
+
+# --- attack ----------------------------------------------------------------------------------
+
+
+def _attack_task(stage: Stage, workspace: Workspace, attack: Attack, batch_size: int) -> AttackTask:
+    splits: Splits = workspace.load(stage.inputs["data"])
+    target: Target = workspace.load(stage.inputs["train"])
+    attacked = stage.spec["attacked_classes"] or splits.num_classes
+    state = workspace.tensors(stage.inputs["prepare"]) if "prepare" in stage.inputs else {}
+    return AttackTask(
+        access=open_access(
+            attack.access,
+            target.deployed,
+            splits.num_classes,
+            network=target.network if target.deployed is target.network else None,
+            stochastic=target.stochastic,
+        ),
+        prior=workspace.load(stage.inputs["prior"]),
+        public=splits.public,
+        classes=torch.arange(min(attacked, splits.num_classes)),
+        images_per_class=stage.spec["images_per_class"],
+        # Nothing of the defense: every defense meets the same candidates.
+        generator=generator(stage.seed, "attack"),
+        device=workspace.device,
+        batch_size=batch_size,
+        progress=workspace.progress,
+        state=state,
+    )
+
+
+def compute_prepare(stage: Stage, workspace: Workspace) -> Artifact:
+    """The attack's own preparation."""
+    attack: Attack = stage.parts["attack"].make()
+    task = _attack_task(stage, workspace, attack, stage.spec["batch_size"])
+    with seeded(stage.seed, "prepare"):
+        state = attack.prepare(task)
+    return state, {"queries": task.access.queries}
+
+
+def compute_invert(stage: Stage, workspace: Workspace) -> Artifact:
+    """Run the attack; on out-of-memory the batch halves and the run says so."""
+    attack: Attack = stage.parts["attack"].make()
+    batch_size: int = stage.spec["batch_size"]
+    notes = {}
+    while True:
+        task = _attack_task(stage, workspace, attack, batch_size)
+        try:
+            with seeded(stage.seed, "invert"):
+                result = attack.invert(task)
+            break
+        except torch.OutOfMemoryError:
+            if batch_size == 1:
+                raise
+            batch_size //= 2
+            notes["invert"] = f"out of memory; the batch was halved to {batch_size}"
+    _check_reconstructions(stage, result, task)
+    queries = task.access.queries
+    if "prepare" in stage.inputs:
+        queries += workspace.info(stage.inputs["prepare"])["queries"]
+    tensors = {"images": (result.images.float().cpu() * 255).round().to(torch.uint8)}
+    if result.latents is not None:
+        tensors["latents"] = result.latents.float().cpu()
+    return tensors, {"queries": queries, "notes": notes}
+
+
+def _check_reconstructions(stage: Stage, result: Reconstructions, task: AttackTask) -> None:
+    name = stage.parts["attack"].name
+    resolution = stage.track.data.resolution
+    expected = (len(task.classes), task.images_per_class, 3, resolution, resolution)
+    images = result.images
+    if tuple(images.shape) != expected:
+        raise MiaBenchError(
+            f"attack {name!r} returned images {tuple(images.shape)}, expected {expected}"
+        )
+    if not bool(torch.isfinite(images).all()):
+        raise MiaBenchError(f"attack {name!r} returned images with NaN or infinity")
+    if float(images.min()) < 0 or float(images.max()) > 1:
+        raise MiaBenchError(f"attack {name!r} returned images outside [0, 1]")
+
+
+# --- measurement -----------------------------------------------------------------------------
+
+
+def compute_assess(stage: Stage, workspace: Workspace) -> Artifact:
+    """The target's utility, once for all attacks."""
+    splits: Splits = workspace.load(stage.inputs["data"])
+    target: Target = workspace.load(stage.inputs["train"])
+    evidence = TargetEvidence(target.deployed, splits, target.draws, workspace.device)
+    metrics: dict[str, Any] = {}
+    notes: dict[str, str] = {}
+    for resolved in stage.parts["metrics"]:
+        with seeded(stage.seed, "assess"):
+            _collect(resolved.make().compute(evidence), metrics, notes)
+    return {}, {"metrics": metrics, "notes": notes}
+
+
+def compute_measure(stage: Stage, workspace: Workspace) -> Artifact:
+    """All metrics of the reconstructions, and what pictures need."""
+    splits: Splits = workspace.load(stage.inputs["data"])
+    target: Target = workspace.load(stage.inputs["train"])
+    judge: Classifier = workspace.load(stage.inputs["evaluator"])
+    images = workspace.tensors(stage.inputs["invert"])["images"]
+    loaded = workspace.load(stage.inputs["gallery"]) if "gallery" in stage.inputs else None
+    count, each = images.shape[:2]
+    labels = torch.arange(count).repeat_interleave(each)
+    flat = to_float(images.flatten(0, 1))
+    evidence = AttackEvidence(
+        images=flat,
+        labels=labels,
+        target=target.deployed,
+        draws=target.draws,
+        splits=splits,
+        evaluation_model=judge,
+        gallery=loaded.gallery if loaded else None,
+        embed=loaded.embed if loaded else None,
+        missing=stage.spec["missing"],
+        device=workspace.device,
+    )
+    assessed = workspace.info(stage.inputs["assess"])
+    metrics, notes = dict(assessed["metrics"]), dict(assessed["notes"])
+    for resolved in stage.parts["metrics"]:
+        with seeded(stage.seed, "measure"):
+            _collect(resolved.make().compute(evidence), metrics, notes)
+    for name, value in workspace.info(stage.inputs["train"])["report"].items():
+        metrics[name] = {"value": value, "low": value, "high": value, "n": 1}
+    probabilities = predict_probabilities(
+        target.deployed, flat, device=workspace.device, draws=target.draws
+    )
+    judged = predict_probabilities(judge, flat, device=workspace.device).argmax(1)
+    tensors = {
+        "reconstructions": images,
+        "classes": torch.arange(count),
+        "examples": _examples(splits.train, count),
+        "target_confidence": probabilities[torch.arange(len(labels)), labels].view(count, each),
+        "judged": judged.view(count, each),
+    }
+    info = {
+        "metrics": metrics,
+        "notes": {
+            **notes,
+            **workspace.info(stage.inputs["invert"])["notes"],
+            **({"data": "; ".join(splits.notes)} if splits.notes else {}),
+        },
+        "class_names": list(splits.class_names),
+        "costs": _costs(stage, workspace),
+    }
+    return tensors, info
+
+
+def _collect(
+    computed: dict[str, Measurement | str], metrics: dict[str, Any], notes: dict[str, str]
+) -> None:
+    for name, measurement in computed.items():
+        if isinstance(measurement, str):
+            metrics[name], notes[name] = None, measurement
+        else:
+            found = estimate(measurement)
+            metrics[name] = {
+                "value": found.value,
+                "low": found.low,
+                "high": found.high,
+                "n": found.n,
+            }
+
+
+def _examples(train: ImageSet, classes: int) -> Tensor:
+    """The first :data:`EXAMPLES` training images of each class, repeating where there are fewer."""
+    rows = []
+    for label in range(classes):
+        index = (train.labels == label).nonzero().flatten()
+        rows.append(train.images[index[torch.arange(EXAMPLES) % len(index)]])
+    return torch.stack(rows)
+
+
+def _costs(stage: Stage, workspace: Workspace) -> dict[str, Any]:
+    train = workspace.info(stage.inputs["train"])["run"]
+    invert_info = workspace.info(stage.inputs["invert"])
+    invert_seconds = invert_info["run"]["seconds"]
+    if "prepare" in stage.inputs["invert"].inputs:
+        prepare = workspace.info(stage.inputs["invert"].inputs["prepare"])
+        invert_seconds += prepare["run"]["seconds"]
+    return {
+        "train_seconds": round(train["seconds"], 2),
+        "invert_seconds": round(invert_seconds, 2),
+        "peak_memory_bytes": max(train["peak_memory"], invert_info["run"]["peak_memory"]),
+        "target_queries": invert_info["queries"],
+    }
+
+
+def _load_nothing(stage: Stage, workspace: Workspace) -> None:
+    raise TypeError(f"the {stage.name} stage is read through its tensors and info")
+
+
+COMPUTE: dict[str, Callable[[Stage, Workspace], Artifact]] = {
+    "data": compute_data,
+    "prior": compute_prior,
+    "evaluator": compute_evaluator,
+    "gallery": compute_gallery,
+    "train": compute_train,
+    "assess": compute_assess,
+    "prepare": compute_prepare,
+    "invert": compute_invert,
+    "measure": compute_measure,
+}
+
+LOAD: dict[str, Callable[[Stage, Workspace], Any]] = {
+    "data": load_data,
+    "prior": load_prior,
+    "evaluator": load_evaluator,
+    "gallery": load_gallery,
+    "train": load_train,
+}
+
+
+def run_stage(stage: Stage, workspace: Workspace) -> None:
+    """Compute one stage and store its artifact, with the time it took and the memory peak."""
+    from mia_bench import provenance
+
+    if workspace.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(workspace.device)
+    started, clock = provenance.now(), time.perf_counter()
+    tensors, info = COMPUTE[stage.name](stage, workspace)
+    if workspace.device.type == "cuda":
+        torch.cuda.synchronize(workspace.device)
+    info["run"] = {
+        "seconds": time.perf_counter() - clock,
+        "peak_memory": provenance.peak_memory(workspace.device),
+        "track": stage.track.name,
+        "started": started,
+        "finished": provenance.now(),
+        "device": provenance.device_name(workspace.device),
+        "torch": torch.__version__,
+    }
+    workspace.store.save(stage.name, stage.key, tensors, info)

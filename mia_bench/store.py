@@ -1,0 +1,272 @@
+"""The store: content-addressed artifacts, written atomically, guarded by locks; and records.
+
+Layout::
+
+    <store>/version.json
+    <store>/artifacts/<stage>/<key>/{tensors.safetensors, meta.json}
+    <store>/records/<track>/<key>.json
+    <store>/pictures/  <store>/locks/
+
+An artifact folder appears whole or not at all (it is renamed into place), and ``meta.json`` holds the
+size and hash of the tensors, so that a file damaged later is found and computed again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import filelock
+
+from mia_bench.errors import CorruptArtifact, StoreError, UsageError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+STORE_SCHEMA = 1
+log = logging.getLogger(__name__)
+
+
+class Store:
+    """A folder of artifacts and records; several processes may use it at once."""
+
+    def __init__(self, root: Path) -> None:
+        """Open, or make, the store at ``root``.
+
+        Raises:
+            UsageError: a newer version wrote it, it is no folder, or it can't be written.
+        """
+        self.root = root
+        version = root / "version.json"
+        try:
+            if version.exists():
+                schema = _read_json(version).get("schema")
+                if not isinstance(schema, int) or schema > STORE_SCHEMA:
+                    raise UsageError(
+                        f"the store {root} has schema {schema}; this version reads up to "
+                        f"{STORE_SCHEMA}: upgrade mia-bench or choose another --store"
+                    )
+            else:
+                if root.is_dir() and any(root.iterdir()):
+                    raise UsageError(f"{root} is neither empty nor a store; choose another --store")
+                root.mkdir(parents=True, exist_ok=True)
+                _write_atomically(version, json.dumps({"schema": STORE_SCHEMA}))
+        except json.JSONDecodeError as error:
+            raise UsageError(f"{version} is not valid JSON: {error}") from error
+        except OSError as error:
+            raise UsageError(f"the store {root} can't be used: {error.strerror}") from error
+
+    def check_writable(self) -> None:
+        """Find a read-only store before the work begins.
+
+        Raises:
+            UsageError: nothing can be written there.
+        """
+        try:
+            with tempfile.TemporaryFile(dir=self.root):
+                pass
+        except OSError as error:
+            raise UsageError(f"the store {self.root} is not writable: {error.strerror}") from error
+
+    # --- artifacts ---------------------------------------------------------------------------
+
+    def _folder(self, stage: str, key: str) -> Path:
+        return self.root / "artifacts" / stage / key
+
+    def has(self, stage: str, key: str) -> bool:
+        """True when the artifact is there and its files have the sizes they were written with.
+
+        A truncated one is discarded with a warning.
+        """
+        folder = self._folder(stage, key)
+        if not folder.is_dir():
+            return False
+        try:
+            meta = _read_json(folder / "meta.json")
+            size = (folder / "tensors.safetensors").stat().st_size
+            if size == meta["files"]["tensors.safetensors"]["bytes"]:
+                return True
+            reason = f"{size} bytes"
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            reason = str(error)
+        self.discard(stage, key, reason)
+        return False
+
+    def discard(self, stage: str, key: str, reason: str) -> None:
+        """Drop a damaged artifact, so that it is computed again."""
+        log.warning("the %s artifact %s is damaged (%s); it is computed again", stage, key, reason)
+        self.forget(stage, key)
+
+    def forget(self, stage: str, key: str) -> None:
+        """Remove an artifact, if it is there."""
+        shutil.rmtree(self._folder(stage, key), ignore_errors=True)
+
+    def save(
+        self, stage: str, key: str, tensors: Mapping[str, Tensor], info: Mapping[str, Any]
+    ) -> None:
+        """Write an artifact; it appears whole or not at all."""
+        from safetensors.torch import save
+
+        data = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
+        meta = {
+            "stage": stage,
+            "key": key,
+            "files": {
+                "tensors.safetensors": {
+                    "bytes": len(data),
+                    "sha256": hashlib.sha256(data).hexdigest(),
+                }
+            },
+            "info": dict(info),
+        }
+        final = self._folder(stage, key)
+        with explained(self.root):
+            final.parent.mkdir(parents=True, exist_ok=True)
+            temporary = Path(tempfile.mkdtemp(prefix=".tmp-", dir=final.parent))
+            try:
+                _write_synced(temporary / "tensors.safetensors", data)
+                _write_synced(temporary / "meta.json", json.dumps(meta, indent=1).encode())
+                if final.exists():
+                    shutil.rmtree(final)
+                temporary.rename(final)
+            finally:
+                shutil.rmtree(temporary, ignore_errors=True)
+
+    def info(self, stage: str, key: str) -> dict[str, Any]:
+        """What the stage noted beside its tensors.
+
+        Raises:
+            CorruptArtifact: missing or unreadable.
+        """
+        try:
+            info: dict[str, Any] = _read_json(self._folder(stage, key) / "meta.json")["info"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise CorruptArtifact(f"{stage} artifact {key}: {error}") from error
+        return info
+
+    def tensors(self, stage: str, key: str) -> dict[str, Tensor]:
+        """The artifact's tensors.
+
+        Raises:
+            CorruptArtifact: the file is missing, truncated or altered.
+        """
+        from safetensors.torch import load
+
+        return dict(load(self._verified(stage, key)))
+
+    def arrays(self, stage: str, key: str) -> dict[str, Any]:
+        """The artifact's tensors as NumPy arrays, without importing torch."""
+        from safetensors.numpy import load
+
+        return dict(load(self._verified(stage, key)))
+
+    def _verified(self, stage: str, key: str) -> bytes:
+        folder = self._folder(stage, key)
+        try:
+            data = (folder / "tensors.safetensors").read_bytes()
+            expected = _read_json(folder / "meta.json")["files"]["tensors.safetensors"]["sha256"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise CorruptArtifact(f"{stage} artifact {key}: {error}") from error
+        if hashlib.sha256(data).hexdigest() != expected:
+            raise CorruptArtifact(f"{stage} artifact {key}: the hash differs")
+        return data
+
+    @contextlib.contextmanager
+    def lock(self, stage: str, key: str, waiting: Callable[[], None]) -> Iterator[None]:
+        """Hold the right to compute one artifact; ``waiting()`` is called if another run has it."""
+        with explained(self.root):
+            (self.root / "locks").mkdir(exist_ok=True)
+            lock = filelock.FileLock(self.root / "locks" / f"{stage}-{key}.lock")
+            try:
+                lock.acquire(timeout=0)
+            except filelock.Timeout:
+                waiting()
+                lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
+
+    # --- records -----------------------------------------------------------------------------
+
+    def record_path(self, track: str, key: str) -> Path:
+        """Where a cell's record lies."""
+        return self.root / "records" / track / f"{key}.json"
+
+    def write_record(self, record: Mapping[str, Any]) -> None:
+        """Write a cell's record atomically."""
+        path = self.record_path(record["track"]["name"], record["key"])
+        with explained(self.root):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _write_atomically(
+                path, json.dumps(record, indent=1, sort_keys=True, ensure_ascii=False)
+            )
+
+    def record(self, track: str, key: str) -> dict[str, Any] | None:
+        """A cell's record, or None; a damaged file is set aside with a warning."""
+        path = self.record_path(track, key)
+        try:
+            return _read_json(path)
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            log.warning("the record %s is damaged (%s); the cell is computed again", path, error)
+            return None
+
+    def records(self, track: str | None = None) -> list[dict[str, Any]]:
+        """All records, of one track or of all, oldest first."""
+        found = []
+        for path in sorted((self.root / "records").glob(f"{track or '*'}/*.json")):
+            record = self.record(path.parent.name, path.stem)
+            if record is not None:
+                found.append(record)
+        return sorted(found, key=lambda r: str(r.get("provenance", {}).get("finished", "")))
+
+
+@contextlib.contextmanager
+def explained(root: Path) -> Iterator[None]:
+    """Turn a full or read-only disk into one clear line."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StoreError(f"the store {root} is full; what is finished is kept") from error
+        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+            raise StoreError(f"the store {root} is not writable: {error.strerror}") from error
+        raise StoreError(f"the store {root}: {error}") from error
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    value = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(value, dict):
+        raise ValueError(f"{path.name} holds no JSON object")
+    return value
+
+
+def _write_synced(path: Path, data: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _write_atomically(path: Path, text: str) -> None:
+    descriptor, temporary = tempfile.mkstemp(prefix=".tmp-", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

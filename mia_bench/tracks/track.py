@@ -1,0 +1,112 @@
+"""The track file's model and its loader."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from mia_bench.errors import MiaBenchError
+from mia_bench.registry import Registry
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Choice(_Model):
+    """A component by name with its options on this track."""
+
+    name: str
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
+class Data(_Model):
+    """The data set, its resolution in pixels and the seed of its splits."""
+
+    dataset: Choice
+    resolution: int = Field(ge=8)
+    split_seed: int = 0
+    fingerprint: str = ""
+    """The official data's fingerprint; rows from other data are refused by the board."""
+
+
+class Recipe(_Model):
+    """How a classifier is trained; part of the protocol, the same for every defense.
+
+    The learning rate is multiplied by ``gamma`` at each milestone, a fraction of the epochs.
+    Augmentation: horizontal flip with probability one half, shifts of up to ``shift`` pixels,
+    brightness and contrast factors from ``1 ± jitter``. The last epoch is kept.
+    """
+
+    epochs: int = Field(ge=1)
+    batch_size: int = Field(default=64, ge=1)
+    learning_rate: float = Field(default=1e-3, gt=0)
+    weight_decay: float = Field(default=0.0, ge=0)
+    milestones: tuple[float, ...] = (0.75, 0.9)
+    gamma: float = 0.1
+    flip: bool = True
+    shift: int = Field(default=0, ge=0)
+    jitter: float = Field(default=0.0, ge=0, lt=1)
+    precision: Literal["float32"] = "float32"
+
+
+class ClassifierSpec(_Model):
+    """An architecture and the recipe it is trained by."""
+
+    architecture: Choice
+    recipe: Recipe
+
+
+class AttackDefaults(_Model):
+    """An attack's prior and options on this track."""
+
+    prior: str
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
+class Track(_Model):
+    """A versioned protocol; see ``docs/protocol.md`` for what each part means."""
+
+    name: str
+    version: int = Field(ge=1)
+    summary: str
+    protocol: str = ""
+    """A paragraph for the board's page."""
+    data: Data
+    target: ClassifierSpec
+    evaluation: ClassifierSpec
+    encoder: Choice | None = None
+    images_per_class: int = Field(ge=1)
+    attacked_classes: int | None = Field(default=None, ge=1)
+    """How many classes are attacked (the first ones); all of them unless told."""
+    attack_batch_size: int = Field(default=256, ge=1)
+    metrics: tuple[str, ...]
+    priors: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """Options of each prior on this track."""
+    default_prior: str
+    defenses: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    attacks: dict[str, AttackDefaults] = Field(default_factory=dict)
+    seconds: dict[str, float] = Field(default_factory=dict)
+    """Rough time of each stage on two CPU cores, for estimates before anything was run."""
+
+
+def load_track(registry: Registry, name: str) -> Track:
+    """Read and check the track ``name``.
+
+    Raises:
+        UsageError: the name is unknown.
+        MiaBenchError: the file can't be read or doesn't fit the model; the plugin is named.
+    """
+    entry = registry.get("track", name)
+    path = Path(str(entry.component))
+    try:
+        track = Track.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+    except (OSError, tomllib.TOMLDecodeError, ValidationError) as error:
+        first = str(error).replace("\n", " ")
+        raise MiaBenchError(f"track {name!r} of plugin {entry.plugin.id}: {first}") from error
+    if track.name != name:
+        raise MiaBenchError(f"track file {path.name} says {track.name!r}, registered as {name!r}")
+    return track

@@ -1,0 +1,129 @@
+"""The one training loop, the same for every defense and for evaluation models."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mia_bench import augment
+from mia_bench.api.dataset import ImageSet, Progress
+from mia_bench.api.defense import Defense, TrainingSetup, TrainingStep
+from mia_bench.errors import Diverged
+from mia_bench.models.classifier import Classifier, to_float
+from mia_bench.seeds import derive, generator
+from mia_bench.tracks.track import Recipe
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """The trained network, the mean loss of each epoch, and the setup that made it."""
+
+    model: Classifier
+    losses: list[float]
+    setup: TrainingSetup
+
+
+def train_classifier(
+    model: Classifier,
+    train: ImageSet,
+    recipe: Recipe,
+    defense: Defense,
+    *,
+    seed: int,
+    device: torch.device,
+    progress: Progress,
+) -> TrainingResult:
+    """Train ``model`` on ``train`` by the track's recipe; the last epoch is kept.
+
+    Args:
+        model: freshly built network.
+        train: training images; they are moved to the device once, as uint8.
+        recipe: the protocol's training recipe.
+        defense: what it overrides changes the loop; plain training with the base class.
+        seed: the batches and augmentations follow from it.
+        device: where to compute.
+        progress: called once an epoch.
+
+    Raises:
+        Diverged: the loss is no longer finite; names the epoch and the last finite value.
+    """
+    images, labels = train.images.to(device), train.labels.to(device)
+    model.to(device).train()
+    setup = defense.prepare_training(_setup(model, len(train), recipe, seed))
+    draws = generator(seed, "augment")
+    losses: list[float] = []
+    for epoch in range(recipe.epochs):
+        total = torch.zeros((), device=device)
+        batches = 0
+        for index in setup.batches(epoch):
+            index = index.to(device)
+            batch = _augment(to_float(images[index]), recipe, draws)
+            batch = defense.augment(batch, draws)
+            setup.optimizer.zero_grad(set_to_none=True)
+            step = TrainingStep(
+                images=batch,
+                labels=labels[index],
+                outputs=model.activations(batch),
+                model=setup.model,
+                epoch=epoch,
+                epochs=recipe.epochs,
+                generator=draws,
+            )
+            loss = defense.loss(step)
+            loss.backward()  # type: ignore[no-untyped-call]
+            setup.optimizer.step()
+            total += loss.detach()
+            batches += 1
+        setup.scheduler.step()
+        mean = (total / max(batches, 1)).item()  # the epoch's only synchronisation
+        if not torch.isfinite(torch.tensor(mean)):
+            last = f"{losses[-1]:.4g}" if losses else "none"
+            raise Diverged(
+                f"the training loss is {mean} in epoch {epoch + 1} of {recipe.epochs} "
+                f"(last finite epoch mean: {last})"
+            )
+        losses.append(mean)
+        progress(epoch + 1, recipe.epochs, "epoch")
+    return TrainingResult(model.eval(), losses, setup)
+
+
+def _setup(model: Classifier, size: int, recipe: Recipe, seed: int) -> TrainingSetup:
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.Adam(
+        parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay
+    )
+    scheduler = torch.optim.lr_scheduler.MultiStepLR(
+        optimizer, [round(m * recipe.epochs) for m in recipe.milestones], recipe.gamma
+    )
+    shuffle = derive(seed, "batches")
+
+    def batches(epoch: int) -> Iterator[Tensor]:
+        order = torch.randperm(size, generator=generator(shuffle, epoch))
+        # A last batch of one image has no batch statistics: it joins its neighbour.
+        splits = list(order.split(recipe.batch_size))
+        if len(splits) > 1 and len(splits[-1]) == 1:
+            splits[-2:] = [torch.cat(splits[-2:])]
+        return iter(splits)
+
+    return TrainingSetup(
+        model=model,
+        optimizer=optimizer,
+        scheduler=scheduler,
+        batches=batches,
+        train_size=size,
+        epochs=recipe.epochs,
+        batch_size=recipe.batch_size,
+    )
+
+
+def _augment(images: Tensor, recipe: Recipe, draws: torch.Generator) -> Tensor:
+    if recipe.flip:
+        images = augment.flip(images, draws)
+    if recipe.shift:
+        images = augment.shift(images, recipe.shift, draws)
+    if recipe.jitter:
+        images = augment.jitter(images, recipe.jitter, draws)
+    return images

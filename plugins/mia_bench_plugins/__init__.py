@@ -1,0 +1,1 @@
+"""The built-in plugins of mia-bench: the host finds them by entry points, as it finds anybody's."""

@@ -1,0 +1,199 @@
+r"""Plug & Play Attacks.
+
+Struppek, Hintersdorf, De Almeida Correia, Adler, Kersting, *Plug & Play Attacks: Towards Robust and
+Flexible Model Inversion Attacks*, ICML 2022 (arXiv 2201.12179). Three stages:
+
+1. **Initial selection.** Sample ``search`` truncated latents, score each by the target's softmax
+   averaged over the image and its mirror image, keep the best ``candidates`` of each class.
+2. **Optimisation.** Adam on each candidate's latent for ``steps`` steps of a random resized crop,
+   minimising the Poincaré distance between the L1-normalised logits :math:`u = o/\|o\|_1` and the
+   one-hot label :math:`v` clipped to :math:`[0, 1-10^{-4}]`:
+
+   .. math:: \operatorname{arccosh}\Bigl(1 + \frac{2\|u-v\|^2}{(1-\|u\|^2)(1-\|v\|^2)}\Bigr).
+3. **Final selection.** Of the results keep those with the highest mean target confidence over
+   ``views`` random crops.
+
+With ``steps=0`` only the initial selection is made, and its best images are returned. What is scored
+is exactly what is optimised (the authors' code scores another latent than it starts from). All
+classes are attacked together in full batches.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from mia_bench import Attack, AttackTask, Reconstructions, hookimpl
+from mia_bench.hookspecs import Register
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+
+def poincare_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Poincaré distance of each row ``(N,)``, in float32 or better (in bf16 the denominator is 0).
+
+    Args:
+        logits: ``(N, C)``.
+        labels: ``(N,)`` int64.
+    """
+    import torch
+    from torch.nn import functional as F
+
+    logits = logits if logits.dtype == torch.float64 else logits.float()
+    u = logits / logits.abs().sum(1, keepdim=True).clamp_min(1e-12)
+    v = (F.one_hot(labels, logits.shape[1]).to(logits.dtype) - 1e-4).clamp(0, 1)
+    squares = ((u - v) ** 2).sum(1)
+    # u may touch the unit sphere (one logit carries all): keep the ball's boundary out of reach.
+    inside_u = (1 - (u**2).sum(1)).clamp_min(1e-6)
+    inside_v = 1 - (v**2).sum(1)
+    return torch.acosh(1 + 2 * squares / (inside_u * inside_v) + 1e-7)
+
+
+class PlugAndPlay(Attack):
+    """Search, optimise and select latents of a public image prior."""
+
+    summary: ClassVar[str] = "Plug & Play: search, optimise and select latents of a public prior"
+    paper: ClassVar[str] = "Struppek et al., ICML 2022, arXiv 2201.12179"
+    version: ClassVar[str] = "1"
+    access = "white-box"
+
+    class Options(Attack.Options):
+        """Options of ``ppa``; the defaults are the paper's for FaceScrub, tracks set their own."""
+
+        search: int = Field(2000, ge=1, description="latents sampled for the initial selection")
+        candidates: int = Field(200, ge=1, description="latents kept and optimised a class")
+        truncation: float = Field(0.5, ge=0, le=1, description="of the latents sampled")
+        steps: int = Field(50, ge=0, description="optimisation steps; 0: initial selection only")
+        learning_rate: float = Field(0.005, gt=0, description="of Adam, in the latent space")
+        betas: tuple[float, float] = Field((0.1, 0.1), description="of Adam")
+        loss: Literal["poincare", "cross-entropy"] = Field("poincare", description="identity loss")
+        crop: tuple[float, float] = Field(
+            (0.9, 1.0), description="area range of the random crops while optimising"
+        )
+        views: int = Field(100, ge=1, description="random crops that score the final selection")
+        views_crop: tuple[float, float] = Field(
+            (0.5, 0.9), description="area range of those crops (ratio 0.8 to 1.2, with mirroring)"
+        )
+
+        @model_validator(mode="after")
+        def _enough_candidates(self) -> PlugAndPlay.Options:
+            if self.candidates > self.search:
+                raise ValueError(f"candidates={self.candidates} exceed search={self.search}")
+            return self
+
+    options: Options
+
+    def invert(self, task: AttackTask) -> Reconstructions:
+        """All three stages for all classes."""
+        import torch
+
+        if task.images_per_class > self.options.candidates:
+            raise ValueError(
+                f"candidates={self.options.candidates} are fewer than the "
+                f"{task.images_per_class} images a class that the track asks for"
+            )
+        latents = self._initial_selection(task)
+        classes, each, width = latents.shape
+        if not self.options.steps:
+            chosen = latents[:, : task.images_per_class]
+        else:
+            labels = task.classes.repeat_interleave(each)
+            optimised = self._optimise(task, latents.flatten(0, 1), labels)
+            scores = self._final_scores(task, optimised, labels).view(classes, each)
+            best = scores.topk(task.images_per_class, dim=1).indices
+            index = best[:, :, None].expand(-1, -1, width)
+            chosen = optimised.view(classes, each, width).gather(1, index)
+        images = task.prior.render(
+            chosen.flatten(0, 1), device=task.device, batch_size=task.batch_size
+        )
+        return Reconstructions(
+            images.unflatten(0, chosen.shape[:2]), chosen.to(torch.float32).cpu()
+        )
+
+    def _initial_selection(self, task: AttackTask) -> Tensor:
+        """The best latents of each class ``(K, candidates, D)``, best first, no repeats within one."""
+        import torch
+
+        latents = task.prior.sample(
+            self.options.search, task.generator, truncation=self.options.truncation
+        )
+        scores = []
+        with torch.no_grad():
+            for chunk in latents.split(task.batch_size):
+                images = task.prior(chunk.to(task.device))
+                views = [task.access.probabilities(view) for view in (images, images.flip(3))]
+                scores.append(torch.stack(views).mean(0)[:, task.classes.to(task.device)].cpu())
+        best = torch.cat(scores).topk(self.options.candidates, dim=0).indices.T
+        return latents[best]
+
+    def _optimise(self, task: AttackTask, latents: Tensor, labels: Tensor) -> Tensor:
+        """Optimise ``(N, D)`` latents for ``(N,)`` labels, batch after batch."""
+        import torch
+
+        batches = list(
+            zip(latents.split(task.batch_size), labels.split(task.batch_size), strict=True)
+        )
+        total = len(batches) * self.options.steps
+        results = []
+        for number, (start, label) in enumerate(batches):
+            label = label.to(task.device)
+            w = start.to(task.device).clone().requires_grad_(True)
+            adam = torch.optim.Adam(
+                [w], lr=self.options.learning_rate, betas=self.options.betas, fused=False
+            )
+            for step in range(self.options.steps):
+                adam.zero_grad(set_to_none=True)
+                logits = task.access.logits(self._crop(task.prior(w), task.generator))
+                # A sum: each candidate's gradient is its own, whatever the batch holds.
+                self._loss(logits, label).sum().backward()  # type: ignore[no-untyped-call]
+                adam.step()
+                task.progress(number * self.options.steps + step + 1, total, "step")
+            results.append(w.detach().cpu())
+        return torch.cat(results)
+
+    def _crop(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        from mia_bench.augment import random_resized_crop
+
+        return random_resized_crop(images, generator, scale=self.options.crop)
+
+    def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        from torch.nn import functional as F
+
+        if self.options.loss == "cross-entropy":
+            return F.cross_entropy(logits.float(), labels, reduction="none")
+        return poincare_loss(logits, labels)
+
+    def _final_scores(self, task: AttackTask, latents: Tensor, labels: Tensor) -> Tensor:
+        """Mean target confidence ``(N,)`` over random crops."""
+        import torch
+
+        from mia_bench.augment import random_resized_crop
+
+        rows = []
+        with torch.no_grad():
+            for chunk, label in zip(
+                latents.split(task.batch_size), labels.split(task.batch_size), strict=True
+            ):
+                images = task.prior(chunk.to(task.device))
+                total = torch.zeros(len(chunk), device=task.device)
+                for _ in range(self.options.views):
+                    views = random_resized_crop(
+                        images,
+                        task.generator,
+                        scale=self.options.views_crop,
+                        ratio=(0.8, 1.2),
+                        flips=True,
+                    )
+                    probabilities = task.access.probabilities(views)
+                    total += probabilities.gather(1, label.to(task.device)[:, None]).squeeze(1)
+                rows.append(total.cpu() / self.options.views)
+        return torch.cat(rows)
+
+
+@hookimpl
+def mia_bench_register_attacks(register: Register) -> None:
+    """Register ``ppa``."""
+    register("ppa", PlugAndPlay)

@@ -1,0 +1,40 @@
+"""Unoptimised samples of the prior: the floor that every attack must rise above."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from pydantic import Field
+
+from mia_bench import Attack, AttackTask, Reconstructions, hookimpl
+from mia_bench.hookspecs import Register
+
+
+class PriorSample(Attack):
+    """Draws images from the prior and never asks the target."""
+
+    summary: ClassVar[str] = "unoptimised samples of the prior (floor)"
+    version: ClassVar[str] = "1"
+    reference: ClassVar[str] = "floor"
+    access = "label-only"
+
+    class Options(Attack.Options):
+        """Options of ``prior-sample``."""
+
+        truncation: float = Field(1.0, ge=0, le=1, description="pull towards the mean latent")
+
+    options: Options
+
+    def invert(self, task: AttackTask) -> Reconstructions:
+        """Independent samples for every class."""
+        count = len(task.classes) * task.images_per_class
+        latents = task.prior.sample(count, task.generator, truncation=self.options.truncation)
+        images = task.prior.render(latents, device=task.device, batch_size=task.batch_size)
+        shape = (len(task.classes), task.images_per_class)
+        return Reconstructions(images.unflatten(0, shape), latents.unflatten(0, shape))
+
+
+@hookimpl
+def mia_bench_register_attacks(register: Register) -> None:
+    """Register ``prior-sample``."""
+    register("prior-sample", PriorSample)

@@ -1,0 +1,107 @@
+"""Any tree of ``<identity>/<image>`` that a user has."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from pydantic import Field
+
+from mia_bench import Dataset, Splits, hookimpl
+from mia_bench.data.identities import Roles, load_splits
+from mia_bench.data.trees import Tree, scan_tree
+from mia_bench.errors import DataError
+from mia_bench.hookspecs import Register
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from mia_bench.api.dataset import Progress
+
+
+class Folder(Dataset):
+    """Private: the identities with most images. The rest is public; a part of it are decoys."""
+
+    summary: ClassVar[str] = "any <identity>/<image> tree: most images private, the rest public"
+    version: ClassVar[str] = "1"
+    terms: str = "yours; reconstructions of real people are personal data"
+
+    class Options(Dataset.Options):
+        """Options of ``folder``."""
+
+        path: str = Field(".", description="the tree, relative to the data root")
+        max_identities: int = Field(60, ge=2, description="private identities at most")
+        min_images: int = Field(6, ge=2, description="images a private identity must have")
+        max_images: int = Field(60, ge=2, description="images used of a private identity")
+        max_decoys: int = Field(1000, ge=1, description="decoys at most (a third of the public)")
+
+    options: Options
+
+    def fingerprint(self, root: Path | None) -> str:
+        """Over every image's relative name and size."""
+        return self._tree(root).fingerprint()
+
+    def _tree(self, root: Path | None) -> Tree:
+        return scan_tree((root or Path()) / self.options.path, "folder")
+
+    def load(self, root: Path | None, *, resolution: int, seed: int, progress: Progress) -> Splits:
+        """Choose roles, decode, crop the centre square and split."""
+        tree = self._tree(root)
+        roles = self.choose(tree, seed)
+        counts = [len(tree.images[name]) for name in roles.private]
+        notes = [
+            f"private: the {len(roles.private)} identities with most images "
+            f"({min(counts)} to {max(counts)}, {self.options.max_images} used at most); public: "
+            f"{len(roles.public)} identities for the prior and {len(roles.decoys)} decoys"
+        ]
+        return load_splits(
+            tree,
+            roles,
+            centre_square,
+            resolution=resolution,
+            seed=seed,
+            max_images=self.options.max_images,
+            notes=notes,
+            progress=progress,
+        )
+
+    def choose(self, tree: Tree, seed: int) -> Roles:
+        """Private: most images first, at most half of all identities; a third of the rest decoys.
+
+        Raises:
+            DataError: too few identities or images for private classes and a prior.
+        """
+        import torch
+
+        from mia_bench.seeds import generator
+
+        ranked = sorted(tree.images, key=lambda name: (-len(tree.images[name]), name))
+        eligible = [n for n in ranked if len(tree.images[n]) >= self.options.min_images]
+        count = min(len(eligible), self.options.max_identities, (len(ranked) + 1) // 2)
+        if count < 2:
+            raise DataError(
+                f"folder: {len(eligible)} of {len(ranked)} identities have "
+                f"{self.options.min_images} images or more; at least 2 private ones and as many "
+                "public ones are needed (lower folder.min_images, or add images)"
+            )
+        private, rest = sorted(ranked[:count]), sorted(ranked[count:])
+        order = torch.randperm(len(rest), generator=generator(seed, "decoys")).tolist()
+        decoys = min(self.options.max_decoys, max(1, len(rest) // 3))
+        return Roles(
+            private,
+            sorted(rest[i] for i in order[decoys:]),
+            sorted(rest[i] for i in order[:decoys]),
+        )
+
+
+def centre_square(image: Image) -> Image:
+    """The largest square in the middle."""
+    side = min(image.size)
+    left, upper = (image.width - side) // 2, (image.height - side) // 2
+    return image.crop((left, upper, left + side, upper + side))
+
+
+@hookimpl
+def mia_bench_register_datasets(register: Register) -> None:
+    """Register ``folder``."""
+    register("folder", Folder)

@@ -1,0 +1,100 @@
+"""Labeled Faces in the Wild, deep-funneled.
+
+Huang, Ramesh, Berg, Learned-Miller, *Labeled Faces in the Wild*, UMass Amherst technical report
+07-49, 2007; aligned as in Huang, Mattar, Lee, Learned-Miller, *Learning to Align from Scratch*, NIPS
+2012. Layout: ``<data>/lfw/<Name>/<Name>_0001.jpg``, 250×250 pixels.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from pydantic import Field
+
+from mia_bench import Dataset, Splits, hookimpl
+from mia_bench.data.identities import Roles, load_splits
+from mia_bench.data.trees import Tree, scan_tree
+from mia_bench.errors import DataError
+from mia_bench.hookspecs import Register
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from mia_bench.api.dataset import Progress
+
+CROP = (58, 48, 192, 182)
+"""Left, upper, right, lower of the face in the 250×250 photograph."""
+
+
+class LFW(Dataset):
+    """Private: identities with many images. Public: those with few, some kept aside as decoys."""
+
+    summary: ClassVar[str] = "Labeled Faces in the Wild, deep-funneled photographs"
+    paper: ClassVar[str] = "Huang et al., UMass Amherst 07-49, 2007"
+    version: ClassVar[str] = "1"
+    terms: str = "photographs of public figures from news sites, for research; personal data"
+
+    class Options(Dataset.Options):
+        """Options of ``lfw``."""
+
+        private_min: int = Field(
+            20, ge=2, description="private: identities with at least this many"
+        )
+        public_max: int = Field(9, ge=1, description="public: identities with at most this many")
+        max_images: int = Field(60, ge=2, description="images used of a private identity")
+        decoys: int = Field(1000, ge=1, description="public identities kept for the gallery")
+
+    options: Options
+
+    def fingerprint(self, root: Path | None) -> str:
+        """Over every image's relative name and size."""
+        return self._tree(root).fingerprint()
+
+    def _tree(self, root: Path | None) -> Tree:
+        return scan_tree((root or Path()) / "lfw", "lfw")
+
+    def load(self, root: Path | None, *, resolution: int, seed: int, progress: Progress) -> Splits:
+        """Decode, crop and split."""
+        import torch
+
+        from mia_bench.seeds import generator
+
+        tree = self._tree(root)
+        counts = {name: len(files) for name, files in tree.images.items()}
+        private = [name for name, n in counts.items() if n >= self.options.private_min]
+        public = [name for name, n in counts.items() if n <= self.options.public_max]
+        if len(private) < 2:
+            raise DataError(
+                f"lfw: {len(private)} identities have {self.options.private_min} images or more; "
+                "is the data set complete?"
+            )
+        if len(public) <= self.options.decoys:
+            raise DataError(
+                f"lfw: {len(public)} public identities are too few for "
+                f"{self.options.decoys} decoys; is the data set complete?"
+            )
+        order = torch.randperm(len(public), generator=generator(seed, "decoys")).tolist()
+        decoys = sorted(public[i] for i in order[: self.options.decoys])
+        others = sorted(public[i] for i in order[self.options.decoys :])
+        return load_splits(
+            tree,
+            Roles(private, others, decoys),
+            crop_face,
+            resolution=resolution,
+            seed=seed,
+            max_images=self.options.max_images,
+            notes=(),
+            progress=progress,
+        )
+
+
+def crop_face(image: Image) -> Image:
+    """The face of a deep-funneled photograph."""
+    return image.crop(CROP)
+
+
+@hookimpl
+def mia_bench_register_datasets(register: Register) -> None:
+    """Register ``lfw``."""
+    register("lfw", LFW)

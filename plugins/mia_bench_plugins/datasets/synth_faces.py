@@ -1,0 +1,109 @@
+"""Procedural faces: identities and nuisances are known numbers, so every judge can be checked.
+
+The private identities are drawn close together (their latents have a smaller spread), which makes
+them hard to tell apart; the public ones and the decoys are drawn from the whole population, and a
+second group of decoys as close together as the private ones.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from pydantic import Field
+
+from mia_bench import Dataset, Splits, hookimpl
+from mia_bench.hookspecs import Register
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from mia_bench.api.dataset import ImageSet, Progress
+
+
+class SynthFaces(Dataset):
+    """Faces drawn by :mod:`mia_bench_plugins.datasets.face_renderer`."""
+
+    summary: ClassVar[str] = "procedural faces, rendered on the spot; nobody is private"
+    version: ClassVar[str] = "1"
+    terms: str = "made by this package; no real person is shown"
+    needs_root: bool = False
+
+    class Options(Dataset.Options):
+        """Options of ``synth-faces``."""
+
+        identities: int = Field(40, ge=2, description="private identities")
+        spread: float = Field(0.5, gt=0, le=1, description="spread of the private identities")
+        train: int = Field(20, ge=1, description="training images of each")
+        validation: int = Field(5, ge=0, description="validation images of each")
+        test: int = Field(10, ge=1, description="test images of each")
+        nuisance: float = Field(1.0, ge=0, description="strength of pose, light and expression")
+        noise: float = Field(0.05, ge=0, description="standard deviation of the sensor noise")
+        public_identities: int = Field(600, ge=2, description="identities behind the prior")
+        public_images: int = Field(12, ge=1, description="images of each of them")
+        decoys: int = Field(1000, ge=1, description="identities kept for the gallery")
+        decoy_images: int = Field(4, ge=1, description="images of each decoy")
+
+    options: Options
+
+    def fingerprint(self, root: Path | None) -> str:
+        """Nothing is read: the options and the seed say it all."""
+        return "rendered"
+
+    def load(self, root: Path | None, *, resolution: int, seed: int, progress: Progress) -> Splits:
+        """Render everything."""
+        options = self.options
+        people = {
+            "private": (options.identities, options.spread),
+            "public": (options.public_identities, 1.0),
+            "decoys": (options.decoys, 1.0),
+        }
+        parts = {
+            "train": ("private", options.train),
+            "validation": ("private", options.validation),
+            "test": ("private", options.test),
+            "public": ("public", options.public_images),
+            "decoys": ("decoys", options.decoy_images),
+        }
+        made: dict[str, ImageSet] = {}
+        for number, (part, (role, each)) in enumerate(parts.items()):
+            identities = self.identities(seed, role, *people[role])
+            made[part] = self.photograph(identities, each, resolution, seed, part)
+            progress(number + 1, len(parts), "part")
+        names = tuple(f"person-{i:02d}" for i in range(options.identities))
+        return Splits(**made, class_names=names)
+
+    def identities(self, seed: int, role: str, count: int, spread: float) -> Tensor:
+        """Identity latents ``(count, K)`` of one role."""
+        from mia_bench.seeds import generator
+        from mia_bench_plugins.datasets.face_renderer import sample_identities
+
+        return sample_identities(count, generator(seed, "identities", role), spread)
+
+    def photograph(
+        self, identities: Tensor, each: int, resolution: int, seed: int, part: str
+    ) -> ImageSet:
+        """``each`` images of every identity, uint8, under nuisances of the part's own draws."""
+        import torch
+
+        from mia_bench.api.dataset import ImageSet
+        from mia_bench.seeds import generator
+        from mia_bench_plugins.datasets.face_renderer import add_noise, render, sample_nuisances
+
+        labels = torch.arange(len(identities)).repeat_interleave(each)
+        draws: torch.Generator = generator(seed, "nuisances", part)
+        nuisances = sample_nuisances(len(labels), draws, self.options.nuisance)
+        images = []
+        for rows in torch.arange(len(labels)).split(2048):
+            clean = render(identities[labels[rows]], nuisances[rows], resolution)
+            noisy = add_noise(clean, draws, self.options.noise)
+            images.append((noisy * 255).round().to(torch.uint8))
+        blank = torch.zeros(0, 3, resolution, resolution, dtype=torch.uint8)
+        return ImageSet(torch.cat(images) if images else blank, labels)
+
+
+@hookimpl
+def mia_bench_register_datasets(register: Register) -> None:
+    """Register ``synth-faces``."""
+    register("synth-faces", SynthFaces)

@@ -1,0 +1,118 @@
+"""Identification by an encoder that never saw private data: the second, independent judge.
+
+A classifier trained on the private images can accept what is no face at all (*Revisiting Model
+Inversion Evaluation*, arXiv 2505.03519). Here a reconstruction is embedded by an independent encoder
+and ranked against a gallery by cosine similarity: one centroid for each private identity, and
+optionally one for each public decoy. Rank 1 is the best. The ceiling is what real held-out images of
+the private people reach; the floor is the ``prior-sample`` attack.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from mia_bench import AttackMetric, Measurement, hookimpl
+from mia_bench.api.metric import Array, AttackEvidence
+from mia_bench.hookspecs import Register
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def ranks(embeddings: Tensor, labels: Tensor, gallery: Tensor) -> Tensor:
+    """Rank ``(N,)`` of each row's own entry ``gallery[label]``, 1 for the most similar.
+
+    Entries exactly as similar count as ahead, so that a constant embedding does not win.
+
+    Args:
+        embeddings: ``(N, D)`` unit-norm.
+        labels: ``(N,)`` index into the gallery.
+        gallery: ``(G, D)`` unit-norm.
+    """
+    similarity = embeddings.double() @ gallery.double().T
+    own = similarity.gather(1, labels[:, None])
+    return (similarity >= own).sum(1)
+
+
+def median(values: Array) -> float:
+    """The median."""
+    return float(np.median(values))
+
+
+class Identification(AttackMetric):
+    """Rank of the true identity among the private people, and among them and the decoys."""
+
+    summary: ClassVar[str] = "rank of the true identity by an independent encoder"
+    paper: ClassVar[str] = "motivated by arXiv 2505.03519"
+    version: ClassVar[str] = "1"
+    needs_gallery: ClassVar[bool] = True
+    names = {  # noqa: RUF012
+        "id_acc1": "lower",
+        "id_acc5": "lower",
+        "id_gallery_acc1": "lower",
+        "id_median_rank": "higher",
+        "id_acc1_ceiling": "neutral",
+        "id_acc5_ceiling": "neutral",
+        "id_gallery_acc1_ceiling": "neutral",
+        "id_median_rank_ceiling": "neutral",
+        "verification_accuracy": "neutral",
+    }
+    descriptions: ClassVar[dict[str, str]] = {
+        "id_acc1": "share identified first among the private identities",
+        "id_acc5": "share identified among the first five private identities",
+        "id_gallery_acc1": "share identified first among private identities and decoys",
+        "id_median_rank": "median rank of the true identity among private ones and decoys (from 1)",
+        "id_acc1_ceiling": "id_acc1 of real held-out images",
+        "id_acc5_ceiling": "id_acc5 of real held-out images",
+        "id_gallery_acc1_ceiling": "id_gallery_acc1 of real held-out images",
+        "id_median_rank_ceiling": "id_median_rank of real held-out images",
+        "verification_accuracy": "the encoder's same-or-different accuracy on unseen people",
+    }
+
+    def compute(self, evidence: AttackEvidence) -> dict[str, Measurement | str]:
+        """Embed the reconstructions and rank them."""
+        import torch
+
+        gallery, embed = evidence.gallery, evidence.embed
+        if gallery is None or embed is None:
+            return dict.fromkeys(self.names, evidence.missing["gallery"])
+        with torch.no_grad():
+            rows = [embed(c.to(evidence.device)).cpu() for c in evidence.images.split(256)]
+        everybody = torch.cat([gallery.private, gallery.decoys])
+        found: dict[str, Measurement | str] = {}
+        for suffix, embeddings, labels in (
+            ("", torch.cat(rows), evidence.labels),
+            ("_ceiling", gallery.test, evidence.splits.test.labels),
+        ):
+            groups = labels.numpy()
+            among_private = ranks(embeddings, labels, gallery.private)
+            among_all = ranks(embeddings, labels, everybody)
+            found["id_acc1" + suffix] = Measurement(_share(among_private <= 1), groups)
+            found["id_acc5" + suffix] = (
+                Measurement(_share(among_private <= 5), groups)
+                if len(gallery.private) > 5
+                else f"top 5 of {len(gallery.private)} classes says nothing"
+            )
+            found["id_gallery_acc1" + suffix] = Measurement(_share(among_all <= 1), groups)
+            found["id_median_rank" + suffix] = Measurement(
+                among_all.double().numpy(), groups, median
+            )
+        pairs = gallery.verification
+        found["verification_accuracy"] = (
+            Measurement(pairs.double().numpy(), np.arange(len(pairs)))
+            if len(pairs)
+            else "the decoys have too few images to form pairs"
+        )
+        return found
+
+
+def _share(hits: Tensor) -> Array:
+    return np.asarray(hits.double().numpy(), dtype=np.float64)
+
+
+@hookimpl
+def mia_bench_register_metrics(register: Register) -> None:
+    """Register ``identification``."""
+    register("identification", Identification)

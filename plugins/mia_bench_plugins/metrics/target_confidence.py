@@ -1,0 +1,36 @@
+"""How sure the target itself is: a diagnostic of the optimisation, never a measure of leakage."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from mia_bench import AttackMetric, Measurement, hookimpl
+from mia_bench.api.metric import AttackEvidence
+from mia_bench.hookspecs import Register
+
+
+class TargetConfidence(AttackMetric):
+    """The target's probability of the class each reconstruction was made for."""
+
+    summary: ClassVar[str] = "the target's own confidence (diagnostic only)"
+    version: ClassVar[str] = "1"
+    names = {"target_confidence": "neutral"}  # noqa: RUF012
+    descriptions: ClassVar[dict[str, str]] = {
+        "target_confidence": "mean target probability of the class (diagnostic, not leakage)",
+    }
+
+    def compute(self, evidence: AttackEvidence) -> dict[str, Measurement | str]:
+        """One pass over the reconstructions."""
+        from mia_bench.models.classifier import predict_probabilities
+
+        probabilities = predict_probabilities(
+            evidence.target, evidence.images, device=evidence.device, draws=evidence.draws
+        )
+        chosen = probabilities.gather(1, evidence.labels[:, None]).squeeze(1)
+        return {"target_confidence": Measurement(chosen.double().numpy(), evidence.labels.numpy())}
+
+
+@hookimpl
+def mia_bench_register_metrics(register: Register) -> None:
+    """Register ``target-confidence``."""
+    register("target-confidence", TargetConfidence)

@@ -1,0 +1,70 @@
+"""What a defense costs: accuracy on the private classes, and calibration.
+
+The expected calibration error bins predictions by confidence into 15 equal bins and averages the
+gap between confidence and accuracy, weighted by the bins' shares (Guo et al., *On Calibration of
+Modern Neural Networks*, ICML 2017).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from mia_bench import Measurement, TargetMetric, hookimpl
+from mia_bench.api.metric import Array, TargetEvidence
+from mia_bench.hookspecs import Register
+
+if TYPE_CHECKING:
+    from mia_bench.api.dataset import ImageSet
+
+BINS = 15
+
+
+def expected_calibration_error(samples: Array) -> float:
+    """ECE of rows (confidence, correct) with :data:`BINS` equal bins; a confidence of 0 is in the first."""
+    confidence, correct = samples[:, 0], samples[:, 1]
+    bins = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
+    gaps = np.bincount(bins, weights=correct - confidence, minlength=BINS)
+    return float(np.abs(gaps).sum() / len(samples))
+
+
+class Utility(TargetMetric):
+    """Accuracy on the training and test images, and calibration on the test images."""
+
+    summary: ClassVar[str] = "accuracy and calibration of the target"
+    version: ClassVar[str] = "1"
+    names = {"test_accuracy": "higher", "train_accuracy": "neutral", "ece": "lower"}  # noqa: RUF012
+    descriptions: ClassVar[dict[str, str]] = {
+        "test_accuracy": "share of held-out private images the target classifies correctly",
+        "train_accuracy": "share of its training images the target classifies correctly",
+        "ece": "expected calibration error on the test images, 15 bins",
+    }
+
+    def compute(self, evidence: TargetEvidence) -> dict[str, Measurement | str]:
+        """One pass over the training and the test images."""
+        samples, groups = self._samples(evidence, evidence.splits.test)
+        train, train_groups = self._samples(evidence, evidence.splits.train)
+        return {
+            "test_accuracy": Measurement(samples[:, 1], groups),
+            "train_accuracy": Measurement(train[:, 1], train_groups),
+            "ece": Measurement(samples, groups, expected_calibration_error),
+        }
+
+    def _samples(self, evidence: TargetEvidence, part: ImageSet) -> tuple[Array, np.ndarray]:
+        """Rows (confidence, correct) and each image's class."""
+        from mia_bench.models.classifier import predict_probabilities
+
+        probabilities = predict_probabilities(
+            evidence.target, part.images, device=evidence.device, draws=evidence.draws
+        )
+        confidence, predicted = probabilities.max(1)
+        correct = (predicted == part.labels).double()
+        rows = np.stack([confidence.double().numpy(), correct.numpy()], axis=1)
+        return rows, part.labels.numpy()
+
+
+@hookimpl
+def mia_bench_register_metrics(register: Register) -> None:
+    """Register ``utility``."""
+    register("utility", Utility)

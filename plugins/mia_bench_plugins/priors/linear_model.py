@@ -1,0 +1,31 @@
+"""The image model behind ``eigenfaces``."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from mia_bench.models.generative import GenerativeModel
+
+
+class LinearModel(GenerativeModel):
+    """Mean plus a weighted sum of basis images, clipped to [0, 1]; latents are standard normal."""
+
+    mean: Tensor
+    basis: Tensor
+
+    def __init__(self, mean: Tensor, basis: Tensor, resolution: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", mean)
+        self.register_buffer("basis", basis)
+        self.latent_dim = basis.shape[0]
+        self.resolution = resolution
+
+    def sample(self, count: int, generator: torch.Generator, *, truncation: float = 1.0) -> Tensor:
+        """``(count, K)`` normal latents times ``truncation``."""
+        return truncation * torch.randn(count, self.latent_dim, generator=generator)
+
+    def forward(self, latents: Tensor) -> Tensor:
+        """``(N, K)`` to ``(N, 3, H, W)`` in [0, 1]."""
+        flat = torch.addmm(self.mean, latents, self.basis)
+        return flat.unflatten(1, (3, self.resolution, self.resolution)).clamp(0, 1)
