@@ -73,7 +73,7 @@ def train_classifier(
                 generator=draws,
             )
             loss = defense.loss(step)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             setup.optimizer.step()
             total += loss.detach()
             batches += 1

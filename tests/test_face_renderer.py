@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import Tensor
+
 from mia_bench_plugins.datasets.face_renderer import (
     IDENTITY_FACTORS,
     NUISANCE_FACTORS,
@@ -10,7 +12,6 @@ from mia_bench_plugins.datasets.face_renderer import (
     sample_identities,
     sample_nuisances,
 )
-from torch import Tensor
 
 K = len(IDENTITY_FACTORS)
 M = len(NUISANCE_FACTORS)

@@ -1,4 +1,4 @@
-"""The contract of an attack: an access, a prior, the classes, a budget and a generator go in; images come out."""
+"""The contract of an attack: access, prior, classes, budget and a generator in; images out."""
 
 from __future__ import annotations
 

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    Embed = Callable[[Tensor], Tensor]
+Embed = Callable[["Tensor"], "Tensor"]
+"""From images ``(N, 3, H, W)`` in [0, 1] to unit-norm embeddings ``(N, D)``."""
 
 
 class Encoder(Component):

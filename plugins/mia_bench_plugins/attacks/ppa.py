@@ -148,7 +148,7 @@ class PlugAndPlay(Attack):
                 adam.zero_grad(set_to_none=True)
                 logits = task.access.logits(self._crop(task.prior(w), task.generator))
                 # A sum: each candidate's gradient is its own, whatever the batch holds.
-                self._loss(logits, label).sum().backward()  # type: ignore[no-untyped-call]
+                self._loss(logits, label).sum().backward()
                 adam.step()
                 task.progress(number * self.options.steps + step + 1, total, "step")
             results.append(w.detach().cpu())

@@ -72,7 +72,14 @@ class SynthFaces(Dataset):
             made[part] = self.photograph(identities, each, resolution, seed, part)
             progress(number + 1, len(parts), "part")
         names = tuple(f"person-{i:02d}" for i in range(options.identities))
-        return Splits(**made, class_names=names)
+        return Splits(
+            train=made["train"],
+            validation=made["validation"],
+            test=made["test"],
+            public=made["public"],
+            decoys=made["decoys"],
+            class_names=names,
+        )
 
     def identities(self, seed: int, role: str, count: int, spread: float) -> Tensor:
         """Identity latents ``(count, K)`` of one role."""

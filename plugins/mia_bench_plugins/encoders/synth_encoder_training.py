@@ -67,7 +67,7 @@ def main(identities: int, images: int, epochs: int, output: Path) -> None:
             batch = augment.shift(augment.flip(to_float(faces[index]), draws), 2, draws)
             loss = margin_loss(network.features(batch), centres, labels[index])
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             optimizer.step()
             schedule.step()
             total += loss.detach()

@@ -28,4 +28,4 @@ class LinearModel(GenerativeModel):
     def forward(self, latents: Tensor) -> Tensor:
         """``(N, K)`` to ``(N, 3, H, W)`` in [0, 1]."""
         flat = torch.addmm(self.mean, latents, self.basis)
-        return flat.unflatten(1, (3, self.resolution, self.resolution)).clamp(0, 1)
+        return flat.view(-1, 3, self.resolution, self.resolution).clamp(0, 1)

@@ -1,0 +1,271 @@
+"""The folder of the boards: records go in, pages come out, and a check that they agree.
+
+Layout::
+
+    <folder>/README.md                      the index
+    <folder>/<track>.md                     a page a track
+    <folder>/results/<track>/<key>.json     the records, as the store writes them
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from mia_bench.errors import MiaBenchError, StoreError, UsageError
+from mia_bench.leaderboard.board import Board, build_board, name_record, refusals
+from mia_bench.leaderboard.markdown import TITLE, index, page
+from mia_bench.record import Record, read_record
+from mia_bench.registry import Registry
+from mia_bench.store import Store
+from mia_bench.tracks.track import Track, load_track
+
+INDEX = "README.md"
+PUBLISHED = ("done", "failed", "skipped")
+
+_SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+
+log = logging.getLogger(__name__)
+
+Outdated = Callable[[Record], str | None]
+
+
+# --- reading ---------------------------------------------------------------------------------
+
+
+def results_folder(folder: Path) -> Path:
+    """Where the records of the boards in ``folder`` lie."""
+    return folder / "results"
+
+
+def track_names(folder: Path) -> list[str]:
+    """The tracks that have records in ``folder``, sorted."""
+    root = results_folder(folder)
+    if not root.is_dir():
+        raise UsageError(f"there are no records: {root} is not a folder")
+    return sorted(path.name for path in root.iterdir() if path.is_dir() and _files(path))
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("*.json") if not path.name.startswith("."))
+
+
+def load(folder: Path, track: str) -> list[Record]:
+    """The records of one track, checked.
+
+    Raises:
+        MiaBenchError: a file is no valid record; the line names it.
+    """
+    return [read_file(path) for path in _files(results_folder(folder) / track)]
+
+
+def read_file(path: Path) -> Record:
+    """One record, checked against its schema and its place.
+
+    Raises:
+        MiaBenchError: one line that names the file and what is wrong.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise MiaBenchError(f"{path}: {error.strerror}") from error
+    except ValueError as error:
+        raise MiaBenchError(f"{path}: not valid JSON: {error}") from error
+    if not isinstance(data, dict):
+        raise MiaBenchError(f"{path}: not a JSON object")
+    record = validate(data, str(path))
+    if record.key != path.stem:
+        raise MiaBenchError(f"{path}: it holds the record {record.key}, the name must be its key")
+    if record.track.name != path.parent.name:
+        raise MiaBenchError(f"{path}: it belongs to the track {record.track.name!r}")
+    return record
+
+
+def validate(data: dict[str, Any], name: str) -> Record:
+    """A record from JSON.
+
+    Raises:
+        MiaBenchError: one line that begins with ``name``.
+    """
+    try:
+        record = read_record(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"])) or "record"
+        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+        raise MiaBenchError(f"{name}: {place}: {first['msg']}{more}") from error
+    except ValueError as error:
+        raise MiaBenchError(f"{name}: {error}") from error
+    for what, value in (("key", record.key), ("track name", record.track.name)):
+        if not _SAFE.fullmatch(value):  # they become file names
+            raise MiaBenchError(f"{name}: the {what} {value!r} is not letters, digits, '-' and '_'")
+    return record
+
+
+# --- submitting ------------------------------------------------------------------------------
+
+
+def submit(
+    store: Store, track: str | None, folder: Path, *, outdated: Outdated | None = None
+) -> list[Path]:
+    """Copy the records of a store into the folder of the boards; the files that changed.
+
+    Interrupted cells are left out, and those for which ``outdated`` gives a reason. A finished
+    record is never replaced by a failed one.
+
+    Raises:
+        MiaBenchError: a record is not valid; nothing is copied.
+    """
+    chosen = []
+    for data in store.records(track):
+        record = validate(data, f"the store {store.root}, record {data.get('key', '?')}")
+        if record.status not in PUBLISHED:
+            continue
+        if outdated is not None and (reason := outdated(record)):
+            log.warning("%s is left out: %s", name_record(record), reason)
+            continue
+        chosen.append((record, data))
+    written = []
+    for record, data in chosen:
+        path = results_folder(folder) / record.track.name / f"{record.key}.json"
+        if path.exists() and record.status != "done" and read_file(path).status == "done":
+            log.warning("%s is left out: a finished one is there already", name_record(record))
+        elif write(path, record_text(data)):
+            written.append(path)
+    return written
+
+
+def record_text(data: Mapping[str, Any]) -> str:
+    """A record as the store writes it."""
+    return json.dumps(data, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def write(path: Path, text: str) -> bool:
+    """Write a file whole or not at all; False when it already says so."""
+    if _text(path) == text:
+        return False
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise StoreError(f"{path} can't be written: {error.strerror}") from error
+    return True
+
+
+def _text(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
+def outdated_by(registry: Registry) -> Outdated:
+    """Tells records of older tracks or components than ``registry`` holds; for :func:`submit`."""
+    tracks: dict[str, Track | None] = {}
+
+    def outdated(record: Record) -> str | None:
+        name = record.track.name
+        if name not in tracks:
+            known = name in registry.names("track")
+            tracks[name] = load_track(registry, name) if known else None
+        track = tracks[name]
+        if track is not None and track.version != record.track.version:
+            return f"the track is at version {track.version}, the record at {record.track.version}"
+        for kind in ("defense", "prior", "attack"):
+            component = getattr(record, kind)
+            if component.name in registry.names(kind):
+                version = registry.get(kind, component.name).identity()["version"]
+                if version != component.version:
+                    return (
+                        f"the {kind} {component.name!r} is at version {version}, the record at "
+                        f"{component.version}"
+                    )
+        return None
+
+    return outdated
+
+
+# --- pages -----------------------------------------------------------------------------------
+
+
+def pages(folder: Path, registry: Registry) -> dict[Path, str]:
+    """The text of every page of the boards in ``folder``.
+
+    Raises:
+        MiaBenchError: a record is not valid or can't be on its board.
+    """
+    boards = [_board(folder, name, registry) for name in track_names(folder)]
+    texts = {folder / f"{board.track.name}.md": page(board, registry) for board in boards}
+    return {**texts, folder / INDEX: index(boards)}
+
+
+def _board(folder: Path, name: str, registry: Registry) -> Board:
+    return build_board(registry, load_track(registry, name), load(folder, name))
+
+
+def build(folder: Path, registry: Registry) -> list[Path]:
+    """Write all pages, or none if a record is refused; the files that changed.
+
+    Raises:
+        MiaBenchError: a record is not valid or can't be on its board.
+    """
+    return [path for path, text in pages(folder, registry).items() if write(path, text)]
+
+
+def check(folder: Path, registry: Registry) -> list[str]:
+    """What is wrong with the boards in ``folder``, one line each; empty when nothing is.
+
+    Invalid records, records that can't share a board, records made from a changed checkout, and
+    pages that differ from what :func:`build` would write.
+    """
+    blocking, dirty = [], []
+    for name in track_names(folder):
+        found, changed = _check_records(folder, name, registry)
+        blocking += found
+        dirty += changed
+    # While a record is refused there is no page to compare with.
+    return blocking + dirty if blocking else dirty + _check_pages(folder, registry)
+
+
+def _check_records(folder: Path, name: str, registry: Registry) -> tuple[list[str], list[str]]:
+    """(why no page can be made, what else is wrong)."""
+    problems, records = [], []
+    for path in _files(results_folder(folder) / name):
+        try:
+            records.append(read_file(path))
+        except MiaBenchError as error:
+            problems.append(str(error))
+    dirty = [
+        f"track {name!r}: {name_record(record)}: made from a changed checkout ({commit})"
+        for record in records
+        if (commit := record.provenance.git or "").endswith("-dirty")
+    ]
+    try:
+        track = load_track(registry, name)
+    except MiaBenchError as error:
+        return [*problems, f"{results_folder(folder) / name}: {error}"], dirty
+    return problems + [f"track {name!r}: {line}" for line in refusals(track, records)], dirty
+
+
+def _check_pages(folder: Path, registry: Registry) -> list[str]:
+    problems = []
+    expected = pages(folder, registry)
+    for path, text in expected.items():
+        found = _text(path)
+        if found is None:
+            problems.append(f"{path}: missing; run 'mia-bench leaderboard build'")
+        elif found != text:
+            problems.append(f"{path}: differs from its records; run 'mia-bench leaderboard build'")
+    others = sorted(path for path in folder.glob("*.md") if path not in expected)
+    stale = [path for path in others if (_text(path) or "").startswith(TITLE)]
+    return problems + [f"{path}: a page without records; remove it" for path in stale]

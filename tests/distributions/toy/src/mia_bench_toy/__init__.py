@@ -1,0 +1,33 @@
+"""A third party's distribution: a defense, attacks, a track and a command of its own."""
+
+from pathlib import Path
+
+import click
+
+from mia_bench import hookimpl
+
+
+@hookimpl
+def mia_bench_register_defenses(register):
+    register("toy-noise", "mia_bench_toy.defense:ToyNoise", summary="noise on the inputs")
+    register("toy-failing", "mia_bench_toy.defense:ToyFailing", summary="raises in training")
+
+
+@hookimpl
+def mia_bench_register_attacks(register):
+    register("toy-label-only", "mia_bench_toy.attack:ToyLabelOnly", summary="asks for labels")
+    register("toy-prepared", "mia_bench_toy.attack:ToyPrepared", summary="has a prepare step")
+    register("toy-needs-critic", "mia_bench_toy.attack:ToyNeedsCritic", summary="is skipped")
+
+
+@hookimpl
+def mia_bench_register_tracks(register):
+    register("toy", Path(__file__).with_name("toy.toml"))
+
+
+@hookimpl
+def mia_bench_register_commands(cli):
+    @cli.command("toy-hello")
+    def hello():
+        """Say hello."""
+        click.echo("hello")

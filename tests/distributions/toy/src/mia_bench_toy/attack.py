@@ -1,0 +1,52 @@
+"""Three attacks that a third party might write."""
+
+import torch
+
+from mia_bench import Attack, Reconstructions
+
+
+def _samples(task):
+    count = len(task.classes) * task.images_per_class
+    latents = task.prior.sample(count, task.generator)
+    images = task.prior.render(latents, device=task.device)
+    shape = (len(task.classes), task.images_per_class)
+    return Reconstructions(images.unflatten(0, shape), latents.unflatten(0, shape))
+
+
+class ToyLabelOnly(Attack):
+    """Asks for labels once."""
+
+    summary = "asks for labels"
+    access = "label-only"
+
+    def invert(self, task):
+        result = _samples(task)
+        task.access.labels(result.images.flatten(0, 1).to(task.device))
+        return result
+
+
+class ToyPrepared(Attack):
+    """Has a cached preparation."""
+
+    summary = "has a prepare step"
+    access = "black-box"
+
+    def prepare(self, task):
+        images = task.public.images[:8].float().to(task.device) / 255
+        return {"mean": task.access.probabilities(images).mean(0).cpu()}
+
+    def invert(self, task):
+        assert torch.isfinite(task.state["mean"]).all()
+        return _samples(task)
+
+
+class ToyNeedsCritic(Attack):
+    """Needs a discriminator."""
+
+    summary = "is skipped"
+
+    def skip(self, prior):
+        return None if prior.has_discriminator else "needs a prior with a discriminator"
+
+    def invert(self, task):
+        raise AssertionError("never called")

@@ -1,0 +1,30 @@
+"""Two defenses that a third party might write."""
+
+import torch
+from pydantic import Field
+
+from mia_bench import Defense
+
+
+class ToyNoise(Defense):
+    """Gaussian noise on the training images."""
+
+    summary = "noise on the inputs"
+
+    class Options(Defense.Options):
+        std: float = Field(0.1, ge=0, description="standard deviation of the noise")
+
+    options: Options
+
+    def augment(self, images, generator):
+        noise = torch.randn(images.shape, generator=generator).to(images.device)
+        return (images + self.options.std * noise).clamp(0, 1)
+
+
+class ToyFailing(Defense):
+    """Raises in the loss."""
+
+    summary = "raises in training"
+
+    def loss(self, step):
+        raise RuntimeError("toy failure")

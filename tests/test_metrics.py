@@ -1,0 +1,213 @@
+"""Metrics against brute force, closed forms and torchmetrics."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn import functional as F
+
+from mia_bench.api.dataset import ImageSet, Splits
+from mia_bench.api.metric import AttackEvidence, Gallery, TargetEvidence
+from mia_bench.models.classifier import Activations, Classifier
+from mia_bench_plugins.metrics.evaluation_classifier import (
+    EvaluationClassifier,
+    nearest_squared_distances,
+)
+from mia_bench_plugins.metrics.identification import Identification, ranks
+from mia_bench_plugins.metrics.target_confidence import TargetConfidence
+from mia_bench_plugins.metrics.utility import Utility, expected_calibration_error
+
+CPU = torch.device("cpu")
+
+
+class Pixels(Classifier):
+    """Logits and features are the first pixels: every answer can be written by hand."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.classes = classes
+
+    def activations(self, images: torch.Tensor) -> Activations:
+        flat = images.flatten(1)
+        return Activations(10 * flat[:, : self.classes], flat[:, :2], ())
+
+
+def images_for(logit_rows: list[list[float]]) -> torch.Tensor:
+    flat = torch.zeros(len(logit_rows), 3 * 4 * 4)
+    for row, values in enumerate(logit_rows):
+        flat[row, : len(values)] = torch.tensor(values)
+    return flat.view(-1, 3, 4, 4)
+
+
+def one_hot_images(labels: list[int], classes: int) -> torch.Tensor:
+    return images_for(F.one_hot(torch.tensor(labels), classes).float().tolist())
+
+
+def splits(classes: int) -> Splits:
+    labels = list(range(classes))
+    part = ImageSet(one_hot_images(labels, classes), torch.tensor(labels))
+    names = tuple(f"p{i}" for i in labels)
+    return Splits(part, part, part, part, part, names)
+
+
+def evidence(images: torch.Tensor, labels: list[int], classes: int, **more) -> AttackEvidence:
+    return AttackEvidence(
+        images=images,
+        labels=torch.tensor(labels),
+        target=more.pop("target", Pixels(classes)),
+        draws=1,
+        splits=splits(classes),
+        evaluation_model=Pixels(classes),
+        gallery=more.pop("gallery", None),
+        embed=more.pop("embed", None),
+        missing=more.pop("missing", {"gallery": "no encoder"}),
+        device=CPU,
+    )
+
+
+def value(measurement) -> float:
+    return measurement.statistic(measurement.values)
+
+
+# --- calibration -----------------------------------------------------------------------------
+
+
+@given(seed=st.integers(0, 10_000))
+@settings(deadline=None, max_examples=20)
+def test_ece_equals_torchmetrics(seed: int) -> None:
+    from torchmetrics.functional.classification import multiclass_calibration_error
+
+    draws = torch.Generator().manual_seed(seed)
+    probabilities = torch.randn(300, 5, generator=draws).mul(2).softmax(1)
+    labels = torch.randint(5, (300,), generator=draws)
+    confidence, predicted = probabilities.max(1)
+    rows = np.stack([confidence.double().numpy(), (predicted == labels).double().numpy()], 1)
+    expected = multiclass_calibration_error(probabilities, labels, num_classes=5, n_bins=15)
+    assert expected_calibration_error(rows) == pytest.approx(float(expected), abs=1e-5)
+
+
+def test_ece_of_a_sure_and_always_wrong_classifier_is_one() -> None:
+    assert expected_calibration_error(np.array([[1.0, 0.0]] * 9)) == 1.0
+
+
+def test_utility_counts_right_answers() -> None:
+    test = ImageSet(one_hot_images([0, 1, 1, 2], 3), torch.tensor([0, 1, 2, 2]))
+    made = splits(3)
+    made = Splits(made.train, made.validation, test, made.public, made.decoys, made.class_names)
+    found = Utility().compute(TargetEvidence(Pixels(3), made, 1, CPU))
+    assert value(found["test_accuracy"]) == 0.75
+    assert value(found["train_accuracy"]) == 1.0
+
+
+class Coin(nn.Module):
+    """Answers class 0 or class 1 at random."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return 100 * F.one_hot(torch.randint(2, (len(images),)), 2).float()
+
+
+def test_random_targets_are_averaged_over_draws() -> None:
+    torch.manual_seed(0)
+    found = TargetConfidence().compute(
+        evidence(one_hot_images([0] * 50, 2), [0] * 50, 2, target=Coin())
+    )
+    assert set(found["target_confidence"].values.round(6)) == {0.0, 1.0}
+    many = AttackEvidence(
+        **{**vars(evidence(one_hot_images([0] * 50, 2), [0] * 50, 2, target=Coin())), "draws": 400}
+    )
+    averaged = TargetConfidence().compute(many)["target_confidence"].values
+    assert np.abs(averaged - 0.5).max() < 0.15
+
+
+# --- evaluation classifier -------------------------------------------------------------------
+
+
+def test_attack_accuracy_counts_first_and_first_five() -> None:
+    classes = 8
+    descending = [0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1]
+    images = images_for([descending] * 3)
+    found = EvaluationClassifier().compute(evidence(images, [0, 4, 5], classes))
+    assert list(found["attack_acc1"].values) == [1, 0, 0]
+    assert list(found["attack_acc5"].values) == [1, 1, 0]
+    assert value(found["attack_acc1_ceiling"]) == 1.0
+
+
+@pytest.mark.parametrize("classes", [2, 5])
+def test_top_five_of_five_or_fewer_classes_is_null_with_a_reason(classes: int) -> None:
+    found = EvaluationClassifier().compute(evidence(one_hot_images([0], classes), [0], classes))
+    assert isinstance(found["attack_acc5"], str)
+    assert str(classes) in found["attack_acc5"]
+
+
+def test_delta_is_the_squared_distance_to_the_nearest_of_the_class() -> None:
+    draws = torch.Generator().manual_seed(0)
+    features = torch.randn(40, 6, generator=draws)
+    references = torch.randn(60, 6, generator=draws)
+    labels = torch.randint(4, (40,), generator=draws)
+    reference_labels = torch.arange(60) % 4
+    expected = [
+        min(
+            float(((f - r).double() ** 2).sum())
+            for r, rl in zip(references, reference_labels, strict=True)
+            if rl == label
+        )
+        for f, label in zip(features, labels, strict=True)
+    ]
+    found = nearest_squared_distances(features, labels, references, reference_labels)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_delta_eval_of_a_training_image_is_zero() -> None:
+    found = EvaluationClassifier().compute(evidence(one_hot_images([0, 1, 0], 6), [0, 1, 1], 6))
+    assert list(found["delta_eval"].values) == [0, 0, 2]
+
+
+# --- identification --------------------------------------------------------------------------
+
+
+@given(seed=st.integers(0, 1000))
+@settings(deadline=None, max_examples=20)
+def test_ranks_equal_a_sorted_search(seed: int) -> None:
+    draws = torch.Generator().manual_seed(seed)
+    gallery = F.normalize(torch.randn(20, 5, generator=draws), dim=1)
+    queries = F.normalize(torch.randn(9, 5, generator=draws), dim=1)
+    labels = torch.randint(20, (9,), generator=draws)
+    order = (queries @ gallery.T).argsort(1, descending=True)
+    expected = (order == labels[:, None]).nonzero()[:, 1] + 1
+    assert ranks(queries, labels, gallery).tolist() == expected.tolist()
+
+
+def test_a_constant_embedding_does_not_win() -> None:
+    gallery = torch.tensor([[1.0, 0.0]] * 10)
+    assert ranks(gallery[:3], torch.tensor([0, 1, 2]), gallery).tolist() == [10, 10, 10]
+
+
+def test_identification_with_and_without_decoys() -> None:
+    private = torch.eye(7)[:6]
+    decoys = F.normalize(torch.eye(7)[:1] + 0.3 * torch.eye(7)[6:], dim=1)
+    gallery = Gallery(private, decoys, private, torch.tensor([1.0, 1.0, 0.0]))
+    nearly_decoy = F.normalize(torch.eye(7)[:1] + 0.2 * torch.eye(7)[6:], dim=1)
+    answers = torch.cat([nearly_decoy, private[1:2], private[2:3]])
+    found = Identification().compute(
+        evidence(
+            torch.zeros(3, 3, 4, 4),
+            [0, 1, 3],
+            6,
+            gallery=gallery,
+            embed=lambda images: answers,
+        )
+    )
+    assert list(found["id_acc1"].values) == [1, 1, 0]
+    assert list(found["id_gallery_acc1"].values) == [0, 1, 0]
+    assert list(found["id_median_rank"].values)[:2] == [2, 1]
+    assert value(found["id_median_rank"]) == 2
+    assert value(found["id_acc1_ceiling"]) == 1.0
+    assert value(found["verification_accuracy"]) == pytest.approx(2 / 3)
+
+
+def test_without_an_encoder_every_number_is_null_with_the_reason() -> None:
+    found = Identification().compute(evidence(torch.zeros(1, 3, 4, 4), [0], 6))
+    assert set(found) == set(Identification.names)
+    assert set(found.values()) == {"no encoder"}

@@ -1,0 +1,184 @@
+"""Plug & Play: the Poincaré loss, the three stages, the budget."""
+
+import pytest
+import torch
+from torch import nn
+
+from mia_bench.access import open_access
+from mia_bench.api.attack import AttackTask
+from mia_bench.api.dataset import ImageSet
+from mia_bench.api.options import parse_options
+from mia_bench.errors import UsageError
+from mia_bench_plugins.attacks.ppa import PlugAndPlay, poincare_loss
+from mia_bench_plugins.priors.linear_model import LinearModel
+
+SIZE = 8
+
+
+def reference_poincare(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """The equation of the paper in float64, row by row."""
+    rows = []
+    for o, y in zip(logits.double(), labels, strict=True):
+        u = o / o.abs().sum()
+        v = torch.zeros_like(u)
+        v[y] = 1 - 1e-4
+        argument = 1 + 2 * (u - v).square().sum() / (
+            (1 - u.square().sum()) * (1 - v.square().sum())
+        )
+        rows.append(torch.acosh(argument))
+    return torch.stack(rows)
+
+
+def test_poincare_loss_equals_the_equation() -> None:
+    draws = torch.Generator().manual_seed(0)
+    logits = 5 * torch.randn(200, 30, generator=draws)
+    labels = torch.randint(30, (200,), generator=draws)
+    torch.testing.assert_close(
+        poincare_loss(logits, labels).double(),
+        reference_poincare(logits, labels),
+        rtol=1e-4,
+        atol=1e-4,
+    )
+
+
+def test_poincare_gradient_by_finite_differences() -> None:
+    draws = torch.Generator().manual_seed(1)
+    logits = torch.randn(4, 6, generator=draws, dtype=torch.float64, requires_grad=True)
+    labels = torch.tensor([0, 2, 5, 1])
+    assert torch.autograd.gradcheck(lambda x: poincare_loss(x, labels), logits)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e6])
+def test_poincare_stays_finite_where_one_logit_carries_everything(scale: float) -> None:
+    logits = torch.zeros(2, 5)
+    logits[0, 1], logits[1, 1] = scale, -scale
+    logits.requires_grad_(True)
+    loss = poincare_loss(logits, torch.tensor([1, 1]))
+    loss.sum().backward()
+    assert torch.isfinite(loss).all()
+    assert torch.isfinite(logits.grad).all()
+    assert loss[0] < loss[1]
+
+
+def test_poincare_in_half_precision_is_computed_in_float32() -> None:
+    logits = torch.randn(3, 4, generator=torch.Generator().manual_seed(2)).bfloat16()
+    labels = torch.tensor([0, 1, 2])
+    torch.testing.assert_close(poincare_loss(logits, labels), poincare_loss(logits.float(), labels))
+
+
+class MeanColour(nn.Module):
+    """A target whose three logits are the mean colours: what it wants is known exactly."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return 20 * images.mean(dim=(2, 3))
+
+
+def colour_prior() -> LinearModel:
+    """Latents are the three colours of a flat grey image."""
+    basis = torch.zeros(3, 3, SIZE, SIZE)
+    for channel in range(3):
+        basis[channel, channel] = 0.1
+    return LinearModel(torch.full((3 * SIZE**2,), 0.5), basis.flatten(1), SIZE)
+
+
+def task(seed: int = 0, *, images_per_class: int = 2, batch_size: int = 7) -> AttackTask:
+    return AttackTask(
+        access=open_access("white-box", MeanColour(), 3),
+        prior=colour_prior(),
+        public=ImageSet(torch.zeros(1, 3, SIZE, SIZE, dtype=torch.uint8), torch.zeros(1).long()),
+        classes=torch.arange(3),
+        images_per_class=images_per_class,
+        generator=torch.Generator().manual_seed(seed),
+        device=torch.device("cpu"),
+        batch_size=batch_size,
+        progress=lambda done, total, unit: None,
+    )
+
+
+def attack(**options: object) -> PlugAndPlay:
+    defaults = {"search": 30, "candidates": 5, "steps": 15, "learning_rate": 0.1, "views": 4}
+    return PlugAndPlay(PlugAndPlay.Options(**{**defaults, **options}))
+
+
+def confidence(images: torch.Tensor) -> torch.Tensor:
+    """The target's probability of each image's class, (K, M)."""
+    probabilities = MeanColour()(images.flatten(0, 1)).softmax(1).unflatten(0, images.shape[:2])
+    return torch.stack([probabilities[k, :, k] for k in range(3)])
+
+
+def test_optimisation_improves_on_the_initial_selection() -> None:
+    start = confidence(attack(steps=0).invert(task()).images)
+    end = confidence(attack().invert(task()).images)
+    assert (end.mean(1) > start.mean(1) + 0.01).all()
+
+
+def test_cross_entropy_option_optimises_too() -> None:
+    start = confidence(attack(steps=0).invert(task()).images)
+    end = confidence(attack(loss="cross-entropy").invert(task()).images)
+    assert (end.mean(1) > start.mean(1) + 0.01).all()
+
+
+def test_initial_selection_is_the_best_of_the_search() -> None:
+    """With steps=0 the images are the top of all sampled latents by the mirrored mean softmax."""
+    found = attack(steps=0).invert(task())
+    latents = 0.5 * torch.randn(30, 3, generator=torch.Generator().manual_seed(0))
+    images = colour_prior()(latents)
+    scores = (MeanColour()(images).softmax(1) + MeanColour()(images.flip(3)).softmax(1)) / 2
+    for label in range(3):
+        best = scores[:, label].topk(2).indices
+        torch.testing.assert_close(found.latents[label], latents[best])
+        torch.testing.assert_close(found.images[label], images[best])
+
+
+def test_what_is_returned_is_what_the_latents_show() -> None:
+    found = attack().invert(task())
+    rendered = colour_prior()(found.latents.flatten(0, 1)).unflatten(0, (3, 2))
+    torch.testing.assert_close(found.images, rendered)
+
+
+def test_no_repeats_within_a_class() -> None:
+    found = attack(steps=0, candidates=10).invert(task(images_per_class=10))
+    for rows in found.latents:
+        assert len(rows.unique(dim=0)) == 10
+
+
+def test_same_seed_same_images_and_other_seed_others() -> None:
+    first, again, other = (attack().invert(task(seed)).images for seed in (0, 0, 1))
+    torch.testing.assert_close(first, again, rtol=0, atol=0)
+    assert not torch.equal(first, other)
+
+
+def test_queries_are_counted() -> None:
+    given = task()
+    attack().invert(given)
+    search, candidates = 2 * 30, 3 * 5
+    assert given.access.queries == search + candidates * 15 + candidates * 4
+
+
+def test_gradients_of_the_target_are_never_stored() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3 * SIZE**2, 3))
+    given = task()
+    given = AttackTask(**{**vars(given), "access": open_access("white-box", model, 3)})
+    attack(steps=2).invert(given)
+    assert all(p.grad is None for p in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        ({"candidates": 50, "search": 10}, "exceed"),
+        ({"steps": -1}, "steps"),
+        ({"learning_rate": 0}, "learning_rate"),
+        ({"loss": "huber"}, "loss"),
+        ({"crop": "[0.5]"}, "crop"),
+    ],
+)
+def test_bad_options_are_one_line(options: dict, word: str) -> None:
+    with pytest.raises(UsageError, match=word) as error:
+        parse_options("ppa", PlugAndPlay.Options, options)
+    assert "\n" not in str(error.value)
+
+
+def test_too_few_candidates_for_the_track_is_an_error() -> None:
+    with pytest.raises(ValueError, match="fewer"):
+        attack(candidates=1).invert(task(images_per_class=2))
