@@ -62,12 +62,14 @@ def submit(folder: Path, store: Path | None, track: str | None) -> None:
     from mia_bench.errors import UsageError
     from mia_bench.leaderboard import records
     from mia_bench.plugins import host
+    from mia_bench.results import read_store
     from mia_bench.runner import default_store
     from mia_bench.store import Store
 
     root = store or default_store()
     if not root.is_dir():
         raise UsageError(f"there is no store at {root}")
+    read_store(root, track)  # a mistyped track is an error, not "nothing new"
     outdated = records.outdated_by(host().registry)
     written = records.submit(Store(root), track, folder, outdated=outdated)
     for path in written:

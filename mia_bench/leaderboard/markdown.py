@@ -125,6 +125,11 @@ def _plain(text: str) -> str:
     return " ".join(text.split())
 
 
+def _sentence(text: str) -> str:
+    text = _plain(text).rstrip(".")
+    return f"{text[:1].upper()}{text[1:]}." if text else ""
+
+
 def _listed(values: Iterable[Any]) -> str:
     return ", ".join(str(value) for value in values)
 
@@ -137,7 +142,7 @@ def page(board: Board, registry: Registry) -> str:
     track = board.track
     parts = [
         f"{TITLE}{track.name} (version {track.version})",
-        _plain(track.summary),
+        _sentence(track.summary),
         _introduction(board),
         "## How to read it",
         _reading(board),
@@ -177,8 +182,9 @@ def _reading(board: Board) -> str:
     ]
     shown = (*board.utility_metrics, *board.leakage_metrics, *board.further_metrics)
     for name in shown:
-        text = board.descriptions.get(name, "reported by the defense")
-        lines.append(f"- {code(name)}{_arrow(board, name)}: {_plain(text)}")
+        # What no metric of the track declares was reported by a defense while it trained.
+        text = board.descriptions.get(name, "" if name in board.directions else "by the defense")
+        lines.append(f"- {code(name)}{_arrow(board, name)}" + (f": {_plain(text)}" if text else ""))
     lines.append(
         f"- {_NONE} stands for a number that could not be computed; the reason is below the table"
     )
@@ -261,7 +267,8 @@ def _leakage_table(
     board: Board, section: Section, names: Sequence[str], *, costs: bool
 ) -> list[str]:
     notes = _Notes()
-    references = [section.ceiling] if section.ceiling else []
+    ceiling = section.ceiling
+    references = [ceiling] if ceiling and not ceiling.metrics.keys().isdisjoint(names) else []
     rows = []
     for row in (*references, *section.rows, *section.floors):
         cells = [notes.metric(name, row.metrics.get(name)) for name in names]
@@ -474,9 +481,10 @@ def index(boards: Sequence[Board]) -> str:
     rows = []
     for board in boards:
         accuracy = {(row.defense, row.options): row for row in board.utility}
-        for section in board.sections:
-            if not section.reference:
-                rows.append(_index_row(board, section, accuracy))
+        attacks = [section for section in board.sections if not section.reference]
+        # Sections of reference attacks come last and stand for the track only when alone.
+        for section in attacks or board.sections[:1]:
+            rows.append(_index_row(board, section, accuracy))
     header = [
         "track",
         "attack",

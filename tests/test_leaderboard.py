@@ -1,0 +1,727 @@
+"""The boards: what is refused, what the numbers are, and pages that follow from the records."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mia_bench import Attack, AttackMetric, Defense, Prior, TargetMetric
+from mia_bench.engine.grid import build_grid, parse_option_values
+from mia_bench.errors import MiaBenchError, UsageError
+from mia_bench.leaderboard import board as boards
+from mia_bench.leaderboard import markdown, records
+from mia_bench.leaderboard.board import Estimate, Missing, build_board
+from mia_bench.plugins import PluginInfo
+from mia_bench.record import Record, read_record
+from mia_bench.registry import Registry
+from mia_bench.store import Store
+from mia_bench.tracks.track import Track, load_track
+
+TRACK = """
+name = "little"
+version = 2
+summary = "a made track"
+images_per_class = 3
+metrics = ["cost", "leak"]
+default_prior = "faces"
+[data]
+resolution = 32
+FINGERPRINT
+dataset = { name = "drawn" }
+[target]
+architecture = { name = "net", options = { widths = [8, 16] } }
+recipe = { epochs = 4, shift = 2, jitter = 0.1 }
+[evaluation]
+architecture = { name = "net" }
+recipe = { epochs = 5 }
+[encoder]
+name = "eyes"
+[defenses.guard]
+alpha = 0.5
+[attacks.aim]
+prior = "faces"
+options = { steps = 7 }
+"""
+
+
+class Plain(Defense):
+    version = "1"
+    baseline: ClassVar[bool] = True
+
+
+class Guard(Defense):
+    version = "1"
+
+    class Options(Defense.Options):
+        alpha: float = 0.1
+        widths: tuple[int, ...] = (1, 2)
+
+
+class Aim(Attack):
+    version = "1"
+
+    class Options(Attack.Options):
+        steps: int = 1
+
+    def invert(self, task: Any) -> Any:
+        raise NotImplementedError
+
+
+class Samples(Aim):
+    version = "1"
+    reference: ClassVar[str] = "floor"
+
+
+class Faces(Prior):
+    version = "1"
+
+    def fit(self, *args: Any, **kwargs: Any) -> Any:
+        raise NotImplementedError
+
+    def build(self, *args: Any, **kwargs: Any) -> Any:
+        raise NotImplementedError
+
+
+class CostMetric(TargetMetric):
+    names: ClassVar[Any] = {"test_accuracy": "higher"}
+    descriptions: ClassVar[Any] = {"test_accuracy": "how often it is right"}
+
+    def compute(self, evidence: Any) -> Any:
+        raise NotImplementedError
+
+
+class LeakMetric(AttackMetric):
+    names: ClassVar[Any] = {
+        "attack_acc1": "lower",
+        "attack_acc5": "lower",
+        "id_gallery_acc1": "lower",
+        "id_gallery_acc1_ceiling": "neutral",
+        "id_median_rank": "higher",
+        "blurriness": "higher",
+        "verification_accuracy": "neutral",
+    }
+
+    def compute(self, evidence: Any) -> Any:
+        raise NotImplementedError
+
+
+PARTS = {
+    ("defense", "plain"): Plain,
+    ("defense", "guard"): Guard,
+    ("attack", "aim"): Aim,
+    ("attack", "samples"): Samples,
+    ("prior", "faces"): Faces,
+    ("metric", "cost"): CostMetric,
+    ("metric", "leak"): LeakMetric,
+}
+
+
+def make_registry(folder: Path, fingerprint: str = "") -> Registry:
+    registry = Registry()
+    owner = PluginInfo("made", "made-dist", "1", "made")
+    for (kind, name), component in PARTS.items():
+        registry.add(kind, name, component, "", owner)
+    path = folder / "little.toml"
+    line = f'fingerprint = "{fingerprint}"' if fingerprint else ""
+    path.write_text(TRACK.replace("FINGERPRINT", line))
+    registry.add("track", "little", path, "", owner)
+    return registry
+
+
+def part(name: str, version: str = "1", **options: Any) -> dict[str, Any]:
+    return {"name": name, "distribution": "made-dist", "version": version, "options": options}
+
+
+def metric(value: float, half: float = 0.1, n: int = 10) -> dict[str, Any]:
+    return {"value": value, "low": value - half, "high": value + half, "n": n}
+
+
+def make_record(
+    defense: str = "plain",
+    seed: int = 0,
+    attack: str = "aim",
+    *,
+    gallery: float | None = 0.5,
+    accuracy: float = 0.8,
+    options: dict[str, Any] | None = None,
+    **changes: Any,
+) -> dict[str, Any]:
+    """A finished cell; ``changes`` replace whole parts of the record."""
+    options = ({"alpha": 0.5, "widths": [1, 2]} if defense == "guard" else {}) | (options or {})
+    parts = {
+        "track": {"name": "little", "version": 2, "data": "fp"},
+        "defense": part(defense, **options),
+        "prior": part("faces"),
+        "attack": part(attack, steps=7),
+        "seed": seed,
+    }
+    key = f"{random.Random(json.dumps(parts, sort_keys=True)).getrandbits(80):020x}"
+    return {
+        "schema": 1,
+        "key": key,
+        **parts,
+        "status": "done",
+        "reason": None,
+        "metrics": {
+            "test_accuracy": metric(accuracy),
+            "attack_acc1": metric(0.9),
+            "attack_acc5": None,
+            "id_gallery_acc1": None if gallery is None else metric(gallery),
+            "id_gallery_acc1_ceiling": metric(0.97, 0.01),
+            "id_median_rank": metric(1.5, 2),
+            "blurriness": metric(12.5),
+            "verification_accuracy": metric(0.99, 0.005),
+        },
+        "cost": {
+            "train_seconds": 10.0 + seed,
+            "invert_seconds": 5.0,
+            "peak_memory_bytes": 1,
+            "target_queries": 100,
+        },
+        "provenance": {
+            "mia_bench": "0.1.0",
+            "git": "abc",
+            "python": "3.12.1",
+            "torch": "2.11.0",
+            "device": "cpu",
+            "platform": "Linux x86_64, 2 cores",
+            "started": f"2026-01-0{seed + 1}T00:00:00+00:00",
+            "finished": f"2026-01-0{seed + 1}T01:00:00+00:00",
+        },
+        "notes": {"attack_acc5": "5 classes only", "id_gallery_acc1": "no weights"},
+        **changes,
+    }
+
+
+def read(*made: dict[str, Any]) -> list[Record]:
+    return [read_record(record) for record in made]
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Registry:
+    return make_registry(tmp_path)
+
+
+@pytest.fixture
+def track(registry: Registry) -> Track:
+    return load_track(registry, "little")
+
+
+@pytest.fixture
+def some() -> list[dict[str, Any]]:
+    """Three seeds of two defenses under two attacks."""
+    return [
+        make_record(defense, seed, attack, gallery=level + seed * step)
+        for defense, level, step in (("plain", 0.6, 0.05), ("guard", 0.4, 0.01))
+        for seed in range(3)
+        for attack in ("aim", "samples")
+    ]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, some: list[dict[str, Any]]) -> Path:
+    """A folder of boards with records."""
+    store = Store(tmp_path / "made-store")
+    for record in some:
+        store.write_record(record)
+    target = tmp_path / "boards"
+    assert len(records.submit(store, None, target)) == len(some)
+    return target
+
+
+# --- numbers ---------------------------------------------------------------------------------
+
+
+def test_seeds_are_combined_and_cut_at_the_values_a_metric_can_have(
+    registry: Registry, track: Track
+) -> None:
+    made = [make_record("plain", seed, gallery=value) for seed, value in enumerate((0.8, 0.9, 1.0))]
+    [section] = build_board(registry, track, read(*made)).sections
+    [row] = section.rows
+    shown = row.metrics["id_gallery_acc1"]
+    # Mean .9; spread 4.303 · .1 / √3; half-width of every bootstrap .1; both in quadrature.
+    half = math.hypot(4.303 * 0.1 / math.sqrt(3), 0.1)
+    assert isinstance(shown, Estimate)
+    assert shown.value == pytest.approx(0.9)
+    assert shown.low == pytest.approx(0.9 - half)
+    assert shown.high == 1.0  # .9 + half is more than a share can be
+    assert shown.n == 30
+    rank = row.metrics["id_median_rank"]
+    assert isinstance(rank, Estimate)
+    assert (rank.low, rank.high) == (1.0, 3.5)
+    blurriness = row.metrics["blurriness"]
+    assert isinstance(blurriness, Estimate)
+    assert blurriness.high == pytest.approx(12.6)
+    assert row.cost == {"train_seconds": 11.0, "invert_seconds": 5.0, "target_queries": 100.0}
+
+
+def test_differences_are_paired_by_seed(registry: Registry, track: Track) -> None:
+    plain, guard = {0: 0.5, 1: 0.7, 2: 0.9}, {0: 0.4, 1: 0.5, 3: 0.0}
+    made = [make_record("plain", seed, gallery=value) for seed, value in plain.items()]
+    made += [make_record("guard", seed, gallery=value) for seed, value in guard.items()]
+    [section] = build_board(registry, track, read(*made)).sections
+    [difference] = section.differences
+    found = difference.metrics["id_gallery_acc1"]
+    assert found is not None
+    # On the seeds 0 and 1 only: −.1 and −.2; t(1) · s / √2 with s = .1/√2.
+    assert (section.baseline, difference.defense, found.seeds) == ("plain", "guard", (0, 1))
+    assert found.mean == pytest.approx(-0.15)
+    assert found.low == pytest.approx(-0.15 - 12.706 * (0.1 / math.sqrt(2)) / math.sqrt(2))
+    assert found.high == pytest.approx(-0.15 + 12.706 * 0.05)
+
+
+def test_one_seed_has_a_difference_without_interval(registry: Registry, track: Track) -> None:
+    made = read(make_record("plain", gallery=0.5), make_record("guard", gallery=0.25))
+    [section] = build_board(registry, track, made).sections
+    found = section.differences[0].metrics["id_gallery_acc1"]
+    assert found is not None
+    assert (found.low, found.high) == (None, None)
+    assert markdown.paired_text(found) == "-0.250, 1 seed"
+
+
+def test_there_are_no_differences_without_the_baseline(registry: Registry, track: Track) -> None:
+    assert not build_board(registry, track, read(make_record("guard"))).sections[0].differences
+    apart = read(make_record("guard", 0), make_record("plain", 1))
+    assert not build_board(registry, track, apart).sections[0].differences
+
+
+def test_a_metric_that_one_seed_lacks_is_missing_with_the_reason(
+    registry: Registry, track: Track
+) -> None:
+    made = [make_record("plain", 0), make_record("plain", 1, gallery=None)]
+    row = build_board(registry, track, read(*made)).sections[0].rows[0]
+    assert row.metrics["id_gallery_acc1"] == Missing("seed 1: no weights")
+    assert row.metrics["attack_acc5"] == Missing("5 classes only")
+
+
+def test_rows_are_ordered_by_what_leaks_least_and_nulls_come_last(
+    registry: Registry, track: Track
+) -> None:
+    made = read(
+        make_record("plain", gallery=0.5),
+        make_record("guard", gallery=None),
+        make_record("guard", gallery=0.2, options={"alpha": 0.1}),
+    )
+    [section] = build_board(registry, track, made).sections
+    assert [row.options for row in section.rows] == [
+        "alpha=0.1, widths=[1, 2]",
+        "",
+        "alpha=0.5, widths=[1, 2]",
+    ]
+
+
+@given(order=st.permutations(range(8)))
+def test_the_page_does_not_depend_on_the_order_of_records(
+    order: list[int], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    registry = make_registry(tmp_path_factory.mktemp("order"))
+    track = load_track(registry, "little")
+    made = [
+        make_record(defense, seed, attack, gallery=0.1 * seed + 0.3)
+        for defense in ("plain", "guard")
+        for seed in (0, 1)
+        for attack in ("aim", "samples")
+    ]
+    made[3] |= {"status": "failed", "reason": "boom", "metrics": {}, "cost": {}}
+    texts = {
+        markdown.page(build_board(registry, track, read(*some)), registry)
+        for some in (made, [made[i] for i in order])
+    }
+    assert len(texts) == 1
+
+
+# --- what is refused -------------------------------------------------------------------------
+
+
+def refused(registry: Registry, track: Track, *made: dict[str, Any]) -> str:
+    with pytest.raises(MiaBenchError) as caught:
+        build_board(registry, track, read(*made))
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def test_another_version_of_the_track_is_refused(registry: Registry, track: Track) -> None:
+    old = make_record(track={"name": "little", "version": 1, "data": "fp"})
+    message = refused(registry, track, make_record(seed=1), old)
+    assert old["key"] in message
+    assert "version 1" in message
+
+
+def test_another_track_is_refused(registry: Registry, track: Track) -> None:
+    assert "'big'" in refused(
+        registry, track, make_record(track={"name": "big", "version": 2, "data": "fp"})
+    )
+
+
+def test_other_data_are_refused(tmp_path: Path) -> None:
+    registry = make_registry(tmp_path, fingerprint="official")
+    track = load_track(registry, "little")
+    assert "official" in refused(registry, track, make_record())
+    right = make_record(track={"name": "little", "version": 2, "data": "official"})
+    assert build_board(registry, track, read(right)).sections
+
+
+def test_mixed_data_are_refused_when_the_track_declares_none(
+    registry: Registry, track: Track
+) -> None:
+    one = make_record(seed=0)
+    other = make_record(seed=1, track={"name": "little", "version": 2, "data": "changed"})
+    message = refused(registry, track, one, other)
+    assert one["key"] in message
+    assert other["key"] in message
+
+
+def test_the_same_cell_twice_is_refused(registry: Registry, track: Track) -> None:
+    one, other = make_record(), make_record(key="f" * 20)
+    message = refused(registry, track, one, other)
+    assert one["key"] in message
+    assert "f" * 20 in message
+    assert "remove one" in message
+
+
+def test_two_versions_of_a_component_never_share_a_board(registry: Registry, track: Track) -> None:
+    message = refused(
+        registry, track, make_record(seed=0), make_record("guard", 1, prior=part("faces", "0"))
+    )
+    assert "prior 'faces'" in message
+
+
+def test_an_interrupted_cell_is_refused(registry: Registry, track: Track) -> None:
+    assert "interrupted" in refused(
+        registry, track, make_record(status="interrupted", metrics={}, cost={})
+    )
+
+
+def test_a_newer_schema_is_refused_and_the_file_named(folder: Path, registry: Registry) -> None:
+    path = folder / "results" / "little" / "new.json"
+    path.write_text(json.dumps(make_record(schema=99, key="new")))
+    with pytest.raises(MiaBenchError, match=r"new\.json: record schema 99 is newer"):
+        records.load(folder, "little")
+    assert any("new.json" in line for line in records.check(folder, registry))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "not valid JSON"),
+        ("[]", "not a JSON object"),
+        ("{}", "schema"),
+        (json.dumps(make_record(key="other")), "name must be its key"),
+        (json.dumps(make_record(key="../up")), "is not letters"),
+        (json.dumps({**make_record(key="bad"), "seed": "x"}), "seed"),
+    ],
+)
+def test_an_invalid_file_is_one_line_that_names_it(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "results" / "little" / "bad.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+    with pytest.raises(MiaBenchError) as caught:
+        records.load(tmp_path, "little")
+    line = str(caught.value)
+    assert line.startswith(str(path))
+    assert message in line
+    assert "\n" not in line
+
+
+# --- pages -----------------------------------------------------------------------------------
+
+
+def test_the_page_says_what_was_measured(registry: Registry, track: Track, some: list) -> None:
+    text = markdown.page(build_board(registry, track, read(*some)), registry)
+    assert text.startswith("# Leaderboard: little (version 2)\n")
+    # Rows of the leakage table: the ceiling, best defended first, the floor.
+    table = text.split("### `aim` with the prior `faces`")[1].split("###")[0].splitlines()
+    rows = [line.split(" | ")[0].removeprefix("| ") for line in table if line.startswith("| ")]
+    assert rows[:6] == [
+        "defense",
+        "---",
+        "*real held-out images*",
+        "`guard`",
+        "`plain`",
+        "*floor: samples*",
+    ]
+    assert "0.970 [0.960, 0.980]" in text
+    assert "`id_gallery_acc1` ↓" in text
+    assert "- `test_accuracy` ↑: how often it is right\n" in text
+    assert "- `id_median_rank` ↑\n" in text  # declared without a description
+    assert "- (a) `5 classes only`" in text
+    assert "`verification_accuracy` 0.990 [0.985, 0.995]" in text
+    assert "Difference to `plain` on the same seeds" in text
+    assert "2026-01-03" in text
+    assert "fewer than" not in text
+    assert "mia-bench leaderboard submit --track little" in text
+
+
+def test_failed_and_skipped_cells_are_listed_without_numbers(
+    registry: Registry, track: Track
+) -> None:
+    made = [
+        make_record("plain"),
+        *(
+            make_record(
+                "guard", seed, status="failed", reason="| boom\n`x` <b>", metrics={}, cost={}
+            )
+            for seed in (0, 1)
+        ),
+        make_record("guard", 2, status="skipped", reason="no latents", metrics={}, cost={}),
+    ]
+    board = build_board(registry, track, read(*made))
+    assert [row.defense for row in board.sections[0].rows] == ["plain"]
+    text = markdown.page(board, registry)
+    assert "- `guard` (`alpha=0.5, widths=[1, 2]`), seeds 0, 1: failed, `| boom 'x' <b>`" in text
+    assert "seeds 2: skipped, `no latents`" in text
+    assert "1 †" in text  # plain has one seed
+
+
+def test_every_column_of_a_table_is_there(registry: Registry, track: Track, some: list) -> None:
+    text = markdown.page(build_board(registry, track, read(*some)), registry)
+    for block in text.split("\n\n"):
+        lines = [line.replace("\\|", "") for line in block.splitlines() if line.startswith("|")]
+        assert len({line.count("|") for line in lines}) <= 1, block
+
+
+def test_the_commands_run_exactly_the_finished_cells(registry: Registry, track: Track) -> None:
+    made = [
+        make_record(defense, seed, attack, options=options)
+        for defense, options in (
+            ("plain", {}),
+            ("guard", {}),
+            ("guard", {"alpha": 0.25, "widths": [3, 4]}),
+        )
+        for seed in (0, 2)
+        for attack in ("aim", "samples")
+    ]
+    made.append(make_record("guard", 5))
+    board = build_board(registry, track, read(*made))
+    cells = set()
+    for command in markdown._run_commands(board, registry):
+        cells |= planned(registry, track, command)
+    assert cells == {
+        (m["defense"]["name"], json.dumps(m["defense"]["options"]), m["attack"]["name"], m["seed"])
+        for m in made
+    }
+
+
+def planned(registry: Registry, track: Track, command: str) -> set[tuple[str, str, str, int]]:
+    """The cells that a ``mia-bench run`` command asks for."""
+    import shlex
+
+    words = shlex.split(command)
+    assert words[:4] == ["mia-bench", "run", "--track", "little"]
+    options: dict[str, list[str]] = {}
+    for flag, value in zip(words[4::2], words[5::2], strict=True):
+        options.setdefault(flag, []).append(value)
+    grid = build_grid(
+        registry,
+        track,
+        defenses=options["--defense"],
+        attacks=options["--attack"],
+        priors=options.get("--prior", ()),
+        seeds=[int(seed) for seed in options["--seed"]],
+        options=parse_option_values(registry, options.get("-o", [])),
+    )
+    return {
+        (
+            c.defense.name,
+            json.dumps(c.defense.options.model_dump(mode="json")),
+            c.attack.name,
+            c.seed,
+        )
+        for c in grid
+    }
+
+
+def test_a_track_with_references_only_is_in_the_index(registry: Registry, track: Track) -> None:
+    text = markdown.index([build_board(registry, track, read(make_record(attack="samples")))])
+    assert "[little](little.md) v2 | `samples`" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "estimate", "text"),
+    [
+        ("id_acc1", Estimate(0.8421, 0.801, 0.88, 3), "0.842 [0.801, 0.880]"),
+        ("id_median_rank", Estimate(11.04, 8, 19.96, 3), "11.0 [8.0, 20.0]"),
+        ("delta_eval", Estimate(153.27, 140, 171.2, 3), "153.3 [140, 171.2]"),
+        ("epsilon", Estimate(8, 8, 8, 1), "8"),
+        ("id_acc1", Estimate(1, 1, 1, 1), "1.000 [1.000, 1.000]"),
+    ],
+)
+def test_numbers_are_written_by_their_kind(name: str, estimate: Estimate, text: str) -> None:
+    assert markdown.interval(name, estimate) == text
+
+
+def test_a_difference_of_nothing_has_no_minus() -> None:
+    assert markdown.signed(-0.0001) == "+0.000"
+
+
+# --- folder: submit, build, check ------------------------------------------------------------
+
+
+def test_submitted_records_are_the_stores_bytes(
+    folder: Path, tmp_path: Path, some: list[dict[str, Any]]
+) -> None:
+    store = Store(tmp_path / "made-store")
+    for record in some:
+        submitted = folder / "results" / "little" / f"{record['key']}.json"
+        assert submitted.read_bytes() == store.record_path("little", record["key"]).read_bytes()
+    assert {r.key for r in records.load(folder, "little")} == {r["key"] for r in some}
+    assert records.submit(store, "little", folder) == []
+
+
+def test_submit_leaves_out_what_is_interrupted_or_outdated(
+    tmp_path: Path, registry: Registry
+) -> None:
+    store = Store(tmp_path / "made-store")
+    store.write_record(make_record(seed=0))
+    store.write_record(make_record(seed=1, status="interrupted", metrics={}, cost={}))
+    store.write_record(make_record(seed=2, attack="aim", prior=part("faces", "0")))
+    store.write_record(make_record(seed=3, track={"name": "little", "version": 1, "data": "fp"}))
+    written = records.submit(
+        store, None, tmp_path / "boards", outdated=records.outdated_by(registry)
+    )
+    assert [path.stem for path in written] == [make_record(seed=0)["key"]]
+
+
+def test_submit_copies_nothing_when_a_record_is_invalid(tmp_path: Path) -> None:
+    store = Store(tmp_path / "made-store")
+    store.write_record(make_record(seed=0))
+    store.write_record(make_record(seed=1, schema=99))
+    with pytest.raises(MiaBenchError, match="schema 99"):
+        records.submit(store, None, tmp_path / "boards")
+    assert not (tmp_path / "boards").exists()
+
+
+def test_a_failure_never_replaces_a_finished_record(tmp_path: Path, folder: Path) -> None:
+    store = Store(tmp_path / "another-store")
+    store.write_record(make_record(status="failed", reason="boom", metrics={}, cost={}))
+    assert records.submit(store, None, folder) == []
+    assert {record.status for record in records.load(folder, "little")} == {"done"}
+
+
+def test_build_then_check_finds_nothing(folder: Path, registry: Registry) -> None:
+    written = records.build(folder, registry)
+    assert {path.name for path in written} == {"little.md", "README.md"}
+    assert "[little](little.md) v2" in (folder / "README.md").read_text()
+    assert records.check(folder, registry) == []
+    assert records.build(folder, registry) == []
+    assert {path.suffix for path in folder.rglob("*") if path.is_file()} == {".md", ".json"}
+
+
+def test_check_finds_missing_tampered_and_stale_pages(folder: Path, registry: Registry) -> None:
+    assert len(records.check(folder, registry)) == 2
+    records.build(folder, registry)
+    page = folder / "little.md"
+    page.write_text(page.read_text().replace("0.410", "0.110"))
+    (folder / "gone.md").write_text(markdown.TITLE + "gone\n")
+    (folder / "notes.md").write_text("# Notes\n")
+    lines = records.check(folder, registry)
+    assert [line.split(":")[0] for line in lines] == [str(page), str(folder / "gone.md")]
+
+
+def test_check_finds_records_of_a_changed_checkout(folder: Path, registry: Registry) -> None:
+    made = make_record("plain", 4)
+    made["provenance"] |= {"git": "abc-dirty"}
+    path = folder / "results" / "little" / f"{made['key']}.json"
+    path.write_text(records.record_text(made))
+    records.build(folder, registry)
+    [line] = records.check(folder, registry)
+    assert made["key"] in line
+    assert "abc-dirty" in line
+
+
+def test_build_writes_no_page_when_a_record_is_refused(folder: Path, registry: Registry) -> None:
+    old = make_record(track={"name": "little", "version": 1, "data": "fp"})
+    (folder / "results" / "little" / f"{old['key']}.json").write_text(records.record_text(old))
+    with pytest.raises(MiaBenchError, match=old["key"]):
+        records.build(folder, registry)
+    assert not list(folder.glob("*.md"))
+    assert any(old["key"] in line for line in records.check(folder, registry))
+
+
+def test_records_of_an_unknown_track_are_a_problem(folder: Path, registry: Registry) -> None:
+    (folder / "results" / "little").rename(folder / "results" / "other")
+    assert any("unknown track" in line for line in records.check(folder, registry))
+    with pytest.raises(UsageError, match="no records"):
+        records.build(folder / "nowhere", registry)
+
+
+def test_a_row_whose_plugin_is_not_installed_is_shown_with_all_its_options(
+    registry: Registry, track: Track
+) -> None:
+    made = read(make_record("foreign", options={"strength": 3}))
+    text = markdown.page(build_board(registry, track, made), registry)
+    assert "`foreign` | `strength=3`" in text
+    assert "-o foreign.strength=3" in text
+
+
+def test_what_a_defense_reports_stands_with_utility(registry: Registry, track: Track) -> None:
+    spent = {"value": 8.0, "low": 8.0, "high": 8.0, "n": 1}
+    guard = make_record("guard")
+    guard["metrics"]["epsilon"] = spent
+    board = build_board(registry, track, read(make_record("plain"), guard))
+    assert board.utility_metrics == ("test_accuracy", "epsilon")
+    assert board.further_metrics == ("blurriness",)
+    assert board.utility[0].defense == "plain"
+    assert board.utility[0].metrics["epsilon"] == Missing("not measured for this row")
+
+
+def test_kinds_of_numbers() -> None:
+    kinds = {name: boards.kind_of(name) for name in ("id_acc1_ceiling", "id_median_rank", "x")}
+    assert kinds == {"id_acc1_ceiling": "share", "id_median_rank": "rank", "x": "other"}
+
+
+# --- command line ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def made_host(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command line sees the made registry."""
+    from mia_bench import plugins, results
+
+    host = plugins.Host(())
+    host.registry = registry
+    monkeypatch.setattr(plugins, "host", lambda: host)
+    monkeypatch.setattr(results, "host", lambda: host)
+
+
+@pytest.mark.usefixtures("made_host")
+def test_the_commands(cli: Callable[..., Any], tmp_path: Path, some: list[dict[str, Any]]) -> None:
+    store = Store(tmp_path / "made-store")
+    for record in some:
+        store.write_record(record)
+    folder = tmp_path / "boards"
+    where = ("--folder", folder)
+    assert cli("leaderboard", "build", *where).code == 2
+    submitted = cli("leaderboard", "submit", *where, "--store", store.root)
+    assert (submitted.code, len(submitted.out.splitlines())) == (0, len(some))
+    assert cli("leaderboard", "check", *where).code == 1
+    built = cli("leaderboard", "build", *where)
+    assert (built.code, built.out.splitlines()) == (
+        0,
+        [str(folder / "little.md"), str(folder / "README.md")],
+    )
+    checked = cli("leaderboard", "check", *where)
+    assert (checked.code, checked.out) == (0, "")
+    assert cli("leaderboard", "submit", *where, "--store", tmp_path / "none").code == 2
+    mistyped = cli("leaderboard", "submit", *where, "--store", store.root, "--track", "litle")
+    assert mistyped.code == 2
+    assert "did you mean 'little'?" in mistyped.err
+
+
+def test_boards_need_no_torch() -> None:
+    program = (
+        "import sys, mia_bench.leaderboard, mia_bench.results, mia_bench.cli.leaderboard; "
+        "sys.exit('torch' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
