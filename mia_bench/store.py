@@ -21,6 +21,7 @@ import logging
 import os
 import shutil
 import tempfile
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -131,7 +132,8 @@ class Store:
         final = self._folder(stage, key)
         with explained(self.root):
             final.parent.mkdir(parents=True, exist_ok=True)
-            temporary = Path(tempfile.mkdtemp(prefix=".tmp-", dir=final.parent))
+            temporary = final.parent / _temporary_name()
+            temporary.mkdir()
             try:
                 _write_synced(temporary / "tensors.safetensors", data)
                 _write_synced(temporary / "meta.json", json.dumps(meta, indent=1).encode())
@@ -259,14 +261,16 @@ def _write_synced(path: Path, data: bytes) -> None:
         os.fsync(file.fileno())
 
 
+def _temporary_name() -> str:
+    """A name nobody else uses; not ``tempfile``'s, whose files only their owner may read."""
+    return f".tmp-{os.getpid()}-{uuid.uuid4().hex}"
+
+
 def _write_atomically(path: Path, text: str) -> None:
-    descriptor, temporary = tempfile.mkstemp(prefix=".tmp-", dir=path.parent)
+    temporary = path.parent / _temporary_name()
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        _write_synced(temporary, (text + "\n").encode())
         os.replace(temporary, path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise

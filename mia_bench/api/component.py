@@ -32,9 +32,10 @@ class Component:
 
 
 def component_version(cls: type[Component]) -> str:
-    """The declared version, or ``src-`` and a hash of the source file that defines ``cls``."""
-    if "version" in cls.__dict__ and cls.version:
-        return cls.version
+    """The version declared in the module of ``cls``, else ``src-`` and a hash of its source file."""
+    for base in cls.__mro__:
+        if base.__module__ == cls.__module__ and base.__dict__.get("version"):
+            return cls.version
     try:
         source = Path(inspect.getfile(cls)).read_bytes()
     except (OSError, TypeError):

@@ -91,7 +91,6 @@ def cli(debug: bool) -> None:
 
 def _warning_handler() -> logging.Handler:
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s".lower()))
     handler.setFormatter(logging.Formatter("warning: %(message)s"))
     return handler
 
@@ -104,7 +103,9 @@ def main(args: list[str] | None = None) -> Any:
     """Run the command line; exit code 0 done, 1 something failed, 2 wrong usage."""
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        cli.main(args, prog_name="mia-bench", standalone_mode=False)
+        code = cli.main(args, prog_name="mia-bench", standalone_mode=False)
+        if isinstance(code, int) and code:  # what ctx.exit() gives outside standalone mode
+            sys.exit(code)
     except click.exceptions.Exit as exit_:
         sys.exit(exit_.exit_code)
     except click.UsageError as error:

@@ -146,12 +146,17 @@ def short_options(resolved: Resolved, track: Track) -> str:
     """The options that differ from the track's defaults, in parentheses; empty if none does."""
     component: type[Component] = resolved.component
     default = component.Options(**track_options(track, resolved.kind, resolved.name))
-    changed = {
-        key: value
-        for key, value in resolved.options.model_dump().items()
+    changed = changed_options(resolved.options, default)
+    return f" ({', '.join(changed)})" if changed else ""
+
+
+def changed_options(options: Options, default: Options) -> list[str]:
+    """``key=value`` for each option that is not the default."""
+    return [
+        f"{key}={value}"
+        for key, value in options.model_dump().items()
         if value != getattr(default, key)
-    }
-    return f" ({', '.join(f'{k}={v}' for k, v in changed.items())})" if changed else ""
+    ]
 
 
 def build_grid(
@@ -228,3 +233,10 @@ def resolve_choice(
     """A component that the track names, with the command line's options."""
     given = options.single(kind, choice.name) if kind in OPTION_KINDS else {}
     return resolve(registry, kind, choice.name, choice.options, given)
+
+
+def short_choice(registry: Registry, kind: str, choice: Choice, options: OptionValues) -> str:
+    """``+key=value`` for each option of a component of the track that the command line changed."""
+    plain = resolve_choice(registry, kind, choice, OptionValues())
+    chosen = resolve_choice(registry, kind, choice, options)
+    return "".join(f"+{text}" for text in changed_options(chosen.options, plain.options))

@@ -25,6 +25,7 @@ from mia_bench.engine.grid import (
     Resolved,
     resolve,
     resolve_choice,
+    short_choice,
     skip_reason,
 )
 from mia_bench.errors import Unavailable, UsageError
@@ -149,6 +150,11 @@ def _shared_stages(
             f"track {track.name!r} reads images from disk: give --data DIR or set MIA_BENCH_DATA"
         )
     fingerprint = dataset.fingerprint(roots.data)
+    changed = "".join(
+        short_choice(registry, kind, choice, options)
+        for kind, choice in (("dataset", track.data.dataset), ("encoder", track.encoder))
+        if choice is not None
+    )
     data = Stage(
         name="data",
         spec={
@@ -179,7 +185,8 @@ def _shared_stages(
         evaluator=evaluator,
         gallery=gallery,
         missing=missing,
-        fingerprint=fingerprint,
+        # Other options of the data or the judge make another protocol: no board may mix them.
+        fingerprint=fingerprint + changed,
         architecture=resolve_choice(registry, "model", track.target.architecture, options),
         target_metrics=[m for m in metrics if issubclass(m.component, TargetMetric)],
         attack_metrics=[m for m in metrics if issubclass(m.component, AttackMetric)],
