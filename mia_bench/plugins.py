@@ -13,6 +13,7 @@ from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pluggy
 
@@ -71,7 +72,7 @@ class Host:
             self.manager.register(plugin, name=info.id)
             self.manager.check_pending()
             self._collect(plugin, info)
-        except Exception as error:  # whatever a plugin's import raises must not end the host
+        except (Exception, SystemExit) as error:  # a plugin's import must not end the host
             info.status, info.error = "broken", f"{type(error).__name__}: {error}".splitlines()[0]
             self.registry.discard(info.id)
             if self.manager.has_plugin(info.id):
@@ -88,6 +89,17 @@ class Host:
                 self.registry.add(kind, name, component, summary, info)
 
             call(register=register)
+
+    def call(self, hook: str, **arguments: Any) -> list[tuple[str, Exception]]:
+        """Call ``hook`` of each plugin on its own; (plugin id, error) for each that raised."""
+        errors = []
+        for plugin in self.manager.get_plugins():
+            others = [other for other in self.manager.get_plugins() if other is not plugin]
+            try:
+                self.manager.subset_hook_caller(hook, others)(**arguments)
+            except Exception as error:  # one plugin must not keep the others from their turn
+                errors.append((str(self.manager.get_name(plugin)), error))
+        return errors
 
     @property
     def broken(self) -> list[PluginInfo]:

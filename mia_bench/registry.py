@@ -68,7 +68,7 @@ class Entry:
             module, _, attribute = component.partition(":")
             try:
                 component = getattr(importlib.import_module(module), attribute)
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 raise MiaBenchError(
                     f"{self.kind} {self.name!r} of plugin {self.plugin.id} can't be loaded: "
                     f"{type(error).__name__}: {error}"

@@ -157,18 +157,10 @@ def execute(prepared: Prepared, reporter: Reporter | None = None) -> list[dict[s
 
 def announce(loaded: Host, cell: FinishedCell) -> None:
     """Call every reporter; one that raises is named in a warning and stops nothing."""
-    manager = loaded.manager
-    for plugin in manager.get_plugins():
-        others = [other for other in manager.get_plugins() if other is not plugin]
-        try:
-            manager.subset_hook_caller("mia_bench_cell_finished", others)(cell=cell)
-        except Exception as error:  # a reporter must not lose a result
-            log.warning(
-                "plugin %s: mia_bench_cell_finished raised %s: %s",
-                manager.get_name(plugin),
-                type(error).__name__,
-                error,
-            )
+    for plugin, error in loaded.call("mia_bench_cell_finished", cell=cell):
+        log.warning(
+            "plugin %s: mia_bench_cell_finished raised %s: %s", plugin, type(error).__name__, error
+        )
 
 
 def run(

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 STORE_SCHEMA = 1
+_TEMPORARY = ".tmp-"
 log = logging.getLogger(__name__)
 
 
@@ -49,19 +50,23 @@ class Store:
         self.root = root
         version = root / "version.json"
         try:
-            if version.exists():
-                schema = _read_json(version).get("schema")
-                if not isinstance(schema, int) or schema > STORE_SCHEMA:
-                    raise UsageError(
-                        f"the store {root} has schema {schema}; this version reads up to "
-                        f"{STORE_SCHEMA}: upgrade mia-bench or choose another --store"
-                    )
-            else:
-                if root.is_dir() and any(root.iterdir()):
-                    raise UsageError(f"{root} is neither empty nor a store; choose another --store")
+            if not version.exists():
                 root.mkdir(parents=True, exist_ok=True)
-                _write_atomically(version, json.dumps({"schema": STORE_SCHEMA}))
-        except json.JSONDecodeError as error:
+                # Another run may be making this store now, or was killed while it did.
+                strangers = [
+                    path for path in root.iterdir() if not path.name.startswith(_TEMPORARY)
+                ]
+                if not strangers:
+                    _write_atomically(version, json.dumps({"schema": STORE_SCHEMA}))
+                elif not version.exists():
+                    raise UsageError(f"{root} is neither empty nor a store; choose another --store")
+            schema = _read_json(version).get("schema")
+            if not isinstance(schema, int) or schema > STORE_SCHEMA:
+                raise UsageError(
+                    f"the store {root} has schema {schema}; this version reads up to "
+                    f"{STORE_SCHEMA}: upgrade mia-bench or choose another --store"
+                )
+        except ValueError as error:
             raise UsageError(f"{version} is not valid JSON: {error}") from error
         except OSError as error:
             raise UsageError(f"the store {root} can't be used: {error.strerror}") from error
@@ -263,7 +268,7 @@ def _write_synced(path: Path, data: bytes) -> None:
 
 def _temporary_name() -> str:
     """A name nobody else uses; not ``tempfile``'s, whose files only their owner may read."""
-    return f".tmp-{os.getpid()}-{uuid.uuid4().hex}"
+    return f"{_TEMPORARY}{os.getpid()}-{uuid.uuid4().hex}"
 
 
 def _write_atomically(path: Path, text: str) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,13 +21,19 @@ HERE = Path(__file__).parent
 
 def install(distribution: str, target: Path) -> Path:
     """Install one of ``tests/distributions`` into a folder with pip."""
-    subprocess.run(
-        [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation",
-         "--disable-pip-version-check", "--target", str(target), "."],
-        cwd=HERE / "distributions" / distribution,
-        check=True,
-        capture_output=True,
-    )  # fmt: skip
+    with tempfile.TemporaryDirectory() as work:  # building leaves files beside the sources
+        sources = shutil.copytree(
+            HERE / "distributions" / distribution,
+            Path(work) / distribution,
+            ignore=shutil.ignore_patterns("build", "*.egg-info", "__pycache__"),
+        )
+        subprocess.run(
+            [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation",
+             "--disable-pip-version-check", "--target", str(target), "."],
+            cwd=sources,
+            check=True,
+            capture_output=True,
+        )  # fmt: skip
     return target
 
 
@@ -48,8 +56,8 @@ def sites(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
     def use(*folders: Path) -> None:
         for folder in folders:
             monkeypatch.syspath_prepend(str(folder))
-        old = os.environ.get("PYTHONPATH", "")
-        monkeypatch.setenv("PYTHONPATH", os.pathsep.join([*map(str, folders), old]))
+        old = [path for path in [os.environ.get("PYTHONPATH")] if path]
+        monkeypatch.setenv("PYTHONPATH", os.pathsep.join([*map(str, folders), *old]))
         plugins_module.host.cache_clear()
 
     yield use
@@ -60,6 +68,18 @@ def sites(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
 def toy(sites: Callable[..., None], toy_site: Path) -> None:
     """The toy track and its plugins."""
     sites(toy_site)
+
+
+@pytest.fixture
+def broken(
+    sites: Callable[..., None],
+    toy_site: Path,
+    broken_site: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The broken plugins beside the toy ones."""
+    monkeypatch.delenv("MIA_BENCH_STRICT", raising=False)
+    sites(toy_site, broken_site)
 
 
 @dataclass
@@ -96,6 +116,109 @@ def cli(
         return Outcome(code, captured.out, captured.err)
 
     return run
+
+
+COMMAND_LINE = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where pytest runs in the background
+from mia_bench.cli import main
+try:
+    main(sys.argv[1:])
+finally:
+    heavy = sorted({"torch", "torchvision", "pandas"} & set(sys.modules))
+    print("imported:", *heavy, file=sys.stderr)
+"""
+
+
+@pytest.fixture
+def spawn(tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
+    """Start ``mia-bench`` in a process of its own; its last line of stderr names heavy imports."""
+
+    def start(*args: object, **more: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-c", COMMAND_LINE, *map(str, args)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "MIA_BENCH_STORE": str(tmp_path / "store"), **more},
+        )
+
+    return start
+
+
+@dataclass(frozen=True)
+class Undisturbed:
+    """A toy run that nothing disturbed."""
+
+    store: Path
+    records: dict[str, dict]
+
+    def copy(self, store: Path, stages: Sequence[str]) -> None:
+        """A new store with the artifacts of some stages."""
+        store.mkdir()
+        shutil.copy(self.store / "version.json", store)
+        for stage in stages:
+            shutil.copytree(self.store / "artifacts" / stage, store / "artifacts" / stage)
+
+
+@pytest.fixture(scope="session")
+def undisturbed(toy_site: Path, tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
+    """none and neg-ls against ppa and toy-prepared, on the toy track, on the CPU."""
+    import mia_bench
+
+    store = tmp_path_factory.mktemp("undisturbed") / "store"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MIA_BENCH_DISABLE_PLUGINS", raising=False)
+        patch.syspath_prepend(str(toy_site))
+        plugins_module.host.cache_clear()
+        records = mia_bench.run(
+            track="toy",
+            defense=["none", "neg-ls"],
+            attack=["ppa", "toy-prepared"],
+            device="cpu",
+            store=store,
+        )
+        plugins_module.host.cache_clear()
+    assert [record["status"] for record in records] == ["done"] * 4
+    return Undisturbed(store, {record["key"]: record for record in records})
+
+
+@pytest.fixture
+def store(undisturbed: Undisturbed, tmp_path: Path) -> Callable[..., Path]:
+    """Make the test's store, with finished artifacts of the undisturbed run's stages named."""
+
+    def make(*stages: str) -> Path:
+        undisturbed.copy(tmp_path / "store", stages)
+        return tmp_path / "store"
+
+    return make
+
+
+@pytest.fixture
+def make_tree() -> Callable[..., Path]:
+    """Make ``<root>/<identity>/<image>``: noisy variations of one pattern for each identity."""
+    import numpy as np
+    from PIL import Image
+
+    def make(
+        root: Path,
+        counts: Mapping[str, int],
+        *,
+        name: str = "{identity}_{number:04d}.jpg",
+        size: tuple[int, int] = (48, 40),
+        mode: str = "RGB",
+    ) -> Path:
+        for index, (identity, count) in enumerate(counts.items()):
+            draws = np.random.default_rng(index)
+            pattern = draws.integers(40, 215, (5, 5, 3))
+            (root / identity).mkdir(parents=True)
+            for number in range(1, count + 1):
+                pixels = pattern + draws.integers(-25, 25, pattern.shape)
+                image = Image.fromarray(pixels.astype(np.uint8)).resize(size).convert(mode)
+                image.save(root / identity / name.format(identity=identity, number=number))
+        return root
+
+    return make
 
 
 @pytest.fixture

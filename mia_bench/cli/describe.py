@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mia_bench.errors import UsageError, did_you_mean
+from mia_bench.errors import MiaBenchError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from mia_bench.registry import Entry, Registry
@@ -27,12 +27,18 @@ def command(name: str) -> None:
     kind, _, bare = name.rpartition(":")
     entries = [e for e in registry.find(bare) if not kind or e.kind == kind]
     if not entries:
-        families = [e for e in registry.entries("metric") if bare in e.load().names]
-        entries = families
+        entries = [e for e in registry.entries("metric") if bare in _metric_names(e)]
     if not entries:
         known = {n for k in _kinds() for n in registry.names(k)}
         raise UsageError(f"nothing is called {name!r}; {did_you_mean(bare, known)}")
     click.echo("\n\n".join(describe(registry, entry) for entry in entries))
+
+
+def _metric_names(entry: Entry) -> list[str]:
+    try:
+        return list(entry.load().names)
+    except MiaBenchError:  # a broken one must not hide the others
+        return []
 
 
 def _kinds() -> list[str]:

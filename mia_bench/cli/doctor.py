@@ -96,7 +96,11 @@ def places(store: Path | None, data: Path | None) -> Iterator[Finding]:
         yield None, "no data root: tracks with photographs need --data or MIA_BENCH_DATA"
     registry = host().registry
     for entry in registry.entries("dataset"):
-        dataset = entry.load()()
+        try:
+            dataset = entry.load()()
+        except MiaBenchError as error:
+            yield False, str(error)
+            continue
         if not dataset.needs_root or roots.data is None:
             continue
         try:
@@ -108,7 +112,12 @@ def places(store: Path | None, data: Path | None) -> Iterator[Finding]:
             yield None, str(error)
     for entry in registry.entries("encoder"):
         try:
-            entry.load()().fingerprint(roots.weights)
+            encoder = entry.load()()
+        except MiaBenchError as error:
+            yield False, str(error)
+            continue
+        try:
+            encoder.fingerprint(roots.weights)
             yield True, f"encoder {entry.name}: found"
         except MiaBenchError as error:
             yield None, f"encoder {entry.name}: {error}"

@@ -29,7 +29,11 @@ def command(kind: str | None) -> None:
 
 
 def rows(plural: str) -> list[tuple[str, str, str]]:
-    """(name, summary, distribution) of every component of a kind; metrics by the names they give."""
+    """(name, summary, distribution) of every component of a kind; metrics by the names they give.
+
+    What can't be loaded is listed with its error.
+    """
+    from mia_bench.errors import MiaBenchError
     from mia_bench.plugins import host
     from mia_bench.registry import KINDS
     from mia_bench.tracks.track import load_track
@@ -39,15 +43,18 @@ def rows(plural: str) -> list[tuple[str, str, str]]:
     found = []
     for entry in registry.entries(kind):
         owner = entry.plugin.distribution
-        if kind == "metric":
-            family = entry.load()
-            found += [
-                (name, f"{family.descriptions.get(name, '')} [{entry.name}]", owner)
-                for name in family.names
-            ]
-        elif kind == "track":
-            track = load_track(registry, entry.name)
-            found.append((entry.name, f"{track.summary} (version {track.version})", owner))
-        else:
-            found.append((entry.name, entry.summary, owner))
+        try:
+            if kind == "metric":
+                family = entry.load()
+                found += [
+                    (name, f"{family.descriptions.get(name, '')} [{entry.name}]", owner)
+                    for name in family.names
+                ]
+            elif kind == "track":
+                track = load_track(registry, entry.name)
+                found.append((entry.name, f"{track.summary} (version {track.version})", owner))
+            else:
+                found.append((entry.name, entry.summary, owner))
+        except MiaBenchError as error:
+            found.append((entry.name, f"broken: {error}", owner))
     return sorted(found)

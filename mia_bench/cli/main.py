@@ -30,9 +30,12 @@ COMMANDS = {
 class LazyGroup(click.Group):
     """Knows its commands by name and imports one when it is called."""
 
+    _asked: object = None
+    """The host whose plugins have added their commands."""
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Built-in commands in the order people need them, then those of plugins."""
-        _load_plugin_commands(self)
+        self._load_plugin_commands()
         return [*COMMANDS, *sorted(name for name in self.commands if name not in COMMANDS)]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
@@ -40,8 +43,20 @@ class LazyGroup(click.Group):
         if cmd_name in COMMANDS:
             command: click.Command = importlib.import_module(f"mia_bench.cli.{cmd_name}").command
             return command
-        _load_plugin_commands(self)
+        self._load_plugin_commands()
         return super().get_command(ctx, cmd_name)
+
+    def _load_plugin_commands(self) -> None:
+        from mia_bench.plugins import host
+
+        loaded = host()
+        if self._asked is loaded:
+            return
+        self._asked = loaded
+        self.commands.clear()
+        for plugin, error in loaded.call("mia_bench_register_commands", cli=self):
+            name = type(error).__name__
+            click.echo(f"warning: plugin {plugin}: its commands raised {name}: {error}", err=True)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -61,12 +76,6 @@ class LazyGroup(click.Group):
         ]
         with formatter.section("Commands"):
             formatter.write_dl(rows)
-
-
-def _load_plugin_commands(group: click.Group) -> None:
-    from mia_bench.plugins import host
-
-    host().manager.hook.mia_bench_register_commands(cli=group)
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})

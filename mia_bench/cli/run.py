@@ -29,6 +29,8 @@ CONFIG_KEYS = {
     "rerun": str,
     "format": str,
 }
+_KIND_WORDS = {str: "text", int: "a whole number", dict: "a table"}
+_FORMATS = ("table", "json", "markdown")
 
 
 @click.command("run", short_help="Run every defense × attack pair and print the results.")
@@ -64,7 +66,7 @@ CONFIG_KEYS = {
 @click.option(
     "--format",
     "format_",
-    type=click.Choice(["table", "json", "markdown"]),
+    type=click.Choice(_FORMATS),
     help="What to print on standard output.  [default: table]",
 )
 def command(
@@ -120,12 +122,19 @@ def _read_config(path: Path) -> dict[str, Any]:
         if key not in CONFIG_KEYS:
             raise UsageError(f"--config {path}: no key {key!r}; {did_you_mean(key, CONFIG_KEYS)}")
         kind = CONFIG_KEYS[key]
-        if kind is list and not isinstance(value, list):
-            config[key] = [value]
-        elif not isinstance(value, kind):
-            raise UsageError(f"--config {path}: {key} must be a {kind.__name__}")
+        if kind is list:
+            config[key] = value if isinstance(value, list) else [value]
+            one = int if key == "seed" else str
+            if any(type(entry) is not one for entry in config[key]):
+                raise UsageError(f"--config {path}: each {key} must be {_KIND_WORDS[one]}")
+        elif type(value) is not kind:
+            raise UsageError(f"--config {path}: {key} must be {_KIND_WORDS[kind]}")
     if {"seed", "seeds"} <= config.keys():
         raise UsageError(f"--config {path}: give either seed or seeds")
+    if config.get("seeds", 1) < 1 or any(seed < 0 for seed in config.get("seed", ())):
+        raise UsageError(f"--config {path}: seeds begin at 1, each seed at 0")
+    if (style := config.get("format", "table")) not in _FORMATS:
+        raise UsageError(f"--config {path}: format {style!r}; {did_you_mean(style, _FORMATS)}")
     return config
 
 

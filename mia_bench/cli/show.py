@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from mia_bench.errors import UsageError
+from mia_bench.errors import CorruptArtifact, StoreError, UsageError
 
 
 @click.command(
@@ -50,5 +50,12 @@ def command(cell: str, output: Path | None, rows: int, store: Path | None) -> No
     path = output or Path(f"{record['key'][:8]}.png")
     if not path.parent.is_dir():
         raise UsageError(f"there is no folder {path.parent}")
-    cell_picture(FinishedCell(record, opened), rows).save(path, format="PNG")
+    try:
+        picture = cell_picture(FinishedCell(record, opened), rows)
+    except CorruptArtifact as error:
+        raise StoreError(f"{error}; mia-bench run --rerun always makes it again") from error
+    try:
+        picture.save(path, format="PNG")
+    except OSError as error:
+        raise UsageError(f"{path} can't be written: {error.strerror or error}") from error
     click.echo(str(path))

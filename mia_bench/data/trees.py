@@ -53,23 +53,32 @@ def scan_tree(root: Path, what: str) -> Tree:
     """List ``<root>/<identity>/<image>``.
 
     Raises:
-        DataError: the folder is missing or holds no such image; names ``what`` was looked for.
+        DataError: the folder is missing, can't be listed or holds no such image; names ``what``
+            was looked for.
     """
     if not root.is_dir():
         raise DataError(f"{what}: there is no folder {root}")
     found = {}
-    for identity in sorted(os.scandir(root), key=lambda entry: entry.name):
-        if identity.is_dir() and not identity.name.startswith("."):
-            files = sorted(
-                (file.name, file.stat().st_size)
-                for file in os.scandir(identity)
-                if Path(file.name).suffix.lower() in SUFFIXES
-            )
-            if files:
-                found[identity.name] = tuple(files)
+    try:
+        for identity in _entries(root):
+            if identity.is_dir() and not identity.name.startswith("."):
+                files = [
+                    (file.name, file.stat().st_size)
+                    for file in _entries(Path(identity.path))
+                    if file.is_file() and Path(file.name).suffix.lower() in SUFFIXES
+                ]
+                if files:
+                    found[identity.name] = tuple(files)
+    except OSError as error:
+        raise DataError(f"{what}: {error.filename} can't be read: {error.strerror}") from error
     if not found:
         raise DataError(f"{what}: {root} holds no <identity>/<image> files")
     return Tree(root, found)
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    with os.scandir(folder) as entries:
+        return sorted(entries, key=lambda entry: entry.name)
 
 
 @dataclass(frozen=True)

@@ -138,9 +138,10 @@ class LocalExecutor:
                 # An input was damaged after it was written: drop it, make it again, try again.
                 if attempt == 2:
                     raise StageFailed(self._fail(stage, error)) from error
-                for needed in stage.inputs.values():
-                    self._discard_if_damaged(needed)
-                    self._ensure(needed, seconds)
+                for needed in stage.upstream():
+                    if needed is not stage:
+                        self._discard_if_damaged(needed)
+                        self._ensure(needed, seconds)
             except (StoreError, UsageError):
                 raise
             except Exception as error:  # a plugin may raise anything; the rest of the grid goes on
@@ -164,6 +165,7 @@ class LocalExecutor:
     def _discard_if_damaged(self, stage: Stage) -> None:
         try:
             self._store.arrays(*stage.id)
+            self._store.info(*stage.id)
         except CorruptArtifact as error:
             self._store.discard(*stage.id, str(error))
 

@@ -119,12 +119,13 @@ class Roots:
 def build_plan(
     registry: Registry, cells: list[Cell], roots: Roots, options: OptionValues
 ) -> list[PlannedCell]:
-    """Plan every cell; stages with the same content are one object."""
+    """Plan every cell once; stages with the same content are one object."""
     if not cells:
         return []
     shared = _shared_stages(registry, cells[0].track, roots, options)
     unique: dict[tuple[str, str], Stage] = {}
-    return [_plan_cell(cell, shared, unique) for cell in cells]
+    planned = [_plan_cell(cell, shared, unique) for cell in cells]
+    return list({one.key: one for one in planned}.values())  # "0.1" and "0.10" are one value
 
 
 @dataclass(frozen=True)

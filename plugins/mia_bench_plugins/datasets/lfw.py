@@ -8,9 +8,9 @@ Huang, Ramesh, Berg, Learned-Miller, *Labeled Faces in the Wild*, UMass Amherst 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from mia_bench import Dataset, Splits, hookimpl
 from mia_bench.data.identities import Roles, load_splits
@@ -44,6 +44,12 @@ class LFW(Dataset):
         public_max: int = Field(9, ge=1, description="public: identities with at most this many")
         max_images: int = Field(60, ge=2, description="images used of a private identity")
         decoys: int = Field(1000, ge=1, description="public identities kept for the gallery")
+
+        @model_validator(mode="after")
+        def _roles_are_disjoint(self) -> Self:
+            if self.public_max >= self.private_min:
+                raise ValueError("public_max must be below private_min: no identity is both")
+            return self
 
     options: Options
 

@@ -1,4 +1,4 @@
-"""A third party's distribution: a defense, attacks, a track and a command of its own."""
+"""A third party's distribution: defenses, attacks, tracks and a command of its own."""
 
 from pathlib import Path
 
@@ -22,7 +22,8 @@ def mia_bench_register_attacks(register):
 
 @hookimpl
 def mia_bench_register_tracks(register):
-    register("toy", Path(__file__).with_name("toy.toml"))
+    for name in ("toy", "toy-folder", "toy-lfw"):
+        register(name, Path(__file__).with_name(f"{name}.toml"))
 
 
 @hookimpl

@@ -1,0 +1,1 @@
+raise SystemExit("this plugin ends the process")

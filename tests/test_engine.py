@@ -1,0 +1,366 @@
+"""Grid, plan and executor: what is in a key, what runs once, what a failure stops."""
+
+import logging
+import shutil
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import mia_bench
+from mia_bench import stages as stages_module
+from mia_bench.engine.grid import parse_option_values
+from mia_bench.engine.plan import STAGE_VERSIONS, PlannedCell, pending_stages
+from mia_bench.errors import StoreError, UsageError
+from mia_bench.plugins import PluginInfo
+from mia_bench.registry import Registry
+from mia_bench.runner import Request, execute, prepare
+from mia_bench.store import Store
+from mia_bench.tracks.track import Track
+
+SHARED = ("data", "prior", "evaluator", "gallery")
+TRAINED = (*SHARED, "train", "assess")
+ALL = (*TRAINED, "prepare", "invert", "measure")
+
+
+@pytest.fixture
+def plan(toy, tmp_path: Path) -> Callable[..., list[PlannedCell]]:
+    """Plan a toy grid; none against ppa unless told."""
+
+    def make(*options: str, **changes) -> list[PlannedCell]:
+        given = {"track": "toy", "defenses": ["none"], "attacks": ["ppa"], "options": options}
+        return prepare(Request(**{**given, "store": tmp_path / "store", **changes})).cells
+
+    return make
+
+
+@pytest.fixture
+def computed(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """How often each kind of stage is computed."""
+    counts: Counter[str] = Counter()
+    run_stage = stages_module.run_stage
+
+    def counting(stage, workspace) -> None:
+        counts[stage.name] += 1
+        run_stage(stage, workspace)
+
+    monkeypatch.setattr(stages_module, "run_stage", counting)
+    return counts
+
+
+def run(tmp_path: Path, defenses, attacks, **more) -> list[dict]:
+    return mia_bench.run(
+        track="toy",
+        defense=defenses,
+        attack=attacks,
+        device="cpu",
+        store=tmp_path / "store",
+        **more,
+    )
+
+
+# --- keys ----------------------------------------------------------------------------------------
+
+
+def test_keys_of_a_cell_and_its_stages_are_20_hexadecimal_digits(plan) -> None:
+    (cell,) = plan()
+    for stage in cell.measure.upstream():
+        assert len(stage.key) == 20
+        assert int(stage.key, 16) >= 0
+
+
+@pytest.mark.parametrize(
+    ("options", "unchanged"),
+    [
+        (["ppa.steps=2"], {"data", "prior", "evaluator", "gallery", "train", "assess"}),
+        (["eigenfaces.components=23"], {"data", "evaluator", "gallery", "train", "assess"}),
+        (["dataset:synth-faces.noise=0.04"], set()),
+    ],
+)
+def test_option_changes_the_keys_of_what_it_reaches_and_no_other(plan, options, unchanged) -> None:
+    keys, changed = (
+        {s.id for s in cells[0].measure.upstream()} for cells in (plan(), plan(*options))
+    )
+    assert {name for name, _ in keys & changed} == unchanged
+
+
+def test_defense_option_changes_the_target_not_the_shared_stages(plan) -> None:
+    first, second = (
+        {s.id for s in plan(o, defenses=["neg-ls"])[0].measure.upstream()}
+        for o in ("neg-ls.alpha=-0.05", "neg-ls.alpha=-0.06")
+    )
+    assert {name for name, _ in first & second} == set(SHARED)
+
+
+@pytest.mark.parametrize(
+    ("changes", "option"),
+    [
+        ({"attacks": ["ppa"]}, "ppa.steps=3"),  # the track's default
+        ({"attacks": ["ppa"]}, "ppa.truncation=0.5"),  # the class's default
+        ({"attacks": ["ppa"]}, "ppa.betas=[0.1, 0.1]"),
+        ({"defenses": ["neg-ls"]}, "neg-ls.alpha=-0.05"),
+        ({"defenses": ["neg-ls"]}, "neg-ls.alpha=-5e-2"),
+        ({}, "eigenfaces.components=24"),
+    ],
+)
+def test_default_given_explicitly_is_the_same_cell(plan, changes, option: str) -> None:
+    assert plan(option, **changes)[0].key == plan(**changes)[0].key
+
+
+def test_seed_changes_target_and_attack_but_not_what_the_track_shares(plan) -> None:
+    first, second = plan(seeds=[0, 1])
+    same = {s.id for s in first.measure.upstream()} & {s.id for s in second.measure.upstream()}
+    assert {name for name, _ in same} == set(SHARED)
+
+
+def test_device_store_and_order_are_not_in_the_key(plan, tmp_path: Path) -> None:
+    keys = [cell.key for cell in plan(defenses=["none", "neg-ls"], attacks=["ppa", "prior-sample"])]
+    assert len(set(keys)) == 4
+    again = plan(
+        defenses=["neg-ls", "none"],
+        attacks=["prior-sample", "ppa"],
+        device="cpu",
+        store=tmp_path / "elsewhere",
+    )
+    assert {cell.key for cell in again} == set(keys)
+    assert [cell.key for cell in again] != keys
+
+
+def test_path_of_the_data_is_not_in_the_key_but_its_content_is(
+    plan, make_tree, tmp_path: Path
+) -> None:
+    counts = {f"p{i}": 4 for i in range(6)}
+    for name in ("a", "b", "c"):
+        make_tree(tmp_path / name, {**counts, **({"p9": 1} if name == "c" else {})})
+    keys = [plan(track="toy-folder", data=tmp_path / name)[0].key for name in ("a", "b", "c")]
+    assert keys[0] == keys[1]
+    assert keys[0] != keys[2]
+
+
+def test_version_of_the_track_or_of_a_stage_changes_the_key(plan, monkeypatch) -> None:
+    key = plan()[0].key
+    with monkeypatch.context() as patch:
+        patch.setitem(STAGE_VERSIONS, "prior", STAGE_VERSIONS["prior"] + 1)
+        assert plan()[0].key != key
+    assert plan()[0].key == key
+    validate = Track.model_validate
+    with monkeypatch.context() as patch:
+        patch.setattr(Track, "model_validate", lambda data: validate({**data, "version": 4}))
+        assert plan()[0].key != key
+
+
+def test_texts_and_estimates_of_a_track_are_not_in_the_key(plan, monkeypatch) -> None:
+    key = plan()[0].key
+    validate = Track.model_validate
+    words = {"summary": "other words", "protocol": "more", "seconds": {"train": 1000}}
+    monkeypatch.setattr(Track, "model_validate", lambda data: validate({**data, **words}))
+    assert plan()[0].key == key
+
+
+def test_source_of_a_plugin_without_a_version_is_in_the_key(
+    plan, sites, toy_site: Path, tmp_path: Path
+) -> None:
+    key = plan(defenses=["toy-noise"])[0].key
+    source = toy_site / "mia_bench_toy" / "defense.py"
+    text = source.read_text("utf-8")
+    try:
+        source.write_text(text + "\n# edited\n", encoding="utf-8")
+        assert plan(defenses=["toy-noise"])[0].key != key
+    finally:
+        source.write_text(text, encoding="utf-8")
+    assert plan(defenses=["toy-noise"])[0].key == key
+
+
+# --- shared stages -------------------------------------------------------------------------------
+
+
+def test_stages_that_cells_share_are_planned_once(plan) -> None:
+    cells = plan(defenses=["none", "neg-ls"], attacks=["ppa", "toy-prepared"], seeds=[0, 1])
+    todo, cached = pending_stages(cells, lambda name, key: False)
+    assert cached == []
+    assert Counter(stage.name for stage in todo) == {
+        **dict.fromkeys(SHARED, 1),
+        "train": 4,
+        "assess": 4,
+        "prepare": 4,
+        "invert": 8,
+        "measure": 8,
+    }
+    place = {stage.id: number for number, stage in enumerate(todo)}
+    for stage in todo:
+        assert all(place[needed.id] < place[stage.id] for needed in stage.inputs.values())
+
+
+def test_cached_stage_hides_what_is_above_it(plan) -> None:
+    (cell,) = plan()
+    stored = {s.id for s in cell.measure.upstream() if s.name in ("invert", "assess")}
+    todo, cached = pending_stages([cell], lambda *stage: stage in stored)
+    assert {stage.name for stage in cached} == {"invert", "assess"}
+    assert "prior" not in {stage.name for stage in todo}  # only the attack needed it
+
+
+def test_grid_computes_shared_stages_once(toy, store, computed, tmp_path: Path) -> None:
+    store("prior")
+    records = run(tmp_path, ["none", "toy-noise"], ["prior-sample", "toy-label-only"])
+    assert [record["status"] for record in records] == ["done"] * 4
+    assert computed == {
+        "data": 1,
+        "evaluator": 1,
+        "gallery": 1,
+        "train": 2,
+        "assess": 2,
+        "invert": 4,
+        "measure": 4,
+    }
+
+
+def test_every_defense_meets_the_same_candidates(undisturbed) -> None:
+    made = {
+        record["defense"]["name"]: Store(undisturbed.store).arrays("measure", key)
+        for key, record in undisturbed.records.items()
+        if record["attack"]["name"] == "toy-prepared"
+    }
+    assert (made["none"]["reconstructions"] == made["neg-ls"]["reconstructions"]).all()
+
+
+def test_queries_of_the_preparation_are_counted(undisturbed) -> None:
+    queries = {
+        record["attack"]["name"]: record["cost"]["target_queries"]
+        for record in undisturbed.records.values()
+    }
+    assert queries["toy-prepared"] == 8
+    # search 40 images plain and mirrored, 24 candidates: 3 steps and 3 views of each
+    assert queries["ppa"] == 2 * 40 + 24 * (3 + 3)
+
+
+# --- failures and skips --------------------------------------------------------------------------
+
+
+def test_failed_cell_does_not_stop_the_others(toy, store, computed, tmp_path: Path) -> None:
+    store(*TRAINED)
+    records = run(tmp_path, ["toy-failing", "none"], ["prior-sample", "toy-label-only"])
+    assert [r["status"] for r in records] == ["failed", "failed", "done", "done"]
+    reason = "train of plugin mia-bench-toy:toy-failing: RuntimeError: toy failure"
+    assert {r["reason"] for r in records[:2]} == {reason}
+    assert records[0]["metrics"] == {}
+    assert computed["train"] == 1  # not tried again for the second cell
+
+
+def test_skipped_attack_has_a_reason_and_computes_nothing(toy, computed, tmp_path: Path) -> None:
+    (record,) = run(tmp_path, "none", "toy-needs-critic")
+    assert record["status"] == "skipped"
+    assert record["reason"] == "needs a prior with a discriminator"
+    assert record["metrics"] == {}
+    assert computed == {}
+    assert Store(tmp_path / "store").record("toy", record["key"]) == record
+
+
+# --- reruns --------------------------------------------------------------------------------------
+
+
+def test_done_cells_are_computed_again_only_with_always(
+    toy, store, computed, tmp_path: Path
+) -> None:
+    store(*TRAINED)
+    (first,) = run(tmp_path, "none", "prior-sample")
+    assert computed == {"invert": 1, "measure": 1}
+    for rerun in ("never", "failed"):
+        assert run(tmp_path, "none", "prior-sample", rerun=rerun) == [first]
+    assert computed == {"invert": 1, "measure": 1}
+    (again,) = run(tmp_path, "none", "prior-sample", rerun="always")
+    assert again["metrics"] == first["metrics"]
+    # The cell's own stages, not what the whole track shares.
+    assert computed == {"train": 1, "assess": 1, "invert": 2, "measure": 2}
+
+
+def test_failed_cells_are_tried_again_unless_never(toy, store, computed, tmp_path: Path) -> None:
+    store(*SHARED)
+    run(tmp_path, "toy-failing", "ppa")
+    (kept,) = run(tmp_path, "toy-failing", "ppa", rerun="never")
+    assert kept["status"] == "failed"
+    assert computed["train"] == 1
+    run(tmp_path, "toy-failing", "ppa")  # "failed" is the default
+    assert computed["train"] == 2
+    run(tmp_path, "toy-failing", "ppa", rerun="always")
+    assert computed["train"] == 3
+
+
+def test_interrupted_cells_go_on_even_with_never(toy, store, tmp_path: Path) -> None:
+    folder = store(*ALL)
+    (record,) = run(tmp_path, "none", "ppa")
+    opened = Store(folder)
+    opened.write_record({**record, "status": "interrupted", "metrics": {}, "reason": "interrupted"})
+    (again,) = run(tmp_path, "none", "ppa", rerun="never")
+    assert again["status"] == "done"
+    assert again["metrics"] == record["metrics"]
+
+
+def test_finished_artifacts_without_records_give_the_records_back(
+    toy, store, computed, undisturbed, tmp_path: Path
+) -> None:
+    store(*ALL)
+    records = run(tmp_path, ["none", "neg-ls"], ["ppa", "toy-prepared"])
+    assert computed == {}
+    for record in records:
+        assert record["metrics"] == undisturbed.records[record["key"]]["metrics"]
+        assert record["cost"] == undisturbed.records[record["key"]]["cost"]
+
+
+def test_record_of_a_newer_schema_is_not_used(
+    toy, store, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = store(*ALL)
+    (record,) = run(tmp_path, "none", "ppa")
+    Store(folder).write_record({**record, "schema": 99})
+    with caplog.at_level(logging.WARNING):
+        prepared = prepare(Request(track="toy", defenses=["none"], attacks=["ppa"], store=folder))
+    assert len(prepared.open_cells) == 1
+    assert "schema 99 is newer" in caplog.text
+
+
+# --- the rest of the contract --------------------------------------------------------------------
+
+
+def test_damaged_preparation_behind_a_finished_attack_is_made_again(
+    toy, store, computed, undisturbed, tmp_path: Path
+) -> None:
+    folder = store(*ALL)
+    shutil.rmtree(folder / "artifacts" / "measure")
+    for meta in (folder / "artifacts" / "prepare").glob("*/meta.json"):
+        meta.write_text(meta.read_text()[:40])
+    (record,) = run(tmp_path, "none", "toy-prepared")
+    assert record["status"] == "done"
+    assert record["metrics"] == undisturbed.records[record["key"]]["metrics"]
+    assert computed["prepare"] == 1
+
+
+def test_store_errors_stop_the_run_at_once(toy, store, tmp_path: Path, monkeypatch) -> None:
+    store(*TRAINED)
+
+    def full(*args, **more) -> None:
+        raise StoreError("the store is full")
+
+    monkeypatch.setattr(Store, "save", full)
+    prepared = prepare(
+        Request(track="toy", defenses=["none"], attacks=["ppa"], store=tmp_path / "store")
+    )
+    with pytest.raises(StoreError, match="full"):
+        execute(prepared)
+
+
+def test_several_values_for_what_the_whole_grid_shares_are_refused(plan) -> None:
+    with pytest.raises(UsageError, match="dataset 'synth-faces' take one value each"):
+        plan("dataset:synth-faces.noise=0.01", "dataset:synth-faces.noise=0.02")
+
+
+def test_name_of_several_kinds_must_say_which() -> None:
+    registry = Registry()
+    owner = PluginInfo("both", "somebody", "1", "module")
+    registry.add("dataset", "faces", "module:Data", "", owner)
+    registry.add("encoder", "faces", "module:Encoder", "", owner)
+    with pytest.raises(UsageError, match=r"write dataset:faces.size or encoder:faces.size"):
+        parse_option_values(registry, ["faces.size=3"])
+    values = parse_option_values(registry, ["encoder:faces.size=3"])
+    assert values.single("encoder", "faces") == {"size": "3"}
+    assert values.single("dataset", "faces") == {}

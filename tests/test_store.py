@@ -1,0 +1,378 @@
+"""The store: whole artifacts or none, damage found, records kept; and seeds and the record's schema."""
+
+import errno
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from mia_bench import seeds
+from mia_bench import store as store_module
+from mia_bench.errors import CorruptArtifact, StoreError, UsageError
+from mia_bench.record import RECORD_SCHEMA, Record, read_record
+from mia_bench.runner import load_records
+from mia_bench.store import STORE_SCHEMA, Store
+
+TENSORS = {"x": torch.arange(6.0).view(2, 3), "n": torch.tensor([3])}
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "store"
+
+
+@pytest.fixture
+def filled(root: Path) -> Store:
+    made = Store(root)
+    made.save("train", "k1", TENSORS, {"losses": [1.5]})
+    return made
+
+
+def tensors_file(store: Store) -> Path:
+    return store.root / "artifacts" / "train" / "k1" / "tensors.safetensors"
+
+
+# --- artifacts -----------------------------------------------------------------------------------
+
+
+def test_artifact_comes_back_as_it_was_saved(filled: Store) -> None:
+    assert filled.has("train", "k1")
+    assert filled.info("train", "k1") == {"losses": [1.5]}
+    for name, tensor in filled.tensors("train", "k1").items():
+        assert torch.equal(tensor, TENSORS[name])
+    assert filled.arrays("train", "k1")["x"].tolist() == TENSORS["x"].tolist()
+
+
+def test_artifact_of_another_stage_or_key_is_not_there(filled: Store) -> None:
+    assert not filled.has("train", "k2")
+    assert not filled.has("invert", "k1")
+    with pytest.raises(CorruptArtifact):
+        filled.info("train", "k2")
+
+
+def test_saving_again_replaces_the_artifact(filled: Store) -> None:
+    filled.save("train", "k1", {"x": torch.zeros(1)}, {})
+    assert filled.tensors("train", "k1")["x"].tolist() == [0.0]
+
+
+@pytest.mark.parametrize("name", ["tensors.safetensors", "meta.json"])
+@pytest.mark.parametrize("damage", ["truncated", "missing"])
+def test_damaged_artifact_is_dropped_with_a_warning(
+    filled: Store, caplog: pytest.LogCaptureFixture, name: str, damage: str
+) -> None:
+    path = tensors_file(filled).with_name(name)
+    if damage == "truncated":
+        path.write_bytes(path.read_bytes()[:-5])
+    else:
+        path.unlink()
+    assert not filled.has("train", "k1")
+    assert "the train artifact k1 is damaged" in caplog.text
+    assert not tensors_file(filled).parent.exists()
+
+
+def test_altered_artifact_of_the_same_size_is_found_when_it_is_read(filled: Store) -> None:
+    path = tensors_file(filled)
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(bytes(data))
+    assert filled.has("train", "k1")
+    for read in (filled.tensors, filled.arrays):
+        with pytest.raises(CorruptArtifact, match="the hash differs"):
+            read("train", "k1")
+
+
+@pytest.mark.parametrize("when", [1, 2])
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(errno.ENOSPC, "no space")])
+def test_interrupted_write_leaves_nothing(
+    root: Path, monkeypatch: pytest.MonkeyPatch, when: int, error: BaseException
+) -> None:
+    made = Store(root)
+    write, calls = store_module._write_synced, []
+
+    def failing(path: Path, data: bytes) -> None:
+        calls.append(path)
+        if len(calls) == when:
+            path.write_bytes(data[: len(data) // 2])
+            raise error
+        write(path, data)
+
+    monkeypatch.setattr(store_module, "_write_synced", failing)
+    with pytest.raises((KeyboardInterrupt, StoreError)):
+        made.save("train", "k1", TENSORS, {})
+    assert not made.has("train", "k1")
+    assert list((root / "artifacts" / "train").iterdir()) == []
+
+
+def test_what_a_killed_process_left_behind_is_no_artifact_and_no_record(filled: Store) -> None:
+    (filled.root / "artifacts" / "train" / ".tmp-1-abc").mkdir()
+    (filled.root / "records" / "toy").mkdir(parents=True)
+    (filled.root / "records" / "toy" / ".tmp-1-abc").write_text('{"half":')
+    again = Store(filled.root)
+    assert again.has("train", "k1")
+    assert again.records() == []
+
+
+# --- opening -------------------------------------------------------------------------------------
+
+
+def test_opening_makes_a_store_and_opening_again_finds_it(root: Path) -> None:
+    Store(root)
+    assert json.loads((root / "version.json").read_text()) == {"schema": STORE_SCHEMA}
+    Store(root)
+
+
+@pytest.mark.parametrize(
+    ("version", "message"),
+    [
+        ('{"schema": 99}', "has schema 99; this version reads up to 1: upgrade mia-bench"),
+        ('{"schema": "one"}', "has schema one"),
+        ("{}", "has schema None"),
+        ("[]", "version.json"),
+        ("{", "is not valid JSON"),
+        ("", "is not valid JSON"),
+        (b"\xff\xfe", "version.json"),
+    ],
+)
+def test_store_that_cannot_be_read_is_one_line(
+    root: Path, version: str | bytes, message: str
+) -> None:
+    root.mkdir()
+    data = version if isinstance(version, bytes) else version.encode()
+    (root / "version.json").write_bytes(data)
+    with pytest.raises(UsageError, match=r"version|schema") as caught:
+        Store(root)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert (root / "version.json").read_bytes() == data
+
+
+def test_a_folder_of_something_else_is_refused_and_left_alone(root: Path) -> None:
+    root.mkdir()
+    (root / "thesis.tex").write_text("x")
+    with pytest.raises(UsageError, match="neither empty nor a store"):
+        Store(root)
+    assert [path.name for path in root.iterdir()] == ["thesis.tex"]
+
+
+def test_a_store_that_was_killed_while_it_was_made_can_be_opened(root: Path) -> None:
+    root.mkdir()
+    (root / ".tmp-17-abc").write_text("{")
+    Store(root)
+    assert (root / "version.json").is_file()
+
+
+OPEN_AT_ONCE = """
+import sys, time
+from pathlib import Path
+from mia_bench.store import Store
+start = float(sys.argv[1])
+for number in range(20):
+    time.sleep(max(0, start + number / 50 - time.time()))
+    Store(Path(sys.argv[2]) / str(number)).check_writable()
+"""
+
+
+def test_processes_that_make_one_store_at_once_all_succeed(root: Path) -> None:
+    start = str(time.time() + 1)
+    command = [sys.executable, "-c", OPEN_AT_ONCE, start, str(root)]
+    opening = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(4)]
+    assert [process.communicate(timeout=60)[1] for process in opening] == [""] * 4
+
+
+def test_a_file_in_the_place_of_the_store_is_named(root: Path) -> None:
+    root.write_text("x")
+    with pytest.raises(UsageError, match=str(root)):
+        Store(root)
+
+
+def test_explained_errors(root: Path) -> None:
+    for code, words in (
+        (errno.ENOSPC, "is full; what is finished is kept"),
+        (errno.EROFS, "is not writable"),
+        (errno.EACCES, "is not writable"),
+        (errno.EIO, "Input/output error"),
+    ):
+        with pytest.raises(StoreError, match=words), store_module.explained(root):
+            raise OSError(code, os.strerror(code))
+
+
+# --- locks ---------------------------------------------------------------------------------------
+
+
+def test_second_holder_of_a_lock_waits_and_says_so(filled: Store) -> None:
+    held: list[str] = []
+    first = filled.lock("train", "k1", lambda: held.append("first waited"))
+    with first:
+
+        def waiting() -> None:
+            held.append("second waits")
+            raise InterruptedError  # instead of blocking this thread
+
+        second = Store(filled.root).lock("train", "k1", waiting)
+        with pytest.raises((InterruptedError, StoreError)):
+            second.__enter__()
+        with filled.lock("train", "k2", lambda: held.append("other key waits")):
+            pass
+    assert held == ["second waits"]
+    with Store(filled.root).lock("train", "k1", lambda: held.append("still held")):
+        pass
+    assert held == ["second waits"]
+
+
+# --- records -------------------------------------------------------------------------------------
+
+
+def record(key: str = "k", **changes) -> dict:
+    part = {"name": "n", "options": {}, "distribution": "d", "version": "1"}
+    made = {
+        "schema": RECORD_SCHEMA,
+        "key": key,
+        "track": {"name": "toy", "version": 3, "data": "rendered"},
+        "defense": part,
+        "prior": part,
+        "attack": part,
+        "seed": 0,
+        "status": "done",
+        "reason": None,
+        "metrics": {"ece": {"value": 0.1, "low": 0.0, "high": 0.2, "n": 4}, "fid": None},
+        "cost": {},
+        "provenance": {
+            "mia_bench": "0.1.0", "git": None, "python": "3.12.1", "torch": None, "device": None,
+            "platform": "Linux", "started": "2026-01-01", "finished": "2026-01-01",
+        },
+        "notes": {"fid": "too few images"},
+    }  # fmt: skip
+    return {**made, **changes}
+
+
+def test_record_comes_back_and_lies_where_it_should(root: Path) -> None:
+    made = Store(root)
+    made.write_record(record())
+    assert made.record("toy", "k") == record()
+    assert made.record_path("toy", "k") == root / "records" / "toy" / "k.json"
+    assert made.record("toy", "other") is None
+    assert made.records("other") == []
+
+
+def test_truncated_record_is_passed_over_with_a_warning(
+    root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = Store(root)
+    made.write_record(record("k1"))
+    made.write_record(record("k2"))
+    path = made.record_path("toy", "k1")
+    path.write_text(path.read_text()[:-20])
+    assert [one["key"] for one in made.records()] == ["k2"]
+    assert [one.key for one in load_records(root)] == ["k2"]
+    assert str(path) in caplog.text
+
+
+def test_record_is_written_whole_or_not_at_all(root: Path, monkeypatch) -> None:
+    made = Store(root)
+    made.write_record(record())
+
+    def full(path: Path, data: bytes) -> None:
+        path.write_bytes(data[:10])
+        raise OSError(errno.ENOSPC, "no space")
+
+    monkeypatch.setattr(store_module, "_write_synced", full)
+    with pytest.raises(StoreError, match="full"):
+        made.write_record(record(status="failed"))
+    assert made.record("toy", "k") == record()
+    assert [path.name for path in (root / "records" / "toy").iterdir()] == ["k.json"]
+
+
+def test_records_of_a_run_fit_the_schema(undisturbed) -> None:
+    for one in undisturbed.records.values():
+        checked = read_record(one)
+        assert checked.schema_ == RECORD_SCHEMA
+        assert Record.model_validate(one).key == one["key"]
+        names = set(one["metrics"])
+        assert {"test_accuracy", "train_accuracy", "ece", "attack_acc1", "attack_acc5"} <= names
+        assert {"target_confidence", "delta_eval", "id_acc1", "id_median_rank"} <= names
+        for name, metric in one["metrics"].items():
+            if metric is None:
+                assert one["notes"][name]
+            else:
+                assert metric["low"] <= metric["value"] <= metric["high"]
+                assert metric["n"] > 0
+    assert len(load_records(undisturbed.store)) == len(undisturbed.records)
+
+
+def test_record_of_a_newer_schema_is_refused() -> None:
+    assert read_record(record()).key == "k"
+    with pytest.raises(
+        ValueError, match=f"schema {RECORD_SCHEMA + 1} is newer than {RECORD_SCHEMA}"
+    ):
+        read_record(record(schema=RECORD_SCHEMA + 1))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"schema": 0},
+        {"schema": None},
+        {"status": "finished"},
+        {"surprise": 1},
+        {"metrics": {"ece": 0.1}},
+        {"metrics": {"ece": {"value": 0.1}}},
+        {"seed": "zero"},
+        {"provenance": {}},
+    ],
+)
+def test_record_that_does_not_fit_is_refused(change: dict) -> None:
+    with pytest.raises(ValidationError):
+        read_record(record(**change))
+
+
+# --- seeds ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "value"),
+    [
+        ((0,), 3456079177858693020),
+        ((0, "train"), 2247946608620987588),
+        ((1, "attack"), 8166170302573800713),
+        ((2024, "batches", 7), 6910943114751710198),
+    ],
+)
+def test_derived_seeds_never_change(arguments, value: int) -> None:
+    assert seeds.derive(*arguments) == value
+
+
+def test_generator_draws_never_change() -> None:
+    drawn = torch.rand(3, generator=seeds.generator(0, "pinned"))
+    assert drawn.tolist() == pytest.approx([0.701687, 0.897257, 0.393552], abs=1e-6)
+
+
+@given(st.integers(0, 2**31), st.lists(st.text(max_size=8), max_size=3))
+def test_derived_seeds_are_63_bit_and_depend_on_every_label(seed: int, labels: list[str]) -> None:
+    value = seeds.derive(seed, *labels)
+    assert 0 <= value < 2**63
+    assert value != seeds.derive(seed + 1, *labels)
+    assert value != seeds.derive(seed, *labels, "more")
+
+
+def test_order_and_grouping_of_labels_matter() -> None:
+    assert seeds.derive(0, "a", "b") != seeds.derive(0, "b", "a")
+    assert seeds.derive(0, "ab") != seeds.derive(0, "a", "b")
+
+
+def test_seeded_restores_the_global_generator() -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(2)
+    torch.manual_seed(5)
+    with seeds.seeded(0, "inside"):
+        inside = torch.rand(2)
+    assert torch.equal(torch.rand(2), expected)
+    with seeds.seeded(0, "inside"):
+        assert torch.equal(torch.rand(2), inside)

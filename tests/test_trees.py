@@ -1,0 +1,314 @@
+"""Image trees: which identity becomes what, how images are read and split."""
+
+import logging
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mia_bench.api.options import parse_options
+from mia_bench.data.trees import Shares, decode, scan_tree, split_by_identity
+from mia_bench.errors import DataError, UsageError
+from mia_bench_plugins.datasets.folder import Folder, centre_square
+from mia_bench_plugins.datasets.lfw import CROP, LFW, crop_face
+
+PARTS = ("train", "validation", "test", "public", "decoys")
+
+
+def quiet(done: int, total: int, unit: str) -> None:
+    pass
+
+
+def load(dataset, root: Path, seed: int = 0, resolution: int = 8):
+    return dataset.load(root, resolution=resolution, seed=seed, progress=quiet)
+
+
+def folder(**options) -> Folder:
+    return Folder(Folder.Options(**{"min_images": 3, **options}))
+
+
+def lfw(**options) -> LFW:
+    return LFW(LFW.Options(**{"private_min": 6, "public_max": 3, "decoys": 2, **options}))
+
+
+def prints(part) -> set[bytes]:
+    return {image.numpy().tobytes() for image in part.images}
+
+
+COUNTS = {"Ann": 9, "Bob": 12, "Cyd": 7, "Dan": 5, "Eve": 3, "Fay": 2, "Gus": 1, "Hal": 1}
+
+
+@pytest.fixture
+def tree(make_tree, tmp_path: Path) -> Path:
+    return make_tree(tmp_path / "tree", COUNTS)
+
+
+# --- folder: the choices -------------------------------------------------------------------------
+
+
+def test_folder_private_are_the_identities_with_most_images(tree: Path) -> None:
+    roles = folder().choose(scan_tree(tree, "tree"), seed=0)
+    assert list(roles.private) == ["Ann", "Bob", "Cyd", "Dan"]  # half of eight
+
+
+def test_folder_every_identity_has_exactly_one_role(tree: Path) -> None:
+    roles = folder().choose(scan_tree(tree, "tree"), seed=0)
+    assert sorted([*roles.private, *roles.public, *roles.decoys]) == sorted(COUNTS)
+    assert len(roles.decoys) == 1  # a third of the four others, rounded down
+
+
+@pytest.mark.parametrize(
+    ("options", "private"),
+    [
+        ({"max_identities": 2}, ["Ann", "Bob"]),
+        ({"min_images": 8}, ["Ann", "Bob"]),
+        ({"min_images": 6}, ["Ann", "Bob", "Cyd"]),
+    ],
+)
+def test_folder_limits_of_the_choice(tree: Path, options, private: list[str]) -> None:
+    assert list(folder(**options).choose(scan_tree(tree, "tree"), 0).private) == private
+
+
+def test_folder_limit_of_decoys(make_tree, tmp_path: Path) -> None:
+    root = make_tree(tmp_path / "many", {f"p{i}": 5 if i < 6 else 2 for i in range(18)})
+    tree = scan_tree(root, "many")
+    assert len(folder().choose(tree, 0).decoys) == 4
+    assert len(folder(max_decoys=2).choose(tree, 0).decoys) == 2
+
+
+def test_folder_decoys_are_drawn_by_the_seed(make_tree, tmp_path: Path) -> None:
+    root = make_tree(tmp_path / "many", {f"p{i:02d}": 4 if i < 6 else 2 for i in range(18)})
+    tree = scan_tree(root, "many")
+    drawn = {folder().choose(tree, seed).decoys[0] for seed in range(8)}
+    assert len(drawn) > 1
+    assert folder().choose(tree, 3) == folder().choose(tree, 3)
+
+
+def test_folder_says_what_it_chose(tree: Path) -> None:
+    (note,) = load(folder(max_images=6), tree).notes
+    assert "private: the 4 identities with most images (5 to 12, 6 used at most)" in note
+    assert "3 identities for the prior and 1 decoys" in note
+
+
+def test_folder_with_too_few_identities_says_what_would_help(tree: Path) -> None:
+    with pytest.raises(DataError, match=r"1 of 8 identities have 11 images or more.*min_images"):
+        load(folder(min_images=11), tree)
+
+
+# --- splits --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dataset", ["folder", "lfw"])
+def test_no_image_is_in_two_parts_and_none_is_lost(make_tree, tmp_path: Path, dataset: str) -> None:
+    if dataset == "lfw":
+        root, made = tmp_path, lfw()
+        make_tree(tmp_path / "lfw", COUNTS, size=(250, 250))
+        expected = (
+            9 + 12 + 7 + (3 + 2 + 1 + 1)
+        )  # Dan has too few to be private, too many to be public
+    else:
+        root, made = make_tree(tmp_path / "tree", COUNTS), folder()
+        expected = sum(COUNTS.values())
+    splits = load(made, root)
+    parts = [prints(getattr(splits, name)) for name in PARTS]
+    assert sum(len(part) for part in parts) == len(set().union(*parts)) == expected
+    assert sum(len(getattr(splits, name)) for name in PARTS) == expected
+
+
+@pytest.mark.parametrize("dataset", ["folder", "lfw"])
+def test_same_seed_same_splits_other_seed_others(make_tree, tmp_path: Path, dataset: str) -> None:
+    make_tree(tmp_path / "lfw", COUNTS, size=(250, 250))
+    root, made = (tmp_path, lfw()) if dataset == "lfw" else (tmp_path / "lfw", folder())
+    first, again, other = (load(made, root, seed) for seed in (5, 5, 6))
+    for name in PARTS:
+        assert torch.equal(getattr(first, name).images, getattr(again, name).images)
+        assert torch.equal(getattr(first, name).labels, getattr(again, name).labels)
+    assert prints(first.test) != prints(other.test)
+
+
+def test_labels_number_the_private_identities_and_name_the_others(tree: Path) -> None:
+    splits = load(folder(), tree)
+    assert splits.class_names == ("Ann", "Bob", "Cyd", "Dan")
+    for name in ("train", "test"):
+        assert set(getattr(splits, name).labels.tolist()) == {0, 1, 2, 3}
+    others = [set(splits.public.labels.tolist()), set(splits.decoys.labels.tolist())]
+    assert not others[0] & others[1]
+    assert min(others[0] | others[1]) == 4
+
+
+def test_an_image_keeps_the_label_of_its_folder(make_tree, tmp_path: Path) -> None:
+    root = make_tree(tmp_path / "tree", COUNTS)
+    splits = load(folder(), root)
+    for label, name in enumerate(splits.class_names):
+        paths = scan_tree(root, "tree").paths(name)
+        own = decode(paths, centre_square, 8, quiet).images
+        known = {image.numpy().tobytes() for image in own}
+        for part in ("train", "validation", "test"):
+            images = getattr(splits, part).images[getattr(splits, part).labels == label]
+            assert {image.numpy().tobytes() for image in images} <= known
+
+
+@pytest.mark.parametrize("dataset", ["folder", "lfw"])
+def test_limit_of_images_of_a_private_identity(make_tree, tmp_path: Path, dataset: str) -> None:
+    make_tree(tmp_path / "lfw", COUNTS, size=(250, 250))
+    root, made = (tmp_path, lfw) if dataset == "lfw" else (tmp_path / "lfw", folder)
+    splits = load(made(max_images=6), root)
+    counted = Counter(
+        label
+        for name in ("train", "validation", "test")
+        for label in getattr(splits, name).labels.tolist()
+    )
+    assert max(counted.values()) == 6
+
+
+def test_shares_within_each_identity() -> None:
+    labels = torch.arange(3).repeat_interleave(20)
+    images = torch.arange(60, dtype=torch.uint8).view(60, 1, 1, 1).expand(60, 3, 2, 2)
+    parts = split_by_identity(images, labels, Shares(), torch.Generator().manual_seed(0))
+    for part, each in zip(parts, (15, 2, 3), strict=True):
+        assert part.labels.bincount().tolist() == [each] * 3
+    assert len(set().union(*(set(part.images[:, 0, 0, 0].tolist()) for part in parts))) == 60
+
+
+@pytest.mark.parametrize("count", [2, 3, 4, 7])
+def test_small_identities_keep_a_training_and_a_test_image(count: int) -> None:
+    images, labels = torch.zeros(count, 3, 2, 2, dtype=torch.uint8), torch.zeros(count).long()
+    train, validation, test = split_by_identity(
+        images, labels, Shares(), torch.Generator().manual_seed(0)
+    )
+    assert len(train) >= 1
+    assert len(test) >= 1
+    assert len(train) + len(validation) + len(test) == count
+
+
+# --- LFW -----------------------------------------------------------------------------------------
+
+
+def test_lfw_roles_by_the_number_of_images(make_tree, tmp_path: Path) -> None:
+    make_tree(tmp_path / "lfw", COUNTS, size=(250, 250))
+    splits = load(lfw(), tmp_path)
+    assert splits.class_names == ("Ann", "Bob", "Cyd")
+    assert len(set(splits.public.labels.tolist())) == 2  # Eve, Fay, Gus, Hal; two of them decoys
+    assert len(set(splits.decoys.labels.tolist())) == 2
+
+
+def test_lfw_reads_the_face_box() -> None:
+    picture = np.zeros((250, 250, 3), np.uint8)
+    left, upper, right, lower = CROP
+    picture[upper:lower, left:right] = 255
+    face = np.asarray(crop_face(Image.fromarray(picture)))
+    assert face.shape == (134, 134, 3)
+    assert face.min() == 255
+
+
+def test_lfw_that_is_not_complete_says_so(make_tree, tmp_path: Path) -> None:
+    make_tree(tmp_path / "lfw", COUNTS)
+    with pytest.raises(DataError, match=r"1 identities have 10 images or more.*complete"):
+        load(lfw(private_min=10), tmp_path)
+    with pytest.raises(DataError, match="4 public identities are too few for 4 decoys"):
+        load(lfw(decoys=4), tmp_path)
+
+
+def test_lfw_never_makes_one_identity_private_and_public() -> None:
+    with pytest.raises(UsageError, match="public_max must be below private_min"):
+        parse_options("lfw", LFW.Options, {"private_min": "5", "public_max": "5"})
+
+
+# --- reading -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("mode", "suffix"),
+    [("L", "jpg"), ("L", "png"), ("RGB", "png"), ("RGBA", "png"), ("1", "bmp"), ("RGB", "JPEG")],
+)
+def test_kinds_of_images_that_are_read(make_tree, tmp_path: Path, mode: str, suffix: str) -> None:
+    root = make_tree(tmp_path / "t", COUNTS, name="{number}." + suffix, mode=mode)
+    splits = load(folder(), root)
+    assert splits.train.images.shape[1:] == (3, 8, 8)
+    assert splits.train.images.dtype == torch.uint8
+    assert splits.train.images.float().std() > 5
+    if mode == "L":
+        assert torch.equal(splits.train.images[:, 0], splits.train.images[:, 2])
+
+
+def test_grey_values_survive_reading(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    Image.new("L", (20, 20), 137).save(path)
+    assert decode([path], centre_square, 8, quiet).images.unique().tolist() == [137]
+
+
+def test_centre_square_is_in_the_middle() -> None:
+    picture = np.zeros((4, 10, 3), np.uint8)
+    picture[:, 3:7] = 200
+    assert np.asarray(centre_square(Image.fromarray(picture))).min() == 200
+
+
+def test_unreadable_images_are_named_and_the_others_keep_their_place(
+    make_tree, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = make_tree(tmp_path / "t", {"Ann": 30})
+    (root / "Ann" / "Ann_0003.jpg").write_bytes(b"no image")
+    with caplog.at_level(logging.WARNING):
+        decoded = decode(scan_tree(root, "t").paths("Ann"), centre_square, 8, quiet)
+    assert decoded.index == [i for i in range(30) if i != 2]
+    assert len(decoded.images) == 29
+    (note,) = decoded.notes
+    assert "unreadable image skipped: Ann/Ann_0003.jpg: " in note
+    assert "Ann/Ann_0003.jpg" in caplog.text
+
+
+def test_too_many_unreadable_images_are_an_error(make_tree, tmp_path: Path) -> None:
+    root = make_tree(tmp_path / "t", {"Ann": 10})
+    (root / "Ann" / "Ann_0003.jpg").write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"1 of 10 images can't be read, the first is Ann/Ann_0003"):
+        decode(scan_tree(root, "t").paths("Ann"), centre_square, 8, quiet)
+
+
+def test_truncated_jpeg_is_unreadable(make_tree, tmp_path: Path) -> None:
+    root = make_tree(tmp_path / "t", {"Ann": 30})
+    path = root / "Ann" / "Ann_0007.jpg"
+    path.write_bytes(path.read_bytes()[:-200])
+    assert len(decode(scan_tree(root, "t").paths("Ann"), centre_square, 8, quiet).images) == 29
+
+
+# --- listing -------------------------------------------------------------------------------------
+
+
+def test_only_images_in_identity_folders_are_listed(make_tree, tmp_path: Path) -> None:
+    root = make_tree(tmp_path / "t", {"Ann": 2})
+    (root / "readme.txt").write_text("x")
+    (root / "loose.jpg").write_text("x")
+    (root / "Ann" / "notes.txt").write_text("x")
+    (root / ".hidden").mkdir()
+    (root / ".hidden" / "a.jpg").write_text("x")
+    (root / "empty").mkdir()
+    (root / "Ann" / "folder.jpg").mkdir()
+    (root / "Ann" / "gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    tree = scan_tree(root, "t")
+    assert [name for name, _ in tree.images["Ann"]] == ["Ann_0001.jpg", "Ann_0002.jpg"]
+    assert list(tree.images) == ["Ann"]
+
+
+def test_fingerprint_is_of_names_and_sizes_not_of_the_place(make_tree, tmp_path: Path) -> None:
+    first = make_tree(tmp_path / "a", {"Ann": 2, "Bob": 1})
+    second = make_tree(tmp_path / "b", {"Ann": 2, "Bob": 1})
+    fingerprint = scan_tree(first, "a").fingerprint()
+    assert scan_tree(second, "b").fingerprint() == fingerprint
+    (second / "Ann" / "Ann_0001.jpg").rename(second / "Ann" / "Ann_0009.jpg")
+    renamed = scan_tree(second, "b").fingerprint()
+    (first / "Ann" / "Ann_0001.jpg").write_bytes(b"x")
+    assert len({fingerprint, renamed, scan_tree(first, "a").fingerprint()}) == 3
+
+
+@pytest.mark.parametrize("what", ["missing", "empty", "file"])
+def test_root_without_a_tree_is_named(tmp_path: Path, what: str) -> None:
+    root = tmp_path / what
+    if what == "empty":
+        root.mkdir()
+    elif what == "file":
+        root.write_text("x")
+    with pytest.raises(DataError, match=str(root)):
+        scan_tree(root, "data")
