@@ -22,7 +22,8 @@ def shift(images: Tensor, pixels: int, generator: torch.Generator) -> Tensor:
     columns = offsets[1][:, None] + torch.arange(width, device=images.device)
     index = torch.arange(count, device=images.device)[:, None, None, None]
     channel = torch.arange(channels, device=images.device)[None, :, None, None]
-    return padded[index, channel, rows[:, None, :, None], columns[:, None, None, :]]
+    shifted: Tensor = padded[index, channel, rows[:, None, :, None], columns[:, None, None, :]]
+    return shifted
 
 
 def jitter(images: Tensor, strength: float, generator: torch.Generator) -> Tensor:

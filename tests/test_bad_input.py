@@ -20,6 +20,7 @@ import torch
 from mia_bench import stages as stages_module
 from mia_bench import store as store_module
 from mia_bench.engine.plan import STAGE_VERSIONS
+from mia_bench.store import Store
 
 SHARED = ("data", "prior", "evaluator", "gallery")
 TRAINED = (*SHARED, "train", "assess")
@@ -489,7 +490,9 @@ def test_ctrl_c_in_a_stage_keeps_the_rest_and_a_later_run_goes_on(
     assert one_error_line(outcome) == (
         "error: interrupted; what is finished is kept, run the same command to go on"
     )
-    assert [record["status"] for record in outcome.records] == ["interrupted"]
+    (record,) = outcome.records
+    assert record["status"] == "interrupted"
+    assert Store(folder).record("toy", record["key"]) == record
     assert set(before) <= set(folder.glob("artifacts/*/*"))
     assert not list(folder.glob(f"artifacts/{stage}/*"))
     assert not list(folder.rglob(".tmp-*"))
@@ -552,7 +555,7 @@ def test_signal_ends_a_real_run_in_order_and_a_later_run_goes_on(
 
 def test_killed_at_random_moments_the_next_run_goes_on(cli, spawn, toy, store, undisturbed) -> None:
     store("prior")
-    moments = [random.uniform(0, 6) for _ in range(3)]
+    moments = [random.uniform(0, 5) for _ in range(2)]
     print(f"killed after {moments} s")  # shown when the test fails
     for seconds in moments:
         process = spawn(*CELL)
