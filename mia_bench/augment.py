@@ -10,7 +10,8 @@ from torch.nn import functional as F
 def flip(images: Tensor, generator: torch.Generator) -> Tensor:
     """Mirror each image with probability one half."""
     chosen = torch.rand(len(images), 1, 1, 1, generator=generator) < 0.5
-    return torch.where(chosen.to(images.device), images.flip(3), images)
+    mirrored: Tensor = torch.where(chosen.to(images.device), images.flip(3), images)
+    return mirrored
 
 
 def shift(images: Tensor, pixels: int, generator: torch.Generator) -> Tensor:
@@ -32,7 +33,8 @@ def jitter(images: Tensor, strength: float, generator: torch.Generator) -> Tenso
     brightness, contrast = factors.to(images.device)
     images = images * brightness
     mean = images.mean(dim=(1, 2, 3), keepdim=True)
-    return ((images - mean) * contrast + mean).clamp(0, 1)
+    adjusted: Tensor = ((images - mean) * contrast + mean).clamp(0, 1)
+    return adjusted
 
 
 def random_resized_crop(
