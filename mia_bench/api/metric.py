@@ -7,12 +7,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-import numpy as np
-import numpy.typing as npt
-
 from mia_bench.api.component import Component
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     import torch
     from torch import Tensor, nn
 
@@ -20,8 +19,9 @@ if TYPE_CHECKING:
     from mia_bench.api.encoder import Embed
     from mia_bench.models.classifier import Classifier
 
-Array = npt.NDArray[np.float64]
-Statistic = Callable[[Array], float]
+    Array = npt.NDArray[np.float64]
+
+Statistic = Callable[["Array"], float]
 Direction = Literal["higher", "lower", "neutral"]
 
 

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-import numpy as np
-
 from mia_bench import AttackMetric, Measurement, hookimpl
 from mia_bench.api.metric import AttackEvidence
 from mia_bench.hookspecs import Register
@@ -85,7 +83,7 @@ class EvaluationClassifier(AttackMetric):
         found["delta_eval"] = Measurement(distances.numpy(), groups)
         real = predict_probabilities(judge, splits.test.images, device=device).argmax(1)
         found["attack_acc1_ceiling"] = Measurement(
-            (real == splits.test.labels).numpy().astype(np.float64), splits.test.labels.numpy()
+            (real == splits.test.labels).double().numpy(), splits.test.labels.numpy()
         )
         return found
 

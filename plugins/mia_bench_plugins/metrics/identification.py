@@ -11,14 +11,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-import numpy as np
-
 from mia_bench import AttackMetric, Measurement, hookimpl
-from mia_bench.api.metric import Array, AttackEvidence
+from mia_bench.api.metric import AttackEvidence
 from mia_bench.hookspecs import Register
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from mia_bench.api.metric import Array
 
 
 def ranks(embeddings: Tensor, labels: Tensor, gallery: Tensor) -> Tensor:
@@ -38,6 +38,8 @@ def ranks(embeddings: Tensor, labels: Tensor, gallery: Tensor) -> Tensor:
 
 def median(values: Array) -> float:
     """The median."""
+    import numpy as np
+
     return float(np.median(values))
 
 
@@ -101,7 +103,7 @@ class Identification(AttackMetric):
             )
         pairs = gallery.verification
         found["verification_accuracy"] = (
-            Measurement(pairs.double().numpy(), np.arange(len(pairs)))
+            Measurement(pairs.double().numpy(), torch.arange(len(pairs)).numpy())
             if len(pairs)
             else "the decoys have too few images to form pairs"
         )
@@ -109,7 +111,7 @@ class Identification(AttackMetric):
 
 
 def _share(hits: Tensor) -> Array:
-    return np.asarray(hits.double().numpy(), dtype=np.float64)
+    return hits.double().numpy()
 
 
 @hookimpl

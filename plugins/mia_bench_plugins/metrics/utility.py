@@ -9,20 +9,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-import numpy as np
-
 from mia_bench import Measurement, TargetMetric, hookimpl
-from mia_bench.api.metric import Array, TargetEvidence
+from mia_bench.api.metric import TargetEvidence
 from mia_bench.hookspecs import Register
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from mia_bench.api.dataset import ImageSet
+    from mia_bench.api.metric import Array
 
 BINS = 15
 
 
 def expected_calibration_error(samples: Array) -> float:
     """ECE of rows (confidence, correct) with :data:`BINS` equal bins; a confidence of 0 is in the first."""
+    import numpy as np
+
     confidence, correct = samples[:, 0], samples[:, 1]
     bins = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
     gaps = np.bincount(bins, weights=correct - confidence, minlength=BINS)
@@ -53,6 +56,8 @@ class Utility(TargetMetric):
 
     def _samples(self, evidence: TargetEvidence, part: ImageSet) -> tuple[Array, np.ndarray]:
         """Rows (confidence, correct) and each image's class."""
+        import numpy as np
+
         from mia_bench.models.classifier import predict_probabilities
 
         probabilities = predict_probabilities(
