@@ -1,0 +1,48 @@
+"""The wheel, installed into a clean environment, brings every built-in."""
+
+import os
+import shutil
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+LIGHT = ("click", "filelock", "numpy", "platformdirs", "pluggy", "pydantic", "rich", "tabulate")
+"""What listing needs; installing torch anew would take minutes and listing must not import it."""
+
+
+@pytest.mark.slow
+def test_wheel_in_a_clean_environment_lists_every_built_in(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    for name in ("mia_bench", "plugins"):
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q"]
+    subprocess.run([*pip, "wheel", "--no-deps", "-w", tmp_path, source], check=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    clean = tmp_path / "clean"
+    venv.create(clean, with_pip=True)
+    python = clean / "bin" / "python"
+    install = [python, *pip[1:], "install"]
+    subprocess.run([*install, *LIGHT], check=True)
+    subprocess.run([*install, "--no-deps", wheel], check=True)
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "MIA_BENCH"))}
+    listed = subprocess.run(
+        [clean / "bin" / "mia-bench", "list"],
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    for name in ("none", "pos-ls", "neg-ls", "prior-sample", "ppa", "eigenfaces"):
+        assert f" {name} " in listed
+    for name in ("synth-faces", "lfw", "folder", "id_gallery_acc1", "test_accuracy"):
+        assert f" {name} " in listed
+    weights = list(clean.glob("lib/*/site-packages/mia_bench_plugins/encoders/*.safetensors"))
+    assert weights
