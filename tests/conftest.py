@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -17,6 +18,10 @@ import pytest
 from mia_bench import plugins as plugins_module
 
 HERE = Path(__file__).parent
+
+# The toy networks gain nothing from more threads, and runs beside each other lose much; read when
+# torch is imported, here and in the processes that tests start.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def install(distribution: str, target: Path) -> Path:
@@ -108,10 +113,13 @@ def cli(
     def run(*args: object) -> Outcome:
         capsys.readouterr()
         code = 0
+        handler = signal.getsignal(signal.SIGTERM)
         try:
             main([str(arg) for arg in args])
         except SystemExit as exit_:
             code = exit_.code if isinstance(exit_.code, int) else 1
+        finally:
+            signal.signal(signal.SIGTERM, handler)
         captured = capsys.readouterr()
         return Outcome(code, captured.out, captured.err)
 
