@@ -49,7 +49,7 @@ def cell_picture(cell: FinishedCell, rows: int = ROWS) -> Image:
     draw.text((_MARGIN, 34), "private training images", _SOFT, small)
     draw.text(
         (x_reconstructions, 34),
-        "reconstructions · target confidence · right or wrong for the evaluation model",
+        "reconstructions: target confidence, evaluation model",
         _SOFT,
         small,
     )
@@ -72,7 +72,7 @@ def cell_picture(cell: FinishedCell, rows: int = ROWS) -> Image:
 def title(record: dict[str, Any]) -> str:
     """The cell in words."""
     return (
-        f"{record['track']['name']}: {record['defense']['name']} × {record['attack']['name']} "
+        f"{record['track']['name']}: {record['defense']['name']} under {record['attack']['name']} "
         f"({record['prior']['name']}), seed {record['seed']}"
     )
 
