@@ -1,0 +1,164 @@
+"""Measures the figures of docs/performance.md: ``python docs/measure.py [--cold]``.
+
+Prints a Markdown table. Ratios are taken within one run, since machines are noisy. ``--cold`` adds the
+default run from an empty store, then cached, in processes of their own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from mia_bench import augment
+from mia_bench.access import open_access
+from mia_bench.api.attack import AttackTask
+from mia_bench.api.dataset import ImageSet
+from mia_bench.api.defense import Defense
+from mia_bench.plugins import host
+from mia_bench.tracks.track import Recipe, load_track
+from mia_bench.training import train_classifier
+from mia_bench_plugins.attacks.ppa import PlugAndPlay, poincare_loss
+from mia_bench_plugins.datasets.face_renderer import render, sample_identities, sample_nuisances
+from mia_bench_plugins.models.networks import residual_network
+from mia_bench_plugins.priors.linear_model import LinearModel
+
+CPU = torch.device("cpu")
+CLASSES = 60
+
+
+def seconds(work: Callable[[], object], repeats: int = 3) -> float:
+    """Median seconds of ``work`` after one warm-up."""
+    work()
+    taken = []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        work()
+        taken.append(time.perf_counter() - began)
+    return statistics.median(taken)
+
+
+def faces() -> ImageSet:
+    """840 faces, as many as the default track trains on."""
+    draws = torch.Generator().manual_seed(0)
+    count = 14 * CLASSES
+    images = render(sample_identities(count, draws), sample_nuisances(count, draws))
+    return ImageSet((images * 255).to(torch.uint8), torch.arange(count) % CLASSES)
+
+
+def rendering() -> float:
+    """Faces a second at 32 pixels."""
+    draws = torch.Generator().manual_seed(0)
+    people, nuisances = sample_identities(4096, draws), sample_nuisances(4096, draws)
+    return 4096 / seconds(lambda: render(people, nuisances))
+
+
+def training_share(train: ImageSet) -> float:
+    """Share of a training run that the bare forward and backward passes take."""
+    recipe = Recipe(epochs=3, batch_size=64, shift=2)
+    network = residual_network((32, 64, 128), CLASSES)
+    images = train.images[:64].float() / 255
+
+    def whole() -> None:
+        train_classifier(
+            network, train, recipe, Defense(), seed=0, device=CPU, progress=lambda *_: None
+        )
+
+    def bare() -> None:
+        network.train()
+        for _ in range(recipe.epochs):
+            left = len(train)
+            while left > 0:
+                rows = min(64, left)
+                logits = network(images[:rows])
+                nn.functional.cross_entropy(logits, train.labels[:rows]).backward()
+                left -= rows
+
+    return seconds(bare) / seconds(whole)
+
+
+def attack_share() -> float:
+    """Share of PPA's optimisation that the bare passes through prior and target take."""
+    network = residual_network((32, 64, 128), CLASSES).eval()
+    prior = LinearModel(torch.full((3072,), 0.5), 0.01 * torch.randn(192, 3072), 32)
+    prior.requires_grad_(False)
+    attack = PlugAndPlay(PlugAndPlay.Options(search=300, candidates=8, steps=6, views=1))
+    access = open_access("white-box", network, CLASSES)
+    draws = torch.Generator().manual_seed(0)
+    task = AttackTask(
+        access=access,
+        prior=prior,
+        public=ImageSet(torch.zeros(1, 3, 32, 32), torch.zeros(1)),
+        classes=torch.arange(CLASSES),
+        images_per_class=4,
+        generator=draws,
+        device=CPU,
+        batch_size=256,
+        progress=lambda *_: None,
+    )
+    latents = torch.randn(8 * CLASSES, 192)
+    labels = torch.arange(CLASSES).repeat_interleave(8)
+
+    def bare() -> None:
+        for start, label in zip(latents.split(256), labels.split(256), strict=True):
+            w = start.clone().requires_grad_(True)
+            for _ in range(attack.options.steps):
+                view = augment.random_resized_crop(prior(w), draws, scale=(0.9, 1.0))
+                poincare_loss(network(view), label).sum().backward()
+
+    return seconds(bare) / seconds(lambda: attack._optimise(task, latents, labels))
+
+
+def command(*arguments: str, store: str) -> tuple[float, float]:
+    """Wall seconds and peak memory in MiB of a command in a process of its own."""
+    began = time.perf_counter()
+    subprocess.run(
+        [sys.executable, "-c", "from mia_bench.cli import main; main()", *arguments],
+        check=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "MIA_BENCH_STORE": store},
+    )
+    taken = time.perf_counter() - began
+    return taken, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--cold", action="store_true")
+    cold = parser.parse_args().cold
+    track = load_track(host().registry, "synth-faces")
+    print(f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}, "
+          f"track synth-faces version {track.version}\n")  # fmt: skip
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        for name in ("--help", "list"):
+            times = [command(name, store=f"{folder}/s")[0] for _ in range(5)]
+            rows.append((f"`mia-bench {name}`", f"{statistics.median(times):.2f} s (median of 5)"))
+        if cold:
+            default = ("run", "--defense", "neg-ls", "--attack", "ppa")
+            taken, memory = command(*default, store=f"{folder}/s")
+            rows.append(("default run, empty store", f"{taken:.0f} s, peak {memory:.0f} MiB"))
+            taken, _ = command(*default, store=f"{folder}/s")
+            rows.append(("default run, all cached", f"{taken:.2f} s"))
+    rows.append(("rendering at 32×32", f"{rendering():.0f} faces a second"))
+    rows.append(("training: share of bare passes", f"{training_share(faces()):.0%}"))
+    rows.append(("attack: share of bare passes", f"{attack_share():.0%}"))
+    print("| what | measured |\n|---|---|")
+    for what, measured in rows:
+        print(f"| {what} | {measured} |")
+
+
+if __name__ == "__main__":
+    main()
