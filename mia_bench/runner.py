@@ -177,7 +177,7 @@ def run(
     rerun: str = "failed",
     reporter: Reporter | None = None,
 ) -> list[dict[str, Any]]:
-    """Run every defense × attack × seed of a track and return the records (see ``docs/record.md``).
+    """Run every defense × attack × seed of a track and return the records (:mod:`mia_bench.record`).
 
     Args:
         track: name of the protocol.

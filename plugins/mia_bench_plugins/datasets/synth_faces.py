@@ -1,8 +1,7 @@
 """Procedural faces: identities and nuisances are known numbers, so every judge can be checked.
 
 The private identities are drawn close together (their latents have a smaller spread), which makes
-them hard to tell apart; the public ones and the decoys are drawn from the whole population, and a
-second group of decoys as close together as the private ones.
+them hard to tell apart; the public ones and the decoys are drawn from the whole population.
 """
 
 from __future__ import annotations
