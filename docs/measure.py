@@ -1,26 +1,29 @@
 """Measures the figures of docs/performance.md: ``python docs/measure.py [--cold]``.
 
 Prints a Markdown table. Ratios are taken within one run, since machines are noisy. ``--cold`` adds the
-default run from an empty store, then cached, in processes of their own.
+default run from an empty store, then cached, and a cell of lfw where ``MIA_BENCH_DATA`` is set.
 """
 
 from __future__ import annotations
 
 import argparse
+import cProfile
 import os
 import platform
+import pstats
+import re
 import resource
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Callable
 
 import torch
 from torch import nn
 
-from mia_bench import augment
 from mia_bench.access import open_access
 from mia_bench.api.attack import AttackTask
 from mia_bench.api.dataset import ImageSet
@@ -28,7 +31,7 @@ from mia_bench.api.defense import Defense
 from mia_bench.plugins import host
 from mia_bench.tracks.track import Recipe, load_track
 from mia_bench.training import train_classifier
-from mia_bench_plugins.attacks.ppa import PlugAndPlay, poincare_loss
+from mia_bench_plugins.attacks.ppa import PlugAndPlay
 from mia_bench_plugins.datasets.face_renderer import render, sample_identities, sample_nuisances
 from mia_bench_plugins.models.networks import residual_network
 from mia_bench_plugins.priors.linear_model import LinearModel
@@ -63,8 +66,11 @@ def rendering() -> float:
     return 4096 / seconds(lambda: render(people, nuisances))
 
 
-def training_share(train: ImageSet) -> float:
-    """Share of a training run that the bare forward and backward passes take."""
+Work = Callable[[], object]
+
+
+def training(train: ImageSet) -> tuple[Work, Work]:
+    """A training run of three epochs, and the bare forward and backward passes in it."""
     recipe = Recipe(epochs=3, batch_size=64, shift=2)
     network = residual_network((32, 64, 128), CLASSES)
     images = train.images[:64].float() / 255
@@ -84,24 +90,23 @@ def training_share(train: ImageSet) -> float:
                 nn.functional.cross_entropy(logits, train.labels[:rows]).backward()
                 left -= rows
 
-    return seconds(bare) / seconds(whole)
+    return whole, bare
 
 
-def attack_share() -> float:
-    """Share of PPA's optimisation that the bare passes through prior and target take."""
+def attack() -> tuple[Work, Work]:
+    """Six steps of PPA's optimisation, and the bare passes through prior and target in it."""
     network = residual_network((32, 64, 128), CLASSES).eval()
     prior = LinearModel(torch.full((3072,), 0.5), 0.01 * torch.randn(192, 3072), 32)
     prior.requires_grad_(False)
-    attack = PlugAndPlay(PlugAndPlay.Options(search=300, candidates=8, steps=6, views=1))
-    access = open_access("white-box", network, CLASSES)
-    draws = torch.Generator().manual_seed(0)
+    method = PlugAndPlay(PlugAndPlay.Options(search=300, candidates=8, steps=6, views=1))
+    access = open_access("white-box", network, CLASSES)  # freezes the network
     task = AttackTask(
         access=access,
         prior=prior,
         public=ImageSet(torch.zeros(1, 3, 32, 32), torch.zeros(1)),
         classes=torch.arange(CLASSES),
         images_per_class=4,
-        generator=draws,
+        generator=torch.Generator().manual_seed(0),
         device=CPU,
         batch_size=256,
         progress=lambda *_: None,
@@ -110,13 +115,24 @@ def attack_share() -> float:
     labels = torch.arange(CLASSES).repeat_interleave(8)
 
     def bare() -> None:
-        for start, label in zip(latents.split(256), labels.split(256), strict=True):
+        for start in latents.split(256):
             w = start.clone().requires_grad_(True)
-            for _ in range(attack.options.steps):
-                view = augment.random_resized_crop(prior(w), draws, scale=(0.9, 1.0))
-                poincare_loss(network(view), label).sum().backward()
+            for _ in range(method.options.steps):
+                network(prior(w)).sum().backward()
 
-    return seconds(bare) / seconds(lambda: attack._optimise(task, latents, labels))
+    return lambda: method._optimise(task, latents, labels), bare
+
+
+def profile(work: Work, rows: int = 8) -> str:
+    """The functions with most time of their own, as shares of all."""
+    profiler = cProfile.Profile()
+    profiler.runcall(work)
+    spent: dict[str, float] = defaultdict(float)
+    for (_, _, name), (_, _, own, _, _) in pstats.Stats(profiler).stats.items():
+        spent[re.sub(r"<(?:built-in method|method) '?([\w.]+)'?.*>", r"\1", name)] += own
+    total = sum(spent.values())
+    top = sorted(spent.items(), key=lambda item: -item[1])[:rows]
+    return ", ".join(f"{name} {own / total:.0%}" for name, own in top)
 
 
 def command(*arguments: str, store: str) -> tuple[float, float]:
@@ -152,9 +168,15 @@ def main() -> None:
             rows.append(("default run, empty store", f"{taken:.0f} s, peak {memory:.0f} MiB"))
             taken, _ = command(*default, store=f"{folder}/s")
             rows.append(("default run, all cached", f"{taken:.2f} s"))
+            if os.environ.get("MIA_BENCH_DATA"):
+                cell = ("run", "--track", "lfw", "--defense", "none", "--attack", "ppa")
+                taken, _ = command(*cell, store=f"{folder}/s")
+                rows.append(("one cell of lfw, empty store", f"{taken:.0f} s"))
     rows.append(("rendering at 32×32", f"{rendering():.0f} faces a second"))
-    rows.append(("training: share of bare passes", f"{training_share(faces()):.0%}"))
-    rows.append(("attack: share of bare passes", f"{attack_share():.0%}"))
+    for name, (whole, bare) in (("training", training(faces())), ("attack", attack())):
+        share = seconds(bare) / seconds(whole)
+        rows.append((f"{name}: share of the bare passes", f"{share:.0%}"))
+        rows.append((f"{name}: profile", profile(whole)))
     print("| what | measured |\n|---|---|")
     for what, measured in rows:
         print(f"| {what} | {measured} |")

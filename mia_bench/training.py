@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -13,7 +14,7 @@ from mia_bench.api.dataset import ImageSet, Progress
 from mia_bench.api.defense import Defense, TrainingSetup, TrainingStep
 from mia_bench.errors import Diverged
 from mia_bench.models.classifier import Classifier, to_float
-from mia_bench.seeds import derive, generator
+from mia_bench.seeds import derive, generator, seeded
 from mia_bench.tracks.track import Recipe
 
 
@@ -50,6 +51,19 @@ def train_classifier(
     Raises:
         Diverged: the loss is no longer finite; names the epoch and the last finite value.
     """
+    with seeded(seed, "layers"):  # for layers that draw at random, dropout say
+        return _train(model, train, recipe, defense, seed, device, progress)
+
+
+def _train(
+    model: Classifier,
+    train: ImageSet,
+    recipe: Recipe,
+    defense: Defense,
+    seed: int,
+    device: torch.device,
+    progress: Progress,
+) -> TrainingResult:
     images, labels = train.images.to(device), train.labels.to(device)
     model.to(device).train()
     setup = defense.prepare_training(_setup(model, len(train), recipe, seed))
@@ -79,7 +93,7 @@ def train_classifier(
             batches += 1
         setup.scheduler.step()
         mean = (total / max(batches, 1)).item()  # the epoch's only synchronisation
-        if not torch.isfinite(torch.tensor(mean)):
+        if not math.isfinite(mean):
             last = f"{losses[-1]:.4g}" if losses else "none"
             raise Diverged(
                 f"the training loss is {mean} in epoch {epoch + 1} of {recipe.epochs} "

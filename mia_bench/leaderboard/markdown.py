@@ -163,9 +163,9 @@ def page(board: Board, registry: Registry) -> str:
 def _introduction(board: Board) -> str:
     done = sum(record.status == "done" for record in board.records)
     return (
-        f"Each row is a classifier trained under one defense and attacked by model inversion: "
-        f"{len(board.utility)} defenses (each option setting counts), {len(board.sections)} attack "
-        f"settings, {done} finished cells of {len(board.records)}, the newest of "
+        "Each row is a classifier trained under one defense and attacked by model inversion; "
+        f"settings of defenses: {len(board.utility)}, of attacks and priors: {len(board.sections)}; "
+        f"finished cells: {done} of {len(board.records)}, the newest of "
         f"{board.finished[:10] or 'no date'}. A good defense leaks little *and* keeps its accuracy: "
         "read the leakage tables together with the utility table."
     )
