@@ -51,56 +51,43 @@ def train_classifier(
     Raises:
         Diverged: the loss is no longer finite; names the epoch and the last finite value.
     """
-    with seeded(seed, "layers"):  # for layers that draw at random, dropout say
-        return _train(model, train, recipe, defense, seed, device, progress)
-
-
-def _train(
-    model: Classifier,
-    train: ImageSet,
-    recipe: Recipe,
-    defense: Defense,
-    seed: int,
-    device: torch.device,
-    progress: Progress,
-) -> TrainingResult:
     images, labels = train.images.to(device), train.labels.to(device)
     model.to(device).train()
-    setup = defense.prepare_training(_setup(model, len(train), recipe, seed))
     draws = generator(seed, "augment")
     losses: list[float] = []
-    for epoch in range(recipe.epochs):
-        total = torch.zeros((), device=device)
-        batches = 0
-        for index in setup.batches(epoch):
-            index = index.to(device)
-            batch = _augment(to_float(images[index]), recipe, draws)
-            batch = defense.augment(batch, draws)
-            setup.optimizer.zero_grad(set_to_none=True)
-            step = TrainingStep(
-                images=batch,
-                labels=labels[index],
-                outputs=model.activations(batch),
-                model=setup.model,
-                epoch=epoch,
-                epochs=recipe.epochs,
-                generator=draws,
-            )
-            loss = defense.loss(step)
-            loss.backward()
-            setup.optimizer.step()
-            total += loss.detach()
-            batches += 1
-        setup.scheduler.step()
-        mean = (total / max(batches, 1)).item()  # the epoch's only synchronisation
-        if not math.isfinite(mean):
-            last = f"{losses[-1]:.4g}" if losses else "none"
-            raise Diverged(
-                f"the training loss is {mean} in epoch {epoch + 1} of {recipe.epochs} "
-                f"(last finite epoch mean: {last})"
-            )
-        losses.append(mean)
-        progress(epoch + 1, recipe.epochs, "epoch")
+    with seeded(seed, "layers"):  # for layers that draw at random, dropout say
+        setup = defense.prepare_training(_setup(model, len(train), recipe, seed))
+        for epoch in range(recipe.epochs):
+            total, batches = torch.zeros((), device=device), 0
+            for index in setup.batches(epoch):
+                index = index.to(device)
+                batch = _augment(to_float(images[index]), recipe, draws)
+                batch = defense.augment(batch, draws)
+                setup.optimizer.zero_grad(set_to_none=True)
+                step = TrainingStep(
+                    images=batch,
+                    labels=labels[index],
+                    outputs=model.activations(batch),
+                    model=setup.model,
+                    epoch=epoch,
+                    epochs=recipe.epochs,
+                    generator=draws,
+                )
+                loss = defense.loss(step)
+                loss.backward()
+                setup.optimizer.step()
+                total += loss.detach()
+                batches += 1
+            setup.scheduler.step()
+            mean = (total / max(batches, 1)).item()  # the epoch's only synchronisation
+            if not math.isfinite(mean):
+                last = f"{losses[-1]:.4g}" if losses else "none"
+                raise Diverged(
+                    f"the training loss is {mean} in epoch {epoch + 1} of {recipe.epochs} "
+                    f"(last finite epoch mean: {last})"
+                )
+            losses.append(mean)
+            progress(epoch + 1, recipe.epochs, "epoch")
     return TrainingResult(model.eval(), losses, setup)
 
 
