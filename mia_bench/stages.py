@@ -578,5 +578,6 @@ def run_stage(stage: Stage, workspace: Workspace) -> None:
         "finished": provenance.now(),
         "device": provenance.device_name(workspace.device),
         "torch": torch.__version__,
+        "git": provenance.git_commit(),
     }
     workspace.store.save(stage.name, stage.key, tensors, info)

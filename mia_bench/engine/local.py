@@ -202,7 +202,7 @@ class LocalExecutor:
             "cost": info["costs"] if info else {},
             "provenance": {
                 "mia_bench": __version__,
-                "git": provenance.git_commit(),
+                "git": run.get("git", provenance.git_commit()),
                 "python": provenance.python_version(),
                 "torch": run.get("torch", provenance.package_version("torch")),
                 "device": run.get("device"),
