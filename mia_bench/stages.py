@@ -211,11 +211,14 @@ def compute_train(stage: Stage, workspace: Workspace) -> Artifact:
         device=workspace.device,
         progress=workspace.progress,
     )
+    draws = DRAWS if defense.stochastic else 1
+    with seeded(stage.seed, "validation"):
+        accuracy = _accuracy(
+            defense.deploy(result.model), splits.validation, workspace.device, draws
+        )
     info = {
         "losses": result.losses,
-        "validation_accuracy": _accuracy(
-            defense.deploy(result.model), splits.validation, workspace.device
-        ),
+        "validation_accuracy": accuracy,
         "report": defense.report(result.setup),
     }
     return dict(result.model.state_dict()), info
@@ -253,10 +256,12 @@ def load_train(stage: Stage, workspace: Workspace) -> Target:
     return Target(network, deployed, defense.stochastic)
 
 
-def _accuracy(model: nn.Module, images: ImageSet, device: torch.device) -> float | None:
+def _accuracy(
+    model: nn.Module, images: ImageSet, device: torch.device, draws: int = 1
+) -> float | None:
     if not len(images):
         return None
-    probabilities = predict_probabilities(model.eval(), images.images, device=device)
+    probabilities = predict_probabilities(model.eval(), images.images, device=device, draws=draws)
     return float((probabilities.argmax(1) == images.labels).float().mean())
 
 
@@ -471,9 +476,10 @@ def compute_measure(stage: Stage, workspace: Workspace) -> Artifact:
             _collect(resolved.make().compute(evidence), metrics, notes)
     for name, value in workspace.info(stage.inputs["train"])["report"].items():
         metrics[name] = {"value": value, "low": value, "high": value, "n": 1}
-    probabilities = predict_probabilities(
-        target.deployed, flat, device=workspace.device, draws=target.draws
-    )
+    with seeded(stage.seed, "answers"):
+        probabilities = predict_probabilities(
+            target.deployed, flat, device=workspace.device, draws=target.draws
+        )
     judged = predict_probabilities(judge, flat, device=workspace.device).argmax(1)
     tensors = {
         "reconstructions": images,

@@ -182,3 +182,55 @@ def test_bad_options_are_one_line(options: dict, word: str) -> None:
 def test_too_few_candidates_for_the_track_is_an_error() -> None:
     with pytest.raises(ValueError, match="fewer"):
         attack(candidates=1).invert(task(images_per_class=2))
+
+
+class Wavering(MeanColour):
+    """Answers with the mean colours plus two fixed disturbances in turn."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        disturbance = torch.tensor([6.0, -3.0, 1.0])
+        return super().forward(images) + disturbance * (1 if self.calls % 2 else -1)
+
+
+def stochastic_task(model: nn.Module) -> AttackTask:
+    access = open_access("white-box", model, 3, stochastic=True)
+    return AttackTask(**{**vars(task()), "access": access})
+
+
+def test_random_targets_are_asked_eot_times_and_averaged() -> None:
+    given = stochastic_task(Wavering())
+    images = torch.rand(5, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(2))
+    averaged = attack(eot=2)._probabilities(given, images)
+    both = [Wavering()(images), MeanColour()(images) - torch.tensor([6.0, -3.0, 1.0])]
+    torch.testing.assert_close(averaged, torch.stack(both).softmax(2).mean(0))
+    assert given.access.queries == 2 * 5
+    attack(eot=3).invert(given)
+    search, candidates = 2 * 30, 3 * 5
+    assert given.access.queries == 10 + 3 * (search + candidates * 15 + candidates * 4)
+
+
+def test_averaging_over_answers_takes_the_gradient_of_the_mean_loss() -> None:
+    """One step of plain descent in disguise: Adam with betas 0 moves by the sign of the gradient."""
+    start, labels = torch.tensor([[0.3, -0.2, 0.1]]), torch.tensor([1])
+    options = {"eot": 2, "steps": 1, "betas": (0.0, 0.0), "crop": (1.0, 1.0), "learning_rate": 0.01}
+    moved = attack(**options)._optimise(stochastic_task(Wavering()), start, labels)
+    w = start.clone().requires_grad_(True)
+    logits = MeanColour()(colour_prior()(w))
+    disturbance = torch.tensor([6.0, -3.0, 1.0])
+    mean = (
+        poincare_loss(logits + disturbance, labels) + poincare_loss(logits - disturbance, labels)
+    ) / 2
+    (gradient,) = torch.autograd.grad(mean.sum(), w)
+    torch.testing.assert_close(moved, start - 0.01 * gradient.sign(), rtol=0, atol=1e-5)
+
+
+def test_deterministic_targets_are_asked_once() -> None:
+    first, second = task(), task()
+    one, other = attack(eot=1).invert(first), attack(eot=8).invert(second)
+    torch.testing.assert_close(one.images, other.images, rtol=0, atol=0)
+    assert first.access.queries == second.access.queries

@@ -15,7 +15,8 @@ Flexible Model Inversion Attacks*, ICML 2022 (arXiv 2201.12179). Three stages:
 
 With ``steps=0`` only the initial selection is made, and its best images are returned. What is scored
 is exactly what is optimised (the authors' code scores another latent than it starts from). All
-classes are attacked together in full batches.
+classes are attacked together in full batches. Where the target answers at random, gradients and scores
+are averaged over ``eot`` answers (expectation over transformation, Athalye et al., ICML 2018).
 """
 
 from __future__ import annotations
@@ -78,6 +79,8 @@ class PlugAndPlay(Attack):
             (0.5, 0.9), description="area range of those crops (ratio 0.8 to 1.2, with mirroring)"
         )
 
+        eot: int = Field(8, ge=1, description="answers averaged where the target answers at random")
+
         @model_validator(mode="after")
         def _enough_candidates(self) -> PlugAndPlay.Options:
             if self.candidates > self.search:
@@ -124,7 +127,7 @@ class PlugAndPlay(Attack):
         with torch.no_grad():
             for chunk in latents.split(task.batch_size):
                 images = task.prior(chunk.to(task.device))
-                views = [task.access.probabilities(view) for view in (images, images.flip(3))]
+                views = [self._probabilities(task, view) for view in (images, images.flip(3))]
                 scores.append(torch.stack(views).mean(0)[:, task.classes.to(task.device)].cpu())
         best = torch.cat(scores).topk(self.options.candidates, dim=0).indices.T
         return latents[best]
@@ -146,13 +149,26 @@ class PlugAndPlay(Attack):
             )
             for step in range(self.options.steps):
                 adam.zero_grad(set_to_none=True)
-                logits = task.access.logits(self._crop(task.prior(w), task.generator))
+                view = self._crop(task.prior(w), task.generator)
+                losses = [
+                    self._loss(task.access.logits(view), label) for _ in range(self._draws(task))
+                ]
                 # A sum: each candidate's gradient is its own, whatever the batch holds.
-                self._loss(logits, label).sum().backward()
+                torch.stack(losses).mean(0).sum().backward()
                 adam.step()
                 task.progress(number * self.options.steps + step + 1, total, "step")
             results.append(w.detach().cpu())
         return torch.cat(results)
+
+    def _draws(self, task: AttackTask) -> int:
+        return self.options.eot if task.access.stochastic else 1
+
+    def _probabilities(self, task: AttackTask, images: Tensor) -> Tensor:
+        """The target's probabilities ``(N, C)``, averaged where it answers at random."""
+        import torch
+
+        answers = [task.access.probabilities(images) for _ in range(self._draws(task))]
+        return torch.stack(answers).mean(0)
 
     def _crop(self, images: Tensor, generator: torch.Generator) -> Tensor:
         from mia_bench.augment import random_resized_crop
@@ -187,7 +203,7 @@ class PlugAndPlay(Attack):
                         ratio=(0.8, 1.2),
                         flips=True,
                     )
-                    probabilities = task.access.probabilities(views)
+                    probabilities = self._probabilities(task, views)
                     total += probabilities.gather(1, label.to(task.device)[:, None]).squeeze(1)
                 rows.append(total.cpu() / self.options.views)
         return torch.cat(rows)

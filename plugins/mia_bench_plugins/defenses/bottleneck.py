@@ -1,0 +1,66 @@
+"""The network behind ``mid``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mia_bench.errors import MiaBenchError
+from mia_bench.models.classifier import Activations, Classifier
+
+
+class Bottleneck(Classifier):
+    """A classifier whose features pass through a Gaussian code before the last linear layer.
+
+    Args:
+        network: its head, a linear layer, is replaced.
+        width: from the number of features to the dimensions of the code.
+        num_classes: classes of the new head.
+        sample: draw noise in eval mode too; in training mode it always is. The draws are torch's
+            global generator's, which the host has seeded.
+
+    Raises:
+        MiaBenchError: the network's head is no linear layer.
+    """
+
+    def __init__(
+        self,
+        network: Classifier,
+        width: Callable[[int], int],
+        num_classes: int,
+        *,
+        sample: bool,
+    ) -> None:
+        super().__init__()
+        if not isinstance(network.head, nn.Linear):
+            raise MiaBenchError(
+                f"mid needs a linear head to replace, this network's is "
+                f"{type(network.head).__name__}"
+            )
+        features = network.head.in_features
+        code = width(features)
+        network.head = nn.Identity()
+        self.network = network
+        self.encode = nn.Linear(features, 2 * code)
+        self.head = nn.Linear(code, num_classes)
+        self.sample = sample
+
+    def activations(self, images: Tensor) -> Activations:
+        """One pass; ``features`` is the mean of the code, ``extras`` holds ``mean`` and ``log_sigma``."""
+        below = self.network.activations(images)
+        mean, raw = self.encode(below.features).float().chunk(2, dim=1)
+        log_sigma = _log_softplus(raw - 5)
+        code = mean
+        if self.training or self.sample:
+            code = mean + log_sigma.exp() * torch.randn_like(mean)
+        return Activations(
+            self.head(code), mean, below.hidden, {"mean": mean, "log_sigma": log_sigma}
+        )
+
+
+def _log_softplus(x: Tensor) -> Tensor:
+    """``log(softplus(x))`` without underflow: far below zero it is ``x``."""
+    return torch.where(x < -15, x, F.softplus(x).clamp_min(1e-7).log())

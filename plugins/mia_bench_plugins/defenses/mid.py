@@ -1,0 +1,101 @@
+r"""Mutual information regularisation based defense: a variational bottleneck before the classifier.
+
+Wang, Zhang, Jia, *Improving Robustness to Model Inversion Attacks via Mutual Information
+Regularization*, AAAI 2021 (arXiv 2009.05241), in the variational form of Alemi et al., *Deep
+Variational Information Bottleneck*, ICLR 2017. The penultimate features ``f`` become a Gaussian code,
+
+.. math:: (\mu, s) = W f + b, \quad \sigma = \operatorname{softplus}(s - 5), \quad
+          z = \mu + \sigma \varepsilon, \quad \varepsilon \sim N(0, I),
+
+a linear layer classifies ``z``, and the loss is cross-entropy plus :math:`\beta` times the batch mean of
+
+.. math:: \mathrm{KL} = -\tfrac12 \sum (1 + 2\log\sigma - \mu^2 - \sigma^2).
+
+With ``sample`` the deployed model draws noise for every answer, as the public code does; attacks then
+average over draws. Without it the code is its mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, ClassVar
+
+from pydantic import Field, field_validator
+
+from mia_bench import BuildContext, Defense, TrainingStep, hookimpl
+from mia_bench.hookspecs import Register
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from mia_bench.models.classifier import Classifier
+
+
+def divergence(mean: Tensor, log_sigma: Tensor) -> Tensor:
+    """Batch mean of KL(N(mean, sigma²) ‖ N(0, 1)) summed over dimensions, in float32 or better.
+
+    Args:
+        mean: ``(N, K)``.
+        log_sigma: ``(N, K)``, logarithm of the standard deviations.
+    """
+    import torch
+
+    precise = torch.float64 if mean.dtype == torch.float64 else torch.float32
+    mean, log_sigma = mean.to(precise), log_sigma.to(precise)
+    return -0.5 * (1 + 2 * log_sigma - mean.square() - (2 * log_sigma).exp()).sum(1).mean()
+
+
+class MutualInformation(Defense):
+    """Cross-entropy plus a bound on what the code tells about the image."""
+
+    summary: ClassVar[str] = "MID: a stochastic bottleneck before the classifier"
+    paper: ClassVar[str] = "Wang et al., AAAI 2021, arXiv 2009.05241"
+    version: ClassVar[str] = "1"
+
+    class Options(Defense.Options):
+        """Options of ``mid``."""
+
+        beta: float = Field(0.01, ge=0, description="weight of the KL divergence")
+        bottleneck: float = Field(
+            0.5, gt=0, description="below 1: share of the features; from 1: width of the code"
+        )
+        sample: bool = Field(True, description="the deployed model draws noise for every answer")
+
+        @field_validator("bottleneck")
+        @classmethod
+        def _whole_width(cls, value: float) -> float:
+            if value >= 1 and value != int(value):
+                raise ValueError("a width is a whole number")
+            return value
+
+        def width(self, features: int) -> int:
+            """Dimensions of the code for so many features."""
+            share = self.bottleneck
+            return int(share) if share >= 1 else max(1, round(share * features))
+
+    options: Options
+
+    def build_model(self, build: Callable[[], Classifier], context: BuildContext) -> Classifier:
+        """The track's network with a bottleneck in place of its head."""
+        from mia_bench_plugins.defenses.bottleneck import Bottleneck
+
+        return Bottleneck(
+            build(), self.options.width, context.num_classes, sample=self.options.sample
+        )
+
+    def loss(self, step: TrainingStep) -> Tensor:
+        """Cross-entropy plus ``beta`` times the divergence."""
+        extras = step.outputs.extras
+        penalty = divergence(extras["mean"], extras["log_sigma"])
+        return super().loss(step) + self.options.beta * penalty
+
+    @property
+    def stochastic(self) -> bool:
+        """As ``sample`` says."""
+        return self.options.sample
+
+
+@hookimpl
+def mia_bench_register_defenses(register: Register) -> None:
+    """Register ``mid``."""
+    register("mid", MutualInformation)
