@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from mia_bench.api.metric import AttackMetric, Measurement, Metric, TargetMetric
     from mia_bench.api.model import Architecture
     from mia_bench.api.options import Options
-    from mia_bench.api.prior import Prior
+    from mia_bench.api.prior import Prior, PriorTask
     from mia_bench.results import load_results
     from mia_bench.runner import run
 
@@ -40,6 +40,7 @@ _LAZY = {
     "Metric": "mia_bench.api.metric",
     "Options": "mia_bench.api.options",
     "Prior": "mia_bench.api.prior",
+    "PriorTask": "mia_bench.api.prior",
     "Reconstructions": "mia_bench.api.attack",
     "Splits": "mia_bench.api.dataset",
     "TargetMetric": "mia_bench.api.metric",
@@ -64,6 +65,7 @@ __all__ = [
     "Metric",
     "Options",
     "Prior",
+    "PriorTask",
     "Reconstructions",
     "Splits",
     "TargetMetric",

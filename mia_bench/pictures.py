@@ -77,6 +77,25 @@ def title(record: dict[str, Any]) -> str:
     )
 
 
+def sheets_folder(store: Path, key: str) -> Path:
+    """Where the sample sheets of a prior lie."""
+    return store / "pictures" / "priors" / key
+
+
+def save_sheet(images: np.ndarray, path: Path, columns: int = 8) -> Path:
+    """A grid of uint8 images ``(N, 3, H, W)`` as PNG; returns its path."""
+    from PIL import Image
+
+    rows = -(-len(images) // columns)
+    step = TILE + _GAP // 2
+    sheet = Image.new("RGB", (columns * step, rows * step), "white")
+    for number, image in enumerate(images):
+        sheet.paste(_tile(image), ((number % columns) * step, (number // columns) * step))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sheet.save(path, format="PNG")
+    return path
+
+
 def _tile(image: np.ndarray) -> Image:
     from PIL import Image
 

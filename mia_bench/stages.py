@@ -21,8 +21,12 @@ from mia_bench.api.dataset import ImageSet, Progress, Splits
 from mia_bench.api.defense import BuildContext, Defense
 from mia_bench.api.encoder import Embed
 from mia_bench.api.metric import AttackEvidence, Gallery, Measurement, TargetEvidence
+from mia_bench.api.prior import PriorTask
+from mia_bench.data.fingerprints import image_fingerprints
+from mia_bench.engine.grid import Resolved
 from mia_bench.engine.plan import Roots, Stage
 from mia_bench.errors import DataError, MiaBenchError
+from mia_bench.frechet import frechet_distance
 from mia_bench.models.classifier import Classifier, predict_probabilities, to_float
 from mia_bench.models.generative import GenerativeModel
 from mia_bench.seeds import derive, generator, seeded
@@ -34,6 +38,12 @@ Artifact = tuple[dict[str, Tensor], dict[str, Any]]
 
 DRAWS = 16
 """How often a random target is asked for one averaged answer."""
+
+TRAINED_ON = "trained_on"
+"""Name of the tensor in a prior's state that holds the fingerprints of its training images."""
+
+WATCHED = 1000
+"""Images on each side of the Fréchet distance that is computed while a prior trains."""
 
 EXAMPLES = 4
 """Private training images a class kept beside the reconstructions, for pictures."""
@@ -133,30 +143,102 @@ def load_data(stage: Stage, workspace: Workspace) -> Splits:
 
 
 def compute_prior(stage: Stage, workspace: Workspace) -> Artifact:
-    """Fit the attacker's image model to the public images, and to nothing else."""
-    splits: Splits = workspace.load(stage.inputs["data"])
+    """Make the attacker's image model from the public images, and from nothing else."""
+    data = stage.inputs["data"]
+    splits: Splits = workspace.load(data)
+    watch = PriorWatch(stage, workspace, splits.public)
+    checkpoint = workspace.store.checkpoint(*stage.id)
+    task = PriorTask(
+        public=splits.public,
+        source=data.key,
+        resolution=stage.track.data.resolution,
+        generator=generator(stage.seed, "prior"),
+        device=workspace.device,
+        progress=workspace.progress,
+        checkpoint=checkpoint,
+        watch=watch,
+    )
+    prior: Resolved = stage.parts["prior"]
     with seeded(stage.seed, "prior"):
-        state = (
-            stage.parts["prior"]
-            .make()
-            .fit(
-                splits.public,
-                generator=generator(stage.seed, "prior"),
-                device=workspace.device,
-                progress=workspace.progress,
-            )
-        )
-    return state, {"public_images": len(splits.public)}
+        state: dict[str, Tensor] = prior.make().fit(task)
+    state.setdefault(TRAINED_ON, image_fingerprints(splits.public.images))
+    checkpoint.remove()
+    info = {"public_images": len(splits.public), "prior": prior.spec(), "watched": watch.seen}
+    return state, info
+
+
+class PriorWatch:
+    """Looks at a prior while it trains: sample sheets, and Fréchet distances to the public images.
+
+    Attributes:
+        seen: for each look the step, the distance, and the features it was computed in.
+    """
+
+    def __init__(self, stage: Stage, workspace: Workspace, public: ImageSet) -> None:
+        self.seen: list[dict[str, Any]] = []
+        self._stage = stage
+        self._workspace = workspace
+        self._public = public
+        self._embed: Embed | None = None
+        self._reference: Tensor | None = None
+
+    def __call__(self, model: GenerativeModel, step: int) -> None:
+        """Look at the model after ``step`` steps."""
+        from mia_bench.pictures import save_sheet, sheets_folder
+
+        device = self._workspace.device
+        draws = generator(self._stage.seed, "watch")
+        images = model.render(model.sample(WATCHED, draws), device=device)
+        folder = sheets_folder(self._workspace.store.root, self._stage.key)
+        save_sheet((images[:64] * 255).round().to(torch.uint8).numpy(), folder / f"{step:07d}.png")
+        if self._reference is None:
+            chosen = torch.randperm(len(self._public), generator=draws)[:WATCHED]
+            self._reference = self._features(to_float(self._public.images[chosen]))
+        distance = frechet_distance(self._reference, self._features(images))
+        self.seen.append({"step": step, "frechet_distance": distance, "features": self._name})
+
+    @property
+    def _name(self) -> str:
+        encoder: Resolved | None = self._stage.parts.get("encoder")
+        return encoder.name if encoder else "pixels"
+
+    def _features(self, images: Tensor) -> Tensor:
+        if self._stage.parts.get("encoder") is None:
+            return nn.functional.adaptive_avg_pool2d(images, 8).flatten(1)
+        if self._embed is None:
+            self._embed = _load_encoder(self._stage, self._workspace)
+        with torch.no_grad():
+            chunks = images.split(256)
+            return torch.cat([self._embed(c.to(self._workspace.device)).cpu() for c in chunks])
 
 
 def load_prior(stage: Stage, workspace: Workspace) -> GenerativeModel:
-    """The image model on the device, frozen."""
-    model: GenerativeModel = (
-        stage.parts["prior"]
-        .make()
-        .build(workspace.tensors(stage), resolution=stage.track.data.resolution)
-    )
+    """The image model on the device, frozen.
+
+    Raises:
+        DataError: it was trained on an image that is private here.
+    """
+    state = workspace.tensors(stage)
+    prior: Resolved = stage.parts["prior"]
+    splits: Splits = workspace.load(stage.inputs["data"])
+    check_prior_is_public(prior.name, state.pop(TRAINED_ON), splits)
+    model: GenerativeModel = prior.make().build(state, resolution=stage.track.data.resolution)
     return model.to(workspace.device).eval().requires_grad_(False)
+
+
+def check_prior_is_public(name: str, trained_on: Tensor, splits: Splits) -> None:
+    """Refuse a prior that saw a private image.
+
+    Raises:
+        DataError: it did; says how many.
+    """
+    parts = (splits.train, splits.validation, splits.test)
+    private = torch.cat([image_fingerprints(part.images) for part in parts])
+    if seen := int(torch.isin(private, trained_on).sum()):
+        raise DataError(
+            f"prior {name!r} was trained on {seen} of the {len(private)} private images: an attack "
+            "with it would say nothing"
+        )
 
 
 # --- classifiers -----------------------------------------------------------------------------

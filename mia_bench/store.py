@@ -5,6 +5,7 @@ Layout::
     <store>/version.json
     <store>/artifacts/<stage>/<key>/{tensors.safetensors, meta.json}
     <store>/records/<track>/<key>.json
+    <store>/checkpoints/<stage>-<key>.safetensors    of stages under way
     <store>/pictures/  <store>/locks/
 
 An artifact folder appears whole or not at all (it is renamed into place), and ``meta.json`` holds the
@@ -203,6 +204,10 @@ class Store:
         finally:
             lock.release()
 
+    def checkpoint(self, stage: str, key: str) -> StoredCheckpoint:
+        """The place for the state of a long stage that is under way."""
+        return StoredCheckpoint(self, self.root / "checkpoints" / f"{stage}-{key}.safetensors")
+
     # --- records -----------------------------------------------------------------------------
 
     def record_path(self, track: str, key: str) -> Path:
@@ -237,6 +242,45 @@ class Store:
             if record is not None:
                 found.append(record)
         return sorted(found, key=lambda r: str(r.get("provenance", {}).get("finished", "")))
+
+
+class StoredCheckpoint:
+    """A file with the state of a stage under way; see :class:`mia_bench.api.prior.Checkpoint`."""
+
+    def __init__(self, store: Store, path: Path) -> None:
+        self._store = store
+        self._path = path
+
+    def load(self) -> dict[str, Tensor] | None:
+        """What was saved last; None, with a warning if it is damaged, where there is nothing."""
+        from safetensors import SafetensorError
+        from safetensors.torch import load
+
+        try:
+            return dict(load(self._path.read_bytes()))
+        except FileNotFoundError:
+            return None
+        except (OSError, SafetensorError) as error:
+            log.warning("the checkpoint %s is damaged (%s); it begins anew", self._path, error)
+            return None
+
+    def save(self, state: Mapping[str, Tensor]) -> None:
+        """Replace what was saved."""
+        from safetensors.torch import save
+
+        data = save({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()})
+        with explained(self._store.root):
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            temporary = self._path.parent / _temporary_name()
+            try:
+                _write_synced(temporary, data)
+                os.replace(temporary, self._path)
+            finally:
+                temporary.unlink(missing_ok=True)
+
+    def remove(self) -> None:
+        """Forget it."""
+        self._path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -1,12 +1,16 @@
 """Eigenfaces against scikit-learn's PCA."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from sklearn.decomposition import PCA
 
 from mia_bench.api.dataset import ImageSet
+from mia_bench.api.prior import PriorTask
 from mia_bench.errors import DataError
+from mia_bench.store import Store, StoredCheckpoint
 from mia_bench_plugins.priors.eigenfaces import Eigenfaces, principal_components
 
 
@@ -70,12 +74,17 @@ def test_wrong_resolution_is_refused() -> None:
         Eigenfaces().build(fit(faces(), 5), resolution=8)
 
 
-def test_fit_through_the_contract() -> None:
+def test_fit_through_the_contract(tmp_path: Path) -> None:
     public = ImageSet(faces(), torch.zeros(120).long())
-    state = Eigenfaces(Eigenfaces.Options(components=7)).fit(
-        public,
+    task = PriorTask(
+        public=public,
+        source="test",
+        resolution=6,
         generator=torch.Generator(),
         device=torch.device("cpu"),
         progress=lambda done, total, unit: None,
+        checkpoint=StoredCheckpoint(Store(tmp_path), tmp_path / "checkpoint"),
+        watch=lambda model, step: None,
     )
+    state = Eigenfaces(Eigenfaces.Options(components=7)).fit(task)
     assert state["basis"].shape == (7, 108)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from mia_bench.api.component import Component
 
@@ -15,22 +17,56 @@ if TYPE_CHECKING:
     from mia_bench.models.generative import GenerativeModel
 
 
+class Checkpoint(Protocol):
+    """Where a long training keeps its state, so that it goes on after it was stopped."""
+
+    def load(self) -> dict[str, Tensor] | None:
+        """What was saved last, or None."""
+
+    def save(self, state: dict[str, Tensor]) -> None:
+        """Replace what was saved; whole or not at all."""
+
+
+@dataclass(frozen=True)
+class PriorTask:
+    """Everything a prior is made from.
+
+    Attributes:
+        public: the public images, and nothing else of the data.
+        source: key of the data they are from: the same wherever the same data are used.
+        resolution: height and width of the images.
+        generator: seeded CPU generator; draw everything random from it.
+        device: where to compute.
+        progress: call with (done, total, unit) now and then.
+        checkpoint: for training that takes long; must give the same result as without a stop.
+        watch: call with the model so far, in eval mode, and the step, a few times in all: the host
+            draws a sample sheet and computes a Fréchet distance to the public images.
+    """
+
+    public: ImageSet
+    source: str
+    resolution: int
+    generator: torch.Generator
+    device: torch.device
+    progress: Progress
+    checkpoint: Checkpoint
+    watch: Callable[[GenerativeModel, int], None]
+
+
 class Prior(Component):
-    """Fits an image model to public images, and rebuilds it from the saved tensors."""
+    """Makes an image model from public images, and rebuilds it from the saved tensors."""
 
     has_discriminator: ClassVar[bool] = False
     """True when the built model implements ``discriminate``."""
 
     @abstractmethod
-    def fit(
-        self,
-        public: ImageSet,
-        *,
-        generator: torch.Generator,
-        device: torch.device,
-        progress: Progress,
-    ) -> dict[str, Tensor]:
-        """Train on ``public`` and return the state as named tensors."""
+    def fit(self, task: PriorTask) -> dict[str, Tensor]:
+        """Make the model and return its state as named tensors.
+
+        A model that was trained elsewhere adds ``trained_on``, the fingerprints of its training images
+        (:func:`mia_bench.data.fingerprints.image_fingerprints`); else the host adds those of the
+        public images. A prior that saw a private image is refused.
+        """
 
     @abstractmethod
     def build(self, state: dict[str, Tensor], *, resolution: int) -> GenerativeModel:

@@ -34,7 +34,7 @@ from mia_bench.tracks.track import Track
 
 STAGE_VERSIONS = {
     "data": 1,
-    "prior": 1,
+    "prior": 2,
     "evaluator": 1,
     "gallery": 1,
     "train": 1,
@@ -133,6 +133,7 @@ class _Shared:
     data: Stage
     evaluator: Stage
     gallery: Stage | None
+    encoder: Resolved | None
     missing: dict[str, str]
     fingerprint: str
     architecture: Resolved
@@ -185,6 +186,7 @@ def _shared_stages(
         data=data,
         evaluator=evaluator,
         gallery=gallery,
+        encoder=gallery.parts["encoder"] if gallery else None,
         missing=missing,
         # Other options of the data or the judge make another protocol: no board may mix them.
         fingerprint=fingerprint + changed,
@@ -230,7 +232,7 @@ def _plan_cell(cell: Cell, shared: _Shared, unique: dict[tuple[str, str], Stage]
         data.seed,
         spec={"prior": cell.prior.spec()},
         inputs={"data": data},
-        parts={"prior": cell.prior},
+        parts={"prior": cell.prior, "encoder": shared.encoder},
     )
     train = stage(
         "train",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
-from mia_bench import ImageSet, Prior, hookimpl
+from mia_bench import Prior, PriorTask, hookimpl
 from mia_bench.errors import DataError
 from mia_bench.hookspecs import Register
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from mia_bench.api.dataset import Progress
     from mia_bench.models.generative import GenerativeModel
 
 
@@ -39,17 +38,13 @@ class Eigenfaces(Prior):
 
     options: Options
 
-    def fit(
-        self,
-        public: ImageSet,
-        *,
-        generator: torch.Generator,
-        device: torch.device,
-        progress: Progress,
-    ) -> dict[str, Tensor]:
+    def fit(self, task: PriorTask) -> dict[str, Tensor]:
         """Mean ``(P,)`` and components scaled by their standard deviations ``(K, P)``."""
         return principal_components(
-            public.images, self.options.components, mirror=self.options.mirror, device=device
+            task.public.images,
+            self.options.components,
+            mirror=self.options.mirror,
+            device=task.device,
         )
 
     def build(self, state: dict[str, Tensor], *, resolution: int) -> GenerativeModel:
