@@ -41,8 +41,12 @@ class Access:
         """Predicted classes ``(N,)`` of ``(N, 3, H, W)`` images in [0, 1]; no gradient."""
         raise NotImplementedError
 
-    def probabilities(self, images: Tensor) -> Tensor:
-        """Softmax probabilities ``(N, C)``; no gradient."""
+    def draws(self, wanted: int) -> int:
+        """How often to ask for an average over ``wanted`` answers: once if they are all the same."""
+        return wanted if self.stochastic else 1
+
+    def probabilities(self, images: Tensor, *, draws: int = 1) -> Tensor:
+        """Softmax probabilities ``(N, C)``; no gradient. A random target's mean over ``draws``."""
         raise PermissionError(f"a {self.level} attack sees no probabilities")
 
     def logits(self, images: Tensor) -> Tensor:
@@ -79,10 +83,11 @@ class BlackBox(LabelOnly):
 
     level: AccessLevel = "black-box"
 
-    def probabilities(self, images: Tensor) -> Tensor:
-        """Softmax probabilities ``(N, C)``."""
-        self._queries += len(images)
-        return self._ask(images).softmax(1)
+    def probabilities(self, images: Tensor, *, draws: int = 1) -> Tensor:
+        """Softmax probabilities ``(N, C)``, for a random target the mean over ``draws`` answers."""
+        times = self.draws(draws)
+        self._queries += times * len(images)
+        return torch.stack([self._ask(images).softmax(1) for _ in range(times)]).mean(0)
 
 
 class WhiteBox(BlackBox):

@@ -205,13 +205,15 @@ def stochastic_task(model: nn.Module) -> AttackTask:
 def test_random_targets_are_asked_eot_times_and_averaged() -> None:
     given = stochastic_task(Wavering())
     images = torch.rand(5, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(2))
-    averaged = attack(eot=2)._probabilities(given, images)
+    averaged = given.access.probabilities(images, draws=2)
     both = [Wavering()(images), MeanColour()(images) - torch.tensor([6.0, -3.0, 1.0])]
     torch.testing.assert_close(averaged, torch.stack(both).softmax(2).mean(0))
     assert given.access.queries == 2 * 5
+    given.access.probabilities(images)
+    assert given.access.queries == 3 * 5
     attack(eot=3).invert(given)
     search, candidates = 2 * 30, 3 * 5
-    assert given.access.queries == 10 + 3 * (search + candidates * 15 + candidates * 4)
+    assert given.access.queries == 15 + 3 * (search + candidates * 15 + candidates * 4)
 
 
 def test_averaging_over_answers_takes_the_gradient_of_the_mean_loss() -> None:

@@ -127,7 +127,10 @@ class PlugAndPlay(Attack):
         with torch.no_grad():
             for chunk in latents.split(task.batch_size):
                 images = task.prior(chunk.to(task.device))
-                views = [self._probabilities(task, view) for view in (images, images.flip(3))]
+                views = [
+                    task.access.probabilities(view, draws=self.options.eot)
+                    for view in (images, images.flip(3))
+                ]
                 scores.append(torch.stack(views).mean(0)[:, task.classes.to(task.device)].cpu())
         best = torch.cat(scores).topk(self.options.candidates, dim=0).indices.T
         return latents[best]
@@ -140,6 +143,7 @@ class PlugAndPlay(Attack):
             zip(latents.split(task.batch_size), labels.split(task.batch_size), strict=True)
         )
         total = len(batches) * self.options.steps
+        answers = task.access.draws(self.options.eot)
         results = []
         for number, (start, label) in enumerate(batches):
             label = label.to(task.device)
@@ -150,25 +154,13 @@ class PlugAndPlay(Attack):
             for step in range(self.options.steps):
                 adam.zero_grad(set_to_none=True)
                 view = self._crop(task.prior(w), task.generator)
-                losses = [
-                    self._loss(task.access.logits(view), label) for _ in range(self._draws(task))
-                ]
+                losses = [self._loss(task.access.logits(view), label) for _ in range(answers)]
                 # A sum: each candidate's gradient is its own, whatever the batch holds.
                 torch.stack(losses).mean(0).sum().backward()
                 adam.step()
                 task.progress(number * self.options.steps + step + 1, total, "step")
             results.append(w.detach().cpu())
         return torch.cat(results)
-
-    def _draws(self, task: AttackTask) -> int:
-        return self.options.eot if task.access.stochastic else 1
-
-    def _probabilities(self, task: AttackTask, images: Tensor) -> Tensor:
-        """The target's probabilities ``(N, C)``, averaged where it answers at random."""
-        import torch
-
-        answers = [task.access.probabilities(images) for _ in range(self._draws(task))]
-        return torch.stack(answers).mean(0)
 
     def _crop(self, images: Tensor, generator: torch.Generator) -> Tensor:
         from mia_bench.augment import random_resized_crop
@@ -203,7 +195,7 @@ class PlugAndPlay(Attack):
                         ratio=(0.8, 1.2),
                         flips=True,
                     )
-                    probabilities = self._probabilities(task, views)
+                    probabilities = task.access.probabilities(views, draws=self.options.eot)
                     total += probabilities.gather(1, label.to(task.device)[:, None]).squeeze(1)
                 rows.append(total.cpu() / self.options.views)
         return torch.cat(rows)

@@ -1,0 +1,130 @@
+r"""GMI, the generative model inversion attack.
+
+Zhang, Jia, Pei, Wang, Li, Song, *The Secret Revealer: Generative Model-Inversion Attacks Against Deep
+Neural Networks*, CVPR 2020 (arXiv 1911.07135). With the generator ``G`` and the critic ``D`` of a
+WGAN-GP trained on public images, each image is the latent that minimises
+
+.. math:: -D(G(z)) + \lambda\,\bigl(-\log p_y(G(z))\bigr)
+
+by gradient descent with Nesterov momentum, ``z`` clipped to ``[-clip, clip]`` after every step, from
+``restarts`` random starts; the restart in which the target itself is surest of the class is kept, for
+each image on its own. Every image has an objective of its own: the batch it is in plays no part.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from pydantic import Field
+
+from mia_bench import Attack, AttackTask, Prior, Reconstructions, hookimpl
+from mia_bench.hookspecs import Register
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class GenerativeModelInversion(Attack):
+    """Descend from random latents to what the target and the critic both like."""
+
+    summary: ClassVar[str] = "GMI: gradient descent on the latents of a WGAN-GP, with its critic"
+    paper: ClassVar[str] = "Zhang et al., CVPR 2020, arXiv 1911.07135"
+    version: ClassVar[str] = "1"
+    access = "white-box"
+
+    class Options(Attack.Options):
+        """Options of ``gmi``; the defaults are the paper's, tracks set their own."""
+
+        steps: int = Field(1500, ge=0, description="steps of the descent")
+        restarts: int = Field(5, ge=1, description="random starts for each image")
+        learning_rate: float = Field(0.02, gt=0, description="of the descent")
+        momentum: float = Field(0.9, gt=0, lt=1, description="Nesterov momentum")
+        identity_weight: float = Field(100.0, ge=0, description="weight of the cross-entropy")
+        clip: float = Field(1.0, gt=0, description="largest magnitude of a latent's entries")
+        eot: int = Field(8, ge=1, description="answers averaged where the target answers at random")
+
+    options: Options
+
+    def skip(self, prior: Prior) -> str | None:
+        """It needs a critic."""
+        if prior.has_discriminator:
+            return None
+        return "gmi needs a prior with a discriminator, such as wgan-gp"
+
+    def invert(self, task: AttackTask) -> Reconstructions:
+        """All images of all classes; the best restart of each."""
+        import torch
+
+        classes, each, restarts = len(task.classes), task.images_per_class, self.options.restarts
+        starts = task.prior.sample(classes * each * restarts, task.generator)
+        labels = task.classes.repeat_interleave(each * restarts)
+        batches = list(
+            zip(starts.split(task.batch_size), labels.split(task.batch_size), strict=True)
+        )
+        ends, scores = [], []
+        for number, (latents, wanted) in enumerate(batches):
+            done = number * self.options.steps
+            end = self._descend(task, latents, wanted, done, len(batches) * self.options.steps)
+            ends.append(end)
+            scores.append(self._confidence(task, end, wanted))
+        found = torch.cat(ends).view(classes, each, restarts, -1)
+        score = torch.cat(scores).view(classes, each, restarts)
+        best = score.argmax(2)
+        index = best[:, :, None, None].expand(-1, -1, 1, found.shape[3])
+        chosen = found.gather(2, index).squeeze(2)
+        # Best first, as every attack returns them.
+        order = score.amax(2).argsort(dim=1, descending=True)
+        chosen = chosen.gather(1, order[:, :, None].expand_as(chosen))
+        images = task.prior.render(
+            chosen.flatten(0, 1), device=task.device, batch_size=task.batch_size
+        )
+        return Reconstructions(images.unflatten(0, (classes, each)), chosen)
+
+    def _descend(
+        self, task: AttackTask, latents: Tensor, labels: Tensor, done: int, total: int
+    ) -> Tensor:
+        """Latents ``(N, D)`` after all steps, on the CPU; ``done`` of ``total`` steps came before."""
+        import torch
+
+        options = self.options
+        wanted = labels.to(task.device)
+        z = latents.to(task.device).clone().requires_grad_(True)
+        descent = torch.optim.SGD(
+            [z], lr=options.learning_rate, momentum=options.momentum, nesterov=True
+        )
+        for step in range(options.steps):
+            descent.zero_grad(set_to_none=True)
+            self._objective(task, z, wanted).sum().backward()
+            descent.step()
+            with torch.no_grad():
+                z.clamp_(-options.clip, options.clip)
+            task.progress(done + step + 1, total, "step")
+        return z.detach().cpu()
+
+    def _objective(self, task: AttackTask, latents: Tensor, labels: Tensor) -> Tensor:
+        """What each latent minimises, ``(N,)``."""
+        import torch
+        from torch.nn import functional as F
+
+        images = task.prior(latents)
+        losses = [
+            F.cross_entropy(task.access.logits(images), labels, reduction="none")
+            for _ in range(task.access.draws(self.options.eot))
+        ]
+        identity = torch.stack(losses).mean(0)
+        return self.options.identity_weight * identity - task.prior.discriminate(images).float()
+
+    def _confidence(self, task: AttackTask, latents: Tensor, labels: Tensor) -> Tensor:
+        """The target's probability of each latent's class, ``(N,)`` on the CPU."""
+        import torch
+
+        with torch.no_grad():
+            images = task.prior(latents.to(task.device))
+        answers = task.access.probabilities(images, draws=self.options.eot)
+        return answers.gather(1, labels.to(task.device)[:, None]).squeeze(1).cpu()
+
+
+@hookimpl
+def mia_bench_register_attacks(register: Register) -> None:
+    """Register ``gmi``."""
+    register("gmi", GenerativeModelInversion)

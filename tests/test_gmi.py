@@ -1,0 +1,142 @@
+"""GMI against steps worked out by hand."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from mia_bench.access import open_access
+from mia_bench.api.attack import AttackTask
+from mia_bench.api.dataset import ImageSet
+from mia_bench.api.options import parse_options
+from mia_bench.errors import UsageError
+from mia_bench_plugins.attacks.gmi import GenerativeModelInversion
+from mia_bench_plugins.priors.eigenfaces import Eigenfaces
+from mia_bench_plugins.priors.linear_model import LinearModel
+from mia_bench_plugins.priors.wgan_gp import WassersteinGAN
+
+SIZE = 4
+
+
+class MeanColour(nn.Module):
+    """A target whose three logits are the mean colours."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return 20 * images.mean(dim=(2, 3))
+
+
+class Judged(LinearModel):
+    """Flat colours, and a critic that likes dark images."""
+
+    def __init__(self) -> None:
+        basis = torch.zeros(3, 3, SIZE, SIZE)
+        for channel in range(3):
+            basis[channel, channel] = 0.1
+        super().__init__(torch.full((3 * SIZE**2,), 0.5), basis.flatten(1), SIZE)
+
+    def discriminate(self, images: torch.Tensor) -> torch.Tensor:
+        return -4 * images.square().mean(dim=(1, 2, 3))
+
+
+def task(seed: int = 0, *, stochastic: bool = False, batch_size: int = 7, **more) -> AttackTask:
+    return AttackTask(
+        access=open_access("white-box", MeanColour(), 3, stochastic=stochastic),
+        prior=Judged(),
+        public=ImageSet(torch.zeros(1, 3, SIZE, SIZE, dtype=torch.uint8), torch.zeros(1).long()),
+        classes=torch.arange(3),
+        images_per_class=2,
+        generator=torch.Generator().manual_seed(seed),
+        device=torch.device("cpu"),
+        batch_size=batch_size,
+        progress=more.get("progress", lambda done, total, unit: None),
+    )
+
+
+def attack(**options: float) -> GenerativeModelInversion:
+    defaults = {"steps": 10, "restarts": 4, "learning_rate": 0.001}
+    return GenerativeModelInversion(GenerativeModelInversion.Options(**{**defaults, **options}))
+
+
+def test_descent_is_nesterov_on_the_objective_with_clipping() -> None:
+    """The update as the authors' code writes it: v' = mv - lr g, z += -mv + (1 + m) v'."""
+    start = torch.tensor([[0.9, -0.4, 0.2], [0.1, 0.0, -0.95]])
+    labels = torch.tensor([0, 2])
+    options = {"steps": 6, "learning_rate": 0.02, "momentum": 0.9, "identity_weight": 3.0}
+    moved = attack(**options)._descend(task(), start, labels, 0, 6)
+    prior, target = Judged(), MeanColour()
+    for row in range(2):
+        z, v = start[row].clone(), torch.zeros(3)
+        for _ in range(6):
+            z.requires_grad_(True)
+            image = prior(z[None])
+            loss = 3.0 * F.cross_entropy(target(image), labels[row : row + 1])
+            (g,) = torch.autograd.grad(loss - prior.discriminate(image)[0], z)
+            old, v = v, 0.9 * v - 0.02 * g
+            z = (z.detach() - 0.9 * old + 1.9 * v).clamp(-1, 1)
+        torch.testing.assert_close(moved[row], z, rtol=1e-5, atol=1e-6)
+    assert float(moved.abs().max()) == 1  # the clip was met
+
+
+def test_an_image_does_not_depend_on_the_batch_it_is_in() -> None:
+    one = attack().invert(task(batch_size=5))
+    other = attack().invert(task(batch_size=100))
+    torch.testing.assert_close(one.images, other.images, rtol=1e-5, atol=1e-5)
+
+
+def test_the_best_restart_is_kept_for_each_image_on_its_own() -> None:
+    given = task()
+    found = attack(steps=0, clip=10.0).invert(given)
+    starts = torch.randn(3 * 2 * 4, 3, generator=torch.Generator().manual_seed(0))
+    scores = MeanColour()(Judged()(starts)).softmax(1).view(3, 2, 4, 3)
+    starts = starts.view(3, 2, 4, 3)
+    for label in range(3):
+        best = [starts[label, i, scores[label, i, :, label].argmax()] for i in range(2)]
+        surest = [scores[label, i, :, label].max() for i in range(2)]
+        expected = torch.stack(best if surest[0] >= surest[1] else best[::-1])
+        torch.testing.assert_close(found.latents[label], expected)
+
+
+def test_descent_raises_the_targets_confidence_and_pleases_the_critic() -> None:
+    def confidence(images: torch.Tensor) -> torch.Tensor:
+        scores = MeanColour()(images.flatten(0, 1)).softmax(1).view(3, 2, 3)
+        return torch.stack([scores[k, :, k] for k in range(3)]).mean()
+
+    start, end = attack(steps=0).invert(task()), attack(steps=30).invert(task())
+    assert confidence(end.images) > confidence(start.images) + 0.05
+    alone = attack(steps=60, identity_weight=0.0, learning_rate=0.05).invert(task())
+    critic = Judged().discriminate
+    assert critic(alone.images.flatten(0, 1)).mean() > critic(start.images.flatten(0, 1)).mean()
+
+
+def test_queries_and_progress_are_counted() -> None:
+    told = []
+    given = task(progress=lambda *step: told.append(step))
+    attack().invert(given)
+    runs = 3 * 2 * 4
+    assert given.access.queries == runs * 10 + runs
+    assert told[-1] == (40, 40, "step")  # 4 batches of 10 steps
+    assert len(told) == 40
+    random = task(stochastic=True)
+    attack(eot=3).invert(random)
+    assert random.access.queries == 3 * given.access.queries
+
+
+def test_a_seed_fixes_the_images() -> None:
+    first, again, other = (attack(clip=9.0).invert(task(seed)).images for seed in (0, 0, 1))
+    torch.testing.assert_close(first, again, rtol=0, atol=0)
+    assert not torch.equal(first, other)
+
+
+def test_a_prior_without_a_critic_is_skipped_with_a_reason() -> None:
+    assert "discriminator" in (attack().skip(Eigenfaces()) or "")
+    assert attack().skip(WassersteinGAN()) is None
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"steps": -1}, {"restarts": 0}, {"momentum": 1}, {"clip": 0}, {"identity_weight": -1}],
+)
+def test_bad_options_are_one_line(options: dict) -> None:
+    with pytest.raises(UsageError) as error:
+        parse_options("gmi", GenerativeModelInversion.Options, options)
+    assert "\n" not in str(error.value)
