@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import argparse
 import cProfile
+import json
 import os
 import platform
 import pstats
 import re
-import resource
 import statistics
 import subprocess
 import sys
@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -135,8 +136,8 @@ def profile(work: Work, rows: int = 8) -> str:
     return ", ".join(f"{name} {own / total:.0%}" for name, own in top)
 
 
-def command(*arguments: str, store: str) -> tuple[float, float]:
-    """Wall seconds and peak memory in MiB of a command in a process of its own."""
+def command(*arguments: str, store: str) -> float:
+    """Wall seconds of a command in a process of its own."""
     began = time.perf_counter()
     subprocess.run(
         [sys.executable, "-c", "from mia_bench.cli import main; main()", *arguments],
@@ -145,8 +146,13 @@ def command(*arguments: str, store: str) -> tuple[float, float]:
         stderr=subprocess.DEVNULL,
         env={**os.environ, "MIA_BENCH_STORE": store},
     )
-    taken = time.perf_counter() - began
-    return taken, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+    return time.perf_counter() - began
+
+
+def peak_memory(store: str) -> float:
+    """Largest memory in MiB of the process over the stages that made a store."""
+    metas = (json.loads(path.read_text()) for path in Path(store).glob("artifacts/*/*/meta.json"))
+    return max(meta["info"]["run"]["peak_memory"] for meta in metas) / 2**20
 
 
 def main() -> None:
@@ -160,17 +166,18 @@ def main() -> None:
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for name in ("--help", "list"):
-            times = [command(name, store=f"{folder}/s")[0] for _ in range(5)]
+            times = [command(name, store=f"{folder}/s") for _ in range(5)]
             rows.append((f"`mia-bench {name}`", f"{statistics.median(times):.2f} s (median of 5)"))
         if cold:
             default = ("run", "--defense", "neg-ls", "--attack", "ppa")
-            taken, memory = command(*default, store=f"{folder}/s")
+            taken = command(*default, store=f"{folder}/s")
+            memory = peak_memory(f"{folder}/s")
             rows.append(("default run, empty store", f"{taken:.0f} s, peak {memory:.0f} MiB"))
-            taken, _ = command(*default, store=f"{folder}/s")
+            taken = command(*default, store=f"{folder}/s")
             rows.append(("default run, all cached", f"{taken:.2f} s"))
             if os.environ.get("MIA_BENCH_DATA"):
                 cell = ("run", "--track", "lfw", "--defense", "none", "--attack", "ppa")
-                taken, _ = command(*cell, store=f"{folder}/s")
+                taken = command(*cell, store=f"{folder}/s")
                 rows.append(("one cell of lfw, empty store", f"{taken:.0f} s"))
     rows.append(("rendering at 32×32", f"{rendering():.0f} faces a second"))
     for name, (whole, bare) in (("training", training(faces())), ("attack", attack())):

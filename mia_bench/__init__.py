@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from mia_bench.hookspecs import hookimpl
 
 if TYPE_CHECKING:
-    from mia_bench.api.attack import Attack, AttackTask, Reconstructions
+    from mia_bench.api.attack import Attack, AttackTask, Reconstructions, Setting
     from mia_bench.api.component import Component
     from mia_bench.api.dataset import Dataset, ImageSet, Splits
     from mia_bench.api.defense import BuildContext, Defense, TrainingSetup, TrainingStep
@@ -42,6 +42,7 @@ _LAZY = {
     "Prior": "mia_bench.api.prior",
     "PriorTask": "mia_bench.api.prior",
     "Reconstructions": "mia_bench.api.attack",
+    "Setting": "mia_bench.api.attack",
     "Splits": "mia_bench.api.dataset",
     "TargetMetric": "mia_bench.api.metric",
     "TrainingSetup": "mia_bench.api.defense",
@@ -67,6 +68,7 @@ __all__ = [
     "Prior",
     "PriorTask",
     "Reconstructions",
+    "Setting",
     "Splits",
     "TargetMetric",
     "TrainingSetup",

@@ -10,7 +10,7 @@ from mia_bench.errors import UsageError
 if TYPE_CHECKING:
     import torch
 
-_FORM = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
+_FORM = re.compile(r"auto|cpu|mps|cuda(:\d{1,3})?")
 
 
 def check_device_form(text: str) -> str:
@@ -38,6 +38,7 @@ def choose_device(text: str) -> torch.device:
             return torch.device("cuda")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     device = torch.device(text)
+    torch.backends.cudnn.allow_tf32 = False  # float32 means float32, on every device
     if device.type == "cuda":
         count = torch.cuda.device_count()
         if not count:

@@ -18,7 +18,7 @@ from typing import Any
 import pluggy
 
 from mia_bench import hookspecs
-from mia_bench.errors import UsageError
+from mia_bench.errors import UsageError, did_you_mean
 from mia_bench.registry import KINDS, Registry
 
 GROUP = "mia_bench"
@@ -47,6 +47,7 @@ class Host:
     """The plugins that were found and the registry they filled."""
 
     def __init__(self, found: Iterable[EntryPoint], disabled: frozenset[str] = frozenset()) -> None:
+        self.disabled = disabled
         self.manager = pluggy.PluginManager(GROUP)
         self.manager.add_hookspecs(hookspecs)
         self.registry = Registry()
@@ -107,8 +108,13 @@ class Host:
         return [info for info in self.plugins if info.status == "broken"]
 
     def problems(self) -> list[str]:
-        """One line for each broken plugin and each name claimed twice."""
+        """One line for each broken plugin, wrong name to disable and name claimed twice."""
         lines = [f"plugin {info.id} is broken: {info.error}" for info in self.broken]
+        known = {word for info in self.plugins for word in (info.name, info.distribution, info.id)}
+        lines += [
+            f"{DISABLE_VARIABLE} names {name!r}, which is no plugin; {did_you_mean(name, known)}"
+            for name in sorted(self.disabled - known)
+        ]
         return lines + self.registry.conflicts()
 
 

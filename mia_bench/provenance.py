@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import platform
@@ -76,12 +77,29 @@ def device_name(device: torch.device) -> str:
     return str(device)
 
 
+def reset_peak_memory(device: torch.device) -> None:
+    """Begin to measure :func:`peak_memory` anew, where the system can."""
+    import torch
+
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")  # Linux: forget the high-water mark
+
+
 def peak_memory(device: torch.device) -> int:
-    """Peak memory in bytes: of the device where it counts its own, else of this process."""
+    """Peak memory in bytes since :func:`reset_peak_memory`.
+
+    Of the device where it counts its own, else of this process; where the system can't begin anew (all
+    but Linux) since the process began.
+    """
     import torch
 
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
+    with contextlib.suppress(OSError, StopIteration):
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return int(next(line for line in lines if line.startswith("VmHWM:")).split()[1]) * 1024
     import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -8,6 +8,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 RECORD_SCHEMA = 1
 
+PER_CLASS = ("attack_acc1", "id_gallery_acc1")
+"""Metrics whose class means a record keeps: boards compare defenses class by class with them."""
+
 Status = Literal["done", "failed", "skipped", "interrupted"]
 
 
@@ -22,6 +25,9 @@ class TrackRef(_Part):
     version: int
     data: str = ""
     """Fingerprint of the data read (relative names and sizes of the files)."""
+    protocol: str = ""
+    """Digest of everything that all rows of a board share: data, networks, recipes, judges and their
+    weights, metrics, with all versions."""
 
 
 class ComponentRef(_Part):
@@ -77,6 +83,8 @@ class Record(_Part):
     status: Status
     reason: str | None = None
     metrics: dict[str, MetricValue | None] = Field(default_factory=dict)
+    per_class: dict[str, list[float]] = Field(default_factory=dict)
+    """Class means of the metrics in :data:`PER_CLASS`."""
     cost: Cost = Field(default_factory=Cost)
     provenance: Provenance
     notes: dict[str, str] = Field(default_factory=dict)

@@ -53,6 +53,7 @@ class Prepared:
     store: Store
     roots: Roots
     cells: list[PlannedCell]
+    warnings: list[str] = field(default_factory=list)
     cached: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
@@ -111,11 +112,12 @@ def prepare(request: Request) -> Prepared:
         options=options,
     )
     roots = data_roots(request.data)
-    planned = build_plan(registry, cells, roots, options)
-    prepared = Prepared(request, Store(request.store or default_store()), roots, planned)
+    plan = build_plan(registry, cells, roots, options)
+    store = Store(request.store or default_store())
+    prepared = Prepared(request, store, roots, plan.cells, plan.warnings)
     if request.rerun != "always":
         keep = {"done", "skipped"} | ({"failed"} if request.rerun == "never" else set())
-        for one in planned:
+        for one in plan.cells:
             record = _valid(prepared.store.record(track.name, one.key))
             if record is not None and record["status"] in keep:
                 prepared.cached[one.key] = record
@@ -143,6 +145,7 @@ def execute(prepared: Prepared, reporter: Reporter | None = None) -> list[dict[s
     """
     if prepared.open_cells:
         prepared.store.check_writable()
+        prepared.store.sweep()
         executor = EXECUTORS[prepared.request.executor](
             prepared.store,
             prepared.request.device,

@@ -6,6 +6,7 @@ store, ``load(stage, workspace)`` rebuilds what later stages use.
 
 from __future__ import annotations
 
+import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -29,8 +30,9 @@ from mia_bench.errors import DataError, MiaBenchError
 from mia_bench.frechet import frechet_distance
 from mia_bench.models.classifier import Classifier, predict_probabilities, to_float
 from mia_bench.models.generative import GenerativeModel
+from mia_bench.record import PER_CLASS
 from mia_bench.seeds import derive, generator, seeded
-from mia_bench.statistics import estimate
+from mia_bench.statistics import class_means, estimate
 from mia_bench.store import Store
 from mia_bench.training import train_classifier
 
@@ -283,7 +285,7 @@ def compute_train(stage: Stage, workspace: Workspace) -> Artifact:
     """Train the target under its defense."""
     splits: Splits = workspace.load(stage.inputs["data"])
     defense: Defense = stage.parts["defense"].make()
-    model = _build_target(stage, defense, splits)
+    model = _build_target(stage, defense, splits, restoring=False)
     result = train_classifier(
         model,
         splits.train,
@@ -301,18 +303,19 @@ def compute_train(stage: Stage, workspace: Workspace) -> Artifact:
     info = {
         "losses": result.losses,
         "validation_accuracy": accuracy,
-        "report": defense.report(result.setup),
+        "report": _checked_report(defense.report(result.setup)),
     }
     return dict(result.model.state_dict()), info
 
 
-def _build_target(stage: Stage, defense: Defense, splits: Splits) -> Classifier:
+def _build_target(stage: Stage, defense: Defense, splits: Splits, *, restoring: bool) -> Classifier:
     resolution = stage.track.data.resolution
     context = BuildContext(
         num_classes=splits.num_classes,
         resolution=resolution,
         public=splits.public,
         generator=generator(stage.seed, "build"),
+        restoring=restoring,
     )
 
     def build() -> Classifier:
@@ -331,7 +334,7 @@ def load_train(stage: Stage, workspace: Workspace) -> Target:
     """The target as deployed, on the device, frozen."""
     splits: Splits = workspace.load(stage.inputs["data"])
     defense: Defense = stage.parts["defense"].make()
-    network = _build_target(stage, defense, splits)
+    network = _build_target(stage, defense, splits, restoring=True)
     network.load_state_dict(workspace.tensors(stage))
     network = network.to(workspace.device).eval().requires_grad_(False)
     deployed = defense.deploy(network).to(workspace.device).eval().requires_grad_(False)
@@ -447,7 +450,7 @@ def _attack_task(stage: Stage, workspace: Workspace, attack: Attack, batch_size:
             attack.access,
             target.deployed,
             splits.num_classes,
-            network=target.network if target.deployed is target.network else None,
+            network=target.network,
             stochastic=target.stochastic,
         ),
         prior=workspace.load(stage.inputs["prior"]),
@@ -455,7 +458,7 @@ def _attack_task(stage: Stage, workspace: Workspace, attack: Attack, batch_size:
         classes=torch.arange(min(attacked, splits.num_classes)),
         images_per_class=stage.spec["images_per_class"],
         # Nothing of the defense: every defense meets the same candidates.
-        generator=generator(stage.seed, "attack"),
+        generator=generator(stage.seed, stage.name, "attack"),
         device=workspace.device,
         batch_size=batch_size,
         progress=workspace.progress,
@@ -553,11 +556,19 @@ def compute_measure(stage: Stage, workspace: Workspace) -> Artifact:
     )
     assessed = workspace.info(stage.inputs["assess"])
     metrics, notes = dict(assessed["metrics"]), dict(assessed["notes"])
+    per_class: dict[str, list[float]] = {}
     for resolved in stage.parts["metrics"]:
         with seeded(stage.seed, "measure"):
-            _collect(resolved.make().compute(evidence), metrics, notes)
+            computed = resolved.make().compute(evidence)
+        _collect(computed, metrics, notes)
+        for name in PER_CLASS:
+            if isinstance(measurement := computed.get(name), Measurement):
+                per_class[name] = [round(value, 6) for value in class_means(measurement)]
     for name, value in workspace.info(stage.inputs["train"])["report"].items():
-        metrics[name] = {"value": value, "low": value, "high": value, "n": 1}
+        if isinstance(value, str):
+            metrics[name], notes[name] = None, value
+        else:
+            metrics[name] = {"value": value, "low": value, "high": value, "n": 1}
     with seeded(stage.seed, "answers"):
         probabilities = predict_probabilities(
             target.deployed, flat, device=workspace.device, draws=target.draws
@@ -572,6 +583,7 @@ def compute_measure(stage: Stage, workspace: Workspace) -> Artifact:
     }
     info = {
         "metrics": metrics,
+        "per_class": per_class,
         "notes": {
             **notes,
             **workspace.info(stage.inputs["invert"])["notes"],
@@ -583,14 +595,29 @@ def compute_measure(stage: Stage, workspace: Workspace) -> Artifact:
     return tensors, info
 
 
+def _checked_report(report: dict[str, float | str]) -> dict[str, float | str]:
+    """What a defense reports, with a reason in place of a number that is not finite."""
+    return {
+        name: value
+        if isinstance(value, str)
+        else float(value)
+        if math.isfinite(value)
+        else f"the value is {value}"
+        for name, value in report.items()
+    }
+
+
 def _collect(
     computed: dict[str, Measurement | str], metrics: dict[str, Any], notes: dict[str, str]
 ) -> None:
     for name, measurement in computed.items():
-        if isinstance(measurement, str):
-            metrics[name], notes[name] = None, measurement
+        try:
+            found = estimate(measurement) if isinstance(measurement, Measurement) else measurement
+        except ValueError as error:  # no samples, NaN: never a number
+            found = str(error)
+        if isinstance(found, str):
+            metrics[name], notes[name] = None, found
         else:
-            found = estimate(measurement)
             metrics[name] = {
                 "value": found.value,
                 "low": found.low,
@@ -652,8 +679,7 @@ def run_stage(stage: Stage, workspace: Workspace) -> None:
     """Compute one stage and store its artifact, with the time it took and the memory peak."""
     from mia_bench import provenance
 
-    if workspace.device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(workspace.device)
+    provenance.reset_peak_memory(workspace.device)
     started, clock = provenance.now(), time.perf_counter()
     tensors, info = COMPUTE[stage.name](stage, workspace)
     if workspace.device.type == "cuda":

@@ -22,6 +22,7 @@ import logging
 import os
 import shutil
 import tempfile
+import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 STORE_SCHEMA = 1
 _TEMPORARY = ".tmp-"
+_SWEEP_AFTER = 86400.0
 log = logging.getLogger(__name__)
 
 
@@ -84,6 +86,13 @@ class Store:
         except OSError as error:
             raise UsageError(f"the store {self.root} is not writable: {error.strerror}") from error
 
+    def sweep(self) -> None:
+        """Remove what runs that were killed left half-written, once it is a day old."""
+        for path in (self.root / "artifacts").glob(f"*/{_TEMPORARY}*"):
+            with contextlib.suppress(OSError):
+                if time.time() - path.stat().st_mtime > _SWEEP_AFTER:
+                    shutil.rmtree(path)
+
     # --- artifacts ---------------------------------------------------------------------------
 
     def _folder(self, stage: str, key: str) -> Path:
@@ -123,7 +132,7 @@ class Store:
         """Write an artifact; it appears whole or not at all."""
         from safetensors.torch import save
 
-        data = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
+        data = save(_separate(tensors))
         meta = {
             "stage": stage,
             "key": key,
@@ -244,6 +253,17 @@ class Store:
         return sorted(found, key=lambda r: str(r.get("provenance", {}).get("finished", "")))
 
 
+def _separate(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """On the CPU, contiguous, and none sharing memory with another, as safetensors wants them."""
+    seen, separate = set(), {}
+    for name, tensor in tensors.items():
+        plain = tensor.detach().cpu().contiguous()
+        place = plain.untyped_storage().data_ptr()
+        separate[name] = plain.clone() if place in seen else plain
+        seen.add(place)
+    return separate
+
+
 class StoredCheckpoint:
     """A file with the state of a stage under way; see :class:`mia_bench.api.prior.Checkpoint`."""
 
@@ -268,7 +288,7 @@ class StoredCheckpoint:
         """Replace what was saved."""
         from safetensors.torch import save
 
-        data = save({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()})
+        data = save(_separate(state))
         with explained(self._store.root):
             self._path.parent.mkdir(parents=True, exist_ok=True)
             temporary = self._path.parent / _temporary_name()

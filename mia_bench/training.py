@@ -53,7 +53,7 @@ def train_classifier(
     """
     images, labels = train.images.to(device), train.labels.to(device)
     model.to(device).train()
-    draws = generator(seed, "augment")
+    draws, own = generator(seed, "augment"), generator(seed, "defense")
     losses: list[float] = []
     with seeded(seed, "layers"):  # for layers that draw at random, dropout say
         setup = defense.prepare_training(_setup(model, len(train), recipe, seed))
@@ -62,7 +62,7 @@ def train_classifier(
             for index in setup.batches(epoch):
                 index = index.to(device)
                 batch = _augment(to_float(images[index]), recipe, draws)
-                batch = defense.augment(batch, draws)
+                batch = defense.augment(batch, own)
                 setup.optimizer.zero_grad(set_to_none=True)
                 step = TrainingStep(
                     images=batch,
@@ -71,7 +71,7 @@ def train_classifier(
                     model=setup.model,
                     epoch=epoch,
                     epochs=recipe.epochs,
-                    generator=draws,
+                    generator=own,
                 )
                 loss = defense.loss(step)
                 loss.backward()

@@ -350,6 +350,8 @@ def test_show_of_a_key_that_is_not_there(cli, undisturbed, tmp_path) -> None:
     outcome = cli("show", "zzz", "--store", undisturbed.store)
     assert outcome.code == 2
     assert "no cell's key begins with 'zzz'; 4 cells: see mia-bench results" in outcome.err
+    assert "there is no store at" in cli("show", "zzz").err
+    cli("run", "--dry-run")
     assert "the store is empty" in cli("show", "zzz").err
 
 

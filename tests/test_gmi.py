@@ -6,8 +6,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from mia_bench.access import open_access
-from mia_bench.api.attack import AttackTask
+from mia_bench.api.attack import AttackTask, Setting
 from mia_bench.api.dataset import ImageSet
+from mia_bench.api.defense import Defense
 from mia_bench.api.options import parse_options
 from mia_bench.errors import UsageError
 from mia_bench_plugins.attacks.gmi import GenerativeModelInversion
@@ -128,8 +129,8 @@ def test_a_seed_fixes_the_images() -> None:
 
 
 def test_a_prior_without_a_critic_is_skipped_with_a_reason() -> None:
-    assert "discriminator" in (attack().skip(Eigenfaces()) or "")
-    assert attack().skip(WassersteinGAN()) is None
+    assert "discriminator" in (attack().skip(Setting(Eigenfaces(), Defense(), 2)) or "")
+    assert attack().skip(Setting(WassersteinGAN(), Defense(), 2)) is None
 
 
 @pytest.mark.parametrize(

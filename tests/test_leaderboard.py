@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import mia_bench.runner  # noqa: F401  (before a test replaces what it imports)
 from mia_bench import Attack, AttackMetric, Defense, Prior, TargetMetric
 from mia_bench.engine.grid import build_grid, parse_option_values
 from mia_bench.errors import MiaBenchError, UsageError
@@ -159,7 +160,7 @@ def make_record(
     """A finished cell; ``changes`` replace whole parts of the record."""
     options = ({"alpha": 0.5, "widths": [1, 2]} if defense == "guard" else {}) | (options or {})
     parts = {
-        "track": {"name": "little", "version": 2, "data": "fp"},
+        "track": {"name": "little", "version": 2, "data": "fp", "protocol": "p1"},
         "defense": part(defense, **options),
         "prior": part("faces"),
         "attack": part(attack, steps=7),
@@ -182,6 +183,8 @@ def make_record(
             "blurriness": metric(12.5),
             "verification_accuracy": metric(0.99, 0.005),
         },
+        # Two classes around the value.
+        "per_class": {} if gallery is None else {"id_gallery_acc1": [gallery - 0.1, gallery + 0.1]},
         "cost": {
             "train_seconds": 10.0 + seed,
             "invert_seconds": 5.0,
@@ -265,7 +268,7 @@ def test_seeds_are_combined_and_cut_at_the_values_a_metric_can_have(
     assert row.cost == {"train_seconds": 11.0, "invert_seconds": 5.0, "target_queries": 100.0}
 
 
-def test_differences_are_paired_by_seed(registry: Registry, track: Track) -> None:
+def test_differences_are_paired_by_seed_and_class(registry: Registry, track: Track) -> None:
     plain, guard = {0: 0.5, 1: 0.7, 2: 0.9}, {0: 0.4, 1: 0.5, 3: 0.0}
     made = [make_record("plain", seed, gallery=value) for seed, value in plain.items()]
     made += [make_record("guard", seed, gallery=value) for seed, value in guard.items()]
@@ -280,13 +283,48 @@ def test_differences_are_paired_by_seed(registry: Registry, track: Track) -> Non
     assert found.high == pytest.approx(-0.15 + 12.706 * 0.05)
 
 
-def test_one_seed_has_a_difference_without_interval(registry: Registry, track: Track) -> None:
-    made = read(make_record("plain", gallery=0.5), make_record("guard", gallery=0.25))
+def test_the_difference_of_one_seed_has_the_interval_of_its_classes(
+    registry: Registry, track: Track
+) -> None:
+    classes = {"id_gallery_acc1": [0.5 + 0.01 * number for number in range(20)]}
+    other = {"id_gallery_acc1": [0.3 + 0.02 * number for number in range(20)]}
+    made = read(make_record("plain", per_class=classes), make_record("guard", per_class=other))
     [section] = build_board(registry, track, made).sections
     found = section.differences[0].metrics["id_gallery_acc1"]
     assert found is not None
-    assert (found.low, found.high) == (None, None)
-    assert markdown.paired_text(found) == "-0.250, 1 seed"
+    assert found.mean == pytest.approx(-0.2 + 0.01 * 9.5)
+    half = 1.96 * 0.01 * math.sqrt(20 * 21 / 12 / 20)  # of the mean of 20 numbers in a row
+    assert (found.high - found.low) / 2 == pytest.approx(half, rel=0.15)
+    assert markdown.paired_text(found).endswith(", 1 seed")
+
+
+def test_records_of_different_protocols_are_refused_naming_both(
+    registry: Registry, track: Track
+) -> None:
+    changed = {"name": "little", "version": 2, "data": "fp", "protocol": "p2"}
+    made = read(make_record(), make_record(seed=1, track=changed))
+    with pytest.raises(MiaBenchError, match=r"different protocols .*p1 \(1 records.*p2 \(1 rec"):
+        build_board(registry, track, made)
+    failed = make_record(seed=1, track=changed, status="failed", reason="no luck", metrics={})
+    assert build_board(registry, track, read(make_record(), failed)).seeds == (0, 1)
+
+
+def test_an_option_that_came_later_is_at_its_default_in_older_records(
+    registry: Registry, track: Track
+) -> None:
+    older = make_record("guard", 0)
+    older["defense"]["options"] = {"alpha": 0.5}  # before there were widths
+    newer = make_record("guard", 1)
+    board = build_board(registry, track, read(older, newer))
+    [row] = board.sections[0].rows
+    assert row.seeds == (0, 1)
+    assert row.options == "alpha=0.5, widths=[1, 2]"
+
+
+def test_notes_of_the_runs_are_on_the_page(registry: Registry, track: Track) -> None:
+    noted = make_record(notes={"data": "unreadable image skipped: a/b.jpg", "attack_acc5": "few"})
+    text = markdown.page(build_board(registry, track, read(noted, make_record(seed=1))), registry)
+    assert "- `unreadable image skipped: a/b.jpg` (1 cells)" in text
 
 
 def test_there_are_no_differences_without_the_baseline(registry: Registry, track: Track) -> None:

@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 
 from mia_bench.api.metric import Measurement
-from mia_bench.statistics import Estimate, combine_seeds, estimate, student_t
+from mia_bench.statistics import (
+    Estimate,
+    class_means,
+    combine_seeds,
+    estimate,
+    paired_difference,
+    student_t,
+)
 
 
 def test_value_is_the_statistic_and_the_interval_holds_it() -> None:
@@ -62,7 +69,7 @@ def test_same_evidence_same_interval() -> None:
 def test_student_t_equals_scipy() -> None:
     from scipy.stats import t
 
-    for degrees in range(1, 21):
+    for degrees in range(1, 200):
         assert student_t(degrees) == pytest.approx(t.ppf(0.975, degrees), abs=1e-3)
 
 
@@ -84,3 +91,81 @@ def test_seeds_add_their_spread_in_quadrature() -> None:
 def test_no_seeds_is_an_error() -> None:
     with pytest.raises(ValueError, match="no seeds"):
         combine_seeds([])
+
+
+def test_interval_equals_scipys_bias_corrected_bootstrap() -> None:
+    from scipy.stats import bootstrap
+
+    values = np.random.default_rng(4).exponential(size=60)
+    found = estimate(Measurement(values, np.arange(60)))
+    # SciPy has the accelerated form only; for the mean of many samples they are close.
+    other = bootstrap((values,), np.mean, n_resamples=4000, method="BCa", rng=5)
+    width = other.confidence_interval.high - other.confidence_interval.low
+    assert found.low == pytest.approx(other.confidence_interval.low, abs=0.1 * width)
+    assert found.high == pytest.approx(other.confidence_interval.high, abs=0.1 * width)
+
+
+def test_mean_of_unequal_classes_is_resampled_as_the_general_statistic_is() -> None:
+    rng = np.random.default_rng(6)
+    groups = np.repeat(np.arange(12), rng.integers(1, 6, 12))
+    values = rng.normal(size=len(groups))
+    fast = estimate(Measurement(values, groups))
+    slow = estimate(Measurement(values, groups, lambda v: float(v.mean())))
+    assert (fast.value, fast.low, fast.high) == pytest.approx((slow.value, slow.low, slow.high))
+
+
+def test_biased_statistic_keeps_its_value_inside() -> None:
+    """Mean magnitude of group means: resampling adds noise and so raises it."""
+
+    def magnitude(rows: np.ndarray) -> float:
+        return float(np.abs(rows.mean(axis=0)).mean())
+
+    rng = np.random.default_rng(7)
+    for _ in range(20):
+        rows = rng.normal(size=(40, 12))
+        found = estimate(Measurement(rows, np.arange(40), magnitude))
+        assert found.low <= found.value <= found.high
+        plain = [magnitude(rows[rng.integers(0, 40, 40)]) for _ in range(100)]
+        assert found.high < np.quantile(plain, 0.975)
+
+
+@pytest.mark.parametrize(("value", "low", "high"), [(0.0, 0.0, 0.0596), (1.0, 0.9404, 1.0)])
+def test_no_exception_in_sixty_classes_is_the_exact_interval(value, low, high) -> None:
+    from scipy.stats import binomtest
+
+    found = estimate(Measurement(np.full(240, value), np.repeat(np.arange(60), 4)))
+    exact = binomtest(round(60 * value), 60).proportion_ci(0.95, method="exact")
+    assert (found.low, found.high) == pytest.approx((exact.low, exact.high))
+    assert (found.low, found.high) == pytest.approx((low, high), abs=1e-4)
+
+
+@pytest.mark.parametrize("values", [np.array([]), np.array([1.0, np.nan]), np.array([np.inf])])
+def test_what_is_not_finite_is_no_estimate(values: np.ndarray) -> None:
+    with pytest.raises(ValueError, match=r"no samples|the value is"):
+        estimate(Measurement(values, np.arange(len(values))))
+
+
+def test_means_of_classes() -> None:
+    measurement = Measurement(np.array([1.0, 0.0, 3.0, 5.0, 4.0]), np.array([2, 2, 0, 0, 0]))
+    assert class_means(measurement) == [4.0, 0.5]
+
+
+def test_paired_difference_has_both_sources_of_error() -> None:
+    rng = np.random.default_rng(8)
+    classes = rng.normal(0.2, 0.1, size=50)
+    same = paired_difference({seed: list(classes) for seed in range(4)})
+    expected = 1.96 * classes.std(ddof=1) / np.sqrt(50)
+    assert same.value == pytest.approx(classes.mean())
+    assert (same.high - same.low) / 2 == pytest.approx(expected, rel=0.1)
+    shifted = paired_difference({s: list(classes + 0.1 * s) for s in range(4)})
+    spread = 3.182 * 0.1 * np.std([0, 1, 2, 3], ddof=1) / 2
+    assert shifted.value == pytest.approx(classes.mean() + 0.15)
+    assert (shifted.high - shifted.low) / 2 == pytest.approx(np.hypot(expected, spread), rel=0.05)
+    one = paired_difference({3: list(classes)})
+    assert one == Estimate(same.value, same.low, same.high, 50)
+    assert paired_difference({0: [0.0] * 9}) == Estimate(0.0, 0.0, 0.0, 9)
+
+
+def test_paired_difference_needs_the_same_classes() -> None:
+    with pytest.raises(ValueError, match="same classes"):
+        paired_difference({})

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from mia_bench.access import Access
     from mia_bench.api.dataset import ImageSet, Progress
+    from mia_bench.api.defense import Defense
     from mia_bench.api.prior import Prior
     from mia_bench.models.generative import GenerativeModel
 
@@ -62,13 +63,27 @@ class Reconstructions:
     latents: Tensor | None = None
 
 
+@dataclass(frozen=True)
+class Setting:
+    """What a cell would run an attack with; known before anything is computed.
+
+    Attributes:
+        prior, defense: the components with their options.
+        images_per_class: how many reconstructions a class the track asks for.
+    """
+
+    prior: Prior
+    defense: Defense
+    images_per_class: int
+
+
 class Attack(Component):
     """How images of the private classes are made from the target."""
 
     access: ClassVar[AccessLevel] = "white-box"
 
-    def skip(self, prior: Prior) -> str | None:
-        """A reason why this attack can't run with ``prior`` (its options only), or None."""
+    def skip(self, setting: Setting) -> str | None:
+        """A reason why this attack can't run in ``setting``, or None; computes nothing."""
         return None
 
     def prepare(self, task: AttackTask) -> dict[str, Tensor]:

@@ -9,6 +9,8 @@ from typing import ClassVar
 
 from mia_bench.api.options import Options as BaseOptions
 
+_API = "mia_bench.api."
+
 
 class Component:
     """Base of :class:`Defense`, :class:`Attack`, :class:`Prior` and the other kinds.
@@ -32,10 +34,22 @@ class Component:
 
 
 def component_version(cls: type[Component]) -> str:
-    """The version declared in the module of ``cls``, else ``src-`` and a hash of its source file."""
+    """The version declared in the module of ``cls``, else ``src-`` and a hash of its source file.
+
+    The versions of parents in other modules follow, so that a change there counts too.
+    """
+    parents: dict[str, type[Component]] = {}
+    for base in cls.__mro__:
+        foreign = base.__module__ != cls.__module__
+        if foreign and issubclass(base, Component) and not base.__module__.startswith(_API):
+            parents.setdefault(base.__module__, base)
+    return "/".join([_own_version(cls), *(_own_version(base) for base in parents.values())])
+
+
+def _own_version(cls: type[Component]) -> str:
     for base in cls.__mro__:
         if base.__module__ == cls.__module__ and base.__dict__.get("version"):
-            return cls.version
+            return str(base.__dict__["version"])
     try:
         source = Path(inspect.getfile(cls)).read_bytes()
     except (OSError, TypeError):

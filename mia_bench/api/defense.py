@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mia_bench.api.component import Component
 
@@ -25,12 +25,15 @@ class BuildContext:
         resolution: height and width of the images.
         public: public images, for pretraining.
         generator: seeded CPU generator.
+        restoring: True when trained weights are loaded right after: the architecture matters, pretraining
+            would be lost.
     """
 
     num_classes: int
     resolution: int
     public: ImageSet
     generator: torch.Generator
+    restoring: bool = False
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,8 @@ class TrainingStep:
         outputs: logits ``(B, C)``, penultimate features, outputs of the hidden blocks, extras.
         model: the network in training, for losses that need further passes.
         epoch, epochs: position in the schedule, from 0.
-        generator: seeded CPU generator.
+        generator: seeded CPU generator of the defense's own, the one ``augment`` gets: drawing from it
+            shifts nobody else's draws.
     """
 
     images: Tensor
@@ -108,6 +112,9 @@ class Defense(Component):
         """True when the deployed model's answers are random; metrics then average over draws."""
         return False
 
-    def report(self, setup: TrainingSetup) -> dict[str, Any]:
-        """Metrics that only training knows (such as the ``epsilon`` spent), by name; after training."""
+    def report(self, setup: TrainingSetup) -> dict[str, float | str]:
+        """Metrics that only training knows (such as the ``epsilon`` spent), by name; after training.
+
+        A string is the reason why there is no number.
+        """
         return {}

@@ -1,4 +1,4 @@
-"""Identity encoders: embedding networks that never saw private data, the second, independent judge."""
+"""Identity encoders: embedding networks made without the private data, the second, independent judge."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -12,7 +12,13 @@ from mia_bench.errors import UsageError, did_you_mean
 
 
 class Options(BaseModel):
-    """Base of every ``Options`` class: unknown keys are refused, values are checked and frozen."""
+    """Base of every ``Options`` class: unknown keys are refused, values are checked and frozen.
+
+    Attributes:
+        places: options that say where something lies, not what it is; no part of keys and records.
+    """
+
+    places: ClassVar[frozenset[str]] = frozenset()
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False
@@ -43,7 +49,7 @@ def _from_text(cls: type[Options], key: str, value: Any) -> Any:
     if value[:1] in "[{" or value == "null":
         try:
             return json.loads(value)
-        except json.JSONDecodeError:
+        except (json.JSONDecodeError, RecursionError):
             return value
     return value
 

@@ -95,6 +95,8 @@ def command(
     )
     _warn_of_plugins()
     prepared = prepare(request)
+    for line in prepared.warnings:
+        click.echo(f"warning: {line}", err=True)
     if dry_run:
         print_plan(prepared)
         return
@@ -156,13 +158,13 @@ def _merge(config: dict[str, Any], given: dict[str, Any], format_: str | None) -
 
 def _config_options(table: dict[str, Any], given: tuple[str, ...]) -> list[str]:
     """``[options]`` of the file as ``PLUGIN.KEY=VALUE``; a key given on the command line replaces it."""
-    replaced = {text.partition("=")[0] for text in given}
+    replaced = {text.partition("=")[0].rpartition(":")[2] for text in given}
     texts = []
     for plugin, values in table.items():
         if not isinstance(values, dict):
             raise UsageError(f"[options.{plugin}] must be a table of options")
         for key, value in values.items():
-            if f"{plugin}.{key}" not in replaced:
+            if f"{plugin.rpartition(':')[2]}.{key}" not in replaced:
                 several = value if isinstance(value, list) else [value]
                 texts += [f"{plugin}.{key}={_text(one)}" for one in several]
     return [*texts, *given]

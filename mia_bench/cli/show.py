@@ -33,7 +33,10 @@ def command(cell: str, output: Path | None, rows: int, store: Path | None) -> No
     from mia_bench.runner import default_store
     from mia_bench.store import Store
 
-    opened = Store(store or default_store())
+    root = store or default_store()
+    if not root.is_dir():
+        raise UsageError(f"there is no store at {root}")
+    opened = Store(root)
     records = opened.records()
     found = [record for record in records if record["key"].startswith(cell)]
     if not found:

@@ -41,7 +41,8 @@ class Tree:
         digest = hashlib.sha256()
         for identity, files in self.images.items():
             for name, size in files:
-                digest.update(f"{identity}/{name}\0{size}\n".encode())
+                line = f"{identity}/{name}\0{size}\n"
+                digest.update(line.encode("utf-8", "surrogateescape"))
         return digest.hexdigest()[:16]
 
     def paths(self, identity: str) -> list[Path]:
@@ -104,20 +105,24 @@ def decode(
     """Decode, crop and resize (antialiased) in threads; unreadable images are skipped and named.
 
     Raises:
-        DataError: more than :data:`MAX_UNREADABLE` of the images can't be read.
+        DataError: more than :data:`MAX_UNREADABLE` of the images are damaged, or one can't be opened.
     """
     import numpy as np
     import torch
-    from PIL import Image
+    from PIL import Image, ImageOps
 
     def read(path: Path) -> np.ndarray | str:
         try:
             with Image.open(path) as image:
-                small = crop(image.convert("RGB")).resize(
+                upright = ImageOps.exif_transpose(image)
+                small = crop(upright.convert("RGB")).resize(
                     (resolution, resolution), Image.Resampling.BICUBIC, reducing_gap=None
                 )
                 return np.asarray(small)
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                # The machine's fault, not the image's: another run would see other data.
+                raise DataError(f"{path} can't be read: {error.strerror}") from error
             return f"{path.parent.name}/{path.name}: {error}"
 
     arrays, index, bad = [], [], []

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from mia_bench.api.attack import Attack
+from mia_bench.api.attack import Attack, Setting
 from mia_bench.api.component import Component
 from mia_bench.api.options import Options, parse_options
-from mia_bench.api.prior import Prior
-from mia_bench.errors import UsageError, did_you_mean
+from mia_bench.errors import MiaBenchError, UsageError, did_you_mean
 from mia_bench.registry import Registry
 from mia_bench.tracks.track import Choice, Track
 
@@ -38,7 +38,8 @@ class Resolved:
 
     def spec(self) -> dict[str, Any]:
         """What a cache key and a record hold: name, distribution, version and all options."""
-        return {**self.identity, "options": self.options.model_dump(mode="json")}
+        options = self.options.model_dump(mode="json", exclude=set(self.options.places))
+        return {**self.identity, "options": options}
 
     def make(self) -> Any:
         """A fresh instance."""
@@ -154,7 +155,7 @@ def changed_options(options: Options, default: Options) -> list[str]:
     """``key=value`` for each option that is not the default."""
     return [
         f"{key}={value}"
-        for key, value in options.model_dump().items()
+        for key, value in options.model_dump(exclude=set(options.places)).items()
         if value != getattr(default, key)
     ]
 
@@ -220,11 +221,36 @@ def build_grid(
     ]
 
 
+@contextlib.contextmanager
+def blamed(resolved: Resolved) -> Iterator[None]:
+    """Name the plugin whose code raises while a run is planned.
+
+    Raises:
+        MiaBenchError: in place of what is not a clear line already.
+    """
+    try:
+        yield
+    except MiaBenchError:
+        raise
+    except Exception as error:  # a plugin may raise anything
+        text = " ".join(str(error).split()) or "no message"
+        raise MiaBenchError(
+            f"{resolved.kind} {resolved.name!r} of plugin {resolved.identity['distribution']}: "
+            f"{type(error).__name__}: {text}"
+        ) from error
+
+
 def skip_reason(cell: Cell) -> str | None:
-    """Why the cell's attack can't run with its prior, or None."""
+    """Why the cell's attack can't run, or None.
+
+    Raises:
+        MiaBenchError: the attack's plugin fails; it is named.
+    """
     attack: Attack = cell.attack.make()
-    prior: Prior = cell.prior.make()
-    return attack.skip(prior)
+    with blamed(cell.attack):
+        return attack.skip(
+            Setting(cell.prior.make(), cell.defense.make(), cell.track.images_per_class)
+        )
 
 
 def resolve_choice(

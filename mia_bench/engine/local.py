@@ -27,6 +27,10 @@ Record = dict[str, Any]
 Finished = Callable[[Record], None]
 
 
+RENEWED = ("train", "assess", "prepare", "invert", "measure")
+"""The stages of a cell's own, which ``--rerun always`` computes again."""
+
+
 class Interrupted(MiaBenchError):
     """The user stopped the run; what is finished is kept."""
 
@@ -63,6 +67,7 @@ class LocalExecutor:
         self._reporter = reporter
         self._finished = finished
         self._failed: dict[tuple[str, str], str] = {}
+        self._renew: set[tuple[str, str]] = set()
         self._workspace: Workspace | None = None
 
     def run(self, cells: list[PlannedCell], *, rerun: bool = False) -> list[Record]:
@@ -74,11 +79,13 @@ class LocalExecutor:
         """
         runnable = [planned for planned in cells if planned.skip is None]
         if rerun:
-            for planned in runnable:
-                for stage in planned.measure.upstream():
-                    if stage.name in ("train", "assess", "prepare", "invert", "measure"):
-                        self._store.forget(*stage.id)
-        todo, _ = pending_stages(runnable, self._store.has)
+            self._renew = {
+                stage.id
+                for planned in runnable
+                for stage in planned.measure.upstream()
+                if stage.name in RENEWED
+            }
+        todo, _ = pending_stages(runnable, self._has)
         seconds = stage_seconds(self._store, todo)
         records: list[Record] = []
         with reporting(self._reporter, len(todo), sum(seconds.values())):
@@ -88,12 +95,23 @@ class LocalExecutor:
                     record = self._cell(planned, seconds, started)
                 except KeyboardInterrupt:
                     records.append(self._record(planned, started, "interrupted", "interrupted"))
-                    self._store.write_record(records[-1])
+                    self._keep(records[-1])
                     raise Interrupted(records) from None
                 records.append(record)
-                self._store.write_record(record)
+                self._keep(record)
                 self._finished(record)
         return records
+
+    def _keep(self, record: Record) -> None:
+        """Store a record; a finished one is never replaced by one without numbers."""
+        if record["status"] != "done":
+            before = self._store.record(record["track"]["name"], record["key"])
+            if before is not None and before.get("status") == "done":
+                return
+        self._store.write_record(record)
+
+    def _has(self, name: str, key: str) -> bool:
+        return (name, key) not in self._renew and self._store.has(name, key)
 
     def _cell(
         self, planned: PlannedCell, seconds: dict[tuple[str, str], float], started: str
@@ -111,7 +129,7 @@ class LocalExecutor:
         """Compute ``stage`` and what it needs, unless it is stored already."""
         if stage.id in self._failed:
             raise StageFailed(self._failed[stage.id])
-        if self._store.has(*stage.id):
+        if self._has(*stage.id):
             return
         for needed in stage.inputs.values():
             self._ensure(needed, seconds)
@@ -120,11 +138,12 @@ class LocalExecutor:
             self._reporter.say(f"waiting for another run that computes: {stage.label}")
 
         with self._store.lock(*stage.id, waiting):
-            if self._store.has(*stage.id):
+            if self._has(*stage.id):
                 return
             self._reporter.stage_begins(stage, seconds.get(stage.id, 0.0))
             began = time.monotonic()
             self._compute(stage, seconds)
+            self._renew.discard(stage.id)
             self._reporter.stage_ends(stage, time.monotonic() - began)
 
     def _compute(self, stage: Stage, seconds: dict[tuple[str, str], float]) -> None:
@@ -184,6 +203,7 @@ class LocalExecutor:
         cell = planned.cell
         info = self._store.info(*planned.measure.id) if status == "done" else None
         run = info["run"] if info else {}
+        made = self._made(planned.measure) if info else {}
         return {
             "schema": RECORD_SCHEMA,
             "key": planned.key,
@@ -191,6 +211,7 @@ class LocalExecutor:
                 "name": cell.track.name,
                 "version": cell.track.version,
                 "data": planned.data_fingerprint,
+                "protocol": planned.protocol,
             },
             "defense": cell.defense.spec(),
             "prior": cell.prior.spec(),
@@ -199,13 +220,14 @@ class LocalExecutor:
             "status": status,
             "reason": reason,
             "metrics": info["metrics"] if info else {},
+            "per_class": info["per_class"] if info else {},
             "cost": info["costs"] if info else {},
             "provenance": {
                 "mia_bench": __version__,
-                "git": run.get("git", provenance.git_commit()),
+                "git": made.get("git", provenance.git_commit()),
                 "python": provenance.python_version(),
-                "torch": run.get("torch", provenance.package_version("torch")),
-                "device": run.get("device"),
+                "torch": made.get("torch", provenance.package_version("torch")),
+                "device": made.get("device"),
                 "platform": provenance.platform_name(),
                 "started": started,
                 "finished": run.get("finished", provenance.now()),
@@ -213,9 +235,23 @@ class LocalExecutor:
             "notes": info["notes"] if info else {},
         }
 
+    def _made(self, measure: Stage) -> dict[str, str]:
+        """Commit, torch and device behind a cell; several where its stages differ."""
+        found: dict[str, list[str]] = {}
+        for stage in measure.upstream():
+            try:
+                run = self._store.info(*stage.id)["run"]
+            except (CorruptArtifact, KeyError):
+                continue  # an input that is gone; what was made from it is still there
+            for name in ("git", "torch", "device"):
+                value = run.get(name)
+                if value and value not in found.setdefault(name, []):
+                    found[name].append(value)
+        return {name: ", ".join(values) for name, values in found.items() if values}
+
 
 def weights_root(data: Path | None, weights: Path | None) -> Path | None:
     """The folder of local weight files: given, or ``weights`` beside the data root."""
     if weights is not None or data is None:
         return weights
-    return data.parent / "weights"
+    return data.resolve().parent / "weights"

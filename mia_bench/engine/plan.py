@@ -23,6 +23,7 @@ from mia_bench.engine.grid import (
     Cell,
     OptionValues,
     Resolved,
+    blamed,
     resolve,
     resolve_choice,
     short_choice,
@@ -38,12 +39,17 @@ STAGE_VERSIONS = {
     "evaluator": 1,
     "gallery": 1,
     "train": 1,
-    "assess": 1,
-    "prepare": 1,
-    "invert": 1,
-    "measure": 1,
+    "assess": 2,
+    "prepare": 2,
+    "invert": 2,
+    "measure": 2,
 }
 """The host's own code in each stage; raised when a change there changes results."""
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -78,8 +84,7 @@ class Stage:
             "seed": self.seed,
             "inputs": {role: stage.key for role, stage in self.inputs.items()},
         }
-        text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:20]
+        return _digest(content)[:20]
 
     @property
     def id(self) -> tuple[str, str]:
@@ -100,6 +105,7 @@ class PlannedCell:
     cell: Cell
     measure: Stage
     data_fingerprint: str
+    protocol: str
     skip: str | None
 
     @property
@@ -116,16 +122,23 @@ class Roots:
     weights: Path | None = None
 
 
-def build_plan(
-    registry: Registry, cells: list[Cell], roots: Roots, options: OptionValues
-) -> list[PlannedCell]:
+@dataclass(frozen=True)
+class Plan:
+    """The cells, and what the user should know before the work begins."""
+
+    cells: list[PlannedCell]
+    warnings: list[str]
+
+
+def build_plan(registry: Registry, cells: list[Cell], roots: Roots, options: OptionValues) -> Plan:
     """Plan every cell once; stages with the same content are one object."""
     if not cells:
-        return []
+        return Plan([], [])
     shared = _shared_stages(registry, cells[0].track, roots, options)
     unique: dict[tuple[str, str], Stage] = {}
     planned = [_plan_cell(cell, shared, unique) for cell in cells]
-    return list({one.key: one for one in planned}.values())  # "0.1" and "0.10" are one value
+    unique_cells = {one.key: one for one in planned}  # "0.1" and "0.10" are one value
+    return Plan(list(unique_cells.values()), shared.warnings)
 
 
 @dataclass(frozen=True)
@@ -135,7 +148,9 @@ class _Shared:
     gallery: Stage | None
     encoder: Resolved | None
     missing: dict[str, str]
+    warnings: list[str]
     fingerprint: str
+    protocol: str
     architecture: Resolved
     target_metrics: list[Resolved]
     attack_metrics: list[Resolved]
@@ -151,7 +166,8 @@ def _shared_stages(
         raise UsageError(
             f"track {track.name!r} reads images from disk: give --data DIR or set MIA_BENCH_DATA"
         )
-    fingerprint = dataset.fingerprint(roots.data)
+    with blamed(chosen):
+        fingerprint = dataset.fingerprint(roots.data)
     changed = "".join(
         short_choice(registry, kind, choice, options)
         for kind, choice in (("dataset", track.data.dataset), ("encoder", track.encoder))
@@ -182,15 +198,36 @@ def _shared_stages(
     )
     gallery, missing = _gallery(registry, track, roots, options, data)
     metrics = [resolve(registry, "metric", name, {}, {}) for name in track.metrics]
+    architecture = resolve_choice(registry, "model", track.target.architecture, options)
+    protocol = {
+        "data": data.key,
+        "evaluator": evaluator.key,
+        "gallery": gallery.key if gallery else None,
+        "architecture": architecture.spec(),
+        "recipe": track.target.recipe.model_dump(),
+        "metrics": [metric.spec() for metric in metrics],
+        "images_per_class": track.images_per_class,
+        "attacked_classes": track.attacked_classes,
+        "stages": STAGE_VERSIONS,
+    }
+    warnings = [f"{reason}: what needs it will be null" for reason in missing.values()]
+    official = track.data.fingerprint
+    if official and fingerprint + changed != official:
+        warnings.append(
+            f"these are not the data of the protocol (fingerprint {fingerprint + changed}, not "
+            f"{official}): the rows can't be on its board"
+        )
     return _Shared(
         data=data,
         evaluator=evaluator,
         gallery=gallery,
         encoder=gallery.parts["encoder"] if gallery else None,
         missing=missing,
+        warnings=warnings if track.encoder else warnings[len(missing) :],
         # Other options of the data or the judge make another protocol: no board may mix them.
         fingerprint=fingerprint + changed,
-        architecture=resolve_choice(registry, "model", track.target.architecture, options),
+        protocol=_digest(protocol)[:12],
+        architecture=architecture,
         target_metrics=[m for m in metrics if issubclass(m.component, TargetMetric)],
         attack_metrics=[m for m in metrics if issubclass(m.component, AttackMetric)],
     )
@@ -204,7 +241,8 @@ def _gallery(
     chosen = resolve_choice(registry, "encoder", track.encoder, options)
     encoder: Encoder = chosen.make()
     try:
-        weights = encoder.fingerprint(roots.weights)
+        with blamed(chosen):
+            weights = encoder.fingerprint(roots.weights)
     except Unavailable as error:
         return None, {"gallery": str(error)}
     stage = Stage(
@@ -297,7 +335,7 @@ def _plan_cell(cell: Cell, shared: _Shared, unique: dict[tuple[str, str], Stage]
         inputs=inputs,
         parts={"metrics": shared.attack_metrics},
     )
-    return PlannedCell(cell, measure, shared.fingerprint, skip_reason(cell))
+    return PlannedCell(cell, measure, shared.fingerprint, shared.protocol, skip_reason(cell))
 
 
 def pending_stages(cells: list[PlannedCell], has: Any) -> tuple[list[Stage], list[Stage]]:

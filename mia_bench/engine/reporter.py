@@ -106,7 +106,7 @@ class PlainReporter(SilentReporter):
 
 
 class BarReporter(SilentReporter):
-    """Two bars on a terminal: the whole run, weighted by estimated seconds, and the current stage."""
+    """Two bars on a terminal: the stages of the whole run, and the current stage."""
 
     def __init__(self, console: Console) -> None:
         self._console = console

@@ -19,7 +19,7 @@ from mia_bench.errors import MiaBenchError
 from mia_bench.record import RECORD_SCHEMA, ComponentRef, MetricValue, Record
 from mia_bench.registry import Registry
 from mia_bench.results import metric_names, options_text
-from mia_bench.statistics import Estimate, combine_seeds, student_t
+from mia_bench.statistics import Estimate, combine_seeds, paired_difference
 from mia_bench.tracks.track import Track
 
 FEW_SEEDS = 3
@@ -116,11 +116,11 @@ class Row:
 
 @dataclass(frozen=True)
 class Paired:
-    """Mean of per-seed differences; the interval is Student's over seeds, None for one seed."""
+    """Mean difference on the same seeds and classes, with an interval for others of both."""
 
     mean: float
-    low: float | None
-    high: float | None
+    low: float
+    high: float
     seeds: tuple[int, ...]
 
 
@@ -220,7 +220,12 @@ def refusals(track: Track, records: Iterable[Record]) -> list[str]:
     lines = [line for record in ordered for line in _refuse_one(track, record)]
     if lines:
         return lines
-    return _refuse_data(track, ordered) + _refuse_twice(ordered) + _refuse_versions(ordered)
+    return (
+        _refuse_data(track, ordered)
+        + _refuse_protocols(ordered)
+        + _refuse_twice(ordered)
+        + _refuse_versions(ordered)
+    )
 
 
 def _refuse_one(track: Track, record: Record) -> list[str]:
@@ -257,6 +262,24 @@ def _refuse_data(track: Track, records: Sequence[Record]) -> list[str]:
     ]
 
 
+def _refuse_protocols(records: Sequence[Record]) -> list[str]:
+    groups: dict[str, list[Record]] = defaultdict(list)
+    for record in records:
+        if record.status == "done":
+            groups[record.track.protocol].append(record)
+    if len(groups) < 2:
+        return []
+    words = [
+        f"{protocol or 'none'} ({len(group)} records, the newest of "
+        f"{max(record.provenance.finished for record in group)})"
+        for protocol, group in groups.items()
+    ]
+    return [
+        "the records were measured by different protocols (another version of the data set, a network, "
+        f"a judge or its weights, or a metric): {', '.join(sorted(words))}; keep those of one"
+    ]
+
+
 def _refuse_twice(records: Sequence[Record]) -> list[str]:
     seen: dict[tuple[Any, ...], Record] = {}
     lines = []
@@ -289,6 +312,26 @@ def _refuse_versions(records: Sequence[Record]) -> list[str]:
 
 def _version(component: ComponentRef) -> str:
     return f"{component.distribution} {component.version}"
+
+
+def _completed(registry: Registry, record: Record) -> Record:
+    """The record with options that its components got later, at their defaults.
+
+    A new option whose default keeps the old behaviour leaves the component's version as it is; rows from
+    before and after must meet in one table.
+    """
+    changes = {}
+    for kind in ("defense", "prior", "attack"):
+        component: ComponentRef = getattr(record, kind)
+        try:
+            entry = registry.get(kind, component.name)
+            if entry.identity()["version"] == component.version:
+                options = entry.load().Options(**component.options)
+                complete = options.model_dump(mode="json", exclude=set(options.places))
+                changes[kind] = component.model_copy(update={"options": complete})
+        except (MiaBenchError, ValueError):
+            continue  # not installed, or not as it was: the record speaks for itself
+    return record.model_copy(update=changes)
 
 
 # --- grouping --------------------------------------------------------------------------------
@@ -386,20 +429,16 @@ def _rank(row: Row) -> tuple[Any, ...]:
 
 
 def paired(name: str, records: Sequence[Record], baseline: Sequence[Record]) -> Paired | None:
-    """The difference to the baseline on the seeds that both have."""
+    """The difference to the baseline, class by class, on the seeds that both have."""
     values = [
-        {r.seed: m.value for r in side if (m := r.metrics.get(name)) is not None}
+        {r.seed: np.array(r.per_class[name]) for r in side if name in r.per_class}
         for side in (records, baseline)
     ]
     seeds = tuple(sorted(values[0].keys() & values[1].keys()))
     if not seeds:
         return None
-    differences = np.array([values[0][seed] - values[1][seed] for seed in seeds])
-    mean = float(differences.mean())
-    if len(seeds) == 1:
-        return Paired(mean, None, None, seeds)
-    half = student_t(len(seeds) - 1) * float(differences.std(ddof=1)) / math.sqrt(len(seeds))
-    return Paired(mean, mean - half, mean + half, seeds)
+    found = paired_difference({seed: list(values[0][seed] - values[1][seed]) for seed in seeds})
+    return Paired(found.value, found.low, found.high, seeds)
 
 
 # --- the board -------------------------------------------------------------------------------
@@ -423,6 +462,7 @@ def build_board(registry: Registry, track: Track, records: Iterable[Record]) -> 
         MiaBenchError: a record can't be on it; the message names the record and why.
     """
     ordered = sorted(records, key=lambda record: record.key)
+    ordered = [_completed(registry, record) for record in ordered]
     if lines := refusals(track, ordered):
         more = f" (and {len(lines) - 1} more)" if len(lines) > 1 else ""
         raise MiaBenchError(f"track {track.name!r}: {lines[0]}{more}")

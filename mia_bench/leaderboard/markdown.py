@@ -79,8 +79,6 @@ def paired_text(difference: Paired | None) -> str:
         return _NONE
     count = len(difference.seeds)
     seeds = f"{count} seed" + ("s" if count > 1 else "")
-    if difference.low is None or difference.high is None:
-        return f"{signed(difference.mean)}, {seeds}"
     return (
         f"{signed(difference.mean)} [{signed(difference.low)}, {signed(difference.high)}], {seeds}"
     )
@@ -177,7 +175,8 @@ def _reading(board: Board) -> str:
         "seeds with its 95 % interval. Two judges look at every reconstruction: the evaluation "
         "classifier (`attack_*`, `delta_eval`), which is trained on the same private images and can "
         "be fooled by images that no person would recognise, and the identity encoder (`id_*`), "
-        f"which never saw them. Tables are ordered by {code(PRIMARY)}, best defended first.",
+        "which was made without them (whether it met some of the same people where it was trained is "
+        f"the track's to say). Tables are ordered by {code(PRIMARY)}, best defended first.",
         "",
     ]
     shown = (*board.utility_metrics, *board.leakage_metrics, *board.further_metrics)
@@ -392,15 +391,29 @@ def _statistics(board: Board) -> list[str]:
         f"Seeds: {_listed(board.seeds) or 'none'}. A seed sets the target's training and the attack; "
         "splits, priors, evaluation model and encoder are the track's, the same for all.",
         "Intervals are 95 %. Within a seed whole classes are resampled, with all their samples, "
-        f"{RESAMPLES} times (percentile bootstrap). Over seeds a row shows the mean; each side of its "
+        f"{RESAMPLES} times (bias-corrected percentile bootstrap; where every sample is 0 or every one "
+        "is 1, the exact interval for as many classes). Over seeds a row shows the mean; each side of its "
         "interval adds in quadrature the spread of the seeds (Student's t · s / √S on S seeds) and "
         "the mean half-width of the bootstraps, which more seeds don't shrink because all seeds "
         "share their classes. Intervals are cut at the values a metric can have. Differences to the "
-        "baseline are paired seed by seed; their interval is Student's over the seeds. Reference "
+        "baseline are taken class by class on the same seeds; their interval adds the same two sources. "
+        "Reference "
         "rows of held-out real images depend on no seed. Times are means over the seeds, on the "
         "devices below: compare those of one device only.",
         "\n".join(versions),
+        _run_notes(board),
     ]
+
+
+def _run_notes(board: Board) -> str:
+    """What the runs had to say that belongs to no metric: images skipped, batches halved."""
+    found: dict[str, int] = defaultdict(int)
+    for record in board.records:
+        for name, note in record.notes.items():
+            if name not in record.metrics:
+                found[note] += 1
+    lines = [f"- {code(note)} ({count} cells)" for note, count in sorted(found.items())]
+    return "\n".join(["Notes of the runs:", "", *lines]) if lines else ""
 
 
 def _reproduce(board: Board, registry: Registry) -> list[str]:

@@ -248,7 +248,7 @@ def _check_records(folder: Path, name: str, registry: Registry) -> tuple[list[st
     dirty = [
         f"track {name!r}: {name_record(record)}: made from a changed checkout ({commit})"
         for record in records
-        if (commit := record.provenance.git or "").endswith("-dirty")
+        if "-dirty" in (commit := record.provenance.git or "")
     ]
     try:
         track = load_track(registry, name)

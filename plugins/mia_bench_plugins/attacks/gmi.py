@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
-from mia_bench import Attack, AttackTask, Prior, Reconstructions, hookimpl
+from mia_bench import Attack, AttackTask, Reconstructions, Setting, hookimpl
 from mia_bench.hookspecs import Register
 
 if TYPE_CHECKING:
@@ -45,9 +45,9 @@ class GenerativeModelInversion(Attack):
 
     options: Options
 
-    def skip(self, prior: Prior) -> str | None:
+    def skip(self, setting: Setting) -> str | None:
         """It needs a critic."""
-        if prior.has_discriminator:
+        if setting.prior.has_discriminator:
             return None
         return "gmi needs a prior with a discriminator, such as wgan-gp"
 

@@ -21,16 +21,21 @@ are averaged over ``eot`` answers (expectation over transformation, Athalye et a
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from mia_bench import Attack, AttackTask, Reconstructions, hookimpl
+from mia_bench import Attack, AttackTask, Reconstructions, Setting, hookimpl
 from mia_bench.hookspecs import Register
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
+
+
+Share = Annotated[float, Field(ge=0, lt=1)]
+Area = Annotated[float, Field(gt=0, le=1)]
+Range = tuple[Area, Area]
 
 
 def poincare_loss(logits: Tensor, labels: Tensor) -> Tensor:
@@ -69,13 +74,13 @@ class PlugAndPlay(Attack):
         truncation: float = Field(0.5, ge=0, le=1, description="of the latents sampled")
         steps: int = Field(50, ge=0, description="optimisation steps; 0: initial selection only")
         learning_rate: float = Field(0.005, gt=0, description="of Adam, in the latent space")
-        betas: tuple[float, float] = Field((0.1, 0.1), description="of Adam")
+        betas: tuple[Share, Share] = Field((0.1, 0.1), description="of Adam, each below 1")
         loss: Literal["poincare", "cross-entropy"] = Field("poincare", description="identity loss")
-        crop: tuple[float, float] = Field(
+        crop: Range = Field(
             (0.9, 1.0), description="area range of the random crops while optimising"
         )
         views: int = Field(100, ge=1, description="random crops that score the final selection")
-        views_crop: tuple[float, float] = Field(
+        views_crop: Range = Field(
             (0.5, 0.9), description="area range of those crops (ratio 0.8 to 1.2, with mirroring)"
         )
 
@@ -85,19 +90,26 @@ class PlugAndPlay(Attack):
         def _enough_candidates(self) -> PlugAndPlay.Options:
             if self.candidates > self.search:
                 raise ValueError(f"candidates={self.candidates} exceed search={self.search}")
+            for low, high in (self.crop, self.views_crop):
+                if low > high:
+                    raise ValueError(f"a range runs from low to high, not from {low} to {high}")
             return self
 
     options: Options
+
+    def skip(self, setting: Setting) -> str | None:
+        """It returns candidates, so it needs enough of them."""
+        if setting.images_per_class > self.options.candidates:
+            return (
+                f"candidates={self.options.candidates} are fewer than the "
+                f"{setting.images_per_class} images a class that the track asks for"
+            )
+        return None
 
     def invert(self, task: AttackTask) -> Reconstructions:
         """All three stages for all classes."""
         import torch
 
-        if task.images_per_class > self.options.candidates:
-            raise ValueError(
-                f"candidates={self.options.candidates} are fewer than the "
-                f"{task.images_per_class} images a class that the track asks for"
-            )
         latents = self._initial_selection(task)
         classes, each, width = latents.shape
         if not self.options.steps:

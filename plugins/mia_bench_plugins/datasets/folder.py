@@ -29,6 +29,8 @@ class Folder(Dataset):
     class Options(Dataset.Options):
         """Options of ``folder``."""
 
+        places: ClassVar[frozenset[str]] = frozenset({"path"})
+
         path: str = Field(".", description="the tree, relative to the data root")
         max_identities: int = Field(60, ge=2, description="private identities at most")
         min_images: int = Field(6, ge=2, description="images a private identity must have")

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from mia_bench.api.dataset import Progress
 
+SIZE = (250, 250)
 CROP = (58, 48, 192, 182)
 """Left, upper, right, lower of the face in the 250×250 photograph."""
 
@@ -96,7 +97,13 @@ class LFW(Dataset):
 
 
 def crop_face(image: Image) -> Image:
-    """The face of a deep-funneled photograph."""
+    """The face of a deep-funneled photograph.
+
+    Raises:
+        ValueError: it has another size, so that the box would be somewhere else.
+    """
+    if image.size != SIZE:
+        raise ValueError(f"{image.width}×{image.height} pixels, not {SIZE[0]}×{SIZE[1]}")
     return image.crop(CROP)
 
 

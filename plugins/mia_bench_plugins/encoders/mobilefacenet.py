@@ -42,9 +42,10 @@ class MobileFaceNet(Encoder):
         """SHA-256 of the file."""
         path = (weights or Path()) / FILE
         if weights is None or not path.is_file():
+            # No path in it: the reason becomes a part of keys and records.
             raise Unavailable(
-                f"{FILE} was not found; put it into {weights or 'a folder'} "
-                "(MIA_BENCH_WEIGHTS names the folder)"
+                f"{FILE} was not found: put it into the folder that MIA_BENCH_WEIGHTS names, or into "
+                "'weights' beside the data root"
             )
         if importlib.util.find_spec("onnxruntime") is None:
             raise Unavailable("onnxruntime is not installed: pip install 'mia-bench[onnx]'")

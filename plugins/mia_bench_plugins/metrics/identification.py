@@ -1,4 +1,4 @@
-"""Identification by an encoder that never saw private data: the second, independent judge.
+"""Identification by an encoder made without the private data: the second, independent judge.
 
 A classifier trained on the private images can accept what is no face at all (*Revisiting Model
 Inversion Evaluation*, arXiv 2505.03519). Here a reconstruction is embedded by an independent encoder

@@ -69,6 +69,8 @@ def principal_components(
     """
     import torch
 
+    if device.type == "mps":  # no float64 there
+        device = torch.device("cpu")
     size = images[0].numel()
     count = len(images) * (2 if mirror else 1)
     components = min(components, count - 1, size)

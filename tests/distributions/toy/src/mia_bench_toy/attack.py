@@ -45,8 +45,8 @@ class ToyNeedsCritic(Attack):
 
     summary = "is skipped"
 
-    def skip(self, prior):
-        return None if prior.has_discriminator else "needs a prior with a discriminator"
+    def skip(self, setting):
+        return None if setting.prior.has_discriminator else "needs a prior with a discriminator"
 
     def invert(self, task):
         raise AssertionError("never called")
