@@ -2,6 +2,7 @@
 
 import errno
 import json
+import math
 import os
 import random
 import re
@@ -21,6 +22,7 @@ from mia_bench import stages as stages_module
 from mia_bench import store as store_module
 from mia_bench.engine.plan import STAGE_VERSIONS
 from mia_bench.store import Store
+from mia_bench_plugins.defenses.none import NoDefense
 
 SHARED = ("data", "prior", "evaluator", "gallery")
 TRAINED = (*SHARED, "train", "assess")
@@ -594,3 +596,17 @@ def test_picture_of_a_cell_is_made_for_every_kind_of_tree(
     outcome = folder_run(cli, make_tree(tmp_path / "data", PEOPLE, mode="L"))
     (record,) = outcome.records
     assert (tmp_path / "store" / "pictures" / f"{record['key']}.png").stat().st_size > 1000
+
+
+def test_reports_of_a_defense_become_metrics_or_reasons(cli, toy, store, monkeypatch) -> None:
+    store("data", "prior", "evaluator", "gallery")
+    report = {"epsilon": 3.5, "delta": "no accountant", "slope": math.nan, "limit": math.inf}
+    monkeypatch.setattr(NoDefense, "report", lambda self, setup: report)
+    outcome = cli(*CELL)
+    assert outcome.code == 0, outcome.err
+    (record,) = outcome.records
+    assert record["metrics"]["epsilon"] == {"value": 3.5, "low": 3.5, "high": 3.5, "n": 1}
+    for name, reason in (("delta", "no accountant"), ("slope", "the value is nan"),
+                         ("limit", "the value is inf")):  # fmt: skip
+        assert record["metrics"][name] is None
+        assert record["notes"][name] == reason

@@ -10,6 +10,7 @@ from PIL import Image
 import mia_bench
 from mia_bench.plugins import host
 from mia_bench.registry import KINDS
+from mia_bench.runner import data_roots
 
 SHARED = ("data", "prior", "evaluator", "gallery")
 TRAINED = (*SHARED, "train", "assess")
@@ -464,3 +465,32 @@ def test_debug_shows_the_traceback(spawn) -> None:
     assert "Traceback" not in plain
     _, debug = spawn("--debug", "run", "--track", "nowhere").communicate(timeout=60)
     assert "Traceback" in debug
+
+
+def test_kind_before_the_plugin_makes_no_other_option(cli, toy, tmp_path) -> None:
+    config = tmp_path / "run.toml"
+    config.write_text('track = "toy"\ndefense = "none"\nattack = "ppa"\n[options.ppa]\nsteps = 5\n')
+    plan = cli("run", "--config", config, "-o", "attack:ppa.steps=7", "--dry-run")
+    assert plan.code == 0, plan.err
+    assert "1 cells of track toy" in plan.out
+    assert "steps=7" in plan.out
+
+
+def test_weights_beside_a_data_root_given_from_inside_are_found(monkeypatch, tmp_path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "weights").mkdir()
+    monkeypatch.delenv("MIA_BENCH_WEIGHTS", raising=False)
+    monkeypatch.chdir(tmp_path / "data")
+    assert data_roots(Path()).weights == tmp_path / "weights"
+
+
+def test_what_can_not_be_on_the_board_is_told_before_the_work(
+    cli, toy, make_tree, tmp_path
+) -> None:
+    make_tree(tmp_path / "data" / "lfw", {f"p{i}": 30 for i in range(3)} | {f"q{i}": 1 for i in range(9)},
+              size=(250, 250))  # fmt: skip
+    plan = cli("run", "--track", "lfw", "--defense", "none", "--attack", "ppa", "--dry-run", "--data",
+               tmp_path / "data", "-o", "lfw.decoys=3")  # fmt: skip
+    assert plan.code == 0, plan.err
+    assert "warning: mobilefacenet.onnx was not found" in plan.err
+    assert "these are not the data of the protocol" in plan.err

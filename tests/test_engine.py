@@ -1,5 +1,6 @@
 """Grid, plan and executor: what is in a key, what runs once, what a failure stops."""
 
+import json
 import logging
 import shutil
 from collections import Counter
@@ -11,13 +12,21 @@ import pytest
 import mia_bench
 from mia_bench import stages as stages_module
 from mia_bench.engine.grid import parse_option_values
+from mia_bench.engine.local import Interrupted
 from mia_bench.engine.plan import STAGE_VERSIONS, PlannedCell, pending_stages
-from mia_bench.errors import StoreError, UsageError
+from mia_bench.errors import MiaBenchError, StoreError, UsageError
 from mia_bench.plugins import PluginInfo
 from mia_bench.registry import Registry
 from mia_bench.runner import Request, execute, prepare
 from mia_bench.store import Store
 from mia_bench.tracks.track import Track
+from mia_bench_plugins.attacks.ppa import PlugAndPlay
+from mia_bench_plugins.datasets.synth_faces import SynthFaces
+from mia_bench_plugins.encoders.synth_encoder import SynthEncoder
+from mia_bench_plugins.metrics.identification import Identification
+from mia_bench_plugins.metrics.utility import Utility
+from mia_bench_plugins.models.convnet_small import ConvNetSmall
+from mia_bench_plugins.models.resnet_small import ResNetSmall
 
 SHARED = ("data", "prior", "evaluator", "gallery")
 TRAINED = (*SHARED, "train", "assess")
@@ -138,6 +147,34 @@ def test_path_of_the_data_is_not_in_the_key_but_its_content_is(
     assert keys[0] != keys[2]
 
 
+def test_place_inside_the_data_root_is_not_in_key_or_record(
+    plan, make_tree, tmp_path: Path
+) -> None:
+    counts = {f"p{i}": 4 for i in range(6)}
+    for name in ("one", "two"):
+        make_tree(tmp_path / "data" / name, counts)
+    planned = [
+        plan(f"dataset:folder.path={name}", track="toy-folder", data=tmp_path / "data")[0]
+        for name in ("one", "two")
+    ]
+    assert planned[0].key == planned[1].key
+    assert "path" not in planned[0].data_fingerprint
+
+
+def test_protocol_digest_changes_with_what_rows_share_and_nothing_else(plan, monkeypatch) -> None:
+    protocol = plan()[0].protocol
+    assert len(protocol) == 12
+    others = plan("ppa.steps=1", "neg-ls.alpha=-1", defenses=["none", "neg-ls"], seeds=[3])
+    assert {cell.protocol for cell in others} == {protocol}
+    for component in (ResNetSmall, ConvNetSmall, SynthFaces, SynthEncoder, Identification, Utility):
+        with monkeypatch.context() as patch:
+            patch.setattr(component, "version", "other")
+            assert plan()[0].protocol != protocol
+    with monkeypatch.context() as patch:
+        patch.setattr(SynthEncoder, "fingerprint", lambda self, weights: "other weights")
+        assert plan()[0].protocol != protocol
+
+
 def test_version_of_the_track_or_of_a_stage_changes_the_key(plan, monkeypatch) -> None:
     key = plan()[0].key
     with monkeypatch.context() as patch:
@@ -224,6 +261,57 @@ def test_every_defense_meets_the_same_candidates(undisturbed) -> None:
     assert (made["none"]["reconstructions"] == made["neg-ls"]["reconstructions"]).all()
 
 
+def test_a_record_holds_class_means_that_agree_with_its_metrics(undisturbed) -> None:
+    for record in undisturbed.records.values():
+        for name in ("attack_acc1", "id_gallery_acc1"):
+            means = record["per_class"][name]
+            assert len(means) > 2
+            average = sum(means) / len(means)
+            assert average == pytest.approx(record["metrics"][name]["value"], abs=1e-5)
+
+
+def test_a_record_names_every_commit_and_device_behind_it(toy, store, tmp_path: Path) -> None:
+    folder = store(*ALL)
+    run(tmp_path, "none", "ppa")
+    for path in folder.glob("artifacts/train/*/meta.json"):
+        meta = json.loads(path.read_text())
+        meta["info"]["run"] |= {"git": "abc-dirty", "device": "cuda:0: a GPU"}
+        path.write_text(json.dumps(meta))
+    shutil.rmtree(folder / "records")
+    (again,) = run(tmp_path, "none", "ppa")
+    assert again["provenance"]["device"] == "cpu, cuda:0: a GPU"
+    assert "abc-dirty" in again["provenance"]["git"].split(", ")
+
+
+def test_preparation_and_inversion_draw_apart(toy, monkeypatch, tmp_path: Path) -> None:
+    drawn = {}
+    task_of = stages_module._attack_task
+
+    def watched(stage, workspace, attack, batch_size):
+        task = task_of(stage, workspace, attack, batch_size)
+        state = task.generator.get_state()
+        drawn[stage.name] = task.prior.sample(3, task.generator).tolist()
+        task.generator.set_state(state)
+        return task
+
+    monkeypatch.setattr(stages_module, "_attack_task", watched)
+    run(tmp_path, "none", "toy-prepared")
+    assert drawn.keys() == {"prepare", "invert"}
+    assert drawn["prepare"] != drawn["invert"]
+
+
+def test_a_plugin_that_raises_while_planning_is_named(plan, monkeypatch) -> None:
+    def fails(*args: object) -> None:
+        raise RuntimeError("lost\nits way")
+
+    monkeypatch.setattr(PlugAndPlay, "skip", fails)
+    with pytest.raises(
+        MiaBenchError, match="'ppa' of plugin mia-bench: RuntimeError: lost its way"
+    ):
+        plan()
+    monkeypatch.undo()
+
+
 def test_queries_of_the_preparation_are_counted(undisturbed) -> None:
     queries = {
         record["attack"]["name"]: record["cost"]["target_queries"]
@@ -272,6 +360,41 @@ def test_done_cells_are_computed_again_only_with_always(
     assert again["metrics"] == first["metrics"]
     # The cell's own stages, not what the whole track shares.
     assert computed == {"train": 1, "assess": 1, "invert": 2, "measure": 2}
+
+
+def test_interrupted_rerun_loses_nothing(
+    toy, store, undisturbed, computed, monkeypatch, tmp_path: Path
+) -> None:
+    folder = store(*ALL)
+    first = run(tmp_path, ["none", "neg-ls"], "ppa")
+    artifacts = sorted(folder.glob("artifacts/*/*"))
+
+    def interrupted(*args: object):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setitem(stages_module.COMPUTE, "train", interrupted)
+        with pytest.raises(Interrupted) as stopped:
+            run(tmp_path, ["none", "neg-ls"], "ppa", rerun="always")
+    assert [record["status"] for record in stopped.value.records] == ["interrupted"]
+    assert sorted(folder.glob("artifacts/*/*")) == artifacts
+    computed.clear()  # the stage that was interrupted
+    assert run(tmp_path, ["none", "neg-ls"], "ppa") == first
+    assert computed == {}
+
+
+def test_failed_rerun_leaves_the_finished_record(toy, store, monkeypatch, tmp_path: Path) -> None:
+    folder = store(*ALL)
+    (first,) = run(tmp_path, "none", "ppa")
+
+    def fails(*args: object):
+        raise RuntimeError("no luck")
+
+    with monkeypatch.context() as patch:
+        patch.setitem(stages_module.COMPUTE, "invert", fails)
+        (again,) = run(tmp_path, "none", "ppa", rerun="always")
+    assert again["status"] == "failed"
+    assert Store(folder).record("toy", first["key"]) == first
 
 
 def test_failed_cells_are_tried_again_unless_never(toy, store, computed, tmp_path: Path) -> None:

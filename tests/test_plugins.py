@@ -9,8 +9,10 @@ import pytest
 
 import mia_bench
 from mia_bench import plugins as plugins_module
+from mia_bench.api.component import component_version
 from mia_bench.errors import UsageError
-from mia_bench.plugins import Host, host
+from mia_bench.plugins import GROUP, Host, host
+from mia_bench_plugins.attacks.ppa import PlugAndPlay
 
 BROKEN = {
     "raises-at-import": "ImportError: no module named unobtainium",
@@ -265,3 +267,20 @@ def test_strict_mode_raises_in_the_python_interface(
     plugins_module.host.cache_clear()
     with pytest.raises(UsageError, match="raises-at-import"):
         mia_bench.run(track="toy")
+
+
+def test_a_wrong_name_to_disable_is_told(monkeypatch) -> None:
+    monkeypatch.setenv("MIA_BENCH_DISABLE_PLUGINS", "pppa")
+    loaded = Host(entry_points(group=GROUP), frozenset({"pppa"}))
+    (line,) = [line for line in loaded.problems() if "pppa" in line]
+    assert "names 'pppa', which is no plugin; did you mean 'ppa'" in line
+
+
+def test_version_of_a_subclass_holds_those_of_its_parents_elsewhere(monkeypatch) -> None:
+    class Mine(PlugAndPlay):
+        version = "7"
+
+    assert component_version(PlugAndPlay) == PlugAndPlay.version
+    assert component_version(Mine) == f"7/{PlugAndPlay.version}"
+    monkeypatch.setattr(PlugAndPlay, "version", "new")
+    assert component_version(Mine) == "7/new"

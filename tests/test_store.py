@@ -376,3 +376,42 @@ def test_seeded_restores_the_global_generator() -> None:
     assert torch.equal(torch.rand(2), expected)
     with seeds.seeded(0, "inside"):
         assert torch.equal(torch.rand(2), inside)
+
+
+def test_tensors_that_share_memory_are_saved_apart(tmp_path: Path) -> None:
+    store = Store(tmp_path / "s")
+    one = torch.arange(6.0)
+    tensors = {"one": one, "same": one, "part": one[2:4], "other": torch.ones(2)}
+    store.save("train", "k", tensors, {})
+    found = store.tensors("train", "k")
+    assert {name: t.tolist() for name, t in found.items()} == {
+        name: t.tolist() for name, t in tensors.items()
+    }
+
+
+def test_what_killed_runs_left_is_swept_after_a_day(tmp_path: Path) -> None:
+    store = Store(tmp_path / "s")
+    store.save("train", "k", {"one": torch.ones(1)}, {})
+    left = [tmp_path / "s" / "artifacts" / "train" / f".tmp-1-{age}" for age in ("old", "new")]
+    for folder in left:
+        folder.mkdir()
+        (folder / "tensors.safetensors").write_bytes(b"half")
+    old = time.time() - 2 * 86400
+    os.utime(left[0], (old, old))
+    store.sweep()
+    assert [folder.exists() for folder in left] == [False, True]
+    assert store.has("train", "k")
+
+
+def test_checkpoint_appears_whole_and_goes(tmp_path: Path) -> None:
+    checkpoint = Store(tmp_path / "s").checkpoint("prior", "k")
+    assert checkpoint.load() is None
+    for value in (1.0, 2.0):
+        checkpoint.save({"w": torch.full((3,), value)})
+    found = checkpoint.load()
+    assert found is not None
+    assert found["w"].tolist() == [2.0] * 3
+    assert [p.name for p in (tmp_path / "s" / "checkpoints").iterdir()] == ["prior-k.safetensors"]
+    checkpoint.remove()
+    checkpoint.remove()
+    assert checkpoint.load() is None

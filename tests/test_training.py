@@ -176,3 +176,23 @@ def test_a_defense_can_change_images_sampler_and_optimiser() -> None:
     assert all(s.images.abs().max() == 0 and s.labels.tolist() == [0, 0] for s in defense.steps)
     for name, expected in start.items():
         assert torch.equal(result.model.state_dict()[name], expected)
+
+
+def test_what_a_defense_draws_shifts_nobody_elses_draws() -> None:
+    class Draws(Recorder):
+        def augment(self, images: Tensor, generator: torch.Generator) -> Tensor:
+            torch.rand(7, generator=generator)
+            torch.rand(3)
+            return images
+
+        def loss(self, step: TrainingStep) -> Tensor:
+            torch.rand(2, generator=step.generator)
+            return super().loss(step)
+
+    recipe = PLAIN.model_copy(update={"flip": True, "shift": 1, "jitter": 0.2})
+    plain, drawing = Recorder(), Draws()
+    for defense in (plain, drawing):
+        train(recipe=recipe, defense=defense)
+    for one, other in zip(plain.steps, drawing.steps, strict=True):
+        assert torch.equal(one.images, other.images)
+        assert torch.equal(one.labels, other.labels)

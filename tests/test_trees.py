@@ -1,6 +1,8 @@
 """Image trees: which identity becomes what, how images are read and split."""
 
+import errno
 import logging
+import os
 from collections import Counter
 from pathlib import Path
 
@@ -312,3 +314,48 @@ def test_root_without_a_tree_is_named(tmp_path: Path, what: str) -> None:
         root.write_text("x")
     with pytest.raises(DataError, match=str(root)):
         scan_tree(root, "data")
+
+
+def test_image_that_can_not_be_opened_is_the_machines_fault_not_the_datas(
+    make_tree, monkeypatch, tmp_path: Path
+) -> None:
+    make_tree(tmp_path / "d", {"a": 3, "b": 3})
+    paths = sorted((tmp_path / "d").rglob("*.jpg"))
+    opened = Image.open
+
+    def crowded(path, *args, **more):
+        if Path(path) == paths[2]:
+            raise OSError(errno.EMFILE, "Too many open files")
+        return opened(path, *args, **more)
+
+    monkeypatch.setattr(Image, "open", crowded)
+    with pytest.raises(DataError, match=f"{paths[2]} can't be read: Too many open files"):
+        decode(paths, lambda image: image, 8, lambda *_: None)
+
+
+def test_rotation_in_the_file_is_undone(tmp_path: Path) -> None:
+    upright = Image.new("RGB", (8, 8), "black")
+    upright.paste("white", (0, 0, 8, 4))  # white above
+    exif = Image.Exif()
+    exif[0x0112] = 6  # stored turned: show it turned a quarter to the right
+    turned = upright.transpose(Image.Transpose.ROTATE_90)
+    turned.save(tmp_path / "t.png", exif=exif)
+    found = decode([tmp_path / "t.png"], lambda image: image, 8, lambda *_: None)
+    assert int(found.images[0, 0, 0, 4]) == 255
+    assert int(found.images[0, 0, 7, 4]) == 0
+
+
+def test_name_that_is_no_utf8_is_read_like_any_other(make_tree, tmp_path: Path) -> None:
+    make_tree(tmp_path / "d", {"a": 2})
+    strange = os.fsencode(tmp_path / "d") + b"/caf\xe9"
+    os.rename(tmp_path / "d" / "a", strange)
+    tree = scan_tree(tmp_path / "d", "folder")
+    assert len(tree.fingerprint()) == 16
+    assert (
+        len(decode(tree.paths(next(iter(tree.images))), lambda i: i, 8, lambda *_: None).index) == 2
+    )
+
+
+def test_lfw_photograph_of_another_size_is_not_cropped_somewhere_else() -> None:
+    with pytest.raises(ValueError, match="100×250 pixels, not 250×250"):
+        crop_face(Image.new("RGB", (100, 250)))
