@@ -11,9 +11,9 @@ from typing import Any
 
 from mia_bench.cell import FinishedCell
 from mia_bench.device import check_device_form, choose_device
-from mia_bench.engine.grid import build_grid, parse_option_values
+from mia_bench.engine.grid import build_grid, parse_option_values, resolve, track_options
 from mia_bench.engine.local import LocalExecutor, weights_root
-from mia_bench.engine.plan import PlannedCell, Roots, build_plan
+from mia_bench.engine.plan import PlannedCell, Roots, Stage, build_plan, plan_prior
 from mia_bench.engine.reporter import Reporter, SilentReporter
 from mia_bench.errors import UsageError, did_you_mean
 from mia_bench.plugins import Host, host
@@ -220,6 +220,53 @@ def run(
         rerun=rerun,
     )
     return execute(prepare(request), reporter)
+
+
+@dataclass(frozen=True)
+class PlannedPrior:
+    """A prior of a track that is to be made."""
+
+    stage: Stage
+    store: Store
+    roots: Roots
+
+
+def prepare_prior(request: Request, prior: str = "") -> PlannedPrior:
+    """Plan the prior of that name, or the track's default; options and paths are checked.
+
+    Raises:
+        UsageError: a name, option, path or device is wrong.
+    """
+    if check_device_form(request.device) not in ("auto", "cpu"):
+        choose_device(request.device)
+    registry = host().registry
+    track = load_track(registry, request.track)
+    options = parse_option_values(registry, request.options)
+    name = prior or track.default_prior
+    resolved = resolve(
+        registry,
+        "prior",
+        name,
+        track_options(track, "prior", name),
+        options.single("prior", name),
+    )
+    roots = data_roots(request.data)
+    stage = plan_prior(registry, track, resolved, roots, options)
+    return PlannedPrior(stage, Store(request.store or default_store()), roots)
+
+
+def make_prior(planned: PlannedPrior, device: str, reporter: Reporter | None = None) -> None:
+    """Train a planned prior, or go on with it, unless it is stored already.
+
+    Raises:
+        MiaBenchError: it failed.
+        Interrupted: stopped by the user; the next call goes on.
+    """
+    planned.store.check_writable()
+    executor = LocalExecutor(
+        planned.store, device, planned.roots, reporter or SilentReporter(), lambda record: None
+    )
+    executor.make(planned.stage)
 
 
 def load_records(store: str | Path | None = None, track: str | None = None) -> list[Record]:

@@ -99,6 +99,7 @@ class Target:
 # --- data ------------------------------------------------------------------------------------
 
 _PARTS = ("train", "validation", "test", "public", "decoys")
+_OPTIONAL_PARTS = ("judging",)
 
 
 def compute_data(stage: Stage, workspace: Workspace) -> Artifact:
@@ -115,9 +116,10 @@ def compute_data(stage: Stage, workspace: Workspace) -> Artifact:
     )
     _check_splits(splits)
     tensors = {}
-    for name in _PARTS:
-        part: ImageSet = getattr(splits, name)
-        tensors[f"{name}.images"], tensors[f"{name}.labels"] = part.images, part.labels
+    for name in (*_PARTS, *_OPTIONAL_PARTS):
+        part: ImageSet | None = getattr(splits, name)
+        if part is not None:
+            tensors[f"{name}.images"], tensors[f"{name}.labels"] = part.images, part.labels
     return tensors, {"class_names": splits.class_names, "notes": splits.notes}
 
 
@@ -135,7 +137,11 @@ def _check_splits(splits: Splits) -> None:
 def load_data(stage: Stage, workspace: Workspace) -> Splits:
     """The splits."""
     tensors, info = workspace.tensors(stage), workspace.info(stage)
-    parts = {n: ImageSet(tensors[f"{n}.images"], tensors[f"{n}.labels"]) for n in _PARTS}
+    parts = {
+        name: ImageSet(tensors[f"{name}.images"], tensors[f"{name}.labels"])
+        for name in (*_PARTS, *_OPTIONAL_PARTS)
+        if f"{name}.images" in tensors or name in _PARTS
+    }
     return Splits(
         **parts, class_names=tuple(info["class_names"]), notes=tuple(info.get("notes", ()))
     )
@@ -146,10 +152,19 @@ def load_data(stage: Stage, workspace: Workspace) -> Splits:
 
 def compute_prior(stage: Stage, workspace: Workspace) -> Artifact:
     """Make the attacker's image model from the public images, and from nothing else."""
+    prior: Resolved = stage.parts["prior"]
+    state, info = fit_prior(stage, workspace, prior.make().fit)
+    workspace.store.checkpoint(*stage.id).remove()
+    return state, {**info, "prior": prior.spec()}
+
+
+def fit_prior(
+    stage: Stage, workspace: Workspace, fit: Callable[[PriorTask], dict[str, Tensor]]
+) -> Artifact:
+    """What ``fit`` makes of the public images of a prior stage, and what it was trained on."""
     data = stage.inputs["data"]
     splits: Splits = workspace.load(data)
     watch = PriorWatch(stage, workspace, splits.public)
-    checkpoint = workspace.store.checkpoint(*stage.id)
     task = PriorTask(
         public=splits.public,
         source=data.key,
@@ -157,16 +172,13 @@ def compute_prior(stage: Stage, workspace: Workspace) -> Artifact:
         generator=generator(stage.seed, "prior"),
         device=workspace.device,
         progress=workspace.progress,
-        checkpoint=checkpoint,
+        checkpoint=workspace.store.checkpoint(*stage.id),
         watch=watch,
     )
-    prior: Resolved = stage.parts["prior"]
     with seeded(stage.seed, "prior"):
-        state: dict[str, Tensor] = prior.make().fit(task)
+        state = fit(task)
     state.setdefault(TRAINED_ON, image_fingerprints(splits.public.images))
-    checkpoint.remove()
-    info = {"public_images": len(splits.public), "prior": prior.spec(), "watched": watch.seen}
-    return state, info
+    return state, {"public_images": len(splits.public), "watched": watch.seen}
 
 
 class PriorWatch:
@@ -234,8 +246,8 @@ def check_prior_is_public(name: str, trained_on: Tensor, splits: Splits) -> None
     Raises:
         DataError: it did; says how many.
     """
-    parts = (splits.train, splits.validation, splits.test)
-    private = torch.cat([image_fingerprints(part.images) for part in parts])
+    parts = (splits.train, splits.validation, splits.test, splits.judging)
+    private = torch.cat([image_fingerprints(part.images) for part in parts if part is not None])
     if seen := int(torch.isin(private, trained_on).sum()):
         raise DataError(
             f"prior {name!r} was trained on {seen} of the {len(private)} private images: an attack "
@@ -249,13 +261,27 @@ def check_prior_is_public(name: str, trained_on: Tensor, splits: Splits) -> None
 def compute_evaluator(stage: Stage, workspace: Workspace) -> Artifact:
     """Train the evaluation model on the private training images; never a defense."""
     splits: Splits = workspace.load(stage.inputs["data"])
-    model = _build_evaluator(stage, splits.num_classes)
+    return _compute_classifier(stage, workspace, splits, splits.train)
+
+
+def compute_judge(stage: Stage, workspace: Workspace) -> Artifact:
+    """Train the independent judge on images that nothing else is trained on."""
+    splits: Splits = workspace.load(stage.inputs["data"])
+    if splits.judging is None:
+        raise DataError("the data set keeps no images for an independent judge")
+    return _compute_classifier(stage, workspace, splits, splits.judging)
+
+
+def _compute_classifier(
+    stage: Stage, workspace: Workspace, splits: Splits, images: ImageSet
+) -> Artifact:
+    model = _build_classifier(stage, splits.num_classes)
     result = train_classifier(
         model,
-        splits.train,
-        stage.track.evaluation.recipe,
+        images,
+        stage.parts["recipe"],
         Defense(),
-        seed=derive(stage.seed, "evaluator"),
+        seed=derive(stage.seed, stage.name),
         device=workspace.device,
         progress=workspace.progress,
     )
@@ -263,8 +289,8 @@ def compute_evaluator(stage: Stage, workspace: Workspace) -> Artifact:
     return dict(result.model.state_dict()), {"test_accuracy": accuracy, "losses": result.losses}
 
 
-def _build_evaluator(stage: Stage, num_classes: int) -> Classifier:
-    with seeded(stage.seed, "evaluator"):
+def _build_classifier(stage: Stage, num_classes: int) -> Classifier:
+    with seeded(stage.seed, stage.name):
         model: Classifier = (
             stage.parts["architecture"]
             .make()
@@ -273,10 +299,10 @@ def _build_evaluator(stage: Stage, num_classes: int) -> Classifier:
     return model
 
 
-def load_evaluator(stage: Stage, workspace: Workspace) -> Classifier:
-    """The evaluation model on the device, frozen."""
+def load_classifier(stage: Stage, workspace: Workspace) -> Classifier:
+    """The evaluation model or the judge on the device, frozen."""
     splits: Splits = workspace.load(stage.inputs["data"])
-    model = _build_evaluator(stage, splits.num_classes)
+    model = _build_classifier(stage, splits.num_classes)
     model.load_state_dict(workspace.tensors(stage))
     return model.to(workspace.device).eval().requires_grad_(False)
 
@@ -549,6 +575,7 @@ def compute_measure(stage: Stage, workspace: Workspace) -> Artifact:
         draws=target.draws,
         splits=splits,
         evaluation_model=judge,
+        judge=workspace.load(stage.inputs["judge"]) if "judge" in stage.inputs else None,
         gallery=loaded.gallery if loaded else None,
         embed=loaded.embed if loaded else None,
         missing=stage.spec["missing"],
@@ -658,6 +685,7 @@ COMPUTE: dict[str, Callable[[Stage, Workspace], Artifact]] = {
     "data": compute_data,
     "prior": compute_prior,
     "evaluator": compute_evaluator,
+    "judge": compute_judge,
     "gallery": compute_gallery,
     "train": compute_train,
     "assess": compute_assess,
@@ -669,7 +697,8 @@ COMPUTE: dict[str, Callable[[Stage, Workspace], Artifact]] = {
 LOAD: dict[str, Callable[[Stage, Workspace], Any]] = {
     "data": load_data,
     "prior": load_prior,
-    "evaluator": load_evaluator,
+    "evaluator": load_classifier,
+    "judge": load_classifier,
     "gallery": load_gallery,
     "train": load_train,
 }

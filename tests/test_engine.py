@@ -214,7 +214,7 @@ def test_source_of_a_plugin_without_a_version_is_in_the_key(
 
 def test_stages_that_cells_share_are_planned_once(plan) -> None:
     cells = plan(defenses=["none", "neg-ls"], attacks=["ppa", "toy-prepared"], seeds=[0, 1])
-    todo, cached = pending_stages(cells, lambda name, key: False)
+    todo, cached = pending_stages([cell.measure for cell in cells], lambda name, key: False)
     assert cached == []
     assert Counter(stage.name for stage in todo) == {
         **dict.fromkeys(SHARED, 1),
@@ -232,7 +232,7 @@ def test_stages_that_cells_share_are_planned_once(plan) -> None:
 def test_cached_stage_hides_what_is_above_it(plan) -> None:
     (cell,) = plan()
     stored = {s.id for s in cell.measure.upstream() if s.name in ("invert", "assess")}
-    todo, cached = pending_stages([cell], lambda *stage: stage in stored)
+    todo, cached = pending_stages([cell.measure], lambda *stage: stage in stored)
     assert {stage.name for stage in cached} == {"invert", "assess"}
     assert "prior" not in {stage.name for stage in todo}  # only the attack needed it
 

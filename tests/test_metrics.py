@@ -60,6 +60,7 @@ def evidence(images: torch.Tensor, labels: list[int], classes: int, **more) -> A
         draws=1,
         splits=splits(classes),
         evaluation_model=Pixels(classes),
+        judge=more.pop("judge", None),
         gallery=more.pop("gallery", None),
         embed=more.pop("embed", None),
         missing=more.pop("missing", {"gallery": "no encoder"}),

@@ -42,6 +42,8 @@ class Splits:
         public: images for priors (and attacks that train on public data); labels are identities.
         decoys: identities for the gallery, seen by no prior and no encoder.
         class_names: names of the private classes.
+        judging: images of the private classes that no target and no evaluation model sees, for an
+            independent judge; None where the track has an identity encoder instead.
         notes: what the user should know (choices made, images skipped).
     """
 
@@ -51,6 +53,7 @@ class Splits:
     public: ImageSet
     decoys: ImageSet
     class_names: tuple[str, ...]
+    judging: ImageSet | None = None
     notes: tuple[str, ...] = field(default=())
 
     @property

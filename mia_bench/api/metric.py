@@ -86,6 +86,7 @@ class AttackEvidence:
         images: ``(N, 3, H, W)`` reconstructions in [0, 1].
         labels: ``(N,)`` int64, the class each was made for.
         evaluation_model: classifier of the private classes, of another architecture than the target.
+        judge: classifier of the private classes trained on images of their own, on tracks that have one.
         gallery, embed: None with a reason in ``missing`` when the encoder is not available.
     """
 
@@ -95,6 +96,7 @@ class AttackEvidence:
     draws: int
     splits: Splits
     evaluation_model: Classifier
+    judge: Classifier | None
     gallery: Gallery | None
     embed: Embed | None
     missing: Mapping[str, str]

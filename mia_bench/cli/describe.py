@@ -95,6 +95,7 @@ def describe_track(registry: Registry, entry: Entry) -> str:
         f"  evaluation model: {track.evaluation.architecture.name}, "
         f"{track.evaluation.recipe.epochs} epochs",
         f"  identity encoder: {track.encoder.name if track.encoder else 'none'}",
+        *([f"  independent judge: {track.judge.architecture.name}"] if track.judge else []),
         f"  images a class: {track.images_per_class}; "
         f"classes attacked: {track.attacked_classes or 'all'}",
         f"  default prior: {track.default_prior}",

@@ -189,8 +189,8 @@ def print_plan(prepared: Prepared) -> None:
     from mia_bench.engine.plan import pending_stages
     from mia_bench.engine.reporter import duration
 
-    open_cells = [planned for planned in prepared.open_cells if planned.skip is None]
-    todo, cached = pending_stages(open_cells, prepared.store.has)
+    wanted = [planned.measure for planned in prepared.open_cells if planned.skip is None]
+    todo, cached = pending_stages(wanted, prepared.store.has)
     seconds = stage_seconds(prepared.store, todo)
     rows = [(s.name, s.label, "cached", "") for s in cached]
     rows += [(s.name, s.label, "to compute", duration(seconds[s.id])) for s in todo]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from mia_bench import __version__, provenance
 from mia_bench.engine.estimate import stage_seconds
-from mia_bench.engine.plan import PlannedCell, Roots, Stage, pending_stages
+from mia_bench.engine.plan import CELL_STAGES, PlannedCell, Roots, Stage, pending_stages
 from mia_bench.engine.reporter import Reporter, reporting
 from mia_bench.errors import CorruptArtifact, MiaBenchError, StoreError, UsageError
 from mia_bench.record import RECORD_SCHEMA
@@ -25,10 +25,6 @@ log = logging.getLogger(__name__)
 
 Record = dict[str, Any]
 Finished = Callable[[Record], None]
-
-
-RENEWED = ("train", "assess", "prepare", "invert", "measure")
-"""The stages of a cell's own, which ``--rerun always`` computes again."""
 
 
 class Interrupted(MiaBenchError):
@@ -83,9 +79,9 @@ class LocalExecutor:
                 stage.id
                 for planned in runnable
                 for stage in planned.measure.upstream()
-                if stage.name in RENEWED
+                if stage.name in CELL_STAGES
             }
-        todo, _ = pending_stages(runnable, self._has)
+        todo, _ = pending_stages([planned.measure for planned in runnable], self._has)
         seconds = stage_seconds(self._store, todo)
         records: list[Record] = []
         with reporting(self._reporter, len(todo), sum(seconds.values())):
@@ -101,6 +97,23 @@ class LocalExecutor:
                 self._keep(record)
                 self._finished(record)
         return records
+
+    def make(self, stage: Stage) -> None:
+        """Compute one stage and what it needs, unless it is stored already.
+
+        Raises:
+            MiaBenchError: it failed.
+            Interrupted: Ctrl-C or a termination signal.
+        """
+        todo, _ = pending_stages([stage], self._store.has)
+        seconds = stage_seconds(self._store, todo)
+        with reporting(self._reporter, len(todo), sum(seconds.values())):
+            try:
+                self._ensure(stage, seconds)
+            except StageFailed as failure:
+                raise MiaBenchError(failure.reason) from failure
+            except KeyboardInterrupt:
+                raise Interrupted([]) from None
 
     def _keep(self, record: Record) -> None:
         """Store a record; a finished one is never replaced by one without numbers."""

@@ -31,12 +31,13 @@ from mia_bench.engine.grid import (
 )
 from mia_bench.errors import Unavailable, UsageError
 from mia_bench.registry import Registry
-from mia_bench.tracks.track import Track
+from mia_bench.tracks.track import ClassifierSpec, Track
 
 STAGE_VERSIONS = {
     "data": 1,
     "prior": 2,
     "evaluator": 1,
+    "judge": 1,
     "gallery": 1,
     "train": 1,
     "assess": 2,
@@ -50,6 +51,10 @@ STAGE_VERSIONS = {
 def _digest(content: Mapping[str, Any]) -> str:
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+CELL_STAGES = ("train", "assess", "prepare", "invert", "measure")
+"""The stages of a cell's own; the others are shared by the whole track."""
 
 
 @dataclass(frozen=True)
@@ -145,6 +150,7 @@ def build_plan(registry: Registry, cells: list[Cell], roots: Roots, options: Opt
 class _Shared:
     data: Stage
     evaluator: Stage
+    judge: Stage | None
     gallery: Stage | None
     encoder: Resolved | None
     missing: dict[str, str]
@@ -186,15 +192,11 @@ def _shared_stages(
         seed=seed,
         parts={"dataset": chosen},
     )
-    judge = resolve_choice(registry, "model", track.evaluation.architecture, options)
-    evaluator = Stage(
-        name="evaluator",
-        spec={"architecture": judge.spec(), "recipe": track.evaluation.recipe.model_dump()},
-        track=track,
-        label=f"evaluation model ({judge.name})",
-        seed=seed,
-        inputs={"data": data},
-        parts={"architecture": judge},
+    evaluator = _classifier_stage(registry, "evaluator", "evaluation model", track.evaluation, data)
+    judge = (
+        _classifier_stage(registry, "judge", "independent judge", track.judge, data)
+        if track.judge
+        else None
     )
     gallery, missing = _gallery(registry, track, roots, options, data)
     metrics = [resolve(registry, "metric", name, {}, {}) for name in track.metrics]
@@ -202,13 +204,15 @@ def _shared_stages(
     protocol = {
         "data": data.key,
         "evaluator": evaluator.key,
+        **({"judge": judge.key} if judge else {}),
         "gallery": gallery.key if gallery else None,
         "architecture": architecture.spec(),
         "recipe": track.target.recipe.model_dump(),
         "metrics": [metric.spec() for metric in metrics],
         "images_per_class": track.images_per_class,
         "attacked_classes": track.attacked_classes,
-        "stages": STAGE_VERSIONS,
+        # Those of the shared stages are in their keys.
+        "stages": {name: STAGE_VERSIONS[name] for name in CELL_STAGES},
     }
     warnings = [f"{reason}: what needs it will be null" for reason in missing.values()]
     official = track.data.fingerprint
@@ -220,6 +224,7 @@ def _shared_stages(
     return _Shared(
         data=data,
         evaluator=evaluator,
+        judge=judge,
         gallery=gallery,
         encoder=gallery.parts["encoder"] if gallery else None,
         missing=missing,
@@ -230,6 +235,22 @@ def _shared_stages(
         architecture=architecture,
         target_metrics=[m for m in metrics if issubclass(m.component, TargetMetric)],
         attack_metrics=[m for m in metrics if issubclass(m.component, AttackMetric)],
+    )
+
+
+def _classifier_stage(
+    registry: Registry, name: str, words: str, spec: ClassifierSpec, data: Stage
+) -> Stage:
+    """A classifier that the whole track shares."""
+    architecture = resolve_choice(registry, "model", spec.architecture, OptionValues())
+    return Stage(
+        name=name,
+        spec={"architecture": architecture.spec(), "recipe": spec.recipe.model_dump()},
+        track=data.track,
+        label=f"{words} ({architecture.name})",
+        seed=data.seed,
+        inputs={"data": data},
+        parts={"architecture": architecture, "recipe": spec.recipe},
     )
 
 
@@ -264,14 +285,8 @@ def _plan_cell(cell: Cell, shared: _Shared, unique: dict[tuple[str, str], Stage]
         made = Stage(name=name, track=track, label=label, seed=seed, **rest)
         return unique.setdefault(made.id, made)
 
-    prior = stage(
-        "prior",
-        f"prior {cell.prior.name}",
-        data.seed,
-        spec={"prior": cell.prior.spec()},
-        inputs={"data": data},
-        parts={"prior": cell.prior, "encoder": shared.encoder},
-    )
+    prior = _prior_stage(track, cell.prior, shared)
+    prior = unique.setdefault(prior.id, prior)
     train = stage(
         "train",
         f"target under {cell.defense.name}, seed {cell.seed}",
@@ -327,6 +342,8 @@ def _plan_cell(cell: Cell, shared: _Shared, unique: dict[tuple[str, str], Stage]
     }
     if shared.gallery is not None:
         inputs["gallery"] = shared.gallery
+    if shared.judge is not None:
+        inputs["judge"] = shared.judge
     measure = stage(
         "measure",
         f"measurement of {cell.label}",
@@ -338,8 +355,27 @@ def _plan_cell(cell: Cell, shared: _Shared, unique: dict[tuple[str, str], Stage]
     return PlannedCell(cell, measure, shared.fingerprint, shared.protocol, skip_reason(cell))
 
 
-def pending_stages(cells: list[PlannedCell], has: Any) -> tuple[list[Stage], list[Stage]]:
-    """(stages to compute, stages cached) for ``cells``, each once, inputs before what needs them.
+def _prior_stage(track: Track, prior: Resolved, shared: _Shared) -> Stage:
+    return Stage(
+        name="prior",
+        track=track,
+        label=f"prior {prior.name}",
+        seed=shared.data.seed,
+        spec={"prior": prior.spec()},
+        inputs={"data": shared.data},
+        parts={"prior": prior, "encoder": shared.encoder},
+    )
+
+
+def plan_prior(
+    registry: Registry, track: Track, prior: Resolved, roots: Roots, options: OptionValues
+) -> Stage:
+    """The stage that makes a prior of ``track``."""
+    return _prior_stage(track, prior, _shared_stages(registry, track, roots, options))
+
+
+def pending_stages(wanted: list[Stage], has: Any) -> tuple[list[Stage], list[Stage]]:
+    """(stages to compute, stages cached) for ``wanted``, each once, inputs before what needs them.
 
     ``has(name, key)`` says whether an artifact is in the store. A cached stage hides what is above.
     """
@@ -356,6 +392,6 @@ def pending_stages(cells: list[PlannedCell], has: Any) -> tuple[list[Stage], lis
             visit(needed)
         todo[stage.id] = stage
 
-    for planned in cells:
-        visit(planned.measure)
+    for stage in wanted:
+        visit(stage)
     return list(todo.values()), list(cached.values())

@@ -247,6 +247,12 @@ def _section(board: Board, section: Section) -> list[str]:
 
 def _title(board: Board, section: Section) -> str:
     """Attack and prior, with the options that tell this section from its namesakes."""
+    name = f"{code(section.attack)} with the prior {code(section.prior)}"
+    return name + _variant(board, section)
+
+
+def _variant(board: Board, section: Section) -> str:
+    """The options that differ between sections of the same attack and prior, in parentheses."""
     same = [s for s in board.sections if (s.attack, s.prior) == (section.attack, section.prior)]
     telling = {}
     for part in ("attack_options", "prior_options"):
@@ -254,8 +260,7 @@ def _title(board: Board, section: Section) -> str:
         for key, value in options.items():
             if any(getattr(other, part).get(key) != value for other in same):
                 telling[key] = value
-    variant = f" ({code(options_text(telling))})" if telling else ""
-    return f"{code(section.attack)} with the prior {code(section.prior)}{variant}"
+    return f" ({code(options_text(telling))})" if telling else ""
 
 
 def _defense(name: str, options: str) -> str:
@@ -312,7 +317,7 @@ def _difference_table(board: Board, section: Section) -> list[str]:
 def _protocol(board: Board) -> list[str]:
     track = board.track
     data = track.data
-    encoder = "none: the `id_*` metrics can't be computed"
+    encoder = "none" if track.judge else "none: the `id_*` metrics can't be computed"
     if track.encoder:
         encoder = _choice(track.encoder)
         if board.verification:
@@ -327,6 +332,7 @@ def _protocol(board: Board) -> list[str]:
         f"- classes attacked: {attacked}; {track.images_per_class} images a class, from every attack",
         f"- target: {_classifier(track.target)}",
         f"- evaluation model: {_classifier(track.evaluation)}",
+        *([f"- independent judge: {_classifier(track.judge)}"] if track.judge else []),
         f"- identity encoder: {encoder}",
         f"- priors: {_priors(track)}",
         *(
@@ -535,7 +541,7 @@ def _index_row(
     track = board.track
     start = [
         f"[{track.name}]({track.name}.md) v{track.version}",
-        code(section.attack),
+        code(section.attack) + _variant(board, section),
         code(section.prior),
         str(len(section.rows)),
     ]

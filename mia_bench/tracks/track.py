@@ -78,6 +78,8 @@ class Track(_Model):
     data: Data
     target: ClassifierSpec
     evaluation: ClassifierSpec
+    judge: ClassifierSpec | None = None
+    """An independent judge for data without an identity encoder, trained on ``Splits.judging``."""
     encoder: Choice | None = None
     images_per_class: int = Field(ge=1)
     attacked_classes: int | None = Field(default=None, ge=1)

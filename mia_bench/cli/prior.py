@@ -1,0 +1,170 @@
+"""``mia-bench prior``: train, list and look at image priors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mia_bench.errors import CorruptArtifact, StoreError, UsageError
+
+_store = click.option(
+    "--store", type=click.Path(path_type=Path), help="Folder of artifacts and records."
+)
+
+
+@click.group(name="prior", short_help="Train, list and look at image priors.")
+def command() -> None:
+    """Train, list and look at image priors: the attackers' models of public images.
+
+    A run makes the priors it needs by itself; here they are made ahead of it.
+    """
+
+
+@command.command()
+@click.option(
+    "--track", help="Protocol whose public images it is made from.  [default: synth-faces]"
+)
+@click.option("--prior", "name", default="", help="Prior; none means the track's default.")
+@click.option(
+    "-o", "--option", "options", multiple=True, metavar="PLUGIN.KEY=VALUE", help="Set an option."
+)
+@click.option("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps.")
+@_store
+@click.option("--data", type=click.Path(path_type=Path), help="Root of the data sets.")
+def train(
+    track: str | None,
+    name: str,
+    options: tuple[str, ...],
+    device: str,
+    store: Path | None,
+    data: Path | None,
+) -> None:
+    """Make a prior, or go on with one that was stopped.
+
+    Sample sheets are written while it trains, and its Fréchet distance to the public images is measured.
+    """
+    from mia_bench.engine.reporter import terminal_reporter
+    from mia_bench.runner import DEFAULT_TRACK, Request, make_prior, prepare_prior
+
+    request = Request(
+        track=track or DEFAULT_TRACK, options=options, device=device, store=store, data=data
+    )
+    planned = prepare_prior(request, name)
+    make_prior(planned, device, terminal_reporter())
+    info = planned.store.info(*planned.stage.id)
+    click.echo(_table([(planned.stage.key, info)]))
+    for look in info["watched"]:
+        click.echo(f"step {look['step']}: {_distance(look)}")
+    from mia_bench.pictures import sheets_folder
+
+    sheets = sheets_folder(planned.store.root, planned.stage.key)
+    if sheets.is_dir():
+        click.echo(f"sample sheets: {sheets}")
+
+
+@command.command(name="list")
+@_store
+def list_(store: Path | None) -> None:
+    """List the priors of a store."""
+    opened = _open(store)
+    found = []
+    for path in sorted((opened.root / "artifacts" / "prior").glob("*/meta.json")):
+        try:
+            found.append((path.parent.name, opened.info("prior", path.parent.name)))
+        except CorruptArtifact as error:
+            click.echo(f"warning: {error}", err=True)
+    if not found:
+        click.echo("no priors yet; 'mia-bench prior train' makes one", err=True)
+        return
+    click.echo(_table(found))
+
+
+@command.command()
+@click.argument("prior")
+@click.option(
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="PNG file.  [default: PRIOR.png]",
+)
+@click.option("--count", type=click.IntRange(1, 1024), default=64, show_default=True)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@_store
+def show(prior: str, output: Path | None, count: int, seed: int, store: Path | None) -> None:
+    """Write a sheet of samples of PRIOR (the beginning of its key, as the list shows it)."""
+    opened = _open(store)
+    keys = [path.name for path in (opened.root / "artifacts" / "prior").glob("*")]
+    found = sorted(key for key in keys if key.startswith(prior))
+    if len(found) != 1:
+        what = "no prior's key begins" if not found else f"{len(found)} priors' keys begin"
+        raise UsageError(f"{what} with {prior!r}; see mia-bench prior list")
+    path = output or Path(f"{found[0][:8]}.png")
+    if not path.parent.is_dir():
+        raise UsageError(f"there is no folder {path.parent}")
+
+    from mia_bench.pictures import save_sheet
+
+    try:
+        save_sheet(_samples(opened, found[0], count, seed), path)
+    except CorruptArtifact as error:
+        raise StoreError(f"{error}; mia-bench prior train makes it again") from error
+    except OSError as error:
+        raise UsageError(f"{path} can't be written: {error.strerror or error}") from error
+    click.echo(str(path))
+
+
+def _open(store: Path | None) -> Any:
+    from mia_bench.runner import default_store
+    from mia_bench.store import Store
+
+    root = store or default_store()
+    if not root.is_dir():
+        raise UsageError(f"there is no store at {root}")
+    return Store(root)
+
+
+def _table(priors: list[tuple[str, dict[str, Any]]]) -> str:
+    from tabulate import tabulate
+
+    from mia_bench.results import options_text
+
+    rows = [
+        {
+            "prior": key[:8],
+            "track": info["run"]["track"],
+            "name": info["prior"]["name"],
+            "options": options_text(info["prior"]["options"]),
+            "trained on": f"{info['public_images']} public images",
+            "Fréchet distance": _distance(info["watched"][-1]) if info["watched"] else "–",
+            "made": info["run"]["finished"][:10],
+        }
+        for key, info in priors
+    ]
+    return tabulate(rows, headers="keys", disable_numparse=True)
+
+
+def _distance(look: dict[str, Any]) -> str:
+    return f"{look['frechet_distance']:.4g} ({look['features']})"
+
+
+def _samples(opened: Any, key: str, count: int, seed: int) -> Any:
+    """``(count, 3, H, W)`` uint8."""
+    import torch
+
+    from mia_bench.api.options import parse_options
+    from mia_bench.plugins import host
+    from mia_bench.seeds import generator
+    from mia_bench.tracks.track import load_track
+
+    info = opened.info("prior", key)
+    registry, spec = host().registry, info["prior"]
+    component = registry.get("prior", spec["name"]).load()
+    prior = component(parse_options(spec["name"], component.Options, spec["options"]))
+    resolution = load_track(registry, info["run"]["track"]).data.resolution
+    state = opened.tensors("prior", key)
+    state.pop("trained_on", None)
+    model = prior.build(state, resolution=resolution).eval().requires_grad_(False)
+    latents = model.sample(count, generator(seed, "sheet"))
+    images = model.render(latents, device=torch.device("cpu"))
+    return (images * 255).round().to(torch.uint8).numpy()

@@ -1,0 +1,149 @@
+"""MNIST with the split of the GMI paper: digits 0 to 4 are private, 5 to 9 public.
+
+LeCun, Bottou, Bengio, Haffner, *Gradient-Based Learning Applied to Document Recognition*, Proc. IEEE 86(11),
+1998; split of Zhang et al., CVPR 2020 (arXiv 1911.07135). Layout: ``<data>/MNIST/raw/``, as torchvision
+keeps it. Targets, evaluation model and priors use the official training half, the independent judge the
+official test half.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from pydantic import Field
+
+from mia_bench import Dataset, Splits, hookimpl
+from mia_bench.errors import DataError
+from mia_bench.hookspecs import Register
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from mia_bench.api.dataset import ImageSet, Progress
+
+FILES = (
+    "train-images-idx3-ubyte",
+    "train-labels-idx1-ubyte",
+    "t10k-images-idx3-ubyte",
+    "t10k-labels-idx1-ubyte",
+)
+PRIVATE = 5
+"""Digits below this one are private."""
+
+
+class MNIST(Dataset):
+    """Handwritten digits, grey, shown in three equal channels."""
+
+    summary: ClassVar[str] = "handwritten digits: 0 to 4 private, 5 to 9 public"
+    paper: ClassVar[str] = "LeCun et al., Proc. IEEE 86(11), 1998"
+    version: ClassVar[str] = "1"
+    terms: str = "CC BY-SA 3.0"
+
+    class Options(Dataset.Options):
+        """Options of ``mnist``."""
+
+        per_class: int = Field(1000, ge=3, description="images used of each private digit")
+        public_per_class: int = Field(2000, ge=1, description="images used of each public digit")
+
+    options: Options
+
+    def fingerprint(self, root: Path | None) -> str:
+        """Over the names and sizes of the four files."""
+        digest = hashlib.sha256()
+        for name in FILES:
+            path = _folder(root) / name
+            if not path.is_file():
+                raise DataError(
+                    f"mnist: there is no file {path} (unpacked, as torchvision keeps it)"
+                )
+            digest.update(f"{name}\0{path.stat().st_size}\n".encode())
+        return digest.hexdigest()[:16]
+
+    def load(self, root: Path | None, *, resolution: int, seed: int, progress: Progress) -> Splits:
+        """Read, resize and split."""
+        import torch
+
+        from mia_bench.api.dataset import ImageSet
+        from mia_bench.data.trees import Shares, split_by_identity
+        from mia_bench.seeds import generator
+
+        official = _read(root, train=True)
+        draws = generator(seed, "choice")
+        private = _choose(official, range(PRIVATE), self.options.per_class, draws)
+        public = _choose(official, range(PRIVATE, 10), self.options.public_per_class, draws)
+        judging = _read(root, train=False)
+        judging = _choose(judging, range(PRIVATE), len(judging), draws)
+        progress(1, 2, "part")
+        small = {
+            name: ImageSet(_three_channels(part.images, resolution), part.labels)
+            for name, part in (("private", private), ("public", public), ("judging", judging))
+        }
+        train, validation, test = split_by_identity(
+            small["private"].images, small["private"].labels, Shares(), generator(seed, "parts")
+        )
+        progress(2, 2, "part")
+        blank = torch.zeros(0, 3, resolution, resolution, dtype=torch.uint8)
+        return Splits(
+            train=train,
+            validation=validation,
+            test=test,
+            public=small["public"],
+            decoys=ImageSet(blank, torch.zeros(0, dtype=torch.int64)),
+            class_names=tuple(str(digit) for digit in range(PRIVATE)),
+            judging=small["judging"],
+        )
+
+
+def _folder(root: Path | None) -> Path:
+    return (root or Path()) / "MNIST" / "raw"
+
+
+def _read(root: Path | None, *, train: bool) -> ImageSet:
+    """One half: ``(N, 28, 28)`` uint8 and the digits."""
+    from torchvision import datasets
+
+    from mia_bench.api.dataset import ImageSet
+
+    try:
+        found = datasets.MNIST(str(root or Path()), train=train, download=False)
+    except (OSError, ValueError, AssertionError, RuntimeError) as error:
+        raise DataError(f"mnist: {_folder(root)} can't be read: {error}") from error
+    return ImageSet(found.data, found.targets)
+
+
+def _choose(part: ImageSet, digits: range, most: int, draws: torch.Generator) -> ImageSet:
+    """At most ``most`` images of each of ``digits``, drawn at random, in the file's order."""
+    import torch
+
+    from mia_bench.api.dataset import ImageSet
+
+    rows = []
+    for digit in digits:
+        index = (part.labels == digit).nonzero().flatten()
+        if not len(index):
+            raise DataError(f"mnist: there is no {digit}")
+        rows.append(index[torch.randperm(len(index), generator=draws)[:most]].sort().values)
+    chosen = torch.cat(rows)
+    return ImageSet(part.images[chosen], part.labels[chosen])
+
+
+def _three_channels(images: Tensor, resolution: int) -> Tensor:
+    """``(N, 28, 28)`` uint8 to ``(N, 3, R, R)`` uint8, padded at 32 pixels as LeNet does."""
+    from torch.nn import functional as F
+
+    grey = images[:, None].float()
+    if resolution == 32:
+        grey = F.pad(grey, (2, 2, 2, 2))
+    else:
+        size = (resolution, resolution)
+        grey = F.interpolate(grey, size=size, mode="bicubic", antialias=True).clamp(0, 255)
+    return grey.round().to(images.dtype).expand(-1, 3, -1, -1).contiguous()
+
+
+@hookimpl
+def mia_bench_register_datasets(register: Register) -> None:
+    """Register ``mnist``."""
+    register("mnist", MNIST)

@@ -1,0 +1,57 @@
+"""Trains the shipped weights: ``python -m mia_bench_plugins.priors.wgan_shipping``.
+
+The result is what ``wgan-gp`` makes of the default track's public images with the track's options, in
+half precision. A stopped training goes on when the command is given again with the same store.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+import torch
+from safetensors.torch import save_file
+
+from mia_bench.device import choose_device
+from mia_bench.engine.local import LocalExecutor
+from mia_bench.engine.reporter import reporting, terminal_reporter
+from mia_bench.runner import DEFAULT_TRACK, Request, prepare_prior
+from mia_bench.stages import Workspace, fit_prior
+from mia_bench_plugins.priors.wgan_gp import SHIPPED
+from mia_bench_plugins.priors.wgan_training import train
+
+FILE = SHIPPED / "wgan_gp_synth_faces.safetensors"
+
+
+@click.command()
+@click.option("--device", default="auto", show_default=True)
+@click.option("--store", type=click.Path(path_type=Path), help="Keeps the checkpoint.")
+@click.option("--output", type=click.Path(path_type=Path), default=FILE, show_default=True)
+def main(device: str, store: Path | None, output: Path) -> None:
+    """Train and write the weights as float16 safetensors."""
+    planned = prepare_prior(Request(track=DEFAULT_TRACK, store=store), "wgan-gp")
+    reporter = terminal_reporter()
+    executor = LocalExecutor(planned.store, device, planned.roots, reporter, lambda record: None)
+    executor.make(planned.stage.inputs["data"])
+    workspace = Workspace(planned.store, choose_device(device), planned.roots, reporter.progress)
+    options = planned.stage.parts["prior"].options
+    with reporting(reporter, 1, 0.0):
+        reporter.stage_begins(planned.stage, 0.0)
+        state, info = fit_prior(planned.stage, workspace, lambda task: train(task, options))
+    half = {
+        name: (tensor.half() if tensor.is_floating_point() else tensor).contiguous()
+        for name, tensor in state.items()
+    }
+    metadata = {
+        "source": planned.stage.inputs["data"].key,
+        "options": json.dumps(options.model_dump(mode="json")),
+        "watched": json.dumps(info["watched"]),
+        "torch": torch.__version__,
+    }
+    save_file(half, output, metadata)
+    click.echo(f"wrote {output.name}, {output.stat().st_size / 2**20:.1f} MiB")
+
+
+if __name__ == "__main__":
+    main()
