@@ -224,7 +224,7 @@ def test_seeds_and_lists_multiply_the_grid(cli, toy) -> None:
 
 def test_no_names_mean_all_of_them(cli) -> None:
     out = cli("run", "--dry-run").out
-    pairs = {(d, a) for d in ("none", "pos-ls", "neg-ls") for a in ("prior-sample", "ppa")}
+    pairs = {(d, a) for d in ("none", "pos-ls", "neg-ls", "bido") for a in ("prior-sample", "ppa")}
     assert pairs <= set(re.findall(r"^  \w{8}  (\S+) × (\S+), seed 0", out, re.MULTILINE))
 
 

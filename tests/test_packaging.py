@@ -40,7 +40,7 @@ def test_wheel_in_a_clean_environment_lists_every_built_in(tmp_path: Path) -> No
         text=True,
         check=True,
     ).stdout
-    for name in ("none", "pos-ls", "neg-ls", "prior-sample", "ppa", "eigenfaces"):
+    for name in ("none", "pos-ls", "neg-ls", "bido", "prior-sample", "ppa", "eigenfaces"):
         assert f" {name} " in listed
     for name in ("synth-faces", "lfw", "folder", "id_gallery_acc1", "test_accuracy"):
         assert f" {name} " in listed

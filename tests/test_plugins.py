@@ -34,7 +34,7 @@ def test_built_ins_come_in_by_their_entry_points() -> None:
     assert {info.name for info in found} == named
     assert {info.status for info in found} == {"ok"}
     registry = host().registry
-    assert {"none", "pos-ls", "neg-ls"} <= set(registry.names("defense"))
+    assert {"none", "pos-ls", "neg-ls", "bido"} <= set(registry.names("defense"))
     assert {"prior-sample", "ppa"} <= set(registry.names("attack"))
     assert {"synth-faces", "lfw", "folder"} <= set(registry.names("track"))
 
