@@ -56,7 +56,7 @@ def train_classifier(
     draws, own = generator(seed, "augment"), generator(seed, "defense")
     losses: list[float] = []
     with seeded(seed, "layers"):  # for layers that draw at random, dropout say
-        setup = defense.prepare_training(_setup(model, len(train), recipe, seed))
+        setup = defense.prepare_training(_setup(model, train, recipe, seed))
         for epoch in range(recipe.epochs):
             total, batches = torch.zeros((), device=device), 0
             for index in setup.batches(epoch):
@@ -91,7 +91,8 @@ def train_classifier(
     return TrainingResult(model.eval(), losses, setup)
 
 
-def _setup(model: Classifier, size: int, recipe: Recipe, seed: int) -> TrainingSetup:
+def _setup(model: Classifier, train: ImageSet, recipe: Recipe, seed: int) -> TrainingSetup:
+    size = len(train)
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.Adam(
         parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay
@@ -117,6 +118,8 @@ def _setup(model: Classifier, size: int, recipe: Recipe, seed: int) -> TrainingS
         train_size=size,
         epochs=recipe.epochs,
         batch_size=recipe.batch_size,
+        resolution=train.images.shape[-1],
+        seed=seed,
     )
 
 

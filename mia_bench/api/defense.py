@@ -71,6 +71,8 @@ class TrainingSetup:
             batches steers its optimiser between two yields.
         train_size: number of training images.
         epochs, batch_size: from the track's recipe.
+        resolution: height and width of the images.
+        seed: the training's; draws of the defense's own are derived from it.
     """
 
     model: nn.Module
@@ -80,6 +82,8 @@ class TrainingSetup:
     train_size: int
     epochs: int
     batch_size: int
+    resolution: int
+    seed: int
 
 
 class Defense(Component):

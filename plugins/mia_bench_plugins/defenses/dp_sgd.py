@@ -1,0 +1,170 @@
+r"""Differentially private training (DP-SGD), with Opacus.
+
+Abadi et al., *Deep Learning with Differential Privacy*, CCS 2016 (arXiv 1607.00133), algorithm 1: each
+step draws a batch that holds every image with probability :math:`q = L/n` (``L`` the recipe's batch size),
+clips each image's gradient to norm ``C`` and adds Gaussian noise,
+
+.. math:: \tilde g = \frac1L \Big(\sum_i g_i \min\big(1, \tfrac{C}{\lVert g_i \rVert}\big)
+          + \mathcal N(0, \sigma^2 C^2 I)\Big),
+
+before the recipe's optimiser takes it. The (ε, δ) spent is computed by Rényi accounting of the subsampled
+Gaussian (Mironov, Talwar, Zhang, 2019, arXiv 1908.10530) from the steps really taken; two data sets are
+neighbours when one has one image more. ``epsilon`` is a target: the noise multiplier σ is the smallest
+found that stays below it. Batch normalisation mixes the images of a batch, which voids the accounting:
+GroupNorm takes its place, and any other layer of that kind is refused.
+
+Defaults: C = 1 and δ = 1/(10 n) are common choices. ε = 50 is a loose budget, more a measure of the noise
+than a promise; 8 and 1 promise something. With the noise multiplier .01 of published inversion papers, ε is
+in the millions.
+Draws come from seeded generators, so that runs can be repeated; a deployment needs secret ones.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
+
+from pydantic import Field, ValidationInfo, field_validator, model_validator
+
+from mia_bench import BuildContext, Defense, TrainingSetup, TrainingStep, hookimpl
+from mia_bench.errors import MiaBenchError
+from mia_bench.hookspecs import Register
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from mia_bench.models.classifier import Classifier
+    from mia_bench_plugins.defenses.private_steps import PrivateSteps
+
+
+class DPSGD(Defense):
+    """Per-image gradient clipping and Gaussian noise, to a target epsilon or with a given noise."""
+
+    summary: ClassVar[str] = "differentially private training: clipped gradients and noise (Opacus)"
+    paper: ClassVar[str] = "Abadi et al., CCS 2016, arXiv 1607.00133"
+    version: ClassVar[str] = "1"
+
+    class Options(Defense.Options):
+        """Options of ``dp-sgd``: ``epsilon`` or ``noise_multiplier``, the other is null."""
+
+        epsilon: float | None = Field(
+            50.0, gt=0, le=1e6, description="privacy budget; null when noise_multiplier is given"
+        )
+        noise_multiplier: float | None = Field(
+            None, gt=0, description="noise over clipping norm, instead of a budget"
+        )
+        delta: float | None = Field(
+            None, gt=0, lt=1, description="null: 1 / (10 × training images)"
+        )
+        max_grad_norm: float = Field(1.0, gt=0, description="clipping norm of an image's gradient")
+        groups: int = Field(8, ge=1, description="most groups of a GroupNorm")
+        accountant: Literal["rdp"] = Field("rdp", description="rdp: Rényi differential privacy")
+        physical_batch_size: int = Field(
+            64, ge=1, description="most images in memory at once; larger batches are taken in parts"
+        )
+        learning_rate: float | None = Field(None, gt=0, description="null: the recipe's")
+
+        @model_validator(mode="before")
+        @classmethod
+        def _noise_stands_for_the_default_epsilon(cls, values: Any) -> Any:
+            if isinstance(values, dict) and values.get("noise_multiplier") is not None:
+                return {"epsilon": None, **values}
+            return values
+
+        @field_validator("noise_multiplier")
+        @classmethod
+        def _one_of_two(cls, value: float | None, info: ValidationInfo) -> float | None:
+            if "epsilon" in info.data and (value is None) == (info.data["epsilon"] is None):
+                too = "is null" if value is None else f"{info.data['epsilon']:g} is given"
+                raise ValueError(f"epsilon {too} too; give one of the two")
+            return value
+
+    options: Options
+    _steps: PrivateSteps | None = None
+
+    def build_model(self, build: Callable[[], Classifier], context: BuildContext) -> Classifier:
+        """The track's network with GroupNorm for BatchNorm."""
+        from mia_bench_plugins.models.norms import replace_batch_norm
+
+        return replace_batch_norm(build(), self.options.groups)
+
+    def prepare_training(self, setup: TrainingSetup) -> TrainingSetup:
+        """A private optimiser and a Poisson sampler; the recipe's schedule goes on steering it.
+
+        Raises:
+            MiaBenchError: the network voids the accounting, or epsilon can't be reached.
+        """
+        from mia_bench_plugins.defenses import private_steps
+
+        options = self.options
+        network = cast("Classifier", setup.model)
+        private_steps.check_network(network, setup.resolution, setup.seed)
+        if options.learning_rate is not None:
+            _set_learning_rate(setup, options.learning_rate)
+        noise = options.noise_multiplier
+        if noise is None:
+            assert options.epsilon is not None  # the options' validators see to it
+            plan = private_steps.Schedule.of(setup)
+            noise = private_steps.find_noise_multiplier(
+                options.epsilon, self._delta(setup), plan.rate, plan.steps * setup.epochs
+            )
+        self._steps = private_steps.PrivateSteps(
+            setup,
+            noise_multiplier=noise,
+            max_grad_norm=options.max_grad_norm,
+            physical_batch_size=options.physical_batch_size,
+        )
+        return dataclasses.replace(
+            setup, optimizer=self._steps.optimizer, batches=self._steps.batches
+        )
+
+    def augment(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """The images as they are; they ask for gradients, as the first layer's hook needs."""
+        return images.requires_grad_()
+
+    def loss(self, step: TrainingStep) -> Tensor:
+        """Cross-entropy of the batch.
+
+        Raises:
+            MiaBenchError: the batch is not the one that the Poisson sampler drew.
+        """
+        if self._steps is None or not self._steps.drew(len(step.labels)):
+            raise MiaBenchError(
+                "dp-sgd: a batch did not come from its Poisson sampler; epsilon would mean nothing"
+            )
+        return super().loss(step)
+
+    def report(self, setup: TrainingSetup) -> dict[str, Any]:
+        """The epsilon spent, its delta, and the noise multiplier.
+
+        Raises:
+            MiaBenchError: something else trained the network.
+        """
+        steps = self._steps
+        if steps is None or setup.optimizer is not steps.optimizer:
+            raise MiaBenchError("dp-sgd: another optimiser was used; epsilon would mean nothing")
+        delta = self._delta(setup)
+        return {
+            "epsilon": steps.epsilon(delta),
+            "delta": delta,
+            "noise_multiplier": steps.noise_multiplier,
+        }
+
+    def _delta(self, setup: TrainingSetup) -> float:
+        return 1 / (10 * setup.train_size) if self.options.delta is None else self.options.delta
+
+
+def _set_learning_rate(setup: TrainingSetup, learning_rate: float) -> None:
+    """Scale the optimiser and its schedule to start from ``learning_rate``."""
+    for group in setup.optimizer.param_groups:
+        group["lr"] *= learning_rate / group["initial_lr"]
+        group["initial_lr"] = learning_rate
+    setup.scheduler.base_lrs = [learning_rate for _ in setup.scheduler.base_lrs]
+
+
+@hookimpl
+def mia_bench_register_defenses(register: Register) -> None:
+    """Register ``dp-sgd``."""
+    register("dp-sgd", DPSGD)

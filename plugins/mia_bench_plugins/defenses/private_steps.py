@@ -1,0 +1,236 @@
+"""Private training steps with Opacus: Poisson sampling, clipping, noise and accounting.
+
+Imports torch and Opacus; only what trains imports it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from opacus.accountants import RDPAccountant
+from opacus.accountants.utils import get_noise_multiplier
+from opacus.grad_sample import GradSampleModule
+from opacus.optimizers import DPOptimizer
+from opacus.validators import ModuleValidator
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mia_bench.api.defense import TrainingSetup
+from mia_bench.errors import MiaBenchError
+from mia_bench.models.classifier import Classifier
+from mia_bench.seeds import derive, generator
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Poisson sampling: each image is in a batch with probability ``rate``; ``steps`` an epoch."""
+
+    rate: float
+    steps: int
+
+    @classmethod
+    def of(cls, setup: TrainingSetup) -> Schedule:
+        """As many images a step, on average, as the recipe's batches hold."""
+        rate = min(1.0, setup.batch_size / setup.train_size)
+        return cls(rate, round(1 / rate))
+
+
+def poisson_batch(size: int, rate: float, draws: torch.Generator) -> Tensor:
+    """Indices ``(B,)`` of a batch that holds each of ``size`` images with probability ``rate``."""
+    return (torch.rand(size, generator=draws, dtype=torch.float64) < rate).nonzero().flatten()
+
+
+@contextlib.contextmanager
+def per_sample_gradients(network: nn.Module) -> Iterator[None]:
+    """Inside the block, each backward pass leaves ``grad_sample`` ``(B, *shape)`` on the parameters.
+
+    Opacus's hooks sit on the layers themselves, so the network may be called by any of its methods.
+    They take the loss for a mean over the batch. Nothing of them is left after the block.
+    """
+    hooked = GradSampleModule(network)
+    try:
+        yield
+    finally:
+        hooked.to_standard_module()
+        for module in network.modules():  # the lists Opacus's hooks keep on each layer
+            if isinstance(module.__dict__.get("activations"), list):
+                del module.activations
+
+
+class PrivateSteps:
+    """The optimiser and the sampler of a private training run, and an account of its steps.
+
+    Attributes:
+        optimizer: clips and adds noise, then steps the setup's own optimiser.
+        noise_multiplier: standard deviation of the noise over the clipping norm.
+    """
+
+    def __init__(
+        self,
+        setup: TrainingSetup,
+        *,
+        noise_multiplier: float,
+        max_grad_norm: float,
+        physical_batch_size: int,
+    ) -> None:
+        self.noise_multiplier = noise_multiplier
+        self._network = setup.model
+        self._size = setup.train_size
+        self._schedule = Schedule.of(setup)
+        self._physical = physical_batch_size
+        self._seed = derive(setup.seed, "poisson")
+        self._drawn: int | None = None
+        self._accountant = RDPAccountant()
+        # Drawn where the parameters are: on the CPU it would cost more than the step.
+        device = next(setup.model.parameters()).device
+        noise = torch.Generator(device).manual_seed(derive(setup.seed, "noise"))
+        self.optimizer = DPOptimizer(
+            setup.optimizer,
+            noise_multiplier=noise_multiplier,
+            max_grad_norm=max_grad_norm,
+            expected_batch_size=self._schedule.rate * self._size,
+            generator=noise,
+        )
+        self.optimizer.attach_step_hook(self._accountant.get_optimizer_hook_fn(self._schedule.rate))
+
+    def batches(self, epoch: int) -> Iterator[Tensor]:
+        """Index tensors ``(B,)`` of one epoch, on the CPU; the hooks are on while it is drawn.
+
+        A batch larger than the physical one comes in parts, and the optimiser steps at the last. An
+        empty one is never handed out: its step, which is noise alone, is taken here.
+        """
+        draws = generator(self._seed, epoch)
+        with per_sample_gradients(self._network):
+            for _ in range(self._schedule.steps):
+                batch = poisson_batch(self._size, self._schedule.rate, draws)
+                if not len(batch):
+                    self._noise_alone()
+                    continue
+                parts = batch.tensor_split(math.ceil(len(batch) / self._physical))
+                for number, part in enumerate(parts, 1):
+                    self.optimizer.signal_skip_step(number < len(parts))
+                    self._drawn = len(part)
+                    yield part
+            self.optimizer.zero_grad()
+
+    def drew(self, count: int) -> bool:
+        """Whether the sampler has just handed out ``count`` images; true once for each part."""
+        drawn, self._drawn = self._drawn, None
+        return drawn == count
+
+    def epsilon(self, delta: float) -> float:
+        """The epsilon spent by the steps taken so far."""
+        return _epsilon(self._accountant, delta)
+
+    def _noise_alone(self) -> None:
+        self.optimizer.zero_grad()
+        for parameter in self.optimizer.params:
+            parameter.grad_sample = torch.zeros(
+                0, *parameter.shape, device=parameter.device, dtype=parameter.dtype
+            )
+        self.optimizer.step()
+
+
+# --- accounting ------------------------------------------------------------------------------
+
+
+def find_noise_multiplier(epsilon: float, delta: float, rate: float, steps: int) -> float:
+    """The least noise multiplier, to 0.1 % of epsilon, with which ``steps`` steps spend no more.
+
+    Raises:
+        MiaBenchError: no noise is enough for so small an epsilon.
+    """
+    try:
+        with _any_order():
+            found = get_noise_multiplier(
+                target_epsilon=epsilon,
+                target_delta=delta,
+                sample_rate=rate,
+                steps=steps,
+                accountant="rdp",  # PRV, the default elsewhere in Opacus, needs TiBs for small noise
+                epsilon_tolerance=0.001 * epsilon,
+            )
+    except ValueError:
+        limit = RDPAccountant()
+        limit.history = [(1e6, rate, steps)]
+        raise MiaBenchError(
+            f"dp-sgd.epsilon={epsilon:g} can't be reached with delta={delta:.3g}: "
+            f"the accountant gives {_epsilon(limit, delta):.3g} however large the noise"
+        ) from None
+    return float(found)
+
+
+def _epsilon(accountant: RDPAccountant, delta: float) -> float:
+    with _any_order():
+        return max(0.0, float(accountant.get_epsilon(delta)))
+
+
+@contextlib.contextmanager
+def _any_order() -> Iterator[None]:
+    """Opacus warns when the best Rényi order is the first or last it tries; the bound holds still."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Optimal order is the")
+        yield
+
+
+# --- what can be accounted for ---------------------------------------------------------------
+
+
+def check_network(network: Classifier, resolution: int, seed: int) -> None:
+    """Refuse a network whose accounting would be void or whose gradients can't be had.
+
+    Besides asking Opacus, one pass over noise images sees what layers of any author do: the answer for
+    an image must not depend on its neighbours, nothing may be remembered of them, and each
+    parameter's per-sample gradients must make up its gradient.
+
+    Args:
+        network: on its device, in training mode.
+        resolution: height and width of the images.
+        seed: the noise images follow from it.
+
+    Raises:
+        MiaBenchError: one line that says what is wrong.
+    """
+    for error in ModuleValidator.validate(network):
+        raise _void(str(error).split(". ")[0])
+    before = {name: buffer.clone() for name, buffer in network.named_buffers()}
+    noise = torch.rand(3, 3, resolution, resolution, generator=generator(seed, "check"))
+    images = noise.to(next(network.parameters()).device).requires_grad_()
+    (reach,) = torch.autograd.grad(network.activations(images).logits[0].sum(), images)
+    if reach[1:].count_nonzero():
+        raise _void("its answer for one image depends on the others of the batch")
+    for name, buffer in network.named_buffers():
+        if not torch.equal(buffer, before[name]):
+            raise _void(f"{name} keeps statistics of the images")
+    try:
+        with per_sample_gradients(network):
+            logits = network.activations(images).logits
+            F.cross_entropy(
+                logits, torch.zeros(3, dtype=torch.int64, device=logits.device)
+            ).backward()
+            _check_gradients(network)
+    except (RuntimeError, ValueError, AttributeError) as error:
+        first = str(error).splitlines()[0]
+        raise MiaBenchError(f"dp-sgd can't take per-sample gradients here: {first}") from error
+    network.zero_grad(set_to_none=True)
+
+
+def _check_gradients(network: nn.Module) -> None:
+    trained = {name: p for name, p in network.named_parameters() if p.requires_grad}
+    gradients = [p.grad.norm() for p in trained.values() if p.grad is not None]
+    tolerance = 0.01 * torch.stack(gradients).norm()
+    for name, parameter in trained.items():
+        each: Tensor | None = getattr(parameter, "grad_sample", None)
+        if parameter.grad is None or each is None:
+            raise ValueError(f"{name} has none")
+        if (each.mean(0) - parameter.grad).norm() > tolerance:
+            raise ValueError(f"those of {name} don't make up its gradient")
+
+
+def _void(reason: str) -> MiaBenchError:
+    return MiaBenchError(f"dp-sgd can't account for this network: {reason}")
