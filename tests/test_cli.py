@@ -486,8 +486,9 @@ def test_weights_beside_a_data_root_given_from_inside_are_found(monkeypatch, tmp
 
 
 def test_what_can_not_be_on_the_board_is_told_before_the_work(
-    cli, toy, make_tree, tmp_path
+    cli, toy, make_tree, monkeypatch, tmp_path
 ) -> None:
+    monkeypatch.delenv("MIA_BENCH_WEIGHTS", raising=False)
     make_tree(tmp_path / "data" / "lfw", {f"p{i}": 30 for i in range(3)} | {f"q{i}": 1 for i in range(9)},
               size=(250, 250))  # fmt: skip
     plan = cli("run", "--track", "lfw", "--defense", "none", "--attack", "ppa", "--dry-run", "--data",
