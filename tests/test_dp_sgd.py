@@ -403,6 +403,21 @@ def test_private_steps_move_every_parameter_through_the_recipes_optimiser() -> N
         assert not torch.equal(value, start[name])
 
 
+def test_clipping_norm_and_part_size_are_the_options() -> None:
+    counts: list[int] = []
+
+    class Counts(DPSGD):
+        def loss(self, step: TrainingStep) -> Tensor:
+            counts.append(len(step.labels))
+            return super().loss(step)
+
+    given = {"noise_multiplier": 2.0, "max_grad_norm": 0.25, "physical_batch_size": 3}
+    result = train(Counts(Counts.Options(**given)))
+    assert max(counts) == 3
+    optimizer = result.setup.optimizer
+    assert (optimizer.noise_multiplier, optimizer.max_grad_norm) == (2.0, 0.25)
+
+
 def test_little_noise_learns_and_much_noise_does_not() -> None:
     """The whole chain on images that differ by colour."""
     labels = torch.arange(60) % CLASSES
@@ -540,6 +555,19 @@ def test_networks_that_void_the_accounting_are_refused(layer: nn.Module, reason:
     assert "\n" not in str(error.value)
     for name, value in model.named_parameters():
         assert torch.equal(value, start[name])
+
+
+def test_a_parameter_outside_every_layer_is_refused() -> None:
+    class Scaled(WithLayer):
+        def __init__(self) -> None:
+            super().__init__(nn.ReLU())
+            self.scale = nn.Parameter(torch.ones(()))
+
+        def pool(self, hidden: Tensor) -> Tensor:
+            return super().pool(hidden) * self.scale
+
+    with pytest.raises(MiaBenchError, match="can't take per-sample gradients here: scale has none"):
+        train(private(), Scaled())
 
 
 @pytest.mark.parametrize(
