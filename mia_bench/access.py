@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from mia_bench.api.attack import AccessLevel
-from mia_bench.models.classifier import Activations, Classifier
+from mia_bench.models.classifier import Activations, Classifier, answers
 
 
 class Access:
@@ -41,7 +41,7 @@ class Access:
         """Predicted classes ``(N,)`` of ``(N, 3, H, W)`` images in [0, 1]; no gradient."""
         raise NotImplementedError
 
-    def draws(self, wanted: int) -> int:
+    def _draws(self, wanted: int) -> int:
         """How often to ask for an average over ``wanted`` answers: once if they are all the same."""
         return wanted if self.stochastic else 1
 
@@ -51,6 +51,13 @@ class Access:
 
     def logits(self, images: Tensor) -> Tensor:
         """Logits ``(N, C)``, differentiable in ``images``."""
+        return self.answers(images)[0]
+
+    def answers(self, images: Tensor, *, draws: int = 1) -> Tensor:
+        """Logits ``(D, N, C)``, differentiable in ``images``.
+
+        ``draws`` answers of a random target; one of a target that always answers the same.
+        """
         raise PermissionError(f"a {self.level} attack sees no logits and no gradients")
 
     def activations(self, images: Tensor) -> Activations:
@@ -75,7 +82,7 @@ class LabelOnly(Access):
     def labels(self, images: Tensor) -> Tensor:
         """Predicted classes ``(N,)``."""
         self._queries += len(images)
-        return self._ask(images).argmax(1)
+        return self._ask(images, 1)[0].argmax(1)
 
 
 class BlackBox(LabelOnly):
@@ -85,9 +92,9 @@ class BlackBox(LabelOnly):
 
     def probabilities(self, images: Tensor, *, draws: int = 1) -> Tensor:
         """Softmax probabilities ``(N, C)``, for a random target the mean over ``draws`` answers."""
-        times = self.draws(draws)
+        times = self._draws(draws)
         self._queries += times * len(images)
-        return torch.stack([self._ask(images).softmax(1) for _ in range(times)]).mean(0)
+        return self._ask(images, times).softmax(2).mean(0)
 
 
 class WhiteBox(BlackBox):
@@ -107,10 +114,11 @@ class WhiteBox(BlackBox):
         self._model = model
         self._network = network
 
-    def logits(self, images: Tensor) -> Tensor:
-        """Logits ``(N, C)`` in float32, differentiable in ``images``."""
-        self._queries += len(images)
-        return _as_tensor(self._model(images)).float()
+    def answers(self, images: Tensor, *, draws: int = 1) -> Tensor:
+        """Logits ``(D, N, C)`` in float32, differentiable in ``images``."""
+        times = self._draws(draws)
+        self._queries += times * len(images)
+        return answers(self._model, images, times)
 
     def activations(self, images: Tensor) -> Activations:
         """Logits, penultimate features and hidden outputs, differentiable in ``images``."""
@@ -125,17 +133,11 @@ class WhiteBox(BlackBox):
         return self._model
 
 
-def _as_tensor(value: object) -> Tensor:
-    if not isinstance(value, Tensor):
-        raise TypeError(f"the deployed model answered {type(value).__name__}, not logits")
-    return value
-
-
-def _asker(model: nn.Module) -> Callable[[Tensor], Tensor]:
+def _asker(model: nn.Module) -> Callable[[Tensor, int], Tensor]:
     # A closure rather than an attribute: nothing on the access object leads to the network.
-    def ask(images: Tensor) -> Tensor:
+    def ask(images: Tensor, draws: int) -> Tensor:
         with torch.no_grad():
-            return _as_tensor(model(images.detach())).float()
+            return answers(model, images.detach(), draws)
 
     return ask
 

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 RECORD_SCHEMA = 1
 
-PER_CLASS = ("attack_acc1", "id_gallery_acc1")
+PER_CLASS = ("attack_acc1", "id_acc1", "id_gallery_acc1")
 """Metrics whose class means a record keeps: boards compare defenses class by class with them."""
 
 Status = Literal["done", "failed", "skipped", "interrupted"]

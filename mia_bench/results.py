@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 METRIC_ORDER = (
     "test_accuracy",
     "train_accuracy",
+    "validation_accuracy",
     "ece",
     "attack_acc1",
     "attack_acc5",

@@ -6,12 +6,13 @@ store, ``load(stage, workspace)`` rebuilds what later stages use.
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +29,7 @@ from mia_bench.engine.grid import Resolved
 from mia_bench.engine.plan import Roots, Stage
 from mia_bench.errors import DataError, MiaBenchError
 from mia_bench.frechet import frechet_distance
-from mia_bench.models.classifier import Classifier, predict_probabilities, to_float
+from mia_bench.models.classifier import Classifier, placed, predict_probabilities, to_float
 from mia_bench.models.generative import GenerativeModel
 from mia_bench.record import PER_CLASS
 from mia_bench.seeds import derive, generator, seeded
@@ -37,6 +38,8 @@ from mia_bench.store import Store
 from mia_bench.training import train_classifier
 
 Artifact = tuple[dict[str, Tensor], dict[str, Any]]
+
+log = logging.getLogger(__name__)
 
 DRAWS = 16
 """How often a random target is asked for one averaged answer."""
@@ -304,7 +307,7 @@ def load_classifier(stage: Stage, workspace: Workspace) -> Classifier:
     splits: Splits = workspace.load(stage.inputs["data"])
     model = _build_classifier(stage, splits.num_classes)
     model.load_state_dict(workspace.tensors(stage))
-    return model.to(workspace.device).eval().requires_grad_(False)
+    return placed(model, workspace.device).eval().requires_grad_(False)
 
 
 def compute_train(stage: Stage, workspace: Workspace) -> Artifact:
@@ -362,8 +365,8 @@ def load_train(stage: Stage, workspace: Workspace) -> Target:
     defense: Defense = stage.parts["defense"].make()
     network = _build_target(stage, defense, splits, restoring=True)
     network.load_state_dict(workspace.tensors(stage))
-    network = network.to(workspace.device).eval().requires_grad_(False)
-    deployed = defense.deploy(network).to(workspace.device).eval().requires_grad_(False)
+    network = placed(network, workspace.device).eval().requires_grad_(False)
+    deployed = placed(defense.deploy(network), workspace.device).eval().requires_grad_(False)
     return Target(network, deployed, defense.stochastic)
 
 
@@ -495,32 +498,55 @@ def _attack_task(stage: Stage, workspace: Workspace, attack: Attack, batch_size:
 def compute_prepare(stage: Stage, workspace: Workspace) -> Artifact:
     """The attack's own preparation."""
     attack: Attack = stage.parts["attack"].make()
-    task = _attack_task(stage, workspace, attack, stage.spec["batch_size"])
-    with seeded(stage.seed, "prepare"):
-        state = attack.prepare(task)
-    return state, {"queries": task.access.queries}
+    state, task, notes = _within_memory(stage, workspace, attack, attack.prepare)
+    return state, {"queries": task.access.queries, "notes": notes}
 
 
-def compute_invert(stage: Stage, workspace: Workspace) -> Artifact:
-    """Run the attack; on out-of-memory the batch halves and the run says so."""
-    attack: Attack = stage.parts["attack"].make()
+T = TypeVar("T")
+
+
+def _within_memory(
+    stage: Stage, workspace: Workspace, attack: Attack, work: Callable[[AttackTask], T]
+) -> tuple[T, AttackTask, dict[str, str]]:
+    """What ``work`` makes of the stage's task, that task, and notes.
+
+    Out of memory, the batch halves and the run says so.
+    """
     batch_size: int = stage.spec["batch_size"]
-    notes = {}
+    notes: dict[str, str] = {}
     while True:
         task = _attack_task(stage, workspace, attack, batch_size)
         try:
-            with seeded(stage.seed, "invert"):
-                result = attack.invert(task)
-            break
-        except torch.OutOfMemoryError:
-            if batch_size == 1:
+            with seeded(stage.seed, stage.name):
+                return work(task), task, notes
+        except (MemoryError, RuntimeError) as error:
+            if not out_of_memory(error) or batch_size == 1:
                 raise
-            batch_size //= 2
-            notes["invert"] = f"out of memory; the batch was halved to {batch_size}"
+        # After the handler: its traceback would keep the tensors alive.
+        batch_size //= 2
+        notes[stage.name] = f"out of memory; the batch was halved to {batch_size}"
+        log.warning("%s: %s", stage.label, notes[stage.name])
+        if workspace.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether torch or Python ran out of memory; on a CPU torch has no error of its own for it."""
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
+        "DefaultCPUAllocator" in str(error)
+    )
+
+
+def compute_invert(stage: Stage, workspace: Workspace) -> Artifact:
+    """Run the attack."""
+    attack: Attack = stage.parts["attack"].make()
+    result, task, notes = _within_memory(stage, workspace, attack, attack.invert)
     _check_reconstructions(stage, result, task)
     queries = task.access.queries
     if "prepare" in stage.inputs:
-        queries += workspace.info(stage.inputs["prepare"])["queries"]
+        prepared = workspace.info(stage.inputs["prepare"])
+        queries += prepared["queries"]
+        notes = {**prepared["notes"], **notes}
     tensors = {"images": (result.images.float().cpu() * 255).round().to(torch.uint8)}
     if result.latents is not None:
         tensors["latents"] = result.latents.float().cpu()

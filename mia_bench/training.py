@@ -13,7 +13,7 @@ from mia_bench import augment
 from mia_bench.api.dataset import ImageSet, Progress
 from mia_bench.api.defense import Defense, TrainingSetup, TrainingStep
 from mia_bench.errors import Diverged
-from mia_bench.models.classifier import Classifier, to_float
+from mia_bench.models.classifier import Classifier, placed, to_float
 from mia_bench.seeds import derive, generator, seeded
 from mia_bench.tracks.track import Recipe
 
@@ -52,7 +52,7 @@ def train_classifier(
         Diverged: the loss is no longer finite; names the epoch and the last finite value.
     """
     images, labels = train.images.to(device), train.labels.to(device)
-    model.to(device).train()
+    placed(model, device).train()
     draws, own = generator(seed, "augment"), generator(seed, "defense")
     losses: list[float] = []
     with seeded(seed, "layers"):  # for layers that draw at random, dropout say

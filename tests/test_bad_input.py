@@ -611,3 +611,74 @@ def test_reports_of_a_defense_become_metrics_or_reasons(cli, toy, store, monkeyp
                          ("limit", "the value is inf")):  # fmt: skip
         assert record["metrics"][name] is None
         assert record["notes"][name] == reason
+
+
+# --- training and attacks that can't go on ---------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("defense", "option", "reason"),
+    [
+        (
+            "toy-diverging",
+            None,
+            r"the training loss is (inf|nan) in epoch 2 of 4 \(last finite epoch mean: [\d.]+\)",
+        ),
+        ("dp-sgd", "dp-sgd.epsilon=0.001", r"dp-sgd\.epsilon=0\.001 can't be reached with delta="),
+        ("bido", "bido.layers=[7]", r"bido\.layers: no hidden block 7"),
+    ],
+)
+def test_training_that_fails_is_one_line_and_the_others_go_on(
+    cli, toy, store, defense: str, option: str | None, reason: str
+) -> None:
+    store("data", "evaluator", "gallery", "prior")
+    options = ["-o", option] if option else []
+    outcome = cli("run", "--track", "toy", "--defense", defense, "--defense", "none",
+                  "--attack", "prior-sample", *options, "--format", "json")  # fmt: skip
+    assert outcome.code == 1
+    failed, done = outcome.records
+    assert re.search(reason, failed["reason"])
+    assert failed["reason"].startswith("train of plugin ")
+    assert "\n" not in failed["reason"]
+    assert failed["metrics"] == {}
+    assert (failed["status"], done["status"]) == ("failed", "done")
+    assert "Traceback" not in outcome.err
+
+
+@pytest.mark.parametrize("words", ["cuda", "cpu", "python"])
+def test_out_of_memory_halves_the_batch_and_says_so(cli, toy, store, words: str) -> None:
+    store(*TRAINED)
+    outcome = cli("run", "--track", "toy", "--defense", "none", "--attack", "toy-hungry",
+                  "-o", f"toy-hungry.words={words}", "--format", "json")  # fmt: skip
+    assert outcome.code == 0
+    [record] = outcome.records
+    assert record["notes"]["prepare"] == "out of memory; the batch was halved to 4"
+    assert record["notes"]["invert"] == "out of memory; the batch was halved to 2"
+    assert "attack none × toy-hungry" in outcome.err
+    assert "halved to 32" in outcome.err  # each time, at once
+
+
+def test_out_of_memory_with_one_image_fails_the_cell(cli, toy, store) -> None:
+    store(*TRAINED)
+    outcome = cli("run", "--track", "toy", "--defense", "none", "--attack", "toy-hungry",
+                  "-o", "toy-hungry.fits=0", "--format", "json")  # fmt: skip
+    assert outcome.code == 1
+    [record] = outcome.records
+    assert record["reason"].endswith("toy-hungry: OutOfMemoryError: CUDA out of memory")
+
+
+@pytest.mark.parametrize("damage", ["truncated", "altered"])
+def test_damaged_weights_of_the_package_are_found_before_the_work(
+    cli, toy, monkeypatch, tmp_path: Path, damage: str
+) -> None:
+    from mia_bench_plugins.encoders import synth_encoder
+
+    data = synth_encoder.FILE.read_bytes()
+    path = tmp_path / synth_encoder.FILE.name
+    path.write_bytes(data[:-1] + (b"" if damage == "truncated" else bytes([data[-1] ^ 1])))
+    shutil.copy(synth_encoder.FILE.with_name("SHA256SUMS"), tmp_path)
+    monkeypatch.setattr(synth_encoder, "FILE", path)
+    outcome = cli("run", "--track", "toy", "--defense", "none", "--attack", "ppa")
+    assert outcome.code == 1
+    assert outcome.err.startswith(f"error: {path.name} is truncated or altered: its SHA-256 is ")
+    assert outcome.err.count("\n") == 1

@@ -277,7 +277,9 @@ def test_differences_are_paired_by_seed_and_class(registry: Registry, track: Tra
     found = difference.metrics["id_gallery_acc1"]
     assert found is not None
     # On the seeds 0 and 1 only: −.1 and −.2; t(1) · s / √2 with s = .1/√2.
-    assert (section.baseline, difference.defense, found.seeds) == ("plain", "guard", (0, 1))
+    assert section.baseline is not None
+    assert (section.baseline.defense, difference.defense) == ("plain", "guard")
+    assert found.seeds == (0, 1)
     assert found.mean == pytest.approx(-0.15)
     assert found.low == pytest.approx(-0.15 - 12.706 * (0.1 / math.sqrt(2)) / math.sqrt(2))
     assert found.high == pytest.approx(-0.15 + 12.706 * 0.05)
@@ -331,6 +333,57 @@ def test_there_are_no_differences_without_the_baseline(registry: Registry, track
     assert not build_board(registry, track, read(make_record("guard"))).sections[0].differences
     apart = read(make_record("guard", 0), make_record("plain", 1))
     assert not build_board(registry, track, apart).sections[0].differences
+
+
+def test_the_baseline_is_the_undefended_target_as_the_track_has_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Options(Defense.Options):
+        norm: str = "batch"
+
+    monkeypatch.setattr(Plain, "Options", Options)
+    registry = make_registry(tmp_path)
+    group = make_record(
+        "plain", options={"norm": "a-group"}, gallery=0.1
+    )  # sorts and leaks before it
+    plain = make_record("plain", options={"norm": "batch"}, gallery=0.6)
+    board = build_board(registry, load_track(registry, "little"), read(group, plain))
+    [section] = board.sections
+    assert section.baseline is not None
+    assert section.baseline.options == board.utility[0].options == "norm=batch"
+    [difference] = section.differences
+    assert difference.options == "norm=a-group"
+    text = markdown.index([board])
+    assert "| `plain` 0.600 [0.500, 0.700] | `plain` (`norm=a-group`) 0.100" in text
+
+
+@pytest.mark.parametrize(
+    ("measured", "primary"),
+    [
+        (["id_gallery_acc1", "id_acc1"], "id_gallery_acc1"),
+        (["id_acc1"], "id_acc1"),
+        ([], "attack_acc1"),
+    ],
+)
+def test_the_best_independent_judge_that_a_board_has_orders_it(
+    registry: Registry, track: Track, measured: list[str], primary: str
+) -> None:
+    made = []
+    for defense, value in (("plain", 0.2), ("guard", 0.1)):
+        record = make_record(defense)
+        for name in ("id_gallery_acc1", "id_acc1", "attack_acc1"):
+            record["metrics"][name] = None
+        for name in [*measured, "attack_acc1"]:
+            record["metrics"][name] = metric(value if name == primary else 1 - value)
+            record["per_class"] = {name: [value, value] for name in [*measured, "attack_acc1"]}
+        made.append(record)
+    board = build_board(registry, track, read(*made))
+    assert board.primary == primary
+    assert [row.defense for row in board.sections[0].rows] == ["guard", "plain"]
+    assert set(board.paired) == {primary, "attack_acc1"}
+    [difference] = board.sections[0].differences
+    assert difference.metrics[primary].mean == pytest.approx(-0.1)
+    assert f"ordered by `{primary}`" in markdown.page(board, registry)
 
 
 def test_a_metric_that_one_seed_lacks_is_missing_with_the_reason(

@@ -100,6 +100,11 @@ def test_utility_counts_right_answers() -> None:
     found = Utility().compute(TargetEvidence(Pixels(3), made, 1, CPU))
     assert value(found["test_accuracy"]) == 0.75
     assert value(found["train_accuracy"]) == 1.0
+    assert value(found["validation_accuracy"]) == 1.0
+    none = ImageSet(test.images[:0], test.labels[:0])
+    kept = Splits(made.train, none, test, made.public, made.decoys, made.class_names)
+    found = Utility().compute(TargetEvidence(Pixels(3), kept, 1, CPU))
+    assert found["validation_accuracy"] == "the data set keeps no validation images"
 
 
 class Coin(nn.Module):

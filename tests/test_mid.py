@@ -12,6 +12,7 @@ from mia_bench.api.dataset import ImageSet
 from mia_bench.api.defense import BuildContext, TrainingStep
 from mia_bench.api.options import parse_options
 from mia_bench.errors import MiaBenchError, UsageError
+from mia_bench.models.classifier import answers
 from mia_bench.tracks.track import Recipe
 from mia_bench.training import train_classifier
 from mia_bench_plugins.defenses.bottleneck import Bottleneck, _log_softplus
@@ -105,6 +106,22 @@ def test_answers_are_random_only_where_asked() -> None:
         assert MutualInformation(MutualInformation.Options(sample=sample)).stochastic is sample
         model.train()
         assert not torch.equal(model(images), model(images))
+
+
+def test_several_answers_are_drawn_apart_from_one_pass_through_the_network() -> None:
+    model, images = build(bottleneck=3.0).eval(), faces().images.float() / 255
+    passes = []
+    model.network.blocks[0].register_forward_hook(lambda *_: passes.append(1))
+    torch.manual_seed(7)
+    found = answers(model, images, 2000)
+    assert (found.shape, len(passes)) == ((2000, 16, CLASSES), 1)
+    code = model.activations(images).extras
+    deviation = (code["log_sigma"].exp().square() @ model.head.weight.square().T).sqrt()
+    expected = model.head(code["mean"])
+    torch.testing.assert_close(found.std(0), deviation, rtol=0.1, atol=0)
+    assert float((found.mean(0) - expected).abs().div(deviation).max()) < 5 / math.sqrt(2000)
+    still = build(sample=False).eval()
+    torch.testing.assert_close(answers(still, images, 2), still(images).expand(2, -1, -1))
 
 
 @pytest.mark.parametrize(

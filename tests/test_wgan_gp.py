@@ -22,6 +22,7 @@ from mia_bench_plugins.priors.wgan_training import (
     shipped_weights,
     train,
 )
+from mia_bench_plugins.shipped import write_hash
 
 TINY = {"latent": 4, "width": 4, "steps": 8, "batch_size": 6, "critic_steps": 2}
 
@@ -247,13 +248,33 @@ def test_shipped_weights_are_used_only_for_their_data_and_options(tmp_path: Path
     chosen = options()
     state = {"generator.project.weight": torch.rand(2, 2).half(), "trained_on": torch.arange(3)}
     metadata = {"source": "data-key", "options": json.dumps(chosen.model_dump(mode="json"))}
-    save_file(state, tmp_path / "wgan_gp_test.safetensors", metadata)
+    path = tmp_path / "wgan_gp_test.safetensors"
+    save_file(state, path, metadata)
+    write_hash(path)
     found = shipped_weights(tmp_path, "data-key", chosen)
     assert found is not None
     assert found["generator.project.weight"].dtype == torch.float32
     assert found["trained_on"].tolist() == [0, 1, 2]
     assert shipped_weights(tmp_path, "other-data", chosen) is None
     assert shipped_weights(tmp_path, "data-key", options(width=8)) is None
+
+
+@pytest.mark.parametrize("damage", ["truncated", "altered", "unknown"])
+def test_shipped_weights_that_are_not_as_they_were_shipped_are_refused(
+    tmp_path: Path, damage: str
+) -> None:
+    path = tmp_path / "wgan_gp_test.safetensors"
+    save_file({"a": torch.rand(50)}, path)
+    write_hash(path)
+    data = path.read_bytes()
+    if damage == "truncated":
+        path.write_bytes(data[:-10])
+    elif damage == "altered":
+        path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    else:
+        (tmp_path / "SHA256SUMS").unlink()
+    with pytest.raises(MiaBenchError, match=r"^wgan_gp_test\.safetensors is truncated or altered"):
+        shipped_weights(tmp_path, "data-key", options())
 
 
 def test_a_prior_that_saw_a_private_image_is_refused() -> None:

@@ -36,14 +36,14 @@ from mia_bench.tracks.track import ClassifierSpec, Track
 STAGE_VERSIONS = {
     "data": 1,
     "prior": 2,
-    "evaluator": 1,
-    "judge": 1,
+    "evaluator": 2,
+    "judge": 2,
     "gallery": 1,
-    "train": 1,
+    "train": 2,
     "assess": 2,
-    "prepare": 2,
+    "prepare": 3,
     "invert": 2,
-    "measure": 2,
+    "measure": 3,
 }
 """The host's own code in each stage; raised when a change there changes results."""
 

@@ -18,19 +18,18 @@ from mia_bench.api.metric import AttackMetric, Direction, Metric, TargetMetric
 from mia_bench.errors import MiaBenchError
 from mia_bench.record import RECORD_SCHEMA, ComponentRef, MetricValue, Record
 from mia_bench.registry import Registry
-from mia_bench.results import metric_names, options_text
+from mia_bench.results import changed_options, metric_names, options_text
 from mia_bench.statistics import Estimate, combine_seeds, paired_difference
 from mia_bench.tracks.track import Track
 
 FEW_SEEDS = 3
 """Rows with fewer seeds than this are marked."""
 
-PRIMARY = "id_gallery_acc1"
-"""The metric that orders a table; :data:`SECONDARY` where it is equal or missing."""
+PRIMARY = ("id_gallery_acc1", "id_acc1")
+"""An independent judge's metrics: the first that a board has orders its tables."""
 
 SECONDARY = "attack_acc1"
-PAIRED = (PRIMARY, SECONDARY)
-"""The metrics compared with the baseline seed by seed."""
+"""The metric that orders rows whose primary one is equal, or a board that has none of those."""
 
 UTILITY = ("test_accuracy", "train_accuracy", "ece")
 LEAKAGE = (
@@ -48,11 +47,15 @@ CEILING = "_ceiling"
 
 VERIFICATION = "verification_accuracy"
 
+VALIDATION = "validation_accuracy"
+"""What settings are chosen by; no measure of utility, so boards leave it to the tuning."""
+
 Kind = Literal["share", "rank", "amount", "other"]
 
 _SHARES = frozenset(
     (
         *UTILITY,
+        VALIDATION,
         "attack_acc1",
         "attack_acc5",
         "target_confidence",
@@ -153,7 +156,7 @@ class Section:
         ceiling: held-out real images instead of reconstructions.
         rows: best defended first.
         floors: rows of reference attacks with the same prior, against the baseline.
-        baseline: the defense that ``differences`` are taken from.
+        baseline: the row that ``differences`` are taken from, None for a reference attack.
     """
 
     attack: str
@@ -164,14 +167,19 @@ class Section:
     ceiling: Row | None
     rows: tuple[Row, ...]
     floors: tuple[Row, ...]
-    baseline: str
+    baseline: Row | None
     differences: tuple[Difference, ...]
     unfinished: tuple[Unfinished, ...]
 
 
 @dataclass(frozen=True)
 class Board:
-    """Everything a page shows."""
+    """Everything a page shows.
+
+    Attributes:
+        primary: the metric that orders the tables.
+        paired: the metrics compared with the baseline seed by seed.
+    """
 
     track: Track
     records: tuple[Record, ...]
@@ -181,6 +189,8 @@ class Board:
     utility_metrics: tuple[str, ...]
     leakage_metrics: tuple[str, ...]
     further_metrics: tuple[str, ...]
+    primary: str
+    paired: tuple[str, ...]
     sections: tuple[Section, ...]
     verification: Estimate | None
     seeds: tuple[int, ...]
@@ -421,9 +431,9 @@ def _row(records: Sequence[Record], names: Iterable[str], label: str = "") -> Ro
     )
 
 
-def _rank(row: Row) -> tuple[Any, ...]:
-    """Best defended first; rows without the primary metric last."""
-    values = [row.value(name) for name in (PRIMARY, SECONDARY)]
+def _rank(row: Row, names: Sequence[str]) -> tuple[Any, ...]:
+    """Best defended first, by the metrics ``names``; rows without the first last."""
+    values = [row.value(name) for name in names]
     numbers = [part for v in values for part in (v is None, v or 0.0)]
     return (*numbers, row.defense, row.options)
 
@@ -451,8 +461,9 @@ class _Plan:
     utility: tuple[str, ...]
     leakage: tuple[str, ...]
     further: tuple[str, ...]
+    paired: tuple[str, ...]
     references: Mapping[str, str]
-    baselines: frozenset[str]
+    baselines: frozenset[_RowKey]
 
 
 def build_board(registry: Registry, track: Track, records: Iterable[Record]) -> Board:
@@ -467,19 +478,21 @@ def build_board(registry: Registry, track: Track, records: Iterable[Record]) -> 
         more = f" (and {len(lines) - 1} more)" if len(lines) > 1 else ""
         raise MiaBenchError(f"track {track.name!r}: {lines[0]}{more}")
     metrics: list[type[Metric]] = [registry.get("metric", name).load() for name in track.metrics]
-    plan = _plan(registry, metrics, ordered)
+    plan = _plan(registry, track, metrics, ordered)
     done = [record for record in ordered if record.status == "done"]
-    utility = [_row(group, plan.utility) for group in _by_row(done).values()]
+    settings = sorted(_by_row(done).items(), key=lambda item: item[0] not in plan.baselines)
     verification = [v for r in done if (v := r.metrics.get(VERIFICATION)) is not None]
     return Board(
         track=track,
         records=tuple(ordered),
         directions={name: way for metric in metrics for name, way in metric.names.items()},
         descriptions={n: text for metric in metrics for n, text in metric.descriptions.items()},
-        utility=tuple(sorted(utility, key=lambda row: row.defense not in plan.baselines)),
+        utility=tuple(_row(group, plan.utility) for _, group in settings),
         utility_metrics=plan.utility,
         leakage_metrics=plan.leakage,
         further_metrics=plan.further,
+        primary=plan.paired[0],
+        paired=plan.paired,
         sections=_sections(ordered, plan),
         verification=_average(verification) if verification else None,
         seeds=tuple(sorted({record.seed for record in ordered})),
@@ -488,7 +501,9 @@ def build_board(registry: Registry, track: Track, records: Iterable[Record]) -> 
     )
 
 
-def _plan(registry: Registry, metrics: Sequence[type[Metric]], records: Sequence[Record]) -> _Plan:
+def _plan(
+    registry: Registry, track: Track, metrics: Sequence[type[Metric]], records: Sequence[Record]
+) -> _Plan:
     present = metric_names(records)
     of_target = {name for m in metrics if issubclass(m, TargetMetric) for name in m.names}
     of_attack = {name for m in metrics if issubclass(m, AttackMetric) for name in m.names}
@@ -497,18 +512,25 @@ def _plan(registry: Registry, metrics: Sequence[type[Metric]], records: Sequence
     rest = [
         name
         for name in present
-        if name not in (*leakage, *utility, VERIFICATION) and not name.endswith(CEILING)
+        if name not in (*leakage, *utility, VERIFICATION, VALIDATION) and not name.endswith(CEILING)
     ]
     # What no metric of the track declares was reported by a defense while it trained.
     utility += [name for name in rest if name in of_target or name not in of_attack]
+    measured = {name for r in records for name, value in r.metrics.items() if value is not None}
+    independent = [name for name in PRIMARY if name in measured]
     attacks = {record.attack.name for record in records}
-    defenses = {record.defense.name for record in records}
     return _Plan(
-        tuple(utility),
-        tuple(leakage),
-        tuple(name for name in rest if name not in utility),
-        {name: str(_attribute(registry, "attack", name, "reference", "")) for name in attacks},
-        frozenset(n for n in defenses if _attribute(registry, "defense", n, "baseline", False)),
+        utility=tuple(utility),
+        leakage=tuple(leakage),
+        further=tuple(name for name in rest if name not in utility),
+        paired=(*independent[:1], SECONDARY),
+        references={n: str(_attribute(registry, "attack", n, "reference", "")) for n in attacks},
+        baselines=frozenset(
+            _row_key(record)
+            for record in records
+            if _attribute(registry, "defense", record.defense.name, "baseline", False)
+            and not changed_options(registry, track, "defense", record.defense)
+        ),
     )
 
 
@@ -538,7 +560,7 @@ def _sections(records: Sequence[Record], plan: _Plan) -> tuple[Section, ...]:
 
 
 def _baseline(rows: Mapping[_RowKey, list[Record]], plan: _Plan) -> list[Record]:
-    return next((group for key, group in rows.items() if key[0] in plan.baselines), [])
+    return next((group for key, group in rows.items() if key in plan.baselines), [])
 
 
 def _section(records: Sequence[Record], plan: _Plan, floors: Sequence[Sequence[Record]]) -> Section:
@@ -554,10 +576,15 @@ def _section(records: Sequence[Record], plan: _Plan, floors: Sequence[Sequence[R
         prior_options=first.prior.options,
         reference=reference,
         ceiling=_ceiling([r for group in rows.values() for r in group], names),
-        rows=tuple(sorted((_row(group, names, reference) for group in rows.values()), key=_rank)),
+        rows=tuple(
+            sorted(
+                (_row(group, names, reference) for group in rows.values()),
+                key=lambda row: _rank(row, plan.paired),
+            )
+        ),
         floors=tuple(_floor(group, names, plan) for group in floors),
-        baseline=baseline[0].defense.name if baseline else "",
-        differences=_differences(rows, baseline),
+        baseline=_row(baseline, names) if baseline else None,
+        differences=_differences(rows, baseline, plan.paired),
         unfinished=_unfinished(records),
     )
 
@@ -580,22 +607,22 @@ def _ceiling(records: Sequence[Record], names: Iterable[str]) -> Row | None:
 
 
 def _differences(
-    rows: Mapping[_RowKey, list[Record]], baseline: list[Record]
+    rows: Mapping[_RowKey, list[Record]], baseline: list[Record], names: Sequence[str]
 ) -> tuple[Difference, ...]:
     if not baseline:
         return ()
     found = []
     for group in rows.values():
-        values = {name: paired(name, group, baseline) for name in PAIRED}
+        values = {name: paired(name, group, baseline) for name in names}
         if group is not baseline and any(values.values()):
             defense = group[0].defense
             found.append(Difference(defense.name, options_text(defense.options), values))
-    return tuple(sorted(found, key=_difference_rank))
 
+    def rank(difference: Difference) -> tuple[Any, ...]:
+        first = next((d for name in names if (d := difference.metrics[name])), None)
+        return (first.mean if first else 0.0, difference.defense, difference.options)
 
-def _difference_rank(difference: Difference) -> tuple[Any, ...]:
-    first = difference.metrics[PRIMARY] or difference.metrics[SECONDARY]
-    return (first.mean if first else 0.0, difference.defense, difference.options)
+    return tuple(sorted(found, key=rank))
 
 
 def _unfinished(records: Iterable[Record]) -> tuple[Unfinished, ...]:

@@ -11,8 +11,6 @@ from typing import Any
 from mia_bench.engine.grid import OPTION_KINDS
 from mia_bench.leaderboard.board import (
     FEW_SEEDS,
-    PAIRED,
-    PRIMARY,
     VERIFICATION,
     Board,
     Missing,
@@ -174,9 +172,8 @@ def _reading(board: Board) -> str:
         "Arrows say what is better for the *defender*: ↑ higher, ↓ lower. A number is the mean over "
         "seeds with its 95 % interval. Two judges look at every reconstruction: the evaluation "
         "classifier (`attack_*`, `delta_eval`), which is trained on the same private images and can "
-        "be fooled by images that no person would recognise, and the identity encoder (`id_*`), "
-        "which was made without them (whether it met some of the same people where it was trained is "
-        f"the track's to say). Tables are ordered by {code(PRIMARY)}, best defended first.",
+        f"be fooled by images that no person would recognise, and {_second_judge(board.track)}. "
+        f"Tables are ordered by {code(board.primary)}, best defended first.",
         "",
     ]
     shown = (*board.utility_metrics, *board.leakage_metrics, *board.further_metrics)
@@ -188,6 +185,18 @@ def _reading(board: Board) -> str:
         f"- {_NONE} stands for a number that could not be computed; the reason is below the table"
     )
     return "\n".join(lines)
+
+
+def _second_judge(track: Track) -> str:
+    if track.judge:
+        return (
+            "the independent judge (`id_*`), a classifier trained on images of the same classes that "
+            "nothing else was trained on"
+        )
+    return (
+        "the identity encoder (`id_*`), which was made without them (whether it met some of the same "
+        "people where it was trained is the track's to say)"
+    )
 
 
 def _arrow(board: Board, name: str) -> str:
@@ -297,16 +306,17 @@ def _queries(row: Row) -> str:
 
 
 def _difference_table(board: Board, section: Section) -> list[str]:
-    if not section.differences:
+    if not section.differences or section.baseline is None:
         return []
-    names = [name for name in PAIRED if any(d.metrics[name] for d in section.differences)]
+    names = [n for n in board.paired if any(d.metrics[n] for d in section.differences)]
     rows = [
         [code(d.defense), code(d.options), *(paired_text(d.metrics[name]) for name in names)]
         for d in section.differences
     ]
     header = ["defense", "options", *(f"Δ {title}" for title in _headers(board, names))]
     return [
-        f"Difference to {code(section.baseline)} on the same seeds (negative: leaks less than it):",
+        f"Difference to {_defense(section.baseline.defense, section.baseline.options)} on the same "
+        "seeds (negative: leaks less than it):",
         table(header, rows),
     ]
 
@@ -509,6 +519,7 @@ def index(boards: Sequence[Board]) -> str:
         "attack",
         "prior",
         "rows",
+        "metric",
         "baseline",
         "best defended",
         "its test_accuracy",
@@ -521,11 +532,12 @@ def index(boards: Sequence[Board]) -> str:
                 "Defenses against model inversion attacks, measured with mia-bench. Each page says what "
                 "was measured, how, and how to run it again.",
                 table(header, rows) if rows else "No records yet.",
-                f"Baseline and best row show {code(PRIMARY)}: how often an independent face recogniser "
-                "finds the person among all private people and many decoys (lower is better for the "
-                "defender), the mean over seeds with its 95 % interval. The best row leaks least; "
-                "whether it is worth its accuracy is for the reader to judge. Only tracks with records "
-                "are listed; `mia-bench list tracks` names them all.",
+                "Baseline and best row show the track's metric, how often an independent judge recognises "
+                "the private class in a reconstruction (lower is better for the defender): the mean over "
+                "seeds with its 95 % interval. `id_gallery_acc1` is rank 1 of a face recogniser among all "
+                "private people and many decoys, `id_acc1` the first choice among the private classes. "
+                "The best row leaks least; whether it is worth its accuracy is for the reader to judge. "
+                "Only tracks with records are listed; `mia-bench list tracks` names them all.",
                 "The records lie in `results/<track>/`. `mia-bench leaderboard submit` adds those of a "
                 "store, `mia-bench leaderboard build` writes these pages, `mia-bench leaderboard check` "
                 "tells when they and the records no longer agree.",
@@ -544,13 +556,14 @@ def _index_row(
         code(section.attack) + _variant(board, section),
         code(section.prior),
         str(len(section.rows)),
+        code(board.primary),
     ]
-    baseline = next((row for row in section.rows if row.defense == section.baseline), None)
-    best = next((row for row in section.rows if row.value(PRIMARY) is not None), None)
+    baseline = section.baseline
+    best = next((row for row in section.rows if row.value(board.primary) is not None), None)
     return [
         *start,
-        f"{code(baseline.defense)} {_shown(PRIMARY, baseline)}" if baseline else _NONE,
-        f"{_defense(best.defense, best.options)} {_shown(PRIMARY, best)}" if best else _NONE,
+        f"{code(baseline.defense)} {_shown(board.primary, baseline)}" if baseline else _NONE,
+        f"{_defense(best.defense, best.options)} {_shown(board.primary, best)}" if best else _NONE,
         _shown("test_accuracy", accuracy[best.defense, best.options]) if best else _NONE,
         board.finished[:10],
     ]

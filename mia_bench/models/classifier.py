@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
+
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -53,9 +56,39 @@ class Classifier(nn.Module):
         """``(N, 3, H, W)`` in [0, 1] to logits ``(N, C)``."""
         return self.activations(images).logits
 
+    def answers(self, images: Tensor, draws: int) -> Tensor:
+        """Logits ``(draws, N, C)`` of as many answers to each image.
+
+        A network that draws at random in its last layers only overrides it, so that what lies below is
+        computed once.
+        """
+        return torch.stack([self(images) for _ in range(draws)])
+
     def features(self, images: Tensor) -> Tensor:
         """``(N, 3, H, W)`` in [0, 1] to penultimate features ``(N, F)``."""
         return self.activations(images).features
+
+
+def answers(model: nn.Module, images: Tensor, draws: int) -> Tensor:
+    """Logits ``(draws, N, C)`` in float32 of as many answers of a deployed model to each image.
+
+    Raises:
+        TypeError: the model answers with something else than a tensor.
+    """
+    if isinstance(model, Classifier):
+        return model.answers(images, draws).float()
+    rows = [model(images) for _ in range(draws)]
+    if not isinstance(rows[0], Tensor):
+        raise TypeError(f"the deployed model answered {type(rows[0]).__name__}, not logits")
+    return torch.stack(rows).float()
+
+
+def placed(model: ModuleT, device: torch.device) -> ModuleT:
+    """The model on the device, its weights channels-last where convolutions are faster so."""
+    model.to(device)
+    if device.type in ("cpu", "cuda"):
+        model.to(memory_format=torch.channels_last)
+    return model
 
 
 def to_float(images: Tensor) -> Tensor:
@@ -76,8 +109,7 @@ def predict_probabilities(
     rows = []
     for chunk in images.split(batch_size):
         batch = to_float(chunk.to(device))
-        total = torch.stack([model(batch).float().softmax(1) for _ in range(draws)]).mean(0)
-        rows.append(total)
+        rows.append(answers(model, batch, draws).softmax(2).mean(0))
     return torch.cat(rows).cpu()
 
 

@@ -103,15 +103,14 @@ class GenerativeModelInversion(Attack):
 
     def _objective(self, task: AttackTask, latents: Tensor, labels: Tensor) -> Tensor:
         """What each latent minimises, ``(N,)``."""
-        import torch
         from torch.nn import functional as F
 
         images = task.prior(latents)
-        losses = [
-            F.cross_entropy(task.access.logits(images), labels, reduction="none")
-            for _ in range(task.access.draws(self.options.eot))
-        ]
-        identity = torch.stack(losses).mean(0)
+        answers = task.access.answers(images, draws=self.options.eot)
+        losses = F.cross_entropy(
+            answers.flatten(0, 1), labels.repeat(len(answers)), reduction="none"
+        )
+        identity = losses.view(len(answers), -1).mean(0)
         return self.options.identity_weight * identity - task.prior.discriminate(images).float()
 
     def _confidence(self, task: AttackTask, latents: Tensor, labels: Tensor) -> Tensor:

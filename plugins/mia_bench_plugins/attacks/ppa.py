@@ -155,7 +155,6 @@ class PlugAndPlay(Attack):
             zip(latents.split(task.batch_size), labels.split(task.batch_size), strict=True)
         )
         total = len(batches) * self.options.steps
-        answers = task.access.draws(self.options.eot)
         results = []
         for number, (start, label) in enumerate(batches):
             label = label.to(task.device)
@@ -166,9 +165,10 @@ class PlugAndPlay(Attack):
             for step in range(self.options.steps):
                 adam.zero_grad(set_to_none=True)
                 view = self._crop(task.prior(w), task.generator)
-                losses = [self._loss(task.access.logits(view), label) for _ in range(answers)]
-                # A sum: each candidate's gradient is its own, whatever the batch holds.
-                torch.stack(losses).mean(0).sum().backward()
+                answers = task.access.answers(view, draws=self.options.eot)
+                losses = self._loss(answers.flatten(0, 1), label.repeat(len(answers)))
+                # A sum over the candidates: each one's gradient is its own, whatever the batch holds.
+                (losses.sum() / len(answers)).backward()
                 adam.step()
                 task.progress(number * self.options.steps + step + 1, total, "step")
             results.append(w.detach().cpu())

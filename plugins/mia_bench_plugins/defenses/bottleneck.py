@@ -51,14 +51,29 @@ class Bottleneck(Classifier):
     def activations(self, images: Tensor) -> Activations:
         """One pass; ``features`` is the mean of the code, ``extras`` holds ``mean`` and ``log_sigma``."""
         below = self.network.activations(images)
-        mean, raw = self.encode(below.features).float().chunk(2, dim=1)
-        log_sigma = _log_softplus(raw - 5)
+        mean, log_sigma = self._code(below.features)
+        return Activations(
+            self._classify(mean, log_sigma),
+            mean,
+            below.hidden,
+            {"mean": mean, "log_sigma": log_sigma},
+        )
+
+    def answers(self, images: Tensor, draws: int) -> Tensor:
+        """Logits ``(draws, N, C)``: one pass through the network, then draws of the code alone."""
+        mean, log_sigma = self._code(self.network.features(images))
+        return self._classify(mean.expand(draws, -1, -1), log_sigma.expand(draws, -1, -1))
+
+    def _code(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        mean, raw = self.encode(features).float().chunk(2, dim=1)
+        return mean, _log_softplus(raw - 5)
+
+    def _classify(self, mean: Tensor, log_sigma: Tensor) -> Tensor:
         code = mean
         if self.training or self.sample:
             code = mean + log_sigma.exp() * torch.randn_like(mean)
-        return Activations(
-            self.head(code), mean, below.hidden, {"mean": mean, "log_sigma": log_sigma}
-        )
+        logits: Tensor = self.head(code)
+        return logits
 
 
 def _log_softplus(x: Tensor) -> Tensor:

@@ -96,10 +96,14 @@ class DPSGD(Defense):
         Raises:
             MiaBenchError: the network voids the accounting, or epsilon can't be reached.
         """
+        import torch
+
         from mia_bench_plugins.defenses import private_steps
 
         options = self.options
         network = cast("Classifier", setup.model)
+        # Opacus's per-sample gradients of channels-last convolutions are wrong.
+        network.to(memory_format=torch.contiguous_format)
         private_steps.check_network(network, setup.resolution, setup.seed)
         if options.learning_rate is not None:
             _set_learning_rate(setup, options.learning_rate)

@@ -8,13 +8,13 @@ neither private, nor decoys, nor behind any prior. The command that retrains it 
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from mia_bench import Encoder, hookimpl
-from mia_bench.errors import MiaBenchError, Unavailable
+from mia_bench.errors import MiaBenchError
 from mia_bench.hookspecs import Register
+from mia_bench_plugins.shipped import shipped_hash
 
 if TYPE_CHECKING:
     import torch
@@ -37,9 +37,7 @@ class SynthEncoder(Encoder):
 
     def fingerprint(self, weights: Path | None) -> str:
         """SHA-256 of the shipped file."""
-        if not FILE.is_file():
-            raise Unavailable(f"{FILE.name} is missing from the installation")
-        return hashlib.sha256(FILE.read_bytes()).hexdigest()
+        return shipped_hash(FILE)
 
     def load(self, weights: Path | None, *, device: torch.device) -> Embed:
         """The network on the device."""

@@ -17,6 +17,7 @@ from mia_bench.seeds import derive, generator, seeded
 from mia_bench_plugins.datasets.synth_faces import SynthFaces
 from mia_bench_plugins.encoders.synth_encoder import FILE, RESOLUTION, WIDTHS
 from mia_bench_plugins.models.networks import residual_network
+from mia_bench_plugins.shipped import write_hash
 
 SEED = derive(20240601, "synth-encoder")
 SCALE = 16.0
@@ -77,6 +78,7 @@ def main(identities: int, images: int, epochs: int, output: Path) -> None:
         for name, tensor in network.state_dict().items()
     }
     save_file(state, output)
+    write_hash(output)
     click.echo(f"wrote {output.name}, {output.stat().st_size / 2**10:.0f} KiB")
 
 

@@ -33,26 +33,36 @@ def expected_calibration_error(samples: Array) -> float:
 
 
 class Utility(TargetMetric):
-    """Accuracy on the training and test images, and calibration on the test images."""
+    """Accuracy on the three parts of the private images, and calibration on the test images."""
 
     summary: ClassVar[str] = "accuracy and calibration of the target"
-    version: ClassVar[str] = "1"
-    names = {"test_accuracy": "higher", "train_accuracy": "neutral", "ece": "lower"}  # noqa: RUF012
+    version: ClassVar[str] = "2"
+    names = {  # noqa: RUF012
+        "test_accuracy": "higher",
+        "train_accuracy": "neutral",
+        "validation_accuracy": "neutral",
+        "ece": "lower",
+    }
     descriptions: ClassVar[dict[str, str]] = {
         "test_accuracy": "share of held-out private images the target classifies correctly",
         "train_accuracy": "share of its training images the target classifies correctly",
+        "validation_accuracy": "share of the images kept for tuning that it classifies correctly",
         "ece": "expected calibration error on the test images, 15 bins",
     }
 
     def compute(self, evidence: TargetEvidence) -> dict[str, Measurement | str]:
-        """One pass over the training and the test images."""
-        samples, groups = self._samples(evidence, evidence.splits.test)
-        train, train_groups = self._samples(evidence, evidence.splits.train)
-        return {
-            "test_accuracy": Measurement(samples[:, 1], groups),
-            "train_accuracy": Measurement(train[:, 1], train_groups),
-            "ece": Measurement(samples, groups, expected_calibration_error),
-        }
+        """One pass over each part."""
+        found: dict[str, Measurement | str] = {}
+        for name in ("test", "train", "validation"):
+            part: ImageSet = getattr(evidence.splits, name)
+            if not len(part):
+                found[f"{name}_accuracy"] = f"the data set keeps no {name} images"
+                continue
+            samples, groups = self._samples(evidence, part)
+            found[f"{name}_accuracy"] = Measurement(samples[:, 1], groups)
+            if name == "test":
+                found["ece"] = Measurement(samples, groups, expected_calibration_error)
+        return found
 
     def _samples(self, evidence: TargetEvidence, part: ImageSet) -> tuple[Array, np.ndarray]:
         """Rows (confidence, correct) and each image's class."""

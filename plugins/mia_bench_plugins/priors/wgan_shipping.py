@@ -1,7 +1,8 @@
 """Trains the shipped weights: ``python -m mia_bench_plugins.priors.wgan_shipping``.
 
 The result is what ``wgan-gp`` makes of the default track's public images with the track's options, in
-half precision. A stopped training goes on when the command is given again with the same store.
+half precision. A stopped training goes on when the command is given again with the same store. New weights
+are a new version of ``wgan-gp``.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from mia_bench.runner import DEFAULT_TRACK, Request, prepare_prior
 from mia_bench.stages import Workspace, fit_prior
 from mia_bench_plugins.priors.wgan_gp import SHIPPED
 from mia_bench_plugins.priors.wgan_training import train
+from mia_bench_plugins.shipped import write_hash
 
 FILE = SHIPPED / "wgan_gp_synth_faces.safetensors"
 
@@ -50,6 +52,7 @@ def main(device: str, store: Path | None, output: Path) -> None:
         "torch": torch.__version__,
     }
     save_file(half, output, metadata)
+    write_hash(output)
     click.echo(f"wrote {output.name}, {output.stat().st_size / 2**20:.1f} MiB")
 
 

@@ -18,6 +18,7 @@ from mia_bench.errors import DataError, Diverged
 from mia_bench.models.classifier import to_float
 from mia_bench_plugins.priors.wgan_gp import WassersteinGAN
 from mia_bench_plugins.priors.wgan_networks import WGAN, Critic, Generator
+from mia_bench_plugins.shipped import shipped_hash
 
 LOOKS = 10
 """How often the host may look at the model while it trains."""
@@ -204,8 +205,13 @@ def train(task: PriorTask, options: WassersteinGAN.Options) -> dict[str, Tensor]
 def shipped_weights(
     folder: Path, source: str, options: WassersteinGAN.Options
 ) -> dict[str, Tensor] | None:
-    """The weights in ``folder`` that were trained with these options on these data, if any."""
+    """The weights in ``folder`` that were trained with these options on these data, if any.
+
+    Raises:
+        MiaBenchError: they are not as they were shipped.
+    """
     for path in sorted(folder.glob("wgan_gp_*.safetensors")):
+        shipped_hash(path)
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             if metadata.get("source") != source:

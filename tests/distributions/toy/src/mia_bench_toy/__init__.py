@@ -11,12 +11,14 @@ from mia_bench import hookimpl
 def mia_bench_register_defenses(register):
     register("toy-noise", "mia_bench_toy.defense:ToyNoise", summary="noise on the inputs")
     register("toy-failing", "mia_bench_toy.defense:ToyFailing", summary="raises in training")
+    register("toy-diverging", "mia_bench_toy.defense:ToyDiverging", summary="its loss grows beyond")
 
 
 @hookimpl
 def mia_bench_register_attacks(register):
     register("toy-label-only", "mia_bench_toy.attack:ToyLabelOnly", summary="asks for labels")
     register("toy-prepared", "mia_bench_toy.attack:ToyPrepared", summary="has a prepare step")
+    register("toy-hungry", "mia_bench_toy.attack:ToyHungry", summary="runs out of memory")
     register("toy-needs-critic", "mia_bench_toy.attack:ToyNeedsCritic", summary="is skipped")
 
 

@@ -1,6 +1,9 @@
 """Three attacks that a third party might write."""
 
+from typing import Literal
+
 import torch
+from pydantic import Field
 
 from mia_bench import Attack, Reconstructions
 
@@ -50,3 +53,31 @@ class ToyNeedsCritic(Attack):
 
     def invert(self, task):
         raise AssertionError("never called")
+
+
+class ToyHungry(Attack):
+    """Has memory for a few images at a time, in both stages."""
+
+    summary = "runs out of memory"
+
+    class Options(Attack.Options):
+        fits: int = Field(4, ge=0, description="images that fit into memory")
+        words: Literal["cuda", "cpu", "python"] = Field("cuda", description="who says so")
+
+    options: Options
+
+    def prepare(self, task):
+        self._allocate(task.batch_size)
+        return {"nothing": torch.zeros(1)}
+
+    def invert(self, task):
+        self._allocate(2 * task.batch_size)
+        return _samples(task)
+
+    def _allocate(self, images):
+        if images > self.options.fits:
+            raise {
+                "cuda": torch.OutOfMemoryError("CUDA out of memory"),
+                "cpu": RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"),
+                "python": MemoryError(),
+            }[self.options.words]

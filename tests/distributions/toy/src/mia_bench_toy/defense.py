@@ -28,3 +28,12 @@ class ToyFailing(Defense):
 
     def loss(self, step):
         raise RuntimeError("toy failure")
+
+
+class ToyDiverging(Defense):
+    """A loss that is infinite from the second epoch on."""
+
+    summary = "its loss grows beyond all bounds"
+
+    def loss(self, step):
+        return super().loss(step) * (float("inf") if step.epoch else 1.0)

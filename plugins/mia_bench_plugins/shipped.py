@@ -1,0 +1,46 @@
+"""Weight files that come with the package, checked against the SHA-256 beside them.
+
+``SHA256SUMS`` lies in the folder of the files, in the format of ``sha256sum``; the commands that make the
+files write it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from mia_bench.errors import MiaBenchError, Unavailable
+
+SUMS = "SHA256SUMS"
+
+
+def shipped_hash(path: Path) -> str:
+    """SHA-256 of a shipped file.
+
+    Raises:
+        Unavailable: it is not there.
+        MiaBenchError: it is not the file that was shipped.
+    """
+    if not path.is_file():
+        raise Unavailable(f"{path.name} is missing from the installation")
+    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    if (expected := _sums(path.parent).get(path.name)) != found:
+        raise MiaBenchError(
+            f"{path.name} is truncated or altered: its SHA-256 is {found[:12]}…, not "
+            f"{expected[:12] if expected else 'known'}…; install mia-bench again"
+        )
+    return found
+
+
+def write_hash(path: Path) -> None:
+    """Note the SHA-256 of a file that is to be shipped."""
+    sums = _sums(path.parent)
+    sums[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
+    text = "".join(f"{value}  {name}\n" for name, value in sorted(sums.items()))
+    (path.parent / SUMS).write_text(text, encoding="utf-8")
+
+
+def _sums(folder: Path) -> dict[str, str]:
+    path = folder / SUMS
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    return {name: value for value, _, name in (line.partition("  ") for line in lines)}
