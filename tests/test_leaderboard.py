@@ -20,7 +20,7 @@ from mia_bench import Attack, AttackMetric, Defense, Prior, TargetMetric
 from mia_bench.engine.grid import build_grid, parse_option_values
 from mia_bench.errors import MiaBenchError, UsageError
 from mia_bench.leaderboard import board as boards
-from mia_bench.leaderboard import markdown, records
+from mia_bench.leaderboard import markdown, records, tuning
 from mia_bench.leaderboard.board import Estimate, Missing, build_board
 from mia_bench.plugins import PluginInfo
 from mia_bench.record import Record, read_record
@@ -429,6 +429,78 @@ def test_the_page_does_not_depend_on_the_order_of_records(
         for some in (made, [made[i] for i in order])
     }
     assert len(texts) == 1
+
+
+# --- how settings are chosen -----------------------------------------------------------------
+
+
+def swept(alpha: float, accuracy: float, leakage: float, **more: Any) -> dict[str, Any]:
+    """A setting of ``guard`` on the tuning seed."""
+    record = make_record("guard", 1000, options={"alpha": alpha}, gallery=leakage, **more)
+    if record["status"] == "done":
+        record["metrics"]["validation_accuracy"] = metric(accuracy)
+    return record
+
+
+def chosen(registry: Registry, track: Track, *made: dict[str, Any]) -> tuning.Tuning | None:
+    undefended = make_record("plain", 1000, gallery=0.7)
+    undefended["metrics"]["validation_accuracy"] = metric(0.9)
+    return tuning.choose(build_board(registry, track, read(undefended, *made)), registry)
+
+
+def test_the_least_leaking_setting_near_the_undefended_accuracy_is_chosen(
+    registry: Registry, track: Track
+) -> None:
+    found = chosen(
+        registry,
+        track,
+        swept(0.1, 0.95, 0.6),
+        swept(0.2, 0.871, 0.4),  # 2.9 points below
+        swept(0.3, 0.869, 0.1),  # 3.1 points below
+        swept(0.4, 0.99, 0.0, attack="samples"),  # under another attack
+    )
+    assert found is not None
+    assert (found.attack, found.metric, found.seeds) == ("aim", "id_gallery_acc1", (1000,))
+    [choice] = found.choices
+    assert choice.chosen.options["alpha"] == 0.2
+    assert choice.near
+    assert len(choice.tried) == 3
+
+
+def test_where_no_setting_is_near_the_nearest_is_chosen_and_said(
+    registry: Registry, track: Track, some: list
+) -> None:
+    failed = swept(0.3, 0, 0.0, status="failed", reason="it broke", metrics={}, per_class={})
+    sweep = [swept(0.1, 0.5, 0.2), swept(0.2, 0.6, 0.3), failed]
+    found = chosen(registry, track, *sweep)
+    assert found is not None
+    [choice] = found.choices
+    assert choice.chosen.options["alpha"] == 0.2
+    assert not choice.near
+    text = markdown.page(build_board(registry, track, read(*some)), registry, found)
+    assert "`alpha=0.1`, `alpha=0.2`, `alpha=0.3` | `alpha=0.2` | 0.600 | 0.300 | **no**" in text
+    assert "below the undefended target's, 0.900" in text
+
+
+def test_a_sweep_without_defenses_chooses_nothing(registry: Registry, track: Track) -> None:
+    assert chosen(registry, track) is None
+    only = build_board(registry, track, read(swept(0.1, 0.9, 0.1)))
+    assert tuning.choose(only, registry) is None  # nothing to be near to
+
+
+def test_the_page_shows_the_sweep_that_lies_below_its_folder(
+    folder: Path, registry: Registry
+) -> None:
+    undefended = make_record("plain", 1000)
+    undefended["metrics"]["validation_accuracy"] = metric(0.9)
+    for record in (undefended, swept(0.1, 0.9, 0.3), swept(0.2, 0.9, 0.2)):
+        path = folder / "tuning" / "results" / "little" / f"{record['key']}.json"
+        records.write(path, records.record_text(record))
+    records.build(folder, registry)
+    assert "| `alpha=0.2` | 0.900 | 0.200 | yes |" in (folder / "little.md").read_text()
+    assert records.check(folder, registry) == []
+    path.unlink()
+    assert len(records.check(folder, registry)) == 1
 
 
 # --- what is refused -------------------------------------------------------------------------

@@ -363,7 +363,8 @@ def _section_key(record: Record) -> _SectionKey:
     return attack.name, _canonical(attack.options), prior.name, _canonical(prior.options)
 
 
-def _by_row(records: Iterable[Record]) -> dict[_RowKey, list[Record]]:
+def by_row(records: Iterable[Record]) -> dict[_RowKey, list[Record]]:
+    """The records of each setting of a defense."""
     rows = defaultdict(list)
     for record in records:
         rows[_row_key(record)].append(record)
@@ -480,7 +481,7 @@ def build_board(registry: Registry, track: Track, records: Iterable[Record]) -> 
     metrics: list[type[Metric]] = [registry.get("metric", name).load() for name in track.metrics]
     plan = _plan(registry, track, metrics, ordered)
     done = [record for record in ordered if record.status == "done"]
-    settings = sorted(_by_row(done).items(), key=lambda item: item[0] not in plan.baselines)
+    settings = sorted(by_row(done).items(), key=lambda item: item[0] not in plan.baselines)
     verification = [v for r in done if (v := r.metrics.get(VERIFICATION)) is not None]
     return Board(
         track=track,
@@ -528,10 +529,15 @@ def _plan(
         baselines=frozenset(
             _row_key(record)
             for record in records
-            if _attribute(registry, "defense", record.defense.name, "baseline", False)
+            if is_baseline(registry, record.defense.name)
             and not changed_options(registry, track, "defense", record.defense)
         ),
     )
+
+
+def is_baseline(registry: Registry, defense: str) -> bool:
+    """Whether others are compared with this defense."""
+    return bool(_attribute(registry, "defense", defense, "baseline", False))
 
 
 def _attribute(registry: Registry, kind: str, name: str, attribute: str, default: Any) -> Any:
@@ -548,7 +554,7 @@ def _sections(records: Sequence[Record], plan: _Plan) -> tuple[Section, ...]:
     # Real attacks first, then the references.
     ordered = sorted(groups.items(), key=lambda item: (plan.references[item[0][0]] != "", item[0]))
     floors = {
-        key: _baseline(_by_row(r for r in group if r.status == "done"), plan)
+        key: _baseline(by_row(r for r in group if r.status == "done"), plan)
         for key, group in ordered
         if plan.references[key[0]]
     }
@@ -567,7 +573,7 @@ def _section(records: Sequence[Record], plan: _Plan, floors: Sequence[Sequence[R
     first = records[0]
     reference = plan.references[first.attack.name]
     names = plan.leakage + plan.further
-    rows = _by_row(record for record in records if record.status == "done")
+    rows = by_row(record for record in records if record.status == "done")
     baseline = [] if reference else _baseline(rows, plan)
     return Section(
         attack=first.attack.name,

@@ -11,6 +11,7 @@ from typing import Any
 from mia_bench.engine.grid import OPTION_KINDS
 from mia_bench.leaderboard.board import (
     FEW_SEEDS,
+    VALIDATION,
     VERIFICATION,
     Board,
     Missing,
@@ -20,6 +21,7 @@ from mia_bench.leaderboard.board import (
     Shown,
     kind_of,
 )
+from mia_bench.leaderboard.tuning import MARGIN, Chosen, Tuning
 from mia_bench.record import Record
 from mia_bench.registry import Registry
 from mia_bench.results import changed_options, option_text, options_text
@@ -133,8 +135,8 @@ def _listed(values: Iterable[Any]) -> str:
 # --- the page --------------------------------------------------------------------------------
 
 
-def page(board: Board, registry: Registry) -> str:
-    """The page of one track."""
+def page(board: Board, registry: Registry, tuning: Tuning | None = None) -> str:
+    """The page of one track; ``tuning`` is what chose the settings of its defenses."""
     track = board.track
     parts = [
         f"{TITLE}{track.name} (version {track.version})",
@@ -148,6 +150,7 @@ def page(board: Board, registry: Registry) -> str:
         *(part for section in board.sections for part in _section(board, section)),
         "## Protocol",
         *_protocol(board),
+        *(_tuning(board, tuning) if tuning else []),
         "## Seeds, intervals, versions",
         *_statistics(board),
         "## Reproduce it",
@@ -392,6 +395,55 @@ def _priors(track: Track) -> str:
     names = sorted({*track.priors, track.default_prior})
     words = [_defense(name, options_text(track.priors.get(name, {}))) for name in names]
     return f"{_listed(words)}; {code(track.default_prior)} unless an attack has its own"
+
+
+def _tuning(board: Board, tuning: Tuning) -> list[str]:
+    seeds = f"seed{'s' if len(tuning.seeds) > 1 else ''} {_listed(tuning.seeds)}"
+    rows = [
+        [
+            code(choice.defense),
+            _varied(choice, [setting.options for setting in choice.tried]),
+            _varied(choice, [choice.chosen.options]),
+            number(VALIDATION, choice.chosen.accuracy or 0.0),
+            number(tuning.metric, choice.chosen.leakage or 0.0),
+            "yes" if choice.near else "**no**: the nearest",
+        ]
+        for choice in tuning.choices
+    ]
+    points = f"{100 * MARGIN:g} points"
+    name = board.track.name
+    return [
+        "## How the settings were chosen",
+        f"Settings of each defense were tried on {seeds}, which no row above uses, and on validation "
+        "images, which neither the training nor the tables above use. Chosen is the setting that leaks "
+        f"least under {code(tuning.attack)} ({code(tuning.metric)}) among those whose validation "
+        f"accuracy is at most {points} below the undefended target's, "
+        f"{number(VALIDATION, tuning.accuracy)}; where there is none, the one that comes nearest to it. "
+        f"One tuning seed tells settings apart only roughly. The sweep: [tuning/{name}.md]"
+        f"(tuning/{name}.md).",
+        table(
+            [
+                "defense",
+                "tried",
+                "chosen",
+                code(VALIDATION),
+                code(tuning.metric),
+                f"within {points}",
+            ],
+            rows,
+        ),
+    ]
+
+
+def _varied(choice: Chosen, settings: Sequence[Mapping[str, Any]]) -> str:
+    """The options that were varied in the sweep, one code span a setting."""
+    keys = [
+        key
+        for key in choice.chosen.options
+        if any(tried.options.get(key) != choice.chosen.options[key] for tried in choice.tried)
+    ]
+    words = [options_text({key: options.get(key) for key in keys}) for options in settings]
+    return ", ".join(code(word) for word in words)
 
 
 # --- statistics, versions, reproduction ------------------------------------------------------

@@ -5,6 +5,7 @@ Layout::
     <folder>/README.md                      the index
     <folder>/<track>.md                     a page a track
     <folder>/results/<track>/<key>.json     the records, as the store writes them
+    <folder>/tuning/                        a folder of the same kind: the sweeps behind the settings
 """
 
 from __future__ import annotations
@@ -22,12 +23,14 @@ from pydantic import ValidationError
 from mia_bench.errors import MiaBenchError, StoreError, UsageError
 from mia_bench.leaderboard.board import Board, build_board, name_record, refusals
 from mia_bench.leaderboard.markdown import TITLE, index, page
+from mia_bench.leaderboard.tuning import Tuning, choose
 from mia_bench.record import Record, read_record
 from mia_bench.registry import Registry
 from mia_bench.store import Store
 from mia_bench.tracks.track import Track, load_track
 
 INDEX = "README.md"
+TUNING = "tuning"
 PUBLISHED = ("done", "failed", "skipped")
 
 _SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
@@ -205,8 +208,20 @@ def pages(folder: Path, registry: Registry) -> dict[Path, str]:
         MiaBenchError: a record is not valid or can't be on its board.
     """
     boards = [_board(folder, name, registry) for name in track_names(folder)]
-    texts = {folder / f"{board.track.name}.md": page(board, registry) for board in boards}
+    texts = {}
+    for board in boards:
+        name = board.track.name
+        text = page(board, registry, load_tuning(folder, name, registry))
+        texts[folder / f"{name}.md"] = text
     return {**texts, folder / INDEX: index(boards)}
+
+
+def load_tuning(folder: Path, track: str, registry: Registry) -> Tuning | None:
+    """What the sweep below ``<folder>/tuning`` chose for the defenses of a track, if there is one."""
+    sweep = folder / TUNING
+    if not _files(results_folder(sweep) / track):
+        return None
+    return choose(_board(sweep, track, registry), registry)
 
 
 def _board(folder: Path, name: str, registry: Registry) -> Board:
