@@ -29,11 +29,13 @@ from mia_bench.access import open_access
 from mia_bench.api.attack import AttackTask
 from mia_bench.api.dataset import ImageSet
 from mia_bench.api.defense import Defense
+from mia_bench.models.classifier import answers, placed
 from mia_bench.plugins import host
 from mia_bench.tracks.track import Recipe, load_track
 from mia_bench.training import train_classifier
 from mia_bench_plugins.attacks.ppa import PlugAndPlay
 from mia_bench_plugins.datasets.face_renderer import render, sample_identities, sample_nuisances
+from mia_bench_plugins.defenses.bottleneck import Bottleneck
 from mia_bench_plugins.models.networks import residual_network
 from mia_bench_plugins.priors.linear_model import LinearModel
 
@@ -73,7 +75,7 @@ Work = Callable[[], object]
 def training(train: ImageSet) -> tuple[Work, Work]:
     """A training run of three epochs, and the bare forward and backward passes in it."""
     recipe = Recipe(epochs=3, batch_size=64, shift=2)
-    network = residual_network((32, 64, 128), CLASSES)
+    network = placed(residual_network((32, 64, 128), CLASSES), CPU)
     images = train.images[:64].float() / 255
 
     def whole() -> None:
@@ -96,7 +98,7 @@ def training(train: ImageSet) -> tuple[Work, Work]:
 
 def attack() -> tuple[Work, Work]:
     """Six steps of PPA's optimisation, and the bare passes through prior and target in it."""
-    network = residual_network((32, 64, 128), CLASSES).eval()
+    network = placed(residual_network((32, 64, 128), CLASSES), CPU).eval()
     prior = LinearModel(torch.full((3072,), 0.5), 0.01 * torch.randn(192, 3072), 32)
     prior.requires_grad_(False)
     method = PlugAndPlay(PlugAndPlay.Options(search=300, candidates=8, steps=6, views=1))
@@ -122,6 +124,27 @@ def attack() -> tuple[Work, Work]:
                 network(prior(w)).sum().backward()
 
     return lambda: method._optimise(task, latents, labels), bare
+
+
+def layouts() -> float:
+    """A training step with channels-last weights, as a share of one with contiguous weights."""
+    images, labels = torch.rand(64, 3, 32, 32), torch.arange(64) % CLASSES
+    taken = []
+    for prepare in (lambda n: placed(n, CPU), lambda n: n):
+        network = prepare(residual_network((32, 64, 128), CLASSES)).train()
+        step = lambda n=network: nn.functional.cross_entropy(n(images), labels).backward()  # noqa: E731
+        taken.append(seconds(lambda step=step: [step() for _ in range(10)]))
+    return taken[0] / taken[1]
+
+
+def random_answers(count: int = 8) -> float:
+    """Several answers of a ``mid`` target and their gradient, as a share of as many passes."""
+    target = placed(Bottleneck(residual_network((32, 64, 128), CLASSES), lambda f: f // 2, CLASSES,
+                               sample=True), CPU).eval().requires_grad_(False)  # fmt: skip
+    images = torch.rand(256, 3, 32, 32, requires_grad=True)
+    at_once = seconds(lambda: answers(target, images, count).sum().backward())
+    apart = seconds(lambda: [target(images).sum().backward() for _ in range(count)])
+    return at_once / apart
 
 
 def profile(work: Work, rows: int = 8) -> str:
@@ -184,6 +207,8 @@ def main() -> None:
         share = seconds(bare) / seconds(whole)
         rows.append((f"{name}: share of the bare passes", f"{share:.0%}"))
         rows.append((f"{name}: profile", profile(whole)))
+    rows.append(("training step, channels-last to contiguous", f"{layouts():.0%}"))
+    rows.append(("8 answers of a mid target, to 8 passes", f"{random_answers():.0%}"))
     print("| what | measured |\n|---|---|")
     for what, measured in rows:
         print(f"| {what} | {measured} |")

@@ -743,6 +743,7 @@ def run_stage(stage: Stage, workspace: Workspace) -> None:
         "seconds": time.perf_counter() - clock,
         "peak_memory": provenance.peak_memory(workspace.device),
         "track": stage.track.name,
+        "subject": stage.subject,
         "started": started,
         "finished": provenance.now(),
         "device": provenance.device_name(workspace.device),

@@ -11,6 +11,7 @@ import pytest
 
 import mia_bench
 from mia_bench import stages as stages_module
+from mia_bench.engine.estimate import FALLBACK_SECONDS, stage_seconds
 from mia_bench.engine.grid import parse_option_values
 from mia_bench.engine.local import Interrupted
 from mia_bench.engine.plan import STAGE_VERSIONS, PlannedCell, pending_stages
@@ -67,6 +68,40 @@ def run(tmp_path: Path, defenses, attacks, **more) -> list[dict]:
         store=tmp_path / "store",
         **more,
     )
+
+
+# --- estimates -----------------------------------------------------------------------------------
+
+
+def test_estimates_are_of_the_same_component_before(plan, monkeypatch, tmp_path: Path) -> None:
+    validate = Track.model_validate
+    seconds = {"train": 10, "invert": 20, "invert.ppa": 30}
+    monkeypatch.setattr(Track, "model_validate", lambda d: validate({**d, "seconds": seconds}))
+    store = Store(tmp_path / "store")
+    cells = plan(defenses=["none", "mid"], attacks=["ppa", "prior-sample"], seeds=[0, 1])
+    stages = {
+        (cell.cell.defense.name, cell.cell.attack.name, cell.cell.seed): cell.measure.inputs
+        for cell in cells
+    }
+
+    def estimated(defense: str, attack: str, seed: int, stage: str) -> float:
+        chosen = stages[defense, attack, seed][stage]
+        return stage_seconds(store, [chosen])[chosen.id]
+
+    assert estimated("none", "ppa", 0, "invert") == 30
+    assert estimated("none", "prior-sample", 0, "invert") == 20
+    assert estimated("mid", "ppa", 0, "train") == 10
+    assert estimated("mid", "ppa", 0, "gallery") == FALLBACK_SECONDS
+    for stage, taken in (
+        (stages["mid", "ppa", 0]["train"], 7.0),
+        (stages["none", "ppa", 0]["invert"], 5.0),
+    ):
+        run = {"seconds": taken, "track": "toy", "subject": stage.subject}
+        store.save(*stage.id, {}, {"run": run})
+    assert estimated("mid", "ppa", 1, "train") == 7
+    assert estimated("none", "ppa", 1, "train") == 10
+    assert estimated("mid", "ppa", 1, "invert") == 5
+    assert estimated("mid", "prior-sample", 1, "invert") == 20
 
 
 # --- keys ----------------------------------------------------------------------------------------

@@ -96,6 +96,12 @@ class Stage:
         """Stage name and key."""
         return self.name, self.key
 
+    @property
+    def subject(self) -> str:
+        """Name of the component that the stage is there for, empty for what the whole track shares."""
+        role = {"train": "defense", "prior": "prior", "prepare": "attack", "invert": "attack"}
+        return str(self.parts[role[self.name]].name) if self.name in role else ""
+
     def upstream(self) -> Iterator[Stage]:
         """Every stage this one needs, inputs first, then itself; a stage may come up again."""
         for stage in self.inputs.values():

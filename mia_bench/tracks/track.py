@@ -92,7 +92,8 @@ class Track(_Model):
     defenses: dict[str, dict[str, Any]] = Field(default_factory=dict)
     attacks: dict[str, AttackDefaults] = Field(default_factory=dict)
     seconds: dict[str, float] = Field(default_factory=dict)
-    """Rough time of each stage on two CPU cores, for estimates before anything was run."""
+    """Rough time on two CPU cores of each stage, or of a stage for one component
+    (``"invert.gmi"``), for estimates before anything was run."""
 
 
 def load_track(registry: Registry, name: str) -> Track:
