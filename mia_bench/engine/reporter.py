@@ -73,6 +73,7 @@ class PlainReporter(SilentReporter):
         self._every = every
         self._stages = self._number = 0
         self._began = self._spoke = 0.0
+        self._first: int | None = None
         self._label = ""
 
     def begin(self, stages: int, seconds: float) -> None:
@@ -85,15 +86,18 @@ class PlainReporter(SilentReporter):
         """Name the stage."""
         self._number += 1
         self._began = self._spoke = time.monotonic()
+        self._first = None
         self._label = f"[{self._number}/{max(self._stages, self._number)}] {stage.label}"
         self.say(f"{self._label} (about {duration(seconds)})")
 
     def progress(self, done: int, total: int, unit: str) -> None:
         """Say where the stage stands, every few seconds."""
         now = time.monotonic()
-        if now - self._spoke >= self._every and 0 < done < total:
+        if self._first is None:  # what was done before the stage was stopped took none of this time
+            self._first = done if done > 1 else 0
+        if now - self._spoke >= self._every and self._first < done < total:
             self._spoke = now
-            left = (now - self._began) * (total - done) / done
+            left = (now - self._began) * (total - done) / (done - self._first)
             self.say(f"{self._label}: {unit} {done} of {total}, {duration(left)} left")
 
     def stage_ends(self, stage: Stage, seconds: float) -> None:
@@ -123,6 +127,7 @@ class BarReporter(SilentReporter):
         )
         self._run: TaskID | None = None
         self._stage: TaskID | None = None
+        self._fresh = True
 
     def begin(self, stages: int, seconds: float) -> None:
         """Show the run's bar."""
@@ -135,11 +140,18 @@ class BarReporter(SilentReporter):
         if self._stage is not None:
             self._bars.remove_task(self._stage)
         self._stage = self._bars.add_task(stage.label, total=None, unit="")
+        self._fresh = True
 
     def progress(self, done: int, total: int, unit: str) -> None:
         """Move the stage's bar."""
-        if self._stage is not None:
-            self._bars.update(self._stage, completed=done, total=total, unit=f"{unit}s")
+        if self._stage is None:
+            return
+        if (
+            self._fresh
+        ):  # a stage that goes on begins here: the time left follows from what comes now
+            self._bars.reset(self._stage, completed=done, total=total, unit=f"{unit}s")
+            self._fresh = False
+        self._bars.update(self._stage, completed=done, total=total, unit=f"{unit}s")
 
     def stage_ends(self, stage: Stage, seconds: float) -> None:
         """Leave a line behind and move the run's bar."""
