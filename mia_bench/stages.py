@@ -288,8 +288,7 @@ def _compute_classifier(
         device=workspace.device,
         progress=workspace.progress,
     )
-    accuracy = _accuracy(result.model, splits.test, workspace.device)
-    return dict(result.model.state_dict()), {"test_accuracy": accuracy, "losses": result.losses}
+    return dict(result.model.state_dict()), {"losses": result.losses}
 
 
 def _build_classifier(stage: Stage, num_classes: int) -> Classifier:
@@ -324,14 +323,8 @@ def compute_train(stage: Stage, workspace: Workspace) -> Artifact:
         device=workspace.device,
         progress=workspace.progress,
     )
-    draws = DRAWS if defense.stochastic else 1
-    with seeded(stage.seed, "validation"):
-        accuracy = _accuracy(
-            defense.deploy(result.model), splits.validation, workspace.device, draws
-        )
     info = {
         "losses": result.losses,
-        "validation_accuracy": accuracy,
         "report": _checked_report(defense.report(result.setup)),
     }
     return dict(result.model.state_dict()), info
@@ -368,15 +361,6 @@ def load_train(stage: Stage, workspace: Workspace) -> Target:
     network = placed(network, workspace.device).eval().requires_grad_(False)
     deployed = placed(defense.deploy(network), workspace.device).eval().requires_grad_(False)
     return Target(network, deployed, defense.stochastic)
-
-
-def _accuracy(
-    model: nn.Module, images: ImageSet, device: torch.device, draws: int = 1
-) -> float | None:
-    if not len(images):
-        return None
-    probabilities = predict_probabilities(model.eval(), images.images, device=device, draws=draws)
-    return float((probabilities.argmax(1) == images.labels).float().mean())
 
 
 # --- gallery ---------------------------------------------------------------------------------

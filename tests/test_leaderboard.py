@@ -455,40 +455,88 @@ def test_the_least_leaking_setting_near_the_undefended_accuracy_is_chosen(
         registry,
         track,
         swept(0.1, 0.95, 0.6),
-        swept(0.2, 0.871, 0.4),  # 2.9 points below
+        swept(0.2, 0.87, 0.4),  # exactly 3 points below
         swept(0.3, 0.869, 0.1),  # 3.1 points below
-        swept(0.4, 0.99, 0.0, attack="samples"),  # under another attack
+        swept(0.4, 0.99, 0.0, attack="samples"),  # the floor
+        swept(0.5, 0.99, 0.0) | {"attack": part("aim", steps=8)},  # not the track's options
+        swept(0.6, 0.99, 0.0) | {"prior": part("others")},  # not the track's prior
     )
     assert found is not None
     assert (found.attack, found.metric, found.seeds) == ("aim", "id_gallery_acc1", (1000,))
     [choice] = found.choices
-    assert choice.chosen.options["alpha"] == 0.2
+    assert choice.setting is not None
+    assert choice.setting.options["alpha"] == 0.2
     assert choice.near
     assert len(choice.tried) == 3
+
+
+def test_the_floor_attack_never_judges_a_sweep(registry: Registry, track: Track) -> None:
+    floor = [
+        swept(alpha, 0.9, leakage) | {"attack": part("samples", steps=1)}
+        for alpha, leakage in ((0.1, 0.0), (0.2, 0.5), (0.3, 0.5))
+    ]
+    found = chosen(registry, track, swept(0.1, 0.9, 0.5), swept(0.2, 0.9, 0.1), *floor)
+    assert found is not None
+    assert found.choices[0].setting is not None
+    assert found.choices[0].setting.options["alpha"] == 0.2
+
+
+def test_a_setting_is_compared_on_the_seeds_of_the_undefended_target(
+    registry: Registry, track: Track
+) -> None:
+    more = swept(0.1, 0.9, 0.0)
+    more.update(seed=1001, key="a" * 20)
+    less = swept(0.2, 0.9, 0.0)
+    less.update(seed=1001, key="b" * 20)
+    found = chosen(registry, track, swept(0.1, 0.9, 0.5), more, less, swept(0.3, 0.9, 0.4))
+    assert found is not None
+    [choice] = found.choices
+    assert [setting.leakage for setting in choice.tried] == [0.5, None, 0.4]
+    assert choice.setting is choice.tried[2]
 
 
 def test_where_no_setting_is_near_the_nearest_is_chosen_and_said(
     registry: Registry, track: Track, some: list
 ) -> None:
     failed = swept(0.3, 0, 0.0, status="failed", reason="it broke", metrics={}, per_class={})
-    sweep = [swept(0.1, 0.5, 0.2), swept(0.2, 0.6, 0.3), failed]
-    found = chosen(registry, track, *sweep)
+    found = chosen(registry, track, swept(0.1, 0.5, 0.2), swept(0.2, 0.6, 0.3), failed)
     assert found is not None
     [choice] = found.choices
-    assert choice.chosen.options["alpha"] == 0.2
+    assert choice.setting is not None
+    assert choice.setting.options["alpha"] == 0.2
     assert not choice.near
-    text = markdown.page(build_board(registry, track, read(*some)), registry, found)
-    assert "`alpha=0.1`, `alpha=0.2`, `alpha=0.3` | `alpha=0.2` | 0.600 | 0.300 | **no**" in text
+    board = build_board(registry, track, read(*some))
+    text = markdown.page(board, registry, found)
+    last = "| `guard` | `alpha=0.2` | 0.600 | 0.300 | **chosen**, none is within: the nearest |"
+    assert last in text
+    assert "`alpha=0.1`" not in text
     assert "below the undefended target's, 0.900" in text
+    whole = markdown.page(board, registry, found, sweep=True)
+    assert "| `guard` | `alpha=0.1` | 0.500 | 0.200 |  |" in whole
+    assert "| `guard` | `alpha=0.3` | – | – | did not finish |" in whole
+    assert "submit --track little --folder leaderboards/tuning" in whole
 
 
-def test_a_sweep_without_defenses_chooses_nothing(registry: Registry, track: Track) -> None:
-    assert chosen(registry, track) is None
+def test_a_defense_without_a_finished_setting_is_said(
+    registry: Registry, track: Track, some: list
+) -> None:
+    failed = swept(0.3, 0, 0.0, status="failed", reason="it broke", metrics={}, per_class={})
+    found = chosen(registry, track, failed)
+    assert found is not None
+    text = markdown.page(build_board(registry, track, read(*some)), registry, found)
+    assert "| `guard` | – | – | – | no setting finished |" in text
+
+
+def test_a_sweep_that_allows_no_choice_is_an_error(registry: Registry, track: Track) -> None:
+    assert chosen(registry, track) is None  # it tried no defense
     only = build_board(registry, track, read(swept(0.1, 0.9, 0.1)))
-    assert tuning.choose(only, registry) is None  # nothing to be near to
+    with pytest.raises(MiaBenchError, match="no undefended target"):
+        tuning.choose(only, registry)
+    with pytest.raises(MiaBenchError, match="found: none"):
+        chosen(registry, track, swept(0.1, 0.9, 0.1) | {"attack": part("aim", steps=8)})
 
 
-def test_the_page_shows_the_sweep_that_lies_below_its_folder(
+def test_the_sweep_below_the_folder_has_a_page_and_is_checked(
     folder: Path, registry: Registry
 ) -> None:
     undefended = make_record("plain", 1000)
@@ -497,10 +545,24 @@ def test_the_page_shows_the_sweep_that_lies_below_its_folder(
         path = folder / "tuning" / "results" / "little" / f"{record['key']}.json"
         records.write(path, records.record_text(record))
     records.build(folder, registry)
-    assert "| `alpha=0.2` | 0.900 | 0.200 | yes |" in (folder / "little.md").read_text()
+    row = "| `guard` | `alpha=0.2` | 0.900 | 0.200 | **chosen** |"
+    assert row in (folder / "little.md").read_text()
+    assert row in (folder / "tuning" / "little.md").read_text()
     assert records.check(folder, registry) == []
+    shared = folder / "results" / "little" / f"{undefended['key']}.json"
+    records.write(shared, records.record_text(undefended))
+    records.build(folder, registry)
+    assert records.check(folder, registry) == [
+        "track 'little': settings were chosen on seeds of the board: 1000"
+    ]
+    shared.unlink()
+    records.build(folder, registry)
+    path.write_text(records.record_text(record | {"schema": 99}))
+    [line] = records.check(folder, registry)
+    assert "schema" in line
+    assert str(path) in line
     path.unlink()
-    assert len(records.check(folder, registry)) == 1
+    assert len(records.check(folder, registry)) == 2  # both pages differ
 
 
 # --- what is refused -------------------------------------------------------------------------

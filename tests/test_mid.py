@@ -108,6 +108,7 @@ def test_answers_are_random_only_where_asked() -> None:
         assert not torch.equal(model(images), model(images))
 
 
+@torch.no_grad()
 def test_several_answers_are_drawn_apart_from_one_pass_through_the_network() -> None:
     model, images = build(bottleneck=3.0).eval(), faces().images.float() / 255
     passes = []
@@ -122,6 +123,16 @@ def test_several_answers_are_drawn_apart_from_one_pass_through_the_network() -> 
     assert float((found.mean(0) - expected).abs().div(deviation).max()) < 5 / math.sqrt(2000)
     still = build(sample=False).eval()
     torch.testing.assert_close(answers(still, images, 2), still(images).expand(2, -1, -1))
+
+
+def test_a_network_that_answers_otherwise_is_asked_by_its_own_way() -> None:
+    class Rounded(Bottleneck):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return super().forward(images).round()
+
+    model = Rounded(residual_network((4, 8), CLASSES), lambda features: 2, CLASSES, sample=True)
+    found = answers(model.eval(), faces().images.float() / 255, 3)
+    assert torch.equal(found, found.round())
 
 
 @pytest.mark.parametrize(

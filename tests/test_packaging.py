@@ -1,5 +1,6 @@
 """The wheel, installed into a clean environment, brings every built-in."""
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -40,9 +41,13 @@ def test_wheel_in_a_clean_environment_lists_every_built_in(tmp_path: Path) -> No
         text=True,
         check=True,
     ).stdout
-    for name in ("none", "pos-ls", "neg-ls", "bido", "prior-sample", "ppa", "eigenfaces"):
+    for name in ("none", "pos-ls", "neg-ls", "mid", "bido", "dp-sgd", "prior-sample", "ppa", "gmi"):
         assert f" {name} " in listed
     for name in ("synth-faces", "lfw", "folder", "id_gallery_acc1", "test_accuracy"):
         assert f" {name} " in listed
-    weights = list(clean.glob("lib/*/site-packages/mia_bench_plugins/encoders/*.safetensors"))
-    assert weights
+    [plugins] = clean.glob("lib/*/site-packages/mia_bench_plugins")
+    for folder in ("encoders", "priors"):
+        for line in (plugins / folder / "SHA256SUMS").read_text().splitlines():
+            expected, _, name = line.partition("  ")
+            found = (plugins / folder / name).read_bytes()
+            assert hashlib.sha256(found).hexdigest() == expected

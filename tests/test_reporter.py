@@ -47,10 +47,15 @@ def test_time_left_of_a_stage_that_goes_on_follows_from_what_was_done_since(
 ) -> None:
     plain = PlainReporter()
     plain.stage_begins(STAGE, 0)
+    clock.now += 20  # looking for what was done before
     plain.progress(4000, 9000, "step")
     clock.now += 20
     plain.progress(4040, 9000, "step")
     assert "step 4040 of 9000, 41 min 20 s left" in capsys.readouterr().err
+    plain.progress(0, 300, "image")  # the stage's next part
+    clock.now += 30
+    plain.progress(100, 300, "image")
+    assert "image 100 of 300, 1 min 0 s left" in capsys.readouterr().err
 
 
 def test_bars_show_the_stage_and_leave_a_line_behind() -> None:

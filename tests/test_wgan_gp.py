@@ -1,5 +1,7 @@
 """WGAN-GP: the paper's networks, closed forms of the penalty, and training that can be stopped."""
 
+import dataclasses
+import hashlib
 import json
 from pathlib import Path
 
@@ -14,12 +16,12 @@ from mia_bench.data.fingerprints import image_fingerprints
 from mia_bench.errors import DataError, Diverged, MiaBenchError
 from mia_bench.stages import check_prior_is_public
 from mia_bench.store import Store, StoredCheckpoint
+from mia_bench_plugins.priors import wgan_gp
 from mia_bench_plugins.priors.wgan_gp import WassersteinGAN
 from mia_bench_plugins.priors.wgan_networks import Critic, Generator, stage_widths
 from mia_bench_plugins.priors.wgan_training import (
     Training,
     gradient_penalty,
-    shipped_weights,
     train,
 )
 from mia_bench_plugins.shipped import write_hash
@@ -244,37 +246,43 @@ def test_weights_for_other_networks_are_refused(tmp_path: Path) -> None:
         WassersteinGAN(options()).build(state, resolution=16)
 
 
-def test_shipped_weights_are_used_only_for_their_data_and_options(tmp_path: Path) -> None:
-    chosen = options()
-    state = {"generator.project.weight": torch.rand(2, 2).half(), "trained_on": torch.arange(3)}
-    metadata = {"source": "data-key", "options": json.dumps(chosen.model_dump(mode="json"))}
+@pytest.fixture
+def shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A shipped file for :func:`options` and the data ``data-key``."""
     path = tmp_path / "wgan_gp_test.safetensors"
-    save_file(state, path, metadata)
+    state = {"generator.project.weight": torch.rand(2, 2).half(), "trained_on": torch.arange(3)}
+    chosen = json.dumps(options().model_dump(mode="json"))
+    save_file(state, path, {"source": "data-key", "options": chosen})
     write_hash(path)
-    found = shipped_weights(tmp_path, "data-key", chosen)
-    assert found is not None
+    monkeypatch.setattr(wgan_gp, "SHIPPED", tmp_path)
+    return path
+
+
+def test_shipped_weights_are_used_only_for_their_data_and_options(
+    shipped: Path, tmp_path: Path
+) -> None:
+    prior = WassersteinGAN(options())
+    assert prior.weights("data-key") == hashlib.sha256(shipped.read_bytes()).hexdigest()
+    found = prior.fit(dataclasses.replace(task(tmp_path / "store"), source="data-key"))
     assert found["generator.project.weight"].dtype == torch.float32
     assert found["trained_on"].tolist() == [0, 1, 2]
-    assert shipped_weights(tmp_path, "other-data", chosen) is None
-    assert shipped_weights(tmp_path, "data-key", options(width=8)) is None
+    assert prior.weights("other-data") is None
+    assert WassersteinGAN(options(width=8)).weights("data-key") is None
 
 
 @pytest.mark.parametrize("damage", ["truncated", "altered", "unknown"])
 def test_shipped_weights_that_are_not_as_they_were_shipped_are_refused(
-    tmp_path: Path, damage: str
+    shipped: Path, damage: str
 ) -> None:
-    path = tmp_path / "wgan_gp_test.safetensors"
-    save_file({"a": torch.rand(50)}, path)
-    write_hash(path)
-    data = path.read_bytes()
+    data = shipped.read_bytes()
     if damage == "truncated":
-        path.write_bytes(data[:-10])
+        shipped.write_bytes(data[:-10])
     elif damage == "altered":
-        path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+        shipped.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
     else:
-        (tmp_path / "SHA256SUMS").unlink()
+        (shipped.parent / "SHA256SUMS").unlink()
     with pytest.raises(MiaBenchError, match=r"^wgan_gp_test\.safetensors is truncated or altered"):
-        shipped_weights(tmp_path, "data-key", options())
+        WassersteinGAN(options()).weights("data-key")
 
 
 def test_a_prior_that_saw_a_private_image_is_refused() -> None:

@@ -59,6 +59,16 @@ class Prior(Component):
     has_discriminator: ClassVar[bool] = False
     """True when the built model implements ``discriminate``."""
 
+    def weights(self, source: str) -> str | None:
+        """What identifies the weights that :meth:`fit` takes instead of training, None if it trains.
+
+        A hash, say: it becomes a part of the key. Asked while a run is planned: import no torch for it.
+
+        Args:
+            source: key of the data (``PriorTask.source``).
+        """
+        return None
+
     @abstractmethod
     def fit(self, task: PriorTask) -> dict[str, Tensor]:
         """Make the model and return its state as named tensors.

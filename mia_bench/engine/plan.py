@@ -19,6 +19,7 @@ from mia_bench.api.attack import Attack
 from mia_bench.api.dataset import Dataset
 from mia_bench.api.encoder import Encoder
 from mia_bench.api.metric import AttackMetric, TargetMetric
+from mia_bench.api.prior import Prior
 from mia_bench.engine.grid import (
     Cell,
     OptionValues,
@@ -362,12 +363,15 @@ def _plan_cell(cell: Cell, shared: _Shared, unique: dict[tuple[str, str], Stage]
 
 
 def _prior_stage(track: Track, prior: Resolved, shared: _Shared) -> Stage:
+    made: Prior = prior.make()
+    with blamed(prior):
+        weights = made.weights(shared.data.key)
     return Stage(
         name="prior",
         track=track,
         label=f"prior {prior.name}",
         seed=shared.data.seed,
-        spec={"prior": prior.spec()},
+        spec={"prior": prior.spec(), **({"weights": weights} if weights else {})},
         inputs={"data": shared.data},
         parts={"prior": prior, "encoder": shared.encoder},
     )

@@ -72,8 +72,8 @@ class PlainReporter(SilentReporter):
     def __init__(self, every: float = 15.0) -> None:
         self._every = every
         self._stages = self._number = 0
-        self._began = self._spoke = 0.0
-        self._first: int | None = None
+        self._spoke = 0.0
+        self._first: tuple[float, int] | None = None
         self._label = ""
 
     def begin(self, stages: int, seconds: float) -> None:
@@ -85,7 +85,7 @@ class PlainReporter(SilentReporter):
     def stage_begins(self, stage: Stage, seconds: float) -> None:
         """Name the stage."""
         self._number += 1
-        self._began = self._spoke = time.monotonic()
+        self._spoke = time.monotonic()
         self._first = None
         self._label = f"[{self._number}/{max(self._stages, self._number)}] {stage.label}"
         self.say(f"{self._label} (about {duration(seconds)})")
@@ -93,11 +93,13 @@ class PlainReporter(SilentReporter):
     def progress(self, done: int, total: int, unit: str) -> None:
         """Say where the stage stands, every few seconds."""
         now = time.monotonic()
-        if self._first is None:  # what was done before the stage was stopped took none of this time
-            self._first = done if done > 1 else 0
-        if now - self._spoke >= self._every and self._first < done < total:
+        if self._first is None or done < self._first[1]:
+            # A stage that goes on after it was stopped begins with much done in no time.
+            self._first = now, done
+        began, first = self._first
+        if now - self._spoke >= self._every and first < done < total:
             self._spoke = now
-            left = (now - self._began) * (total - done) / (done - self._first)
+            left = (now - began) * (total - done) / (done - first)
             self.say(f"{self._label}: {unit} {done} of {total}, {duration(left)} left")
 
     def stage_ends(self, stage: Stage, seconds: float) -> None:
@@ -127,7 +129,6 @@ class BarReporter(SilentReporter):
         )
         self._run: TaskID | None = None
         self._stage: TaskID | None = None
-        self._fresh = True
 
     def begin(self, stages: int, seconds: float) -> None:
         """Show the run's bar."""
@@ -140,18 +141,11 @@ class BarReporter(SilentReporter):
         if self._stage is not None:
             self._bars.remove_task(self._stage)
         self._stage = self._bars.add_task(stage.label, total=None, unit="")
-        self._fresh = True
 
     def progress(self, done: int, total: int, unit: str) -> None:
         """Move the stage's bar."""
-        if self._stage is None:
-            return
-        if (
-            self._fresh
-        ):  # a stage that goes on begins here: the time left follows from what comes now
-            self._bars.reset(self._stage, completed=done, total=total, unit=f"{unit}s")
-            self._fresh = False
-        self._bars.update(self._stage, completed=done, total=total, unit=f"{unit}s")
+        if self._stage is not None:
+            self._bars.update(self._stage, completed=done, total=total, unit=f"{unit}s")
 
     def stage_ends(self, stage: Stage, seconds: float) -> None:
         """Leave a line behind and move the run's bar."""

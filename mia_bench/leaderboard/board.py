@@ -156,7 +156,8 @@ class Section:
         ceiling: held-out real images instead of reconstructions.
         rows: best defended first.
         floors: rows of reference attacks with the same prior, against the baseline.
-        baseline: the row that ``differences`` are taken from, None for a reference attack.
+        baseline: the row that ``differences`` are taken from; None for a reference attack, and where
+            no cell of it finished.
     """
 
     attack: str
@@ -525,7 +526,7 @@ def _plan(
         leakage=tuple(leakage),
         further=tuple(name for name in rest if name not in utility),
         paired=(*independent[:1], SECONDARY),
-        references={n: str(_attribute(registry, "attack", n, "reference", "")) for n in attacks},
+        references={name: reference_kind(registry, name) for name in attacks},
         baselines=frozenset(
             _row_key(record)
             for record in records
@@ -538,6 +539,11 @@ def _plan(
 def is_baseline(registry: Registry, defense: str) -> bool:
     """Whether others are compared with this defense."""
     return bool(_attribute(registry, "defense", defense, "baseline", False))
+
+
+def reference_kind(registry: Registry, attack: str) -> str:
+    """What kind of reference an attack is, ``floor`` say; empty for a real attack."""
+    return str(_attribute(registry, "attack", attack, "reference", ""))
 
 
 def _attribute(registry: Registry, kind: str, name: str, attribute: str, default: Any) -> Any:

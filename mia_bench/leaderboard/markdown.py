@@ -11,6 +11,7 @@ from typing import Any
 from mia_bench.engine.grid import OPTION_KINDS
 from mia_bench.leaderboard.board import (
     FEW_SEEDS,
+    SECONDARY,
     VALIDATION,
     VERIFICATION,
     Board,
@@ -21,7 +22,7 @@ from mia_bench.leaderboard.board import (
     Shown,
     kind_of,
 )
-from mia_bench.leaderboard.tuning import MARGIN, Chosen, Tuning
+from mia_bench.leaderboard.tuning import MARGIN, Chosen, Setting, Tuning
 from mia_bench.record import Record
 from mia_bench.registry import Registry
 from mia_bench.results import changed_options, option_text, options_text
@@ -135,11 +136,20 @@ def _listed(values: Iterable[Any]) -> str:
 # --- the page --------------------------------------------------------------------------------
 
 
-def page(board: Board, registry: Registry, tuning: Tuning | None = None) -> str:
-    """The page of one track; ``tuning`` is what chose the settings of its defenses."""
+def page(
+    board: Board, registry: Registry, tuning: Tuning | None = None, *, sweep: bool = False
+) -> str:
+    """The page of one track.
+
+    Args:
+        board: what it shows.
+        registry: what is installed.
+        tuning: what chose the settings of the defenses.
+        sweep: the page is that of the sweep which chose them.
+    """
     track = board.track
     parts = [
-        f"{TITLE}{track.name} (version {track.version})",
+        f"{TITLE}{track.name} (version {track.version}{', sweep of settings' if sweep else ''})",
         _sentence(track.summary),
         _introduction(board),
         "## How to read it",
@@ -150,11 +160,11 @@ def page(board: Board, registry: Registry, tuning: Tuning | None = None) -> str:
         *(part for section in board.sections for part in _section(board, section)),
         "## Protocol",
         *_protocol(board),
-        *(_tuning(board, tuning) if tuning else []),
+        *(_tuning(board, tuning, sweep=sweep) if tuning else []),
         "## Seeds, intervals, versions",
         *_statistics(board),
         "## Reproduce it",
-        *_reproduce(board, registry),
+        *_reproduce(board, registry, sweep=sweep),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -175,7 +185,7 @@ def _reading(board: Board) -> str:
         "Arrows say what is better for the *defender*: ↑ higher, ↓ lower. A number is the mean over "
         "seeds with its 95 % interval. Two judges look at every reconstruction: the evaluation "
         "classifier (`attack_*`, `delta_eval`), which is trained on the same private images and can "
-        f"be fooled by images that no person would recognise, and {_second_judge(board.track)}. "
+        f"be fooled by images that no person would recognise, and {_second_judge(board)}. "
         f"Tables are ordered by {code(board.primary)}, best defended first.",
         "",
     ]
@@ -190,8 +200,10 @@ def _reading(board: Board) -> str:
     return "\n".join(lines)
 
 
-def _second_judge(track: Track) -> str:
-    if track.judge:
+def _second_judge(board: Board) -> str:
+    if board.primary == SECONDARY:
+        return "an independent one (`id_*`), which is missing here"
+    if board.track.judge:
         return (
             "the independent judge (`id_*`), a classifier trained on images of the same classes that "
             "nothing else was trained on"
@@ -397,53 +409,59 @@ def _priors(track: Track) -> str:
     return f"{_listed(words)}; {code(track.default_prior)} unless an attack has its own"
 
 
-def _tuning(board: Board, tuning: Tuning) -> list[str]:
+def _tuning(board: Board, tuning: Tuning, *, sweep: bool) -> list[str]:
+    """The rule, and what it chose; on the sweep's own page every setting that was tried."""
     seeds = f"seed{'s' if len(tuning.seeds) > 1 else ''} {_listed(tuning.seeds)}"
+    name, points = board.track.name, f"{100 * MARGIN:g} points"
+    text = (
+        f"Settings of each defense were tried on {seeds} and on validation images; no board uses "
+        "either. Chosen is the setting that leaks least under "
+        f"{code(tuning.attack)} ({code(tuning.metric)}) among those whose validation accuracy is at "
+        f"most {points} below the undefended target's, {number(VALIDATION, tuning.accuracy)}; where "
+        "there is none, the one that comes nearest to it. One seed tells close settings apart only by "
+        "chance."
+    )
+    if not sweep:
+        text += f" Every setting that was tried: [tuning/{name}.md](tuning/{name}.md)."
     rows = [
         [
-            code(choice.defense),
-            _varied(choice, [setting.options for setting in choice.tried]),
-            _varied(choice, [choice.chosen.options]),
-            number(VALIDATION, choice.chosen.accuracy or 0.0),
-            number(tuning.metric, choice.chosen.leakage or 0.0),
-            "yes" if choice.near else "**no**: the nearest",
+            code(chosen.defense),
+            _varied(chosen, setting),
+            _tuned(VALIDATION, setting.accuracy),
+            _tuned(tuning.metric, setting.leakage),
+            _verdict(chosen, setting),
         ]
-        for choice in tuning.choices
+        for chosen in tuning.choices
+        for setting in chosen.tried
+        if sweep or setting is chosen.setting
     ]
-    points = f"{100 * MARGIN:g} points"
-    name = board.track.name
-    return [
-        "## How the settings were chosen",
-        f"Settings of each defense were tried on {seeds}, which no row above uses, and on validation "
-        "images, which neither the training nor the tables above use. Chosen is the setting that leaks "
-        f"least under {code(tuning.attack)} ({code(tuning.metric)}) among those whose validation "
-        f"accuracy is at most {points} below the undefended target's, "
-        f"{number(VALIDATION, tuning.accuracy)}; where there is none, the one that comes nearest to it. "
-        f"One tuning seed tells settings apart only roughly. The sweep: [tuning/{name}.md]"
-        f"(tuning/{name}.md).",
-        table(
-            [
-                "defense",
-                "tried",
-                "chosen",
-                code(VALIDATION),
-                code(tuning.metric),
-                f"within {points}",
-            ],
-            rows,
-        ),
+    rows += [
+        [code(chosen.defense), _NONE, _NONE, _NONE, "no setting finished"]
+        for chosen in tuning.choices
+        if chosen.setting is None and not sweep
     ]
+    header = ["defense", "setting", code(VALIDATION), code(tuning.metric), f"within {points}"]
+    return ["## How the settings were chosen", text, table(header, rows)]
 
 
-def _varied(choice: Chosen, settings: Sequence[Mapping[str, Any]]) -> str:
-    """The options that were varied in the sweep, one code span a setting."""
-    keys = [
-        key
-        for key in choice.chosen.options
-        if any(tried.options.get(key) != choice.chosen.options[key] for tried in choice.tried)
-    ]
-    words = [options_text({key: options.get(key) for key in keys}) for options in settings]
-    return ", ".join(code(word) for word in words)
+def _tuned(name: str, value: float | None) -> str:
+    return _NONE if value is None else number(name, value)
+
+
+def _verdict(chosen: Chosen, setting: Setting) -> str:
+    if setting is not chosen.setting:
+        return "" if setting.finished else "did not finish"
+    return "**chosen**" if chosen.near else "**chosen**, none is within: the nearest"
+
+
+def _varied(chosen: Chosen, setting: Setting) -> str:
+    """The options that the sweep varied, or all where it tried one setting."""
+    varied = {
+        key: value
+        for key, value in setting.options.items()
+        if len(chosen.tried) == 1 or any(tried.options.get(key) != value for tried in chosen.tried)
+    }
+    return code(options_text(varied))
 
 
 # --- statistics, versions, reproduction ------------------------------------------------------
@@ -484,11 +502,12 @@ def _run_notes(board: Board) -> str:
     return "\n".join(["Notes of the runs:", "", *lines]) if lines else ""
 
 
-def _reproduce(board: Board, registry: Registry) -> list[str]:
+def _reproduce(board: Board, registry: Registry, *, sweep: bool) -> list[str]:
     name = board.track.name
     commands = [
         *_run_commands(board, registry),
-        f"mia-bench leaderboard submit --track {name}",
+        f"mia-bench leaderboard submit --track {name}"
+        + (" --folder leaderboards/tuning" if sweep else ""),
         "mia-bench leaderboard build",
     ]
     return [
@@ -587,7 +606,8 @@ def index(boards: Sequence[Board]) -> str:
                 "Baseline and best row show the track's metric, how often an independent judge recognises "
                 "the private class in a reconstruction (lower is better for the defender): the mean over "
                 "seeds with its 95 % interval. `id_gallery_acc1` is rank 1 of a face recogniser among all "
-                "private people and many decoys, `id_acc1` the first choice among the private classes. "
+                "private people and many decoys, `id_acc1` the first choice among the private classes; "
+                "without an independent judge, `attack_acc1` is the evaluation classifier's. "
                 "The best row leaks least; whether it is worth its accuracy is for the reader to judge. "
                 "Only tracks with records are listed; `mia-bench list tracks` names them all.",
                 "The records lie in `results/<track>/`. `mia-bench leaderboard submit` adds those of a "

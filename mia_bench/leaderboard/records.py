@@ -5,7 +5,7 @@ Layout::
     <folder>/README.md                      the index
     <folder>/<track>.md                     a page a track
     <folder>/results/<track>/<key>.json     the records, as the store writes them
-    <folder>/tuning/                        a folder of the same kind: the sweeps behind the settings
+    <folder>/tuning/                        the same for the sweeps that settings were chosen by
 """
 
 from __future__ import annotations
@@ -202,26 +202,38 @@ def outdated_by(registry: Registry) -> Outdated:
 
 
 def pages(folder: Path, registry: Registry) -> dict[Path, str]:
-    """The text of every page of the boards in ``folder``.
+    """The text of every page of the boards in ``folder``, and of the sweeps below it.
 
     Raises:
         MiaBenchError: a record is not valid or can't be on its board.
     """
+    sweeps = folder / TUNING
+    swept = {name: _board(sweeps, name, registry) for name in sweep_names(folder)}
+    tunings = {name: choose(board, registry) for name, board in swept.items()}
     boards = [_board(folder, name, registry) for name in track_names(folder)]
-    texts = {}
-    for board in boards:
-        name = board.track.name
-        text = page(board, registry, load_tuning(folder, name, registry))
-        texts[folder / f"{name}.md"] = text
-    return {**texts, folder / INDEX: index(boards)}
+    texts = {
+        folder / f"{board.track.name}.md": page(board, registry, tunings.get(board.track.name))
+        for board in boards
+    }
+    texts[folder / INDEX] = index(boards)
+    for name, board in swept.items():
+        texts[sweeps / f"{name}.md"] = page(board, registry, tunings[name], sweep=True)
+    return texts
+
+
+def sweep_names(folder: Path) -> list[str]:
+    """The tracks whose settings were chosen by a sweep below ``folder``, sorted."""
+    sweeps = folder / TUNING
+    return track_names(sweeps) if results_folder(sweeps).is_dir() else []
 
 
 def load_tuning(folder: Path, track: str, registry: Registry) -> Tuning | None:
-    """What the sweep below ``<folder>/tuning`` chose for the defenses of a track, if there is one."""
-    sweep = folder / TUNING
-    if not _files(results_folder(sweep) / track):
-        return None
-    return choose(_board(sweep, track, registry), registry)
+    """What the sweep below ``folder`` chose for the defenses of a track; None where it tried none.
+
+    Raises:
+        MiaBenchError: its records are not valid or don't allow a choice.
+    """
+    return choose(_board(folder / TUNING, track, registry), registry)
 
 
 def _board(folder: Path, name: str, registry: Registry) -> Board:
@@ -240,16 +252,34 @@ def build(folder: Path, registry: Registry) -> list[Path]:
 def check(folder: Path, registry: Registry) -> list[str]:
     """What is wrong with the boards in ``folder``, one line each; empty when nothing is.
 
-    Invalid records, records that can't share a board, records made from a changed checkout, and
-    pages that differ from what :func:`build` would write.
+    Invalid records, records that can't share a board, records made from a changed checkout, seeds
+    that settings were chosen on, and pages that differ from what :func:`build` would write.
     """
-    blocking, dirty = [], []
-    for name in track_names(folder):
-        found, changed = _check_records(folder, name, registry)
+    blocking, other = [], []
+    sweeps = folder / TUNING
+    named = [(folder, name) for name in track_names(folder)]
+    named += [(sweeps, name) for name in sweep_names(folder)]
+    for place, name in named:
+        found, changed = _check_records(place, name, registry)
         blocking += found
-        dirty += changed
-    # While a record is refused there is no page to compare with.
-    return blocking + dirty if blocking else dirty + _check_pages(folder, registry)
+        other += changed
+    if not blocking:  # while a record is refused there is no page to compare with
+        other += _check_seeds(folder)
+        try:
+            other += _check_pages(folder, registry)
+        except MiaBenchError as error:
+            blocking.append(str(error))
+    return blocking + other
+
+
+def _check_seeds(folder: Path) -> list[str]:
+    problems = []
+    for name in sweep_names(folder):
+        tuned = {record.seed for record in load(folder / TUNING, name)}
+        if shared := sorted(tuned & {record.seed for record in load(folder, name)}):
+            seeds = ", ".join(map(str, shared))
+            problems.append(f"track {name!r}: settings were chosen on seeds of the board: {seeds}")
+    return problems
 
 
 def _check_records(folder: Path, name: str, registry: Registry) -> tuple[list[str], list[str]]:
@@ -261,7 +291,8 @@ def _check_records(folder: Path, name: str, registry: Registry) -> tuple[list[st
         except MiaBenchError as error:
             problems.append(str(error))
     dirty = [
-        f"track {name!r}: {name_record(record)}: made from a changed checkout ({commit})"
+        f"{folder.name}, track {name!r}: {name_record(record)}: made from a changed checkout "
+        f"({commit})"
         for record in records
         if "-dirty" in (commit := record.provenance.git or "")
     ]
@@ -269,7 +300,8 @@ def _check_records(folder: Path, name: str, registry: Registry) -> tuple[list[st
         track = load_track(registry, name)
     except MiaBenchError as error:
         return [*problems, f"{results_folder(folder) / name}: {error}"], dirty
-    return problems + [f"track {name!r}: {line}" for line in refusals(track, records)], dirty
+    refused = refusals(track, records)
+    return problems + [f"{folder.name}, track {name!r}: {line}" for line in refused], dirty
 
 
 def _check_pages(folder: Path, registry: Registry) -> list[str]:
@@ -281,6 +313,7 @@ def _check_pages(folder: Path, registry: Registry) -> list[str]:
             problems.append(f"{path}: missing; run 'mia-bench leaderboard build'")
         elif found != text:
             problems.append(f"{path}: differs from its records; run 'mia-bench leaderboard build'")
-    others = sorted(path for path in folder.glob("*.md") if path not in expected)
+    there = [*folder.glob("*.md"), *(folder / TUNING).glob("*.md")]
+    others = sorted(path for path in there if path not in expected)
     stale = [path for path in others if (_text(path) or "").startswith(TITLE)]
     return problems + [f"{path}: a page without records; remove it" for path in stale]

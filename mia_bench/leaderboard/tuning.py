@@ -12,7 +12,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mia_bench.leaderboard.board import VALIDATION, Board, by_row, combine, is_baseline
+from mia_bench.errors import MiaBenchError
+from mia_bench.leaderboard.board import (
+    VALIDATION,
+    Board,
+    by_row,
+    combine,
+    is_baseline,
+    reference_kind,
+)
 from mia_bench.record import Record
 from mia_bench.registry import Registry
 from mia_bench.results import changed_options
@@ -24,11 +32,16 @@ MARGIN = 0.03
 
 @dataclass(frozen=True)
 class Setting:
-    """One setting of a defense, over the tuning seeds; None where it has no number."""
+    """One setting of a defense over the tuning seeds; None where a seed has no number."""
 
     options: Mapping[str, Any]
     accuracy: float | None
     leakage: float | None
+
+    @property
+    def finished(self) -> bool:
+        """Whether it can be chosen."""
+        return self.accuracy is not None and self.leakage is not None
 
 
 @dataclass(frozen=True)
@@ -37,12 +50,13 @@ class Chosen:
 
     Attributes:
         tried: in the order of their options.
-        near: whether the chosen one's accuracy is within :data:`MARGIN`.
+        setting: None where no setting finished.
+        near: whether its accuracy is within :data:`MARGIN`.
     """
 
     defense: str
     tried: tuple[Setting, ...]
-    chosen: Setting
+    setting: Setting | None
     near: bool
 
 
@@ -51,7 +65,7 @@ class Tuning:
     """A sweep and what it chose.
 
     Attributes:
-        attack: the attack under which the leakage was measured, with the track's options.
+        attack: the attack under which the leakage was measured, with the track's options and prior.
         metric: the measure of leakage.
         accuracy: validation accuracy of the undefended target.
     """
@@ -66,52 +80,74 @@ class Tuning:
 def choose(board: Board, registry: Registry) -> Tuning | None:
     """What the sweep on ``board`` chose; None where it tried no defense.
 
-    The attack is the one with the track's options under which most settings were tried.
+    Raises:
+        MiaBenchError: the sweep's records don't allow a choice; says why.
     """
-    by_attack: dict[str, list[Record]] = defaultdict(list)
-    for record in board.records:
-        parts = [("attack", record.attack), ("prior", record.prior)]
-        if not any(changed_options(registry, board.track, kind, part) for kind, part in parts):
-            by_attack[record.attack.name].append(record)
-    if not by_attack:
+    track = board.track
+    if all(is_baseline(registry, record.defense.name) for record in board.records):
         return None
-    attack, records = max(by_attack.items(), key=lambda item: (len(by_row(item[1])), item[0]))
-    undefended: list[Record] = []
-    defenses: dict[str, list[Setting]] = defaultdict(list)
-    for (name, _), group in by_row(records).items():
-        if not is_baseline(registry, name):
-            defenses[name].append(_setting(group, board.primary))
-        elif not changed_options(registry, board.track, "defense", group[0].defense):
-            undefended = group
+    usual = [record for record in board.records if _is_usual(board, registry, record)]
+    tried = [record for record in usual if not is_baseline(registry, record.defense.name)]
+    attacks = {record.attack.name for record in tried}
+    if len(attacks) != 1:
+        found = ", ".join(sorted(attacks)) or "none"
+        raise MiaBenchError(
+            f"track {track.name!r}: the settings of a sweep are compared under one attack with the "
+            f"track's options and prior; found: {found}"
+        )
+    [attack] = attacks
+    undefended = [
+        record
+        for record in usual
+        if record.attack.name == attack
+        and is_baseline(registry, record.defense.name)
+        and not changed_options(registry, track, "defense", record.defense)
+    ]
     accuracy = _value(undefended, VALIDATION) if undefended else None
-    choices = tuple(
-        choice
-        for name, settings in sorted(defenses.items())
-        if accuracy is not None and (choice := _choose(name, settings, accuracy)) is not None
-    )
-    if accuracy is None or not choices:
-        return None
-    seeds = tuple(sorted({record.seed for record in records}))
+    if accuracy is None:
+        raise MiaBenchError(
+            f"track {track.name!r}: the sweep has no undefended target with a {VALIDATION}"
+        )
+    seeds = tuple(sorted({record.seed for record in undefended}))
+    defenses: dict[str, list[Setting]] = defaultdict(list)
+    for (name, _), group in by_row(tried).items():
+        defenses[name].append(_setting(group, seeds, board.primary))
+    choices = tuple(_choose(*item, accuracy) for item in sorted(defenses.items()))
     return Tuning(attack, board.primary, seeds, accuracy, choices)
 
 
-def _choose(defense: str, settings: Sequence[Setting], accuracy: float) -> Chosen | None:
-    finished = [s for s in settings if s.accuracy is not None and s.leakage is not None]
+def _is_usual(board: Board, registry: Registry, record: Record) -> bool:
+    """Whether attack and prior are as the track has them, and the attack is no reference."""
+    track, chosen = board.track, board.track.attacks.get(record.attack.name)
+    return (
+        record.prior.name == (chosen.prior if chosen else track.default_prior)
+        and not changed_options(registry, track, "attack", record.attack)
+        and not changed_options(registry, track, "prior", record.prior)
+        and not reference_kind(registry, record.attack.name)
+    )
+
+
+def _choose(defense: str, tried: Sequence[Setting], accuracy: float) -> Chosen:
+    lowest = accuracy - MARGIN - 1e-9  # a difference of exactly so many images is within
+    finished = [
+        (setting.accuracy, setting.leakage, number)
+        for number, setting in enumerate(tried)
+        if setting.accuracy is not None and setting.leakage is not None
+    ]
+    near = [(leakage, -share, number) for share, leakage, number in finished if share >= lowest]
+    nearest = [(-share, leakage, number) for share, leakage, number in finished]
     if not finished:
-        return None
-    near = [s for s in finished if s.accuracy is not None and s.accuracy >= accuracy - MARGIN]
-    if near:
-        chosen = min(near, key=lambda s: (s.leakage, -(s.accuracy or 0)))
-    else:
-        chosen = max(finished, key=lambda s: (s.accuracy, -(s.leakage or 0)))
-    return Chosen(defense, tuple(settings), chosen, bool(near))
+        return Chosen(defense, tuple(tried), None, near=False)
+    return Chosen(defense, tuple(tried), tried[min(near or nearest)[2]], bool(near))
 
 
-def _setting(records: Sequence[Record], metric: str) -> Setting:
+def _setting(records: Sequence[Record], seeds: Sequence[int], metric: str) -> Setting:
+    """Over exactly ``seeds``: a setting that lacks one can't be compared with the others."""
     options = records[0].defense.options
-    if any(record.status != "done" for record in records):
+    done = [record for record in records if record.status == "done" and record.seed in seeds]
+    if {record.seed for record in done} != set(seeds):
         return Setting(options, None, None)
-    return Setting(options, _value(records, VALIDATION), _value(records, metric))
+    return Setting(options, _value(done, VALIDATION), _value(done, metric))
 
 
 def _value(records: Sequence[Record], name: str) -> float | None:

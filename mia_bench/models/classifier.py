@@ -33,8 +33,13 @@ class Classifier(nn.Module):
 
     Subclasses set ``blocks`` and ``head``. Networks of ours avoid in-place operations: per-sample
     gradient hooks break on them.
+
+    Attributes:
+        channels_last: the host may lay the weights out channels-last, which is faster; hidden outputs
+            then are not contiguous, so ``flatten`` and ``reshape`` them rather than ``view``.
     """
 
+    channels_last: bool = False
     blocks: nn.ModuleList
     head: nn.Module
 
@@ -60,7 +65,7 @@ class Classifier(nn.Module):
         """Logits ``(draws, N, C)`` of as many answers to each image.
 
         A network that draws at random in its last layers only overrides it, so that what lies below is
-        computed once.
+        computed once. Where ``forward`` is overridden too, that is asked instead.
         """
         return torch.stack([self(images) for _ in range(draws)])
 
@@ -75,7 +80,7 @@ def answers(model: nn.Module, images: Tensor, draws: int) -> Tensor:
     Raises:
         TypeError: the model answers with something else than a tensor.
     """
-    if isinstance(model, Classifier):
+    if isinstance(model, Classifier) and type(model).forward is Classifier.forward:
         return model.answers(images, draws).float()
     rows = [model(images) for _ in range(draws)]
     if not isinstance(rows[0], Tensor):
@@ -84,9 +89,9 @@ def answers(model: nn.Module, images: Tensor, draws: int) -> Tensor:
 
 
 def placed(model: ModuleT, device: torch.device) -> ModuleT:
-    """The model on the device, its weights channels-last where convolutions are faster so."""
+    """The model on the device, its weights channels-last if it allows that and it is faster there."""
     model.to(device)
-    if device.type in ("cpu", "cuda"):
+    if getattr(model, "channels_last", False) and device.type in ("cpu", "cuda"):
         model.to(memory_format=torch.channels_last)
     return model
 

@@ -44,6 +44,7 @@ class Bottleneck(Classifier):
         code = width(features)
         network.head = nn.Identity()
         self.network = network
+        self.channels_last = network.channels_last
         self.encode = nn.Linear(features, 2 * code)
         self.head = nn.Linear(code, num_classes)
         self.sample = sample

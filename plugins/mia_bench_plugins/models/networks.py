@@ -37,6 +37,8 @@ class ResidualBlock(nn.Module):
 class Network(Classifier):
     """Blocks and a linear head."""
 
+    channels_last = True
+
     def __init__(self, blocks: Sequence[nn.Module], width: int, num_classes: int) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(blocks)

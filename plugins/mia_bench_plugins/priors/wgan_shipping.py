@@ -1,8 +1,7 @@
 """Trains the shipped weights: ``python -m mia_bench_plugins.priors.wgan_shipping``.
 
 The result is what ``wgan-gp`` makes of the default track's public images with the track's options, in
-half precision. A stopped training goes on when the command is given again with the same store. New weights
-are a new version of ``wgan-gp``.
+half precision. A stopped training goes on when the command is given again with the same store.
 """
 
 from __future__ import annotations

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import copy
-import json
 import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from mia_bench.api.prior import PriorTask
@@ -18,7 +17,6 @@ from mia_bench.errors import DataError, Diverged
 from mia_bench.models.classifier import to_float
 from mia_bench_plugins.priors.wgan_gp import WassersteinGAN
 from mia_bench_plugins.priors.wgan_networks import WGAN, Critic, Generator
-from mia_bench_plugins.shipped import shipped_hash
 
 LOOKS = 10
 """How often the host may look at the model while it trains."""
@@ -202,23 +200,7 @@ def train(task: PriorTask, options: WassersteinGAN.Options) -> dict[str, Tensor]
     return dict(training.result().state_dict())
 
 
-def shipped_weights(
-    folder: Path, source: str, options: WassersteinGAN.Options
-) -> dict[str, Tensor] | None:
-    """The weights in ``folder`` that were trained with these options on these data, if any.
-
-    Raises:
-        MiaBenchError: they are not as they were shipped.
-    """
-    for path in sorted(folder.glob("wgan_gp_*.safetensors")):
-        shipped_hash(path)
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("source") != source:
-                continue
-            if json.loads(metadata.get("options", "{}")) != options.model_dump(mode="json"):
-                continue
-            names = list(file.keys())
-            tensors = {name: file.get_tensor(name) for name in names}
-        return {n: t.float() if t.dtype == torch.float16 else t for n, t in tensors.items()}
-    return None
+def load(path: Path) -> dict[str, Tensor]:
+    """The tensors of a shipped file, in float32."""
+    tensors = load_file(path)
+    return {n: t.float() if t.dtype == torch.float16 else t for n, t in tensors.items()}
