@@ -14,6 +14,7 @@ from mia_bench.api.dataset import ImageSet, Splits
 from mia_bench.api.prior import PriorTask
 from mia_bench.data.fingerprints import image_fingerprints
 from mia_bench.errors import DataError, Diverged, MiaBenchError
+from mia_bench.runner import Request, prepare_prior
 from mia_bench.stages import check_prior_is_public
 from mia_bench.store import Store, StoredCheckpoint
 from mia_bench_plugins.priors import wgan_gp
@@ -268,6 +269,25 @@ def test_shipped_weights_are_used_only_for_their_data_and_options(
     assert found["trained_on"].tolist() == [0, 1, 2]
     assert prior.weights("other-data") is None
     assert WassersteinGAN(options(width=8)).weights("data-key") is None
+
+
+def test_the_default_track_has_shipped_weights_of_public_images(tmp_path: Path) -> None:
+    request = Request(track="synth-faces", store=tmp_path / "store")
+    planned = prepare_prior(request, "wgan-gp")
+    prior = planned.stage.parts["prior"].make()
+    assert planned.stage.spec["weights"]
+    assert sum(path.stat().st_size for path in wgan_gp.SHIPPED.glob(wgan_gp.FILES)) < 6e6
+    given = dataclasses.replace(task(tmp_path / "other"), source=planned.stage.inputs["data"].key)
+    state = prior.fit(given)
+    assert len(state.pop("trained_on")) == 7200
+    model = prior.build(state, resolution=32)
+    images = model(model.sample(64, torch.Generator().manual_seed(0)))
+    assert images.shape == (64, 3, 32, 32)
+    assert float(images.std(0).mean()) > 0.1  # not one face for all latents
+    # The critic tells its generator's faces from noise.
+    assert float(model.discriminate(images).mean()) > float(
+        model.discriminate(torch.rand_like(images)).mean()
+    )
 
 
 @pytest.mark.parametrize("damage", ["truncated", "altered", "unknown"])
