@@ -271,6 +271,7 @@ def test_shipped_weights_are_used_only_for_their_data_and_options(
     assert WassersteinGAN(options(width=8)).weights("data-key") is None
 
 
+@torch.no_grad()
 def test_the_default_track_has_shipped_weights_of_public_images(tmp_path: Path) -> None:
     request = Request(track="synth-faces", store=tmp_path / "store")
     planned = prepare_prior(request, "wgan-gp")
