@@ -6,6 +6,7 @@ store, ``load(stage, workspace)`` rebuilds what later stages use.
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import time
@@ -49,6 +50,8 @@ TRAINED_ON = "trained_on"
 
 WATCHED = 1000
 """Images on each side of the Fréchet distance that is computed while a prior trains."""
+
+_LOOKS = "looks.json"
 
 EXAMPLES = 4
 """Private training images a class kept beside the reconstructions, for pictures."""
@@ -192,7 +195,10 @@ class PriorWatch:
     """
 
     def __init__(self, stage: Stage, workspace: Workspace, public: ImageSet) -> None:
-        self.seen: list[dict[str, Any]] = []
+        from mia_bench.pictures import sheets_folder
+
+        self._folder = sheets_folder(workspace.store.root, stage.key)
+        self.seen: list[dict[str, Any]] = self._seen_before()
         self._stage = stage
         self._workspace = workspace
         self._public = public
@@ -201,18 +207,28 @@ class PriorWatch:
 
     def __call__(self, model: GenerativeModel, step: int) -> None:
         """Look at the model after ``step`` steps."""
-        from mia_bench.pictures import save_sheet, sheets_folder
+        from mia_bench.pictures import save_sheet
 
         device = self._workspace.device
         draws = generator(self._stage.seed, "watch")
         images = model.render(model.sample(WATCHED, draws), device=device)
-        folder = sheets_folder(self._workspace.store.root, self._stage.key)
-        save_sheet((images[:64] * 255).round().to(torch.uint8).numpy(), folder / f"{step:07d}.png")
+        sheet = (images[:64] * 255).round().to(torch.uint8).numpy()
+        save_sheet(sheet, self._folder / f"{step:07d}.png")
         if self._reference is None:
             chosen = torch.randperm(len(self._public), generator=draws)[:WATCHED]
             self._reference = self._features(to_float(self._public.images[chosen]))
         distance = frechet_distance(self._reference, self._features(images))
-        self.seen.append({"step": step, "frechet_distance": distance, "features": self._name})
+        look = {"step": step, "frechet_distance": distance, "features": self._name}
+        self.seen = [*(before for before in self.seen if before["step"] < step), look]
+        (self._folder / _LOOKS).write_text(json.dumps(self.seen), encoding="utf-8")
+
+    def _seen_before(self) -> list[dict[str, Any]]:
+        """The looks of a training that was stopped and now goes on."""
+        try:
+            found: list[dict[str, Any]] = json.loads((self._folder / _LOOKS).read_text("utf-8"))
+        except (OSError, ValueError):
+            return []
+        return found
 
     @property
     def _name(self) -> str:

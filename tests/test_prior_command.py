@@ -24,7 +24,7 @@ def test_trained_prior_is_listed_shown_and_used_by_a_run(cli, toy, tmp_path: Pat
     assert "step 20: " in made.out
     store = Store(tmp_path / "store")
     (key,) = [path.name for path in (store.root / "artifacts" / "prior").iterdir()]
-    sheets = sorted((store.root / "pictures" / "priors" / key).iterdir())
+    sheets = sorted((store.root / "pictures" / "priors" / key).glob("*.png"))
     assert [sheet.name for sheet in sheets] == [f"{step:07d}.png" for step in range(2, 21, 2)]
     looks = store.info("prior", key)["watched"]
     assert [look["step"] for look in looks] == list(range(2, 21, 2))
@@ -86,11 +86,14 @@ def test_stopped_training_goes_on_to_the_same_prior(cli, toy, monkeypatch, tmp_p
         again = cli(*GAN, *SMALL)
     assert again.code == 0, again.err
     assert steps.count(-1) == 9  # the last checkpoint was after step 11
-    states = []
+    states, looks = [], []
     for folder in ("whole", "store"):
         store = Store(tmp_path / folder)
         (path,) = (store.root / "artifacts" / "prior").iterdir()
         states.append(store.tensors("prior", path.name))
+        looks.append(store.info("prior", path.name)["watched"])
+    assert looks[0] == looks[1]
+    assert len(looks[0]) == 10
     assert states[0].keys() == states[1].keys()
     assert all(torch.equal(tensor, states[1][name]) for name, tensor in states[0].items())
 
