@@ -39,6 +39,7 @@ from mia_bench.store import Store
 from mia_bench.training import train_classifier
 
 Artifact = tuple[dict[str, Tensor], dict[str, Any]]
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -51,10 +52,11 @@ TRAINED_ON = "trained_on"
 WATCHED = 1000
 """Images on each side of the Fréchet distance that is computed while a prior trains."""
 
-_LOOKS = "looks.json"
-
 EXAMPLES = 4
 """Private training images a class kept beside the reconstructions, for pictures."""
+
+_LOOKS = "looks.json"
+"""The Fréchet distances of a prior's training so far, beside its sample sheets."""
 
 _KEEP = 6
 """How many loaded inputs stay in memory."""
@@ -500,9 +502,6 @@ def compute_prepare(stage: Stage, workspace: Workspace) -> Artifact:
     attack: Attack = stage.parts["attack"].make()
     state, task, notes = _within_memory(stage, workspace, attack, attack.prepare)
     return state, {"queries": task.access.queries, "notes": notes}
-
-
-T = TypeVar("T")
 
 
 def _within_memory(
