@@ -181,9 +181,7 @@ def build_grid(
         "prior": list(dict.fromkeys(priors)),
     }
     attack_priors = {
-        attack: names["prior"]
-        or [track.attacks[attack].prior if attack in track.attacks else track.default_prior]
-        for attack in names["attack"]
+        attack: names["prior"] or [track.prior_of(attack)] for attack in names["attack"]
     }
     used = {
         "defense": set(names["defense"]),

@@ -148,7 +148,12 @@ def build_plan(registry: Registry, cells: list[Cell], roots: Roots, options: Opt
         return Plan([], [])
     shared = _shared_stages(registry, cells[0].track, roots, options)
     unique: dict[tuple[str, str], Stage] = {}
-    planned = [_plan_cell(cell, shared, unique) for cell in cells]
+    # Once a prior, not once a cell: a prior may hash the weights it comes with.
+    priors = {_digest(cell.prior.spec()): cell.prior for cell in cells}
+    stages = {key: _prior_stage(cells[0].track, prior, shared) for key, prior in priors.items()}
+    planned = [
+        _plan_cell(cell, shared, stages[_digest(cell.prior.spec())], unique) for cell in cells
+    ]
     unique_cells = {one.key: one for one in planned}  # "0.1" and "0.10" are one value
     return Plan(list(unique_cells.values()), shared.warnings)
 
@@ -285,15 +290,15 @@ def _gallery(
     return stage, {}
 
 
-def _plan_cell(cell: Cell, shared: _Shared, unique: dict[tuple[str, str], Stage]) -> PlannedCell:
+def _plan_cell(
+    cell: Cell, shared: _Shared, prior: Stage, unique: dict[tuple[str, str], Stage]
+) -> PlannedCell:
     track, data = cell.track, shared.data
 
     def stage(name: str, label: str, seed: int, **rest: Any) -> Stage:
         made = Stage(name=name, track=track, label=label, seed=seed, **rest)
         return unique.setdefault(made.id, made)
 
-    prior = _prior_stage(track, cell.prior, shared)
-    prior = unique.setdefault(prior.id, prior)
     train = stage(
         "train",
         f"target under {cell.defense.name}, seed {cell.seed}",

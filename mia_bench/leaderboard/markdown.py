@@ -552,9 +552,8 @@ def _run_commands(board: Board, registry: Registry) -> list[str]:
 def _attack_words(registry: Registry, track: Track, record: Record) -> _Words:
     attack = _asked(registry, track, "attack", record)
     prior = _asked(registry, track, "prior", record)
-    chosen = track.attacks.get(record.attack.name)
-    usual = chosen.prior if chosen else track.default_prior
-    return attack if prior == ("--prior", usual) else (*attack, *prior)
+    usual = ("--prior", track.prior_of(record.attack.name))
+    return attack if prior == usual else (*attack, *prior)
 
 
 def _asked(registry: Registry, track: Track, kind: str, record: Record) -> _Words:

@@ -118,9 +118,9 @@ def choose(board: Board, registry: Registry) -> Tuning | None:
 
 def _is_usual(board: Board, registry: Registry, record: Record) -> bool:
     """Whether attack and prior are as the track has them, and the attack is no reference."""
-    track, chosen = board.track, board.track.attacks.get(record.attack.name)
+    track = board.track
     return (
-        record.prior.name == (chosen.prior if chosen else track.default_prior)
+        record.prior.name == track.prior_of(record.attack.name)
         and not changed_options(registry, track, "attack", record.attack)
         and not changed_options(registry, track, "prior", record.prior)
         and not reference_kind(registry, record.attack.name)

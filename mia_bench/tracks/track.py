@@ -95,6 +95,10 @@ class Track(_Model):
     """Rough time on two CPU cores of each stage, or of a stage for one component
     (``"invert.gmi"``), for estimates before anything was run."""
 
+    def prior_of(self, attack: str) -> str:
+        """The prior that ``attack`` takes unless another is asked for."""
+        return self.attacks[attack].prior if attack in self.attacks else self.default_prior
+
 
 def load_track(registry: Registry, name: str) -> Track:
     """Read and check the track ``name``.
