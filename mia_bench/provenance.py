@@ -69,11 +69,14 @@ def python_version() -> str:
 
 
 def device_name(device: torch.device) -> str:
-    """What was computed on, in words."""
+    """What was computed on, in words; on a CPU with its threads: their number changes roundings."""
     import torch
 
     if device.type == "cuda":
         return f"{device}: {torch.cuda.get_device_name(device)}"
+    if device.type == "cpu":
+        threads = torch.get_num_threads()
+        return f"cpu ({threads} thread{'s' if threads != 1 else ''})"
     return str(device)
 
 

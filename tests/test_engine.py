@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 import mia_bench
 from mia_bench import stages as stages_module
@@ -314,7 +315,9 @@ def test_a_record_names_every_commit_and_device_behind_it(toy, store, tmp_path: 
         path.write_text(json.dumps(meta))
     shutil.rmtree(folder / "records")
     (again,) = run(tmp_path, "none", "ppa")
-    assert again["provenance"]["device"] == "cpu, cuda:0: a GPU"
+    threads = torch.get_num_threads()
+    cpu = f"cpu ({threads} thread{'s' if threads != 1 else ''})"
+    assert again["provenance"]["device"] == f"{cpu}, cuda:0: a GPU"
     assert "abc-dirty" in again["provenance"]["git"].split(", ")
 
 
