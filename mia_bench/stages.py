@@ -181,12 +181,15 @@ def fit_prior(
         device=workspace.device,
         progress=workspace.progress,
         checkpoint=workspace.store.checkpoint(*stage.id),
+        weights=workspace.roots.weights,
         watch=watch,
     )
     with seeded(stage.seed, "prior"):
         state = fit(task)
-    state.setdefault(TRAINED_ON, image_fingerprints(splits.public.images))
-    return state, {"public_images": len(splits.public), "watched": watch.seen}
+    here = TRAINED_ON not in state
+    if here:
+        state[TRAINED_ON] = image_fingerprints(splits.public.images)
+    return state, {"public_images": len(splits.public) if here else None, "watched": watch.seen}
 
 
 class PriorWatch:

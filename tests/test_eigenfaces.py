@@ -84,6 +84,7 @@ def test_fit_through_the_contract(tmp_path: Path) -> None:
         device=torch.device("cpu"),
         progress=lambda done, total, unit: None,
         checkpoint=StoredCheckpoint(Store(tmp_path), tmp_path / "checkpoint"),
+        weights=None,
         watch=lambda model, step: None,
     )
     state = Eigenfaces(Eigenfaces.Options(components=7)).fit(task)

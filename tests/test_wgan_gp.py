@@ -58,6 +58,7 @@ def task(folder: Path, *, stop_at: int | None = None, looks: list | None = None)
         device=torch.device("cpu"),
         progress=progress,
         checkpoint=StoredCheckpoint(Store(folder), folder / "checkpoint"),
+        weights=None,
         watch=lambda model, step: looks.append((model, step)) if looks is not None else None,
     )
 
@@ -263,12 +264,12 @@ def test_shipped_weights_are_used_only_for_their_data_and_options(
     shipped: Path, tmp_path: Path
 ) -> None:
     prior = WassersteinGAN(options())
-    assert prior.weights("data-key") == hashlib.sha256(shipped.read_bytes()).hexdigest()
+    assert prior.weights("data-key", None) == hashlib.sha256(shipped.read_bytes()).hexdigest()
     found = prior.fit(dataclasses.replace(task(tmp_path / "store"), source="data-key"))
     assert found["generator.project.weight"].dtype == torch.float32
     assert found["trained_on"].tolist() == [0, 1, 2]
-    assert prior.weights("other-data") is None
-    assert WassersteinGAN(options(width=8)).weights("data-key") is None
+    assert prior.weights("other-data", None) is None
+    assert WassersteinGAN(options(width=8)).weights("data-key", None) is None
 
 
 @torch.no_grad()
@@ -303,7 +304,7 @@ def test_shipped_weights_that_are_not_as_they_were_shipped_are_refused(
     else:
         (shipped.parent / "SHA256SUMS").unlink()
     with pytest.raises(MiaBenchError, match=r"^wgan_gp_test\.safetensors is truncated or altered"):
-        WassersteinGAN(options()).weights("data-key")
+        WassersteinGAN(options()).weights("data-key", None)
 
 
 def test_a_prior_that_saw_a_private_image_is_refused() -> None:

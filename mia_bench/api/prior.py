@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from mia_bench.api.component import Component
@@ -39,6 +40,7 @@ class PriorTask:
         device: where to compute.
         progress: call with (done, total, unit) now and then.
         checkpoint: for training that takes long; must give the same result as without a stop.
+        weights: folder of weight files, None where none is set.
         watch: call with the model so far, in eval mode, and the step, a few times in all: the host
             draws a sample sheet and computes a Fréchet distance to the public images.
     """
@@ -50,6 +52,7 @@ class PriorTask:
     device: torch.device
     progress: Progress
     checkpoint: Checkpoint
+    weights: Path | None
     watch: Callable[[GenerativeModel, int], None]
 
 
@@ -59,13 +62,20 @@ class Prior(Component):
     has_discriminator: ClassVar[bool] = False
     """True when the built model implements ``discriminate``."""
 
-    def weights(self, source: str) -> str | None:
+    converts: ClassVar[frozenset[str]] = frozenset()
+    """Endings of others' files that :meth:`convert` reads, ``.pkl`` say."""
+
+    def weights(self, source: str, folder: Path | None) -> str | None:
         """What identifies the weights that :meth:`fit` takes instead of training, None if it trains.
 
         A hash, say: it becomes a part of the key. Asked while a run is planned: import no torch for it.
 
         Args:
             source: key of the data (``PriorTask.source``).
+            folder: of weight files (``PriorTask.weights``).
+
+        Raises:
+            Unavailable: a file is missing.
         """
         return None
 
@@ -81,3 +91,12 @@ class Prior(Component):
     @abstractmethod
     def build(self, state: dict[str, Tensor], *, resolution: int) -> GenerativeModel:
         """The image model that ``state`` describes, in eval mode."""
+
+    @classmethod
+    def convert(cls, path: Path, output: Path) -> None:
+        """Write what others published as ``path`` to ``output``, safetensors that an option takes.
+
+        Raises:
+            DataError: the file is not what it should be.
+        """
+        raise NotImplementedError(f"{cls.__name__} converts no files")

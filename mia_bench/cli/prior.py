@@ -114,6 +114,38 @@ def show(prior: str, output: Path | None, count: int, seed: int, store: Path | N
     click.echo(str(path))
 
 
+@command.command()
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--prior", "name", default="", help="Prior whose file it is; none: by its ending.")
+@click.option(
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Safetensors file.  [default: FILE with the ending .safetensors]",
+)
+def convert(file: Path, name: str, output: Path | None) -> None:
+    """Convert a published FILE of weights to safetensors, without running anything in it."""
+    from mia_bench.plugins import host
+
+    priors = {
+        entry.name: entry.load()
+        for entry in host().registry.entries("prior")
+        if name in ("", entry.name)
+    }
+    able = {known: prior for known, prior in priors.items() if file.suffix in prior.converts}
+    if len(able) != 1:
+        among = f"the prior {name!r} does not convert" if name else f"{len(able)} priors convert"
+        raise UsageError(f"{among} files that end in {file.suffix!r}")
+    target = output or file.with_suffix(".safetensors")
+    if not target.parent.is_dir():
+        raise UsageError(f"there is no folder {target.parent}")
+    (prior,) = able.values()
+    try:
+        prior.convert(file, target)
+    except OSError as error:
+        raise UsageError(f"{target} can't be written: {error.strerror or error}") from error
+    click.echo(f"{target}, {target.stat().st_size / 2**20:.1f} MiB")
+
+
 def _open(store: Path | None) -> Any:
     from mia_bench.runner import default_store
     from mia_bench.store import Store
@@ -135,7 +167,11 @@ def _table(priors: list[tuple[str, dict[str, Any]]]) -> str:
             "track": info["run"]["track"],
             "name": info["prior"]["name"],
             "options": options_text(info["prior"]["options"]),
-            "trained on": f"{info['public_images']} public images",
+            "trained on": (
+                "elsewhere"
+                if info["public_images"] is None
+                else f"{info['public_images']} public images"
+            ),
             "Fréchet distance": _distance(info["watched"][-1]) if info["watched"] else "–",
             "made": info["run"]["finished"][:10],
         }

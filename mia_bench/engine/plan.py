@@ -150,7 +150,9 @@ def build_plan(registry: Registry, cells: list[Cell], roots: Roots, options: Opt
     unique: dict[tuple[str, str], Stage] = {}
     # Once a prior, not once a cell: a prior may hash the weights it comes with.
     priors = {_digest(cell.prior.spec()): cell.prior for cell in cells}
-    stages = {key: _prior_stage(cells[0].track, prior, shared) for key, prior in priors.items()}
+    stages = {
+        key: _prior_stage(cells[0].track, prior, shared, roots) for key, prior in priors.items()
+    }
     planned = [
         _plan_cell(cell, shared, stages[_digest(cell.prior.spec())], unique) for cell in cells
     ]
@@ -367,10 +369,10 @@ def _plan_cell(
     return PlannedCell(cell, measure, shared.fingerprint, shared.protocol, skip_reason(cell))
 
 
-def _prior_stage(track: Track, prior: Resolved, shared: _Shared) -> Stage:
+def _prior_stage(track: Track, prior: Resolved, shared: _Shared, roots: Roots) -> Stage:
     made: Prior = prior.make()
     with blamed(prior):
-        weights = made.weights(shared.data.key)
+        weights = made.weights(shared.data.key, roots.weights)
     return Stage(
         name="prior",
         track=track,
@@ -386,7 +388,7 @@ def plan_prior(
     registry: Registry, track: Track, prior: Resolved, roots: Roots, options: OptionValues
 ) -> Stage:
     """The stage that makes a prior of ``track``."""
-    return _prior_stage(track, prior, _shared_stages(registry, track, roots, options))
+    return _prior_stage(track, prior, _shared_stages(registry, track, roots, options), roots)
 
 
 def pending_stages(wanted: list[Stage], has: Any) -> tuple[list[Stage], list[Stage]]:

@@ -76,7 +76,7 @@ class WassersteinGAN(Prior):
 
     options: Options
 
-    def weights(self, source: str) -> str | None:
+    def weights(self, source: str, folder: Path | None) -> str | None:
         """SHA-256 of the shipped file, where one was trained on these data with these options.
 
         Raises:

@@ -1,0 +1,158 @@
+"""The image model of ``stylegan2``, and the files its networks come from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.nn import functional as F
+
+from mia_bench.errors import DataError, MiaBenchError
+from mia_bench.models.generative import GenerativeModel
+from mia_bench_plugins.priors.stylegan2 import file_hash
+from mia_bench_plugins.priors.stylegan2_networks import Discriminator, Generator, Shape
+from mia_bench_plugins.priors.stylegan2_pickle import Networks, read_pickle
+
+FORMAT = "stylegan2"
+SHAPE = "shape"
+"""Name of the tensor that holds the sizes: JSON as bytes."""
+
+
+class StyleGAN2(GenerativeModel):
+    """A generator and its discriminator; latents are styles, one for all layers.
+
+    Args:
+        shape: sizes of the networks.
+        resolution: of the images wanted, any.
+        crop: side of the central square of the networks' images that is kept, None for all.
+        partial: while attacks optimise, synthesise only up to the resolution that is needed.
+    """
+
+    def __init__(
+        self, shape: Shape, resolution: int, *, crop: int | None = None, partial: bool = False
+    ) -> None:
+        super().__init__()
+        self.shape = shape
+        self.crop = crop
+        self.generator = Generator(shape)
+        self.discriminator = Discriminator(shape)
+        self.latent_dim = shape.style
+        self.resolution = resolution
+        needed = resolution * shape.resolution / (crop or shape.resolution)
+        enough = [r for r in shape.resolutions if r >= needed]
+        self._up_to = enough[0] if partial and enough else None
+
+    @torch.no_grad()
+    def sample(self, count: int, generator: torch.Generator, *, truncation: float = 1.0) -> Tensor:
+        """``(count, style)``: mapped normal latents, pulled towards the mean style."""
+        z = torch.randn(count, self.shape.latent, generator=generator)
+        mapping = self.generator.mapping
+        return mapping.truncate(mapping(z.to(mapping.w_avg.device)), truncation).cpu()
+
+    def forward(self, latents: Tensor) -> Tensor:
+        """``(N, style)`` to ``(N, 3, R, R)`` in [0, 1], with the networks' constant noise."""
+        images: Tensor = self.generator.synthesis(latents, _constant, up_to=self._up_to)
+        side = images.shape[2]
+        if self.crop is not None:
+            kept = round(self.crop * side / self.shape.resolution)
+            start = (side - kept) // 2
+            images = images[:, :, start : start + kept, start : start + kept]
+        return (_resized(images, self.resolution) / 2 + 0.5).clamp(0, 1)
+
+    def render(self, latents: Tensor, *, device: torch.device, batch_size: int = 512) -> Tensor:
+        """Images of many latents by all layers, in batches, on the CPU."""
+        kept, self._up_to = self._up_to, None
+        try:
+            return super().render(latents, device=device, batch_size=batch_size)
+        finally:
+            self._up_to = kept
+
+    def discriminate(self, images: Tensor) -> Tensor:
+        """Realness scores ``(N,)``.
+
+        Raises:
+            MiaBenchError: the images are a part of what the discriminator judges.
+        """
+        if self.crop is not None:
+            raise MiaBenchError("stylegan2's discriminator judges whole images, not crops of them")
+        images = _resized(images, self.shape.resolution)
+        scores: Tensor = self.discriminator(2 * images - 1)
+        return scores
+
+
+def _resized(images: Tensor, size: int) -> Tensor:
+    if images.shape[2] == size:
+        return images
+    return F.interpolate(images, (size, size), mode="bilinear", align_corners=False, antialias=True)
+
+
+def _constant(noise: Tensor) -> Tensor:
+    return noise
+
+
+def state_of(networks: Networks) -> dict[str, Tensor]:
+    """Named tensors that :func:`build` understands."""
+    return {
+        SHAPE: torch.frombuffer(
+            bytearray(json.dumps(networks.shape.spec()), "ascii"), dtype=torch.uint8
+        ),
+        **{f"generator.{name}": tensor for name, tensor in networks.generator.items()},
+        **{f"discriminator.{name}": tensor for name, tensor in networks.discriminator.items()},
+    }
+
+
+def build(
+    state: Mapping[str, Tensor], resolution: int, *, crop: int | None, partial: bool
+) -> StyleGAN2:
+    """The model that :func:`state_of` describes, in eval mode.
+
+    Raises:
+        DataError: the tensors are not those of the networks, or the crop is larger than the images.
+    """
+    shape = Shape(**json.loads(bytes(state[SHAPE].tolist())))
+    if crop is not None and crop > shape.resolution:
+        raise DataError(f"crop={crop} is larger than the images of {shape.resolution} pixels")
+    model = StyleGAN2(shape, resolution, crop=crop, partial=partial)
+    try:
+        model.load_state_dict({name: t for name, t in state.items() if name != SHAPE})
+    except RuntimeError as error:
+        raise DataError("these stylegan2 weights do not fit the sizes they claim") from error
+    return model.eval()
+
+
+def read(path: Path) -> dict[str, Tensor]:
+    """Tensors of a published pickle, or of the safetensors file that :func:`convert` made of it.
+
+    Raises:
+        DataError: truncated, or it holds something else.
+    """
+    if path.suffix == ".pkl":
+        return state_of(read_pickle(path))
+    try:
+        with safe_open(path, framework="pt") as file:
+            if (file.metadata() or {}).get("format") != FORMAT:
+                raise DataError(f"{path.name} holds no stylegan2 networks")
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise DataError(f"{path.name} is truncated or no safetensors file: {error}") from error
+
+
+def convert(path: Path, output: Path) -> None:
+    """Write the networks of a published pickle as safetensors, whole or not at all.
+
+    Raises:
+        DataError: the pickle is refused.
+    """
+    state = state_of(read_pickle(path))
+    metadata = {"format": FORMAT, "converted_from": path.name, "sha256": file_hash(path)}
+    part = output.with_name(f".{output.name}.part")
+    try:
+        save_file({name: tensor.contiguous() for name, tensor in state.items()}, part, metadata)
+        part.replace(output)
+    finally:
+        part.unlink(missing_ok=True)

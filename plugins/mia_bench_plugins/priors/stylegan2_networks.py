@@ -1,0 +1,401 @@
+"""Generator and discriminator of StyleGAN2, in plain PyTorch, for any resolution 4·2ⁿ.
+
+Karras et al., *Analyzing and Improving the Image Quality of StyleGAN*, CVPR 2020 (arXiv 1912.04958), in
+the configuration of *Training Generative Adversarial Networks with Limited Data*, NeurIPS 2020 (arXiv
+2006.06676): skip connections in the generator, residual ones in the discriminator. Parameters carry the
+names of the published weights, so these load as they are; what is computed is the same, the way is not:
+
+- A modulated convolution scales its input by the styles and its output by the demodulation instead of
+  making a kernel for every image: one ordinary convolution in place of a grouped one. The norms that
+  demodulate come from one matrix product with the squared kernel.
+- The noise of a layer and its bias are one map, added in the pass that demodulates.
+- Upsampling by the filter [1, 3, 3, 1] is bilinear interpolation of an image with a border of zeros.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mia_bench.errors import MiaBenchError
+
+Noise = Callable[[Tensor], Tensor]
+"""From the constant noise of a layer ``(R, R)`` to what is added, of any shape that broadcasts."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Sizes of a generator and its discriminator.
+
+    Attributes:
+        resolution: height and width of the images, 4·2ⁿ.
+        latent: dimensions of z.
+        style: dimensions of w.
+        layers: of the mapping network.
+        channel_base: channels of a layer are this over its resolution …
+        channel_max: … but no more than this.
+        clamp: outputs of convolutions are kept within ±this; None leaves them.
+        group: images that the discriminator compares.
+    """
+
+    resolution: int
+    latent: int = 512
+    style: int = 512
+    layers: int = 8
+    channel_base: int = 32768
+    channel_max: int = 512
+    clamp: float | None = None
+    group: int = 4
+
+    def __post_init__(self) -> None:
+        resolution = self.resolution
+        if resolution < 8 or resolution & (resolution - 1):
+            raise MiaBenchError(f"stylegan2 makes 8, 16, 32 … pixels, not {resolution}")
+
+    @property
+    def resolutions(self) -> list[int]:
+        """4, 8, … up to the images'."""
+        return [2**power for power in range(2, self.resolution.bit_length())]
+
+    def channels(self, resolution: int) -> int:
+        """Width of the layers at a resolution."""
+        return min(self.channel_base // resolution, self.channel_max)
+
+    def spec(self) -> dict[str, Any]:
+        """As JSON."""
+        return asdict(self)
+
+
+def _activate(x: Tensor, clamp: float | None, gain: float = 1.0) -> Tensor:
+    """Leaky ReLU with the gain that keeps the variance, and the clamp."""
+    x = F.leaky_relu(x, 0.2) * (math.sqrt(2) * gain)
+    return x if clamp is None else x.clamp(-clamp * gain, clamp * gain)
+
+
+def _smooth(x: Tensor, gain: float = 1.0) -> Tensor:
+    """The filter [1, 3, 3, 1] of sum ``gain`` in both directions, without padding: 3 pixels less."""
+    taps = torch.tensor([1.0, 3.0, 3.0, 1.0], dtype=x.dtype, device=x.device) / 8
+    channels = x.shape[1]
+    kernel = (gain * torch.outer(taps, taps)).expand(channels, 1, 4, 4)
+    return F.conv2d(x, kernel, groups=channels)
+
+
+def upsample(images: Tensor) -> Tensor:
+    """Twice the size: zeros between the pixels, then the filter [1, 3, 3, 1] of sum 4."""
+    padded = F.pad(images, [1, 1, 1, 1])
+    large = F.interpolate(padded, scale_factor=2, mode="bilinear", align_corners=False)
+    return large[:, :, 2:-2, 2:-2]
+
+
+class Dense(nn.Module):
+    """A linear layer whose weights are kept at unit variance and scaled when used.
+
+    Args:
+        inputs, outputs: widths.
+        rate: learning rate relative to the others'.
+        start: initial bias.
+        active: followed by the activation.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        *,
+        rate: float = 1.0,
+        start: float = 0.0,
+        active: bool = False,
+    ) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(outputs, inputs) / rate)
+        self.bias = nn.Parameter(torch.full((outputs,), float(start)))
+        self.scale = rate / math.sqrt(inputs)
+        self.rate = rate
+        self.active = active
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(N, inputs)`` to ``(N, outputs)``."""
+        x = F.linear(x, self.weight * self.scale, self.bias * self.rate)
+        return _activate(x, None) if self.active else x
+
+
+class Mapping(nn.Module):
+    """z to w: normalise, then dense layers that learn slowly."""
+
+    w_avg: Tensor
+
+    def __init__(self, shape: Shape, *, rate: float = 0.01) -> None:
+        super().__init__()
+        self.depth = shape.layers
+        for number in range(shape.layers):
+            inputs = shape.style if number else shape.latent
+            self.add_module(f"fc{number}", Dense(inputs, shape.style, rate=rate, active=True))
+        self.register_buffer("w_avg", torch.zeros(shape.style))
+
+    def forward(self, z: Tensor) -> Tensor:
+        """``(N, latent)`` to ``(N, style)``."""
+        x = z * (z.square().mean(1, keepdim=True) + 1e-8).rsqrt()
+        for number in range(self.depth):
+            x = self.get_submodule(f"fc{number}")(x)
+        return x
+
+    def truncate(self, w: Tensor, truncation: float) -> Tensor:
+        """Pull styles towards their mean: 1 leaves them, 0 gives the mean."""
+        return self.w_avg.lerp(w, truncation)
+
+    def follow(self, w: Tensor, decay: float = 0.995) -> None:
+        """Move the mean style."""
+        self.w_avg.copy_(w.detach().mean(0).lerp(self.w_avg, decay))
+
+
+class Synthesis(nn.Module):
+    """A modulated 3×3 convolution with noise, bias and activation; ``up`` doubles the size first."""
+
+    noise_const: Tensor
+
+    def __init__(
+        self, inputs: int, outputs: int, shape: Shape, resolution: int, *, up: bool = False
+    ) -> None:
+        super().__init__()
+        self.up = up
+        self.clamp = shape.clamp
+        self.affine = Dense(shape.style, inputs, start=1)
+        self.weight = nn.Parameter(torch.randn(outputs, inputs, 3, 3))
+        self.bias = nn.Parameter(torch.zeros(outputs))
+        self.noise_strength = nn.Parameter(torch.zeros(()))
+        self.register_buffer("noise_const", torch.randn(resolution, resolution))
+
+    def forward(self, x: Tensor, w: Tensor, noise: Noise | None) -> Tensor:
+        """``(N, inputs, r, r)`` and ``(N, style)`` to ``(N, outputs, R, R)``."""
+        styles = self.affine(w)
+        # The kernel is not scaled: demodulation divides by its norm.
+        with torch.autocast(x.device.type, enabled=False):
+            squares = styles.to(self.weight.dtype).square()
+            norms = squares @ self.weight.square().sum((2, 3)).T
+        demodulate = (norms + 1e-8).rsqrt().to(x.dtype)[:, :, None, None]
+        x = x * styles.to(x.dtype)[:, :, None, None]
+        kernel = self.weight.to(x.dtype)
+        if self.up:
+            x = F.conv_transpose2d(x, kernel.transpose(0, 1), stride=2)
+            x = _smooth(F.pad(x, [1, 1, 1, 1]), 4.0)
+        else:
+            x = F.conv2d(x, kernel, padding=1)
+        added = self.bias[:, None, None]
+        if noise is not None:
+            added = added + noise(self.noise_const) * self.noise_strength
+        return _activate(torch.addcmul(added.to(x.dtype), x, demodulate), self.clamp)
+
+
+class ToImage(nn.Module):
+    """Features to a contribution to the image: a modulated 1×1 convolution, not demodulated."""
+
+    def __init__(self, inputs: int, shape: Shape) -> None:
+        super().__init__()
+        self.clamp = shape.clamp
+        self.scale = 1 / math.sqrt(inputs)
+        self.affine = Dense(shape.style, inputs, start=1)
+        self.weight = nn.Parameter(torch.randn(3, inputs, 1, 1))
+        self.bias = nn.Parameter(torch.zeros(3))
+
+    def forward(self, x: Tensor, w: Tensor) -> Tensor:
+        """``(N, inputs, R, R)`` and ``(N, style)`` to ``(N, 3, R, R)`` in the precision of the weights."""
+        # Three outputs: a kernel for every image costs less than a scaled copy of the features.
+        kernels = self.weight[:, :, 0, 0] * (self.affine(w) * self.scale)[:, None]
+        image = torch.einsum("noi,nihw->nohw", kernels.to(x.dtype), x).to(self.bias.dtype)
+        image = image + self.bias[:, None, None]
+        return image if self.clamp is None else image.clamp(-self.clamp, self.clamp)
+
+
+class SynthesisBlock(nn.Module):
+    """The layers of one resolution."""
+
+    def __init__(self, shape: Shape, resolution: int) -> None:
+        super().__init__()
+        width = shape.channels(resolution)
+        if resolution == 4:
+            self.const = nn.Parameter(torch.randn(width, 4, 4))
+        else:
+            below = shape.channels(resolution // 2)
+            self.conv0 = Synthesis(below, width, shape, resolution, up=True)
+        self.conv1 = Synthesis(width, width, shape, resolution)
+        self.torgb = ToImage(width, shape)
+        self.first = resolution == 4
+
+    @property
+    def convolutions(self) -> int:
+        """Styles that the block uses up; its image takes the next block's first."""
+        return 1 if self.first else 2
+
+    def forward(
+        self, x: Tensor | None, image: Tensor | None, styles: Sequence[Tensor], noise: Noise | None
+    ) -> tuple[Tensor, Tensor]:
+        """Features and image so far, twice as large."""
+        if x is None or image is None:
+            x = self.const.expand(len(styles[0]), -1, -1, -1)
+            x = self.conv1(x, styles[0], noise)
+            return x, self.torgb(x, styles[1])
+        x = self.conv0(x, styles[0], noise)
+        x = self.conv1(x, styles[1], noise)
+        return x, upsample(image) + self.torgb(x, styles[2])
+
+
+class SynthesisNetwork(nn.Module):
+    """Styles to images; every block adds to an image that grows with it."""
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.resolutions = shape.resolutions
+        for resolution in self.resolutions:
+            self.add_module(f"b{resolution}", SynthesisBlock(shape, resolution))
+
+    @property
+    def depth(self) -> int:
+        """Styles that an image takes."""
+        return 2 * len(self.resolutions)
+
+    def forward(
+        self, styles: Tensor, noise: Noise | None = None, *, up_to: int | None = None
+    ) -> Tensor:
+        """Images ``(N, 3, R, R)``, about within ±1.
+
+        Args:
+            styles: ``(N, style)`` for all layers, or ``(N, depth, style)``.
+            noise: None adds none.
+            up_to: stop at this resolution: the image so far, which the others would refine.
+        """
+        depth = self.depth
+        each = styles.unbind(1) if styles.dim() == 3 else (styles,) * depth
+        x: Tensor | None = None
+        image: Tensor | None = None
+        used = 0
+        for resolution in self.resolutions:
+            block = cast(SynthesisBlock, self.get_submodule(f"b{resolution}"))
+            x, image = block(x, image, each[used : used + block.convolutions + 1], noise)
+            used += block.convolutions
+            if resolution == up_to:
+                break
+        assert image is not None
+        return image
+
+
+class Generator(nn.Module):
+    """Mapping and synthesis."""
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.mapping = Mapping(shape)
+        self.synthesis = SynthesisNetwork(shape)
+
+
+class Convolution(nn.Module):
+    """A convolution of the discriminator; ``down`` halves the size.
+
+    Args:
+        inputs, outputs: widths.
+        size: of the kernel, 1 or 3.
+        shape: for the clamp.
+        down: filter, then take every second pixel.
+        active: with bias and activation; else neither.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        size: int,
+        shape: Shape,
+        *,
+        down: bool = False,
+        active: bool = True,
+    ) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(outputs, inputs, size, size))
+        self.bias = nn.Parameter(torch.zeros(outputs)) if active else None
+        self.scale = 1 / math.sqrt(inputs * size**2)
+        self.size = size
+        self.down = down
+        self.clamp = shape.clamp
+
+    def forward(self, x: Tensor, gain: float = 1.0) -> Tensor:
+        """One pass."""
+        kernel = (self.weight * self.scale).to(x.dtype)
+        bias = None if self.bias is None else self.bias.to(x.dtype)
+        if self.down and self.size == 1:
+            x = F.conv2d(_smooth(F.pad(x, [1, 1, 1, 1]))[:, :, ::2, ::2], kernel, bias)
+        elif self.down:
+            x = F.conv2d(_smooth(F.pad(x, [2, 2, 2, 2])), kernel, bias, stride=2)
+        else:
+            x = F.conv2d(x, kernel, bias, padding=self.size // 2)
+        return x * gain if self.bias is None else _activate(x, self.clamp, gain)
+
+
+class DiscriminatorBlock(nn.Module):
+    """Two convolutions beside a shortcut; the first block begins with the image."""
+
+    def __init__(self, shape: Shape, resolution: int) -> None:
+        super().__init__()
+        width, below = shape.channels(resolution), shape.channels(resolution // 2)
+        if resolution == shape.resolution:
+            self.fromrgb = Convolution(3, width, 1, shape)
+        self.conv0 = Convolution(width, width, 3, shape)
+        self.conv1 = Convolution(width, below, 3, shape, down=True)
+        self.skip = Convolution(width, below, 1, shape, down=True, active=False)
+        self.first = resolution == shape.resolution
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(N, width, R, R)``, or images, to ``(N, below, R/2, R/2)``."""
+        if self.first:
+            x = self.fromrgb(x)
+        half = math.sqrt(0.5)
+        features: Tensor = self.skip(x, half) + self.conv1(self.conv0(x), half)
+        return features
+
+
+class Judgement(nn.Module):
+    """The end of the discriminator: how images of a group differ is one more channel."""
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.group = shape.group
+        width = shape.channels(4)
+        self.conv = Convolution(width + 1, width, 3, shape)
+        self.fc = Dense(16 * width, width, active=True)
+        self.out = Dense(width, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(N, width, 4, 4)`` to scores ``(N,)``."""
+        x = x.to(self.out.weight.dtype)
+        count = len(x)
+        # Groups as large as the batch allows, of images that lie count/size apart.
+        size = next(size for size in range(min(self.group, count), 0, -1) if count % size == 0)
+        groups = x.reshape(size, -1, *x.shape[1:])
+        spread = (groups.var(0, unbiased=False) + 1e-8).sqrt().mean((1, 2, 3))
+        channel = spread.repeat(size)[:, None, None, None].expand(-1, 1, 4, 4)
+        x = self.conv(torch.cat([x, channel], dim=1))
+        scores: Tensor = self.out(self.fc(x.flatten(1)))
+        return scores.squeeze(1)
+
+
+class Discriminator(nn.Module):
+    """Images ``(N, 3, R, R)`` within ±1 to scores ``(N,)``, higher for what looks real."""
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.resolutions = shape.resolutions[:0:-1]
+        for resolution in self.resolutions:
+            self.add_module(f"b{resolution}", DiscriminatorBlock(shape, resolution))
+        self.b4 = Judgement(shape)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """One pass."""
+        x = images
+        for resolution in self.resolutions:
+            x = self.get_submodule(f"b{resolution}")(x)
+        scores: Tensor = self.b4(x)
+        return scores

@@ -1,0 +1,801 @@
+"""StyleGAN2: the equations by other routes, the authors' files and networks, training, the command."""
+
+import json
+import math
+import os
+import pickle
+import sys
+import types
+from collections import OrderedDict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+from torch.nn import functional as F
+
+from mia_bench.api.dataset import ImageSet
+from mia_bench.api.prior import PriorTask
+from mia_bench.errors import DataError, Diverged, MiaBenchError, Unavailable
+from mia_bench.store import Store, StoredCheckpoint
+from mia_bench_plugins.priors.stylegan2 import StyleGAN2Prior, file_hash
+from mia_bench_plugins.priors.stylegan2_model import StyleGAN2, build, convert, read, state_of
+from mia_bench_plugins.priors.stylegan2_networks import (
+    Convolution,
+    Discriminator,
+    Generator,
+    Judgement,
+    Mapping,
+    Shape,
+    Synthesis,
+    ToImage,
+    upsample,
+)
+from mia_bench_plugins.priors.stylegan2_pickle import Networks, read_pickle
+from mia_bench_plugins.priors.stylegan2_training import (
+    Training,
+    differentiable_augmentation,
+    path_lengths,
+    r1_penalty,
+    train,
+)
+
+TINY = Shape(resolution=16, latent=6, style=5, layers=2, channel_base=64, channel_max=8)
+OPTIONS = {"latent": 6, "style": 5, "layers": 2, "channel_base": 32, "channel_max": 6}
+
+
+def randomised(network: nn.Module, seed: int = 0) -> nn.Module:
+    """Biases and noise strengths begin at zero: give them values, so that a test sees them."""
+    draws = torch.Generator().manual_seed(seed)
+    for name, parameter in network.named_parameters():
+        if name.endswith(("bias", "noise_strength")):
+            parameter.data += 0.1 * torch.randn(parameter.shape, generator=draws)
+    return network.requires_grad_(False)
+
+
+def tiny_networks(shape: Shape = TINY) -> Networks:
+    torch.manual_seed(3)
+    generator = randomised(Generator(shape))
+    generator.mapping.w_avg.normal_()
+    return Networks(shape, generator.state_dict(), randomised(Discriminator(shape)).state_dict())
+
+
+# --- the equations by another route --------------------------------------------------------------
+
+
+def filtered(image: np.ndarray, kernel: np.ndarray) -> np.ndarray:
+    """Valid convolution of one channel, pixel by pixel."""
+    height, width = (image.shape[i] - kernel.shape[i] + 1 for i in (0, 1))
+    out = np.zeros((height, width))
+    for row in range(height):
+        for column in range(width):
+            patch = image[row : row + kernel.shape[0], column : column + kernel.shape[1]]
+            out[row, column] = (patch * kernel[::-1, ::-1]).sum()
+    return out
+
+
+TAPS = np.outer([1, 3, 3, 1], [1, 3, 3, 1]) / 64
+
+
+def test_upsampling_is_zeros_between_pixels_and_the_filter() -> None:
+    images = torch.randn(2, 3, 5, 5, dtype=torch.float64)
+    result = upsample(images)
+    for image, large in zip(images.flatten(0, 1), result.flatten(0, 1), strict=True):
+        spread = np.zeros((10, 10))
+        spread[::2, ::2] = image.numpy()
+        expected = filtered(np.pad(spread, ((2, 1), (2, 1))), 4 * TAPS)
+        np.testing.assert_allclose(large.numpy(), expected, atol=1e-12)
+
+
+def correlate(x: np.ndarray, kernel: np.ndarray) -> np.ndarray:
+    """``(I, H, W)`` and ``(O, I, k, k)`` to ``(O, H', W')``, valid, as deep learning convolves."""
+    return np.stack(
+        [
+            sum(filtered(x[i], kernel[o, i, ::-1, ::-1]) for i in range(x.shape[0]))
+            for o in range(len(kernel))
+        ]
+    )
+
+
+@pytest.mark.parametrize("up", [False, True])
+def test_modulated_convolution_is_one_with_a_kernel_for_each_image(up: bool) -> None:
+    """Equations 1 and 3 of the paper: scale the kernel, divide by its norm, convolve."""
+    layer = randomised(Synthesis(3, 4, TINY, 8, up=up)).double()
+    x = torch.randn(2, 3, *(2 * [4 if up else 8]), dtype=torch.float64)
+    w = torch.randn(2, TINY.style, dtype=torch.float64)
+    result = layer(x, w, lambda constant: constant)
+    for image, style, got in zip(x, w, result, strict=True):
+        affine = layer.affine.weight.numpy() / math.sqrt(TINY.style) @ style.numpy()
+        scales = affine + layer.affine.bias.numpy()
+        kernel = layer.weight.numpy() * scales[None, :, None, None]
+        kernel = kernel / np.sqrt((kernel**2).sum((1, 2, 3), keepdims=True) + 1e-8)
+        pixels = image.numpy()
+        if up:
+            # Zeros between the pixels, the flipped kernel, then the filter (all padded by the
+            # sizes that keep the middle of the image in the middle).
+            spread = np.zeros((3, 8, 8))
+            spread[:, ::2, ::2] = pixels
+            padded = np.pad(spread, ((0, 0), (3, 2), (3, 2)))
+            raw = correlate(padded, kernel[:, :, ::-1, ::-1])
+            out = np.stack([filtered(channel, 4 * TAPS) for channel in raw])
+        else:
+            out = correlate(np.pad(pixels, ((0, 0), (1, 1), (1, 1))), kernel)
+        noise = layer.noise_const.numpy() * float(layer.noise_strength)
+        out = out + noise + layer.bias.numpy()[:, None, None]
+        expected = np.where(out > 0, out, 0.2 * out) * math.sqrt(2)
+        np.testing.assert_allclose(got.numpy(), expected, atol=1e-9)
+
+
+def test_image_layer_modulates_without_demodulating() -> None:
+    layer = randomised(ToImage(3, TINY)).double()
+    x = torch.randn(2, 3, 4, 4, dtype=torch.float64)
+    w = torch.randn(2, TINY.style, dtype=torch.float64)
+    styles = layer.affine(w) / math.sqrt(3)
+    expected = torch.stack(
+        [
+            F.conv2d(one[None], layer.weight * style[None, :, None, None], layer.bias)[0]
+            for one, style in zip(x, styles, strict=True)
+        ]
+    )
+    torch.testing.assert_close(layer(x, w), expected)
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_downsampling_filters_then_takes_every_second_pixel(size: int) -> None:
+    layer = randomised(Convolution(2, 3, size, TINY, down=True, active=size == 3)).double()
+    image = torch.randn(1, 2, 6, 6, dtype=torch.float64)
+    kernel = layer.weight.numpy() / math.sqrt(2 * size**2)
+    around = 1 + size // 2
+    padded = np.pad(image[0].numpy(), ((0, 0), (around, around), (around, around)))
+    smooth = np.stack([filtered(channel, TAPS) for channel in padded])
+    expected = correlate(smooth, kernel)[:, ::2, ::2]
+    if layer.bias is not None:
+        expected = expected + layer.bias.numpy()[:, None, None]
+        expected = np.where(expected > 0, expected, 0.2 * expected) * math.sqrt(2)
+    np.testing.assert_allclose(layer(image, 0.5)[0].numpy(), 0.5 * expected, atol=1e-9)
+
+
+def test_mapping_normalises_and_learns_slowly() -> None:
+    mapping = randomised(Mapping(Shape(resolution=8, latent=4, style=3, layers=1))).double()
+    z = torch.randn(5, 4, dtype=torch.float64)
+    normal = z / z.square().mean(1, keepdim=True).sqrt()
+    layer = mapping.fc0
+    out = normal @ (layer.weight * 0.01 / 2).T + layer.bias * 0.01
+    torch.testing.assert_close(mapping(z), torch.where(out > 0, out, 0.2 * out) * math.sqrt(2))
+    torch.testing.assert_close(mapping(7 * z), mapping(z))  # the length of z says nothing
+    assert float(layer.weight.std()) > 20  # kept 1/0.01 times larger than it is used
+
+
+def test_truncation_goes_to_the_mean_style() -> None:
+    mapping = Mapping(TINY)
+    mapping.w_avg.copy_(torch.arange(5.0))
+    w = torch.randn(3, 5)
+    torch.testing.assert_close(mapping.truncate(w, 1.0), w)
+    torch.testing.assert_close(mapping.truncate(w, 0.0), mapping.w_avg.expand(3, -1))
+    mapping.follow(w, 0.75)
+    torch.testing.assert_close(mapping.w_avg, 0.75 * torch.arange(5.0) + 0.25 * w.mean(0))
+
+
+@pytest.mark.parametrize(("count", "size"), [(8, 4), (6, 3), (5, 1), (2, 2)])
+def test_spread_within_groups_is_one_more_channel(count: int, size: int) -> None:
+    judge, seen = Judgement(TINY), []
+    judge.conv.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    x = torch.randn(count, TINY.channels(4), 4, 4)
+    judge(x)
+    for index in range(count):
+        group = x[index % (count // size) :: count // size]
+        assert len(group) == size
+        spread = (group.double().var(0, unbiased=False) + 1e-8).sqrt().mean()
+        channel = seen[0][index, -1]
+        torch.testing.assert_close(channel, torch.full_like(channel, float(spread)))
+
+
+def test_image_is_the_sum_of_what_all_resolutions_add() -> None:
+    synthesis = randomised(Generator(TINY)).synthesis
+    w = torch.randn(2, TINY.style)
+    small, whole = synthesis(w, up_to=8), synthesis(w)
+    assert small.shape == (2, 3, 8, 8)
+    block = synthesis.b16
+    block.torgb.weight.zero_()
+    block.torgb.bias.zero_()
+    torch.testing.assert_close(synthesis(w), upsample(small))
+    assert not torch.allclose(synthesis(w), whole)
+
+
+def test_styles_act_on_their_own_layers() -> None:
+    synthesis = randomised(Generator(TINY)).synthesis
+    styles = torch.randn(1, 1, TINY.style).expand(-1, synthesis.depth, -1).clone()
+    torch.testing.assert_close(synthesis(styles), synthesis(styles[:, 0]))
+    last = styles.clone()
+    last[:, -1] += 1  # the last image layer's only
+    torch.testing.assert_close(synthesis(last, up_to=8), synthesis(styles, up_to=8))
+    assert not torch.allclose(synthesis(last), synthesis(styles))
+
+
+def test_sizes_are_the_papers() -> None:
+    with torch.device("meta"):
+        generator, judge = Generator(Shape(1024)), Discriminator(Shape(1024))
+    millions = [sum(p.numel() for p in n.parameters()) / 1e6 for n in (generator, judge)]
+    assert millions == pytest.approx([30.0, 29.0], abs=0.5)  # as the paper says of both
+    assert generator.synthesis.depth == 18
+
+
+@pytest.mark.parametrize("resolution", [4, 12, 33])
+def test_other_resolutions_are_refused(resolution: int) -> None:
+    with pytest.raises(MiaBenchError, match=f"not {resolution}"):
+        Shape(resolution)
+
+
+def test_clamp_bounds_the_layers() -> None:
+    layer = Synthesis(3, 4, Shape(16, style=5, clamp=0.3), 8)
+    out = layer(100 * torch.randn(2, 3, 8, 8), torch.randn(2, 5), None)
+    assert float(out.detach().abs().max()) == pytest.approx(0.3)
+
+
+# --- published files -----------------------------------------------------------------------------
+
+
+class _Persistent:
+    """An object that pickles as the authors' persistent classes do."""
+
+    def __init__(self, class_name: str, state: dict, source: str = "") -> None:
+        self.meta = {
+            "type": "class",
+            "version": 6,
+            "module_src": source,
+            "class_name": class_name,
+            "state": state,
+        }
+
+    def __reduce__(self):
+        module = sys.modules["torch_utils.persistence"]
+        return module._reconstruct_persistent_obj, (self.meta,)
+
+
+@pytest.fixture
+def authors(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
+    """The names of the authors' code that their pickles refer to."""
+    persistence = types.ModuleType("torch_utils.persistence")
+
+    def _reconstruct_persistent_obj(meta):
+        raise AssertionError("the authors' loader was called")
+
+    _reconstruct_persistent_obj.__module__ = "torch_utils.persistence"
+    _reconstruct_persistent_obj.__qualname__ = "_reconstruct_persistent_obj"
+    persistence._reconstruct_persistent_obj = _reconstruct_persistent_obj
+    util = types.ModuleType("dnnlib.util")
+    util.EasyDict = type("EasyDict", (dict,), {"__module__": "dnnlib.util"})
+    for name in ("torch_utils", "dnnlib"):
+        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+    monkeypatch.setitem(sys.modules, "torch_utils.persistence", persistence)
+    monkeypatch.setitem(sys.modules, "dnnlib.util", util)
+    return util
+
+
+def persistent(module: nn.Module, class_name: str, easy: type, **arguments) -> _Persistent:
+    """A module as the authors' pickles hold it, with a filter in every block."""
+    state = {
+        "training": False,
+        "_parameters": OrderedDict(module._parameters),
+        "_buffers": OrderedDict(module._buffers),
+        "_modules": OrderedDict(
+            (name, persistent(child, type(child).__name__, easy))
+            for name, child in module.named_children()
+        ),
+        "_non_persistent_buffers_set": set(),
+        "weight_gain": np.float64(0.5),
+        "_init_args": (),
+        "_init_kwargs": easy(arguments),
+    }
+    if class_name in ("Synthesis", "Convolution"):
+        state["_buffers"]["resample_filter"] = torch.tensor(TAPS, dtype=torch.float32)
+    return _Persistent(class_name, state, source="raise AssertionError('this was run')")
+
+
+def content(easy: type, shape: Shape = TINY, **changes) -> dict:
+    """A file's content: ``changes`` are arguments the generator was made with."""
+    given = tiny_networks(shape)
+    generator, judge = Generator(shape), Discriminator(shape)
+    generator.load_state_dict(given.generator)
+    judge.load_state_dict(given.discriminator)
+    common = {"c_dim": 0, "img_resolution": shape.resolution, "img_channels": 3}
+    sizes = easy(
+        channel_base=shape.channel_base, channel_max=shape.channel_max, conv_clamp=shape.clamp
+    )
+    arguments = {
+        "z_dim": shape.latent,
+        "w_dim": shape.style,
+        "mapping_kwargs": easy(num_layers=shape.layers),
+        "synthesis_kwargs": easy(sizes, num_fp16_res=4),
+        **common,
+    }
+    end = easy(mbstd_group_size=shape.group)
+    return {
+        "G": None,
+        "D": persistent(
+            judge, "Discriminator", easy, **common, **sizes, block_kwargs={}, epilogue_kwargs=end
+        ),
+        "G_ema": persistent(generator, "Generator", easy, **{**arguments, **changes}),
+        "training_set_kwargs": easy(path="elsewhere"),
+    }
+
+
+def written(path: Path, what: object) -> Path:
+    path.write_bytes(pickle.dumps(what))
+    return path
+
+
+@pytest.mark.parametrize("shape", [TINY, Shape(8, 4, 4, 1, 32, 4, clamp=256.0, group=8)])
+def test_a_published_file_is_read_without_running_it(authors, tmp_path: Path, shape: Shape) -> None:
+    path = written(tmp_path / "faces.pkl", content(authors.EasyDict, shape))
+    found, expected = read_pickle(path), tiny_networks(shape)
+    assert found.shape == shape
+    for part in ("generator", "discriminator"):
+        assert getattr(found, part).keys() == getattr(expected, part).keys()
+        for name, tensor in getattr(expected, part).items():
+            assert torch.equal(getattr(found, part)[name], tensor), name
+
+
+class _Command:
+    def __init__(self, function, *arguments) -> None:
+        self.what = function, arguments
+
+    def __reduce__(self):
+        return self.what
+
+
+@pytest.mark.parametrize(
+    ("function", "name"),
+    [(os.system, "system"), (eval, "builtins.eval"), (getattr, "getattr"), (open, "open")],
+)
+def test_foreign_names_are_refused_and_not_called(
+    authors, tmp_path: Path, function, name: str
+) -> None:
+    told = tmp_path / "it-ran"
+    command = {os.system: f"touch {told}", eval: f"open({str(told)!r}, 'w')"}.get(function, told)
+    arguments = (command, "w") if function is open else (command,)
+    inside = content(authors.EasyDict) | {"augment_pipe": _Command(function, *arguments)}
+    path = written(tmp_path / "evil.pkl", inside)
+    with pytest.raises(DataError, match=rf"evil\.pkl is refused: it asks for .*{name}"):
+        read_pickle(path)
+    assert not told.exists()
+
+
+def test_code_inside_a_tensor_is_refused(authors, tmp_path: Path) -> None:
+    told = tmp_path / "it-ran"
+
+    class Storage:
+        def __reduce__(self):
+            return torch.storage._load_from_bytes, (
+                pickle.dumps(_Command(os.system, f"touch {told}")),
+            )
+
+    path = written(tmp_path / "evil.pkl", {"G_ema": Storage()})
+    with pytest.raises(DataError, match=r"evil\.pkl"):
+        read_pickle(path)
+    assert not told.exists()
+
+
+def test_a_tensorflow_file_says_what_to_do(authors, tmp_path: Path, monkeypatch) -> None:
+    module = types.ModuleType("dnnlib.tflib.network")
+    module.Network = type("Network", (), {"__module__": "dnnlib.tflib.network"})
+    monkeypatch.setitem(sys.modules, "dnnlib.tflib", types.ModuleType("dnnlib.tflib"))
+    monkeypatch.setitem(sys.modules, "dnnlib.tflib.network", module)
+    path = written(tmp_path / "old.pkl", (module.Network(),) * 3)
+    with pytest.raises(DataError, match=r"dnnlib\.tflib\.network\.Network.*legacy\.py"):
+        read_pickle(path)
+
+
+@pytest.mark.parametrize("kept", [0, 1, 500, -200])
+def test_a_truncated_file_is_refused(authors, tmp_path: Path, kept: int) -> None:
+    path = written(tmp_path / "short.pkl", content(authors.EasyDict))
+    path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(DataError, match=r"short\.pkl is truncated"):
+        read_pickle(path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"c_dim": 10}, "c_dim=10; supported is 0"),
+        ({"img_channels": 1}, "img_channels=1; supported is 3"),
+        ({"synthesis_kwargs": {"architecture": "resnet"}}, "architecture='resnet'"),
+        ({"synthesis_kwargs": {"sharpen": 2}}, "sharpen=2, which is not known"),
+        ({"mapping_kwargs": {"num_layers": 2, "lr_multiplier": 0.1}}, "lr_multiplier=0.1"),
+        ({"synthesis_kwargs": {"channel_base": 128, "channel_max": 8}}, "channel_base"),
+        ({"mapping_kwargs": {"num_layers": 3}}, r"lacks mapping\.fc2"),
+        ({"w_dim": 7}, r"has the shape \(.*\), not \("),
+    ],
+)
+def test_networks_of_another_make_are_refused(
+    authors, tmp_path: Path, changes: dict, message: str
+) -> None:
+    path = written(tmp_path / "other.pkl", content(authors.EasyDict, **changes))
+    with pytest.raises(DataError, match=rf"other\.pkl is refused: .*{message}"):
+        read_pickle(path)
+
+
+def test_another_filter_or_an_unknown_tensor_is_refused(authors, tmp_path: Path) -> None:
+    inside = content(authors.EasyDict)
+    block = inside["G_ema"].meta["state"]["_modules"]["synthesis"].meta["state"]["_modules"]["b16"]
+    buffers = block.meta["state"]["_buffers"]
+    buffers["resample_filter"] = torch.ones(4, 4) / 16
+    with pytest.raises(DataError, match=r"b16\.resample_filter is not the filter"):
+        read_pickle(written(tmp_path / "a.pkl", inside))
+    del buffers["resample_filter"]
+    buffers["extra"] = torch.zeros(1)
+    with pytest.raises(DataError, match=r"unknown tensor synthesis\.b16\.extra"):
+        read_pickle(written(tmp_path / "b.pkl", inside))
+
+
+@pytest.mark.parametrize("what", [{}, {"G_ema": 3}, [1, 2], "text"])
+def test_other_pickles_are_refused(tmp_path: Path, what: object) -> None:
+    with pytest.raises(DataError, match="holds no G_ema of the class Generator"):
+        read_pickle(written(tmp_path / "other.pkl", what))
+
+
+def reference() -> Path:
+    """The authors' checkout."""
+    given = os.environ.get("MIA_BENCH_STYLEGAN2_REF")
+    if not given:
+        pytest.skip("MIA_BENCH_STYLEGAN2_REF names no checkout of stylegan2-ada-pytorch")
+    return Path(given)
+
+
+@pytest.mark.parametrize(
+    ("resolution", "base", "clamp"), [(64, 4096, None), (64, 16384, 256.0), (256, 4096, 256.0)]
+)
+def test_networks_answer_as_the_authors_do(
+    tmp_path: Path, monkeypatch, resolution: int, base: int, clamp: float | None
+) -> None:
+    """Random weights, written by the authors' code, read by ours: at most 1e-4 apart."""
+    monkeypatch.syspath_prepend(str(reference()))
+    import dnnlib
+    from training import networks as theirs
+
+    torch.manual_seed(resolution)
+    sizes = {"channel_base": base, "num_fp16_res": 4, "conv_clamp": clamp}
+    common = {"c_dim": 0, "img_resolution": resolution, "img_channels": 3}
+    their_generator = randomised(
+        theirs.Generator(z_dim=512, w_dim=512, synthesis_kwargs=sizes, **common).eval()
+    )
+    their_generator.mapping.w_avg.normal_().mul_(0.1)
+    their_judge = randomised(
+        theirs.Discriminator(epilogue_kwargs={"mbstd_group_size": 4}, **sizes, **common).eval()
+    )
+    inside = {
+        "G": None,
+        "D": their_judge,
+        "G_ema": their_generator,
+        "training_set_kwargs": dnnlib.EasyDict(),
+    }
+    path = written(tmp_path / "random.pkl", inside)
+    given = read_pickle(path)
+    generator, judge = Generator(given.shape), Discriminator(given.shape)
+    generator.load_state_dict(given.generator)
+    judge.load_state_dict(given.discriminator)
+    z = torch.randn(4, 512)
+    depth = generator.synthesis.depth
+    with torch.no_grad():
+        w = generator.mapping(z)
+        for truncation, cutoff in ((1.0, None), (0.5, None), (0.5, 8)):
+            expected = their_generator(
+                z,
+                None,
+                truncation_psi=truncation,
+                truncation_cutoff=cutoff,
+                noise_mode="const",
+                force_fp32=True,
+            )
+            short = generator.mapping.truncate(w, truncation)
+            styles = torch.stack(
+                [short if cutoff is None or layer < cutoff else w for layer in range(depth)], 1
+            )
+            images = generator.synthesis(styles, lambda constant: constant)
+            assert float(expected.std()) > 0.1
+            assert float((images - expected).abs().max()) <= 1e-4
+        images = torch.randn(8, 3, resolution, resolution)
+        expected = their_judge(images, None, force_fp32=True).squeeze(1)
+        assert float(expected.std()) > 1e-4
+        assert float((judge(images) - expected).abs().max()) <= 1e-4
+
+
+# --- the model -----------------------------------------------------------------------------------
+
+
+def model(resolution: int = 16, **more) -> StyleGAN2:
+    made = build(state_of(tiny_networks()), resolution, **{"crop": None, "partial": False, **more})
+    return made.requires_grad_(False)
+
+
+def test_samples_are_styles_and_images_are_in_range() -> None:
+    made = model()
+    draws = [torch.Generator().manual_seed(4) for _ in range(3)]
+    w, same = (made.sample(7, one) for one in draws[:2])
+    assert torch.equal(w, same)
+    assert w.shape == (7, TINY.style)
+    mean = made.generator.mapping.w_avg
+    torch.testing.assert_close(made.sample(7, draws[2], truncation=0.5), (w + mean) / 2)
+    images = made(w)
+    assert images.shape == (7, 3, 16, 16)
+    assert 0 <= images.min().item() < images.max().item() <= 1
+    assert torch.equal(images, made(w))  # the noise is constant
+    assert made.discriminate(images).shape == (7,)
+
+
+def test_crop_and_resize_to_the_tracks_resolution() -> None:
+    w = model().sample(2, torch.Generator().manual_seed(0))
+    raw = model().generator.synthesis(w, lambda constant: constant) / 2 + 0.5
+    middle = raw[:, :, 4:12, 4:12].clamp(0, 1)
+    torch.testing.assert_close(model(8, crop=8)(w), middle)
+    smaller = F.interpolate(raw, (8, 8), mode="bilinear", antialias=True).clamp(0, 1)
+    torch.testing.assert_close(model(8)(w), smaller)
+    with pytest.raises(MiaBenchError, match="whole images"):
+        model(8, crop=8).discriminate(middle)
+    with pytest.raises(DataError, match="crop=20"):
+        model(8, crop=20)
+
+
+def test_partial_synthesis_stops_where_the_target_needs_no_more() -> None:
+    w = model().sample(2, torch.Generator().manual_seed(0))
+    quick, whole = model(8, partial=True), model(8)
+    early = (quick.generator.synthesis(w, lambda c: c, up_to=8) / 2 + 0.5).clamp(0, 1)
+    torch.testing.assert_close(quick(w), early)
+    assert not torch.allclose(quick(w), whole(w), atol=1e-3)
+    # What an attack returns is made by all layers; afterwards it is quick again.
+    torch.testing.assert_close(quick.render(w, device=torch.device("cpu")), whole(w))
+    torch.testing.assert_close(quick(w), early)
+    # Of a crop half as wide twice the resolution is needed: nothing is left out.
+    torch.testing.assert_close(model(8, crop=8, partial=True)(w), model(8, crop=8)(w))
+
+
+def test_gradient_of_an_image_by_finite_differences() -> None:
+    made = model()
+    w = made.sample(1, torch.Generator().manual_seed(1)).double()
+    made = made.double()
+    weights = torch.randn(1, 3, 16, 16, dtype=torch.float64)
+
+    def value(w: torch.Tensor) -> torch.Tensor:
+        return (made.generator.synthesis(w, lambda constant: constant) * weights).sum()
+
+    w.requires_grad_(True)
+    (gradient,) = torch.autograd.grad(value(w), w)
+    step = 1e-6
+    for index in range(TINY.style):
+        move = torch.zeros_like(w)
+        move[0, index] = step
+        with torch.no_grad():
+            slope = (value(w + move) - value(w - move)) / (2 * step)
+        assert float(gradient[0, index]) == pytest.approx(float(slope), rel=1e-5)
+
+
+# --- files as a prior ----------------------------------------------------------------------------
+
+
+def public(count: int = 40, resolution: int = 8) -> ImageSet:
+    draws = torch.Generator().manual_seed(0)
+    size = (count, 3, resolution, resolution)
+    return ImageSet(
+        torch.randint(0, 256, size, generator=draws, dtype=torch.uint8), torch.arange(count)
+    )
+
+
+class Stopped(Exception):
+    pass
+
+
+def task(
+    folder: Path,
+    *,
+    stop_at: int | None = None,
+    weights: Path | None = None,
+    looks: list | None = None,
+) -> PriorTask:
+    def progress(done: int, total: int, unit: str) -> None:
+        if done == stop_at:
+            raise Stopped
+
+    torch.manual_seed(0)  # the initial weights; the host does it
+    return PriorTask(
+        public=public(),
+        source="data-key",
+        resolution=8,
+        generator=torch.Generator().manual_seed(1),
+        device=torch.device("cpu"),
+        progress=progress,
+        checkpoint=StoredCheckpoint(Store(folder), folder / "checkpoint"),
+        weights=weights,
+        watch=lambda model, step: looks.append(model) if looks is not None else None,
+    )
+
+
+def options(**changes) -> StyleGAN2Prior.Options:
+    return StyleGAN2Prior.Options(**{**OPTIONS, "steps": 8, "batch_size": 6, **changes})
+
+
+@pytest.mark.parametrize("ending", [".pkl", ".safetensors"])
+def test_a_file_in_the_weights_folder_becomes_a_prior(authors, tmp_path: Path, ending: str) -> None:
+    written(tmp_path / "faces.pkl", content(authors.EasyDict))
+    convert(tmp_path / "faces.pkl", tmp_path / "faces.safetensors")
+    prior = StyleGAN2Prior(options(file=f"faces{ending}", trained_on="FFHQ"))
+    assert prior.weights("data-key", tmp_path) == file_hash(tmp_path / f"faces{ending}")
+    looks: list = []
+    state = prior.fit(task(tmp_path / "store", weights=tmp_path, looks=looks))
+    assert len(looks) == 1
+    assert len(state.pop("trained_on")) == 0
+    made = prior.build(state, resolution=8)
+    w = made.sample(2, torch.Generator().manual_seed(0))
+    expected = model(8)
+    torch.testing.assert_close(w, expected.sample(2, torch.Generator().manual_seed(0)))
+    torch.testing.assert_close(made(w), expected(w))
+
+
+def test_what_a_file_saw_must_be_said() -> None:
+    with pytest.raises(ValueError, match="trained_on"):
+        options(file="faces.pkl")
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    prior = StyleGAN2Prior(options(file="faces.pkl", trained_on="FFHQ"))
+    with pytest.raises(Unavailable, match=r"faces\.pkl was not found"):
+        prior.weights("data-key", tmp_path)
+
+
+def test_safetensors_of_something_else_are_refused(authors, tmp_path: Path) -> None:
+    other = tmp_path / "other.safetensors"
+    save_file({"a": torch.zeros(1)}, other)
+    with pytest.raises(DataError, match="holds no stylegan2 networks"):
+        read(other)
+    written(tmp_path / "faces.pkl", content(authors.EasyDict))
+    convert(tmp_path / "faces.pkl", other)
+    other.write_bytes(other.read_bytes()[:-100])
+    with pytest.raises(DataError, match="truncated"):
+        read(other)
+
+
+def test_convert_by_command(authors, cli, tmp_path: Path) -> None:
+    path = written(tmp_path / "faces.pkl", content(authors.EasyDict))
+    result = cli("prior", "convert", str(path))
+    assert result.code == 0, result.err
+    made = tmp_path / "faces.safetensors"
+    assert result.out.startswith(str(made))
+    for name, tensor in read(path).items():
+        assert torch.equal(read(made)[name], tensor)
+    header = made.read_bytes()
+    metadata = json.loads(header[8 : 8 + int.from_bytes(header[:8], "little")])["__metadata__"]
+    assert metadata["sha256"] == file_hash(path)
+    assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize(
+    ("name", "more", "message", "code"),
+    [
+        ("faces.pkl", ["--output", "nowhere/x.safetensors"], "no folder nowhere", 2),
+        ("faces.bin", [], "0 priors convert files that end in '.bin'", 2),
+        ("faces.pkl", ["--prior", "wgan-gp"], "'wgan-gp' does not convert", 2),
+        ("broken.pkl", [], "broken.pkl is truncated", 1),
+    ],
+)
+def test_wrong_conversions_are_one_line(
+    authors, cli, tmp_path: Path, name: str, more: list[str], message: str, code: int
+) -> None:
+    written(tmp_path / "faces.pkl", content(authors.EasyDict))
+    for other in ("faces.bin", "broken.pkl"):
+        (tmp_path / other).write_bytes(b"nonsense")
+    result = cli("prior", "convert", str(tmp_path / name), *more)
+    assert result.code == code
+    (line,) = result.err.strip().splitlines()
+    assert message in line
+
+
+# --- training ------------------------------------------------------------------------------------
+
+
+def test_r1_of_a_linear_discriminator_is_its_squared_slope() -> None:
+    slope = torch.randn(3, 4, 4, dtype=torch.float64)
+    images = torch.randn(5, 3, 4, 4, dtype=torch.float64)
+    penalty = r1_penalty(lambda x: (x * slope).sum((1, 2, 3)), images)
+    torch.testing.assert_close(penalty, slope.square().sum())
+
+
+def test_path_length_of_a_linear_generator() -> None:
+    """Images J·w of one style: ‖Jᵀ y‖ over the root of the number of pixels."""
+    jacobian = torch.randn(2, 3, 4, 4, 5, dtype=torch.float64)
+    styles = torch.randn(2, 1, 5, dtype=torch.float64, requires_grad=True)
+    images = torch.einsum("nchwd,nd->nchw", jacobian, styles[:, 0])
+    noise = torch.randn_like(images)
+    expected = torch.einsum("nchwd,nchw->nd", jacobian, noise).norm(dim=1) / 4
+    torch.testing.assert_close(path_lengths(images, styles, noise), expected)
+
+
+def test_augmentation_keeps_the_gradient_and_moves_what_it_should() -> None:
+    images = torch.rand(64, 3, 16, 16).requires_grad_(True)
+    made = differentiable_augmentation(images, torch.Generator().manual_seed(0))
+    again = differentiable_augmentation(images, torch.Generator().manual_seed(0))
+    assert torch.equal(made, again)
+    assert made.shape == images.shape
+    (gradient,) = torch.autograd.grad(made.square().sum(), images)
+    assert bool(torch.isfinite(gradient).all())
+    assert all(float(one.abs().max()) > 0 for one in gradient)
+    hidden = (made == 0).all(dim=1).float().mean((1, 2))
+    assert float(hidden.min()) >= 1 / 16  # a corner of the square at least
+    assert float(hidden.max()) < 0.6  # never the whole image
+
+
+def test_augmentation_of_a_grey_image_shifts_its_brightness_by_half_at_most() -> None:
+    flat = torch.zeros(200, 3, 8, 8)
+    made = differentiable_augmentation(flat, torch.Generator().manual_seed(1))
+    values = made.amax((1, 2, 3)) + made.amin((1, 2, 3))
+    assert -0.5 <= float(values.min()) < -0.3
+    assert 0.3 < float(values.max()) <= 0.5
+
+
+def test_the_first_step_of_the_discriminator_by_hand(tmp_path: Path) -> None:
+    """Logistic losses of its scores, Adam with the corrected rate; no regulariser, no mixing."""
+    chosen = options(r1=0, path_length=0, mixing=0, augment=False, mirror=False)
+    training, twin = Training(chosen, task(tmp_path)), Training(chosen, task(tmp_path))
+    twin.generator.load_state_dict(training.generator.state_dict())
+    twin.discriminator.load_state_dict(training.discriminator.state_dict())
+    images = public().images
+    loss = training.advance(images)
+    draws = torch.Generator().manual_seed(1)
+
+    def fakes() -> torch.Tensor:
+        w = twin.generator.mapping(torch.randn(6, 6, generator=draws))
+        torch.rand((), generator=draws)
+        return twin.generator.synthesis(
+            w, lambda constant: torch.randn(6, 1, *constant.shape, generator=draws)
+        )
+
+    def stepped(network: nn.Module, every: int, loss: torch.Tensor) -> None:
+        share = every / (every + 1)
+        adam = torch.optim.Adam(network.parameters(), 0.002 * share, (0.0, 0.99**share))
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
+
+    stepped(twin.generator, 4, (1 + (-twin.discriminator(fakes())).exp()).log().mean())
+    real = 2 * images[torch.randint(40, (6,), generator=draws)].float() / 255 - 1
+    fake = twin.discriminator(fakes().detach())
+    expected = (1 + fake.exp()).log().mean()
+    expected = expected + (1 + (-twin.discriminator(real)).exp()).log().mean()
+    torch.testing.assert_close(loss, expected.detach())
+    stepped(twin.discriminator, 16, expected)
+    for part in ("generator", "discriminator"):
+        for name, tensor in getattr(twin, part).named_parameters():
+            torch.testing.assert_close(getattr(training, part).get_parameter(name), tensor)
+
+
+@pytest.mark.parametrize("stop_at", [1, 5])
+def test_training_that_was_stopped_ends_as_if_it_had_not_been(tmp_path: Path, stop_at: int) -> None:
+    whole = train(task(tmp_path / "whole"), options())
+    with pytest.raises(Stopped):
+        train(task(tmp_path / "stopped", stop_at=stop_at), options())
+    resumed = train(task(tmp_path / "stopped"), options())
+    assert whole.keys() == resumed.keys()
+    for name, tensor in whole.items():
+        assert torch.equal(tensor, resumed[name]), name
+
+
+def test_training_moves_the_samples_towards_the_data(tmp_path: Path) -> None:
+    """Images of one colour each, red or blue: samples come nearer to one of the two."""
+    given = task(tmp_path)
+    colours = torch.tensor([[230, 20, 20], [20, 20, 230]], dtype=torch.uint8)
+    pixels = colours[torch.arange(40) % 2][:, :, None, None].expand(-1, -1, 8, 8).contiguous()
+    given = PriorTask(**{**vars(given), "public": ImageSet(pixels, torch.arange(40))})
+    chosen = options(steps=150, learning_rate=5e-3, average=0.9, r1=1, batch_size=16, augment=False)
+    start = Training(chosen, given).result()
+    made = StyleGAN2Prior(chosen).build(train(given, chosen), resolution=8)
+    gaps = []
+    for network in (start, made):
+        images = network(network.sample(200, torch.Generator().manual_seed(5))).detach()
+        to_each = images[:, None] - colours[:, :, None, None] / 255
+        gaps.append(to_each.abs().mean((2, 3, 4)).amin(1).mean().item())
+    assert gaps[1] < 0.7 * gaps[0]
+
+
+def test_a_loss_that_is_not_finite_names_the_step(tmp_path: Path) -> None:
+    with pytest.raises(Diverged, match=r"discriminator's loss .* step \d of 8"):
+        train(task(tmp_path), options(learning_rate=1e30))
