@@ -639,8 +639,11 @@ def test_what_a_file_saw_must_be_said() -> None:
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     prior = StyleGAN2Prior(options(file="faces.pkl", trained_on="FFHQ"))
-    with pytest.raises(Unavailable, match=r"faces\.pkl was not found"):
+    with pytest.raises(Unavailable, match=r"faces\.pkl was not found: give a path"):
         prior.weights("data-key", tmp_path)
+    known = StyleGAN2Prior(options(file="ffhq.pkl", trained_on="FFHQ"))
+    with pytest.raises(Unavailable, match=r"mia-bench prior fetch ffhq\.pkl"):
+        known.weights("data-key", tmp_path)
 
 
 def test_safetensors_of_something_else_are_refused(authors, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from mia_bench.api.dataset import ImageSet, Progress
+    from mia_bench.fetch import Published
     from mia_bench.models.generative import GenerativeModel
 
 
@@ -64,6 +65,9 @@ class Prior(Component):
 
     converts: ClassVar[frozenset[str]] = frozenset()
     """Endings of others' files that :meth:`convert` reads, ``.pkl`` say."""
+
+    published: ClassVar[tuple[Published, ...]] = ()
+    """Files that options can name and ``mia-bench prior fetch`` downloads."""
 
     def weights(self, source: str, folder: Path | None) -> str | None:
         """What identifies the weights that :meth:`fit` takes instead of training, None if it trains.

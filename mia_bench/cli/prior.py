@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +145,35 @@ def convert(file: Path, name: str, output: Path | None) -> None:
     except OSError as error:
         raise UsageError(f"{target} can't be written: {error.strerror or error}") from error
     click.echo(f"{target}, {target.stat().st_size / 2**20:.1f} MiB")
+
+
+@command.command()
+@click.argument("name")
+def fetch(name: str) -> None:
+    """Download the published weight file NAME for a prior, or go on with it.
+
+    It goes into the folder that MIA_BENCH_WEIGHTS names, or into a cache.
+    """
+    from mia_bench.errors import did_you_mean
+    from mia_bench.fetch import obtain
+    from mia_bench.plugins import host
+    from mia_bench.runner import data_roots
+
+    published = {
+        file.name: file
+        for entry in host().registry.entries("prior")
+        for file in entry.load().published
+    }
+    if name not in published:
+        raise UsageError(f"no prior publishes {name!r}; {did_you_mean(name, published)}")
+    with click.progressbar(length=1, label=name, file=sys.stderr) as bar:
+
+        def progress(done: int, total: int, unit: str) -> None:
+            bar.length = total
+            bar.update(done - bar.pos)
+
+        path = obtain(published[name], data_roots(None).weights, progress)
+    click.echo(str(path))
 
 
 def _open(store: Path | None) -> Any:

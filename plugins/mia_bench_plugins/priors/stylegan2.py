@@ -24,12 +24,17 @@ from pydantic import Field, model_validator
 
 from mia_bench import Prior, PriorTask, hookimpl
 from mia_bench.errors import Unavailable
+from mia_bench.fetch import Published, weights_cache
 from mia_bench.hookspecs import Register
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from mia_bench.models.generative import GenerativeModel
+
+
+PUBLISHED_AT = "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained"
+"""The authors publish no hashes of these files: records hold the hash of the file that was used."""
 
 
 def file_hash(path: Path) -> str:
@@ -46,6 +51,10 @@ class StyleGAN2Prior(Prior):
     version: ClassVar[str] = "1"
     has_discriminator: ClassVar[bool] = True
     converts: ClassVar[frozenset[str]] = frozenset({".pkl"})
+    published: ClassVar[tuple[Published, ...]] = tuple(
+        Published(f"{name}.pkl", f"{PUBLISHED_AT}/{name}.pkl")
+        for name in ("ffhq", "metfaces", "afhqdog")
+    )
 
     class Options(Prior.Options):
         """Options of ``stylegan2``; sizes and training do not matter where a file is given."""
@@ -102,12 +111,13 @@ class StyleGAN2Prior(Prior):
 
     def _path(self, folder: Path | None) -> Path:
         given = Path(self.options.file).expanduser()
-        places = [given] if given.is_absolute() or folder is None else [given, folder / given]
-        for path in places:
-            if path.is_file():
-                return path
+        for place in (Path(), folder, weights_cache()):
+            if place is not None and (place / given).is_file():
+                return place / given
+        known = given.name in {file.name for file in self.published}
+        how = f"mia-bench prior fetch {given.name}, or " if known else ""
         raise Unavailable(
-            f"{given.name} was not found: give a path, or put it into the folder that "
+            f"{given.name} was not found: {how}give a path, or put it into the folder that "
             "MIA_BENCH_WEIGHTS names"
         )
 

@@ -1,0 +1,117 @@
+"""Weight files that others publish: found locally, or downloaded once.
+
+A local file always wins. A download goes on where it was stopped, and appears under its name only when it
+is whole and its SHA-256 is the one expected, where one is published.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from http.client import HTTPException, HTTPResponse
+from pathlib import Path
+
+from mia_bench.api.dataset import Progress
+from mia_bench.errors import MiaBenchError, Unavailable
+
+CHUNK = 1 << 20
+TIMEOUT = 30.0
+"""Seconds without a byte."""
+
+
+@dataclass(frozen=True)
+class Published:
+    """A file on the web.
+
+    Attributes:
+        name: of the file.
+        url: where it is.
+        sha256: how its hash begins, empty where none is published.
+    """
+
+    name: str
+    url: str
+    sha256: str = ""
+
+
+def weights_cache() -> Path:
+    """Where downloads go when there is no folder of weights."""
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("mia-bench", appauthor=False)) / "weights"
+
+
+def obtain(file: Published, folder: Path | None, progress: Progress) -> Path:
+    """The file in ``folder`` or in the cache, else downloaded (into ``folder`` if there is one).
+
+    Raises:
+        Unavailable: it can't be downloaded; says where to put it by hand.
+        MiaBenchError: what is there, or what was sent, is not the file expected.
+    """
+    for place in (folder, weights_cache()):
+        if place is not None and (place / file.name).is_file():
+            return _checked(place / file.name, file)
+    target = (folder or weights_cache()) / file.name
+    part = target.with_name(f"{file.name}.part")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _download(file.url, part, progress)
+    except (urllib.error.URLError, HTTPException, TimeoutError, ConnectionError) as error:
+        reason = getattr(error, "reason", None) or error
+        raise Unavailable(
+            f"{file.name} can't be downloaded from {file.url} ({reason}): give the command again to go "
+            f"on, or put the file into {target.parent}"
+        ) from error
+    except OSError as error:
+        raise MiaBenchError(f"{part} can't be written: {error.strerror or error}") from error
+    try:
+        _checked(part, file)
+    except MiaBenchError:
+        part.unlink()  # going on with it would fail again
+        raise
+    part.replace(target)
+    return target
+
+
+def _checked(path: Path, file: Published) -> Path:
+    if file.sha256:
+        with path.open("rb") as opened:
+            found = hashlib.file_digest(opened, "sha256").hexdigest()
+        if not found.startswith(file.sha256):
+            raise MiaBenchError(
+                f"{path} is not the file published at {file.url}: its SHA-256 begins with "
+                f"{found[: len(file.sha256)]}, not {file.sha256}"
+            )
+    return path
+
+
+def _download(url: str, part: Path, progress: Progress) -> None:
+    """Append to ``part`` what is missing of it; from the beginning where the server can't go on."""
+    have = part.stat().st_size if part.is_file() else 0
+    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
+    try:
+        answer: HTTPResponse = urllib.request.urlopen(request, timeout=TIMEOUT)
+    except urllib.error.HTTPError as error:
+        if have and error.code == 416:  # nothing is missing, or the file is another now
+            part.unlink()
+            _download(url, part, progress)
+            return
+        raise
+    with answer:
+        goes_on = have > 0 and answer.status == 206
+        left = int(answer.headers.get("Content-Length") or 0)
+        done = have if goes_on else 0
+        total = done + left
+        with part.open("ab" if goes_on else "wb") as file:
+            while chunk := answer.read(CHUNK):
+                file.write(chunk)
+                done += len(chunk)
+                if left:
+                    progress(done >> 20, total >> 20, "MiB")
+            file.flush()
+            os.fsync(file.fileno())
+        if left and done < total:
+            raise ConnectionError(f"the connection ended after {done} of {total} bytes")
