@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mia_bench.api.defense import BuildContext, Defense, TrainingSetup, TrainingStep
     from mia_bench.api.encoder import Encoder
     from mia_bench.api.metric import AttackMetric, Measurement, Metric, TargetMetric
-    from mia_bench.api.model import Architecture
+    from mia_bench.api.model import Architecture, NetworkTask
     from mia_bench.api.options import Options
     from mia_bench.api.prior import Prior, PriorTask
     from mia_bench.results import load_results
@@ -38,6 +38,7 @@ _LAZY = {
     "ImageSet": "mia_bench.api.dataset",
     "Measurement": "mia_bench.api.metric",
     "Metric": "mia_bench.api.metric",
+    "NetworkTask": "mia_bench.api.model",
     "Options": "mia_bench.api.options",
     "Prior": "mia_bench.api.prior",
     "PriorTask": "mia_bench.api.prior",
@@ -64,6 +65,7 @@ __all__ = [
     "ImageSet",
     "Measurement",
     "Metric",
+    "NetworkTask",
     "Options",
     "Prior",
     "PriorTask",

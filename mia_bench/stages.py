@@ -24,6 +24,7 @@ from mia_bench.api.dataset import ImageSet, Progress, Splits
 from mia_bench.api.defense import BuildContext, Defense
 from mia_bench.api.encoder import Embed
 from mia_bench.api.metric import AttackEvidence, Gallery, Measurement, TargetEvidence
+from mia_bench.api.model import NetworkTask
 from mia_bench.api.prior import PriorTask
 from mia_bench.data.fingerprints import image_fingerprints
 from mia_bench.engine.grid import Resolved
@@ -299,7 +300,7 @@ def compute_judge(stage: Stage, workspace: Workspace) -> Artifact:
 def _compute_classifier(
     stage: Stage, workspace: Workspace, splits: Splits, images: ImageSet
 ) -> Artifact:
-    model = _build_classifier(stage, splits.num_classes)
+    model = _build_classifier(stage, splits, workspace, restoring=False)
     result = train_classifier(
         model,
         images,
@@ -312,20 +313,21 @@ def _compute_classifier(
     return dict(result.model.state_dict()), {"losses": result.losses}
 
 
-def _build_classifier(stage: Stage, num_classes: int) -> Classifier:
+def _build_classifier(
+    stage: Stage, splits: Splits, workspace: Workspace, *, restoring: bool
+) -> Classifier:
+    task = NetworkTask(
+        splits.num_classes, stage.track.data.resolution, restoring, workspace.roots.weights
+    )
     with seeded(stage.seed, stage.name):
-        model: Classifier = (
-            stage.parts["architecture"]
-            .make()
-            .build(num_classes=num_classes, resolution=stage.track.data.resolution)
-        )
+        model: Classifier = stage.parts["architecture"].make().build(task)
     return model
 
 
 def load_classifier(stage: Stage, workspace: Workspace) -> Classifier:
     """The evaluation model or the judge on the device, frozen."""
     splits: Splits = workspace.load(stage.inputs["data"])
-    model = _build_classifier(stage, splits.num_classes)
+    model = _build_classifier(stage, splits, workspace, restoring=True)
     model.load_state_dict(workspace.tensors(stage))
     return placed(model, workspace.device).eval().requires_grad_(False)
 
@@ -334,7 +336,7 @@ def compute_train(stage: Stage, workspace: Workspace) -> Artifact:
     """Train the target under its defense."""
     splits: Splits = workspace.load(stage.inputs["data"])
     defense: Defense = stage.parts["defense"].make()
-    model = _build_target(stage, defense, splits, restoring=False)
+    model = _build_target(stage, defense, splits, workspace, restoring=False)
     result = train_classifier(
         model,
         splits.train,
@@ -351,7 +353,9 @@ def compute_train(stage: Stage, workspace: Workspace) -> Artifact:
     return dict(result.model.state_dict()), info
 
 
-def _build_target(stage: Stage, defense: Defense, splits: Splits, *, restoring: bool) -> Classifier:
+def _build_target(
+    stage: Stage, defense: Defense, splits: Splits, workspace: Workspace, *, restoring: bool
+) -> Classifier:
     resolution = stage.track.data.resolution
     context = BuildContext(
         num_classes=splits.num_classes,
@@ -361,12 +365,10 @@ def _build_target(stage: Stage, defense: Defense, splits: Splits, *, restoring: 
         restoring=restoring,
     )
 
+    task = NetworkTask(splits.num_classes, resolution, restoring, workspace.roots.weights)
+
     def build() -> Classifier:
-        built: Classifier = (
-            stage.parts["architecture"]
-            .make()
-            .build(num_classes=splits.num_classes, resolution=resolution)
-        )
+        built: Classifier = stage.parts["architecture"].make().build(task)
         return built
 
     with seeded(stage.seed, "init"):
@@ -377,7 +379,7 @@ def load_train(stage: Stage, workspace: Workspace) -> Target:
     """The target as deployed, on the device, frozen."""
     splits: Splits = workspace.load(stage.inputs["data"])
     defense: Defense = stage.parts["defense"].make()
-    network = _build_target(stage, defense, splits, restoring=True)
+    network = _build_target(stage, defense, splits, workspace, restoring=True)
     network.load_state_dict(workspace.tensors(stage))
     network = placed(network, workspace.device).eval().requires_grad_(False)
     deployed = placed(defense.deploy(network), workspace.device).eval().requires_grad_(False)

@@ -106,7 +106,9 @@ def test_a_local_file_of_another_hash_is_refused(site: Site, tmp_path: Path) -> 
 @pytest.mark.parametrize("knows_ranges", [True, False])
 def test_a_download_that_broke_off_goes_on(site: Site, tmp_path: Path, knows_ranges: bool) -> None:
     site.breaks_off_after, site.knows_ranges = 3_000_000, knows_ranges
-    with pytest.raises(Unavailable, match=r"after 3000000 of 5120000 bytes.*give the command again"):
+    with pytest.raises(
+        Unavailable, match=r"after 3000000 of 5120000 bytes.*give the command again"
+    ):
         obtain(file(site), tmp_path, quiet)
     assert not (tmp_path / "weights.pt").exists()
     site.breaks_off_after = None

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
-from mia_bench import Architecture, hookimpl
+from mia_bench import Architecture, NetworkTask, hookimpl
 from mia_bench.hookspecs import Register
 
 if TYPE_CHECKING:
@@ -31,11 +31,11 @@ class ConvNetSmall(Architecture):
 
     options: Options
 
-    def build(self, *, num_classes: int, resolution: int) -> Classifier:
+    def build(self, task: NetworkTask) -> Classifier:
         """A freshly initialised network."""
         from mia_bench_plugins.models.networks import plain_network
 
-        return plain_network(self.options.widths, num_classes)
+        return plain_network(self.options.widths, task.num_classes)
 
 
 @hookimpl

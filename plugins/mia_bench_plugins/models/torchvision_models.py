@@ -1,0 +1,63 @@
+"""Networks of torchvision, by default with ImageNet's weights and a new head.
+
+ResNet (He et al., CVPR 2016), ResNeXt (Xie et al., CVPR 2017), DenseNet (Huang et al., CVPR 2017) and
+Inception-v3 (Szegedy et al., CVPR 2016), the last without its auxiliary head. Images in [0, 1] are
+normalised by mean and standard deviation 0.5, as in the papers on model inversion. The blocks operate in
+place: per-sample gradients (``dp-sgd``) can't be taken of these networks.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import Field
+
+from mia_bench import Architecture, NetworkTask, hookimpl
+from mia_bench.hookspecs import Register
+
+if TYPE_CHECKING:
+    from mia_bench.models.classifier import Classifier
+
+
+class TorchvisionArchitecture(Architecture):
+    """A network of torchvision."""
+
+    summary: ClassVar[str] = "ResNet, ResNeXt, DenseNet or Inception-v3 of torchvision"
+    paper: ClassVar[str] = (
+        "He et al., CVPR 2016; Huang et al., CVPR 2017; Szegedy et al., CVPR 2016"
+    )
+    version: ClassVar[str] = "1"
+
+    class Options(Architecture.Options):
+        """Options of ``torchvision``."""
+
+        network: Literal[
+            "resnet18",
+            "resnet152",
+            "resnext50_32x4d",
+            "densenet161",
+            "densenet169",
+            "inception_v3",
+        ] = Field("resnet18", description="as torchvision names it")
+        pretrained: bool = Field(True, description="begin with ImageNet's weights (version 1)")
+        size: int | None = Field(None, ge=32, description="resize images to it; null leaves them")
+
+    options: Options
+
+    def build(self, task: NetworkTask) -> Classifier:
+        """The network; its weights are downloaded where they are neither here nor about to be restored."""
+        from mia_bench_plugins.models.torchvision_networks import network
+
+        return network(
+            self.options.network,
+            task.num_classes,
+            size=self.options.size,
+            pretrained=self.options.pretrained and not task.restoring,
+            folder=task.weights,
+        )
+
+
+@hookimpl
+def mia_bench_register_models(register: Register) -> None:
+    """Register ``torchvision``."""
+    register("torchvision", TorchvisionArchitecture)

@@ -1,0 +1,118 @@
+"""Networks of torchvision as classifiers that show their blocks."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+import torchvision
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mia_bench.errors import MiaBenchError
+from mia_bench.fetch import Published, obtain
+from mia_bench.models.classifier import Activations, Classifier
+
+WEIGHTS = "IMAGENET1K_V1"
+"""The weights that ``pretrained=True`` meant when the papers were written."""
+
+
+class TorchvisionNetwork(Classifier):
+    """Blocks of a network of torchvision; images are resized to ``size`` where one is given."""
+
+    channels_last = True
+
+    def __init__(self, blocks: Sequence[nn.Module], head: nn.Module, size: int | None) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(blocks)
+        self.head = head
+        self.size = size
+
+    def activations(self, images: Tensor) -> Activations:
+        """Resize, then all blocks."""
+        if self.size is not None and images.shape[2] != self.size:
+            images = F.interpolate(
+                images, (self.size,) * 2, mode="bilinear", align_corners=False, antialias=True
+            )
+        return super().activations(images)
+
+
+def network(
+    name: str, num_classes: int, *, size: int | None, pretrained: bool, folder: Path | None
+) -> TorchvisionNetwork:
+    """The network ``name`` of torchvision with a new head.
+
+    Args:
+        name: as torchvision has it.
+        num_classes: width of the head.
+        size: images are resized to it; None leaves them.
+        pretrained: begin with ImageNet's weights, which are downloaded once.
+        folder: of local weight files.
+
+    Raises:
+        Unavailable: the weights can't be downloaded.
+        MiaBenchError: the weight file is damaged or another's.
+    """
+    more = {"aux_logits": False, "init_weights": not pretrained} if "inception" in name else {}
+    model = torchvision.models.get_model(name, weights=None, **more)
+    if pretrained:
+        url = torchvision.models.get_model_weights(name)[WEIGHTS].url
+        _load(model, _obtained(url, folder), name)
+    if isinstance(model, torchvision.models.ResNet):
+        stem = nn.Sequential(model.conv1, model.bn1, model.relu, model.maxpool)
+        blocks = [stem, model.layer1, model.layer2, model.layer3, model.layer4]
+        head: nn.Module = nn.Linear(model.fc.in_features, num_classes)
+    elif isinstance(model, torchvision.models.DenseNet):
+        blocks = _densenet_blocks(model)
+        head = nn.Linear(model.classifier.in_features, num_classes)
+    else:
+        blocks = _inception_blocks(model)
+        head = nn.Sequential(model.dropout, nn.Linear(model.fc.in_features, num_classes))
+    return TorchvisionNetwork(blocks, head, size)
+
+
+def _densenet_blocks(model: torchvision.models.DenseNet) -> list[nn.Module]:
+    """The stem, then each dense block with the transition or the last norm behind it."""
+    layers = dict(model.features.named_children())
+    stem = nn.Sequential(*(layers.pop(name) for name in ("conv0", "norm0", "relu0", "pool0")))
+    blocks: list[nn.Module] = [stem]
+    for number in range(1, 5):
+        after = [layers[f"transition{number}"]] if number < 4 else [layers["norm5"], nn.ReLU()]
+        blocks.append(nn.Sequential(layers[f"denseblock{number}"], *after))
+    return blocks
+
+
+def _inception_blocks(model: nn.Module) -> list[nn.Module]:
+    """The stem, then the groups of modules between the reductions."""
+    names = [name for name, _ in model.named_children()]
+    starts = [names.index(name) for name in ("Conv2d_1a_3x3", "Mixed_5b", "Mixed_6a", "Mixed_7a")]
+    ends = [*starts[1:], names.index("avgpool")]
+    children = list(model.children())
+    return [nn.Sequential(*children[a:b]) for a, b in zip(starts, ends, strict=True)]
+
+
+def _obtained(url: str, folder: Path | None) -> Path:
+    file = url.rpartition("/")[2]
+    sha256 = file.rpartition("-")[2].removesuffix(
+        ".pth"
+    )  # torchvision's names end with its beginning
+    return obtain(Published(file, url, sha256), folder, lambda done, total, unit: None)
+
+
+def _load(model: nn.Module, path: Path, name: str) -> None:
+    """All weights but the heads'."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file can raise anything
+        raise MiaBenchError(f"{path} is damaged: {str(error).splitlines()[0]}") from error
+    # DenseNets were published with names that Python no longer allows.
+    state = {re.sub(r"\.(norm|relu|conv)\.([12])\.", r".\1\2.", key): t for key, t in state.items()}
+    heads = ("fc.", "classifier.", "AuxLogits.")
+    missing, unknown = model.load_state_dict(
+        {key: tensor for key, tensor in state.items() if not key.startswith(heads)}, strict=False
+    )
+    lacking = [k for k in missing if not k.startswith(heads) and "num_batches" not in k]
+    if lacking or unknown:
+        raise MiaBenchError(f"{path} holds other weights than those of {name}")

@@ -1,0 +1,117 @@
+"""Networks of torchvision: the same answers as torchvision's own, blocks, weights from files."""
+
+import hashlib
+from pathlib import Path
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+from mia_bench import NetworkTask
+from mia_bench.errors import MiaBenchError
+from mia_bench.fetch import Published
+from mia_bench_plugins.models import torchvision_networks
+from mia_bench_plugins.models.torchvision_models import TorchvisionArchitecture
+
+NAMES = ["resnet18", "resnet152", "resnext50_32x4d", "densenet161", "densenet169", "inception_v3"]
+
+
+def options(name: str, **more) -> TorchvisionArchitecture.Options:
+    return TorchvisionArchitecture.Options(network=name, **more)
+
+
+def theirs(name: str, classes: int = 7) -> nn.Module:
+    more = {"aux_logits": False, "init_weights": False} if name == "inception_v3" else {}
+    torch.manual_seed(1)
+    return torchvision.models.get_model(name, num_classes=classes, **more).eval()
+
+
+def last_layer(model: nn.Module) -> nn.Linear:
+    return [layer for layer in model.modules() if isinstance(layer, nn.Linear)][-1]
+
+
+@pytest.fixture
+def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Writes a network's state under the name that its weights would have."""
+
+    def write(name: str, state: dict) -> Path:
+        path = tmp_path / "whole.pth"
+        torch.save(state, path)
+        file = f"{name}-{hashlib.sha256(path.read_bytes()).hexdigest()[:8]}.pth"
+        monkeypatch.setattr(
+            torchvision.models,
+            "get_model_weights",
+            lambda name: {torchvision_networks.WEIGHTS: Published(file, f"http://x/{file}")},
+        )
+        return path.rename(tmp_path / file)
+
+    return write
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_answers_are_torchvisions(name: str, published, tmp_path: Path) -> None:
+    reference = theirs(name)
+    published(name, reference.state_dict())
+    task = NetworkTask(num_classes=7, resolution=80, weights=tmp_path)
+    model = TorchvisionArchitecture(options(name)).build(task).eval()
+    head, theirs_head = last_layer(model.head), last_layer(reference)
+    head.load_state_dict(theirs_head.state_dict())
+    images = torch.rand(2, 3, 80, 80)
+    with torch.no_grad():
+        shown = model.activations(images)
+        # torchvision's networks are given images within ±1, as ours gives them to its blocks.
+        expected = reference(images * 2 - 1)
+    torch.testing.assert_close(shown.logits, expected, atol=1e-4, rtol=1e-4)
+    assert len(shown.hidden) == (4 if name == "inception_v3" else 5)
+    assert shown.features.shape == (2, theirs_head.in_features)
+
+
+def test_the_head_is_new_and_follows_the_seed(published, tmp_path: Path) -> None:
+    published("resnet18", theirs("resnet18", 1000).state_dict())
+    made = []
+    for seed in (0, 0, 1):
+        torch.manual_seed(seed)
+        task = NetworkTask(num_classes=5, resolution=32, weights=tmp_path)
+        made.append(TorchvisionArchitecture(options("resnet18")).build(task).head.weight)
+    assert made[0].shape == (5, 512)
+    assert torch.equal(made[0], made[1])
+    assert not torch.equal(made[0], made[2])
+
+
+def test_weights_with_the_old_names_of_densenets(published, tmp_path: Path) -> None:
+    state = theirs("densenet169").state_dict()
+    old = {
+        key.replace("norm1.", "norm.1.").replace("conv1.", "conv.1."): tensor
+        for key, tensor in state.items()
+    }
+    assert old.keys() != state.keys()
+    published("densenet169", old)
+    task = NetworkTask(num_classes=7, resolution=32, weights=tmp_path)
+    model = TorchvisionArchitecture(options("densenet169")).build(task)
+    first = model.blocks[1][0].denselayer1.conv1.weight
+    assert torch.equal(first, state["features.denseblock1.denselayer1.conv1.weight"])
+
+
+def test_restoring_asks_for_no_weights(tmp_path: Path) -> None:
+    task = NetworkTask(num_classes=3, resolution=32, restoring=True, weights=tmp_path)
+    assert TorchvisionArchitecture(options("resnet18")).build(task).head.out_features == 3
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_images_are_resized_to_the_size_asked_for() -> None:
+    task = NetworkTask(num_classes=3, resolution=32)
+    torch.manual_seed(0)
+    model = TorchvisionArchitecture(options("resnet18", pretrained=False, size=64)).build(task)
+    hidden = model.eval().activations(torch.rand(1, 3, 32, 32)).hidden
+    assert hidden[0].shape[2] == 16  # a quarter of 64
+
+
+def test_another_networks_or_damaged_weights_are_refused(published, tmp_path: Path) -> None:
+    task = NetworkTask(num_classes=3, resolution=32, weights=tmp_path)
+    path = published("resnet18", {"conv1.weight": torch.zeros(64, 3, 7, 7)})
+    with pytest.raises(MiaBenchError, match="other weights than those of resnet18"):
+        TorchvisionArchitecture(options("resnet18")).build(task)
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(MiaBenchError, match="is not the file published"):
+        TorchvisionArchitecture(options("resnet18")).build(task)
