@@ -37,6 +37,74 @@ def jitter(images: Tensor, strength: float, generator: torch.Generator) -> Tenso
     return adjusted
 
 
+def colour(
+    images: Tensor,
+    generator: torch.Generator,
+    *,
+    brightness: float = 0.0,
+    contrast: float = 0.0,
+    saturation: float = 0.0,
+    hue: float = 0.0,
+) -> Tensor:
+    """Change the colours of each image, in this order, as torchvision's ``ColorJitter`` does.
+
+    Args:
+        images: ``(N, 3, H, W)`` in [0, 1].
+        generator: CPU generator.
+        brightness, contrast, saturation: factors are drawn from ``1 ± value``.
+        hue: the shift is drawn from ``± hue``, in turns of the colour circle.
+    """
+    draws = 2 * torch.rand(4, len(images), 1, 1, 1, generator=generator).to(images.device) - 1
+    images = adjust_brightness(images, 1 + brightness * draws[0])
+    images = adjust_contrast(images, 1 + contrast * draws[1])
+    images = adjust_saturation(images, 1 + saturation * draws[2])
+    return adjust_hue(images, hue * draws[3]) if hue else images
+
+
+def adjust_brightness(images: Tensor, factor: Tensor) -> Tensor:
+    """``(N, 3, H, W)`` times ``(N, 1, 1, 1)``."""
+    return (images * factor).clamp(0, 1)
+
+
+def adjust_contrast(images: Tensor, factor: Tensor) -> Tensor:
+    """Differences to the mean grey of each image times a factor ``(N, 1, 1, 1)``."""
+    mean = _grey(images).mean(dim=(1, 2, 3), keepdim=True)
+    return ((images - mean) * factor + mean).clamp(0, 1)
+
+
+def adjust_saturation(images: Tensor, factor: Tensor) -> Tensor:
+    """Differences to the grey of each pixel times a factor ``(N, 1, 1, 1)``."""
+    grey = _grey(images)
+    return ((images - grey) * factor + grey).clamp(0, 1)
+
+
+def _grey(images: Tensor) -> Tensor:
+    weights = torch.tensor([0.2989, 0.587, 0.114], dtype=images.dtype, device=images.device)
+    return (images * weights[:, None, None]).sum(1, keepdim=True)
+
+
+def adjust_hue(images: Tensor, turn: Tensor) -> Tensor:
+    """Turn the colour circle of each image by ``(N, 1, 1, 1)`` turns; value and saturation stay.
+
+    A channel of a colour of hue h (in sixths of a turn), value v and chroma c is
+    ``v − c · clamp(min(k, 4 − k), 0, 1)`` with ``k = (offset + h) mod 6`` and offsets 5, 3 and 1.
+    """
+    value, chroma = images.amax(1), images.amax(1) - images.amin(1)
+    red, green, blue = images.unbind(1)
+    safe = torch.where(chroma > 0, chroma, 1)
+    sixths = torch.where(
+        value == red,
+        (green - blue) / safe,
+        torch.where(value == green, 2 + (blue - red) / safe, 4 + (red - green) / safe),
+    )
+    sixths = sixths + 6 * turn[:, 0]
+    channels = []
+    for offset in (5, 3, 1):
+        k = (offset + sixths) % 6
+        channels.append(value - chroma * torch.minimum(k, 4 - k).clamp(0, 1))
+    return torch.stack(channels, 1)
+
+
 def random_resized_crop(
     images: Tensor,
     generator: torch.Generator,

@@ -130,4 +130,8 @@ def _augment(images: Tensor, recipe: Recipe, draws: torch.Generator) -> Tensor:
         images = augment.shift(images, recipe.shift, draws)
     if recipe.jitter:
         images = augment.jitter(images, recipe.jitter, draws)
+    if recipe.crop is not None:
+        images = augment.random_resized_crop(images, draws, scale=recipe.crop)
+    if recipe.colour is not None:
+        images = augment.colour(images, draws, **recipe.colour.model_dump())
     return images

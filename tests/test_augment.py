@@ -122,3 +122,35 @@ def test_each_image_is_changed_by_draws_of_its_own() -> None:
     one = pictures(1).expand(50, -1, -1, -1)
     crops = augment.random_resized_crop(one, draws(), scale=(0.5, 0.9))
     assert len({tuple(c.flatten().tolist()) for c in crops}) == 50
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "factors"),
+    [
+        (augment.adjust_brightness, reference.adjust_brightness, [0.5, 0.8, 1.0, 1.2, 1.5]),
+        (augment.adjust_contrast, reference.adjust_contrast, [0.5, 0.8, 1.0, 1.2, 1.5]),
+        (augment.adjust_saturation, reference.adjust_saturation, [0.0, 0.9, 1.0, 1.1, 2.0]),
+        (augment.adjust_hue, reference.adjust_hue, [-0.5, -0.1, 0.0, 0.03, 0.4]),
+    ],
+)
+def test_colours_change_as_torchvisions_do(ours, theirs, factors: list[float]) -> None:
+    """Each image by its own factor; grey, black and saturated pixels among them."""
+    images = torch.rand(len(factors), 3, 9, 9, generator=draws(3))
+    images[:, :, 0], images[:, :, 1, :3], images[:, 0, 2] = 0.4, 0.0, 1.0
+    expected = torch.stack(
+        [theirs(one, factor) for one, factor in zip(images, factors, strict=True)]
+    )
+    result = ours(images, torch.tensor(factors).view(-1, 1, 1, 1))
+    torch.testing.assert_close(result, expected, atol=2e-6, rtol=0)
+
+
+def test_colour_draws_for_each_image_within_its_bounds() -> None:
+    images = torch.full((500, 3, 2, 2), 0.5)
+    made = augment.colour(images, draws(), brightness=0.2)
+    factors = made[:, 0, 0, 0] / 0.5
+    assert 0.8 <= float(factors.min()) < 0.81
+    assert 1.19 < float(factors.max()) <= 1.2
+    same = augment.colour(images, draws(), brightness=0.2)
+    assert torch.equal(made, same)
+    untouched = augment.colour(torch.rand(4, 3, 5, 5), draws())
+    assert 0 <= float(untouched.min()) <= float(untouched.max()) <= 1

@@ -221,7 +221,7 @@ def _shared_stages(
         **({"judge": judge.key} if judge else {}),
         "gallery": gallery.key if gallery else None,
         "architecture": architecture.spec(),
-        "recipe": track.target.recipe.model_dump(),
+        "recipe": track.target.recipe.spec(),
         "metrics": [metric.spec() for metric in metrics],
         "images_per_class": track.images_per_class,
         "attacked_classes": track.attacked_classes,
@@ -259,7 +259,7 @@ def _classifier_stage(
     architecture = resolve_choice(registry, "model", spec.architecture, OptionValues())
     return Stage(
         name=name,
-        spec={"architecture": architecture.spec(), "recipe": spec.recipe.model_dump()},
+        spec={"architecture": architecture.spec(), "recipe": spec.recipe.spec()},
         track=data.track,
         label=f"{words} ({architecture.name})",
         seed=data.seed,
@@ -308,7 +308,7 @@ def _plan_cell(
         spec={
             "defense": cell.defense.spec(),
             "architecture": shared.architecture.spec(),
-            "recipe": track.target.recipe.model_dump(),
+            "recipe": track.target.recipe.spec(),
         },
         inputs={"data": data},
         parts={"defense": cell.defense, "architecture": shared.architecture},

@@ -33,12 +33,25 @@ class Data(_Model):
     """The official data's fingerprint; rows from other data are refused by the board."""
 
 
+class Colour(_Model):
+    """Factors of brightness, contrast and saturation from ``1 ± value``, hue shifts within ``± hue``.
+
+    ``hue`` is a part of the colour circle.
+    """
+
+    brightness: float = Field(default=0.0, ge=0, lt=1)
+    contrast: float = Field(default=0.0, ge=0, lt=1)
+    saturation: float = Field(default=0.0, ge=0, lt=1)
+    hue: float = Field(default=0.0, ge=0, le=0.5)
+
+
 class Recipe(_Model):
     """How a classifier is trained; part of the protocol, the same for every defense.
 
     The learning rate is multiplied by ``gamma`` at each milestone, a fraction of the epochs.
-    Augmentation: horizontal flip with probability one half, shifts of up to ``shift`` pixels,
-    brightness and contrast factors from ``1 ± jitter``. The last epoch is kept.
+    Augmentation: horizontal flip with probability one half, shifts of up to ``shift`` pixels, square
+    crops whose share of the area is from ``crop``, resized back, brightness and contrast factors from
+    ``1 ± jitter``, and ``colour``. The last epoch is kept.
     """
 
     epochs: int = Field(ge=1)
@@ -50,7 +63,13 @@ class Recipe(_Model):
     flip: bool = True
     shift: int = Field(default=0, ge=0)
     jitter: float = Field(default=0.0, ge=0, lt=1)
+    crop: tuple[float, float] | None = None
+    colour: Colour | None = None
     precision: Literal["float32"] = "float32"
+
+    def spec(self) -> dict[str, Any]:
+        """What keys are made of; what a track does not use is no part of them."""
+        return self.model_dump(exclude_none=True)
 
 
 class ClassifierSpec(_Model):
