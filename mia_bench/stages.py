@@ -135,12 +135,10 @@ def compute_data(stage: Stage, workspace: Workspace) -> Artifact:
 def _check_splits(splits: Splits) -> None:
     if splits.num_classes < 2:
         raise DataError(f"a track needs 2 private classes or more, found {splits.num_classes}")
-    for name in ("train", "test"):
-        part: ImageSet = getattr(splits, name)
-        if len(part.labels.unique()) != splits.num_classes:
-            raise DataError(f"some private classes have no {name} images")
-    if len(splits.public) < 2:
-        raise DataError("there are no public images for a prior")
+    if len(splits.train.labels.unique()) != splits.num_classes:
+        raise DataError("some private classes have no train images")
+    if not len(splits.test):
+        raise DataError("there are no test images")
 
 
 def load_data(stage: Stage, workspace: Workspace) -> Splits:
@@ -220,13 +218,16 @@ class PriorWatch:
         images = model.render(model.sample(WATCHED, draws), device=device)
         sheet = (images[:64] * 255).round().to(torch.uint8).numpy()
         save_sheet(sheet, self._folder / f"{step:07d}.png")
-        if self._reference is None:
-            chosen = torch.randperm(len(self._public), generator=draws)[:WATCHED]
-            self._reference = self._features(to_float(self._public.images[chosen]))
-        distance = frechet_distance(self._reference, self._features(images))
+        distance = self._distance(images, draws) if len(self._public) > 1 else None
         look = {"step": step, "frechet_distance": distance, "features": self._name}
         self.seen = [*(before for before in self.seen if before["step"] < step), look]
         (self._folder / _LOOKS).write_text(json.dumps(self.seen), encoding="utf-8")
+
+    def _distance(self, images: Tensor, draws: torch.Generator) -> float:
+        if self._reference is None:
+            chosen = torch.randperm(len(self._public), generator=draws)[:WATCHED]
+            self._reference = self._features(to_float(self._public.images[chosen]))
+        return frechet_distance(self._reference, self._features(images))
 
     def _seen_before(self) -> list[dict[str, Any]]:
         """The looks of a training that was stopped and now goes on."""
@@ -395,14 +396,14 @@ def compute_gallery(stage: Stage, workspace: Workspace) -> Artifact:
     embed = _load_encoder(stage, workspace)
     parts = (splits.train, splits.test, splits.decoys)
     total, done = sum(map(len, parts)), 0
-    embedded = []
+    embedded: list[Tensor] = []
     for part in parts:
-        rows = []
-        for chunk in part.images.split(256):
+        rows = [embedded[0][:0]] if embedded else []
+        for chunk in part.images.split(256) if len(part) else ():
             rows.append(embed(to_float(chunk.to(workspace.device))).cpu())
             done += len(chunk)
             workspace.progress(done, total, "image")
-        embedded.append(torch.cat(rows) if rows else torch.zeros(0, 1))
+        embedded.append(torch.cat(rows))
     train, test, decoys = embedded
     tensors = {
         "private": _centroids(train, splits.train.labels),

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from mia_bench.api.component import Component
+from mia_bench.errors import DataError
 
 if TYPE_CHECKING:
     import torch
@@ -56,18 +57,30 @@ class PriorTask:
     weights: Path | None
     watch: Callable[[GenerativeModel, int], None]
 
+    def training_images(self) -> Tensor:
+        """The public images ``(P, 3, R, R)`` uint8, for a prior that is made from them.
+
+        Raises:
+            DataError: the data set has none.
+        """
+        if len(self.public) < 2:
+            raise DataError("the data set has no public images to make a prior from")
+        return self.public.images
+
 
 class Prior(Component):
     """Makes an image model from public images, and rebuilds it from the saved tensors."""
-
-    has_discriminator: ClassVar[bool] = False
-    """True when the built model implements ``discriminate``."""
 
     converts: ClassVar[frozenset[str]] = frozenset()
     """Endings of others' files that :meth:`convert` reads, ``.pkl`` say."""
 
     published: ClassVar[tuple[Published, ...]] = ()
     """Files that options can name and ``mia-bench prior fetch`` downloads."""
+
+    @property
+    def has_discriminator(self) -> bool:
+        """True when the built model implements ``discriminate``."""
+        return False
 
     def weights(self, source: str, folder: Path | None) -> str | None:
         """What identifies the weights that :meth:`fit` takes instead of training, None if it trains.

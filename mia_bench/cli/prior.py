@@ -211,6 +211,8 @@ def _table(priors: list[tuple[str, dict[str, Any]]]) -> str:
 
 
 def _distance(look: dict[str, Any]) -> str:
+    if look["frechet_distance"] is None:
+        return "– (no public images)"
     return f"{look['frechet_distance']:.4g} ({look['features']})"
 
 

@@ -87,7 +87,10 @@ class AttackDefaults(_Model):
 
 
 class Track(_Model):
-    """A versioned protocol; see ``docs/protocol.md`` for what each part means."""
+    """A versioned protocol; see ``docs/protocol.md`` for what each part means.
+
+    A file that ``extends`` another track says only what differs from it.
+    """
 
     name: str
     version: int = Field(ge=1)
@@ -119,6 +122,28 @@ class Track(_Model):
         return self.attacks[attack].prior if attack in self.attacks else self.default_prior
 
 
+def _read(registry: Registry, name: str, above: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The file of a track, laid over those of the tracks it extends."""
+    if name in above:
+        raise MiaBenchError(f"track {name!r} extends itself")
+    path = Path(str(registry.get("track", name).component))
+    raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    base = raw.pop("extends", None)
+    return raw if base is None else _merged(_read(registry, base, (*above, name)), raw)
+
+
+def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """``base`` with ``changes``, table by table; a component with another name keeps no options."""
+    merged = dict(base)
+    for key, value in changes.items():
+        before = merged.get(key)
+        merged[key] = value
+        if isinstance(before, dict) and isinstance(value, dict):
+            same = value.get("name", before.get("name")) == before.get("name")
+            merged[key] = _merged(before, value) if same else value
+    return merged
+
+
 def load_track(registry: Registry, name: str) -> Track:
     """Read and check the track ``name``.
 
@@ -129,7 +154,7 @@ def load_track(registry: Registry, name: str) -> Track:
     entry = registry.get("track", name)
     path = Path(str(entry.component))
     try:
-        track = Track.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+        track = Track.model_validate(_read(registry, name))
     except (OSError, tomllib.TOMLDecodeError, ValidationError) as error:
         first = str(error).replace("\n", " ")
         raise MiaBenchError(f"track {name!r} of plugin {entry.plugin.id}: {first}") from error

@@ -97,7 +97,11 @@ class Identification(AttackMetric):
                 if len(gallery.private) > 5
                 else f"top 5 of {len(gallery.private)} classes says nothing"
             )
-            found["id_gallery_acc1" + suffix] = Measurement(_share(among_all <= 1), groups)
+            found["id_gallery_acc1" + suffix] = (
+                Measurement(_share(among_all <= 1), groups)
+                if len(gallery.decoys)
+                else "the data set keeps no decoys"
+            )
             found["id_median_rank" + suffix] = Measurement(
                 among_all.double().numpy(), groups, median
             )

@@ -135,7 +135,7 @@ class AdversarialTraining(ABC, Generic[GeneratorT]):
         if saved := task.checkpoint.load():
             self.restore(saved)
             log.info("%s goes on at step %d of %d", name, self.step, steps)
-        images = task.public.images.to(task.device)
+        images = task.training_images().to(task.device)
         look, save = (max(1, steps // times) for times in (LOOKS, CHECKPOINTS))
         while self.step < steps:
             loss = self.advance(images)

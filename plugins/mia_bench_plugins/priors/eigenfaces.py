@@ -41,7 +41,7 @@ class Eigenfaces(Prior):
     def fit(self, task: PriorTask) -> dict[str, Tensor]:
         """Mean ``(P,)`` and components scaled by their standard deviations ``(K, P)``."""
         return principal_components(
-            task.public.images,
+            task.training_images(),
             self.options.components,
             mirror=self.options.mirror,
             device=task.device,

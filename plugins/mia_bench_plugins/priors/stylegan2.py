@@ -49,7 +49,6 @@ class StyleGAN2Prior(Prior):
     summary: ClassVar[str] = "StyleGAN2: trained on the public images, or a published file"
     paper: ClassVar[str] = "Karras et al., CVPR 2020, arXiv 1912.04958"
     version: ClassVar[str] = "1"
-    has_discriminator: ClassVar[bool] = True
     converts: ClassVar[frozenset[str]] = frozenset({".pkl"})
     published: ClassVar[tuple[Published, ...]] = tuple(
         Published(f"{name}.pkl", f"{PUBLISHED_AT}/{name}.pkl")
@@ -98,6 +97,11 @@ class StyleGAN2Prior(Prior):
             return self
 
     options: Options
+
+    @property
+    def has_discriminator(self) -> bool:
+        """The discriminator judges whole images, no crops of them."""
+        return self.options.crop is None
 
     def weights(self, source: str, folder: Path | None) -> str | None:
         """SHA-256 of the file, where one is given.

@@ -54,7 +54,6 @@ class WassersteinGAN(Prior):
     summary: ClassVar[str] = "WGAN-GP: generator and critic of the GMI attack"
     paper: ClassVar[str] = "Zhang et al., CVPR 2020; Gulrajani et al., NIPS 2017"
     version: ClassVar[str] = "1"
-    has_discriminator: ClassVar[bool] = True
 
     class Options(Prior.Options):
         """Options of ``wgan-gp``; the networks and the optimiser are the paper's, tracks narrow them."""
@@ -75,6 +74,11 @@ class WassersteinGAN(Prior):
         mirror: bool = Field(True, description="mirror half of the images")
 
     options: Options
+
+    @property
+    def has_discriminator(self) -> bool:
+        """The critic is kept."""
+        return True
 
     def weights(self, source: str, folder: Path | None) -> str | None:
         """SHA-256 of the shipped file, where one was trained on these data with these options.

@@ -1,0 +1,59 @@
+"""FaceScrub: faces of 530 actors and actresses.
+
+Ng and Winkler, *A Data-Driven Approach to Cleaning Large Face Datasets*, ICIP 2014. Layout:
+``<data>/facescrub/actors/faces/<Name>/<image>`` and ``…/actresses/faces/…``. The classes are the actors in
+the order of their names, then the actresses; nine tenths of all images, drawn with seed 42, are for
+training, as in Struppek et al., ICML 2022.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+from mia_bench import hookimpl
+from mia_bench.data.classes import Labelled, LabelledDataset
+from mia_bench.data.trees import Tree, scan_tree
+from mia_bench.hookspecs import Register
+
+GROUPS = ("actors", "actresses")
+CLASSES = 530
+
+
+class FaceScrub(LabelledDataset):
+    """All identities are private; priors bring their own public images."""
+
+    summary: ClassVar[str] = "FaceScrub: 530 actors and actresses"
+    paper: ClassVar[str] = "Ng and Winkler, ICIP 2014"
+    version: ClassVar[str] = "1"
+    terms: str = "photographs of public figures from the web, for research; personal data"
+
+    def fingerprint(self, root: Path | None) -> str:
+        """Over every image's relative name and size."""
+        return "-".join(tree.fingerprint() for tree in self._trees(root))
+
+    def _trees(self, root: Path | None) -> list[Tree]:
+        folder = (root or Path()) / "facescrub"
+        trees = [scan_tree(folder / group / "faces", "facescrub") for group in GROUPS]
+        found = sum(len(tree.images) for tree in trees)
+        self.check(f"{found} identities", f"{CLASSES} identities", folder)
+        return trees
+
+    def labelled(self, root: Path | None) -> Labelled:
+        """Actors by name, then actresses."""
+        paths: list[Path] = []
+        labels: list[int] = []
+        names: list[str] = []
+        for tree in self._trees(root):
+            for identity in tree.images:
+                files = tree.paths(identity)
+                paths += files
+                labels += [len(names)] * len(files)
+                names.append(identity)
+        return Labelled(paths, labels, names)
+
+
+@hookimpl
+def mia_bench_register_datasets(register: Register) -> None:
+    """Register ``facescrub``."""
+    register("facescrub", FaceScrub)

@@ -1,0 +1,87 @@
+"""FaceNet: an Inception-ResNet-v1 trained on VGGFace2.
+
+Schroff, Kalenichenko, Philbin, *FaceNet: A Unified Embedding for Face Recognition and Clustering*, CVPR
+2015, as facenet-pytorch publishes it: images of 160×160 pixels within ±1, unit-norm embeddings of 512
+dimensions. VGGFace2 has people in common with FaceScrub and CelebA: the network is independent of our
+targets, not of their people.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from mia_bench import Encoder, hookimpl
+from mia_bench.errors import MiaBenchError, Unavailable
+from mia_bench.fetch import Published, weights_cache
+from mia_bench.hookspecs import Register
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from mia_bench.api.encoder import Embed
+
+FILE = Published(
+    "20180402-114759-vggface2.pt",
+    "https://github.com/timesler/facenet-pytorch/releases/download/v2.2.9/20180402-114759-vggface2.pt",
+)
+SIZE = 160
+PEOPLE = 8631
+"""Classes of the head, which is not used."""
+
+
+class FaceNet(Encoder):
+    """Embeddings of 512 dimensions by a network trained on VGGFace2."""
+
+    summary: ClassVar[str] = "FaceNet: Inception-ResNet-v1 trained on VGGFace2 (160×160)"
+    paper: ClassVar[str] = "Schroff et al., CVPR 2015; facenet-pytorch"
+    version: ClassVar[str] = "1"
+    terms: str = "weights of facenet-pytorch (MIT), trained on VGGFace2"
+
+    def fingerprint(self, weights: Path | None) -> str:
+        """SHA-256 of the file."""
+        with self._path(weights).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    def _path(self, weights: Path | None) -> Path:
+        for place in (weights, weights_cache()):
+            if place is not None and (place / FILE.name).is_file():
+                return place / FILE.name
+        # No path in it: the reason becomes a part of keys and records.
+        raise Unavailable(
+            f"{FILE.name} was not found: download it from {FILE.url} into the folder that "
+            "MIA_BENCH_WEIGHTS names"
+        )
+
+    def load(self, weights: Path | None, *, device: torch.device) -> Embed:
+        """The network on the device."""
+        import torch
+        from facenet_pytorch import InceptionResnetV1
+        from torch.nn import functional as F
+
+        path = self._path(weights)
+        network = InceptionResnetV1(pretrained=None, classify=False, num_classes=PEOPLE)
+        try:
+            network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+        except Exception as error:  # a damaged file can raise anything
+            raise MiaBenchError(f"{path} is damaged: {str(error).splitlines()[0]}") from error
+        network = network.to(device).eval().requires_grad_(False)
+
+        def embed(images: Tensor) -> Tensor:
+            size = (SIZE, SIZE)
+            large = F.interpolate(
+                images.to(device), size, mode="bilinear", align_corners=False, antialias=True
+            )
+            with torch.no_grad():
+                embeddings: Tensor = network(2 * large - 1)
+            return embeddings
+
+        return embed
+
+
+@hookimpl
+def mia_bench_register_encoders(register: Register) -> None:
+    """Register ``facenet``."""
+    register("facenet", FaceNet)

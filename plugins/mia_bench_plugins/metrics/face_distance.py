@@ -1,0 +1,66 @@
+"""How far reconstructions are from real faces of their class, as an independent encoder sees it.
+
+``delta_face`` is the *squared* L2 distance from a reconstruction to the nearest training image of its class,
+in the track's identity encoder, FaceNet in Struppek et al., *Plug & Play Attacks*, ICML 2022. Embeddings have
+unit norm: 0 is the same image, 2 an unrelated one.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from mia_bench import AttackMetric, Measurement, hookimpl
+from mia_bench.api.metric import AttackEvidence
+from mia_bench.hookspecs import Register
+from mia_bench_plugins.metrics.evaluation_classifier import nearest_squared_distances
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from mia_bench.api.encoder import Embed
+
+
+class FaceDistance(AttackMetric):
+    """Squared distance to the nearest training image of the class, by the identity encoder."""
+
+    summary: ClassVar[str] = "distance to real faces of the class by the identity encoder"
+    paper: ClassVar[str] = "Struppek et al., ICML 2022"
+    version: ClassVar[str] = "1"
+    needs_gallery: ClassVar[bool] = True
+    names = {"delta_face": "higher"}  # noqa: RUF012
+    descriptions: ClassVar[dict[str, str]] = {
+        "delta_face": "mean squared embedding distance to the nearest training image of the class",
+    }
+
+    def compute(self, evidence: AttackEvidence) -> dict[str, Measurement | str]:
+        """Embed the reconstructions and the training images of the attacked classes."""
+        import torch
+
+        from mia_bench.models.classifier import to_float
+
+        embed = evidence.embed
+        if embed is None:
+            return {"delta_face": evidence.missing["gallery"]}
+        train = evidence.splits.train
+        attacked = torch.isin(train.labels, evidence.labels)
+        distances = nearest_squared_distances(
+            _embedded(embed, evidence.images, evidence.device),
+            evidence.labels,
+            _embedded(embed, to_float(train.images[attacked]), evidence.device),
+            train.labels[attacked],
+        )
+        return {"delta_face": Measurement(distances.numpy(), evidence.labels.numpy())}
+
+
+def _embedded(embed: Embed, images: Tensor, device: torch.device) -> Tensor:
+    import torch
+
+    with torch.no_grad():
+        return torch.cat([embed(chunk.to(device)).cpu() for chunk in images.split(256)])
+
+
+@hookimpl
+def mia_bench_register_metrics(register: Register) -> None:
+    """Register ``face-distance``."""
+    register("face-distance", FaceDistance)

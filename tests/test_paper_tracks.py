@@ -1,0 +1,185 @@
+"""The papers' tracks from end to end, at reduced size on made data and random weights."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from mia_bench.errors import MiaBenchError, Unavailable
+from mia_bench.plugins import PluginInfo, host
+from mia_bench.registry import Registry
+from mia_bench.tracks.track import load_track
+from mia_bench_plugins.encoders.facenet import FILE, PEOPLE, SIZE, FaceNet
+from mia_bench_plugins.priors.stylegan2_model import FORMAT, state_of
+from mia_bench_plugins.priors.stylegan2_networks import Discriminator, Generator, Shape
+from mia_bench_plugins.priors.stylegan2_pickle import Networks
+
+from test_paper_datasets import ALL  # isort: skip
+
+TINY = """
+extends = "{track}"
+name = "tiny"
+version = 1
+images_per_class = 2
+
+[data]
+resolution = 32
+dataset = {{ name = "{dataset}", options = {{ allow_partial = true }} }}
+
+[target]
+architecture = {{ name = "torchvision", options = {{ network = "resnet18", pretrained = false }} }}
+[target.recipe]
+epochs = 2
+batch_size = 8
+
+[evaluation]
+architecture = {{ name = "torchvision", options = {{ pretrained = false, size = 80 }} }}
+[evaluation.recipe]
+epochs = 1
+batch_size = 8
+
+[priors.stylegan2]
+file = "faces.safetensors"
+crop = {crop}
+
+[attacks.ppa.options]
+search = 8
+candidates = 2
+steps = 2
+views = 2
+"""
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Random networks under the names that the tracks ask for."""
+    from facenet_pytorch import InceptionResnetV1
+
+    folder = tmp_path_factory.mktemp("weights")
+    torch.manual_seed(0)
+    shape = Shape(64, latent=8, style=8, layers=2, channel_base=256, channel_max=8)
+    networks = Networks(shape, Generator(shape).state_dict(), Discriminator(shape).state_dict())
+    save_file(state_of(networks), folder / "faces.safetensors", {"format": FORMAT})
+    face_net = InceptionResnetV1(pretrained=None, classify=False, num_classes=PEOPLE)
+    torch.save(face_net.state_dict(), folder / FILE.name)
+    return folder
+
+
+@pytest.fixture
+def tiny(monkeypatch, weights: Path, tmp_path: Path) -> Iterator[Callable[[str, str], None]]:
+    """Register ``tiny``, a reduced form of a track, and make its data."""
+
+    def make(track: str, dataset: str) -> None:
+        path = tmp_path / "tiny.toml"
+        # No identity encoder, no crop: the dogs' prior shows what the target sees.
+        path.write_text(
+            TINY.format(track=track, dataset=dataset, crop=64 if "dogs" in track else 48)
+        )
+        ALL[dataset][1](tmp_path / "data")
+        host.cache_clear()
+        owner = PluginInfo("made", "made-dist", "1", "made")
+        host().registry.add("track", "tiny", path, "", owner)
+
+    monkeypatch.setenv("MIA_BENCH_WEIGHTS", str(weights))
+    monkeypatch.setenv("MIA_BENCH_DATA", str(tmp_path / "data"))
+    yield make
+    host.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("track", "dataset", "classes"),
+    [
+        ("facescrub", "facescrub", 3),
+        ("facescrub-metfaces", "facescrub", 3),
+        ("celeba", "celeba", 3),
+        ("stanford-dogs", "stanford-dogs", 2),
+    ],
+)
+def test_a_reduced_track_runs_from_data_to_record(
+    tiny, cli, track: str, dataset: str, classes: int, monkeypatch
+) -> None:
+    monkeypatch.setattr("mia_bench_plugins.datasets.celeba.CLASSES", 3)
+    tiny(track, dataset)
+    run = ("run", "--track", "tiny", "--defense", "neg-ls", "--attack", "ppa", "--device", "cpu")
+    done = cli(*run, "--format", "json")
+    assert done.code == 0, done.err
+    (record,) = done.records
+    assert record["status"] == "done"
+    assert record["prior"]["name"] == "stylegan2"
+    assert record["prior"]["options"]["trained_on"] in ("FFHQ", "MetFaces", "AFHQ dogs")
+    assert "file" not in record["prior"]["options"]
+    metrics = record["metrics"]
+    assert metrics["attack_acc1"]["n"] == 2 * classes
+    assert metrics["validation_accuracy"] is None
+    if track == "stanford-dogs":
+        assert "delta_face" not in metrics
+    else:
+        assert 0 < metrics["delta_face"]["value"] < 4
+        assert metrics["id_acc1"]["n"] == 2 * classes
+        assert metrics["id_gallery_acc1"] is None
+        assert record["notes"]["id_gallery_acc1"] == "the data set keeps no decoys"
+    assert json.loads(cli(*run, "--format", "json").out) == [record]
+
+
+def test_gmi_is_skipped_where_only_a_part_of_the_images_is_kept(tiny, cli) -> None:
+    tiny("facescrub", "facescrub")
+    done = cli("run", "--track", "tiny", "--defense", "none", "--attack", "gmi", "--format", "json")
+    (record,) = done.records
+    assert record["status"] == "skipped"
+    assert "discriminator" in record["reason"]
+
+
+def test_small_tracks_say_only_what_differs() -> None:
+    registry = host().registry
+    whole, small = (load_track(registry, name) for name in ("facescrub", "facescrub-small"))
+    assert small.data.dataset.options == {"classes": 20}
+    assert small.target.architecture.options == {"network": "resnet18"}
+    assert small.target.recipe.epochs == 30
+    assert small.target.recipe.colour == whole.target.recipe.colour
+    assert small.evaluation.architecture == whole.evaluation.architecture
+    assert small.priors == whole.priors
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"a": 'extends = "b"', "b": 'extends = "a"'}, "'a' extends itself"),
+        ({"a": 'extends = "lost"'}, "lost"),
+    ],
+)
+def test_tracks_that_extend_nothing_sensible(tmp_path: Path, files: dict, message: str) -> None:
+    registry = Registry()
+    for name, text in files.items():
+        (tmp_path / f"{name}.toml").write_text(text)
+        owner = PluginInfo("made", "made-dist", "1", "made")
+        registry.add("track", name, tmp_path / f"{name}.toml", "", owner)
+    with pytest.raises(MiaBenchError, match=message):
+        load_track(registry, "a")
+
+
+# --- FaceNet -------------------------------------------------------------------------------------
+
+
+def test_facenet_embeds_as_its_package_does(weights: Path) -> None:
+    from facenet_pytorch import InceptionResnetV1
+
+    embed = FaceNet().load(weights, device=torch.device("cpu"))
+    network = InceptionResnetV1(pretrained=None, classify=False, num_classes=PEOPLE).eval()
+    network.load_state_dict(torch.load(weights / FILE.name, weights_only=True))
+    images = torch.rand(2, 3, SIZE, SIZE)
+    with torch.no_grad():
+        expected = network(images * 2 - 1)
+    torch.testing.assert_close(embed(images), expected)
+    torch.testing.assert_close(embed(images).norm(dim=1), torch.ones(2))
+
+
+def test_facenet_without_its_file_or_with_a_damaged_one(weights: Path, tmp_path: Path) -> None:
+    assert len(FaceNet().fingerprint(weights)) == 64
+    with pytest.raises(Unavailable, match="vggface2"):
+        FaceNet().fingerprint(tmp_path)
+    (tmp_path / FILE.name).write_bytes((weights / FILE.name).read_bytes()[:1000])
+    with pytest.raises(MiaBenchError, match="is damaged"):
+        FaceNet().load(tmp_path, device=torch.device("cpu"))
