@@ -7,19 +7,22 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mia_bench.cell import FinishedCell
 from mia_bench.device import check_device_form, choose_device
 from mia_bench.engine.grid import build_grid, parse_option_values, resolve, track_options
 from mia_bench.engine.local import LocalExecutor, weights_root
-from mia_bench.engine.plan import PlannedCell, Roots, Stage, build_plan, plan_prior
+from mia_bench.engine.plan import PlannedCell, Roots, Stage, build_plan, plan_data, plan_prior
 from mia_bench.engine.reporter import Reporter, SilentReporter
 from mia_bench.errors import UsageError, did_you_mean
 from mia_bench.plugins import Host, host
 from mia_bench.record import Record, read_record
 from mia_bench.store import Store
 from mia_bench.tracks.track import load_track
+
+if TYPE_CHECKING:
+    from mia_bench.api.dataset import Splits
 
 DEFAULT_TRACK = "synth-faces"
 RERUN = ("never", "failed", "always")
@@ -253,6 +256,27 @@ def prepare_prior(request: Request, prior: str = "") -> PlannedPrior:
     roots = data_roots(request.data)
     stage = plan_prior(registry, track, resolved, roots, options)
     return PlannedPrior(stage, Store(request.store or default_store()), roots)
+
+
+def make_data(request: Request, reporter: Reporter | None = None) -> Splits:
+    """A track's images, decoded unless they are stored already.
+
+    Raises:
+        MiaBenchError: a name, option or path is wrong, or the data are.
+        Interrupted: stopped by the user.
+    """
+    from mia_bench.stages import Workspace, load_data
+
+    registry = host().registry
+    options = parse_option_values(registry, request.options)
+    roots = data_roots(request.data)
+    stage = plan_data(registry, load_track(registry, request.track), roots, options)
+    store = Store(request.store or default_store())
+    store.check_writable()
+    reporter = reporter or SilentReporter()
+    LocalExecutor(store, request.device, roots, reporter, lambda record: None).make(stage)
+    workspace = Workspace(store, choose_device("cpu"), roots, reporter.progress)
+    return load_data(stage, workspace)
 
 
 def make_prior(planned: PlannedPrior, device: str, reporter: Reporter | None = None) -> None:

@@ -68,6 +68,12 @@ class Dataset(Component):
     terms: str = ""
     """Under which terms the data may be used; shown by ``describe``."""
 
+    layout: str = ""
+    """Where the files must lie below the data root, in one line."""
+
+    origin: str = ""
+    """Where people get them."""
+
     needs_root: bool = True
     """False when nothing is read from disk."""
 

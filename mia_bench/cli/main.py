@@ -23,6 +23,7 @@ COMMANDS = {
     "doctor": "Check the installation, the devices, the data and the store.",
     "show": "Write a cell's picture: private examples beside reconstructions.",
     "results": "Print the results of a store.",
+    "data": "Check data sets, and prepare them ahead of a run.",
     "prior": "Train, list and look at image priors.",
     "leaderboard": "Build, check and fill the leaderboards.",
 }

@@ -384,6 +384,11 @@ def _prior_stage(track: Track, prior: Resolved, shared: _Shared, roots: Roots) -
     )
 
 
+def plan_data(registry: Registry, track: Track, roots: Roots, options: OptionValues) -> Stage:
+    """The stage that decodes the images of ``track``."""
+    return _shared_stages(registry, track, roots, options).data
+
+
 def plan_prior(
     registry: Registry, track: Track, prior: Resolved, roots: Roots, options: OptionValues
 ) -> Stage:

@@ -35,6 +35,8 @@ class CelebA(LabelledDataset):
     paper: ClassVar[str] = "Liu et al., ICCV 2015"
     version: ClassVar[str] = "1"
     terms: str = "photographs of public figures from the web, for research only; personal data"
+    layout: str = "<data>/celeba/identity_CelebA.txt and <data>/celeba/img_align_celeba/000001.jpg"
+    origin: str = "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html; https://github.com/LynnHo/HD-CelebA-Cropper"
 
     def fingerprint(self, root: Path | None) -> str:
         """Over the class, name and size of every image used."""

@@ -25,6 +25,8 @@ class Folder(Dataset):
     summary: ClassVar[str] = "any <identity>/<image> tree: most images private, the rest public"
     version: ClassVar[str] = "1"
     terms: str = "yours; reconstructions of real people are personal data"
+    layout: str = "<data>/<path>/<identity>/<image>"
+    origin: str = "your own"
 
     class Options(Dataset.Options):
         """Options of ``folder``."""

@@ -35,6 +35,8 @@ class LFW(Dataset):
     paper: ClassVar[str] = "Huang et al., UMass Amherst 07-49, 2007"
     version: ClassVar[str] = "1"
     terms: str = "photographs of public figures from news sites, for research; personal data"
+    layout: str = "<data>/lfw/<Name>/<Name>_0001.jpg, deep-funneled, 250×250 pixels"
+    origin: str = "https://vis-www.cs.umass.edu/lfw/ (lfw-deepfunneled.tgz)"
 
     class Options(Dataset.Options):
         """Options of ``lfw``."""

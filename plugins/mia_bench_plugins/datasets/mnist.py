@@ -41,6 +41,8 @@ class MNIST(Dataset):
     paper: ClassVar[str] = "LeCun et al., Proc. IEEE 86(11), 1998"
     version: ClassVar[str] = "1"
     terms: str = "CC BY-SA 3.0"
+    layout: str = "<data>/MNIST/raw/train-images-idx3-ubyte and the three other files, also as .gz"
+    origin: str = "torchvision.datasets.MNIST(<data>, download=True)"
 
     class Options(Dataset.Options):
         """Options of ``mnist``."""

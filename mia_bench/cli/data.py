@@ -1,0 +1,76 @@
+"""``mia-bench data``: check the layout of data sets, and decode them ahead of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from mia_bench.errors import MiaBenchError, UsageError
+
+_data = click.option("--data", type=click.Path(path_type=Path), help="Root of the data sets.")
+_option = click.option(
+    "-o", "--option", "options", multiple=True, metavar="PLUGIN.KEY=VALUE", help="Set an option."
+)
+
+
+@click.group(name="data", short_help="Check data sets, and prepare them ahead of a run.")
+def command() -> None:
+    """Check the layout of data sets, and decode them ahead of a run."""
+
+
+@command.command()
+@click.argument("names", nargs=-1, metavar="[DATASET]…")
+@_option
+@_data
+def check(names: tuple[str, ...], options: tuple[str, ...], data: Path | None) -> None:
+    """Say whether each DATASET (all of them unless told) is complete, and if not what is wrong.
+
+    Exit code 1 if one that was named is not.
+    """
+    from mia_bench.engine.grid import parse_option_values, resolve
+    from mia_bench.plugins import host
+    from mia_bench.runner import data_roots
+
+    registry = host().registry
+    given = parse_option_values(registry, options)
+    roots = data_roots(data)
+    if roots.data is None:
+        raise UsageError("give --data DIR or set MIA_BENCH_DATA")
+    fine = True
+    for name in names or registry.names("dataset"):
+        dataset = resolve(registry, "dataset", name, {}, given.single("dataset", name)).make()
+        if not dataset.needs_root:
+            continue
+        try:
+            click.echo(f"{name}: complete, fingerprint {dataset.fingerprint(roots.data)}")
+        except MiaBenchError as error:
+            fine = False
+            click.echo(f"{name}: {str(error).removeprefix(f'{name}: ')}")
+            click.echo(f"  layout: {dataset.layout}")
+            click.echo(f"  from:   {dataset.origin}")
+    if names and not fine:
+        raise SystemExit(1)
+
+
+@command.command()
+@click.option(
+    "--track", help="Protocol whose images are decoded.  [default: synth-faces]", default=None
+)
+@_option
+@click.option("--store", type=click.Path(path_type=Path), help="Folder of artifacts and records.")
+@_data
+def prepare(
+    track: str | None, options: tuple[str, ...], store: Path | None, data: Path | None
+) -> None:
+    """Decode, crop and resize a track's images once, as a run would, and print what they are."""
+    from mia_bench.engine.reporter import terminal_reporter
+    from mia_bench.runner import DEFAULT_TRACK, Request, make_data
+
+    request = Request(track=track or DEFAULT_TRACK, options=options, store=store, data=data)
+    splits = make_data(request, terminal_reporter())
+    parts = ("train", "validation", "test", "public", "decoys")
+    counts = ", ".join(f"{len(getattr(splits, part))} {part}" for part in parts)
+    click.echo(f"{splits.num_classes} classes; images: {counts}")
+    for note in splits.notes:
+        click.echo(f"note: {note}")

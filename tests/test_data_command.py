@@ -1,0 +1,71 @@
+"""``mia-bench data``: what is there, what is wrong, where to get it; decoding ahead of a run."""
+
+from pathlib import Path
+
+import pytest
+from test_paper_datasets import celeba, facescrub
+
+from mia_bench.plugins import host
+
+
+def test_every_data_set_on_disk_says_its_layout_and_origin() -> None:
+    for entry in host().registry.entries("dataset"):
+        dataset = entry.load()
+        if dataset.needs_root and entry.plugin.distribution == "mia-bench":
+            assert "<data>" in dataset.layout, entry.name
+            assert dataset.origin, entry.name
+
+
+def test_check_names_what_is_wrong_and_where_to_get_it(cli, tmp_path: Path) -> None:
+    facescrub(tmp_path)
+    outcome = cli("data", "check", "facescrub", "--data", tmp_path)
+    assert outcome.code == 1
+    lines = outcome.out.splitlines()
+    assert "holds 3 identities, not 530 identities" in lines[0]
+    assert lines[1].startswith("  layout: <data>/facescrub/actors/faces")
+    assert "winklerbros" in lines[2]
+
+
+def test_check_of_partial_data_that_are_allowed(cli, tmp_path: Path) -> None:
+    facescrub(tmp_path)
+    option = ("-o", "facescrub.allow_partial=true")
+    outcome = cli("data", "check", "facescrub", "--data", tmp_path, *option)
+    assert outcome.code == 0
+    assert outcome.out.startswith("facescrub: complete, fingerprint ")
+
+
+def test_check_of_all_goes_through_all(cli, tmp_path: Path) -> None:
+    celeba(tmp_path)
+    outcome = cli("data", "check", "--data", tmp_path)
+    assert outcome.code == 0
+    for name in ("celeba", "facescrub", "lfw", "mnist", "stanford-dogs"):
+        assert f"{name}: " in outcome.out
+    assert "synth-faces" not in outcome.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("check", "facescrub"), "give --data DIR or set MIA_BENCH_DATA"),
+        (("check", "facescrab", "--data", "."), "did you mean 'facescrub'"),
+        (("prepare", "--track", "lfv"), "did you mean 'lfw'"),
+    ],
+)
+def test_wrong_usage_is_one_line(cli, monkeypatch, arguments: tuple, message: str) -> None:
+    monkeypatch.delenv("MIA_BENCH_DATA", raising=False)
+    outcome = cli("data", *arguments)
+    assert outcome.code == 2
+    assert message in outcome.err
+
+
+def test_prepared_images_are_those_of_a_run(cli, toy, tmp_path: Path) -> None:
+    first = cli("data", "prepare", "--track", "toy")
+    assert first.code == 0, first.err
+    assert " classes; images: " in first.out
+    assert " train, " in first.out
+    again = cli("data", "prepare", "--track", "toy")
+    assert again.out == first.out
+    assert "images of toy" not in again.err
+    plan = cli("run", "--track", "toy", "--defense", "none", "--attack", "ppa", "--dry-run")
+    (line,) = [line for line in plan.out.splitlines() if "images of toy" in line]
+    assert "cached" in line
