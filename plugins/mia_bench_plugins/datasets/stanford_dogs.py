@@ -32,7 +32,9 @@ class StanfordDogs(LabelledDataset):
     paper: ClassVar[str] = "Khosla et al., FGVC workshop at CVPR 2011"
     version: ClassVar[str] = "1"
     terms: str = "images of ImageNet, for research"
-    layout: str = "<data>/stanford_dogs/Images/<breed>/<image>.jpg, and the lists *_list.mat beside Images"
+    layout: str = (
+        "<data>/stanford_dogs/Images/<breed>/<image>.jpg, and the lists *_list.mat beside Images"
+    )
     origin: str = "http://vision.stanford.edu/aditya86/ImageNetDogs/"
 
     def fingerprint(self, root: Path | None) -> str:

@@ -1,0 +1,135 @@
+"""Measures a step of PPA with StyleGAN2: ``python docs/measure_stylegan2.py [--device cuda] [--batch 8]``.
+
+A generator of 256 pixels (channel base 16384) and a ResNet-18 at 224, random weights. Prints the step beside
+the bare passes through both networks, and beside the convolutions alone that they are made of. Everything is
+measured in turns within one run, since machines are noisy.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mia_bench.access import open_access
+from mia_bench.api.attack import AttackTask
+from mia_bench.api.dataset import ImageSet
+from mia_bench.models.classifier import placed
+from mia_bench_plugins.attacks.ppa import PlugAndPlay
+from mia_bench_plugins.models.torchvision_networks import network
+from mia_bench_plugins.priors.stylegan2_model import StyleGAN2
+from mia_bench_plugins.priors.stylegan2_networks import Convolution, Shape, Synthesis, ToImage
+
+CLASSES = 100
+ROUNDS = 3
+STEPS = 2
+"""Steps of the attack in a round, so that what it does once weighs less."""
+
+
+def convolution_inputs(model: StyleGAN2, latents: Tensor) -> list[tuple[nn.Module, Tensor]]:
+    """Every convolution of the generator with its input."""
+    found: list[tuple[nn.Module, Tensor]] = []
+    hooks = [
+        module.register_forward_pre_hook(lambda m, x: found.append((m, x[0].detach())))
+        for module in model.generator.synthesis.modules()
+        if isinstance(module, Synthesis | ToImage | Convolution)
+    ]
+    with torch.no_grad():
+        model(latents)
+    for hook in hooks:
+        hook.remove()
+    return found
+
+
+def bare_convolutions(inputs: list[tuple[nn.Module, Tensor]]) -> None:
+    """The convolutions alone, forward and backward, with the gradient of their inputs."""
+    for module, x in inputs:
+        x = x.requires_grad_(True)
+        weight = module.weight
+        if isinstance(module, Synthesis) and module.up:
+            y = F.conv_transpose2d(x, weight.transpose(0, 1), stride=2)
+        else:
+            y = F.conv2d(x, weight, padding=weight.shape[2] // 2)
+        torch.autograd.grad(y, x, y.detach())
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--batch", type=int, default=8)
+    given = parser.parse_args()
+    device, batch = torch.device(given.device), given.batch
+    torch.manual_seed(0)
+    prior = placed(StyleGAN2(Shape(256, channel_base=16384), 224), device).eval()
+    prior.requires_grad_(False)
+    target = network("resnet18", CLASSES, size=None, pretrained=False, folder=None)
+    target = placed(target, device).eval()
+    method = PlugAndPlay(PlugAndPlay.Options(search=batch, candidates=batch, steps=STEPS, views=1))
+    task = AttackTask(
+        access=open_access("white-box", target, CLASSES),
+        prior=prior,
+        public=ImageSet(torch.zeros(1, 3, 32, 32), torch.zeros(1)),
+        classes=torch.arange(CLASSES),
+        images_per_class=1,
+        generator=torch.Generator().manual_seed(0),
+        device=device,
+        batch_size=batch,
+        progress=lambda *_: None,
+    )
+    latents = prior.sample(batch, torch.Generator().manual_seed(1)).to(device)
+    labels = torch.arange(batch) % CLASSES
+    images = torch.rand(batch, 3, 224, 224, device=device)
+    inputs = convolution_inputs(prior, latents)
+
+    def passes() -> None:
+        for _ in range(STEPS):
+            w = latents.clone().requires_grad_(True)
+            target(prior(w)).sum().backward()
+
+    def generator_alone() -> None:
+        for _ in range(STEPS):
+            w = latents.clone().requires_grad_(True)
+            prior(w).sum().backward()
+
+    def target_alone() -> None:
+        for _ in range(STEPS):
+            target(images.clone().requires_grad_(True)).sum().backward()
+
+    def convolutions() -> None:
+        for _ in range(STEPS):
+            bare_convolutions(inputs)
+
+    works: dict[str, Callable[[], object]] = {
+        "a step of ppa": lambda: method._optimise(task, latents, labels),
+        "bare passes through both": passes,
+        "generator alone": generator_alone,
+        "its convolutions alone": convolutions,
+        "target alone": target_alone,
+    }
+    taken: dict[str, list[float]] = {name: [] for name in works}
+    for turn in range(ROUNDS + 1):
+        for name, work in works.items():
+            began = time.perf_counter()
+            work()
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            if turn:  # the first is the warm-up
+                taken[name].append((time.perf_counter() - began) / STEPS)
+    middle = {name: statistics.median(times) for name, times in taken.items()}
+    print("| what | seconds |\n| --- | --- |")
+    for name, value in middle.items():
+        print(f"| {name} | {value:.2f} |")
+    step = middle["a step of ppa"]
+    bare = middle["its convolutions alone"] + middle["target alone"]
+    print(f"\nThe step takes {step / middle['bare passes through both']:.2f} of the bare passes,")
+    print(f"and {step / bare:.2f} of the convolutions alone and the target alone.")
+
+
+if __name__ == "__main__":
+    main()
