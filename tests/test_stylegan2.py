@@ -315,7 +315,15 @@ def content(easy: type, shape: Shape = TINY, **changes) -> dict:
     return {
         "G": None,
         "D": persistent(
-            judge, "Discriminator", easy, **common, **sizes, block_kwargs={}, epilogue_kwargs=end
+            judge,
+            "Discriminator",
+            easy,
+            **common,
+            **sizes,
+            block_kwargs=easy(activation="lrelu", freeze_layers=0),
+            # Of a conditional discriminator only; the authors' converter writes it all the same.
+            mapping_kwargs=easy(num_layers=0, lr_multiplier=0.1),
+            epilogue_kwargs=end,
         ),
         "G_ema": persistent(generator, "Generator", easy, **{**arguments, **changes}),
         "training_set_kwargs": easy(path="elsewhere"),
@@ -415,6 +423,18 @@ def test_networks_of_another_make_are_refused(
     path = written(tmp_path / "other.pkl", content(authors.EasyDict, **changes))
     with pytest.raises(DataError, match=rf"other\.pkl is refused: .*{message}"):
         read_pickle(path)
+
+
+def test_a_discriminator_of_another_make_is_refused(authors, tmp_path: Path) -> None:
+    for changes, message in (
+        ({"architecture": "skip"}, "discriminator was made with architecture='skip'"),
+        ({"conv_clamp": 256}, "conv_clamp=256; supported is None"),
+        ({"epilogue_kwargs": {"mbstd_group_size": None}}, "compares whole batches"),
+    ):
+        inside = content(authors.EasyDict)
+        inside["D"].meta["state"]["_init_kwargs"].update(changes)
+        with pytest.raises(DataError, match=message):
+            read_pickle(written(tmp_path / "other.pkl", inside))
 
 
 def test_another_filter_or_an_unknown_tensor_is_refused(authors, tmp_path: Path) -> None:

@@ -199,6 +199,10 @@ def _shape(generator: Described, discriminator: Described) -> Shape:
     """The sizes, from the arguments that the networks were made with; all must be understood."""
     made = _arguments(generator, GENERATOR)
     judged = _arguments(discriminator, DISCRIMINATOR)
+    if judged.get("mbstd_group_size", 4) is None:
+        raise DataError(
+            "its discriminator compares whole batches of images, which is not supported"
+        )
     shape = Shape(
         resolution=made["img_resolution"],
         latent=made["z_dim"],
@@ -209,6 +213,8 @@ def _shape(generator: Described, discriminator: Described) -> Shape:
         clamp=made.get("conv_clamp"),
         group=judged.get("mbstd_group_size", 4),
     )
+    # Both networks have the generator's sizes; what a file does not say has the authors' default.
+    judged = {"channel_base": 32768, "channel_max": 512, "conv_clamp": None, **judged}
     sizes = {
         "img_resolution": shape.resolution,
         "channel_base": shape.channel_base,
@@ -230,10 +236,16 @@ def _shape(generator: Described, discriminator: Described) -> Shape:
 
 
 def _arguments(part: Described, names: tuple[str, ...]) -> dict[str, Any]:
-    """All arguments in one dict: those of the parts of a network have names of their own."""
+    """All arguments in one dict: those of the parts of a network have names of their own.
+
+    An unconditional discriminator makes nothing of those of a mapping.
+    """
     given = dict(zip(names, part.state.get("_init_args", ()), strict=False))
+    given |= part.state.get("_init_kwargs", {})
+    if part.class_name == "Discriminator":
+        given.pop("mapping_kwargs", None)
     flat: dict[str, Any] = {}
-    for name, value in {**given, **part.state.get("_init_kwargs", {})}.items():
+    for name, value in given.items():
         flat.update(value if isinstance(value, dict) else {name: value})
     return flat
 
@@ -241,7 +253,7 @@ def _arguments(part: Described, names: tuple[str, ...]) -> dict[str, Any]:
 def _understood(network: str, given: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
     """Raise for an argument that ours has not, or has otherwise; None stands for the default."""
     for name, value in given.items():
-        if name in IGNORED or (value is None and name not in ("conv_clamp", "mbstd_group_size")):
+        if name in IGNORED or (value is None and name != "conv_clamp"):
             continue
         if name not in expected:
             raise DataError(f"its {network} was made with {name}={value!r}, which is not known")
@@ -249,9 +261,6 @@ def _understood(network: str, given: Mapping[str, Any], expected: Mapping[str, A
             raise DataError(
                 f"its {network} was made with {name}={value!r}; supported is {expected[name]!r}"
             )
-    for name in ("channel_base", "channel_max", "conv_clamp"):
-        if expected[name] != given.get(name, {"channel_base": 32768, "channel_max": 512}.get(name)):
-            raise DataError(f"its {network} differs from the other network in {name}")
 
 
 def _weights(part: Described, network: nn.Module) -> dict[str, Tensor]:
