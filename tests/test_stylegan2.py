@@ -20,6 +20,7 @@ from mia_bench.api.dataset import ImageSet
 from mia_bench.api.prior import PriorTask
 from mia_bench.errors import DataError, Diverged, MiaBenchError, Unavailable
 from mia_bench.store import Store, StoredCheckpoint
+from mia_bench_plugins.priors import shipped_priors
 from mia_bench_plugins.priors.stylegan2 import StyleGAN2Prior, file_hash
 from mia_bench_plugins.priors.stylegan2_model import StyleGAN2, build, convert, read, state_of
 from mia_bench_plugins.priors.stylegan2_networks import (
@@ -41,6 +42,7 @@ from mia_bench_plugins.priors.stylegan2_training import (
     r1_penalty,
     train,
 )
+from mia_bench_plugins.shipped import write_hash
 
 TINY = Shape(resolution=16, latent=6, style=5, layers=2, channel_base=64, channel_max=8)
 OPTIONS = {"latent": 6, "style": 5, "layers": 2, "channel_base": 32, "channel_max": 6}
@@ -711,6 +713,25 @@ def test_wrong_conversions_are_one_line(
     assert result.code == code
     (line,) = result.err.strip().splitlines()
     assert message in line
+
+
+def test_shipped_weights_are_used_for_their_data_and_options(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(shipped_priors, "FOLDER", tmp_path)
+    chosen = options(steps=1)
+    trained = train(task(tmp_path / "store"), chosen)
+    half = {n: t.half() if t.is_floating_point() else t for n, t in trained.items()}
+    path = tmp_path / "stylegan2_test.safetensors"
+    save_file(half, path, {"source": "data-key", "options": chosen.model_dump_json()})
+    write_hash(path)
+    prior = StyleGAN2Prior(chosen)
+    assert prior.weights("data-key", None) == file_hash(path)
+    assert StyleGAN2Prior(options(steps=2)).weights("data-key", None) is None
+    state = prior.fit(task(tmp_path / "other"))
+    for name, tensor in half.items():
+        assert torch.equal(
+            state[name], tensor.float() if tensor.dtype.is_floating_point else tensor
+        )
+    assert prior.build(state, resolution=8).latent_dim == 5
 
 
 # --- training ------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from mia_bench.errors import DataError, Diverged, MiaBenchError
 from mia_bench.runner import Request, prepare_prior
 from mia_bench.stages import check_prior_is_public
 from mia_bench.store import Store, StoredCheckpoint
-from mia_bench_plugins.priors import wgan_gp
+from mia_bench_plugins.priors import shipped_priors
 from mia_bench_plugins.priors.wgan_gp import WassersteinGAN
 from mia_bench_plugins.priors.wgan_networks import Critic, Generator, stage_widths
 from mia_bench_plugins.priors.wgan_training import (
@@ -256,7 +256,7 @@ def shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     chosen = json.dumps(options().model_dump(mode="json"))
     save_file(state, path, {"source": "data-key", "options": chosen})
     write_hash(path)
-    monkeypatch.setattr(wgan_gp, "SHIPPED", tmp_path)
+    monkeypatch.setattr(shipped_priors, "FOLDER", tmp_path)
     return path
 
 
@@ -278,7 +278,8 @@ def test_the_default_track_has_shipped_weights_of_public_images(tmp_path: Path) 
     planned = prepare_prior(request, "wgan-gp")
     prior = planned.stage.parts["prior"].make()
     assert planned.stage.spec["weights"]
-    assert sum(path.stat().st_size for path in wgan_gp.SHIPPED.glob(wgan_gp.FILES)) < 6e6
+    shipped = shipped_priors.FOLDER / shipped_priors.file_name("wgan-gp", "synth-faces")
+    assert shipped.stat().st_size < 6e6
     given = dataclasses.replace(task(tmp_path / "other"), source=planned.stage.inputs["data"].key)
     state = prior.fit(given)
     assert len(state.pop("trained_on")) == 7200

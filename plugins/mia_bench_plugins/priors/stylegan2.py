@@ -26,6 +26,8 @@ from mia_bench import Prior, PriorTask, hookimpl
 from mia_bench.errors import Unavailable
 from mia_bench.fetch import Published, weights_cache
 from mia_bench.hookspecs import Register
+from mia_bench_plugins.priors import shipped_priors
+from mia_bench_plugins.shipped import shipped_hash
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -104,14 +106,16 @@ class StyleGAN2Prior(Prior):
         return self.options.crop is None
 
     def weights(self, source: str, folder: Path | None) -> str | None:
-        """SHA-256 of the file, where one is given.
+        """SHA-256 of the file that is given, or shipped for these data and options.
 
         Raises:
             Unavailable: it was not found.
+            MiaBenchError: it is not as it was shipped.
         """
-        if not self.options.file:
-            return None
-        return file_hash(self._path(folder))
+        if self.options.file:
+            return file_hash(self._path(folder))
+        path = shipped_priors.find("stylegan2", source, self.options)
+        return shipped_hash(path) if path else None
 
     def _path(self, folder: Path | None) -> Path:
         given = Path(self.options.file).expanduser()
@@ -128,9 +132,8 @@ class StyleGAN2Prior(Prior):
     def fit(self, task: PriorTask) -> dict[str, Tensor]:
         """Sizes and weights of both networks."""
         if not self.options.file:
-            from mia_bench_plugins.priors.stylegan2_training import train
-
-            return train(task, self.options)
+            path = shipped_priors.find("stylegan2", task.source, self.options)
+            return shipped_priors.load(path) if path else self.train(task)
         import torch
 
         from mia_bench_plugins.priors.stylegan2_model import read
@@ -139,6 +142,12 @@ class StyleGAN2Prior(Prior):
         task.watch(self.build(state, resolution=task.resolution).to(task.device), 0)
         # None of the images is known: the networks were trained on them elsewhere.
         return {**state, "trained_on": torch.empty(0, dtype=torch.int64)}
+
+    def train(self, task: PriorTask) -> dict[str, Tensor]:
+        """As :meth:`fit`, from nothing."""
+        from mia_bench_plugins.priors.stylegan2_training import train
+
+        return train(task, self.options)
 
     def build(self, state: dict[str, Tensor], *, resolution: int) -> GenerativeModel:
         """The two networks."""

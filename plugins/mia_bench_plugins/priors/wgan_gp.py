@@ -16,36 +16,20 @@ trained with.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
 from mia_bench import Prior, PriorTask, hookimpl
 from mia_bench.hookspecs import Register
+from mia_bench_plugins.priors import shipped_priors
 from mia_bench_plugins.shipped import shipped_hash
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from mia_bench.models.generative import GenerativeModel
-
-SHIPPED = Path(__file__).parent
-FILES = "wgan_gp_*.safetensors"
-
-
-def described(path: Path) -> dict[str, Any]:
-    """Data and options that a shipped file says it was trained with; read from its JSON header.
-
-    Raises:
-        MiaBenchError: it is not as it was shipped.
-    """
-    shipped_hash(path)
-    with path.open("rb") as file:
-        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-    metadata = header["__metadata__"]
-    return {"source": metadata["source"], "options": json.loads(metadata["options"])}
 
 
 class WassersteinGAN(Prior):
@@ -86,19 +70,19 @@ class WassersteinGAN(Prior):
         Raises:
             MiaBenchError: it is not as it was shipped.
         """
-        path = self._shipped(source)
+        path = shipped_priors.find("wgan-gp", source, self.options)
         return shipped_hash(path) if path else None
 
     def fit(self, task: PriorTask) -> dict[str, Tensor]:
         """Weights of generator (averaged) and critic."""
-        from mia_bench_plugins.priors.wgan_training import load, train
+        path = shipped_priors.find("wgan-gp", task.source, self.options)
+        return shipped_priors.load(path) if path else self.train(task)
 
-        path = self._shipped(task.source)
-        return load(path) if path else train(task, self.options)
+    def train(self, task: PriorTask) -> dict[str, Tensor]:
+        """As :meth:`fit`, from nothing."""
+        from mia_bench_plugins.priors.wgan_training import train
 
-    def _shipped(self, source: str) -> Path | None:
-        wanted = {"source": source, "options": self.options.model_dump(mode="json")}
-        return next((p for p in SHIPPED.glob(FILES) if described(p) == wanted), None)
+        return train(task, self.options)
 
     def build(self, state: dict[str, Tensor], *, resolution: int) -> GenerativeModel:
         """The two networks."""

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from mia_bench.api.prior import PriorTask
@@ -119,9 +117,3 @@ def train(task: PriorTask, options: WassersteinGAN.Options) -> dict[str, Tensor]
         Diverged: the critic's loss is no longer finite.
     """
     return Training(options, task).run("wgan-gp", "critic")
-
-
-def load(path: Path) -> dict[str, Tensor]:
-    """The tensors of a shipped file, in float32."""
-    tensors = load_file(path)
-    return {n: t.float() if t.dtype == torch.float16 else t for n, t in tensors.items()}

@@ -1,7 +1,7 @@
-"""Trains the shipped weights: ``python -m mia_bench_plugins.priors.wgan_shipping``.
+"""Trains the weights that are shipped: ``python -m mia_bench_plugins.priors.shipping PRIOR``.
 
-The result is what ``wgan-gp`` makes of the default track's public images with the track's options, in
-half precision. A stopped training goes on when the command is given again with the same store.
+The result is what the prior makes of the default track's public images with the track's options, in half
+precision. A stopped training goes on when the command is given again with the same store.
 """
 
 from __future__ import annotations
@@ -18,35 +18,34 @@ from mia_bench.engine.local import LocalExecutor
 from mia_bench.engine.reporter import reporting, terminal_reporter
 from mia_bench.runner import DEFAULT_TRACK, Request, prepare_prior
 from mia_bench.stages import Workspace, fit_prior
-from mia_bench_plugins.priors.wgan_gp import SHIPPED
-from mia_bench_plugins.priors.wgan_training import train
+from mia_bench_plugins.priors import shipped_priors
 from mia_bench_plugins.shipped import write_hash
-
-FILE = SHIPPED / "wgan_gp_synth_faces.safetensors"
 
 
 @click.command()
+@click.argument("prior", type=click.Choice(["wgan-gp", "stylegan2"]))
 @click.option("--device", default="auto", show_default=True)
 @click.option("--store", type=click.Path(path_type=Path), help="Keeps the checkpoint.")
-@click.option("--output", type=click.Path(path_type=Path), default=FILE, show_default=True)
-def main(device: str, store: Path | None, output: Path) -> None:
-    """Train and write the weights as float16 safetensors."""
-    planned = prepare_prior(Request(track=DEFAULT_TRACK, store=store), "wgan-gp")
+@click.option("--output", type=click.Path(path_type=Path), help="File; none means the shipped one.")
+def main(prior: str, device: str, store: Path | None, output: Path | None) -> None:
+    """Train PRIOR and write its weights as float16 safetensors."""
+    output = output or shipped_priors.FOLDER / shipped_priors.file_name(prior, DEFAULT_TRACK)
+    planned = prepare_prior(Request(track=DEFAULT_TRACK, store=store), prior)
     reporter = terminal_reporter()
     executor = LocalExecutor(planned.store, device, planned.roots, reporter, lambda record: None)
     executor.make(planned.stage.inputs["data"])
     workspace = Workspace(planned.store, choose_device(device), planned.roots, reporter.progress)
-    options = planned.stage.parts["prior"].options
+    made = planned.stage.parts["prior"].make()
     with reporting(reporter, 1, 0.0):
         reporter.stage_begins(planned.stage, 0.0)
-        state, info = fit_prior(planned.stage, workspace, lambda task: train(task, options))
+        state, info = fit_prior(planned.stage, workspace, made.train)
     half = {
         name: (tensor.half() if tensor.is_floating_point() else tensor).contiguous()
         for name, tensor in state.items()
     }
     metadata = {
         "source": planned.stage.inputs["data"].key,
-        "options": json.dumps(options.model_dump(mode="json")),
+        "options": json.dumps(made.options.model_dump(mode="json")),
         "watched": json.dumps(info["watched"]),
         "torch": torch.__version__,
     }
