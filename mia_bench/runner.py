@@ -23,6 +23,9 @@ from mia_bench.tracks.track import load_track
 
 if TYPE_CHECKING:
     from mia_bench.api.dataset import Splits
+    from mia_bench.engine.grid import OptionValues
+    from mia_bench.registry import Registry
+    from mia_bench.tracks.track import Track
 
 DEFAULT_TRACK = "synth-faces"
 RERUN = ("never", "failed", "always")
@@ -46,6 +49,13 @@ class Request:
     data: Path | None = None
     rerun: str = "failed"
     executor: str = "local"
+    allow_partial: bool = False
+    """Go on with data that are not the protocol's, where the data set can."""
+
+    def option_values(self, registry: Registry, track: Track) -> OptionValues:
+        """The options, parsed."""
+        partial = [f"{track.data.dataset.name}.allow_partial=true"] if self.allow_partial else []
+        return parse_option_values(registry, [*self.options, *partial])
 
 
 @dataclass
@@ -104,7 +114,7 @@ def prepare(request: Request) -> Prepared:
         choose_device(request.device)
     registry = host().registry
     track = load_track(registry, request.track)
-    options = parse_option_values(registry, request.options)
+    options = request.option_values(registry, track)
     cells = build_grid(
         registry,
         track,
@@ -244,7 +254,7 @@ def prepare_prior(request: Request, prior: str = "") -> PlannedPrior:
         choose_device(request.device)
     registry = host().registry
     track = load_track(registry, request.track)
-    options = parse_option_values(registry, request.options)
+    options = request.option_values(registry, track)
     name = prior or track.default_prior
     resolved = resolve(
         registry,
@@ -268,9 +278,9 @@ def make_data(request: Request, reporter: Reporter | None = None) -> Splits:
     from mia_bench.stages import Workspace, load_data
 
     registry = host().registry
-    options = parse_option_values(registry, request.options)
+    track = load_track(registry, request.track)
     roots = data_roots(request.data)
-    stage = plan_data(registry, load_track(registry, request.track), roots, options)
+    stage = plan_data(registry, track, roots, request.option_values(registry, track))
     store = Store(request.store or default_store())
     store.check_writable()
     reporter = reporter or SilentReporter()

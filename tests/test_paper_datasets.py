@@ -140,7 +140,7 @@ def test_the_split_is_numpys_shuffle_of_all_images(tmp_path: Path) -> None:
     ],
 )
 def test_incomplete_data_are_refused_with_counts(tmp_path: Path, kind: str, message: str) -> None:
-    with pytest.raises(DataError, match=rf"holds {message}.*allow_partial"):
+    with pytest.raises(DataError, match=rf"holds {message}.*--allow-partial"):
         made(kind, tmp_path / "d", allow_partial=False).fingerprint(tmp_path / "d")
 
 

@@ -27,7 +27,7 @@ images_per_class = 2
 
 [data]
 resolution = 32
-dataset = {{ name = "{dataset}", options = {{ allow_partial = true }} }}
+dataset = {{ name = "{dataset}" }}
 
 [target]
 architecture = {{ name = "torchvision", options = {{ network = "resnet18", pretrained = false }} }}
@@ -104,10 +104,15 @@ def test_a_reduced_track_runs_from_data_to_record(
     monkeypatch.setattr("mia_bench_plugins.datasets.celeba.CLASSES", 3)
     tiny(track, dataset)
     run = ("run", "--track", "tiny", "--defense", "neg-ls", "--attack", "ppa", "--device", "cpu")
+    refused = cli(*run)
+    assert refused.code == 1
+    assert "give --allow-partial" in refused.err
+    run = (*run, "--allow-partial")
     done = cli(*run, "--format", "json")
     assert done.code == 0, done.err
     (record,) = done.records
     assert record["status"] == "done"
+    assert record["track"]["data"].endswith("+allow_partial=True")
     assert record["prior"]["name"] == "stylegan2"
     assert record["prior"]["options"]["trained_on"] in ("FFHQ", "MetFaces", "AFHQ dogs")
     assert "file" not in record["prior"]["options"]
@@ -126,7 +131,8 @@ def test_a_reduced_track_runs_from_data_to_record(
 
 def test_gmi_is_skipped_where_only_a_part_of_the_images_is_kept(tiny, cli) -> None:
     tiny("facescrub", "facescrub")
-    done = cli("run", "--track", "tiny", "--defense", "none", "--attack", "gmi", "--format", "json")
+    words = ("--defense", "none", "--attack", "gmi", "--allow-partial", "--format", "json")
+    done = cli("run", "--track", "tiny", *words)
     (record,) = done.records
     assert record["status"] == "skipped"
     assert "discriminator" in record["reason"]

@@ -58,16 +58,27 @@ def check(names: tuple[str, ...], options: tuple[str, ...], data: Path | None) -
     "--track", help="Protocol whose images are decoded.  [default: synth-faces]", default=None
 )
 @_option
+@click.option("--allow-partial", is_flag=True, help="Go on with data that are not the protocol's.")
 @click.option("--store", type=click.Path(path_type=Path), help="Folder of artifacts and records.")
 @_data
 def prepare(
-    track: str | None, options: tuple[str, ...], store: Path | None, data: Path | None
+    track: str | None,
+    options: tuple[str, ...],
+    allow_partial: bool,
+    store: Path | None,
+    data: Path | None,
 ) -> None:
     """Decode, crop and resize a track's images once, as a run would, and print what they are."""
     from mia_bench.engine.reporter import terminal_reporter
     from mia_bench.runner import DEFAULT_TRACK, Request, make_data
 
-    request = Request(track=track or DEFAULT_TRACK, options=options, store=store, data=data)
+    request = Request(
+        track=track or DEFAULT_TRACK,
+        options=options,
+        store=store,
+        data=data,
+        allow_partial=allow_partial,
+    )
     splits = make_data(request, terminal_reporter())
     parts = ("train", "validation", "test", "public", "decoys")
     counts = ", ".join(f"{len(getattr(splits, part))} {part}" for part in parts)

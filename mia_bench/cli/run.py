@@ -62,6 +62,11 @@ _FORMATS = ("table", "json", "markdown")
     help="Which cells with a record are computed again.  [default: failed]",
 )
 @click.option("--executor", type=click.Choice(["local"]), default="local", show_default=True)
+@click.option(
+    "--allow-partial",
+    is_flag=True,
+    help="Go on with data that are not the protocol's; every record is marked.",
+)
 @click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
 @click.option(
     "--format",
@@ -70,7 +75,12 @@ _FORMATS = ("table", "json", "markdown")
     help="What to print on standard output.  [default: table]",
 )
 def command(
-    config: Path | None, dry_run: bool, format_: str | None, executor: str, **given: Any
+    config: Path | None,
+    allow_partial: bool,
+    dry_run: bool,
+    format_: str | None,
+    executor: str,
+    **given: Any,
 ) -> None:
     """Run every defense × attack pair of a track and print the results.
 
@@ -92,6 +102,7 @@ def command(
         data=Path(settings["data"]) if settings.get("data") else None,
         rerun=settings.get("rerun") or "failed",
         executor=executor,
+        allow_partial=allow_partial,
     )
     _warn_of_plugins()
     prepared = prepare(request)

@@ -90,8 +90,8 @@ class LabelledDataset(Dataset):
         """
         if found != expected and not self.options.allow_partial:
             raise DataError(
-                f"{folder} holds {found}, not {expected}; complete it, or set the option "
-                "allow_partial=true for rows that are not of the protocol"
+                f"{folder} holds {found}, not {expected}; complete it, or give --allow-partial for "
+                "rows that are not of the protocol"
             )
 
     def load(self, root: Path | None, *, resolution: int, seed: int, progress: Progress) -> Splits:
