@@ -427,7 +427,7 @@ def test_exit_code_0_when_a_cell_is_skipped(cli, toy, store) -> None:
         (("rum",), "no command 'rum'; did you mean 'run'"),
         (
             ("run", "--track", "sinth-faces"),
-            "unknown track 'sinth-faces'; did you mean 'synth-faces'?",
+            "unknown track 'sinth-faces'; did you mean 'synth-faces'",
         ),
         (("run", "--defense", "negls"), "unknown defense 'negls'; did you mean 'neg-ls'"),
         (("run", "--attack", "pppa"), "unknown attack 'pppa'; did you mean 'ppa'?"),
