@@ -544,7 +544,9 @@ def test_samples_are_styles_and_images_are_in_range() -> None:
     assert images.shape == (7, 3, 16, 16)
     assert 0 <= images.min().item() < images.max().item() <= 1
     assert torch.equal(images, made(w))  # the noise is constant
-    assert made.discriminate(images).shape == (7,)
+    scores = made.discriminate(images)
+    assert scores.shape == (7,)
+    torch.testing.assert_close(made.discriminate(images[2:4]), scores[2:4])
 
 
 def test_crop_and_resize_to_the_tracks_resolution() -> None:

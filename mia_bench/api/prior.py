@@ -82,6 +82,11 @@ class Prior(Component):
         """True when the built model implements ``discriminate``."""
         return False
 
+    @property
+    def normal_latents(self) -> bool:
+        """False where latents are not drawn standard normal, but mapped from such."""
+        return True
+
     def weights(self, source: str, folder: Path | None) -> str | None:
         """What identifies the weights that :meth:`fit` takes instead of training, None if it trains.
 

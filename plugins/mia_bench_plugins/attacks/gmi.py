@@ -46,10 +46,12 @@ class GenerativeModelInversion(Attack):
     options: Options
 
     def skip(self, setting: Setting) -> str | None:
-        """It needs a critic."""
-        if setting.prior.has_discriminator:
-            return None
-        return "gmi needs a prior with a discriminator, such as wgan-gp"
+        """It needs a critic, and latents that its box fits."""
+        if not setting.prior.has_discriminator:
+            return "gmi needs a prior with a discriminator, such as wgan-gp"
+        if not setting.prior.normal_latents:
+            return "gmi clips standard normal latents; this prior's are mapped ones"
+        return None
 
     def invert(self, task: AttackTask) -> Reconstructions:
         """All images of all classes; the best restart of each."""

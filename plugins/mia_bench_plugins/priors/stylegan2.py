@@ -105,6 +105,11 @@ class StyleGAN2Prior(Prior):
         """The discriminator judges whole images, no crops of them."""
         return self.options.crop is None
 
+    @property
+    def normal_latents(self) -> bool:
+        """Latents are styles."""
+        return False
+
     def weights(self, source: str, folder: Path | None) -> str | None:
         """SHA-256 of the file that is given, or shipped for these data and options.
 

@@ -73,7 +73,7 @@ class StyleGAN2(GenerativeModel):
             self._up_to = kept
 
     def discriminate(self, images: Tensor) -> Tensor:
-        """Realness scores ``(N,)``.
+        """Realness scores ``(N,)``, of each image by itself, whatever batch it is in.
 
         Raises:
             MiaBenchError: the images are a part of what the discriminator judges.
@@ -81,7 +81,7 @@ class StyleGAN2(GenerativeModel):
         if self.crop is not None:
             raise MiaBenchError("stylegan2's discriminator judges whole images, not crops of them")
         images = _resized(images, self.shape.resolution)
-        scores: Tensor = self.discriminator(2 * images - 1)
+        scores: Tensor = self.discriminator(2 * images - 1, alone=True)
         return scores
 
 

@@ -383,12 +383,13 @@ class Judgement(nn.Module):
         self.fc = Dense(16 * width, width, active=True)
         self.out = Dense(width, 1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """``(N, width, 4, 4)`` to scores ``(N,)``."""
+    def forward(self, x: Tensor, *, alone: bool = False) -> Tensor:
+        """``(N, width, 4, 4)`` to scores ``(N,)``; ``alone`` compares no image with another."""
         x = x.to(self.out.weight.dtype)
         count = len(x)
         # Groups as large as the batch allows, of images that lie count/size apart.
-        size = next(size for size in range(min(self.group, count), 0, -1) if count % size == 0)
+        largest = 1 if alone else min(self.group, count)
+        size = next(size for size in range(largest, 0, -1) if count % size == 0)
         groups = x.reshape(size, -1, *x.shape[1:])
         spread = (groups.var(0, unbiased=False) + 1e-8).sqrt().mean((1, 2, 3))
         channel = spread.repeat(size)[:, None, None, None].expand(-1, 1, 4, 4)
@@ -407,10 +408,10 @@ class Discriminator(nn.Module):
             self.add_module(f"b{resolution}", DiscriminatorBlock(shape, resolution))
         self.b4 = Judgement(shape)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """One pass."""
+    def forward(self, images: Tensor, *, alone: bool = False) -> Tensor:
+        """One pass; the images of a batch are compared with each other unless each is ``alone``."""
         x = images.contiguous(memory_format=torch.channels_last)
         for resolution in self.resolutions:
             x = self.get_submodule(f"b{resolution}")(x)
-        scores: Tensor = self.b4(x)
+        scores: Tensor = self.b4(x, alone=alone)
         return scores
