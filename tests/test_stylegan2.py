@@ -814,6 +814,17 @@ def test_the_first_step_of_the_discriminator_by_hand(tmp_path: Path) -> None:
             torch.testing.assert_close(getattr(training, part).get_parameter(name), tensor)
 
 
+def test_training_by_command(cli, toy) -> None:
+    small = [f"{key}={value}" for key, value in {**OPTIONS, "steps": 3, "batch_size": 4}.items()]
+    options = [word for text in small for word in ("-o", f"stylegan2.{text}")]
+    outcome = cli("prior", "train", "--track", "toy", "--prior", "stylegan2", *options)
+    assert outcome.code == 0, outcome.err
+    assert "step 3: " in outcome.out
+    again = cli("prior", "train", "--track", "toy", "--prior", "stylegan2", *options)
+    assert again.out == outcome.out
+    assert "prior stylegan2" not in again.err
+
+
 @pytest.mark.parametrize("stop_at", [1, 5])
 def test_training_that_was_stopped_ends_as_if_it_had_not_been(tmp_path: Path, stop_at: int) -> None:
     whole = train(task(tmp_path / "whole"), options())
