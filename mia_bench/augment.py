@@ -105,6 +105,13 @@ def adjust_hue(images: Tensor, turn: Tensor) -> Tensor:
     return torch.stack(channels, 1)
 
 
+def resized(images: Tensor, size: int) -> Tensor:
+    """``(N, C, H, W)`` as squares of ``size`` pixels: bilinear, antialiased; differentiable."""
+    if images.shape[2:] == (size, size):
+        return images
+    return F.interpolate(images, (size, size), mode="bilinear", align_corners=False, antialias=True)
+
+
 def random_resized_crop(
     images: Tensor,
     generator: torch.Generator,

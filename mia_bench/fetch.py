@@ -8,10 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-import urllib.error
-import urllib.request
 from dataclasses import dataclass
-from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 
 from mia_bench.api.dataset import Progress
@@ -44,6 +41,18 @@ def weights_cache() -> Path:
     return Path(platformdirs.user_cache_dir("mia-bench", appauthor=False)) / "weights"
 
 
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file, which need not fit into memory."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def find(name: str | Path, folder: Path | None) -> Path | None:
+    """The file of that name in ``folder``, else in the cache, else None."""
+    places = (place / name for place in (folder, weights_cache()) if place is not None)
+    return next((path for path in places if path.is_file()), None)
+
+
 def obtain(file: Published, folder: Path | None, progress: Progress) -> Path:
     """The file in ``folder`` or in the cache, else downloaded (into ``folder`` if there is one).
 
@@ -51,9 +60,12 @@ def obtain(file: Published, folder: Path | None, progress: Progress) -> Path:
         Unavailable: it can't be downloaded; says where to put it by hand.
         MiaBenchError: what is there, or what was sent, is not the file expected.
     """
-    for place in (folder, weights_cache()):
-        if place is not None and (place / file.name).is_file():
-            return _checked(place / file.name, file)
+    # Here, because every command imports this module and few need the network.
+    import urllib.error
+    from http.client import HTTPException
+
+    if (found := find(file.name, folder)) is not None:
+        return _checked(found, file)
     target = (folder or weights_cache()) / file.name
     part = target.with_name(f"{file.name}.part")
     try:
@@ -78,8 +90,7 @@ def obtain(file: Published, folder: Path | None, progress: Progress) -> Path:
 
 def _checked(path: Path, file: Published) -> Path:
     if file.sha256:
-        with path.open("rb") as opened:
-            found = hashlib.file_digest(opened, "sha256").hexdigest()
+        found = file_hash(path)
         if not found.startswith(file.sha256):
             raise MiaBenchError(
                 f"{path} is not the file published at {file.url}: its SHA-256 begins with "
@@ -90,10 +101,13 @@ def _checked(path: Path, file: Published) -> Path:
 
 def _download(url: str, part: Path, progress: Progress) -> None:
     """Append to ``part`` what is missing of it; from the beginning where the server can't go on."""
+    import urllib.error
+    import urllib.request
+
     have = part.stat().st_size if part.is_file() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
     try:
-        answer: HTTPResponse = urllib.request.urlopen(request, timeout=TIMEOUT)
+        answer = urllib.request.urlopen(request, timeout=TIMEOUT)
     except urllib.error.HTTPError as error:
         if have and error.code == 416:  # nothing is missing, or the file is another now
             part.unlink()

@@ -236,15 +236,15 @@ def run(
 
 
 @dataclass(frozen=True)
-class PlannedPrior:
-    """A prior of a track that is to be made."""
+class PlannedStage:
+    """A stage that a track's cells share, to be made ahead of them."""
 
     stage: Stage
     store: Store
     roots: Roots
 
 
-def prepare_prior(request: Request, prior: str = "") -> PlannedPrior:
+def prepare_prior(request: Request, prior: str = "") -> PlannedStage:
     """Plan the prior of that name, or the track's default; options and paths are checked.
 
     Raises:
@@ -265,7 +265,7 @@ def prepare_prior(request: Request, prior: str = "") -> PlannedPrior:
     )
     roots = data_roots(request.data)
     stage = plan_prior(registry, track, resolved, roots, options)
-    return PlannedPrior(stage, Store(request.store or default_store()), roots)
+    return PlannedStage(stage, Store(request.store or default_store()), roots)
 
 
 def make_data(request: Request, reporter: Reporter | None = None) -> Splits:
@@ -281,16 +281,14 @@ def make_data(request: Request, reporter: Reporter | None = None) -> Splits:
     track = load_track(registry, request.track)
     roots = data_roots(request.data)
     stage = plan_data(registry, track, roots, request.option_values(registry, track))
-    store = Store(request.store or default_store())
-    store.check_writable()
-    reporter = reporter or SilentReporter()
-    LocalExecutor(store, request.device, roots, reporter, lambda record: None).make(stage)
-    workspace = Workspace(store, choose_device("cpu"), roots, reporter.progress)
+    planned = PlannedStage(stage, Store(request.store or default_store()), roots)
+    make_stage(planned, request.device, reporter)
+    workspace = Workspace(planned.store, choose_device("cpu"), roots, lambda *_: None)
     return load_data(stage, workspace)
 
 
-def make_prior(planned: PlannedPrior, device: str, reporter: Reporter | None = None) -> None:
-    """Train a planned prior, or go on with it, unless it is stored already.
+def make_stage(planned: PlannedStage, device: str, reporter: Reporter | None = None) -> None:
+    """Compute a planned stage, or go on with it, unless it is stored already.
 
     Raises:
         MiaBenchError: it failed.

@@ -22,7 +22,7 @@ from mia_bench.access import open_access
 from mia_bench.api.attack import Attack, AttackTask, Reconstructions
 from mia_bench.api.dataset import ImageSet, Progress, Splits
 from mia_bench.api.defense import BuildContext, Defense
-from mia_bench.api.encoder import Embed
+from mia_bench.api.encoder import Embed, embedded
 from mia_bench.api.metric import AttackEvidence, Gallery, Measurement, TargetEvidence
 from mia_bench.api.model import NetworkTask
 from mia_bench.api.prior import PriorTask
@@ -247,9 +247,7 @@ class PriorWatch:
             return nn.functional.adaptive_avg_pool2d(images, 8).flatten(1)
         if self._embed is None:
             self._embed = _load_encoder(self._stage, self._workspace)
-        with torch.no_grad():
-            chunks = images.split(256)
-            return torch.cat([self._embed(c.to(self._workspace.device)).cpu() for c in chunks])
+        return embedded(self._embed, images, self._workspace.device)
 
 
 def load_prior(stage: Stage, workspace: Workspace) -> GenerativeModel:
@@ -317,12 +315,18 @@ def _compute_classifier(
 def _build_classifier(
     stage: Stage, splits: Splits, workspace: Workspace, *, restoring: bool
 ) -> Classifier:
+    with seeded(stage.seed, stage.name):
+        return _build_network(stage, splits, workspace, restoring=restoring)
+
+
+def _build_network(
+    stage: Stage, splits: Splits, workspace: Workspace, *, restoring: bool
+) -> Classifier:
     task = NetworkTask(
         splits.num_classes, stage.track.data.resolution, restoring, workspace.roots.weights
     )
-    with seeded(stage.seed, stage.name):
-        model: Classifier = stage.parts["architecture"].make().build(task)
-    return model
+    built: Classifier = stage.parts["architecture"].make().build(task)
+    return built
 
 
 def load_classifier(stage: Stage, workspace: Workspace) -> Classifier:
@@ -366,11 +370,8 @@ def _build_target(
         restoring=restoring,
     )
 
-    task = NetworkTask(splits.num_classes, resolution, restoring, workspace.roots.weights)
-
     def build() -> Classifier:
-        built: Classifier = stage.parts["architecture"].make().build(task)
-        return built
+        return _build_network(stage, splits, workspace, restoring=restoring)
 
     with seeded(stage.seed, "init"):
         return defense.build_model(build, context)

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from prior_tasks import Stopped, public, task
 from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional as F
@@ -19,9 +20,9 @@ from torch.nn import functional as F
 from mia_bench.api.dataset import ImageSet
 from mia_bench.api.prior import PriorTask
 from mia_bench.errors import DataError, Diverged, MiaBenchError, Unavailable
-from mia_bench.store import Store, StoredCheckpoint
+from mia_bench.fetch import file_hash
 from mia_bench_plugins.priors import shipped_priors
-from mia_bench_plugins.priors.stylegan2 import StyleGAN2Prior, file_hash
+from mia_bench_plugins.priors.stylegan2 import StyleGAN2Prior
 from mia_bench_plugins.priors.stylegan2_model import StyleGAN2, build, convert, read, state_of
 from mia_bench_plugins.priors.stylegan2_networks import (
     Convolution,
@@ -596,43 +597,6 @@ def test_gradient_of_an_image_by_finite_differences() -> None:
 
 
 # --- files as a prior ----------------------------------------------------------------------------
-
-
-def public(count: int = 40, resolution: int = 8) -> ImageSet:
-    draws = torch.Generator().manual_seed(0)
-    size = (count, 3, resolution, resolution)
-    return ImageSet(
-        torch.randint(0, 256, size, generator=draws, dtype=torch.uint8), torch.arange(count)
-    )
-
-
-class Stopped(Exception):
-    pass
-
-
-def task(
-    folder: Path,
-    *,
-    stop_at: int | None = None,
-    weights: Path | None = None,
-    looks: list | None = None,
-) -> PriorTask:
-    def progress(done: int, total: int, unit: str) -> None:
-        if done == stop_at:
-            raise Stopped
-
-    torch.manual_seed(0)  # the initial weights; the host does it
-    return PriorTask(
-        public=public(),
-        source="data-key",
-        resolution=8,
-        generator=torch.Generator().manual_seed(1),
-        device=torch.device("cpu"),
-        progress=progress,
-        checkpoint=StoredCheckpoint(Store(folder), folder / "checkpoint"),
-        weights=weights,
-        watch=lambda model, step: looks.append(model) if looks is not None else None,
-    )
 
 
 def options(**changes) -> StyleGAN2Prior.Options:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from prior_tasks import Stopped, public, task
 from safetensors.torch import save_file
 from torch import nn
 
@@ -16,7 +17,6 @@ from mia_bench.data.fingerprints import image_fingerprints
 from mia_bench.errors import DataError, Diverged, MiaBenchError
 from mia_bench.runner import Request, prepare_prior
 from mia_bench.stages import check_prior_is_public
-from mia_bench.store import Store, StoredCheckpoint
 from mia_bench_plugins.priors import shipped_priors
 from mia_bench_plugins.priors.wgan_gp import WassersteinGAN
 from mia_bench_plugins.priors.wgan_networks import Critic, Generator, stage_widths
@@ -32,35 +32,6 @@ TINY = {"latent": 4, "width": 4, "steps": 8, "batch_size": 6, "critic_steps": 2}
 
 def options(**changes: float) -> WassersteinGAN.Options:
     return WassersteinGAN.Options(**{**TINY, **changes})
-
-
-def public(count: int = 40) -> ImageSet:
-    draws = torch.Generator().manual_seed(0)
-    pixels = torch.randint(0, 256, (count, 3, 8, 8), generator=draws, dtype=torch.uint8)
-    return ImageSet(pixels, torch.arange(count))
-
-
-class Stopped(Exception):
-    pass
-
-
-def task(folder: Path, *, stop_at: int | None = None, looks: list | None = None) -> PriorTask:
-    def progress(done: int, total: int, unit: str) -> None:
-        if done == stop_at:
-            raise Stopped
-
-    torch.manual_seed(0)  # the initial weights; the host does it
-    return PriorTask(
-        public=public(),
-        source="data-key",
-        resolution=8,
-        generator=torch.Generator().manual_seed(1),
-        device=torch.device("cpu"),
-        progress=progress,
-        checkpoint=StoredCheckpoint(Store(folder), folder / "checkpoint"),
-        weights=None,
-        watch=lambda model, step: looks.append((model, step)) if looks is not None else None,
-    )
 
 
 # --- networks ------------------------------------------------------------------------------------

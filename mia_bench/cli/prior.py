@@ -47,13 +47,13 @@ def train(
     Sample sheets are written while it trains, and its Fréchet distance to the public images is measured.
     """
     from mia_bench.engine.reporter import terminal_reporter
-    from mia_bench.runner import DEFAULT_TRACK, Request, make_prior, prepare_prior
+    from mia_bench.runner import DEFAULT_TRACK, Request, make_stage, prepare_prior
 
     request = Request(
         track=track or DEFAULT_TRACK, options=options, device=device, store=store, data=data
     )
     planned = prepare_prior(request, name)
-    make_prior(planned, device, terminal_reporter())
+    make_stage(planned, device, terminal_reporter())
     info = planned.store.info(*planned.stage.id)
     click.echo(_table([(planned.stage.key, info)]))
     for look in info["watched"]:

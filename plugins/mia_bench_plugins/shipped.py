@@ -6,10 +6,10 @@ files write it.
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 from mia_bench.errors import MiaBenchError, Unavailable
+from mia_bench.fetch import file_hash
 
 SUMS = "SHA256SUMS"
 
@@ -23,7 +23,7 @@ def shipped_hash(path: Path) -> str:
     """
     if not path.is_file():
         raise Unavailable(f"{path.name} is missing from the installation")
-    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    found = file_hash(path)
     if (expected := _sums(path.parent).get(path.name)) != found:
         raise MiaBenchError(
             f"{path.name} is truncated or altered: its SHA-256 is {found[:12]}…, not "
@@ -35,7 +35,7 @@ def shipped_hash(path: Path) -> str:
 def write_hash(path: Path) -> None:
     """Note the SHA-256 of a file that is to be shipped."""
     sums = _sums(path.parent)
-    sums[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
+    sums[path.name] = file_hash(path)
     text = "".join(f"{value}  {name}\n" for name, value in sorted(sums.items()))
     (path.parent / SUMS).write_text(text, encoding="utf-8")
 

@@ -8,13 +8,12 @@ targets, not of their people.
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from mia_bench import Encoder, hookimpl
 from mia_bench.errors import MiaBenchError, Unavailable
-from mia_bench.fetch import Published, weights_cache
+from mia_bench.fetch import Published, file_hash, find
 from mia_bench.hookspecs import Register
 
 if TYPE_CHECKING:
@@ -42,13 +41,11 @@ class FaceNet(Encoder):
 
     def fingerprint(self, weights: Path | None) -> str:
         """SHA-256 of the file."""
-        with self._path(weights).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return file_hash(self._path(weights))
 
     def _path(self, weights: Path | None) -> Path:
-        for place in (weights, weights_cache()):
-            if place is not None and (place / FILE.name).is_file():
-                return place / FILE.name
+        if (path := find(FILE.name, weights)) is not None:
+            return path
         # No path in it: the reason becomes a part of keys and records.
         raise Unavailable(
             f"{FILE.name} was not found: download it from {FILE.url} into the folder that "
@@ -59,7 +56,8 @@ class FaceNet(Encoder):
         """The network on the device."""
         import torch
         from facenet_pytorch import InceptionResnetV1
-        from torch.nn import functional as F
+
+        from mia_bench.augment import resized
 
         path = self._path(weights)
         network = InceptionResnetV1(pretrained=None, classify=False, num_classes=PEOPLE)
@@ -70,12 +68,8 @@ class FaceNet(Encoder):
         network = network.to(device).eval().requires_grad_(False)
 
         def embed(images: Tensor) -> Tensor:
-            size = (SIZE, SIZE)
-            large = F.interpolate(
-                images.to(device), size, mode="bilinear", align_corners=False, antialias=True
-            )
             with torch.no_grad():
-                embeddings: Tensor = network(2 * large - 1)
+                embeddings: Tensor = network(2 * resized(images.to(device), SIZE) - 1)
             return embeddings
 
         return embed

@@ -9,7 +9,6 @@ all the same.
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from mia_bench import Encoder, hookimpl
 from mia_bench.errors import Unavailable
+from mia_bench.fetch import file_hash
 from mia_bench.hookspecs import Register
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class MobileFaceNet(Encoder):
             )
         if importlib.util.find_spec("onnxruntime") is None:
             raise Unavailable("onnxruntime is not installed: pip install 'mia-bench[onnx]'")
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        return file_hash(path)
 
     def load(self, weights: Path | None, *, device: torch.device) -> Embed:
         """A CPU session, asked by as many threads as this process may use.

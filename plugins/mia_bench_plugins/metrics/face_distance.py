@@ -7,18 +7,13 @@ unit norm: 0 is the same image, 2 an unrelated one.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from mia_bench import AttackMetric, Measurement, hookimpl
+from mia_bench.api.encoder import embedded
 from mia_bench.api.metric import AttackEvidence
 from mia_bench.hookspecs import Register
 from mia_bench_plugins.metrics.evaluation_classifier import nearest_squared_distances
-
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
-
-    from mia_bench.api.encoder import Embed
 
 
 class FaceDistance(AttackMetric):
@@ -37,27 +32,18 @@ class FaceDistance(AttackMetric):
         """Embed the reconstructions and the training images of the attacked classes."""
         import torch
 
-        from mia_bench.models.classifier import to_float
-
         embed = evidence.embed
         if embed is None:
             return {"delta_face": evidence.missing["gallery"]}
         train = evidence.splits.train
         attacked = torch.isin(train.labels, evidence.labels)
         distances = nearest_squared_distances(
-            _embedded(embed, evidence.images, evidence.device),
+            embedded(embed, evidence.images, evidence.device),
             evidence.labels,
-            _embedded(embed, to_float(train.images[attacked]), evidence.device),
+            embedded(embed, train.images[attacked], evidence.device),
             train.labels[attacked],
         )
         return {"delta_face": Measurement(distances.numpy(), evidence.labels.numpy())}
-
-
-def _embedded(embed: Embed, images: Tensor, device: torch.device) -> Tensor:
-    import torch
-
-    with torch.no_grad():
-        return torch.cat([embed(chunk.to(device)).cpu() for chunk in images.split(256)])
 
 
 @hookimpl

@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from mia_bench import AttackMetric, Measurement, hookimpl
+from mia_bench.api.encoder import embedded
 from mia_bench.api.metric import AttackEvidence
 from mia_bench.hookspecs import Register
 
@@ -80,12 +81,11 @@ class Identification(AttackMetric):
         gallery, embed = evidence.gallery, evidence.embed
         if gallery is None or embed is None:
             return dict.fromkeys(self.names, evidence.missing["gallery"])
-        with torch.no_grad():
-            rows = [embed(c.to(evidence.device)).cpu() for c in evidence.images.split(256)]
+        reconstructions = embedded(embed, evidence.images, evidence.device)
         everybody = torch.cat([gallery.private, gallery.decoys])
         found: dict[str, Measurement | str] = {}
         for suffix, embeddings, labels in (
-            ("", torch.cat(rows), evidence.labels),
+            ("", reconstructions, evidence.labels),
             ("_ceiling", gallery.test, evidence.splits.test.labels),
         ):
             groups = labels.numpy()

@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 import torchvision
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from mia_bench.augment import resized
 from mia_bench.errors import MiaBenchError
 from mia_bench.fetch import Published, obtain
 from mia_bench.models.classifier import Activations, Classifier
@@ -32,11 +32,7 @@ class TorchvisionNetwork(Classifier):
 
     def activations(self, images: Tensor) -> Activations:
         """Resize, then all blocks."""
-        if self.size is not None and images.shape[2] != self.size:
-            images = F.interpolate(
-                images, (self.size,) * 2, mode="bilinear", align_corners=False, antialias=True
-            )
-        return super().activations(images)
+        return super().activations(images if self.size is None else resized(images, self.size))
 
 
 def network(

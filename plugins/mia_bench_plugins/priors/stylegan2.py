@@ -16,7 +16,6 @@ read without running anything in it. Images of another size than the track's are
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -24,7 +23,7 @@ from pydantic import Field, model_validator
 
 from mia_bench import Prior, PriorTask, hookimpl
 from mia_bench.errors import Unavailable
-from mia_bench.fetch import Published, weights_cache
+from mia_bench.fetch import Published, file_hash, find
 from mia_bench.hookspecs import Register
 from mia_bench_plugins.priors import shipped_priors
 from mia_bench_plugins.shipped import shipped_hash
@@ -36,13 +35,7 @@ if TYPE_CHECKING:
 
 
 PUBLISHED_AT = "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained"
-"""The authors publish no hashes of these files: records hold the hash of the file that was used."""
-
-
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+"""The authors publish no hashes of these files; that of the file used is a part of the prior's key."""
 
 
 class StyleGAN2Prior(Prior):
@@ -124,9 +117,9 @@ class StyleGAN2Prior(Prior):
 
     def _path(self, folder: Path | None) -> Path:
         given = Path(self.options.file).expanduser()
-        for place in (Path(), folder, weights_cache()):
-            if place is not None and (place / given).is_file():
-                return place / given
+        path = given if given.is_file() else find(given, folder)
+        if path is not None:
+            return path
         known = given.name in {file.name for file in self.published}
         how = f"mia-bench prior fetch {given.name}, or " if known else ""
         raise Unavailable(

@@ -10,11 +10,11 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
-from torch.nn import functional as F
 
+from mia_bench.augment import resized
 from mia_bench.errors import DataError, MiaBenchError
+from mia_bench.fetch import file_hash
 from mia_bench.models.generative import GenerativeModel
-from mia_bench_plugins.priors.stylegan2 import file_hash
 from mia_bench_plugins.priors.stylegan2_networks import Discriminator, Generator, Shape
 from mia_bench_plugins.priors.stylegan2_pickle import Networks, read_pickle
 
@@ -62,7 +62,7 @@ class StyleGAN2(GenerativeModel):
             kept = round(self.crop * side / self.shape.resolution)
             start = (side - kept) // 2
             images = images[:, :, start : start + kept, start : start + kept]
-        return (_resized(images, self.resolution) / 2 + 0.5).clamp(0, 1)
+        return (resized(images, self.resolution) / 2 + 0.5).clamp(0, 1)
 
     def render(self, latents: Tensor, *, device: torch.device, batch_size: int = 512) -> Tensor:
         """Images of many latents by all layers, in batches, on the CPU."""
@@ -80,27 +80,25 @@ class StyleGAN2(GenerativeModel):
         """
         if self.crop is not None:
             raise MiaBenchError("stylegan2's discriminator judges whole images, not crops of them")
-        images = _resized(images, self.shape.resolution)
+        images = resized(images, self.shape.resolution)
         scores: Tensor = self.discriminator(2 * images - 1, alone=True)
         return scores
-
-
-def _resized(images: Tensor, size: int) -> Tensor:
-    if images.shape[2] == size:
-        return images
-    return F.interpolate(images, (size, size), mode="bilinear", align_corners=False, antialias=True)
 
 
 def _constant(noise: Tensor) -> Tensor:
     return noise
 
 
+def shape_state(shape: Shape) -> dict[str, Tensor]:
+    """The sizes as a named tensor, which goes beside those of the networks."""
+    text = bytearray(json.dumps(shape.spec()), "ascii")
+    return {SHAPE: torch.frombuffer(text, dtype=torch.uint8)}
+
+
 def state_of(networks: Networks) -> dict[str, Tensor]:
     """Named tensors that :func:`build` understands."""
     return {
-        SHAPE: torch.frombuffer(
-            bytearray(json.dumps(networks.shape.spec()), "ascii"), dtype=torch.uint8
-        ),
+        **shape_state(networks.shape),
         **{f"generator.{name}": tensor for name, tensor in networks.generator.items()},
         **{f"discriminator.{name}": tensor for name, tensor in networks.discriminator.items()},
     }

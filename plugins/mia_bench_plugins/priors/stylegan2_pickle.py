@@ -31,10 +31,6 @@ class Described:
     class_name: str
     state: Mapping[str, Any]
 
-    def option(self, name: str, default: Any = None) -> Any:
-        """An argument that the object was made with."""
-        return self.state.get("_init_kwargs", {}).get(name, default)
-
     def tensors(self, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
         """Parameters and buffers by their dotted names."""
         for kind in ("_parameters", "_buffers"):
@@ -44,11 +40,6 @@ class Described:
         for name, child in self.state.get("_modules", {}).items():
             if isinstance(child, Described):
                 yield from child.tensors(f"{prefix}{name}.")
-
-    def child(self, name: str) -> Described | None:
-        """A submodule."""
-        found = self.state.get("_modules", {}).get(name)
-        return found if isinstance(found, Described) else None
 
 
 class _Dict(dict[str, Any]):
@@ -177,8 +168,14 @@ DISCRIMINATOR = ("c_dim", "img_resolution", "img_channels")
 """Names of the arguments that may be given by position."""
 
 IGNORED = frozenset(
-    {"num_fp16_res", "fp16_channels_last", "freeze_layers", "cmap_dim", "embed_features"}
-    | {"w_avg_beta"}
+    [
+        "num_fp16_res",
+        "fp16_channels_last",
+        "freeze_layers",
+        "cmap_dim",
+        "embed_features",
+        "w_avg_beta",
+    ]
 )
 """Arguments that change nothing of what an unconditional network answers in float32."""
 

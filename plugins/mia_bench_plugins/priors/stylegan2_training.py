@@ -13,9 +13,8 @@ from torch.nn import functional as F
 from mia_bench.api.prior import PriorTask
 from mia_bench_plugins.priors.adversarial import AdversarialTraining, real_batch
 from mia_bench_plugins.priors.stylegan2 import StyleGAN2Prior
-from mia_bench_plugins.priors.stylegan2_model import StyleGAN2, state_of
+from mia_bench_plugins.priors.stylegan2_model import StyleGAN2, shape_state
 from mia_bench_plugins.priors.stylegan2_networks import Discriminator, Generator, Shape
-from mia_bench_plugins.priors.stylegan2_pickle import Networks
 
 
 def r1_penalty(discriminator: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
@@ -203,8 +202,4 @@ def train(task: PriorTask, options: StyleGAN2Prior.Options) -> dict[str, Tensor]
         Diverged: the discriminator's loss is no longer finite.
     """
     training = Training(options, task)
-    training.run("stylegan2", "discriminator")
-    result = training.result()
-    return state_of(
-        Networks(training.shape, result.generator.state_dict(), result.discriminator.state_dict())
-    )
+    return {**shape_state(training.shape), **training.run("stylegan2", "discriminator")}
