@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mia_bench.cell import FinishedCell
-from mia_bench.device import check_device_form, choose_device
+from mia_bench.device import PRECISIONS, Precision, check_device_form, choose_device
 from mia_bench.engine.grid import build_grid, parse_option_values, resolve, track_options
 from mia_bench.engine.local import LocalExecutor, weights_root
 from mia_bench.engine.plan import PlannedCell, Roots, Stage, build_plan, plan_data, plan_prior
@@ -49,6 +49,12 @@ class Request:
     data: Path | None = None
     rerun: str = "failed"
     executor: str = "local"
+    jobs: int = 1
+    """Processes that compute at once, each on the next GPU."""
+    precision: Precision | None = None
+    """Of the networks in attacks; None leaves the track's."""
+    compiled: bool = False
+    """Compile the networks that attacks pass through."""
     allow_partial: bool = False
     """Go on with data that are not the protocol's, where the data set can."""
 
@@ -110,10 +116,17 @@ def prepare(request: Request) -> Prepared:
         raise UsageError(f"no executor {request.executor!r}; known: {', '.join(EXECUTORS)}")
     if not request.seeds:
         raise UsageError("at least one seed is needed")
+    if request.jobs < 1:
+        raise UsageError("at least one job is needed")
     if check_device_form(request.device) not in ("auto", "cpu"):
         choose_device(request.device)
     registry = host().registry
     track = load_track(registry, request.track)
+    if request.precision is not None:
+        if request.precision not in PRECISIONS:
+            hint = did_you_mean(request.precision, PRECISIONS)
+            raise UsageError(f"no precision {request.precision!r}; {hint}")
+        track = track.model_copy(update={"attack_precision": request.precision})
     options = request.option_values(registry, track)
     cells = build_grid(
         registry,
@@ -159,16 +172,24 @@ def execute(prepared: Prepared, reporter: Reporter | None = None) -> list[dict[s
     if prepared.open_cells:
         prepared.store.check_writable()
         prepared.store.sweep()
-        executor = EXECUTORS[prepared.request.executor](
-            prepared.store,
-            prepared.request.device,
-            prepared.roots,
-            reporter or SilentReporter(),
-            lambda record: announce(host(), FinishedCell(record, prepared.store)),
-        )
+        executor = _executor(prepared, reporter or SilentReporter())
         fresh = executor.run(prepared.open_cells, rerun=prepared.request.rerun == "always")
         prepared.cached.update({record["key"]: record for record in fresh})
     return [prepared.cached[planned.key] for planned in prepared.cells]
+
+
+def _executor(prepared: Prepared, reporter: Reporter) -> LocalExecutor:
+    request = prepared.request
+
+    def finished(record: dict[str, Any]) -> None:
+        announce(host(), FinishedCell(record, prepared.store))
+
+    given = (prepared.store, request.device, prepared.roots, reporter, finished)
+    if request.jobs == 1:
+        return EXECUTORS[request.executor](*given, compiled=request.compiled)
+    from mia_bench.engine.parallel import ParallelExecutor
+
+    return ParallelExecutor(*given, compiled=request.compiled, jobs=request.jobs)
 
 
 def announce(loaded: Host, cell: FinishedCell) -> None:
@@ -191,6 +212,9 @@ def run(
     store: str | Path | None = None,
     data: str | Path | None = None,
     rerun: str = "failed",
+    jobs: int = 1,
+    precision: Precision | None = None,
+    compiled: bool = False,
     reporter: Reporter | None = None,
 ) -> list[dict[str, Any]]:
     """Run every defense × attack × seed of a track and return the records (:mod:`mia_bench.record`).
@@ -206,6 +230,10 @@ def run(
         store: folder of artifacts and records.
         data: root of data sets.
         rerun: ``never``, ``failed`` or ``always``.
+        jobs: processes that compute at once, on the GPUs in turn; a script that asks for several guards
+            what it does by ``if __name__ == "__main__"``.
+        precision: ``float32`` or ``bfloat16``, of the networks in attacks; none means the track's.
+        compiled: compile the networks that attacks pass through.
         reporter: told about the progress; silent unless given.
 
     Raises:
@@ -231,6 +259,9 @@ def run(
         store=Path(store) if store else None,
         data=Path(data) if data else None,
         rerun=rerun,
+        jobs=jobs,
+        precision=precision,
+        compiled=compiled,
     )
     return execute(prepare(request), reporter)
 

@@ -27,11 +27,18 @@ from mia_bench.api.metric import AttackEvidence, Gallery, Measurement, TargetEvi
 from mia_bench.api.model import NetworkTask
 from mia_bench.api.prior import PriorTask
 from mia_bench.data.fingerprints import image_fingerprints
+from mia_bench.device import networks_in
 from mia_bench.engine.grid import Resolved
 from mia_bench.engine.plan import Roots, Stage
 from mia_bench.errors import DataError, MiaBenchError
 from mia_bench.frechet import frechet_distance
-from mia_bench.models.classifier import Classifier, placed, predict_probabilities, to_float
+from mia_bench.models.classifier import (
+    Classifier,
+    ModuleT,
+    placed,
+    predict_probabilities,
+    to_float,
+)
 from mia_bench.models.generative import GenerativeModel
 from mia_bench.record import PER_CLASS
 from mia_bench.seeds import derive, generator, seeded
@@ -65,12 +72,16 @@ _KEEP = 6
 
 @dataclass
 class Workspace:
-    """What every stage shares: store, device, data roots, progress; and a cache of loaded inputs."""
+    """What every stage shares: store, device, data roots, progress; and a cache of loaded inputs.
+
+    ``compiled``: what attacks pass through, priors and targets, goes through ``torch.compile``.
+    """
 
     store: Store
     device: torch.device
     roots: Roots
     progress: Progress
+    compiled: bool = False
     _loaded: OrderedDict[tuple[str, str], Any] = field(default_factory=OrderedDict)
 
     def load(self, stage: Stage) -> Any:
@@ -81,6 +92,12 @@ class Workspace:
                 self._loaded.popitem(last=False)
         self._loaded.move_to_end(stage.id)
         return self._loaded[stage.id]
+
+    def quick(self, model: ModuleT) -> ModuleT:
+        """The model, which compiles itself when it is called if the run asked for that."""
+        if self.compiled:
+            model.compile()
+        return model
 
     def tensors(self, stage: Stage) -> dict[str, Tensor]:
         """The tensors of a finished stage."""
@@ -261,7 +278,7 @@ def load_prior(stage: Stage, workspace: Workspace) -> GenerativeModel:
     splits: Splits = workspace.load(stage.inputs["data"])
     check_prior_is_public(prior.name, state.pop(TRAINED_ON), splits)
     model: GenerativeModel = prior.make().build(state, resolution=stage.track.data.resolution)
-    return model.to(workspace.device).eval().requires_grad_(False)
+    return workspace.quick(model.to(workspace.device).eval().requires_grad_(False))
 
 
 def check_prior_is_public(name: str, trained_on: Tensor, splits: Splits) -> None:
@@ -385,7 +402,7 @@ def load_train(stage: Stage, workspace: Workspace) -> Target:
     network.load_state_dict(workspace.tensors(stage))
     network = placed(network, workspace.device).eval().requires_grad_(False)
     deployed = placed(defense.deploy(network), workspace.device).eval().requires_grad_(False)
-    return Target(network, deployed, defense.stochastic)
+    return Target(network, workspace.quick(deployed), defense.stochastic)
 
 
 # --- gallery ---------------------------------------------------------------------------------
@@ -523,7 +540,10 @@ def _within_memory(
     while True:
         task = _attack_task(stage, workspace, attack, batch_size)
         try:
-            with seeded(stage.seed, stage.name):
+            with (
+                seeded(stage.seed, stage.name),
+                networks_in(stage.track.attack_precision, workspace.device),
+            ):
                 return work(task), task, notes
         except (MemoryError, RuntimeError) as error:
             if not out_of_memory(error) or batch_size == 1:
@@ -752,7 +772,8 @@ def run_stage(stage: Stage, workspace: Workspace) -> None:
         "subject": stage.subject,
         "started": started,
         "finished": provenance.now(),
-        "device": provenance.device_name(workspace.device),
+        "device": provenance.device_name(workspace.device)
+        + (", compiled" if workspace.compiled else ""),
         "torch": torch.__version__,
         "git": provenance.git_commit(),
     }

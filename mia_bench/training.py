@@ -12,6 +12,7 @@ from torch import Tensor
 from mia_bench import augment
 from mia_bench.api.dataset import ImageSet, Progress
 from mia_bench.api.defense import Defense, TrainingSetup, TrainingStep
+from mia_bench.device import networks_in
 from mia_bench.errors import Diverged
 from mia_bench.models.classifier import Classifier, placed, to_float
 from mia_bench.seeds import derive, generator, seeded
@@ -64,16 +65,17 @@ def train_classifier(
                 batch = _augment(to_float(images[index]), recipe, draws)
                 batch = defense.augment(batch, own)
                 setup.optimizer.zero_grad(set_to_none=True)
-                step = TrainingStep(
-                    images=batch,
-                    labels=labels[index],
-                    outputs=model.activations(batch),
-                    model=setup.model,
-                    epoch=epoch,
-                    epochs=recipe.epochs,
-                    generator=own,
-                )
-                loss = defense.loss(step)
+                with networks_in(recipe.precision, device):
+                    step = TrainingStep(
+                        images=batch,
+                        labels=labels[index],
+                        outputs=model.activations(batch),
+                        model=setup.model,
+                        epoch=epoch,
+                        epochs=recipe.epochs,
+                        generator=own,
+                    )
+                    loss = defense.loss(step)
                 loss.backward()
                 setup.optimizer.step()
                 total += loss.detach()

@@ -14,7 +14,7 @@ from mia_bench.engine import reporter as reporters
 from mia_bench.engine.plan import Stage
 from mia_bench.engine.reporter import BarReporter, PlainReporter, duration, terminal_reporter
 
-STAGE = cast(Stage, SimpleNamespace(label="prior of mine"))
+STAGE = cast(Stage, SimpleNamespace(label="prior of mine", id=("prior", "1")))
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def test_plain_lines_say_what_is_done_and_how_long_it_takes(clock: Any, capsys: 
     plain.stage_begins(STAGE, 80)
     for done in range(1, 6):
         clock.now += 10
-        plain.progress(done, 8, "epoch")
+        plain.progress(STAGE, done, 8, "epoch")
     plain.stage_ends(STAGE, 80)
     assert capsys.readouterr().err.splitlines() == [
         "2 stages to compute, about 1 min 30 s",
@@ -48,13 +48,13 @@ def test_time_left_of_a_stage_that_goes_on_follows_from_what_was_done_since(
     plain = PlainReporter()
     plain.stage_begins(STAGE, 0)
     clock.now += 20  # looking for what was done before
-    plain.progress(4000, 9000, "step")
+    plain.progress(STAGE, 4000, 9000, "step")
     clock.now += 20
-    plain.progress(4040, 9000, "step")
+    plain.progress(STAGE, 4040, 9000, "step")
     assert "step 4040 of 9000, 41 min 20 s left" in capsys.readouterr().err
-    plain.progress(0, 300, "image")  # the stage's next part
+    plain.progress(STAGE, 0, 300, "image")  # the stage's next part
     clock.now += 30
-    plain.progress(100, 300, "image")
+    plain.progress(STAGE, 100, 300, "image")
     assert "image 100 of 300, 1 min 0 s left" in capsys.readouterr().err
 
 
@@ -67,11 +67,12 @@ def test_bars_show_the_stage_and_leave_a_line_behind() -> None:
     bars.begin(1, 10)
     bars.stage_begins(STAGE, 10)
     for done in range(4000, 4100, 10):
-        bars.progress(done, 5000, "step")
+        bars.progress(STAGE, done, 5000, "step")
         now[0] += 1.0
     (stage,) = [task for task in bars._bars.tasks if task.description == STAGE.label]
     assert stage.completed == 4090
     assert stage.time_remaining == pytest.approx(91, abs=2)  # 10 a second, not 4,000 at once
+    bars._bars.refresh()
     bars.say("a word [in brackets]")
     bars.stage_ends(STAGE, 12.3)
     bars.end()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mia_bench.device import PRECISIONS
 from mia_bench.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
@@ -24,12 +25,15 @@ CONFIG_KEYS = {
     "seed": list,
     "options": dict,
     "device": str,
+    "jobs": int,
+    "precision": str,
+    "compile": bool,
     "store": str,
     "data": str,
     "rerun": str,
     "format": str,
 }
-_KIND_WORDS = {str: "text", int: "a whole number", dict: "a table"}
+_KIND_WORDS = {str: "text", int: "a whole number", bool: "true or false", dict: "a table"}
 _FORMATS = ("table", "json", "markdown")
 
 
@@ -54,6 +58,19 @@ _FORMATS = ("table", "json", "markdown")
     help="TOML file with these options; the command line wins.",
 )
 @click.option("--device", help="auto, cpu, cuda, cuda:N or mps.  [default: auto]")
+@click.option(
+    "--jobs",
+    type=click.IntRange(1),
+    help="Processes that compute at once, on the GPUs in turn.  [default: 1]",
+)
+@click.option(
+    "--precision",
+    type=click.Choice(PRECISIONS),
+    help="Of the networks in attacks; rows of another precision are of another protocol.",
+)
+@click.option(
+    "--compile", is_flag=True, default=None, help="Compile the networks that attacks pass through."
+)
 @click.option("--store", type=click.Path(path_type=Path), help="Folder of artifacts and records.")
 @click.option("--data", type=click.Path(path_type=Path), help="Root of the data sets.")
 @click.option(
@@ -102,6 +119,9 @@ def command(
         data=Path(settings["data"]) if settings.get("data") else None,
         rerun=settings.get("rerun") or "failed",
         executor=executor,
+        jobs=settings.get("jobs") or 1,
+        precision=settings.get("precision"),
+        compiled=settings.get("compile", False),
         allow_partial=allow_partial,
     )
     _warn_of_plugins()
@@ -146,8 +166,13 @@ def _read_config(path: Path) -> dict[str, Any]:
         raise UsageError(f"--config {path}: give either seed or seeds")
     if config.get("seeds", 1) < 1 or any(seed < 0 for seed in config.get("seed", ())):
         raise UsageError(f"--config {path}: seeds begin at 1, each seed at 0")
-    if (style := config.get("format", "table")) not in _FORMATS:
-        raise UsageError(f"--config {path}: format {style!r}; {did_you_mean(style, _FORMATS)}")
+    if config.get("jobs", 1) < 1:
+        raise UsageError(f"--config {path}: at least one job is needed")
+    for key, known in (("format", _FORMATS), ("precision", PRECISIONS)):
+        if key in config and config[key] not in known:
+            raise UsageError(
+                f"--config {path}: {key} {config[key]!r}; {did_you_mean(config[key], known)}"
+            )
     return config
 
 

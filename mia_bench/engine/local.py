@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,16 +53,25 @@ class LocalExecutor:
         roots: where data and weights lie.
         reporter: who tells the user.
         finished: called with each new record once it is stored.
+        compiled: compile what attacks pass through.
     """
 
     def __init__(
-        self, store: Store, device: str, roots: Roots, reporter: Reporter, finished: Finished
+        self,
+        store: Store,
+        device: str,
+        roots: Roots,
+        reporter: Reporter,
+        finished: Finished,
+        *,
+        compiled: bool = False,
     ) -> None:
         self._store = store
         self._device = device
         self._roots = roots
         self._reporter = reporter
         self._finished = finished
+        self._compiled = compiled
         self._failed: dict[tuple[str, str], str] = {}
         self._renew: set[tuple[str, str]] = set()
         self._workspace: Workspace | None = None
@@ -73,6 +83,21 @@ class LocalExecutor:
             Interrupted: Ctrl-C or a termination signal; carries the records so far.
             StoreError: the store is full or not writable.
         """
+        todo = self._pending(cells, rerun=rerun)
+        seconds = stage_seconds(self._store, todo)
+        records: list[Record] = []
+        with reporting(self._reporter, len(todo), sum(seconds.values())):
+            for planned in cells:
+                started = provenance.now()
+                try:
+                    records.append(self._cell(planned, seconds, started))
+                except KeyboardInterrupt:
+                    records.append(self._interrupted(planned, started))
+                    raise Interrupted(records) from None
+        return records
+
+    def _pending(self, cells: list[PlannedCell], *, rerun: bool) -> list[Stage]:
+        """What there is to compute, inputs first."""
         runnable = [planned for planned in cells if planned.skip is None]
         if rerun:
             self._renew = {
@@ -81,22 +106,7 @@ class LocalExecutor:
                 for stage in planned.measure.upstream()
                 if stage.name in CELL_STAGES
             }
-        todo, _ = pending_stages([planned.measure for planned in runnable], self._has)
-        seconds = stage_seconds(self._store, todo)
-        records: list[Record] = []
-        with reporting(self._reporter, len(todo), sum(seconds.values())):
-            for planned in cells:
-                started = provenance.now()
-                try:
-                    record = self._cell(planned, seconds, started)
-                except KeyboardInterrupt:
-                    records.append(self._record(planned, started, "interrupted", "interrupted"))
-                    self._keep(records[-1])
-                    raise Interrupted(records) from None
-                records.append(record)
-                self._keep(record)
-                self._finished(record)
-        return records
+        return pending_stages([planned.measure for planned in runnable], self._has)[0]
 
     def make(self, stage: Stage) -> None:
         """Compute one stage and what it needs, unless it is stored already.
@@ -115,6 +125,17 @@ class LocalExecutor:
             except KeyboardInterrupt:
                 raise Interrupted([]) from None
 
+    def compute(self, stage: Stage, *, renew: bool, seconds: float) -> None:
+        """Compute one stage of a plan whose inputs are there, as :class:`ParallelExecutor` asks for it.
+
+        Raises:
+            StageFailed: it can't be computed.
+        """
+        if renew:
+            self._renew.add(stage.id)
+        self._failed.clear()
+        self._ensure(stage, {stage.id: seconds})
+
     def _keep(self, record: Record) -> None:
         """Store a record; a finished one is never replaced by one without numbers."""
         if record["status"] != "done":
@@ -129,14 +150,24 @@ class LocalExecutor:
     def _cell(
         self, planned: PlannedCell, seconds: dict[tuple[str, str], float], started: str
     ) -> Record:
+        """The record of a cell, computed, kept and announced."""
         if planned.skip is not None:
-            return self._record(planned, started, "skipped", planned.skip)
-        try:
-            self._ensure(planned.measure, seconds)
-        except StageFailed as failure:
-            self._reporter.say(f"FAILED {planned.cell.label}: {failure.reason}")
-            return self._record(planned, started, "failed", failure.reason)
-        return self._record(planned, started, "done", None)
+            record = self._record(planned, started, "skipped", planned.skip)
+        else:
+            try:
+                self._ensure(planned.measure, seconds)
+                record = self._record(planned, started, "done", None)
+            except StageFailed as failure:
+                self._reporter.say(f"FAILED {planned.cell.label}: {failure.reason}")
+                record = self._record(planned, started, "failed", failure.reason)
+        self._keep(record)
+        self._finished(record)
+        return record
+
+    def _interrupted(self, planned: PlannedCell, started: str) -> Record:
+        record = self._record(planned, started, "interrupted", "interrupted")
+        self._keep(record)
+        return record
 
     def _ensure(self, stage: Stage, seconds: dict[tuple[str, str], float]) -> None:
         """Compute ``stage`` and what it needs, unless it is stored already."""
@@ -155,7 +186,11 @@ class LocalExecutor:
                 return
             self._reporter.stage_begins(stage, seconds.get(stage.id, 0.0))
             began = time.monotonic()
-            self._compute(stage, seconds)
+            try:
+                self._compute(stage, seconds)
+            except StageFailed:
+                self._reporter.stage_fails(stage)
+                raise
             self._renew.discard(stage.id)
             self._reporter.stage_ends(stage, time.monotonic() - began)
 
@@ -164,7 +199,9 @@ class LocalExecutor:
 
         for attempt in range(3):
             try:
-                run_stage(stage, self._open())
+                workspace = self._open()
+                workspace.progress = partial(self._reporter.progress, stage)
+                run_stage(stage, workspace)
                 return
             except CorruptArtifact as error:
                 # An input was damaged after it was written: drop it, make it again, try again.
@@ -207,7 +244,9 @@ class LocalExecutor:
             from mia_bench.stages import Workspace
 
             device: torch.device = choose_device(self._device)
-            self._workspace = Workspace(self._store, device, self._roots, self._reporter.progress)
+            self._workspace = Workspace(
+                self._store, device, self._roots, lambda *_: None, self._compiled
+            )
         return self._workspace
 
     def _record(

@@ -225,6 +225,7 @@ def _shared_stages(
         "metrics": [metric.spec() for metric in metrics],
         "images_per_class": track.images_per_class,
         "attacked_classes": track.attacked_classes,
+        **_precision(track),
         # Those of the shared stages are in their keys.
         "stages": {name: STAGE_VERSIONS[name] for name in CELL_STAGES},
     }
@@ -326,6 +327,7 @@ def _plan_cell(
         "images_per_class": track.images_per_class,
         "attacked_classes": track.attacked_classes,
         "batch_size": track.attack_batch_size,
+        **_precision(track),
     }
     attack_inputs = {"data": data, "train": train, "prior": prior}
     attack_parts = {"attack": cell.attack}
@@ -367,6 +369,12 @@ def _plan_cell(
         parts={"metrics": shared.attack_metrics},
     )
     return PlannedCell(cell, measure, shared.fingerprint, shared.protocol, skip_reason(cell))
+
+
+def _precision(track: Track) -> dict[str, str]:
+    """A part of specs, unless it is what it always was."""
+    precision = track.attack_precision
+    return {} if precision == "float32" else {"precision": precision}
 
 
 def _prior_stage(track: Track, prior: Resolved, shared: _Shared, roots: Roots) -> Stage:

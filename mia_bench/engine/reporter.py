@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Protocol
 
 from rich.console import Console
@@ -23,7 +24,7 @@ from mia_bench.engine.plan import Stage
 
 
 class Reporter(Protocol):
-    """What an executor calls."""
+    """What an executor calls; several stages may be under way at once."""
 
     def begin(self, stages: int, seconds: float) -> None:
         """A run of ``stages`` stages begins; ``seconds`` is the estimate."""
@@ -31,11 +32,14 @@ class Reporter(Protocol):
     def stage_begins(self, stage: Stage, seconds: float) -> None:
         """A stage begins; ``seconds`` is its estimate."""
 
-    def progress(self, done: int, total: int, unit: str) -> None:
-        """The current stage has done ``done`` of ``total`` units."""
+    def progress(self, stage: Stage, done: int, total: int, unit: str) -> None:
+        """A stage has done ``done`` of ``total`` units."""
 
     def stage_ends(self, stage: Stage, seconds: float) -> None:
-        """The current stage is finished and stored."""
+        """A stage is finished and stored."""
+
+    def stage_fails(self, stage: Stage) -> None:
+        """A stage failed; why is said of the cells that needed it."""
 
     def say(self, line: str) -> None:
         """One line for the user."""
@@ -53,10 +57,13 @@ class SilentReporter:
     def stage_begins(self, stage: Stage, seconds: float) -> None:
         """Nothing."""
 
-    def progress(self, done: int, total: int, unit: str) -> None:
+    def progress(self, stage: Stage, done: int, total: int, unit: str) -> None:
         """Nothing."""
 
     def stage_ends(self, stage: Stage, seconds: float) -> None:
+        """Nothing."""
+
+    def stage_fails(self, stage: Stage) -> None:
         """Nothing."""
 
     def say(self, line: str) -> None:
@@ -66,15 +73,22 @@ class SilentReporter:
         """Nothing."""
 
 
+@dataclass
+class _Spoken:
+    """What was said about a stage: its label, when it was last, and the first progress heard of."""
+
+    label: str
+    last: float
+    first: tuple[float, int] | None = None
+
+
 class PlainReporter(SilentReporter):
     """One line a stage, and a line now and then within long ones; for logs and pipes."""
 
     def __init__(self, every: float = 15.0) -> None:
         self._every = every
         self._stages = self._number = 0
-        self._spoke = 0.0
-        self._first: tuple[float, int] | None = None
-        self._label = ""
+        self._running: dict[tuple[str, str], _Spoken] = {}
 
     def begin(self, stages: int, seconds: float) -> None:
         """Say how much there is to do."""
@@ -85,26 +99,30 @@ class PlainReporter(SilentReporter):
     def stage_begins(self, stage: Stage, seconds: float) -> None:
         """Name the stage."""
         self._number += 1
-        self._spoke = time.monotonic()
-        self._first = None
-        self._label = f"[{self._number}/{max(self._stages, self._number)}] {stage.label}"
-        self.say(f"{self._label} (about {duration(seconds)})")
+        label = f"[{self._number}/{max(self._stages, self._number)}] {stage.label}"
+        self._running[stage.id] = _Spoken(label, time.monotonic())
+        self.say(f"{label} (about {duration(seconds)})")
 
-    def progress(self, done: int, total: int, unit: str) -> None:
+    def progress(self, stage: Stage, done: int, total: int, unit: str) -> None:
         """Say where the stage stands, every few seconds."""
         now = time.monotonic()
-        if self._first is None or done < self._first[1]:
+        spoken = self._running[stage.id]
+        if spoken.first is None or done < spoken.first[1]:
             # A stage that goes on after it was stopped begins with much done in no time.
-            self._first = now, done
-        began, first = self._first
-        if now - self._spoke >= self._every and first < done < total:
-            self._spoke = now
+            spoken.first = now, done
+        began, first = spoken.first
+        if now - spoken.last >= self._every and first < done < total:
+            spoken.last = now
             left = (now - began) * (total - done) / (done - first)
-            self.say(f"{self._label}: {unit} {done} of {total}, {duration(left)} left")
+            self.say(f"{spoken.label}: {unit} {done} of {total}, {duration(left)} left")
 
     def stage_ends(self, stage: Stage, seconds: float) -> None:
         """Say how long it took."""
-        self.say(f"{self._label}: done in {duration(seconds)}")
+        self.say(f"{self._running.pop(stage.id).label}: done in {duration(seconds)}")
+
+    def stage_fails(self, stage: Stage) -> None:
+        """Forget it."""
+        self._running.pop(stage.id, None)
 
     def say(self, line: str) -> None:
         """Print to standard error."""
@@ -112,7 +130,7 @@ class PlainReporter(SilentReporter):
 
 
 class BarReporter(SilentReporter):
-    """Two bars on a terminal: the stages of the whole run, and the current stage."""
+    """Bars on a terminal: the stages of the whole run, and each stage under way."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -128,7 +146,7 @@ class BarReporter(SilentReporter):
             transient=True,
         )
         self._run: TaskID | None = None
-        self._stage: TaskID | None = None
+        self._running: dict[tuple[str, str], TaskID] = {}
 
     def begin(self, stages: int, seconds: float) -> None:
         """Show the run's bar."""
@@ -138,20 +156,23 @@ class BarReporter(SilentReporter):
 
     def stage_begins(self, stage: Stage, seconds: float) -> None:
         """Show the stage's bar."""
-        if self._stage is not None:
-            self._bars.remove_task(self._stage)
-        self._stage = self._bars.add_task(stage.label, total=None, unit="")
+        self._running[stage.id] = self._bars.add_task(stage.label, total=None, unit="")
 
-    def progress(self, done: int, total: int, unit: str) -> None:
+    def progress(self, stage: Stage, done: int, total: int, unit: str) -> None:
         """Move the stage's bar."""
-        if self._stage is not None:
-            self._bars.update(self._stage, completed=done, total=total, unit=f"{unit}s")
+        self._bars.update(self._running[stage.id], completed=done, total=total, unit=f"{unit}s")
 
     def stage_ends(self, stage: Stage, seconds: float) -> None:
         """Leave a line behind and move the run's bar."""
+        self.stage_fails(stage)
         self._console.print(f"[green]✓[/] {stage.label} [dim]({duration(seconds)})[/]")
         if self._run is not None:
             self._bars.advance(self._run)
+
+    def stage_fails(self, stage: Stage) -> None:
+        """Remove the stage's bar."""
+        if stage.id in self._running:
+            self._bars.remove_task(self._running.pop(stage.id))
 
     def say(self, line: str) -> None:
         """Print above the bars."""

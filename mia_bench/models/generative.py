@@ -7,6 +7,8 @@ from abc import abstractmethod
 import torch
 from torch import Tensor, nn
 
+from mia_bench.device import networks_in
+
 
 class GenerativeModel(nn.Module):
     """Maps latents to images; attacks optimise in the space that ``sample`` draws from.
@@ -37,7 +39,8 @@ class GenerativeModel(nn.Module):
 
     @torch.no_grad()
     def render(self, latents: Tensor, *, device: torch.device, batch_size: int = 512) -> Tensor:
-        """Images of many latents, in batches, on the CPU."""
-        return torch.cat(
-            [self(chunk.to(device)).float().cpu() for chunk in latents.split(batch_size)]
-        )
+        """Images of many latents, in batches and in float32, on the CPU."""
+        with networks_in("float32", device):
+            return torch.cat(
+                [self(chunk.to(device)).float().cpu() for chunk in latents.split(batch_size)]
+            )

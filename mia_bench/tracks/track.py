@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from mia_bench.device import Precision
 from mia_bench.errors import MiaBenchError
 from mia_bench.registry import Registry
 
@@ -65,7 +66,7 @@ class Recipe(_Model):
     jitter: float = Field(default=0.0, ge=0, lt=1)
     crop: tuple[float, float] | None = None
     colour: Colour | None = None
-    precision: Literal["float32"] = "float32"
+    precision: Precision = "float32"
 
     def spec(self) -> dict[str, Any]:
         """What keys are made of; what a track does not use is no part of them."""
@@ -107,6 +108,8 @@ class Track(_Model):
     attacked_classes: int | None = Field(default=None, ge=1)
     """How many classes are attacked (the first ones); all of them unless told."""
     attack_batch_size: int = Field(default=256, ge=1)
+    attack_precision: Precision = "float32"
+    """Of the prior's and the target's networks while they are attacked."""
     metrics: tuple[str, ...]
     priors: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """Options of each prior on this track."""

@@ -7,6 +7,7 @@ precision. A stopped training goes on when the command is given again with the s
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import click
@@ -34,7 +35,8 @@ def main(prior: str, device: str, store: Path | None, output: Path | None) -> No
     reporter = terminal_reporter()
     executor = LocalExecutor(planned.store, device, planned.roots, reporter, lambda record: None)
     executor.make(planned.stage.inputs["data"])
-    workspace = Workspace(planned.store, choose_device(device), planned.roots, reporter.progress)
+    progress = partial(reporter.progress, planned.stage)
+    workspace = Workspace(planned.store, choose_device(device), planned.roots, progress)
     made = planned.stage.parts["prior"].make()
     with reporting(reporter, 1, 0.0):
         reporter.stage_begins(planned.stage, 0.0)

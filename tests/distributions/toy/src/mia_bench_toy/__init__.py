@@ -11,6 +11,7 @@ from mia_bench import hookimpl
 def mia_bench_register_defenses(register):
     register("toy-noise", "mia_bench_toy.defense:ToyNoise", summary="noise on the inputs")
     register("toy-failing", "mia_bench_toy.defense:ToyFailing", summary="raises in training")
+    register("toy-deadly", "mia_bench_toy.defense:ToyDeadly", summary="kills its process")
     register("toy-diverging", "mia_bench_toy.defense:ToyDiverging", summary="its loss grows beyond")
 
 

@@ -1,5 +1,7 @@
 """Two defenses that a third party might write."""
 
+import os
+
 import torch
 from pydantic import Field
 
@@ -28,6 +30,15 @@ class ToyFailing(Defense):
 
     def loss(self, step):
         raise RuntimeError("toy failure")
+
+
+class ToyDeadly(Defense):
+    """Ends the process that trains it."""
+
+    summary = "kills its process"
+
+    def loss(self, step):
+        os._exit(9)
 
 
 class ToyDiverging(Defense):

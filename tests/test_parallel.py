@@ -1,0 +1,136 @@
+"""Several processes: the same records as one, each stage once, deaths and signals survived."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections import Counter
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+import mia_bench
+from mia_bench.engine.parallel import spread
+from mia_bench.engine.reporter import SilentReporter
+from mia_bench.errors import UsageError
+
+CELLS = ("none", "neg-ls"), ("ppa", "toy-prepared")
+
+
+class Listener(SilentReporter):
+    """Remembers what it was told."""
+
+    def __init__(self) -> None:
+        self.begun: Counter[str] = Counter()
+        self.ended: Counter[str] = Counter()
+        self.said: list[str] = []
+        self.heard: set[str] = set()
+
+    def stage_begins(self, stage, seconds: float) -> None:
+        self.begun[stage.name] += 1
+
+    def progress(self, stage, done: int, total: int, unit: str) -> None:
+        self.heard.add(unit)
+
+    def stage_ends(self, stage, seconds: float) -> None:
+        self.ended[stage.name] += 1
+
+    def say(self, line: str) -> None:
+        self.said.append(line)
+
+
+def run(tmp_path, defenses, attacks, **more) -> list[dict]:
+    return mia_bench.run(
+        track="toy",
+        defense=defenses,
+        attack=attacks,
+        device="cpu",
+        store=tmp_path / "store",
+        jobs=2,
+        **more,
+    )
+
+
+def test_two_processes_make_the_records_of_one(toy, store, undisturbed, tmp_path) -> None:
+    store("prior", "gallery")
+    listener = Listener()
+    records = run(tmp_path, *CELLS, reporter=listener)
+    assert [record["key"] for record in records] == list(undisturbed.records)
+    for record in records:
+        before = undisturbed.records[record["key"]]
+        assert record["metrics"] == before["metrics"]
+        assert record["status"] == "done"
+        stored = tmp_path / "store" / "records" / "toy" / f"{record['key']}.json"
+        assert json.loads(stored.read_text()) == record
+    once = {"data": 1, "evaluator": 1, "train": 2, "assess": 2, "prepare": 2, "invert": 4}
+    assert listener.begun == listener.ended == {**once, "measure": 4}
+    assert {"epoch", "step"} <= listener.heard
+    assert all(record["status"] == "done" for record in run(tmp_path, *CELLS))
+
+
+def test_failures_and_deaths_stop_only_what_needs_them(toy, store, tmp_path) -> None:
+    store("data", "prior", "gallery", "evaluator")
+    listener = Listener()
+    defenses = ["toy-deadly", "toy-failing", "none"]
+    deadly, failing, fine = run(tmp_path, defenses, "prior-sample", reporter=listener)
+    assert fine["status"] == "done"
+    assert (
+        failing["reason"] == "train of plugin mia-bench-toy:toy-failing: RuntimeError: toy failure"
+    )
+    assert deadly["reason"].startswith("train: its process died (exit code 9)")
+    assert sum(line.startswith("FAILED") for line in listener.said) == 2
+    assert listener.begun["train"] == 3
+    assert listener.ended["train"] == 1
+
+
+def test_warnings_of_a_process_are_passed_on(toy, store, tmp_path) -> None:
+    store("data", "prior", "gallery", "evaluator", "train", "assess")
+    listener = Listener()
+    (record,) = run(
+        tmp_path, "none", "toy-hungry", options={"toy-hungry.fits": 64}, reporter=listener
+    )
+    assert record["notes"]["invert"] == "out of memory; the batch was halved to 32"
+    assert any("the batch was halved to 32" in line for line in listener.said)
+
+
+def test_rerun_computes_what_is_a_cells_own_anew(toy, store, tmp_path) -> None:
+    store("data", "prior", "gallery", "evaluator", "train", "assess", "invert", "measure")
+    listener = Listener()
+    run(tmp_path, "none", "ppa", rerun="always", reporter=listener)
+    assert listener.begun == {"train": 1, "assess": 1, "invert": 1, "measure": 1}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_all_processes_and_a_later_run_goes_on(
+    cli, spawn, toy, store, number: signal.Signals
+) -> None:
+    store("data", "prior", "gallery")
+    cells = ("run", "--track", "toy", "--defense", "none", "--attack", "ppa", "--device", "cpu")
+    process = spawn(*cells, "--jobs", 2, "--format", "json")
+    for line in process.stderr:
+        if "] target under none" in line:
+            break
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)  # its standard error is open while one is alive
+    assert process.returncode == 1
+    assert "Traceback" not in err
+    assert "error: interrupted; what is finished is kept" in err
+    assert [record["status"] for record in json.loads(out)] == ["interrupted"]
+    assert cli(*cells, "--jobs", 2).code == 0
+
+
+def test_processes_take_the_gpus_in_turn_unless_one_is_named(monkeypatch) -> None:
+    monkeypatch.setattr(torch, "cuda", SimpleNamespace(device_count=lambda: 2))
+    assert spread("auto", 3) == ["cuda:0", "cuda:1", "cuda:0"]
+    assert spread("cuda", 2) == ["cuda:0", "cuda:1"]
+    assert spread("cuda:1", 2) == ["cuda:1", "cuda:1"]
+    assert spread("cpu", 2) == ["cpu", "cpu"]
+    monkeypatch.setattr(torch, "cuda", SimpleNamespace(device_count=lambda: 0))
+    assert spread("auto", 2) == ["auto", "auto"]
+
+
+def test_no_job_is_refused(cli, toy, tmp_path) -> None:
+    with pytest.raises(UsageError, match="at least one job"):
+        mia_bench.run(track="toy", store=tmp_path, jobs=0)
+    assert cli("run", "--jobs", 0).code == 2

@@ -1,0 +1,126 @@
+"""Networks in bfloat16 and compiled: what changes, what must not, and what is said of it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import mia_bench
+from mia_bench.device import networks_in
+from mia_bench.errors import UsageError
+from mia_bench.runner import Request, prepare
+from mia_bench.store import Store
+from mia_bench.tracks.track import Track
+from mia_bench_plugins.priors.stylegan2_model import StyleGAN2
+from mia_bench_plugins.priors.stylegan2_networks import Shape
+
+CPU = torch.device("cpu")
+
+
+def run(tmp_path, defense: str = "none", attack: str = "ppa", **more) -> dict:
+    (record,) = mia_bench.run(
+        track="toy", defense=defense, attack=attack, device="cpu", store=tmp_path / "store", **more
+    )
+    return record
+
+
+def reconstructions(tmp_path, record: dict) -> torch.Tensor:
+    return torch.from_numpy(
+        Store(tmp_path / "store").arrays("measure", record["key"])["reconstructions"]
+    )
+
+
+def test_precision_is_in_the_keys_of_attacks_and_in_the_protocol(toy, tmp_path) -> None:
+    def planned(precision):
+        request = Request(
+            track="toy", defenses=["none"], attacks=["toy-prepared"], precision=precision,
+            store=tmp_path,
+        )  # fmt: skip
+        return prepare(request).cells[0]
+
+    unsaid, single, half = map(planned, (None, "float32", "bfloat16"))
+    assert (single.key, single.protocol) == (unsaid.key, unsaid.protocol)
+    assert half.protocol != unsaid.protocol
+    keys, changed = ({s.id for s in cell.measure.upstream()} for cell in (unsaid, half))
+    assert {name for name, _ in changed - keys} == {"prepare", "invert", "measure"}
+
+
+def test_attacks_in_bfloat16_find_much_the_same_and_render_in_float32(
+    toy, store, tmp_path, monkeypatch
+) -> None:
+    store("data", "prior", "gallery", "evaluator", "train", "assess")
+    from mia_bench_plugins.attacks.ppa import PlugAndPlay
+
+    seen = set()
+    crop = PlugAndPlay._crop
+
+    def watched(self, images, generator):
+        seen.add(torch.is_autocast_enabled("cpu"))
+        return crop(self, images, generator)
+
+    monkeypatch.setattr(PlugAndPlay, "_crop", watched)
+    single, half = run(tmp_path), run(tmp_path, precision="bfloat16")
+    assert seen == {False, True}
+    first, second = (reconstructions(tmp_path, record).float() for record in (single, half))
+    assert not torch.equal(first, second)
+    assert (first - second).abs().mean() < 2  # of 255
+    latents = torch.randn(3, 8)
+    model = StyleGAN2(Shape(16, latent=8, style=8, layers=1, channel_base=64), 16)
+    with networks_in("bfloat16", CPU):
+        rendered = model.render(latents, device=CPU)
+    assert torch.equal(rendered, model(latents).detach())
+
+
+@pytest.mark.parametrize("defense", ["none", "pos-ls", "mid", "bido", "dp-sgd"])
+def test_every_defense_trains_in_bfloat16(toy, store, tmp_path, monkeypatch, defense: str) -> None:
+    store("data", "prior", "gallery", "evaluator")
+    validate = Track.model_validate
+
+    def halved(data):
+        target = {**data["target"], "recipe": {**data["target"]["recipe"], "precision": "bfloat16"}}
+        return validate({**data, "target": target})
+
+    monkeypatch.setattr(Track, "model_validate", halved)
+    record = run(tmp_path, defense, "prior-sample")
+    assert (record["status"], record["reason"]) == ("done", None)
+
+
+def test_stylegan2_in_bfloat16_is_near_and_its_images_are_float32() -> None:
+    torch.manual_seed(0)
+    model = StyleGAN2(Shape(32, latent=16, style=16, layers=2, channel_base=512), 32)
+    latents = torch.randn(4, 16, requires_grad=True)
+    single = model(latents)
+    (gradient,) = torch.autograd.grad(single.square().sum(), latents)
+    with networks_in("bfloat16", CPU):
+        half = model(latents)
+        (near,) = torch.autograd.grad(half.square().sum(), latents)
+    assert half.dtype == torch.float32
+    assert (single - half).abs().max() < 0.05
+    assert torch.nn.functional.cosine_similarity(gradient, near).min() > 0.98
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.filterwarnings(
+    "ignore:The .grad attribute of a Tensor"
+)  # torch's compiler looks at it
+def test_compiled_networks_find_the_same_under_the_same_key(toy, store, tmp_path) -> None:
+    store("data", "prior", "gallery", "evaluator", "train", "assess")
+    plain = run(tmp_path)
+    found = reconstructions(tmp_path, plain)
+    again = run(tmp_path, compiled=True, rerun="always")
+    assert again["reason"] is None
+    assert again["key"] == plain["key"]
+    assert again["provenance"]["device"].count("compiled") == 1
+    difference = (reconstructions(tmp_path, again).int() - found.int()).abs()
+    assert difference.float().mean() < 0.1
+
+
+def test_wrong_precision_is_refused(cli, toy, tmp_path) -> None:
+    config = tmp_path / "run.toml"
+    config.write_text('precision = "float16"\n')
+    refused = cli("run", "--config", config)
+    assert refused.code == 2
+    assert "precision 'float16'; did you mean 'bfloat16'" in refused.err
+    assert cli("run", "--precision", "half").code == 2
+    with pytest.raises(UsageError, match="float16"):
+        mia_bench.run(track="toy", store=tmp_path, precision="float16")  # type: ignore[arg-type]
