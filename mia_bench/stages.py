@@ -39,7 +39,7 @@ from mia_bench.models.classifier import (
     predict_probabilities,
     to_float,
 )
-from mia_bench.models.generative import GenerativeModel
+from mia_bench.models.generative import GenerativeModel, as_pictures
 from mia_bench.record import PER_CLASS
 from mia_bench.seeds import derive, generator, seeded
 from mia_bench.statistics import class_means, estimate
@@ -233,8 +233,7 @@ class PriorWatch:
         device = self._workspace.device
         draws = generator(self._stage.seed, "watch")
         images = model.render(model.sample(WATCHED, draws), device=device)
-        sheet = (images[:64] * 255).round().to(torch.uint8).numpy()
-        save_sheet(sheet, self._folder / f"{step:07d}.png")
+        save_sheet(as_pictures(images[:64]).numpy(), self._folder / f"{step:07d}.png")
         distance = self._distance(images, draws) if len(self._public) > 1 else None
         look = {"step": step, "frechet_distance": distance, "features": self._name}
         self.seen = [*(before for before in self.seen if before["step"] < step), look]
@@ -573,7 +572,7 @@ def compute_invert(stage: Stage, workspace: Workspace) -> Artifact:
         prepared = workspace.info(stage.inputs["prepare"])
         queries += prepared["queries"]
         notes = {**prepared["notes"], **notes}
-    tensors = {"images": (result.images.float().cpu() * 255).round().to(torch.uint8)}
+    tensors = {"images": as_pictures(result.images)}
     if result.latents is not None:
         tensors["latents"] = result.latents.float().cpu()
     return tensors, {"queries": queries, "notes": notes}
@@ -588,6 +587,8 @@ def _check_reconstructions(stage: Stage, result: Reconstructions, task: AttackTa
         raise MiaBenchError(
             f"attack {name!r} returned images {tuple(images.shape)}, expected {expected}"
         )
+    if images.dtype == torch.uint8:
+        return
     if not bool(torch.isfinite(images).all()):
         raise MiaBenchError(f"attack {name!r} returned images with NaN or infinity")
     if float(images.min()) < 0 or float(images.max()) > 1:
@@ -619,7 +620,7 @@ def compute_measure(stage: Stage, workspace: Workspace) -> Artifact:
     loaded = workspace.load(stage.inputs["gallery"]) if "gallery" in stage.inputs else None
     count, each = images.shape[:2]
     labels = torch.arange(count).repeat_interleave(each)
-    flat = to_float(images.flatten(0, 1))
+    flat = images.flatten(0, 1)
     evidence = AttackEvidence(
         images=flat,
         labels=labels,

@@ -55,7 +55,7 @@ class Reconstructions:
     """What an attack returns.
 
     Attributes:
-        images: ``(K, M, 3, H, W)`` float in [0, 1], best first.
+        images: ``(K, M, 3, H, W)`` uint8, or float in [0, 1]; best first.
         latents: ``(K, M, D)`` or None for attacks without latents.
     """
 

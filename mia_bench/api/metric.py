@@ -83,7 +83,7 @@ class AttackEvidence:
     """What a metric of scope ``attack`` sees.
 
     Attributes:
-        images: ``(N, 3, H, W)`` reconstructions in [0, 1].
+        images: ``(N, 3, H, W)`` uint8, the reconstructions.
         labels: ``(N,)`` int64, the class each was made for.
         evaluation_model: classifier of the private classes, of another architecture than the target.
         judge: classifier of the private classes trained on images of their own, on tracks that have one.

@@ -234,5 +234,4 @@ def _samples(opened: Any, key: str, count: int, seed: int) -> Any:
     state.pop("trained_on", None)
     model = prior.build(state, resolution=resolution).eval().requires_grad_(False)
     latents = model.sample(count, generator(seed, "sheet"))
-    images = model.render(latents, device=torch.device("cpu"))
-    return (images * 255).round().to(torch.uint8).numpy()
+    return model.pictures(latents, device=torch.device("cpu")).numpy()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import tomllib
 from pathlib import Path
@@ -14,6 +15,7 @@ from mia_bench.device import PRECISIONS
 from mia_bench.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
+    from mia_bench.engine.estimate import Estimate
     from mia_bench.runner import Prepared
 
 CONFIG_KEYS = {
@@ -218,18 +220,26 @@ def _warn_of_plugins() -> None:
 
 
 def print_plan(prepared: Prepared) -> None:
-    """The cells, the stages behind them, what is cached and how long the rest may take."""
+    """The cells, the stages behind them, what is cached and what the rest may take."""
     from tabulate import tabulate
 
-    from mia_bench.engine.estimate import stage_seconds
+    from mia_bench.engine.estimate import estimates
     from mia_bench.engine.plan import pending_stages
-    from mia_bench.engine.reporter import duration
+    from mia_bench.engine.reporter import duration, size
 
     wanted = [planned.measure for planned in prepared.open_cells if planned.skip is None]
     todo, cached = pending_stages(wanted, prepared.store.has)
-    seconds = stage_seconds(prepared.store, todo)
-    rows = [(s.name, s.label, "cached", "") for s in cached]
-    rows += [(s.name, s.label, "to compute", duration(seconds[s.id])) for s in todo]
+    expected = estimates(prepared.store, todo)
+    rows = [{"stage": s.name, "what": s.label, "state": "cached"} for s in cached]
+    for stage in todo:
+        estimate = expected[stage.id]
+        row = {"stage": stage.name, "what": stage.label, "state": "to compute"}
+        row |= {"estimate": duration(estimate.seconds)}
+        if estimate.disk is not None:
+            row["disk"] = size(estimate.disk)
+        if estimate.gpu_memory is not None:
+            row["GPU memory"] = size(estimate.gpu_memory)
+        rows.append(row)
     done = len(prepared.cells) - len(prepared.open_cells)
     click.echo(f"{len(prepared.cells)} cells of track {prepared.request.track}, {done} done before")
     for planned in prepared.cells:
@@ -243,11 +253,30 @@ def print_plan(prepared: Prepared) -> None:
         click.echo(f"  {planned.key[:8]}  {planned.cell.label}: {state}")
     if rows:
         click.echo()
-        click.echo(tabulate(rows, headers=["stage", "what", "state", "estimate"]))
-    total = sum(seconds.values())
+        columns = dict.fromkeys(key for row in rows for key in row)
+        click.echo(tabulate([[row.get(c, "") for c in columns] for row in rows], list(columns)))
+    total = sum(estimate.seconds for estimate in expected.values()) / prepared.request.jobs
     click.echo(
         f"\n{len(todo)} stages to compute, about {duration(total)}; store {prepared.store.root}"
     )
+    _print_room(prepared, list(expected.values()))
+
+
+def _print_room(prepared: Prepared, expected: list[Estimate]) -> None:
+    """Disk space and GPU memory, where something is known of them, and whether they are there."""
+    from mia_bench.engine.reporter import size
+
+    disk = sum(estimate.disk or 0 for estimate in expected)
+    if disk:
+        free = shutil.disk_usage(prepared.store.root).free
+        click.echo(f"disk: about {size(disk)}, {size(free)} are free")
+        if disk > free:
+            click.echo("warning: the disk is too small for all of it", err=True)
+    memory = max((estimate.gpu_memory or 0 for estimate in expected), default=0)
+    if memory:
+        click.echo(
+            f"GPU memory: up to about {size(memory)}; attacks halve their batches until they fit"
+        )
 
 
 def _print_records(records: list[dict[str, Any]], style: str, prepared: Prepared) -> None:

@@ -1,11 +1,13 @@
-"""How long a stage may take: the median of what it took before, else the track's rough figure."""
+"""What a stage may take: the median of what it took before, else the track's rough figure."""
 
 from __future__ import annotations
 
 import json
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 from mia_bench.engine.plan import Stage
 from mia_bench.store import Store
@@ -13,27 +15,69 @@ from mia_bench.store import Store
 FALLBACK_SECONDS = 30.0
 
 
-def stage_seconds(store: Store, stages: Iterable[Stage]) -> dict[tuple[str, str], float]:
-    """Estimated seconds of each stage, by stage id."""
-    known: dict[tuple[str, str, str], list[float]] = defaultdict(list)
-    names = {stage.name for stage in stages}
-    for name in names:
+@dataclass(frozen=True)
+class Estimate:
+    """Time, disk space and GPU memory of a stage; None where nothing is known of it."""
+
+    seconds: float
+    disk: float | None = None
+    gpu_memory: float | None = None
+
+
+def estimates(store: Store, stages: Iterable[Stage]) -> dict[tuple[str, str], Estimate]:
+    """The estimate of each stage, by stage id; disk space and memory in bytes."""
+    stages = list(stages)
+    known: dict[tuple[str, str, str], list[dict[str, float]]] = defaultdict(list)
+    for name in {stage.name for stage in stages}:
         for path in (store.root / "artifacts" / name).glob("*/meta.json"):
             try:
-                run = json.loads(path.read_text(encoding="utf-8"))["info"]["run"]
-                known[name, run["track"], run["subject"]].append(float(run["seconds"]))
+                meta = json.loads(path.read_text(encoding="utf-8"))
+                run = meta["info"]["run"]
+                known[name, run["track"], run["subject"]].append(_taken(meta))
             except (OSError, ValueError, KeyError, TypeError):
                 continue  # a damaged artifact is dealt with where it is used
     return {
-        stage.id: statistics.median(known[stage.name, stage.track.name, stage.subject])
-        if known[stage.name, stage.track.name, stage.subject]
-        else _rough(stage)
+        stage.id: _estimate(stage, known[stage.name, stage.track.name, stage.subject])
         for stage in stages
     }
 
 
-def _rough(stage: Stage) -> float:
-    """The track's figure for ``<stage>.<component>``, or for the stage."""
-    seconds = stage.track.seconds
-    own = seconds.get(f"{stage.name}.{stage.subject}")
-    return seconds.get(stage.name, FALLBACK_SECONDS) if own is None else own
+def stage_seconds(store: Store, stages: Iterable[Stage]) -> dict[tuple[str, str], float]:
+    """Estimated seconds of each stage, by stage id."""
+    return {key: estimate.seconds for key, estimate in estimates(store, stages).items()}
+
+
+def _taken(meta: Mapping[str, Any]) -> dict[str, float]:
+    """What a finished stage took."""
+    run = meta["info"]["run"]
+    taken = {
+        "seconds": float(run["seconds"]),
+        "disk": float(sum(file["bytes"] for file in meta["files"].values())),
+    }
+    if str(run.get("device", "")).startswith("cuda"):
+        taken["gpu_memory"] = float(run["peak_memory"])
+    return taken
+
+
+def _estimate(stage: Stage, before: list[dict[str, float]]) -> Estimate:
+    track = stage.track
+
+    def middle(what: str) -> float | None:
+        found = [taken[what] for taken in before if what in taken]
+        return statistics.median(found) if found else None
+
+    def rough(figures: Mapping[str, float], unit: float) -> float | None:
+        """The track's figure for ``<stage>.<component>``, or for the stage."""
+        figure = figures.get(f"{stage.name}.{stage.subject}", figures.get(stage.name))
+        return None if figure is None else unit * figure
+
+    def either(what: str, figures: Mapping[str, float], unit: float) -> float | None:
+        found = middle(what)
+        return rough(figures, unit) if found is None else found
+
+    seconds = either("seconds", track.seconds, 1)
+    return Estimate(
+        FALLBACK_SECONDS if seconds is None else seconds,
+        either("disk", track.megabytes, 1e6),
+        either("gpu_memory", track.gpu_megabytes, 1e6),
+    )

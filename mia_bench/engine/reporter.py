@@ -209,3 +209,10 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def size(count: float) -> str:
+    """Bytes in words: ``0.3 MB``, ``45 MB``, ``5.7 GB``."""
+    unit, name = (1e9, "GB") if count >= 1e9 else (1e6, "MB")
+    value = count / unit
+    return f"{value:.1f} {name}" if value < 10 else f"{value:.0f} {name}"

@@ -117,8 +117,12 @@ class Track(_Model):
     defenses: dict[str, dict[str, Any]] = Field(default_factory=dict)
     attacks: dict[str, AttackDefaults] = Field(default_factory=dict)
     seconds: dict[str, float] = Field(default_factory=dict)
-    """Rough time on two CPU cores of each stage, or of a stage for one component
-    (``"invert.gmi"``), for estimates before anything was run."""
+    """Rough time of each stage, or of a stage for one component (``"invert.gmi"``), for estimates before
+    anything was run: on two CPU cores, or on a GPU where the track needs one."""
+    megabytes: dict[str, float] = Field(default_factory=dict)
+    """Rough size of each stage's result, likewise."""
+    gpu_megabytes: dict[str, float] = Field(default_factory=dict)
+    """Rough memory that each stage takes of a GPU, likewise."""
 
     def prior_of(self, attack: str) -> str:
         """The prior that ``attack`` takes unless another is asked for."""

@@ -77,7 +77,7 @@ class GenerativeModelInversion(Attack):
         # Best first, as every attack returns them.
         order = score.amax(2).argsort(dim=1, descending=True)
         chosen = chosen.gather(1, order[:, :, None].expand_as(chosen))
-        images = task.prior.render(
+        images = task.prior.pictures(
             chosen.flatten(0, 1), device=task.device, batch_size=task.batch_size
         )
         return Reconstructions(images.unflatten(0, (classes, each)), chosen)

@@ -121,7 +121,7 @@ class PlugAndPlay(Attack):
             best = scores.topk(task.images_per_class, dim=1).indices
             index = best[:, :, None].expand(-1, -1, width)
             chosen = optimised.view(classes, each, width).gather(1, index)
-        images = task.prior.render(
+        images = task.prior.pictures(
             chosen.flatten(0, 1), device=task.device, batch_size=task.batch_size
         )
         return Reconstructions(

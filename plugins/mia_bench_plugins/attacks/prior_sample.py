@@ -29,7 +29,7 @@ class PriorSample(Attack):
         """Independent samples for every class."""
         count = len(task.classes) * task.images_per_class
         latents = task.prior.sample(count, task.generator, truncation=self.options.truncation)
-        images = task.prior.render(latents, device=task.device, batch_size=task.batch_size)
+        images = task.prior.pictures(latents, device=task.device, batch_size=task.batch_size)
         shape = (len(task.classes), task.images_per_class)
         return Reconstructions(images.unflatten(0, shape), latents.unflatten(0, shape))
 
