@@ -138,6 +138,7 @@ def compute_data(stage: Stage, workspace: Workspace) -> Artifact:
             resolution=stage.spec["resolution"],
             seed=derive(stage.seed, "split"),
             progress=workspace.progress,
+            scratch=workspace.store.scratch(*stage.id),
         )
     )
     _check_splits(splits)
@@ -178,7 +179,6 @@ def compute_prior(stage: Stage, workspace: Workspace) -> Artifact:
     """Make the attacker's image model from the public images, and from nothing else."""
     prior: Resolved = stage.parts["prior"]
     state, info = fit_prior(stage, workspace, prior.make().fit)
-    workspace.store.checkpoint(*stage.id).remove()
     return state, {**info, "prior": prior.spec()}
 
 
@@ -758,7 +758,10 @@ LOAD: dict[str, Callable[[Stage, Workspace], Any]] = {
 
 
 def run_stage(stage: Stage, workspace: Workspace) -> None:
-    """Compute one stage and store its artifact, with the time it took and the memory peak."""
+    """Compute one stage and store its artifact, with the time it took and the memory peak.
+
+    What the stage kept on the way goes once the artifact is stored.
+    """
     from mia_bench import provenance
 
     provenance.reset_peak_memory(workspace.device)
@@ -779,3 +782,4 @@ def run_stage(stage: Stage, workspace: Workspace) -> None:
         "git": provenance.git_commit(),
     }
     workspace.store.save(stage.name, stage.key, tensors, info)
+    workspace.store.clear(*stage.id)

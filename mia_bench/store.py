@@ -6,6 +6,7 @@ Layout::
     <store>/artifacts/<stage>/<key>/{tensors.safetensors, meta.json}
     <store>/records/<track>/<key>.json
     <store>/checkpoints/<stage>-<key>.safetensors    of stages under way
+    <store>/checkpoints/<stage>-<key>/               the same, for data sets
     <store>/pictures/  <store>/locks/
 
 An artifact folder appears whole or not at all (it is renamed into place), and ``meta.json`` holds the
@@ -60,7 +61,7 @@ class Store:
                     path for path in root.iterdir() if not path.name.startswith(_TEMPORARY)
                 ]
                 if not strangers:
-                    _write_atomically(version, json.dumps({"schema": STORE_SCHEMA}))
+                    write_whole(version, (json.dumps({"schema": STORE_SCHEMA}) + "\n").encode())
                 elif not version.exists():
                     raise UsageError(f"{root} is neither empty nor a store; choose another --store")
             schema = _read_json(version).get("schema")
@@ -87,11 +88,15 @@ class Store:
             raise UsageError(f"the store {self.root} is not writable: {error.strerror}") from error
 
     def sweep(self) -> None:
-        """Remove what runs that were killed left half-written, once it is a day old."""
+        """Remove what killed runs left: half-written and a day old, or of a stage that is stored."""
         for path in (self.root / "artifacts").glob(f"*/{_TEMPORARY}*"):
             with contextlib.suppress(OSError):
                 if time.time() - path.stat().st_mtime > _SWEEP_AFTER:
                     shutil.rmtree(path)
+        for path in (self.root / "checkpoints").glob("*/"):
+            stage, _, key = path.name.partition("-")
+            if self._folder(stage, key).is_dir():
+                shutil.rmtree(path, ignore_errors=True)
 
     # --- artifacts ---------------------------------------------------------------------------
 
@@ -217,6 +222,15 @@ class Store:
         """The place for the state of a long stage that is under way."""
         return StoredCheckpoint(self, self.root / "checkpoints" / f"{stage}-{key}.safetensors")
 
+    def scratch(self, stage: str, key: str) -> Path:
+        """The folder, if it is there, of the unfinished work of a data set."""
+        return self.root / "checkpoints" / f"{stage}-{key}"
+
+    def clear(self, stage: str, key: str) -> None:
+        """Remove what was kept while a stage was under way."""
+        self.checkpoint(stage, key).remove()
+        shutil.rmtree(self.scratch(stage, key), ignore_errors=True)
+
     # --- records -----------------------------------------------------------------------------
 
     def record_path(self, track: str, key: str) -> Path:
@@ -227,10 +241,8 @@ class Store:
         """Write a cell's record atomically."""
         path = self.record_path(record["track"]["name"], record["key"])
         with explained(self.root):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            _write_atomically(
-                path, json.dumps(record, indent=1, sort_keys=True, ensure_ascii=False)
-            )
+            text = json.dumps(record, indent=1, sort_keys=True, ensure_ascii=False)
+            write_whole(path, (text + "\n").encode())
 
     def record(self, track: str, key: str) -> dict[str, Any] | None:
         """A cell's record, or None; a damaged file is set aside with a warning."""
@@ -290,13 +302,7 @@ class StoredCheckpoint:
 
         data = save(_separate(state))
         with explained(self._store.root):
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = self._path.parent / _temporary_name()
-            try:
-                _write_synced(temporary, data)
-                os.replace(temporary, self._path)
-            finally:
-                temporary.unlink(missing_ok=True)
+            write_whole(self._path, data)
 
     def remove(self) -> None:
         """Forget it."""
@@ -335,11 +341,12 @@ def _temporary_name() -> str:
     return f"{_TEMPORARY}{os.getpid()}-{uuid.uuid4().hex}"
 
 
-def _write_atomically(path: Path, text: str) -> None:
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file that appears whole or not at all, and its folder if need be."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.parent / _temporary_name()
     try:
-        _write_synced(temporary, (text + "\n").encode())
+        _write_synced(temporary, data)
         os.replace(temporary, path)
-    except BaseException:
+    finally:
         temporary.unlink(missing_ok=True)
-        raise

@@ -3,9 +3,12 @@
 from pathlib import Path
 
 import pytest
+import torch
 from test_paper_datasets import celeba, facescrub
 
+from mia_bench.data import trees
 from mia_bench.plugins import host
+from mia_bench.store import Store
 
 
 def test_every_data_set_on_disk_says_its_layout_and_origin() -> None:
@@ -56,6 +59,42 @@ def test_wrong_usage_is_one_line(cli, monkeypatch, arguments: tuple, message: st
     outcome = cli("data", *arguments)
     assert outcome.code == 2
     assert message in outcome.err
+
+
+def test_stopped_preparation_goes_on(cli, make_tree, monkeypatch, tmp_path: Path) -> None:
+    make_tree(tmp_path / "data", dict.fromkeys(("Ann", "Bob", "Cyd", "Dan", "Eve", "Fay"), 12))
+    monkeypatch.setattr(trees, "BLOCK", 16)
+    prepare = ("data", "prepare", "--track", "folder", "--data", tmp_path / "data")
+    whole = cli(*prepare, "--store", tmp_path / "whole")
+    assert whole.code == 0, whole.err
+    read, paths = trees._read, []
+
+    def stopping(path: Path, *how: object):
+        paths.append(path)
+        if len(paths) == 40:
+            raise KeyboardInterrupt
+        return read(path, *how)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trees, "_read", stopping)
+        stopped = cli(*prepare)
+    assert stopped.code == 1
+    assert "interrupted; what is finished is kept" in stopped.err
+    store = Store(tmp_path / "store")
+    (scratch,) = (store.root / "checkpoints").iterdir()
+    assert scratch.name.startswith("data-")
+    assert len(list(scratch.iterdir())) == 2
+    paths.clear()
+    monkeypatch.setattr(trees, "_read", lambda *what: (paths.append(what[0]), read(*what))[1])
+    again = cli(*prepare)
+    assert again.code == 0, again.err
+    assert again.out == whole.out
+    assert len(set(paths)) == len(paths) == 72 - 32
+    assert not list((store.root / "checkpoints").iterdir())
+    key = scratch.name.removeprefix("data-")
+    expected = Store(tmp_path / "whole").tensors("data", key)
+    for name, tensor in store.tensors("data", key).items():
+        assert torch.equal(tensor, expected[name]), name
 
 
 def test_prepared_images_are_those_of_a_run(cli, toy, tmp_path: Path) -> None:

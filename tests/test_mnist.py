@@ -45,7 +45,9 @@ def made(tmp_path: Path) -> Path:
 
 def load(root: Path, *, seed: int = 1, resolution: int = 32, **options: int) -> Splits:
     dataset = MNIST(MNIST.Options(**{"per_class": 10, "public_per_class": 8, **options}))
-    return dataset.load(root, resolution=resolution, seed=seed, progress=lambda *_: None)
+    return dataset.load(
+        root, resolution=resolution, seed=seed, progress=lambda *_: None, scratch=root
+    )
 
 
 def digits(part: ImageSet) -> list[int]:
@@ -114,7 +116,9 @@ def test_a_digit_that_is_not_there_is_named(made: Path) -> None:
 
 
 def test_the_official_files(real_data: Path) -> None:
-    splits = MNIST().load(real_data, resolution=32, seed=2024, progress=lambda *_: None)
+    splits = MNIST().load(
+        real_data, resolution=32, seed=2024, progress=lambda *_: None, scratch=real_data
+    )
     assert splits.judging is not None
     assert len(splits.judging) == 5139
     assert splits.train.labels.bincount().tolist() == [750] * 5

@@ -76,7 +76,13 @@ def made(kind: str, root: Path, **options) -> LabelledDataset:
 
 
 def load(dataset: LabelledDataset, root: Path, resolution: int = 8):
-    return dataset.load(root, resolution=resolution, seed=2**40, progress=lambda *what: None)
+    return dataset.load(
+        root,
+        resolution=resolution,
+        seed=2**40,
+        progress=lambda *what: None,
+        scratch=root / "scratch",
+    )
 
 
 def test_classes_are_actors_by_name_then_actresses(tmp_path: Path) -> None:
@@ -117,6 +123,7 @@ def test_the_split_is_numpys_shuffle_of_all_images(tmp_path: Path) -> None:
         paths.append(tmp_path / f"{number:02d}.png")
     what = Labelled(paths, [i % 2 for i in range(30)], ["even", "odd"])
     settings = {"resolution": 8, "seed": 42, "progress": lambda *what: None}
+    settings["scratch"] = tmp_path / "scratch"
     splits = random_splits(what, central_square, held_out=0.0, **settings)
     order = list(range(30))
     np.random.seed(42)  # noqa: NPY002
@@ -201,5 +208,11 @@ def test_a_class_without_training_images_is_named(tmp_path: Path) -> None:
     what = Labelled([tmp_path / "0.png"] * 20, [0] * 20, ["there", "absent"])
     with pytest.raises(DataError, match="'absent' has no training image"):
         random_splits(
-            what, central_square, resolution=8, seed=1, held_out=0, progress=lambda *what: None
+            what,
+            central_square,
+            resolution=8,
+            seed=1,
+            held_out=0,
+            progress=lambda *what: None,
+            scratch=tmp_path / "scratch",
         )

@@ -20,10 +20,14 @@ def loaded() -> dict[Path, Splits]:
 
 
 @pytest.fixture
-def lfw(real_data: Path, loaded: dict[Path, Splits]) -> Splits:
+def lfw(real_data: Path, loaded: dict[Path, Splits], tmp_path: Path) -> Splits:
     if real_data not in loaded:
         loaded[real_data] = LFW().load(
-            real_data, resolution=32, seed=2024, progress=lambda *_: None
+            real_data,
+            resolution=32,
+            seed=2024,
+            progress=lambda *_: None,
+            scratch=tmp_path / "scratch",
         )
     return loaded[real_data]
 

@@ -403,6 +403,22 @@ def test_what_killed_runs_left_is_swept_after_a_day(tmp_path: Path) -> None:
     assert store.has("train", "k")
 
 
+def test_scratch_of_a_stored_stage_is_swept_another_stays(tmp_path: Path) -> None:
+    store = Store(tmp_path / "s")
+    store.save("data", "stored", {"one": torch.ones(1)}, {})
+    store.checkpoint("prior", "k").save({"w": torch.ones(1)})
+    for key in ("stored", "under-way"):
+        store.scratch("data", key).mkdir(parents=True)
+        (store.scratch("data", key) / "block").write_bytes(b"x")
+    store.sweep()
+    left = sorted(path.name for path in (tmp_path / "s" / "checkpoints").iterdir())
+    assert left == ["data-under-way", "prior-k.safetensors"]
+    for stage, key in (("data", "under-way"), ("prior", "k"), ("prior", "none")):
+        store.clear(stage, key)
+    assert not list((tmp_path / "s" / "checkpoints").iterdir())
+    assert store.has("data", "stored")
+
+
 def test_checkpoint_appears_whole_and_goes(tmp_path: Path) -> None:
     checkpoint = Store(tmp_path / "s").checkpoint("prior", "k")
     assert checkpoint.load() is None

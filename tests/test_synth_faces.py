@@ -1,5 +1,7 @@
 """The procedural data set and its encoder, whose people are known numbers."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -17,7 +19,9 @@ SMALL = {"identities": 6, "train": 4, "validation": 2, "test": 3, "public_identi
 
 def load(seed: int = 1, **options: float) -> Splits:
     dataset = SynthFaces(SynthFaces.Options(**{**SMALL, **options}))
-    return dataset.load(None, resolution=32, seed=seed, progress=lambda *_: None)
+    return dataset.load(
+        None, resolution=32, seed=seed, progress=lambda *_: None, scratch=Path("unused")
+    )
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,11 @@ import pytest
 import torch
 from PIL import Image
 
+from mia_bench import store as store_module
 from mia_bench.api.options import parse_options
-from mia_bench.data.trees import Shares, decode, scan_tree, split_by_identity
-from mia_bench.errors import DataError, UsageError
+from mia_bench.data import trees
+from mia_bench.data.trees import Decoded, Shares, decode, scan_tree, split_by_identity
+from mia_bench.errors import DataError, StoreError, UsageError
 from mia_bench_plugins.datasets.folder import Folder, centre_square
 from mia_bench_plugins.datasets.lfw import CROP, LFW, crop_face
 
@@ -25,7 +27,7 @@ def quiet(done: int, total: int, unit: str) -> None:
 
 
 def load(dataset, root: Path, seed: int = 0, resolution: int = 8):
-    return dataset.load(root, resolution=resolution, seed=seed, progress=quiet)
+    return dataset.load(root, resolution=resolution, seed=seed, progress=quiet, scratch=root / "no")
 
 
 def folder(**options) -> Folder:
@@ -274,6 +276,126 @@ def test_truncated_jpeg_is_unreadable(make_tree, tmp_path: Path) -> None:
     path = root / "Ann" / "Ann_0007.jpg"
     path.write_bytes(path.read_bytes()[:-200])
     assert len(decode(scan_tree(root, "t").paths("Ann"), centre_square, 8, quiet).images) == 29
+
+
+# --- going on after a stop -----------------------------------------------------------------------
+
+
+class Stop(Exception):
+    pass
+
+
+def stop_at(number: int):
+    def progress(done: int, total: int, unit: str) -> None:
+        if done >= number:
+            raise Stop
+
+    return progress
+
+
+@pytest.fixture
+def many(make_tree, tmp_path: Path, monkeypatch) -> list[Path]:
+    """30 images in blocks of 8; progress is told of each; one is unreadable."""
+    monkeypatch.setattr(trees, "BLOCK", 8)
+    monkeypatch.setattr(trees, "EVERY", 1)
+    root = make_tree(tmp_path / "many", {"Ann": 30})
+    (root / "Ann" / "Ann_0003.jpg").write_bytes(b"no image")
+    return scan_tree(root, "t").paths("Ann")
+
+
+@pytest.fixture
+def opened(monkeypatch) -> list[Path]:
+    """The images opened so far."""
+    paths, original = [], Image.open
+    monkeypatch.setattr(Image, "open", lambda path: (paths.append(path), original(path))[1])
+    return paths
+
+
+def same(one: Decoded, other: Decoded) -> bool:
+    assert (one.index, one.notes) == (other.index, other.notes)
+    return torch.equal(one.images, other.images)
+
+
+def test_stopped_decoding_goes_on_where_it_was(
+    many: list[Path], opened: list[Path], tmp_path: Path
+) -> None:
+    whole = decode(many, centre_square, 8, quiet)
+    assert len(whole.images) == 29
+    scratch = tmp_path / "scratch"
+    with pytest.raises(Stop):
+        decode(many, centre_square, 8, stop_at(20), scratch)
+    assert len(list(scratch.iterdir())) == 2
+    opened.clear()
+    told: list[int] = []
+    again = decode(many, centre_square, 8, lambda done, *_: told.append(done), scratch)
+    assert opened.count(many[16]) == 1
+    assert sorted(opened) == many[16:]
+    assert told[0] == 16
+    assert same(again, whole)
+    opened.clear()
+    assert same(decode(many, centre_square, 8, quiet, scratch), whole)
+    assert not opened
+
+
+@pytest.mark.parametrize("damage", ["changed", "cut", "empty"])
+def test_damaged_block_is_decoded_again(
+    many: list[Path], opened: list[Path], tmp_path: Path, damage: str, caplog
+) -> None:
+    whole = decode(many, centre_square, 8, quiet, tmp_path / "scratch")
+    opened.clear()
+    path = tmp_path / "scratch" / trees._block_name(many[8:16], 8)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes({"changed": bytes(data), "cut": data[:-9], "empty": b""}[damage])
+    again = decode(many, centre_square, 8, quiet, tmp_path / "scratch")
+    assert sorted(opened) == many[8:16]
+    assert same(again, whole)
+    assert "are damaged; they are decoded again" in caplog.text
+
+
+def test_half_written_block_is_not_taken(
+    many: list[Path], opened: list[Path], tmp_path: Path, monkeypatch
+) -> None:
+    write, calls = store_module._write_synced, []
+
+    def killed(path: Path, data: bytes) -> None:
+        calls.append(path)
+        if len(calls) == 2:
+            path.write_bytes(data[: len(data) // 2])
+            raise KeyboardInterrupt
+        write(path, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store_module, "_write_synced", killed)
+        with pytest.raises(KeyboardInterrupt):
+            decode(many, centre_square, 8, quiet, tmp_path / "scratch")
+    opened.clear()
+    again = decode(many, centre_square, 8, quiet, tmp_path / "scratch")
+    assert sorted(opened) == many[8:]
+    assert same(again, decode(many, centre_square, 8, quiet))
+
+
+def test_another_list_or_size_takes_nothing_of_the_first(many: list[Path], tmp_path: Path) -> None:
+    decode(many, centre_square, 8, quiet, tmp_path / "scratch")
+    for paths, resolution in ((many[1:], 8), (many, 6)):
+        found = decode(paths, centre_square, resolution, quiet, tmp_path / "scratch")
+        assert same(found, decode(paths, centre_square, resolution, quiet))
+
+
+def test_short_lists_leave_nothing(many: list[Path], tmp_path: Path) -> None:
+    decode(many[4:19], centre_square, 8, quiet, tmp_path / "scratch")
+    assert not (tmp_path / "scratch").exists()
+
+
+def test_disk_full_while_decoding_is_one_line(
+    many: list[Path], tmp_path: Path, monkeypatch
+) -> None:
+    def full(path: Path, data: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(store_module, "_write_synced", full)
+    with pytest.raises(StoreError, match="is full; what is finished is kept"):
+        decode(many, centre_square, 8, quiet, tmp_path / "scratch")
 
 
 # --- listing -------------------------------------------------------------------------------------

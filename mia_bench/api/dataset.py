@@ -86,8 +86,14 @@ class Dataset(Component):
         """
 
     @abstractmethod
-    def load(self, root: Path | None, *, resolution: int, seed: int, progress: Progress) -> Splits:
+    def load(
+        self, root: Path | None, *, resolution: int, seed: int, progress: Progress, scratch: Path
+    ) -> Splits:
         """Read, crop, resize to ``resolution`` and split by ``seed``.
+
+        ``scratch`` is the place of a folder for finished parts of long work, from which the next call
+        goes on if this one is stopped; it is the same for the same data, options and ``resolution``,
+        and goes once the result is stored. The result must be that of a call without a stop.
 
         Raises:
             DataError: nothing usable is left.

@@ -94,7 +94,9 @@ class LabelledDataset(Dataset):
                 "rows that are not of the protocol"
             )
 
-    def load(self, root: Path | None, *, resolution: int, seed: int, progress: Progress) -> Splits:
+    def load(
+        self, root: Path | None, *, resolution: int, seed: int, progress: Progress, scratch: Path
+    ) -> Splits:
         """Decode and split; by the papers' seed, not the track's."""
         what = self.labelled(root)
         return random_splits(
@@ -104,6 +106,7 @@ class LabelledDataset(Dataset):
             seed=self.options.split_seed,
             held_out=self.options.held_out,
             progress=progress,
+            scratch=scratch,
         )
 
 
@@ -115,6 +118,7 @@ def random_splits(
     seed: int,
     held_out: float,
     progress: Progress,
+    scratch: Path,
 ) -> Splits:
     """Nine tenths for training, one tenth for testing, drawn over all images as the authors of PPA do.
 
@@ -127,6 +131,7 @@ def random_splits(
         seed: of the shuffle.
         held_out: share of the training images, the last of them, that become validation images.
         progress: called while images are decoded.
+        scratch: where :func:`decode` keeps what is finished.
 
     Raises:
         DataError: a class has no training image left.
@@ -138,7 +143,7 @@ def random_splits(
     np.random.RandomState(seed).shuffle(order)
     training = int(0.9 * len(order))
     validation = round(held_out * training)
-    decoded = decode(what.paths, crop, resolution, progress)
+    decoded = decode(what.paths, crop, resolution, progress, scratch)
     place = {original: position for position, original in enumerate(decoded.index)}
     labels = torch.tensor([what.labels[i] for i in decoded.index], dtype=torch.long)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mia_bench.api.dataset import ImageSet, Progress, Splits
@@ -33,10 +34,12 @@ def load_splits(
     max_images: int,
     notes: Sequence[str],
     progress: Progress,
+    scratch: Path,
 ) -> Splits:
     """Decode every chosen image once and split the private ones within each identity.
 
-    ``max_images`` private images of an identity are used, drawn by ``seed``.
+    ``max_images`` private images of an identity are used, drawn by ``seed``; ``scratch`` is where
+    :func:`decode` keeps what is finished.
 
     Raises:
         DataError: a private identity has fewer than two readable images.
@@ -55,7 +58,7 @@ def load_splits(
             files = [files[i] for i in chosen.tolist()]
         paths += files
         owners += [number] * len(files)
-    decoded = decode(paths, crop, resolution, progress)
+    decoded = decode(paths, crop, resolution, progress, scratch)
     owner = torch.tensor(owners)[torch.tensor(decoded.index, dtype=torch.long)]
     counts = owner.bincount(minlength=len(identities))
     for number, identity in enumerate(roles.private):

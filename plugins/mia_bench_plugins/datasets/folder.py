@@ -48,7 +48,9 @@ class Folder(Dataset):
     def _tree(self, root: Path | None) -> Tree:
         return scan_tree((root or Path()) / self.options.path, "folder")
 
-    def load(self, root: Path | None, *, resolution: int, seed: int, progress: Progress) -> Splits:
+    def load(
+        self, root: Path | None, *, resolution: int, seed: int, progress: Progress, scratch: Path
+    ) -> Splits:
         """Choose roles, decode, crop the centre square and split."""
         tree = self._tree(root)
         roles = self.choose(tree, seed)
@@ -67,6 +69,7 @@ class Folder(Dataset):
             max_images=self.options.max_images,
             notes=notes,
             progress=progress,
+            scratch=scratch,
         )
 
     def choose(self, tree: Tree, seed: int) -> Roles:

@@ -63,7 +63,9 @@ class LFW(Dataset):
     def _tree(self, root: Path | None) -> Tree:
         return scan_tree((root or Path()) / "lfw", "lfw")
 
-    def load(self, root: Path | None, *, resolution: int, seed: int, progress: Progress) -> Splits:
+    def load(
+        self, root: Path | None, *, resolution: int, seed: int, progress: Progress, scratch: Path
+    ) -> Splits:
         """Decode, crop and split."""
         import torch
 
@@ -95,6 +97,7 @@ class LFW(Dataset):
             max_images=self.options.max_images,
             notes=(),
             progress=progress,
+            scratch=scratch,
         )
 
 

@@ -64,7 +64,9 @@ class MNIST(Dataset):
             digest.update(f"{name}\0{path.stat().st_size}\n".encode())
         return digest.hexdigest()[:16]
 
-    def load(self, root: Path | None, *, resolution: int, seed: int, progress: Progress) -> Splits:
+    def load(
+        self, root: Path | None, *, resolution: int, seed: int, progress: Progress, scratch: Path
+    ) -> Splits:
         """Read, resize and split."""
         import torch
 

@@ -50,7 +50,9 @@ class SynthFaces(Dataset):
         """Nothing is read: the options and the seed say it all."""
         return "rendered"
 
-    def load(self, root: Path | None, *, resolution: int, seed: int, progress: Progress) -> Splits:
+    def load(
+        self, root: Path | None, *, resolution: int, seed: int, progress: Progress, scratch: Path
+    ) -> Splits:
         """Render everything."""
         options = self.options
         people = {
