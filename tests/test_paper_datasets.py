@@ -1,5 +1,7 @@
 """FaceScrub, CelebA and Stanford Dogs on small made trees of the same layout."""
 
+import hashlib
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from scipy.io import savemat
 from mia_bench.api.options import parse_options
 from mia_bench.data.classes import Labelled, LabelledDataset, central_square, random_splits
 from mia_bench.errors import DataError
-from mia_bench_plugins.datasets.celeba import CelebA
+from mia_bench_plugins.datasets.celeba import STANDARD, CelebA
 from mia_bench_plugins.datasets.facescrub import FaceScrub
 from mia_bench_plugins.datasets.stanford_dogs import StanfordDogs
 
@@ -111,7 +113,8 @@ def test_breeds_are_those_of_the_lists_and_squeezed_not_cut(tmp_path: Path) -> N
     shades = splits.train.images[:, 0].float().mean((1, 2))
     assert torch.equal(shades > 60, splits.train.labels == 1)
     wide = Image.new("RGB", (40, 20))
-    assert made("stanford-dogs", tmp_path / "d").crop(wide).size == (40, 20)
+    what = made("stanford-dogs", tmp_path / "d").labelled(tmp_path / "d")
+    assert what.crop(wide, what.paths[0]).size == (40, 20)
     assert central_square(wide).size == (20, 20)
 
 
@@ -124,14 +127,14 @@ def test_the_split_is_numpys_shuffle_of_all_images(tmp_path: Path) -> None:
     what = Labelled(paths, [i % 2 for i in range(30)], ["even", "odd"])
     settings = {"resolution": 8, "seed": 42, "progress": lambda *what: None}
     settings["scratch"] = tmp_path / "scratch"
-    splits = random_splits(what, central_square, held_out=0.0, **settings)
+    splits = random_splits(what, held_out=0.0, **settings)
     order = list(range(30))
     np.random.seed(42)  # noqa: NPY002
     np.random.shuffle(order)  # noqa: NPY002
     shades = [int(image[0, 0, 0]) for image in splits.train.images]
     assert shades == [8 * number for number in order[:27]]
     assert [int(i[0, 0, 0]) for i in splits.test.images] == [8 * number for number in order[27:]]
-    tuning = random_splits(what, central_square, held_out=0.1, **settings)
+    tuning = random_splits(what, held_out=0.1, **settings)
     assert (len(tuning.train), len(tuning.validation)) == (24, 3)
     assert torch.equal(tuning.test.images, splits.test.images)
     together = torch.cat([tuning.train.images, tuning.validation.images])
@@ -151,16 +154,147 @@ def test_incomplete_data_are_refused_with_counts(tmp_path: Path, kind: str, mess
         made(kind, tmp_path / "d", allow_partial=False).fingerprint(tmp_path / "d")
 
 
-def test_the_published_cut_of_celeba_is_not_the_papers(tmp_path: Path, monkeypatch) -> None:
+# --- the cut of CelebA ---------------------------------------------------------------------------
+
+FACE = np.array(STANDARD)
+"""Eyes, nose and mouth of the standard face, without a size."""
+
+
+@pytest.fixture
+def counts(monkeypatch) -> None:
+    """As if the made tree were all of CelebA."""
+    monkeypatch.setattr("mia_bench_plugins.datasets.celeba.IDENTITIES", 4)
+    monkeypatch.setattr("mia_bench_plugins.datasets.celeba.IMAGES", 11)
+
+
+def photographs(root: Path, images: str, marks: str, size: tuple[int, int]) -> None:
+    """Black photographs with a light dot at each of the landmarks, each face another way round."""
+    folder = root / "celeba"
+    lines = ["11", "lefteye_x lefteye_y righteye_x"]
+    for number in range(11):
+        turn = min(size) * 0.4 * (1 + 0.1 * number) * np.exp(0.1j * (number - 5))
+        points = np.round(turn * FACE + (size[0] + 1j * size[1]) / 2)
+        x, y = np.meshgrid(np.arange(size[0]), np.arange(size[1]))
+        light = sum(np.exp(-(np.abs(x + 1j * y - p) ** 2) / 8) for p in points)
+        (folder / images).mkdir(parents=True, exist_ok=True)
+        pixels = np.stack([255 * np.clip(light, 0, 1)] * 3, 2).astype(np.uint8)
+        Image.fromarray(pixels).save(folder / images / f"{number:06d}.jpg", quality=100)
+        numbers = " ".join(f"{p.real:4.0f} {p.imag:4.0f}" for p in points)
+        lines.append(f"{number:06d}.jpg {numbers}")
+    (folder / marks).write_text("\n".join(lines) + "\n")
+
+
+ORIGINAL = ("img_celeba", "list_landmarks_celeba.txt", (400, 300))
+ALIGNED = ("img_align_celeba", "list_landmarks_align_celeba.txt", (178, 218))
+
+
+def with_originals(root: Path) -> None:
+    celeba(root)
+    shutil.rmtree(root / "celeba/img_align_celeba")
+    photographs(root, *ORIGINAL)
+
+
+def with_aligned(root: Path) -> None:
+    celeba(root)
+    shutil.rmtree(root / "celeba/img_align_celeba")
+    photographs(root, *ALIGNED)
+
+
+@pytest.mark.parametrize("photographed", [with_originals, with_aligned])
+def test_faces_of_celeba_are_cut_by_their_landmarks(tmp_path: Path, photographed) -> None:
+    photographed(tmp_path)
+    splits = load(made("celeba", tmp_path, classes=3), tmp_path, resolution=143)
+    expected = (71.5 - 0.375) * (1 + 1j) + (FACE + 0.25j) * 0.65 * 143
+    y, x = np.indices((143, 143))
+    images = torch.cat([splits.train.images, splits.test.images])[:, 0].numpy().astype(float)
+    assert len(images) == 10
+    for image in images:
+        for point in expected:
+            weight = image * (np.abs(x + 1j * y - point) < 12)
+            centre = (weight * (x + 1j * y)).sum() / weight.sum()
+            assert abs(centre - point) < 1.2  # the landmarks are whole pixels
+    (note,) = splits.notes
+    assert "cut out by five landmarks, not by HD-CelebA-Cropper's 68" in note
+
+
+def test_cut_images_come_before_originals_and_these_before_aligned_ones(
+    tmp_path: Path, counts: None
+) -> None:
     celeba(tmp_path)
-    for path in (tmp_path / "celeba/img_align_celeba").iterdir():
-        picture(path, 5, (178, 218))
-    module = "mia_bench_plugins.datasets.celeba"
-    monkeypatch.setattr(f"{module}.IDENTITIES", 4)
-    monkeypatch.setattr(f"{module}.IMAGES", 11)
-    with pytest.raises(DataError, match="178×218 pixels, not images cut by HD-CelebA-Cropper"):
-        made("celeba", tmp_path, allow_partial=False).fingerprint(tmp_path)
-    assert made("celeba", tmp_path).fingerprint(tmp_path)
+    dataset = made("celeba", tmp_path, allow_partial=False)
+    before = dataset.fingerprint(tmp_path)
+    digest = hashlib.sha256()
+    what = dataset.labelled(tmp_path)
+    for path, label in zip(what.paths, what.labels, strict=True):
+        digest.update(f"{label}/{path.name}\0{path.stat().st_size}\n".encode())
+    assert digest.hexdigest()[:16] == before
+    photographs(tmp_path, *ORIGINAL)
+    assert dataset.fingerprint(tmp_path) == before
+    assert dataset.labelled(tmp_path).crop is central_square
+    assert dataset.labelled(tmp_path).notes == ()
+    shutil.rmtree(tmp_path / "celeba/img_align_celeba")
+    photographs(tmp_path, *ALIGNED)
+    assert {path.parent.name for path in dataset.labelled(tmp_path).paths} == {"img_celeba"}
+    shutil.rmtree(tmp_path / "celeba/img_celeba")
+    with pytest.raises(DataError, match=r"178×218 pixels, not the original photographs or images"):
+        dataset.fingerprint(tmp_path)
+    partial = made("celeba", tmp_path).labelled(tmp_path)
+    assert {path.parent.name for path in partial.paths} == {"img_align_celeba"}
+
+
+def test_fingerprint_of_celeba_knows_the_landmarks_that_are_used(
+    tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.setattr("mia_bench_plugins.datasets.celeba.CLASSES", 3)
+    with_originals(tmp_path)
+    dataset = made("celeba", tmp_path)
+    marks = tmp_path / "celeba" / ORIGINAL[1]
+    lines = marks.read_text().splitlines()
+
+    def changed(number: int) -> str:
+        edited = [*lines]
+        edited[2 + number] = f"{number:06d}.jpg 1 2 3 4 5 6 7 8 9 10"
+        marks.write_text("\n".join(edited))
+        return dataset.fingerprint(tmp_path)
+
+    first = dataset.fingerprint(tmp_path)
+    assert changed(6) == first  # of the identity with one image, which is not used
+    assert changed(7) != first
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        ("missing", r"list_landmarks_celeba\.txt can't be read: No such file"),
+        ("cut between lines", r"list_landmarks_celeba\.txt has no landmarks of '000009\.jpg'"),
+        ("cut in a line", r"list_landmarks_celeba\.txt is no list of five landmarks an image: "),
+        ("not a number", "is no list of five landmarks an image: .*nan"),
+        ("binary", r"list_landmarks_celeba\.txt is no text"),
+    ],
+)
+def test_damaged_landmarks_of_celeba_are_one_line(
+    tmp_path: Path, damage: str, message: str
+) -> None:
+    with_originals(tmp_path)
+    path = tmp_path / "celeba" / ORIGINAL[1]
+    text = path.read_text()
+    at = text.index("000009")
+    if damage == "missing":
+        path.unlink()
+    else:
+        wrong = {
+            "cut between lines": text[:at],
+            "cut in a line": text[: at + 24],
+            "not a number": text[:at] + "000009.jpg nan 1 2 3 4 5 6 7 8 9\n",
+            "binary": "\xff",
+        }[damage]
+        path.write_text(wrong, encoding="latin-1")
+    with pytest.raises(DataError, match=message) as raised:
+        made("celeba", tmp_path).fingerprint(tmp_path)
+    assert "\n" not in str(raised.value)
+
+
+# --- wrong data ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -186,9 +320,10 @@ def test_lists_that_are_none_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"train_list\.mat is no list"):
         load(dataset, tmp_path / "d")
     dataset = made("celeba", tmp_path / "e")
-    (tmp_path / "e/celeba/identity_CelebA.txt").write_text("one two three\n")
-    with pytest.raises(DataError, match="no list of images and identities"):
-        dataset.fingerprint(tmp_path / "e")
+    for text in ("one two three\n", ""):
+        (tmp_path / "e/celeba/identity_CelebA.txt").write_text(text)
+        with pytest.raises(DataError, match="no list of images and identities"):
+            dataset.fingerprint(tmp_path / "e")
 
 
 def test_grey_and_unreadable_images(tmp_path: Path) -> None:
@@ -209,7 +344,6 @@ def test_a_class_without_training_images_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="'absent' has no training image"):
         random_splits(
             what,
-            central_square,
             resolution=8,
             seed=1,
             held_out=0,

@@ -14,10 +14,12 @@ from PIL import Image
 from mia_bench import store as store_module
 from mia_bench.api.options import parse_options
 from mia_bench.data import trees
+from mia_bench.data.classes import central_square
 from mia_bench.data.trees import Decoded, Shares, decode, scan_tree, split_by_identity
 from mia_bench.errors import DataError, StoreError, UsageError
-from mia_bench_plugins.datasets.folder import Folder, centre_square
+from mia_bench_plugins.datasets.folder import Folder
 from mia_bench_plugins.datasets.lfw import CROP, LFW, crop_face
+from mia_bench_plugins.datasets.stanford_dogs import whole
 
 PARTS = ("train", "validation", "test", "public", "decoys")
 
@@ -148,7 +150,7 @@ def test_an_image_keeps_the_label_of_its_folder(make_tree, tmp_path: Path) -> No
     splits = load(folder(), root)
     for label, name in enumerate(splits.class_names):
         paths = scan_tree(root, "tree").paths(name)
-        own = decode(paths, centre_square, 8, quiet).images
+        own = decode(paths, central_square, 8, quiet).images
         known = {image.numpy().tobytes() for image in own}
         for part in ("train", "validation", "test"):
             images = getattr(splits, part).images[getattr(splits, part).labels == label]
@@ -241,13 +243,13 @@ def test_kinds_of_images_that_are_read(make_tree, tmp_path: Path, mode: str, suf
 def test_grey_values_survive_reading(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     Image.new("L", (20, 20), 137).save(path)
-    assert decode([path], centre_square, 8, quiet).images.unique().tolist() == [137]
+    assert decode([path], central_square, 8, quiet).images.unique().tolist() == [137]
 
 
-def test_centre_square_is_in_the_middle() -> None:
+def test_central_square_is_in_the_middle() -> None:
     picture = np.zeros((4, 10, 3), np.uint8)
     picture[:, 3:7] = 200
-    assert np.asarray(centre_square(Image.fromarray(picture))).min() == 200
+    assert np.asarray(central_square(Image.fromarray(picture))).min() == 200
 
 
 def test_unreadable_images_are_named_and_the_others_keep_their_place(
@@ -256,7 +258,7 @@ def test_unreadable_images_are_named_and_the_others_keep_their_place(
     root = make_tree(tmp_path / "t", {"Ann": 30})
     (root / "Ann" / "Ann_0003.jpg").write_bytes(b"no image")
     with caplog.at_level(logging.WARNING):
-        decoded = decode(scan_tree(root, "t").paths("Ann"), centre_square, 8, quiet)
+        decoded = decode(scan_tree(root, "t").paths("Ann"), central_square, 8, quiet)
     assert decoded.index == [i for i in range(30) if i != 2]
     assert len(decoded.images) == 29
     (note,) = decoded.notes
@@ -268,14 +270,14 @@ def test_too_many_unreadable_images_are_an_error(make_tree, tmp_path: Path) -> N
     root = make_tree(tmp_path / "t", {"Ann": 10})
     (root / "Ann" / "Ann_0003.jpg").write_bytes(b"no image")
     with pytest.raises(DataError, match=r"1 of 10 images can't be read, the first is Ann/Ann_0003"):
-        decode(scan_tree(root, "t").paths("Ann"), centre_square, 8, quiet)
+        decode(scan_tree(root, "t").paths("Ann"), central_square, 8, quiet)
 
 
 def test_truncated_jpeg_is_unreadable(make_tree, tmp_path: Path) -> None:
     root = make_tree(tmp_path / "t", {"Ann": 30})
     path = root / "Ann" / "Ann_0007.jpg"
     path.write_bytes(path.read_bytes()[:-200])
-    assert len(decode(scan_tree(root, "t").paths("Ann"), centre_square, 8, quiet).images) == 29
+    assert len(decode(scan_tree(root, "t").paths("Ann"), central_square, 8, quiet).images) == 29
 
 
 # --- going on after a stop -----------------------------------------------------------------------
@@ -319,21 +321,21 @@ def same(one: Decoded, other: Decoded) -> bool:
 def test_stopped_decoding_goes_on_where_it_was(
     many: list[Path], opened: list[Path], tmp_path: Path
 ) -> None:
-    whole = decode(many, centre_square, 8, quiet)
+    whole = decode(many, central_square, 8, quiet)
     assert len(whole.images) == 29
     scratch = tmp_path / "scratch"
     with pytest.raises(Stop):
-        decode(many, centre_square, 8, stop_at(20), scratch)
+        decode(many, central_square, 8, stop_at(20), scratch)
     assert len(list(scratch.iterdir())) == 2
     opened.clear()
     told: list[int] = []
-    again = decode(many, centre_square, 8, lambda done, *_: told.append(done), scratch)
+    again = decode(many, central_square, 8, lambda done, *_: told.append(done), scratch)
     assert opened.count(many[16]) == 1
     assert sorted(opened) == many[16:]
     assert told[0] == 16
     assert same(again, whole)
     opened.clear()
-    assert same(decode(many, centre_square, 8, quiet, scratch), whole)
+    assert same(decode(many, central_square, 8, quiet, scratch), whole)
     assert not opened
 
 
@@ -341,13 +343,13 @@ def test_stopped_decoding_goes_on_where_it_was(
 def test_damaged_block_is_decoded_again(
     many: list[Path], opened: list[Path], tmp_path: Path, damage: str, caplog
 ) -> None:
-    whole = decode(many, centre_square, 8, quiet, tmp_path / "scratch")
+    whole = decode(many, central_square, 8, quiet, tmp_path / "scratch")
     opened.clear()
     path = tmp_path / "scratch" / trees._block_name(many[8:16], 8)
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes({"changed": bytes(data), "cut": data[:-9], "empty": b""}[damage])
-    again = decode(many, centre_square, 8, quiet, tmp_path / "scratch")
+    again = decode(many, central_square, 8, quiet, tmp_path / "scratch")
     assert sorted(opened) == many[8:16]
     assert same(again, whole)
     assert "are damaged; they are decoded again" in caplog.text
@@ -368,22 +370,22 @@ def test_half_written_block_is_not_taken(
     with monkeypatch.context() as patch:
         patch.setattr(store_module, "_write_synced", killed)
         with pytest.raises(KeyboardInterrupt):
-            decode(many, centre_square, 8, quiet, tmp_path / "scratch")
+            decode(many, central_square, 8, quiet, tmp_path / "scratch")
     opened.clear()
-    again = decode(many, centre_square, 8, quiet, tmp_path / "scratch")
+    again = decode(many, central_square, 8, quiet, tmp_path / "scratch")
     assert sorted(opened) == many[8:]
-    assert same(again, decode(many, centre_square, 8, quiet))
+    assert same(again, decode(many, central_square, 8, quiet))
 
 
 def test_another_list_or_size_takes_nothing_of_the_first(many: list[Path], tmp_path: Path) -> None:
-    decode(many, centre_square, 8, quiet, tmp_path / "scratch")
+    decode(many, central_square, 8, quiet, tmp_path / "scratch")
     for paths, resolution in ((many[1:], 8), (many, 6)):
-        found = decode(paths, centre_square, resolution, quiet, tmp_path / "scratch")
-        assert same(found, decode(paths, centre_square, resolution, quiet))
+        found = decode(paths, central_square, resolution, quiet, tmp_path / "scratch")
+        assert same(found, decode(paths, central_square, resolution, quiet))
 
 
 def test_short_lists_leave_nothing(many: list[Path], tmp_path: Path) -> None:
-    decode(many[4:19], centre_square, 8, quiet, tmp_path / "scratch")
+    decode(many[4:19], central_square, 8, quiet, tmp_path / "scratch")
     assert not (tmp_path / "scratch").exists()
 
 
@@ -395,7 +397,7 @@ def test_disk_full_while_decoding_is_one_line(
 
     monkeypatch.setattr(store_module, "_write_synced", full)
     with pytest.raises(StoreError, match="is full; what is finished is kept"):
-        decode(many, centre_square, 8, quiet, tmp_path / "scratch")
+        decode(many, central_square, 8, quiet, tmp_path / "scratch")
 
 
 # --- listing -------------------------------------------------------------------------------------
@@ -452,7 +454,7 @@ def test_image_that_can_not_be_opened_is_the_machines_fault_not_the_datas(
 
     monkeypatch.setattr(Image, "open", crowded)
     with pytest.raises(DataError, match=f"{paths[2]} can't be read: Too many open files"):
-        decode(paths, lambda image: image, 8, lambda *_: None)
+        decode(paths, whole, 8, lambda *_: None)
 
 
 def test_rotation_in_the_file_is_undone(tmp_path: Path) -> None:
@@ -462,7 +464,7 @@ def test_rotation_in_the_file_is_undone(tmp_path: Path) -> None:
     exif[0x0112] = 6  # stored turned: show it turned a quarter to the right
     turned = upright.transpose(Image.Transpose.ROTATE_90)
     turned.save(tmp_path / "t.png", exif=exif)
-    found = decode([tmp_path / "t.png"], lambda image: image, 8, lambda *_: None)
+    found = decode([tmp_path / "t.png"], whole, 8, lambda *_: None)
     assert int(found.images[0, 0, 0, 4]) == 255
     assert int(found.images[0, 0, 7, 4]) == 0
 
@@ -473,9 +475,7 @@ def test_name_that_is_no_utf8_is_read_like_any_other(make_tree, tmp_path: Path) 
     os.rename(tmp_path / "d" / "a", strange)
     tree = scan_tree(tmp_path / "d", "folder")
     assert len(tree.fingerprint()) == 16
-    assert (
-        len(decode(tree.paths(next(iter(tree.images))), lambda i: i, 8, lambda *_: None).index) == 2
-    )
+    assert len(decode(tree.paths(next(iter(tree.images))), whole, 8, lambda *_: None).index) == 2
 
 
 def test_lfw_photograph_of_another_size_is_not_cropped_somewhere_else() -> None:

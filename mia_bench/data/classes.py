@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
 from mia_bench.api.dataset import Dataset, ImageSet, Progress, Splits
-from mia_bench.data.trees import decode
+from mia_bench.data.trees import Crop, decode
 from mia_bench.errors import DataError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+
+def central_square(image: Image, _path: Path | None = None) -> Image:
+    """The largest square in the middle."""
+    side = min(image.size)
+    left, upper = ((length - side) // 2 for length in image.size)
+    return image.crop((left, upper, left + side, upper + side))
 
 
 @dataclass(frozen=True)
@@ -26,27 +33,25 @@ class Labelled:
         paths: of the images.
         labels: class of each.
         class_names: by label.
+        crop: what of each image is resized to the track's resolution.
+        notes: what the user should know.
     """
 
     paths: Sequence[Path]
     labels: Sequence[int]
     class_names: Sequence[str]
+    crop: Crop = central_square
+    notes: tuple[str, ...] = ()
 
     def first(self, classes: int) -> Labelled:
         """The first so many classes only."""
         kept = [i for i, label in enumerate(self.labels) if label < classes]
-        return Labelled(
-            [self.paths[i] for i in kept],
-            [self.labels[i] for i in kept],
-            self.class_names[:classes],
+        return replace(
+            self,
+            paths=[self.paths[i] for i in kept],
+            labels=[self.labels[i] for i in kept],
+            class_names=self.class_names[:classes],
         )
-
-
-def central_square(image: Image) -> Image:
-    """The largest square in the middle."""
-    side = min(image.size)
-    left, upper = ((length - side) // 2 for length in image.size)
-    return image.crop((left, upper, left + side, upper + side))
 
 
 class LabelledDataset(Dataset):
@@ -78,10 +83,6 @@ class LabelledDataset(Dataset):
             DataError: the data are missing or, unless ``allow_partial``, not the protocol's.
         """
 
-    def crop(self, image: Image) -> Image:
-        """What is resized to the track's resolution."""
-        return central_square(image)
-
     def check(self, found: str, expected: str, folder: Path) -> None:
         """Refuse what is not the protocol's, unless ``allow_partial``.
 
@@ -101,7 +102,6 @@ class LabelledDataset(Dataset):
         what = self.labelled(root)
         return random_splits(
             what if self.options.classes is None else what.first(self.options.classes),
-            self.crop,
             resolution=resolution,
             seed=self.options.split_seed,
             held_out=self.options.held_out,
@@ -112,7 +112,6 @@ class LabelledDataset(Dataset):
 
 def random_splits(
     what: Labelled,
-    crop: Callable[[Image], Image],
     *,
     resolution: int,
     seed: int,
@@ -126,7 +125,6 @@ def random_splits(
 
     Args:
         what: the images.
-        crop: before resizing.
         resolution: of the result.
         seed: of the shuffle.
         held_out: share of the training images, the last of them, that become validation images.
@@ -143,7 +141,7 @@ def random_splits(
     np.random.RandomState(seed).shuffle(order)
     training = int(0.9 * len(order))
     validation = round(held_out * training)
-    decoded = decode(what.paths, crop, resolution, progress, scratch)
+    decoded = decode(what.paths, what.crop, resolution, progress, scratch)
     place = {original: position for position, original in enumerate(decoded.index)}
     labels = torch.tensor([what.labels[i] for i in decoded.index], dtype=torch.long)
 
@@ -163,5 +161,5 @@ def random_splits(
         public=part([]),
         decoys=part([]),
         class_names=tuple(what.class_names),
-        notes=decoded.notes,
+        notes=(*what.notes, *decoded.notes),
     )

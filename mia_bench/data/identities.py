@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from mia_bench.api.dataset import ImageSet, Progress, Splits
-from mia_bench.data.trees import Shares, Tree, decode, split_by_identity
+from mia_bench.data.trees import Crop, Shares, Tree, decode, split_by_identity
 from mia_bench.errors import DataError
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 
 @dataclass(frozen=True)
@@ -27,7 +23,7 @@ class Roles:
 def load_splits(
     tree: Tree,
     roles: Roles,
-    crop: Callable[[Image], Image],
+    crop: Crop,
     *,
     resolution: int,
     seed: int,

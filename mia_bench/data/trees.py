@@ -33,6 +33,12 @@ BLOCK = 512
 EVERY = 256
 """Images between two reports of progress."""
 
+Crop = Callable[["Image", Path], "Image"]
+"""``crop(image, path)``: what is resized to the track's resolution, of the image of that file.
+
+Raises ValueError where the image can't be used.
+"""
+
 log = logging.getLogger(__name__)
 
 
@@ -120,7 +126,7 @@ class _Block:
 
 def decode(
     paths: Sequence[Path],
-    crop: Callable[[Image], Image],
+    crop: Crop,
     resolution: int,
     progress: Progress,
     scratch: Path | None = None,
@@ -156,7 +162,7 @@ def decode(
 
 def _blocks(
     paths: Sequence[Path],
-    crop: Callable[[Image], Image],
+    crop: Crop,
     resolution: int,
     progress: Progress,
     scratch: Path | None,
@@ -176,7 +182,7 @@ def _blocks(
             yield start, block
 
 
-def _read(path: Path, crop: Callable[[Image], Image], resolution: int) -> np.ndarray | str:
+def _read(path: Path, crop: Crop, resolution: int) -> np.ndarray | str:
     """``(R, R, 3)`` uint8, or what is wrong with the image."""
     import numpy as np
     from PIL import Image, ImageOps
@@ -184,7 +190,7 @@ def _read(path: Path, crop: Callable[[Image], Image], resolution: int) -> np.nda
     try:
         with Image.open(path) as image:
             upright = ImageOps.exif_transpose(image)
-            small = crop(upright.convert("RGB")).resize(
+            small = crop(upright.convert("RGB"), path).resize(
                 (resolution, resolution), Image.Resampling.BICUBIC, reducing_gap=None
             )
             return np.asarray(small)

@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, ClassVar
 from pydantic import Field
 
 from mia_bench import Dataset, Splits, hookimpl
+from mia_bench.data.classes import central_square
 from mia_bench.data.identities import Roles, load_splits
 from mia_bench.data.trees import Tree, scan_tree
 from mia_bench.errors import DataError
 from mia_bench.hookspecs import Register
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
     from mia_bench.api.dataset import Progress
 
 
@@ -63,7 +62,7 @@ class Folder(Dataset):
         return load_splits(
             tree,
             roles,
-            centre_square,
+            central_square,
             resolution=resolution,
             seed=seed,
             max_images=self.options.max_images,
@@ -99,13 +98,6 @@ class Folder(Dataset):
             sorted(rest[i] for i in order[decoys:]),
             sorted(rest[i] for i in order[:decoys]),
         )
-
-
-def centre_square(image: Image) -> Image:
-    """The largest square in the middle."""
-    side = min(image.size)
-    left, upper = (image.width - side) // 2, (image.height - side) // 2
-    return image.crop((left, upper, left + side, upper + side))
 
 
 @hookimpl

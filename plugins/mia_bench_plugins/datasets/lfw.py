@@ -101,7 +101,7 @@ class LFW(Dataset):
         )
 
 
-def crop_face(image: Image) -> Image:
+def crop_face(image: Image, _path: Path | None = None) -> Image:
     """The face of a deep-funneled photograph.
 
     Raises:

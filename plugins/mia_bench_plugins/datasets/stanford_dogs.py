@@ -67,11 +67,13 @@ class StanfordDogs(LabelledDataset):
             [tree.root / f"{name}.jpg" for name, _ in listed],
             [label for _, label in listed],
             breeds,
+            whole,
         )
 
-    def crop(self, image: Image) -> Image:
-        """The whole image: resizing makes it a square."""
-        return image
+
+def whole(image: Image, _path: Path | None = None) -> Image:
+    """The image as it is: resizing makes it a square."""
+    return image
 
 
 def _entries(path: Path) -> list[tuple[str, int]]:
