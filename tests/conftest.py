@@ -24,12 +24,12 @@ HERE = Path(__file__).parent
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
-def install(distribution: str, target: Path) -> Path:
-    """Install one of ``tests/distributions`` into a folder with pip."""
+def install(distribution: Path, target: Path) -> Path:
+    """Install the sources of a distribution into a folder with pip."""
     with tempfile.TemporaryDirectory() as work:  # building leaves files beside the sources
         sources = shutil.copytree(
-            HERE / "distributions" / distribution,
-            Path(work) / distribution,
+            distribution,
+            Path(work) / distribution.name,
             ignore=shutil.ignore_patterns("build", "*.egg-info", "__pycache__"),
         )
         subprocess.run(
@@ -45,13 +45,22 @@ def install(distribution: str, target: Path) -> Path:
 @pytest.fixture(scope="session")
 def toy_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the toy distribution installed."""
-    return install("toy", tmp_path_factory.mktemp("toy"))
+    return install(HERE / "distributions" / "toy", tmp_path_factory.mktemp("toy"))
 
 
 @pytest.fixture(scope="session")
 def broken_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the broken plugins installed."""
-    return install("broken", tmp_path_factory.mktemp("broken"))
+    return install(HERE / "distributions" / "broken", tmp_path_factory.mktemp("broken"))
+
+
+@pytest.fixture(scope="session")
+def examples_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the three distributions of ``plugins/examples`` installed."""
+    target = tmp_path_factory.mktemp("examples")
+    for project in sorted((HERE.parent / "plugins" / "examples").glob("*/pyproject.toml")):
+        install(project.parent, target)
+    return target
 
 
 @pytest.fixture
