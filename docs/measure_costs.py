@@ -1,9 +1,9 @@
 """Counts what the tracks of paper scale cost: ``python docs/measure_costs.py``.
 
-Nothing is computed: networks and images are tensors that know their sizes only.
-Prints for each track the rough figures that its ``[seconds]``, ``[gpu_megabytes]`` and ``[megabytes]`` hold, by
-which ``--dry-run`` estimates before anything was run. They follow from the floating-point operations and the bytes
-kept for the backward pass of a training step and of a step of PPA.
+Nothing is computed: networks and images are tensors that know their sizes only. Prints the rough figures of
+each track's ``[seconds]``, ``[gpu_megabytes]`` and ``[megabytes]``, by which ``--dry-run`` estimates before
+anything was run. They follow from the floating-point operations and the bytes kept for the backward pass of a
+training step and of a step of PPA.
 """
 
 from __future__ import annotations

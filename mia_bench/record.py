@@ -68,6 +68,8 @@ class Provenance(_Part):
     platform: str
     started: str
     finished: str
+    weights: dict[str, str] = Field(default_factory=dict)
+    """What identifies the weights that were taken instead of trained, by stage: a hash."""
 
 
 class Record(_Part):

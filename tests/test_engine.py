@@ -321,6 +321,11 @@ def test_a_record_names_every_commit_and_device_behind_it(toy, store, tmp_path: 
     assert "abc-dirty" in again["provenance"]["git"].split(", ")
 
 
+def test_a_record_names_the_weights_that_nothing_of_it_trained(undisturbed) -> None:
+    for record in undisturbed.records.values():
+        assert record["provenance"]["weights"] == {"gallery": SynthEncoder().fingerprint(None)}
+
+
 def test_preparation_and_inversion_draw_apart(toy, monkeypatch, tmp_path: Path) -> None:
     drawn = {}
     task_of = stages_module._attack_task

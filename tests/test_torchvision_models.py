@@ -11,7 +11,9 @@ from torch import nn
 from mia_bench import NetworkTask
 from mia_bench.errors import MiaBenchError
 from mia_bench.fetch import Published
+from mia_bench_plugins.defenses.private_steps import per_sample_gradients
 from mia_bench_plugins.models import torchvision_networks
+from mia_bench_plugins.models.norms import replace_batch_norm
 from mia_bench_plugins.models.torchvision_models import TorchvisionArchitecture
 
 NAMES = ["resnet18", "resnet152", "resnext50_32x4d", "densenet161", "densenet169", "inception_v3"]
@@ -89,7 +91,7 @@ def test_weights_with_the_old_names_of_densenets(published, tmp_path: Path) -> N
     published("densenet169", old)
     task = NetworkTask(num_classes=7, resolution=32, weights=tmp_path)
     model = TorchvisionArchitecture(options("densenet169")).build(task)
-    first = model.blocks[1][0].denselayer1.conv1.weight
+    first = model.get_parameter("blocks.1.0.denselayer1.conv1.weight")
     assert torch.equal(first, state["features.denseblock1.denselayer1.conv1.weight"])
 
 
@@ -115,3 +117,20 @@ def test_another_networks_or_damaged_weights_are_refused(published, tmp_path: Pa
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(MiaBenchError, match="is not the file published"):
         TorchvisionArchitecture(options("resnet18")).build(task)
+
+
+@pytest.mark.filterwarnings("ignore:Full backward hook is firing")  # images need no gradient
+@pytest.mark.parametrize("name", ["resnet18", "densenet169"])
+def test_gradients_of_each_image_are_those_of_the_image_alone(name: str) -> None:
+    torch.manual_seed(0)
+    model = torchvision_networks.network(name, 3, size=None, pretrained=False, folder=None)
+    model = replace_batch_norm(model, 8).double().train()
+    images = torch.rand(2, 3, 64, 64, dtype=torch.float64)
+    with per_sample_gradients(model):
+        model(images).square().sum(1).mean().backward()
+        found = [p.grad_sample.clone() for p in model.parameters()]
+    for number in range(2):
+        model.zero_grad()
+        model(images[number : number + 1]).square().sum().backward()
+        for parameter, gradients in zip(model.parameters(), found, strict=True):
+            torch.testing.assert_close(gradients[number], parameter.grad)

@@ -283,6 +283,7 @@ class LocalExecutor:
                 "platform": provenance.platform_name(),
                 "started": started,
                 "finished": run.get("finished", provenance.now()),
+                "weights": _weights(planned.measure),
             },
             "notes": info["notes"] if info else {},
         }
@@ -300,6 +301,15 @@ class LocalExecutor:
                 if value and value not in found.setdefault(name, []):
                     found[name].append(value)
         return {name: ", ".join(values) for name, values in found.items() if values}
+
+
+def _weights(measure: Stage) -> dict[str, str]:
+    """The weights behind a cell that nothing of it trained, by stage."""
+    return {
+        stage.name: str(stage.spec["weights"])
+        for stage in measure.upstream()
+        if stage.spec.get("weights")
+    }
 
 
 def weights_root(data: Path | None, weights: Path | None) -> Path | None:

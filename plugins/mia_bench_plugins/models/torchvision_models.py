@@ -2,8 +2,7 @@
 
 ResNet (He et al., CVPR 2016), ResNeXt (Xie et al., CVPR 2017), DenseNet (Huang et al., CVPR 2017) and
 Inception-v3 (Szegedy et al., CVPR 2016), the last without its auxiliary head. Images in [0, 1] are
-normalised by mean and standard deviation 0.5, as in the papers on model inversion. The blocks operate in
-place: per-sample gradients (``dp-sgd``) can't be taken of these networks.
+normalised by mean and standard deviation 0.5, as in the papers on model inversion.
 """
 
 from __future__ import annotations

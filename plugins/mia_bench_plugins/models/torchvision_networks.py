@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import operator
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+import torch.fx
 import torchvision
 from torch import Tensor, nn
 
@@ -66,7 +68,25 @@ def network(
     else:
         blocks = _inception_blocks(model)
         head = nn.Sequential(model.dropout, nn.Linear(model.fc.in_features, num_classes))
-    return TorchvisionNetwork(blocks, head, size)
+    return TorchvisionNetwork([out_of_place(block) for block in blocks], head, size)
+
+
+def out_of_place(block: nn.Module) -> nn.Module:
+    """The block without operations in place, which per-sample gradient hooks break on.
+
+    Names, weights and results stay as they are.
+    """
+    traced = torch.fx.symbolic_trace(block)
+    for node in traced.graph.nodes:
+        if node.target is operator.iadd:
+            node.target = operator.add
+        if "inplace" in node.kwargs:
+            node.kwargs = {**node.kwargs, "inplace": False}
+    for module in traced.modules():
+        if getattr(module, "inplace", False):
+            module.inplace = False  # type: ignore[assignment]
+    traced.recompile()
+    return traced
 
 
 def _densenet_blocks(model: torchvision.models.DenseNet) -> list[nn.Module]:
