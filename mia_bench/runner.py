@@ -51,6 +51,8 @@ class Request:
     executor: str = "local"
     jobs: int = 1
     """Processes that compute at once, each on the next GPU."""
+    time_limit: float | None = None
+    """Seconds that a stage may take before it fails."""
     precision: Precision | None = None
     """Of the networks in attacks; None leaves the track's."""
     compiled: bool = False
@@ -118,6 +120,8 @@ def prepare(request: Request) -> Prepared:
         raise UsageError("at least one seed is needed")
     if request.jobs < 1:
         raise UsageError("at least one job is needed")
+    if request.time_limit is not None and not request.time_limit > 0:
+        raise UsageError("the time limit must be more than 0 seconds")
     if check_device_form(request.device) not in ("auto", "cpu"):
         choose_device(request.device)
     registry = host().registry
@@ -185,11 +189,13 @@ def _executor(prepared: Prepared, reporter: Reporter) -> LocalExecutor:
         announce(host(), FinishedCell(record, prepared.store))
 
     given = (prepared.store, request.device, prepared.roots, reporter, finished)
-    if request.jobs == 1:
+    if request.jobs == 1 and request.time_limit is None:
         return EXECUTORS[request.executor](*given, compiled=request.compiled)
     from mia_bench.engine.parallel import ParallelExecutor
 
-    return ParallelExecutor(*given, compiled=request.compiled, jobs=request.jobs)
+    return ParallelExecutor(
+        *given, compiled=request.compiled, jobs=request.jobs, time_limit=request.time_limit
+    )
 
 
 def announce(loaded: Host, cell: FinishedCell) -> None:
@@ -213,6 +219,7 @@ def run(
     data: str | Path | None = None,
     rerun: str = "failed",
     jobs: int = 1,
+    time_limit: float | None = None,
     precision: Precision | None = None,
     compiled: bool = False,
     reporter: Reporter | None = None,
@@ -232,6 +239,7 @@ def run(
         rerun: ``never``, ``failed`` or ``always``.
         jobs: processes that compute at once, on the GPUs in turn; a script that asks for several guards
             what it does by ``if __name__ == "__main__"``.
+        time_limit: seconds that a stage may take before it fails; computes in a process of its own, too.
         precision: ``float32`` or ``bfloat16``, of the networks in attacks; none means the track's.
         compiled: compile the networks that attacks pass through.
         reporter: told about the progress; silent unless given.
@@ -260,6 +268,7 @@ def run(
         data=Path(data) if data else None,
         rerun=rerun,
         jobs=jobs,
+        time_limit=time_limit,
         precision=precision,
         compiled=compiled,
     )

@@ -6,12 +6,13 @@ store, ``load(stage, workspace)`` rebuilds what later stages use.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import math
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -92,6 +93,11 @@ class Workspace:
                 self._loaded.popitem(last=False)
         self._loaded.move_to_end(stage.id)
         return self._loaded[stage.id]
+
+    def forget(self, *stages: Stage) -> None:
+        """Drop what was loaded of stages, so that it is loaded anew."""
+        for stage in stages:
+            self._loaded.pop(stage.id, None)
 
     def quick(self, model: ModuleT) -> ModuleT:
         """The model, which compiles itself when it is called if the run asked for that."""
@@ -542,6 +548,7 @@ def _within_memory(
             with (
                 seeded(stage.seed, stage.name),
                 networks_in(stage.track.attack_precision, workspace.device),
+                _left_alone(stage, workspace),
             ):
                 return work(task), task, notes
         except (MemoryError, RuntimeError) as error:
@@ -553,6 +560,37 @@ def _within_memory(
         log.warning("%s: %s", stage.label, notes[stage.name])
         if workspace.device.type == "cuda":
             torch.cuda.empty_cache()
+
+
+@contextlib.contextmanager
+def _left_alone(stage: Stage, workspace: Workspace) -> Iterator[None]:
+    """Within it an attack may use the target and the prior, and change nothing of them.
+
+    Raises:
+        MiaBenchError: it changed a weight or a buffer, or left training mode on.
+    """
+    prior: GenerativeModel = workspace.load(stage.inputs["prior"])
+    target: Target = workspace.load(stage.inputs["train"])
+    models = {"prior": prior, "target": target.deployed, "target's network": target.network}
+    before = {
+        name: {key: tensor.clone() for key, tensor in model.state_dict().items()}
+        for name, model in models.items()
+    }
+    changed: list[str] = []
+    try:
+        yield
+    finally:
+        for name, model in models.items():
+            changed += [
+                f"{key} of the {name}"
+                for key, tensor in model.state_dict().items()
+                if not torch.equal(tensor, before[name][key])
+            ]
+            changed += [f"the mode of the {name}"] if model.training else []
+        if changed:
+            workspace.forget(stage.inputs["prior"], stage.inputs["train"])
+    if changed:
+        raise MiaBenchError(f"the attack changed {changed[0]}; it may only use it")
 
 
 def out_of_memory(error: Exception) -> bool:
@@ -580,6 +618,10 @@ def compute_invert(stage: Stage, workspace: Workspace) -> Artifact:
 
 def _check_reconstructions(stage: Stage, result: Reconstructions, task: AttackTask) -> None:
     name = stage.parts["attack"].name
+    if not isinstance(result, Reconstructions):
+        raise MiaBenchError(
+            f"attack {name!r} returned {type(result).__name__}, not Reconstructions"
+        )
     resolution = stage.track.data.resolution
     expected = (len(task.classes), task.images_per_class, 3, resolution, resolution)
     images = result.images

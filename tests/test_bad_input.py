@@ -21,6 +21,7 @@ import torch
 from mia_bench import stages as stages_module
 from mia_bench import store as store_module
 from mia_bench.engine.plan import STAGE_VERSIONS
+from mia_bench.plugins import host
 from mia_bench.store import Store
 from mia_bench_plugins.defenses.none import NoDefense
 
@@ -643,6 +644,47 @@ def test_training_that_fails_is_one_line_and_the_others_go_on(
     assert failed["metrics"] == {}
     assert (failed["status"], done["status"]) == ("failed", "done")
     assert "Traceback" not in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("how", "reason"),
+    [
+        ("raise", "ValueError: no idea what to do"),
+        ("shape", r"attack 'toy-wrong' returned images (6, 2, 3, 32, 31), expected"),
+        ("few", r"attack 'toy-wrong' returned images (6, 1, 3, 32, 32), expected"),
+        ("nan", "attack 'toy-wrong' returned images with NaN or infinity"),
+        ("range", "attack 'toy-wrong' returned images outside [0, 1]"),
+        ("nothing", "attack 'toy-wrong' returned NoneType, not Reconstructions"),
+        ("weights", "the attack changed "),
+        ("mode", "the attack changed the mode of the target; it may only use it"),
+        ("prior", "the attack changed "),
+    ],
+)
+def test_attack_that_does_what_it_must_not_is_named_and_spoils_nothing(
+    cli, toy, store, undisturbed, how: str, reason: str
+) -> None:
+    store(*TRAINED)
+    outcome = cli("run", "--track", "toy", "--defense", "none", "--attack", "toy-wrong",
+                  "--attack", "ppa", "-o", f"toy-wrong.how={how}", "--format", "json")  # fmt: skip
+    assert outcome.code == 1
+    failed, done = outcome.records
+    assert failed["status"] == "failed"
+    assert failed["reason"].startswith(f"invert of plugin mia-bench-toy:toy-wrong: {reason}")
+    assert "\n" not in failed["reason"]
+    assert done["metrics"] == undisturbed.records[done["key"]]["metrics"]
+
+
+def test_results_of_two_versions_of_a_plugin_stay_apart(cli, toy, store, monkeypatch) -> None:
+    store(*TRAINED)
+    attack = host().registry.get("attack", "toy-label-only").load()
+    given = ("run", "--track", "toy", "--defense", "none", "--attack", "toy-label-only")
+    (first,) = cli(*given, "--format", "json").records
+    monkeypatch.setattr(attack, "version", "2", raising=False)
+    (second,) = cli(*given, "--format", "json").records
+    assert first["key"] != second["key"]
+    assert second["attack"]["version"] == "2"
+    shown = json.loads(cli("results", "--format", "json").out)
+    assert {record["attack"]["version"] for record in shown} == {first["attack"]["version"], "2"}
 
 
 @pytest.mark.parametrize("words", ["cuda", "cpu", "python"])

@@ -78,7 +78,8 @@ def test_failures_and_deaths_stop_only_what_needs_them(toy, store, tmp_path) -> 
     assert (
         failing["reason"] == "train of plugin mia-bench-toy:toy-failing: RuntimeError: toy failure"
     )
-    assert deadly["reason"].startswith("train: its process died (exit code 9)")
+    died = "train of plugin mia-bench-toy:toy-deadly: its process died (exit code 9)"
+    assert deadly["reason"].startswith(died)
     assert sum(line.startswith("FAILED") for line in listener.said) == 2
     assert listener.begun["train"] == 3
     assert listener.ended["train"] == 1
@@ -128,6 +129,24 @@ def test_processes_take_the_gpus_in_turn_unless_one_is_named(monkeypatch) -> Non
     assert spread("cpu", 2) == ["cpu", "cpu"]
     monkeypatch.setattr(torch, "cuda", SimpleNamespace(device_count=lambda: 0))
     assert spread("auto", 2) == ["auto", "auto"]
+
+
+def test_a_stage_that_hangs_fails_after_the_time_limit_and_the_rest_goes_on(
+    cli, toy, store, tmp_path
+) -> None:
+    store("data", "prior", "gallery", "evaluator")
+    given = ("run", "--track", "toy", "--defense", "toy-hanging", "--defense", "none")
+    result = cli(*given, "--attack", "prior-sample", "--device", "cpu", "--time-limit", 15,
+                 "--format", "json")  # fmt: skip
+    assert result.code == 1
+    hanging, fine = result.records
+    reason = "train of plugin mia-bench-toy:toy-hanging: it took longer than the time limit of 15 s"
+    assert hanging["reason"] == reason
+    assert f"FAILED toy-hanging × prior-sample, seed 0: {reason}" in result.err
+    assert fine["status"] == "done"
+    assert cli("run", "--time-limit", 0).code == 2
+    with pytest.raises(UsageError, match="time limit"):
+        mia_bench.run(track="toy", store=tmp_path / "store", time_limit=-1)
 
 
 def test_no_job_is_refused(cli, toy, tmp_path) -> None:

@@ -28,6 +28,7 @@ CONFIG_KEYS = {
     "options": dict,
     "device": str,
     "jobs": int,
+    "time_limit": int,
     "precision": str,
     "compile": bool,
     "store": str,
@@ -64,6 +65,12 @@ _FORMATS = ("table", "json", "markdown")
     "--jobs",
     type=click.IntRange(1),
     help="Processes that compute at once, on the GPUs in turn.  [default: 1]",
+)
+@click.option(
+    "--time-limit",
+    type=click.FloatRange(0, min_open=True),
+    metavar="SECONDS",
+    help="A stage that takes longer fails, and the rest goes on.  [default: none]",
 )
 @click.option(
     "--precision",
@@ -122,6 +129,7 @@ def command(
         rerun=settings.get("rerun") or "failed",
         executor=executor,
         jobs=settings.get("jobs") or 1,
+        time_limit=settings.get("time_limit"),
         precision=settings.get("precision"),
         compiled=settings.get("compile", False),
         allow_partial=allow_partial,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import multiprocessing
 import os
 import pickle
@@ -44,13 +45,16 @@ def spread(device: str, jobs: int) -> list[str]:
 class ParallelExecutor(LocalExecutor):
     """Computes stages whose inputs are there in ``jobs`` processes at once; keeps records in this one.
 
-    As :class:`LocalExecutor` otherwise. On a CPU the processes share its cores. A process that dies fails
-    the stage it was at, and another takes its place.
+    As :class:`LocalExecutor` otherwise. On a CPU the processes share its cores. A process that dies, or
+    takes longer than ``time_limit`` seconds, fails the stage it was at, and another takes its place.
     """
 
-    def __init__(self, *given: Any, jobs: int, **options: Any) -> None:
+    def __init__(
+        self, *given: Any, jobs: int, time_limit: float | None = None, **options: Any
+    ) -> None:
         super().__init__(*given, **options)
         self._jobs = jobs
+        self._limit = math.inf if time_limit is None else time_limit
         self._waiting: dict[StageId, Stage] = {}
         self._workers: list[_Worker] = []
 
@@ -130,23 +134,31 @@ class ParallelExecutor(LocalExecutor):
 
     def _hear(self) -> None:
         """Wait for word of a process, and act on it."""
-        ready = wait([worker.line for worker in self._workers])
-        for worker in [worker for worker in self._workers if worker.line in ready]:
-            try:
-                what, *said = worker.line.recv()
-            except (EOFError, OSError):
-                self._replace(worker)
-                continue
-            getattr(self, f"_on_{what}")(worker, *said)
+        end = min(worker.since for worker in self._workers) + self._limit
+        left = None if math.isinf(end) else max(0.0, end - time.monotonic())
+        ready = wait([worker.line for worker in self._workers], left)
+        for worker in list(self._workers):
+            if worker.line in ready:
+                try:
+                    what, *said = worker.line.recv()
+                except (EOFError, OSError):
+                    code = worker.dismiss()
+                    why = f"its process died (exit code {code}); too little memory, perhaps"
+                    self._replace(worker, why)
+                    continue
+                getattr(self, f"_on_{what}")(worker, *said)
+            elif time.monotonic() - worker.since > self._limit:
+                worker.dismiss()
+                self._replace(worker, f"it took longer than the time limit of {self._limit:g} s")
 
-    def _replace(self, worker: _Worker) -> None:
+    def _replace(self, worker: _Worker, why: str) -> None:
+        """Another process takes the place of one that was dismissed; the stage it was at has failed."""
         self._workers[self._workers.index(worker)] = self._hire(worker.device)
         if worker.stage is not None:
-            code = worker.dismiss()
-            why = f"its process died (exit code {code}); too little memory, perhaps"
-            self._on_failed(worker, f"{worker.stage.name}: {why}")
+            self._on_failed(worker, self._fail(worker.stage, MiaBenchError(why)))
 
     def _on_begins(self, worker: _Worker, seconds: float) -> None:
+        worker.since = time.monotonic()
         self._reporter.stage_begins(worker.at, seconds)
 
     def _on_progress(self, worker: _Worker, done: int, total: int, unit: str) -> None:
@@ -160,23 +172,29 @@ class ParallelExecutor(LocalExecutor):
 
     def _on_done(self, worker: _Worker) -> None:
         self._renew.discard(worker.at.id)
-        worker.stage = None
+        worker.end()
 
     def _on_failed(self, worker: _Worker, reason: str) -> None:
         self._failed[worker.at.id] = reason
         self._reporter.stage_fails(worker.at)
-        worker.stage = None
+        worker.end()
 
     def _on_stopped(self, worker: _Worker, error: MiaBenchError) -> NoReturn:
         raise error
 
 
 class _Worker:
-    """A process and the line to it; ``stage`` is what it is at."""
+    """A process and the line to it.
+
+    Attributes:
+        stage: what it is at.
+        since: when it began to compute that; it may have waited for another run first.
+    """
 
     def __init__(self, device: str, given: Given, compiled: bool, threads: int) -> None:
         self.device = device
         self.stage: Stage | None = None
+        self.since = math.inf
         self.line, theirs = _context.Pipe()
         self._process = _context.Process(target=_work, args=(theirs, given, compiled, threads))
         self._process.start()
@@ -201,6 +219,10 @@ class _Worker:
                 f"--jobs: {stage.label} can't be sent to a process: {error}"
             ) from error
         self.stage = stage
+
+    def end(self) -> None:
+        """It is done with its stage, well or not."""
+        self.stage, self.since = None, math.inf
 
     def dismiss(self) -> int | None:
         """End the process; its exit code."""

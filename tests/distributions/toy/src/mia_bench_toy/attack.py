@@ -81,3 +81,39 @@ class ToyHungry(Attack):
                 "cpu": RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"),
                 "python": MemoryError(),
             }[self.options.words]
+
+
+class ToyWrong(Attack):
+    """Does what an attack must not."""
+
+    summary = "does what it must not"
+
+    class Options(Attack.Options):
+        how: str = Field("raise", description="what it does")
+
+    options: Options
+
+    def invert(self, task):
+        result = _samples(task)
+        images = result.images.float()
+        match self.options.how:
+            case "raise":
+                raise ValueError("no idea\nwhat to do")
+            case "shape":
+                images = images[..., :-1]
+            case "few":
+                images = images[:, :1]
+            case "nan":
+                images[0, 0] = torch.nan
+            case "range":
+                images = 2 * images + 1
+            case "nothing":
+                return None
+            case "weights":
+                with torch.no_grad():
+                    next(task.access.model.parameters()).mul_(2)
+            case "mode":
+                task.access.model.train()
+            case "prior":
+                next(task.prior.buffers()).add_(1)
+        return Reconstructions(images, result.latents)

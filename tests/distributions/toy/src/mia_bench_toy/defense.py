@@ -1,6 +1,7 @@
 """Two defenses that a third party might write."""
 
 import os
+import time
 
 import torch
 from pydantic import Field
@@ -39,6 +40,16 @@ class ToyDeadly(Defense):
 
     def loss(self, step):
         os._exit(9)
+
+
+class ToyHanging(Defense):
+    """Waits for ever."""
+
+    summary = "never ends"
+
+    def loss(self, step):
+        while True:
+            time.sleep(60)
 
 
 class ToyDiverging(Defense):
