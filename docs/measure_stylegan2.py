@@ -1,13 +1,15 @@
-"""Measures a step of PPA with StyleGAN2: ``python docs/measure_stylegan2.py [--device cuda] [--batch 8]``.
+"""Measures a step of PPA with StyleGAN2: ``measure_stylegan2.py [--device cuda] [--batch 8] [--compile]``.
 
-A generator of 256 pixels (channel base 16384) and a ResNet-18 at 224, random weights. Prints the step beside
-the bare passes through both networks, and beside the convolutions alone that they are made of. Everything is
-measured in turns within one run, since machines are noisy.
+A generator of 256 pixels (channel base 16384) and a ResNet-18 at 224, random weights. Prints the step, in
+float32, in bfloat16 and compiled, beside the bare passes through both networks, and beside the target and the
+convolutions alone that the generator is made of, laid out channels-last and as PyTorch does by default.
+Everything is measured in turns within one run, since machines are noisy.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import statistics
 import time
 from collections.abc import Callable
@@ -19,6 +21,7 @@ from torch.nn import functional as F
 from mia_bench.access import open_access
 from mia_bench.api.attack import AttackTask
 from mia_bench.api.dataset import ImageSet
+from mia_bench.device import Precision, networks_in
 from mia_bench.models.classifier import placed
 from mia_bench_plugins.attacks.ppa import PlugAndPlay
 from mia_bench_plugins.models.torchvision_networks import network
@@ -63,6 +66,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--compile", action="store_true", help="also compiled, which takes minutes")
     given = parser.parse_args()
     device, batch = torch.device(given.device), given.batch
     torch.manual_seed(0)
@@ -70,22 +74,35 @@ def main() -> None:
     prior.requires_grad_(False)
     target = network("resnet18", CLASSES, size=None, pretrained=False, folder=None)
     target = placed(target, device).eval()
+    target.requires_grad_(False)
     method = PlugAndPlay(PlugAndPlay.Options(search=batch, candidates=batch, steps=STEPS, views=1))
-    task = AttackTask(
-        access=open_access("white-box", target, CLASSES),
-        prior=prior,
-        public=ImageSet(torch.zeros(1, 3, 32, 32), torch.zeros(1)),
-        classes=torch.arange(CLASSES),
-        images_per_class=1,
-        generator=torch.Generator().manual_seed(0),
-        device=device,
-        batch_size=batch,
-        progress=lambda *_: None,
-    )
+
+    def task(prior: StyleGAN2, target: nn.Module) -> AttackTask:
+        return AttackTask(
+            access=open_access("white-box", target, CLASSES),
+            prior=prior,
+            public=ImageSet(torch.zeros(1, 3, 32, 32), torch.zeros(1)),
+            classes=torch.arange(CLASSES),
+            images_per_class=1,
+            generator=torch.Generator().manual_seed(0),
+            device=device,
+            batch_size=batch,
+            progress=lambda *_: None,
+        )
+
     latents = prior.sample(batch, torch.Generator().manual_seed(1)).to(device)
     labels = torch.arange(batch) % CLASSES
     images = torch.rand(batch, 3, 224, 224, device=device)
     inputs = convolution_inputs(prior, latents)
+    plain = copy.deepcopy(target).to(memory_format=torch.contiguous_format)
+    plain_inputs = [
+        (copy.deepcopy(module).to(memory_format=torch.contiguous_format), x.contiguous())
+        for module, x in inputs
+    ]
+
+    def step(task: AttackTask, precision: Precision = "float32") -> None:
+        with networks_in(precision, device):
+            method._optimise(task, latents, labels)
 
     def passes() -> None:
         for _ in range(STEPS):
@@ -97,21 +114,31 @@ def main() -> None:
             w = latents.clone().requires_grad_(True)
             prior(w).sum().backward()
 
-    def target_alone() -> None:
+    def target_alone(target: nn.Module) -> None:
         for _ in range(STEPS):
             target(images.clone().requires_grad_(True)).sum().backward()
 
-    def convolutions() -> None:
+    def convolutions(inputs: list[tuple[nn.Module, Tensor]]) -> None:
         for _ in range(STEPS):
             bare_convolutions(inputs)
 
+    usual = task(prior, target)
     works: dict[str, Callable[[], object]] = {
-        "a step of ppa": lambda: method._optimise(task, latents, labels),
+        "a step of ppa": lambda: step(usual),
+        "a step of ppa, bfloat16": lambda: step(usual, "bfloat16"),
         "bare passes through both": passes,
         "generator alone": generator_alone,
-        "its convolutions alone": convolutions,
-        "target alone": target_alone,
+        "its convolutions alone": lambda: convolutions(inputs),
+        "its convolutions alone, default layout": lambda: convolutions(plain_inputs),
+        "target alone": lambda: target_alone(target),
+        "target alone, default layout": lambda: target_alone(plain),
     }
+    if given.compile:
+        quick = task(copy.deepcopy(prior), copy.deepcopy(target))
+        quick.prior.compile()
+        quick.access.model.compile()
+        works["a step of ppa, compiled"] = lambda: step(quick)
+        works["a step of ppa, compiled, bfloat16"] = lambda: step(quick, "bfloat16")
     taken: dict[str, list[float]] = {name: [] for name in works}
     for turn in range(ROUNDS + 1):
         for name, work in works.items():
@@ -125,10 +152,16 @@ def main() -> None:
     print("| what | seconds |\n| --- | --- |")
     for name, value in middle.items():
         print(f"| {name} | {value:.2f} |")
-    step = middle["a step of ppa"]
     bare = middle["its convolutions alone"] + middle["target alone"]
-    print(f"\nThe step takes {step / middle['bare passes through both']:.2f} of the bare passes,")
-    print(f"and {step / bare:.2f} of the convolutions alone and the target alone.")
+    default = sum(value for name, value in middle.items() if name.endswith("default layout"))
+    print("\n| step | / bare passes | / convolutions + target | / the same, default layout |")
+    print("| --- | --- | --- | --- |")
+    for name, value in middle.items():
+        if name.startswith("a step"):
+            ratios = (
+                value / whole for whole in (middle["bare passes through both"], bare, default)
+            )
+            print(f"| {name} | " + " | ".join(f"{ratio:.2f}" for ratio in ratios) + " |")
 
 
 if __name__ == "__main__":

@@ -124,7 +124,7 @@ class BoundaryRepulsion(Attack):
             radius[found] = reached.view(-1, each)
         order = radius.argsort(dim=1, descending=True, stable=True)
         chosen = latents.gather(1, order[:, :, None].expand_as(latents))
-        images = task.prior.render(
+        images = task.prior.pictures(
             chosen.flatten(0, 1), device=task.device, batch_size=task.batch_size
         )
         return Reconstructions(images.unflatten(0, (classes, each)), chosen)

@@ -49,8 +49,13 @@ def described(path: Path) -> dict[str, Any]:
 
 def load(path: Path) -> dict[str, Tensor]:
     """The tensors of a file, in float32."""
-    import torch
     from safetensors.torch import load_file
 
-    tensors = load_file(path)
+    return in_float32(load_file(path))
+
+
+def in_float32(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors in half precision widened, the others as they are."""
+    import torch
+
     return {n: t.float() if t.dtype == torch.float16 else t for n, t in tensors.items()}

@@ -46,6 +46,7 @@ def main(prior: str, device: str, store: Path | None, output: Path | None) -> No
         for name, tensor in state.items()
     }
     metadata = {
+        "format": prior,
         "source": planned.stage.inputs["data"].key,
         "options": json.dumps(made.options.model_dump(mode="json")),
         "watched": json.dumps(info["watched"]),

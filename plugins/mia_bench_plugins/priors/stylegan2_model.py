@@ -15,6 +15,7 @@ from mia_bench.augment import resized
 from mia_bench.errors import DataError, MiaBenchError
 from mia_bench.fetch import file_hash
 from mia_bench.models.generative import GenerativeModel
+from mia_bench_plugins.priors.shipped_priors import in_float32
 from mia_bench_plugins.priors.stylegan2_networks import Discriminator, Generator, Shape
 from mia_bench_plugins.priors.stylegan2_pickle import Networks, read_pickle
 
@@ -135,7 +136,7 @@ def read(path: Path) -> dict[str, Tensor]:
         with safe_open(path, framework="pt") as file:
             if (file.metadata() or {}).get("format") != FORMAT:
                 raise DataError(f"{path.name} holds no stylegan2 networks")
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return in_float32({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise DataError(f"{path.name} is truncated or no safetensors file: {error}") from error
 
