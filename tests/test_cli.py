@@ -2,7 +2,9 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
@@ -11,6 +13,7 @@ import mia_bench
 from mia_bench.plugins import host
 from mia_bench.registry import KINDS
 from mia_bench.runner import data_roots
+from mia_bench.tracks.track import Track
 
 SHARED = ("data", "prior", "evaluator", "gallery")
 TRAINED = (*SHARED, "train", "assess")
@@ -154,6 +157,21 @@ def test_dry_run_computes_nothing_and_tells_cached_from_open(spawn, toy, store) 
     }
     assert re.search(r"4 stages to compute, about \d", out)
     assert str(folder) in out
+
+
+def test_dry_run_tells_disk_space_and_gpu_memory_where_something_is_known(
+    cli, toy, monkeypatch
+) -> None:
+    assert "disk:" not in cli("run", *CELL, "--dry-run").out
+    validate = Track.model_validate
+    rough = {"megabytes": {"train": 5700, "invert": 300}, "gpu_megabytes": {"train": 24000}}
+    monkeypatch.setattr(Track, "model_validate", lambda d: validate({**d, **rough}))
+    plan = cli("run", *CELL, "--dry-run")
+    assert "disk: about 6.0 GB, " in plan.out
+    assert "GPU memory: up to about 24 GB; attacks halve their batches until they fit" in plan.out
+    assert re.search(r"train .*to compute +30 s +5\.7 GB +24 GB", plan.out)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1e9))
+    assert "warning: the disk is too small for all of it" in cli("run", *CELL, "--dry-run").err
 
 
 def test_dry_run_of_a_finished_grid_has_nothing_to_compute(cli, toy, store) -> None:

@@ -12,7 +12,7 @@ import torch
 
 import mia_bench
 from mia_bench import stages as stages_module
-from mia_bench.engine.estimate import FALLBACK_SECONDS, stage_seconds
+from mia_bench.engine.estimate import FALLBACK_SECONDS, Estimate, estimates, stage_seconds
 from mia_bench.engine.grid import parse_option_values
 from mia_bench.engine.local import Interrupted
 from mia_bench.engine.plan import STAGE_VERSIONS, PlannedCell, pending_stages
@@ -103,6 +103,32 @@ def test_estimates_are_of_the_same_component_before(plan, monkeypatch, tmp_path:
     assert estimated("none", "ppa", 1, "train") == 10
     assert estimated("mid", "ppa", 1, "invert") == 5
     assert estimated("mid", "prior-sample", 1, "invert") == 20
+
+
+def test_estimates_of_disk_and_gpu_memory_are_of_what_was_measured_before(
+    plan, monkeypatch, tmp_path: Path
+) -> None:
+    validate = Track.model_validate
+    rough = {"megabytes": {"invert": 3}, "gpu_megabytes": {"invert": 900, "invert.mine": 1}}
+    monkeypatch.setattr(Track, "model_validate", lambda d: validate({**d, **rough}))
+    store, invert = Store(tmp_path / "store"), plan()[0].measure.inputs["invert"]
+    train = invert.inputs["train"]
+
+    def estimated(stage) -> Estimate:
+        return estimates(store, [stage])[stage.id]
+
+    assert estimated(train) == Estimate(FALLBACK_SECONDS, None, None)
+    assert estimated(invert) == Estimate(FALLBACK_SECONDS, 3e6, 900e6)
+    tensors = {"images": torch.zeros(1000)}
+    for seconds, device in ((5.0, "cpu (2 threads)"), (7.0, "cuda:0: a GPU")):
+        run = {"seconds": seconds, "track": "toy", "subject": "ppa", "device": device}
+        run |= {"peak_memory": 1000 * seconds}
+        store.save("invert", f"{seconds:020}", tensors, {"run": run})
+    found = estimated(invert)
+    assert found.seconds == 6
+    assert found.gpu_memory == 7000  # a process's on a CPU says nothing of a GPU's
+    assert found.disk is not None
+    assert 4000 < found.disk < 4200
 
 
 # --- keys ----------------------------------------------------------------------------------------
