@@ -1,15 +1,20 @@
 # Two commands: `make run` (install, then the default benchmark) and `make test` (install, then all tests).
 PYTHON ?= python3
 VENV ?= .venv
+OLDEST ?= .venv-oldest
 BIN := $(VENV)/bin
 
-.PHONY: run test lint install install-dev clean
+.PHONY: run test test-oldest lint install install-dev clean
 
 run: $(VENV)/.installed
 	$(BIN)/mia-bench run --defense neg-ls --attack ppa
 
 test: $(VENV)/.installed-dev lint
 	MIA_BENCH_STRICT=1 $(BIN)/python -m pytest
+
+# The same tests with the oldest dependencies that pyproject.toml allows.
+test-oldest: $(OLDEST)/.installed
+	MIA_BENCH_STRICT=1 $(OLDEST)/bin/python -m pytest
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
@@ -30,5 +35,11 @@ $(VENV)/.installed-dev: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[onnx,dev]'
 	touch $@ $(VENV)/.installed
 
+$(OLDEST)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(OLDEST)
+	$(OLDEST)/bin/python -m pip install -q --disable-pip-version-check uv 'setuptools>=77'
+	$(OLDEST)/bin/uv pip install -q --python $(OLDEST)/bin/python --resolution lowest-direct -e '.[onnx,dev]'
+	touch $@
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(OLDEST) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

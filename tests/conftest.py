@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import signal
@@ -123,12 +124,15 @@ def cli(
         capsys.readouterr()
         code = 0
         handler = signal.getsignal(signal.SIGTERM)
+        log = logging.getLogger("mia_bench")
+        logged = log.handlers, log.propagate
         try:
             main([str(arg) for arg in args])
         except SystemExit as exit_:
             code = exit_.code if isinstance(exit_.code, int) else 1
         finally:
             signal.signal(signal.SIGTERM, handler)
+            log.handlers, log.propagate = logged
         captured = capsys.readouterr()
         return Outcome(code, captured.out, captured.err)
 
