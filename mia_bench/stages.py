@@ -7,6 +7,7 @@ store, ``load(stage, workspace)`` rebuilds what later stages use.
 from __future__ import annotations
 
 import contextlib
+import inspect
 import json
 import logging
 import math
@@ -28,6 +29,7 @@ from mia_bench.api.metric import AttackEvidence, Gallery, Measurement, TargetEvi
 from mia_bench.api.model import NetworkTask
 from mia_bench.api.prior import PriorTask
 from mia_bench.data.fingerprints import image_fingerprints
+from mia_bench.deprecation import deprecated
 from mia_bench.device import networks_in
 from mia_bench.engine.grid import Resolved
 from mia_bench.engine.plan import Roots, Stage
@@ -136,16 +138,18 @@ _OPTIONAL_PARTS = ("judging",)
 
 def compute_data(stage: Stage, workspace: Workspace) -> Artifact:
     """Decode, crop and split once; uint8."""
-    splits: Splits = (
-        stage.parts["dataset"]
-        .make()
-        .load(
-            workspace.roots.data,
-            resolution=stage.spec["resolution"],
-            seed=derive(stage.seed, "split"),
-            progress=workspace.progress,
-            scratch=workspace.store.scratch(*stage.id),
-        )
+    load = stage.parts["dataset"].make().load
+    more = {"scratch": workspace.store.scratch(*stage.id)}
+    if "scratch" not in inspect.signature(load).parameters:
+        instead = "take the argument, which may be left unused"
+        deprecated("Dataset.load without scratch", instead=instead, removed_in="0.2")
+        more = {}
+    splits: Splits = load(
+        workspace.roots.data,
+        resolution=stage.spec["resolution"],
+        seed=derive(stage.seed, "split"),
+        progress=workspace.progress,
+        **more,
     )
     _check_splits(splits)
     tensors = {}

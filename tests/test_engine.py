@@ -12,6 +12,7 @@ import torch
 
 import mia_bench
 from mia_bench import stages as stages_module
+from mia_bench.deprecation import MiaBenchDeprecation
 from mia_bench.engine.estimate import FALLBACK_SECONDS, Estimate, estimates, stage_seconds
 from mia_bench.engine.grid import parse_option_values
 from mia_bench.engine.local import Interrupted
@@ -312,6 +313,25 @@ def test_grid_computes_shared_stages_once(toy, store, computed, tmp_path: Path) 
         "invert": 4,
         "measure": 4,
     }
+
+
+def test_a_data_set_that_knows_no_scratch_folder_still_loads_with_a_warning(
+    toy, store, monkeypatch, tmp_path: Path
+) -> None:
+    load = SynthFaces.load
+
+    def before(self, root, *, resolution, seed, progress):
+        return load(
+            self, root, resolution=resolution, seed=seed, progress=progress, scratch=tmp_path
+        )
+
+    store("prior", "gallery", "evaluator", "train", "assess")
+    monkeypatch.setattr(SynthFaces, "load", before)
+    with pytest.warns(
+        MiaBenchDeprecation, match=r"Dataset\.load without scratch .* mia-bench 0\.2"
+    ):
+        (record,) = run(tmp_path, "none", "prior-sample")
+    assert record["status"] == "done"
 
 
 def test_every_defense_meets_the_same_candidates(undisturbed) -> None:
