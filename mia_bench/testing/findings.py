@@ -1,0 +1,120 @@
+"""What the kit finds, and what all trials share. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from mia_bench.errors import MiaBenchError
+
+if TYPE_CHECKING:
+    import torch
+
+    from mia_bench.api.component import Component
+    from mia_bench.api.options import Options
+
+T = TypeVar("T")
+
+Problem = tuple[str, str]
+"""What is wrong, and what to change."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something wrong with a plugin.
+
+    Attributes:
+        check: name of the check that found it.
+        problem: what is wrong, in one sentence.
+        advice: what to change.
+    """
+
+    check: str
+    problem: str
+    advice: str
+
+    def __str__(self) -> str:
+        return f"{self.check}: {self.problem}. {self.advice}."
+
+
+class NotMade(Exception):
+    """A check could not be made; the message says why. No finding: pytest shows it as skipped."""
+
+
+@dataclass(frozen=True)
+class Attempt(Generic[T]):
+    """What a plugin made, or what it raised instead."""
+
+    value: T | None = None
+    error: Exception | None = None
+
+    @classmethod
+    def of(cls, work: Callable[[], T]) -> Attempt[T]:
+        """Try it."""
+        try:
+            return cls(value=work())
+        except NotMade:
+            raise
+        except Exception as error:  # a plugin may raise anything
+            return cls(error=error)
+
+    @property
+    def made(self) -> T:
+        """The value.
+
+        Raises:
+            NotMade: there is none; another check says why.
+        """
+        if self.error is not None:
+            raise NotMade(f"it does not run: {in_one_line(self.error)}")
+        assert self.value is not None
+        return self.value
+
+
+@dataclass
+class Trial:
+    """A component on trial. The kinds' subclasses run it in the toy world and keep what it made.
+
+    Attributes:
+        component: the class.
+        options: checked options.
+        device: where to compute.
+        module: what is imported when the plugin is discovered.
+        data: root of data sets' files, None without.
+    """
+
+    component: type[Component]
+    options: Options
+    device: torch.device
+    module: str
+    data: Path | None = None
+
+    def make(self) -> Any:
+        """A fresh instance."""
+        return self.component(self.options)
+
+
+Check = Callable[[Any], Iterator[Problem]]
+"""A check of a trial; its docstring's first line says what it asks for."""
+
+
+def in_one_line(error: BaseException) -> str:
+    """Type and message."""
+    text = " ".join(str(error).split()) or "no message"
+    return text if isinstance(error, MiaBenchError) else f"{type(error).__name__}: {text}"
+
+
+def examine(trial: Trial, name: str, check: Check) -> list[Finding]:
+    """The findings of one check.
+
+    Raises:
+        NotMade: it could not be made.
+    """
+    try:
+        return [Finding(name, problem, advice) for problem, advice in check(trial)]
+    except NotMade:
+        raise
+    except Exception as error:  # a plugin may raise anything
+        return [Finding(name, f"it raised {in_one_line(error)}", "See what the check asks for")]
