@@ -18,14 +18,22 @@ Embed = Callable[["Tensor"], "Tensor"]
 
 
 def embedded(embed: Embed, images: Tensor, device: torch.device, batch_size: int = 256) -> Tensor:
-    """Embeddings ``(N, D)`` of many images, uint8 or in [0, 1], in batches, on the CPU."""
+    """Embeddings ``(N, D)`` of many images, uint8 or in [0, 1], in batches, on the CPU.
+
+    Raises:
+        Diverged: one is no number; ranks by it would mean nothing.
+    """
     import torch
 
+    from mia_bench.errors import Diverged
     from mia_bench.models.classifier import to_float
 
     with torch.no_grad():
         chunks = images.split(batch_size)
-        return torch.cat([embed(to_float(chunk.to(device))).cpu() for chunk in chunks])
+        embeddings = torch.cat([embed(to_float(chunk.to(device))).cpu() for chunk in chunks])
+    if not bool(torch.isfinite(embeddings).all()):
+        raise Diverged("the encoder answers with NaN or infinity")
+    return embeddings
 
 
 class Encoder(Component):

@@ -8,6 +8,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from mia_bench.errors import Diverged
+
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 
@@ -110,12 +112,19 @@ def predict_probabilities(
     batch_size: int = 512,
     draws: int = 1,
 ) -> Tensor:
-    """Softmax probabilities ``(N, C)`` on the CPU in float32, averaged over ``draws`` passes."""
+    """Softmax probabilities ``(N, C)`` on the CPU in float32, averaged over ``draws`` passes.
+
+    Raises:
+        Diverged: one is no number; the class that seems likeliest would mean nothing.
+    """
     rows = []
     for chunk in images.split(batch_size):
         batch = to_float(chunk.to(device))
         rows.append(answers(model, batch, draws).softmax(2).mean(0))
-    return torch.cat(rows).cpu()
+    probabilities = torch.cat(rows).cpu()
+    if not bool(torch.isfinite(probabilities).all()):
+        raise Diverged("a classifier answers with NaN or infinity")
+    return probabilities
 
 
 @torch.no_grad()

@@ -47,7 +47,7 @@ def _asked(registry: Registry, track: Track) -> dict[str, Callable[[], object]]:
         ("prior", track.priors),
         ("defense", track.defenses),
         ("attack", {name: defaults.options for name, defaults in track.attacks.items()}),
-        ("metric", dict.fromkeys(track.metrics, {})),
+        ("metric", {name: {} for name in track.metrics}),
     ):
         for name, options in settings.items():
             asked[f"{kind} {name}"] = partial(resolve, registry, kind, name, options, {})

@@ -56,7 +56,7 @@ class Eigenfaces(Prior):
                 f"this prior makes images of {state['mean'].shape[0]} values, "
                 f"the track needs {resolution}×{resolution} pixels"
             )
-        return LinearModel(state["mean"], state["basis"], resolution)
+        return LinearModel(state["mean"], state["basis"], resolution).eval()
 
 
 def principal_components(

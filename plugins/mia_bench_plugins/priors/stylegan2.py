@@ -17,7 +17,7 @@ read without running anything in it. Images of another size than the track's are
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field, model_validator
 
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
     from mia_bench.models.generative import GenerativeModel
 
+
+Share = Annotated[float, Field(ge=0, lt=1)]
 
 PUBLISHED_AT = "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained"
 """The authors publish no hashes of these files; that of the file used is a part of the prior's key."""
@@ -73,7 +75,9 @@ class StyleGAN2Prior(Prior):
         steps: int = Field(20000, ge=1, description="training steps")
         batch_size: int = Field(32, ge=2, description="images a step")
         learning_rate: float = Field(0.002, gt=0, description="of Adam, for both networks")
-        betas: tuple[float, float] = Field((0.0, 0.99), description="of Adam, for both networks")
+        betas: tuple[Share, Share] = Field(
+            (0.0, 0.99), description="of Adam, for both networks, each below 1"
+        )
         r1: float = Field(10.0, ge=0, description="weight γ of the discriminator's regulariser …")
         r1_every: int = Field(16, ge=1, description="… which is added every so many steps")
         path_length: float = Field(2.0, ge=0, description="weight of the generator's regulariser …")

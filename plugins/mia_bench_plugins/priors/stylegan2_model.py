@@ -53,7 +53,8 @@ class StyleGAN2(GenerativeModel):
         """``(count, style)``: mapped normal latents, pulled towards the mean style."""
         z = torch.randn(count, self.shape.latent, generator=generator)
         mapping = self.generator.mapping
-        return mapping.truncate(mapping(z.to(mapping.w_avg.device)), truncation).cpu()
+        # In float32 under autocast too, as the mean style is.
+        return mapping.truncate(mapping(z.to(mapping.w_avg.device)).float(), truncation).cpu()
 
     def forward(self, latents: Tensor) -> Tensor:
         """``(N, style)`` to ``(N, 3, R, R)`` in [0, 1], with the networks' constant noise."""

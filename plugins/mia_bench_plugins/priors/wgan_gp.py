@@ -17,7 +17,7 @@ trained with.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from mia_bench.models.generative import GenerativeModel
+
+
+Share = Annotated[float, Field(ge=0, lt=1)]
 
 
 class WassersteinGAN(Prior):
@@ -51,7 +54,9 @@ class WassersteinGAN(Prior):
         )
         penalty: float = Field(10.0, ge=0, description="weight of the gradient penalty")
         learning_rate: float = Field(2e-4, gt=0, description="of Adam, for both")
-        betas: tuple[float, float] = Field((0.5, 0.999), description="of Adam, for both")
+        betas: tuple[Share, Share] = Field(
+            (0.5, 0.999), description="of Adam, for both, each below 1"
+        )
         average: float = Field(
             0.999, ge=0, lt=1, description="decay of the generator's moving average"
         )
