@@ -2,17 +2,35 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 import click
 
+from mia_bench.scaffold import KINDS as SCAFFOLDS
 
-@click.command("plugins", short_help="List the plugins and what is wrong with broken ones.")
+if TYPE_CHECKING:
+    from mia_bench.registry import Entry, Registry
+    from mia_bench.testing import Finding
+
+
+@click.group(
+    "plugins",
+    invoke_without_command=True,
+    short_help="List, check and start plugins.",
+)
 @click.option("--check", is_flag=True, help="Also import every component.")
-def command(check: bool) -> None:
+@click.pass_context
+def command(context: click.Context, check: bool) -> None:
     """List every entry point of the group mia_bench: its distribution, version, status and error.
 
     MIA_BENCH_DISABLE_PLUGINS=a,b leaves plugins out; with MIA_BENCH_STRICT=1 a broken plugin is an
     error.
     """
+    if context.invoked_subcommand is not None:
+        return
     from tabulate import tabulate
 
     from mia_bench.errors import MiaBenchError
@@ -36,3 +54,97 @@ def command(check: bool) -> None:
                     problems.append(str(error))
     for line in problems:
         click.echo(f"problem: {line}", err=True)
+
+
+@command.command()
+@click.argument("name")
+@click.option(
+    "--kind", type=click.Choice(SCAFFOLDS), default="defense", show_default=True, help="What it is."
+)
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    default=".",
+    show_default="here",
+    help="Folder to make the distribution's folder in.",
+)
+@click.option("--reuse-name", is_flag=True, help="Take a name that something installed has.")
+def new(name: str, kind: str, output: Path, reuse_name: bool) -> None:
+    """Write a distribution with a working plugin called NAME: lower-case words joined by '-'.
+
+    It has a module, a test that makes every check of the conformance kit, and a CI workflow. Nothing
+    that is there is overwritten.
+    """
+    from mia_bench.scaffold import create
+
+    folder = create(name, kind, output, reuse_name=reuse_name)
+    click.echo(f"wrote {folder}; next: pip install -e {folder}, mia-bench plugins check {name}")
+
+
+@command.command()
+@click.argument("name")
+@click.option(
+    "-o",
+    "--option",
+    "options",
+    multiple=True,
+    metavar="PLUGIN.KEY=VALUE",
+    help="Set an option; small values make the checks fast.",
+)
+@click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:N or mps.")
+@click.option("--data", type=click.Path(path_type=Path), help="Root of a data set's files.")
+def check(name: str, options: tuple[str, ...], device: str, data: Path | None) -> None:
+    """Run NAME in a toy world and print what is wrong with it; exit code 1 if anything is.
+
+    NAME is a component, kind:component, or a plugin or distribution: all of its components then.
+    """
+    from mia_bench.device import check_device_form
+    from mia_bench.engine.grid import parse_option_values
+    from mia_bench.plugins import host
+    from mia_bench.testing.conformance import check_entry
+
+    check_device_form(device)
+    registry = host().registry
+    given = parse_option_values(registry, options)
+    broken = False
+    for entry in _named(registry, name):
+        values = given.single(entry.kind, entry.name)
+        findings, left_out = check_entry(entry, options=values, device=device, data=data)
+        broken |= bool(findings)
+        click.echo("\n".join(_lines(entry, findings, left_out)))
+    if broken:
+        sys.exit(1)
+
+
+def _named(registry: Registry, name: str) -> list[Entry]:
+    """The components that a name means.
+
+    Raises:
+        UsageError: none; or one is claimed twice, or its plugin is broken.
+    """
+    from mia_bench.errors import UsageError, did_you_mean
+    from mia_bench.plugins import host
+    from mia_bench.registry import KINDS
+
+    kind, _, bare = name.rpartition(":")
+    everything = [entry for known in KINDS for entry in registry.entries(known)]
+    found = [e for e in everything if e.name == bare and kind in ("", e.kind)] or [
+        e for e in everything if name in (e.plugin.name, e.plugin.distribution, e.plugin.id)
+    ]
+    for info in host().broken:
+        if name in (info.name, info.distribution, info.id):
+            raise UsageError(f"plugin {info.id} is broken: {info.error}")
+    if not found:
+        known = {w for e in everything for w in (e.name, e.plugin.name, e.plugin.distribution)}
+        raise UsageError(f"nothing is called {name!r}; {did_you_mean(bare, known)}")
+    return [registry.get(entry.kind, entry.name) for entry in found]
+
+
+def _lines(entry: Entry, findings: list[Finding], left_out: dict[str, str]) -> Iterator[str]:
+    """What to print of one component."""
+    count = f"{len(findings)} finding{'' if len(findings) == 1 else 's'}"
+    yield f"{entry.kind} {entry.name}: {count if findings else 'fine'}"
+    for finding in findings:
+        yield f"  {finding}"
+    for check_name, reason in left_out.items():
+        yield f"  ({check_name} not made: {reason})"

@@ -1,0 +1,75 @@
+"""The data set ``plugin_name``: what it shows, where it is from, how it is split."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from mia_bench import Dataset, ImageSet, Splits, hookimpl
+from mia_bench.hookspecs import Register
+from pydantic import Field
+
+if TYPE_CHECKING:
+    from mia_bench.api.dataset import Progress
+
+PARTS = {"train": 20, "validation": 5, "test": 10, "public": 12, "decoys": 4}
+"""Images of each class or identity."""
+
+
+class PluginClass(Dataset):
+    """An example: every class is a smooth pattern, its images are that pattern in noise."""
+
+    summary: ClassVar[str] = "an example: coloured patterns, drawn on the spot"
+    terms: str = "drawn by this package"
+    needs_root: bool = False
+
+    class Options(Dataset.Options):
+        """Options, checked before anything runs: ``-o plugin_name.classes=5``."""
+
+        classes: int = Field(10, ge=2, description="private classes")
+        others: int = Field(50, ge=2, description="public identities, and as many decoys")
+
+    options: Options
+
+    def fingerprint(self, root: Path | None) -> str:
+        """Nothing is read. Where files are: a hash of their names and sizes."""
+        return "drawn"
+
+    def load(
+        self, root: Path | None, *, resolution: int, seed: int, progress: Progress, scratch: Path
+    ) -> Splits:
+        """Draw all parts."""
+        made = {}
+        for number, part in enumerate(PARTS):
+            made[part] = self._part(part, resolution, seed)
+            progress(number + 1, len(PARTS), "part")
+        return Splits(
+            train=made["train"],
+            validation=made["validation"],
+            test=made["test"],
+            public=made["public"],
+            decoys=made["decoys"],
+            class_names=tuple(f"pattern {number}" for number in range(self.options.classes)),
+        )
+
+    def _part(self, part: str, resolution: int, seed: int) -> ImageSet:
+        """One part; private classes have the same patterns in all of theirs."""
+        import torch
+        from mia_bench.seeds import generator
+        from torch.nn import functional as F
+
+        private = part not in ("public", "decoys")
+        count = self.options.classes if private else self.options.others
+        shapes = generator(seed, "private" if private else part)
+        patterns = torch.rand(count, 3, 4, 4, generator=shapes)
+        smooth = F.interpolate(patterns, (resolution, resolution), mode="bilinear")
+        labels = torch.arange(count).repeat_interleave(PARTS[part])
+        noise = torch.randn(smooth[labels].shape, generator=generator(seed, "noise", part))
+        images = (smooth[labels] + 0.05 * noise).clamp(0, 1)
+        return ImageSet((images * 255).round().to(torch.uint8), labels)
+
+
+@hookimpl
+def mia_bench_register_datasets(register: Register) -> None:
+    """Register ``plugin_name``."""
+    register("plugin_name", PluginClass)

@@ -1,0 +1,37 @@
+"""The defense ``plugin_name``: what it does, its formula, its paper."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from mia_bench import Defense, TrainingStep, hookimpl
+from mia_bench.hookspecs import Register
+from pydantic import Field
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class PluginClass(Defense):
+    """An example: cross-entropy plus a penalty on large logits."""
+
+    summary: ClassVar[str] = "an example: large logits are penalised"
+    paper: ClassVar[str] = "unpublished"
+
+    class Options(Defense.Options):
+        """Options, checked before anything runs: ``-o plugin_name.weight=0.1``."""
+
+        weight: float = Field(0.01, ge=0, description="weight of the penalty")
+
+    options: Options
+
+    def loss(self, step: TrainingStep) -> Tensor:
+        """Cross-entropy plus ``weight`` times the mean square of the logits."""
+        penalty = step.outputs.logits.float().square().mean()
+        return super().loss(step) + self.options.weight * penalty
+
+
+@hookimpl
+def mia_bench_register_defenses(register: Register) -> None:
+    """Register ``plugin_name``."""
+    register("plugin_name", PluginClass)

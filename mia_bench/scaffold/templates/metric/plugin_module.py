@@ -1,0 +1,39 @@
+"""The metric ``plugin_name``: what it measures, its formula, its paper."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from mia_bench import AttackMetric, Measurement, hookimpl
+from mia_bench.api.metric import AttackEvidence, Direction
+from mia_bench.hookspecs import Register
+
+
+class PluginClass(AttackMetric):
+    """An example: how far reconstructions are from the mean training image of their class."""
+
+    summary: ClassVar[str] = "an example: distance to the mean training image of the class"
+    names: ClassVar[Mapping[str, Direction]] = {"plugin_metric": "higher"}
+    descriptions: ClassVar[Mapping[str, str]] = {
+        "plugin_metric": "mean squared pixel distance to the class's mean training image",
+    }
+
+    def compute(self, evidence: AttackEvidence) -> dict[str, Measurement | str]:
+        """One distance for each reconstruction; the host computes the mean and its interval."""
+        import torch
+
+        if not len(evidence.images):
+            return {"plugin_metric": "there are no reconstructions"}
+        train = evidence.splits.train
+        means = torch.stack(
+            [train.images[train.labels == label].double().mean(0) for label in evidence.labels]
+        )
+        distances = ((evidence.images.double() - means) / 255).square().flatten(1).mean(1)
+        return {"plugin_metric": Measurement(distances.numpy(), evidence.labels.numpy())}
+
+
+@hookimpl
+def mia_bench_register_metrics(register: Register) -> None:
+    """Register ``plugin_name``."""
+    register("plugin_name", PluginClass)

@@ -1,0 +1,80 @@
+"""The prior ``plugin_name``: what it does, its formula, its paper.
+
+Networks are defined in the functions that need them, or in a module of their own that is
+imported there: importing this one imports no torch.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from mia_bench import Prior, PriorTask, hookimpl
+from mia_bench.hookspecs import Register
+from pydantic import Field
+
+if TYPE_CHECKING:
+    import torch
+    from mia_bench.models.generative import GenerativeModel
+    from torch import Tensor
+
+
+class PluginClass(Prior):
+    """An example: an image is a softmax mixture of some of the public images."""
+
+    summary: ClassVar[str] = "an example: mixtures of public images"
+    paper: ClassVar[str] = "unpublished"
+
+    class Options(Prior.Options):
+        """Options, checked before anything runs: ``-o plugin_name.images=64``."""
+
+        images: int = Field(32, ge=2, description="public images that are mixed")
+
+    options: Options
+
+    def fit(self, task: PriorTask) -> dict[str, Tensor]:
+        """Choose the images."""
+        import torch
+
+        public = task.training_images()
+        chosen = torch.randperm(len(public), generator=task.generator)[: self.options.images]
+        return {"images": public[chosen]}
+
+    def build(self, state: dict[str, Tensor], *, resolution: int) -> GenerativeModel:
+        """The mixture of the images in ``state``."""
+        return mixture(state["images"], resolution)
+
+
+def mixture(images: Tensor, resolution: int) -> GenerativeModel:
+    """The model behind the prior: a latent weighs ``(N, 3, R, R)`` uint8 images."""
+    import torch
+    from mia_bench.models.classifier import to_float
+    from mia_bench.models.generative import GenerativeModel
+
+    class Mixture(GenerativeModel):
+        """Weights are the softmax of the latent."""
+
+        images: Tensor
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("images", to_float(images))
+            self.latent_dim, self.resolution = len(images), resolution
+
+        def sample(
+            self, count: int, generator: torch.Generator, *, truncation: float = 1.0
+        ) -> Tensor:
+            """``(count, latent_dim)`` normal latents times ``truncation``."""
+            return truncation * torch.randn(count, self.latent_dim, generator=generator)
+
+        def forward(self, latents: Tensor) -> Tensor:
+            """``(N, latent_dim)`` to ``(N, 3, R, R)`` in [0, 1]."""
+            weights = latents.float().softmax(1)
+            return torch.einsum("nk,kchw->nchw", weights, self.images).clamp(0, 1)
+
+    return Mixture().eval()
+
+
+@hookimpl
+def mia_bench_register_priors(register: Register) -> None:
+    """Register ``plugin_name``."""
+    register("plugin_name", PluginClass)
