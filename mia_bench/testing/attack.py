@@ -147,17 +147,16 @@ class AttackTrial(Trial):
         through: Callable[[dict[str, Tensor]], dict[str, Tensor]] = dict,
     ) -> Inverted:
         """Prepare and invert as the host does; the state passes ``through`` something between."""
-        attack: Attack = self.make()
         task, device = scene.task, scene.task.device
         before = task.generator.get_state()
         with isolated(seed) as scene.traces, networks_in(precision, device):
-            state = through(attack.prepare(task))
+            state = through(self.make().prepare(task))
             drawn = task.generator.get_state()
             task = AttackTask(
                 **{**vars(task), "state": state, "generator": generator(seed, "invert")}
             )
             start = task.generator.get_state()
-            result = attack.invert(task)
+            result = self.make().invert(task)
         if not isinstance(result, Reconstructions):
             raise TypeError(f"invert returned {type(result).__name__}, not Reconstructions")
         still = torch.equal(before, drawn) and torch.equal(start, task.generator.get_state())
@@ -245,8 +244,8 @@ def private_data(trial: AttackTrial) -> Iterator[Problem]:
 
 def repeatable(trial: AttackTrial) -> Iterator[Problem]:
     """The same task twice gives the same images."""
-    again = trial.run(trial.set(world(), trial.device))
-    if not equal(trial.base.made.images, again.images):
+    first, again = trial.base.made, trial.run(trial.set(world(), trial.device))
+    if not equal(first.images, again.images):
         yield (
             "two runs of one task differ",
             "Draw everything from task.generator, and keep nothing from one run to the next",
@@ -255,8 +254,8 @@ def repeatable(trial: AttackTrial) -> Iterator[Problem]:
 
 def seeds(trial: AttackTrial) -> Iterator[Problem]:
     """Another seed gives other images, if the attack draws at all."""
-    other = trial.run(trial.set(world(), trial.device, seed=1), seed=1)
-    if other.drew and equal(trial.base.made.images, other.images):
+    first, other = trial.base.made, trial.run(trial.set(world(), trial.device, seed=1), seed=1)
+    if other.drew and equal(first.images, other.images):
         yield "it draws, but another seed changes nothing", "Use the numbers that were drawn"
 
 
@@ -287,6 +286,8 @@ def _attempted(
     if attempt.error is not None:
         yield f"{what} the attack raised {in_one_line(attempt.error)}", advice
         return
+    if any(images(trial)):
+        return  # the same again
     made = attempt.made.images
     for problem, _ in image_problems(made, (*shape, 3, RESOLUTION, RESOLUTION), "the images"):
         yield f"{what} {problem}", advice

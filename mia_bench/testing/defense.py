@@ -333,8 +333,12 @@ def few_images(trial: DefenseTrial) -> Iterator[Problem]:
 def bfloat16(trial: DefenseTrial) -> Iterator[Problem]:
     """It trains under autocast to bfloat16."""
     _ = trial.base.made
-    attempt = Attempt.of(lambda: trial.train(precision="bfloat16"))
-    if attempt.error is not None:
+    defense, seen = trial.make(), Seen()
+    _watch(defense, seen)
+    attempt = Attempt.of(lambda: trial.train(defense, precision="bfloat16"))
+    for problem, advice in seen.loss if not trial.seen.loss else ():
+        yield f"in bfloat16 {problem}", advice
+    if attempt.error is not None and not seen.loss:
         yield (
             f"in bfloat16 training raised {in_one_line(attempt.error)}",
             "Losses need float32: call .float() on outputs and features first",

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mia_bench.seeds import seeded
+from mia_bench.seeds import derive, seeded
 from mia_bench.store import Store
 from mia_bench.testing.findings import Problem
 
@@ -43,7 +43,7 @@ class Traces:
 
     def problems(self, *, draws: bool) -> Iterator[Problem]:
         """What it must not have touched; ``draws``: torch's global generator is among it."""
-        for name in self.seeded:
+        for name in dict.fromkeys(self.seeded):
             yield (
                 f"it uses the global generator of {name}",
                 "Draw from the generator that the task brings",
@@ -64,10 +64,11 @@ def isolated(seed: int) -> Iterator[Traces]:
     before, traces = _numpy_state(), Traces()
     python, settings = random.getstate(), _settings()
     legacy = np.random.get_state()  # noqa: NPY002
-    with seeded(seed, "trial"), _private_files(traces):
-        random.seed(seed)
-        np.random.seed(seed)  # noqa: NPY002
-        start = random.getstate(), _numpy_state(), torch.get_rng_state(), torch.initial_seed()
+    with seeded(seed, "trial"), _private_files(traces), _seeding(traces):
+        own = derive(seed, "trial") % 2**32  # none that a plugin would take
+        random.seed(own)
+        np.random.seed(own)  # noqa: NPY002
+        start = random.getstate(), _numpy_state(), torch.get_rng_state()
         try:
             yield traces
         finally:
@@ -75,8 +76,6 @@ def isolated(seed: int) -> Iterator[Traces]:
                 traces.seeded.append("random")
             if _numpy_state() != start[1]:
                 traces.seeded.append("numpy")
-            if torch.initial_seed() != start[3]:
-                traces.seeded.append("torch (it was seeded anew)")
             traces.drew = not torch.equal(torch.get_rng_state(), start[2])
             traces.settings = [
                 name for name, value in _settings().items() if value != settings[name]
@@ -85,6 +84,23 @@ def isolated(seed: int) -> Iterator[Traces]:
             np.random.set_state(legacy)  # noqa: NPY002
             _restore(settings)
     assert _numpy_state() == before
+
+
+@contextlib.contextmanager
+def _seeding(traces: Traces) -> Iterator[None]:
+    """Note whether anything but the host seeds torch's global generator."""
+    original = torch.manual_seed
+
+    def noted(seed: int) -> torch.Generator:
+        if sys._getframe(1).f_globals.get("__name__") != seeded.__module__:
+            traces.seeded.append("torch, which it seeds")
+        return original(seed)
+
+    torch.manual_seed = noted
+    try:
+        yield
+    finally:
+        torch.manual_seed = original
 
 
 def _numpy_state() -> tuple[bytes, Any]:

@@ -21,7 +21,7 @@ class PluginClass(Attack):
     access: ClassVar[AccessLevel] = "black-box"
 
     class Options(Attack.Options):
-        """Options, checked before anything runs: ``-o plugin_name.search=1000``."""
+        """Options: ``-o plugin_name.search=1000``."""
 
         search: int = Field(200, ge=1, description="samples of the prior to choose from")
 

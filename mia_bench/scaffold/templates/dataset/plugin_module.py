@@ -24,7 +24,7 @@ class PluginClass(Dataset):
     needs_root: bool = False
 
     class Options(Dataset.Options):
-        """Options, checked before anything runs: ``-o plugin_name.classes=5``."""
+        """Options: ``-o plugin_name.classes=5``."""
 
         classes: int = Field(10, ge=2, description="private classes")
         others: int = Field(50, ge=2, description="public identities, and as many decoys")

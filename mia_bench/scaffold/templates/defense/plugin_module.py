@@ -19,7 +19,7 @@ class PluginClass(Defense):
     paper: ClassVar[str] = "unpublished"
 
     class Options(Defense.Options):
-        """Options, checked before anything runs: ``-o plugin_name.weight=0.1``."""
+        """Options: ``-o plugin_name.weight=0.1``."""
 
         weight: float = Field(0.01, ge=0, description="weight of the penalty")
 

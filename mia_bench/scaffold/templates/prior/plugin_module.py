@@ -25,7 +25,7 @@ class PluginClass(Prior):
     paper: ClassVar[str] = "unpublished"
 
     class Options(Prior.Options):
-        """Options, checked before anything runs: ``-o plugin_name.images=64``."""
+        """Options: ``-o plugin_name.images=64``."""
 
         images: int = Field(32, ge=2, description="public images that are mixed")
 
