@@ -45,6 +45,14 @@ def test_wheel_in_a_clean_environment_lists_every_built_in(tmp_path: Path) -> No
         assert f" {name} " in listed
     for name in ("synth-faces", "lfw", "folder", "id_gallery_acc1", "test_accuracy"):
         assert f" {name} " in listed
+    made = tmp_path / "made"
+    subprocess.run(
+        [clean / "bin" / "mia-bench", "plugins", "new", "my-defense", "--output", made],
+        env=environment,
+        check=True,
+    )
+    files = {path.name for path in (made / "mia-bench-my-defense").rglob("*")}
+    assert {"LICENSE", "pyproject.toml", "ci.yml", ".gitignore"} <= files
     [plugins] = clean.glob("lib/*/site-packages/mia_bench_plugins")
     for folder in ("encoders", "priors"):
         for line in (plugins / folder / "SHA256SUMS").read_text().splitlines():

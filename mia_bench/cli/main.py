@@ -19,7 +19,7 @@ COMMANDS = {
     "run": "Run every defense × attack pair and print the results.",
     "list": "List defenses, attacks, tracks, data sets, priors or metrics.",
     "describe": "Explain a plugin or track: paper, options, defaults, bounds.",
-    "plugins": "List the plugins and what is wrong with broken ones.",
+    "plugins": "List, check and start plugins.",
     "doctor": "Check the installation, the devices, the data and the store.",
     "show": "Write a cell's picture: private examples beside reconstructions.",
     "results": "Print the results of a store.",

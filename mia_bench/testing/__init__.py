@@ -11,7 +11,8 @@ Each check is a test of its own; a finding's text is its failure. The same from 
 
     findings = check_defense(MyDefense, options={"weight": 0.5}, device="cpu")
 
-Importing this module imports no torch.
+:mod:`mia_bench.testing.world` is the toy world, for tests of your own: ``world()`` gives data, a trained
+target, a prior and the evidence that metrics get. Importing this module imports no torch.
 """
 
 from __future__ import annotations

@@ -244,6 +244,7 @@ def private_data(trial: AttackTrial) -> Iterator[Problem]:
 
 def repeatable(trial: AttackTrial) -> Iterator[Problem]:
     """The same task twice gives the same images."""
+    trial.to_the_bit()
     first, again = trial.base.made, trial.run(trial.set(world(), trial.device))
     if not equal(first.images, again.images):
         yield (
@@ -254,6 +255,7 @@ def repeatable(trial: AttackTrial) -> Iterator[Problem]:
 
 def seeds(trial: AttackTrial) -> Iterator[Problem]:
     """Another seed gives other images, if the attack draws at all."""
+    trial.to_the_bit()
     first, other = trial.base.made, trial.run(trial.set(world(), trial.device, seed=1), seed=1)
     if other.drew and equal(first.images, other.images):
         yield "it draws, but another seed changes nothing", "Use the numbers that were drawn"
@@ -269,6 +271,7 @@ def saved(trial: AttackTrial) -> Iterator[Problem]:
     """What ``prepare`` returned can be stored, and ``invert`` goes on from it as it was stored."""
     if not trial.base.made.state:
         return
+    trial.to_the_bit()
     again = trial.run(trial.set(world(), trial.device), through=reloaded)
     if not equal(trial.base.made.images, again.images):
         yield (

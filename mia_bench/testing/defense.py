@@ -254,6 +254,7 @@ def saved(trial: DefenseTrial) -> Iterator[Problem]:
 
 def repeatable(trial: DefenseTrial) -> Iterator[Problem]:
     """Training again with the same seed gives the same target."""
+    trial.to_the_bit()
     trained = trial.base.made
     again = trial.train()
     if not (same_tensors(trained.state, again.state) and equal(trained.logits, again.logits)):
@@ -266,6 +267,7 @@ def repeatable(trial: DefenseTrial) -> Iterator[Problem]:
 
 def seeds(trial: DefenseTrial) -> Iterator[Problem]:
     """Training with another seed gives another target."""
+    trial.to_the_bit()
     if same_tensors(trial.base.made.state, trial.train(seed=1).state):
         yield "two trainings with different seeds are the same", "Use the generators you are given"
     first, second = (self_draws(trial, seed) for seed in (0, 1))

@@ -95,6 +95,15 @@ class Trial:
         """A fresh instance."""
         return self.component(self.options)
 
+    def to_the_bit(self) -> None:
+        """For checks that compare two runs exactly.
+
+        Raises:
+            NotMade: on a GPU even a sound plugin may differ in the last bits.
+        """
+        if self.device.type != "cpu":
+            raise NotMade("runs are compared to the bit on the CPU only")
+
 
 Check = Callable[[Any], Iterator[Problem]]
 """A check of a trial; its docstring's first line says what it asks for."""

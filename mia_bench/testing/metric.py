@@ -170,6 +170,7 @@ def untouched(trial: MetricTrial) -> Iterator[Problem]:
 
 def repeatable(trial: MetricTrial) -> Iterator[Problem]:
     """The same evidence gives the same numbers."""
+    trial.to_the_bit()
     first, again = trial.base.made, trial.compute(trial.see(world(), trial.device))
     for name, measurement in first.items():
         if not _same(measurement, again.get(name)):

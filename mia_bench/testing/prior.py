@@ -196,12 +196,14 @@ def private_data(trial: PriorTrial) -> Iterator[Problem]:
 
 def repeatable(trial: PriorTrial) -> Iterator[Problem]:
     """Made again with the same seed it is the same."""
+    trial.to_the_bit()
     if not same_tensors(trial.base.made.state, trial.fit().state):
         yield "made twice with one seed it differs", "Draw everything from task.generator"
 
 
 def seeds(trial: PriorTrial) -> Iterator[Problem]:
     """Another seed gives another prior, if it draws at all."""
+    trial.to_the_bit()
     fitted = trial.base.made
     if fitted.drew and same_tensors(fitted.state, trial.fit(seed=1).state):
         yield "it draws, but another seed changes nothing", "Use the numbers that were drawn"
@@ -217,6 +219,7 @@ def global_state(trial: PriorTrial) -> Iterator[Problem]:
 
 def resumed(trial: PriorTrial) -> Iterator[Problem]:
     """Stopped and gone on with, it ends as if it had not been stopped."""
+    trial.to_the_bit()
     fitted = trial.base.made
     checkpoint = KeptCheckpoint()
     progress = StopAfter(checkpoint)
