@@ -1,5 +1,6 @@
 """The conformance kit: what is wrong is found by the check meant for it, what is right passes."""
 
+import importlib
 import re
 import subprocess
 import sys
@@ -222,3 +223,23 @@ def test_tracks(toy) -> None:
 
 def test_the_group_has_its_commands() -> None:
     assert set(command.commands) == {"new", "check"}
+
+
+@pytest.mark.parametrize(
+    ("component", "problem"),
+    [
+        (wrong_plugins.RightDefense, None),
+        (wrong_plugins.RightAttack, None),
+        (wrong_plugins.RightPrior, None),
+        (wrong_plugins.RightMetric, None),
+        (wrong_plugins.OnceOnly, "on a GPU the attack raised RuntimeError: a second time"),
+    ],
+)
+def test_the_gpu_check_runs_it_again(
+    monkeypatch: pytest.MonkeyPatch, component: type, problem: str | None
+) -> None:
+    """On a CPU that stands in for the GPU: there may be none here."""
+    module = importlib.import_module(f"mia_bench.testing.{kind_of(component)}")
+    monkeypatch.setattr(module, "gpu_device", lambda: torch.device("cpu"))
+    found = [finding.problem for finding in Conformance(component).check("gpu")]
+    assert found == ([problem] if problem else [])

@@ -410,6 +410,18 @@ class HalfBlind(RightAttack):
         return sampled(task)
 
 
+class OnceOnly(RightAttack):
+    """Found by the check of GPUs, where another run fails."""
+
+    runs = 0
+
+    def invert(self, task):
+        type(self).runs += 1
+        if self.runs > 1:
+            raise RuntimeError("a second time")
+        return sampled(task)
+
+
 # --- priors --------------------------------------------------------------------------------------
 
 

@@ -1,4 +1,4 @@
-"""The data set ``plugin_name``: what it shows, where it is from, how it is split."""
+"""The data set ``plugin_name``: what it shows, its source, its split."""
 
 from __future__ import annotations
 

@@ -9,14 +9,16 @@ from mia_bench import AttackMetric, Measurement, hookimpl
 from mia_bench.api.metric import AttackEvidence, Direction
 from mia_bench.hookspecs import Register
 
+NAME = "plugin_metric"
+
 
 class PluginClass(AttackMetric):
     """An example: how far reconstructions are from the mean training image of their class."""
 
     summary: ClassVar[str] = "an example: distance to the mean training image of the class"
-    names: ClassVar[Mapping[str, Direction]] = {"plugin_metric": "higher"}
+    names: ClassVar[Mapping[str, Direction]] = {NAME: "higher"}
     descriptions: ClassVar[Mapping[str, str]] = {
-        "plugin_metric": "mean squared pixel distance to the class's mean training image",
+        NAME: "mean squared pixel distance to the class's mean training image",
     }
 
     def compute(self, evidence: AttackEvidence) -> dict[str, Measurement | str]:
@@ -24,13 +26,13 @@ class PluginClass(AttackMetric):
         import torch
 
         if not len(evidence.images):
-            return {"plugin_metric": "there are no reconstructions"}
+            return {NAME: "there are no reconstructions"}
         train = evidence.splits.train
         means = torch.stack(
             [train.images[train.labels == label].double().mean(0) for label in evidence.labels]
         )
         distances = ((evidence.images.double() - means) / 255).square().flatten(1).mean(1)
-        return {"plugin_metric": Measurement(distances.numpy(), evidence.labels.numpy())}
+        return {NAME: Measurement(distances.numpy(), evidence.labels.numpy())}
 
 
 @hookimpl

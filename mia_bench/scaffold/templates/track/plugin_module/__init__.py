@@ -7,8 +7,10 @@ from pathlib import Path
 from mia_bench import hookimpl
 from mia_bench.hookspecs import Register
 
+NAME = "plugin_name"
+
 
 @hookimpl
 def mia_bench_register_tracks(register: Register) -> None:
     """Register ``plugin_name``."""
-    register("plugin_name", Path(__file__).with_name("plugin_name.toml"))
+    register(NAME, Path(__file__).with_name(f"{NAME}.toml"))
