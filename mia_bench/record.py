@@ -22,7 +22,9 @@ class TrackRef(_Part):
     """The protocol: rows of different versions or different data never share a board."""
 
     name: str
+    """The track's name."""
     version: int
+    """The track's version."""
     data: str = ""
     """Fingerprint of the data read (relative names and sizes of the files)."""
     protocol: str = ""
@@ -34,40 +36,60 @@ class ComponentRef(_Part):
     """A component as it was run: all its options, the distribution it came from, its version."""
 
     name: str
+    """The registered name."""
     options: dict[str, Any]
+    """Every option with its value, those left at their defaults too."""
     distribution: str
+    """The Python distribution that the plugin came from."""
     version: str
+    """The version its class declares, else ``src-`` and a hash of its source."""
 
 
 class MetricValue(_Part):
     """A metric with its 95 % interval; ``n`` samples."""
 
     value: float
+    """The metric, from all samples."""
     low: float
+    """Lower end of the interval."""
     high: float
+    """Upper end of the interval."""
     n: int
+    """How many samples it rests on."""
 
 
 class Cost(_Part):
     """What the cell took; the training time is that of the target, wherever it was trained."""
 
     train_seconds: float | None = None
+    """Time to train the target."""
     invert_seconds: float | None = None
+    """Time of the attack, its preparation included."""
     peak_memory_bytes: int | None = None
+    """The larger peak of training and attack: of the GPU on a GPU, else of the process."""
     target_queries: int | None = None
+    """Images that the target answered to the attack, its preparation included."""
 
 
 class Provenance(_Part):
     """Where the numbers come from; nothing that names a person's machine."""
 
     mia_bench: str
+    """Version of mia-bench."""
     git: str | None
+    """Commit of the checkout, with ``-dirty`` if it was changed; several where stages differ."""
     python: str
+    """Version of Python."""
     torch: str | None
+    """Version of torch; several where stages differ."""
     device: str | None
+    """What computed; several where stages differ."""
     platform: str
+    """Operating system, processor architecture and count of cores."""
     started: str
+    """When the run began with the cell, in UTC."""
     finished: str
+    """When its last stage ended, in UTC."""
     weights: dict[str, str] = Field(default_factory=dict)
     """What identifies the weights that were taken instead of trained, by stage: a hash."""
 
@@ -76,20 +98,33 @@ class Record(_Part):
     """One cell's result. A metric that could not be computed is null, its reason is in ``notes``."""
 
     schema_: int = Field(alias="schema", ge=1)
+    """Version of this format."""
     key: str
+    """The cell's key: that of its last stage, and the name of the file."""
     track: TrackRef
+    """The protocol it was made under."""
     defense: ComponentRef
+    """How the target was protected."""
     prior: ComponentRef
+    """The attacker's image model."""
     attack: ComponentRef
+    """How the target was attacked."""
     seed: int
+    """The cell's seed."""
     status: Status
+    """What became of the cell."""
     reason: str | None = None
+    """Why it failed, was skipped or was interrupted."""
     metrics: dict[str, MetricValue | None] = Field(default_factory=dict)
+    """Each metric by its name, null where it could not be computed."""
     per_class: dict[str, list[float]] = Field(default_factory=dict)
     """Class means of the metrics in :data:`PER_CLASS`."""
     cost: Cost = Field(default_factory=Cost)
+    """What the cell took."""
     provenance: Provenance
+    """Where the numbers come from."""
     notes: dict[str, str] = Field(default_factory=dict)
+    """By metric the reason why it is null; by stage or ``data`` what the run had to say."""
 
     model_config = ConfigDict(extra="forbid", populate_by_name=True)
 

@@ -347,6 +347,7 @@ def test_report_is_of_the_steps_really_taken() -> None:
 def test_target_epsilon_is_met_and_not_exceeded(target: float) -> None:
     defense = private(epsilon=target)
     reported = defense.report(train(defense).setup)
+    assert reported.keys() == defense.reports.keys()
     assert reported["delta"] == 1 / 240
     assert 0.998 * target < reported["epsilon"] <= target
 

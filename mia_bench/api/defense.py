@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from mia_bench.api.component import Component
 
@@ -88,6 +88,9 @@ class TrainingSetup:
 
 class Defense(Component):
     """How the target is built, trained or served. The base class is plain training."""
+
+    reports: ClassVar[Mapping[str, str]] = {}
+    """What :meth:`report` gives, one line for each name."""
 
     def build_model(self, build: Callable[[], Classifier], context: BuildContext) -> Classifier:
         """Architecture, initialisation, frozen parts. ``build()`` makes the track's network."""

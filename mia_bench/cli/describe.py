@@ -65,6 +65,8 @@ def describe(registry: Registry, entry: Entry) -> str:
     for name, text in getattr(component, "descriptions", {}).items():
         direction = component.names[name]
         lines.append(f"  {name}: {text} (better for the defender: {direction})")
+    for name, text in getattr(component, "reports", {}).items():
+        lines.append(f"  reports {name}: {text}")
     options = describe_options(component.Options)
     if options:
         lines += [

@@ -89,8 +89,12 @@ def list_(store: Path | None) -> None:
     type=click.Path(dir_okay=False, path_type=Path),
     help="PNG file.  [default: PRIOR.png]",
 )
-@click.option("--count", type=click.IntRange(1, 1024), default=64, show_default=True)
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option(
+    "--count", type=click.IntRange(1, 1024), default=64, show_default=True, help="Samples shown."
+)
+@click.option(
+    "--seed", type=click.IntRange(0), default=0, show_default=True, help="What they are drawn by."
+)
 @_store
 def show(prior: str, output: Path | None, count: int, seed: int, store: Path | None) -> None:
     """Write a sheet of samples of PRIOR (the beginning of its key, as the list shows it)."""

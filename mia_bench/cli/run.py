@@ -87,7 +87,13 @@ _FORMATS = ("table", "json", "markdown")
     type=click.Choice(["never", "failed", "always"]),
     help="Which cells with a record are computed again.  [default: failed]",
 )
-@click.option("--executor", type=click.Choice(["local"]), default="local", show_default=True)
+@click.option(
+    "--executor",
+    type=click.Choice(["local"]),
+    default="local",
+    show_default=True,
+    help="What computes the cells: processes of this machine.",
+)
 @click.option(
     "--allow-partial",
     is_flag=True,

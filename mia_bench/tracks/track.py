@@ -21,15 +21,20 @@ class Choice(_Model):
     """A component by name with its options on this track."""
 
     name: str
+    """The registered name."""
     options: dict[str, Any] = Field(default_factory=dict)
+    """Options that differ from the class's defaults."""
 
 
 class Data(_Model):
     """The data set, its resolution in pixels and the seed of its splits."""
 
     dataset: Choice
+    """The data set."""
     resolution: int = Field(ge=8)
+    """Height and width of the images, in pixels."""
     split_seed: int = 0
+    """Seed of all that the whole track shares: splits, priors, evaluation model, judge."""
     fingerprint: str = ""
     """The official data's fingerprint; rows from other data are refused by the board."""
 
@@ -41,9 +46,13 @@ class Colour(_Model):
     """
 
     brightness: float = Field(default=0.0, ge=0, lt=1)
+    """Half-width of the factors of brightness."""
     contrast: float = Field(default=0.0, ge=0, lt=1)
+    """Half-width of the factors of contrast."""
     saturation: float = Field(default=0.0, ge=0, lt=1)
+    """Half-width of the factors of saturation."""
     hue: float = Field(default=0.0, ge=0, le=0.5)
+    """Largest shift of the hue, a part of the colour circle."""
 
 
 class Recipe(_Model):
@@ -56,17 +65,29 @@ class Recipe(_Model):
     """
 
     epochs: int = Field(ge=1)
+    """Passes over the training images."""
     batch_size: int = Field(default=64, ge=1)
+    """Images a step."""
     learning_rate: float = Field(default=1e-3, gt=0)
+    """Adam's, at the start."""
     weight_decay: float = Field(default=0.0, ge=0)
+    """Adam's."""
     milestones: tuple[float, ...] = (0.75, 0.9)
+    """Where the learning rate drops, as fractions of the epochs."""
     gamma: float = 0.1
+    """What the learning rate is multiplied by at each milestone."""
     flip: bool = True
+    """Mirror images with probability one half."""
     shift: int = Field(default=0, ge=0)
+    """Largest shift in pixels."""
     jitter: float = Field(default=0.0, ge=0, lt=1)
+    """Half-width of the factors of brightness and contrast."""
     crop: tuple[float, float] | None = None
+    """Range of the crops' share of the area; no crops unless given."""
     colour: Colour | None = None
+    """Changes of colour; none unless given."""
     precision: Precision = "float32"
+    """Of the network while it is trained."""
 
     def spec(self) -> dict[str, Any]:
         """What keys are made of; what a track does not use is no part of them."""
@@ -77,14 +98,18 @@ class ClassifierSpec(_Model):
     """An architecture and the recipe it is trained by."""
 
     architecture: Choice
+    """The network."""
     recipe: Recipe
+    """How it is trained."""
 
 
 class AttackDefaults(_Model):
     """An attack's prior and options on this track."""
 
     prior: str
+    """The prior it takes unless another is asked for."""
     options: dict[str, Any] = Field(default_factory=dict)
+    """Options that differ from the class's defaults."""
 
 
 class Track(_Model):
@@ -94,28 +119,41 @@ class Track(_Model):
     """
 
     name: str
+    """As it is registered."""
     version: int = Field(ge=1)
+    """Raised when what the track measures changes; a board shows one version."""
     summary: str
+    """One line for lists."""
     protocol: str = ""
     """A paragraph for the board's page."""
     data: Data
+    """The images."""
     target: ClassifierSpec
+    """The classifier that is defended and attacked."""
     evaluation: ClassifierSpec
+    """The evaluation model: another architecture, trained on the same private images."""
     judge: ClassifierSpec | None = None
     """An independent judge for data without an identity encoder, trained on ``Splits.judging``."""
     encoder: Choice | None = None
+    """The identity encoder, for data that have identities."""
     images_per_class: int = Field(ge=1)
+    """How many reconstructions of a class every attack returns."""
     attacked_classes: int | None = Field(default=None, ge=1)
     """How many classes are attacked (the first ones); all of them unless told."""
     attack_batch_size: int = Field(default=256, ge=1)
+    """Images a forward pass of an attack."""
     attack_precision: Precision = "float32"
     """Of the prior's and the target's networks while they are attacked."""
     metrics: tuple[str, ...]
+    """The metric families that are computed."""
     priors: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """Options of each prior on this track."""
     default_prior: str
+    """The prior of attacks that have none of their own here."""
     defenses: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """Options of each defense on this track."""
     attacks: dict[str, AttackDefaults] = Field(default_factory=dict)
+    """Prior and options of each attack on this track."""
     seconds: dict[str, float] = Field(default_factory=dict)
     """Rough time of each stage, or of a stage for one component (``"invert.gmi"``), for estimates before
     anything was run: on two CPU cores, or on a GPU where the track needs one."""

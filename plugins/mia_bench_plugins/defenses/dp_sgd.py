@@ -45,6 +45,11 @@ class DPSGD(Defense):
     summary: ClassVar[str] = "differentially private training: clipped gradients and noise (Opacus)"
     paper: ClassVar[str] = "Abadi et al., CCS 2016, arXiv 1607.00133"
     version: ClassVar[str] = "1"
+    reports: ClassVar[dict[str, str]] = {
+        "epsilon": "epsilon spent by the training, at the delta beside it",
+        "delta": "delta at which epsilon holds",
+        "noise_multiplier": "standard deviation of the noise, in units of the clipping norm",
+    }
 
     class Options(Defense.Options):
         """Options of ``dp-sgd``: ``epsilon`` or ``noise_multiplier``, the other is null."""
