@@ -77,6 +77,7 @@ CONTENTS = """
 /docs/protocol
 /docs/statistics
 /docs/caching
+/docs/stability
 ```
 
 ```{toctree}

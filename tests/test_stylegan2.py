@@ -21,6 +21,8 @@ from mia_bench.api.dataset import ImageSet
 from mia_bench.api.prior import PriorTask
 from mia_bench.errors import DataError, Diverged, MiaBenchError, Unavailable
 from mia_bench.fetch import file_hash
+from mia_bench.plugins import host
+from mia_bench.tracks.track import load_track
 from mia_bench_plugins.priors import shipped_priors
 from mia_bench_plugins.priors.stylegan2 import StyleGAN2Prior
 from mia_bench_plugins.priors.stylegan2_model import StyleGAN2, build, convert, read, state_of
@@ -618,6 +620,20 @@ def test_a_file_in_the_weights_folder_becomes_a_prior(authors, tmp_path: Path, e
     expected = model(8)
     torch.testing.assert_close(w, expected.sample(2, torch.Generator().manual_seed(0)))
     torch.testing.assert_close(made(w), expected(w))
+
+
+def test_the_shipped_prior_is_that_of_its_track_and_serves_others_as_a_file(tmp_path: Path) -> None:
+    track = load_track(host().registry, "synth-faces")
+    path = shipped_priors.FOLDER / shipped_priors.file_name("stylegan2", track.name)
+    assert path.stat().st_size < 8e6
+    trained = StyleGAN2Prior.Options(**track.priors["stylegan2"]).model_dump(mode="json")
+    assert shipped_priors.described(path)["options"] == trained
+    prior = StyleGAN2Prior(StyleGAN2Prior.Options(file=str(path), trained_on="rendered people"))
+    state = prior.fit(task(tmp_path))
+    assert len(state.pop("trained_on")) > 1000
+    model = prior.build(state, resolution=8)
+    assert (model.shape.resolution, model.resolution) == (32, 8)
+    assert model(model.sample(2, torch.Generator().manual_seed(0))).shape == (2, 3, 8, 8)
 
 
 def test_what_a_file_saw_must_be_said() -> None:

@@ -141,9 +141,10 @@ class StyleGAN2Prior(Prior):
         from mia_bench_plugins.priors.stylegan2_model import read
 
         state = read(self._path(task.weights))
+        # Of a file that is not ours none of the images is known.
+        trained_on = state.pop("trained_on", torch.empty(0, dtype=torch.int64))
         task.watch(self.build(state, resolution=task.resolution).to(task.device), 0)
-        # None of the images is known: the networks were trained on them elsewhere.
-        return {**state, "trained_on": torch.empty(0, dtype=torch.int64)}
+        return {**state, "trained_on": trained_on}
 
     def train(self, task: PriorTask) -> dict[str, Tensor]:
         """As :meth:`fit`, from nothing."""
