@@ -77,7 +77,6 @@ CONTENTS = """
 /docs/protocol
 /docs/statistics
 /docs/caching
-/docs/stability
 ```
 
 ```{toctree}
@@ -105,6 +104,7 @@ CONTENTS = """
 :caption: Project
 :hidden:
 
+/docs/stability
 /CONTRIBUTING
 /CHANGELOG
 ```

@@ -21,7 +21,7 @@ from bs4 import BeautifulSoup, Tag
 from pydantic import BaseModel
 
 import mia_bench
-from mia_bench import hookspecs, record
+from mia_bench import hookspecs, record, testing
 from mia_bench.access import LEVELS
 from mia_bench.api.defense import Defense
 from mia_bench.api.options import describe_options
@@ -421,7 +421,9 @@ def python(_: str = "") -> str:
     """Every public name of the package, from its docstrings."""
     parts = []
     public = [name for name in mia_bench.__all__ if name not in ("__version__", "hookimpl")]
-    for path in [*(f"mia_bench.{name}" for name in public), *FURTHER]:
+    paths = [f"mia_bench.{name}" for name in public]
+    paths += [f"mia_bench.testing.{name}" for name in testing.__all__]
+    for path in [*paths, *FURTHER]:
         name = path.rpartition(".")[2]
         kind = "autoclass" if name[0].isupper() else "autofunction"
         members = "\n   :members:\n   :show-inheritance:" if kind == "autoclass" else ""

@@ -3,7 +3,6 @@
 import os
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -21,10 +20,9 @@ sys.path.insert(0, str(DOCS))
 
 import generated  # noqa: E402
 
-from mia_bench import Defense, Options, TargetMetric, hookimpl  # noqa: E402
+from mia_bench import Defense, Options, TargetMetric  # noqa: E402
 from mia_bench import record as record_module  # noqa: E402
 from mia_bench.access import LEVELS  # noqa: E402
-from mia_bench.cli.main import cli as command_line  # noqa: E402
 from mia_bench.engine.plan import STAGE_VERSIONS  # noqa: E402
 from mia_bench.hookspecs import hookspec  # noqa: E402
 from mia_bench.leaderboard import records  # noqa: E402
@@ -36,9 +34,6 @@ SMALLER = {"synth-faces": "toy", "--seeds 3": "--seeds 2"}
 
 SETS_UP = ("python3 -m venv", ". .venv/bin/activate", "pip install -e")
 """Lines of the tutorial that make the environment which runs the tests."""
-
-PLUGIN_COMMANDS = ("mia-bench plugins new", "mia-bench plugins check")
-"""Lines of the tutorial that wait for these commands; see :func:`has_plugin_commands`."""
 
 SHARED = ("data", "prior", "evaluator", "gallery")
 
@@ -309,12 +304,6 @@ def install_by_hand(site: Path, module: str) -> None:
 TUTORIAL = DOCS / "tutorial.md"
 
 
-def has_plugin_commands() -> bool:
-    """Whether ``mia-bench plugins`` is a group with ``new`` and ``check``."""
-    plugins = command_line.get_command(click.Context(command_line), "plugins")
-    return isinstance(plugins, click.Group) and {"new", "check"} <= plugins.commands.keys()
-
-
 @pytest.fixture
 def shell(tmp_path: Path, toy_site: Path) -> Callable[[str], str]:
     """Run lines with bash in an empty folder; ``mia-bench`` and ``pip`` are this environment's."""
@@ -354,18 +343,6 @@ def shell(tmp_path: Path, toy_site: Path) -> Callable[[str], str]:
     return run
 
 
-def write_plugin(folder: Path) -> None:
-    """What stands in for ``mia-bench plugins new`` where that is not there yet."""
-    folder.mkdir()
-    example = ROOT / "plugins" / "examples" / "mia-bench-midre" / "pyproject.toml"
-    text = example.read_text("utf-8").replace("mia-bench-midre", "mia-bench-my-defense")
-    text = text.replace("mia_bench_midre", "mia_bench_my_defense").replace(
-        "midre = ", "my-defense = "
-    )
-    (folder / "pyproject.toml").write_text(text, "utf-8")
-    (folder / "README.md").write_text("# mia-bench-my-defense\n", "utf-8")
-
-
 @pytest.mark.slow
 def test_the_tutorial(shell, undisturbed, tmp_path: Path) -> None:
     for folder in ("store", "tuning"):
@@ -376,36 +353,22 @@ def test_the_tutorial(shell, undisturbed, tmp_path: Path) -> None:
         for line in smaller(block).replace("\\\n", "").splitlines():
             if line.startswith(SETS_UP):
                 continue
-            if line.startswith(PLUGIN_COMMANDS) and not has_plugin_commands():
-                if " new " in line:
-                    write_plugin(tmp_path / "mia-bench-my-defense")
-            else:
-                if " KEY " in line:
-                    keys = shell("mia-bench results --format csv").splitlines()
-                    chosen = next(row for row in keys if ",my-defense," in row)
-                    (key,) = re.findall(r"\b[0-9a-f]{20}\b", chosen)
-                    line = line.replace("KEY", key[:8])
-                ran.append(line)
-                shell(line)
+            if " KEY " in line:
+                keys = shell("mia-bench results --format csv").splitlines()
+                chosen = next(row for row in keys if ",my-defense," in row)
+                (key,) = re.findall(r"\b[0-9a-f]{20}\b", chosen)
+                line = line.replace("KEY", key[:8])
+            ran.append(line)
+            shell(line)
             if "plugins new" in line:
-                if has_plugin_commands():
-                    assert (tmp_path / module).is_file()
+                assert (tmp_path / module).is_file()
                 (tmp_path / module).write_text(source, "utf-8")
-    assert len(ran) >= 11
+    assert len(ran) >= 13
     page = (tmp_path / "board" / "toy.md").read_text("utf-8")
     assert re.search(r"^\| `my-defense` \| `beta=0.1` \| 2 ", page, re.M)
     assert re.search(r"^\| `my-defense` \| `beta=0.1` \| [+-]\d", page, re.M)
     assert (tmp_path / "my-defense.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_tutorials_plugin_commands() -> None:
-    if not has_plugin_commands():
-        pytest.skip("mia-bench plugins new and check are not there yet")
-    lines = [line for block in blocks(TUTORIAL, "sh") for line in block.splitlines()]
-    assert all(any(line.startswith(command) for line in lines) for command in PLUGIN_COMMANDS)
-
-
 def test_the_shown_files_are_found() -> None:
     assert list(files(TUTORIAL)) == ["mia-bench-my-defense/mia_bench_my_defense.py"]
-    assert hookimpl is not None
-    assert shutil.which("bash")
