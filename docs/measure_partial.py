@@ -3,8 +3,8 @@
 With it, an attack optimises an image of as many pixels as the target needs, the sum of the first layers'
 images, instead of the whole one, resized. Here the shipped generator of 32 pixels attacks undefended targets
 of 16, trained on ``synth-faces``; what is returned is made by all layers either way. Prints success by seed
-(the evaluation model's: the identity encoder needs 32 pixels), the paired difference with its 95 % interval, and
-the attack's time.
+(the evaluation model's: the identity encoder needs 32 pixels), the paired difference with its 95 % interval,
+and the attack's time.
 """
 
 from __future__ import annotations
