@@ -11,6 +11,7 @@ from mia_bench.api.dataset import ImageSet
 from mia_bench.api.defense import Defense
 from mia_bench.api.options import parse_options
 from mia_bench.errors import UsageError
+from mia_bench.models.classifier import to_float
 from mia_bench_plugins.attacks.gmi import GenerativeModelInversion
 from mia_bench_plugins.priors.eigenfaces import Eigenfaces
 from mia_bench_plugins.priors.linear_model import LinearModel
@@ -81,7 +82,8 @@ def test_descent_is_nesterov_on_the_objective_with_clipping() -> None:
 def test_an_image_does_not_depend_on_the_batch_it_is_in() -> None:
     one = attack().invert(task(batch_size=5))
     other = attack().invert(task(batch_size=100))
-    torch.testing.assert_close(one.images, other.images, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(one.latents, other.latents, rtol=1e-5, atol=1e-5)
+    assert (one.images.int() - other.images.int()).abs().max() <= 1  # a rounding
 
 
 def test_the_best_restart_is_kept_for_each_image_on_its_own() -> None:
@@ -99,14 +101,17 @@ def test_the_best_restart_is_kept_for_each_image_on_its_own() -> None:
 
 def test_descent_raises_the_targets_confidence_and_pleases_the_critic() -> None:
     def confidence(images: torch.Tensor) -> torch.Tensor:
-        scores = MeanColour()(images.flatten(0, 1)).softmax(1).view(3, 2, 3)
+        scores = MeanColour()(to_float(images.flatten(0, 1))).softmax(1).view(3, 2, 3)
         return torch.stack([scores[k, :, k] for k in range(3)]).mean()
 
     start, end = attack(steps=0).invert(task()), attack(steps=30).invert(task())
     assert confidence(end.images) > confidence(start.images) + 0.05
     alone = attack(steps=60, identity_weight=0.0, learning_rate=0.05).invert(task())
-    critic = Judged().discriminate
-    assert critic(alone.images.flatten(0, 1)).mean() > critic(start.images.flatten(0, 1)).mean()
+    pleased, before = (
+        Judged().discriminate(to_float(found.images.flatten(0, 1))).mean()
+        for found in (alone, start)
+    )
+    assert pleased > before
 
 
 def test_queries_and_progress_are_counted() -> None:

@@ -1,5 +1,6 @@
 """``mia-bench plugins new``: what it writes is linted, typed, installed, tested and run."""
 
+import os
 import re
 import subprocess
 import sys
@@ -12,13 +13,18 @@ from mia_bench.registry import BASES
 from mia_bench.scaffold import KINDS, LONGEST, class_name, create
 from mia_bench.testing import checks_of
 
+ROOT = Path(__file__).parent.parent
 NAMES = {kind: f"made-{kind}" for kind in KINDS}
 
 
 def run_tool(*command: object, cwd: Path) -> str:
     """What a tool prints; an error if it fails."""
     done = subprocess.run(
-        [sys.executable, "-m", *map(str, command)], cwd=cwd, capture_output=True, text=True
+        [sys.executable, "-m", *map(str, command)],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "MYPYPATH": str(ROOT)},  # mypy can't follow an editable installation
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
