@@ -685,6 +685,7 @@ def test_the_page_says_what_was_measured(registry: Registry, track: Track, some:
     assert "Difference to `plain` on the same seeds" in text
     assert "2026-01-03" in text
     assert "fewer than" not in text
+    assert "```sh\npip install made-dist\nmia-bench run --track little " in text
     assert "mia-bench leaderboard submit --track little" in text
 
 

@@ -504,7 +504,13 @@ def _run_notes(board: Board) -> str:
 
 def _reproduce(board: Board, registry: Registry, *, sweep: bool) -> list[str]:
     name = board.track.name
+    others = {
+        part.distribution
+        for record in board.records
+        for part in (record.defense, record.prior, record.attack)
+    } - {"mia-bench"}
     commands = [
+        *([f"pip install {' '.join(sorted(others))}"] if others else []),
         *_run_commands(board, registry),
         f"mia-bench leaderboard submit --track {name}"
         + (" --folder leaderboards/tuning" if sweep else ""),
