@@ -16,7 +16,8 @@ from pathlib import Path
 
 import mia_bench
 from mia_bench.engine.reporter import terminal_reporter
-from mia_bench.statistics import paired_difference
+from mia_bench.leaderboard.board import paired
+from mia_bench.record import read_record
 from mia_bench_plugins.priors import shipped_priors
 
 TRACK = """
@@ -102,21 +103,13 @@ def main() -> None:
         ]
         taken = ", ".join(f"{r['cost']['invert_seconds']:.0f}" for r in by_seed.values())
         print(f"| {str(partial).lower()} | " + " | ".join(found) + f" | {taken} |")
-    differences = paired_difference(
-        {
-            seed: [
-                after - before
-                for before, after in zip(
-                    sides[False][seed]["per_class"]["attack_acc1"],
-                    sides[True][seed]["per_class"]["attack_acc1"],
-                    strict=True,
-                )
-            ]
-            for seed in sides[False]
-        }
+    without, with_it = (
+        [read_record(record) for record in sides[partial].values()] for partial in (False, True)
     )
+    differences = paired("attack_acc1", with_it, without)
+    assert differences is not None
     print(
-        f"attack_acc1, with less without: {differences.value:+.3f} "
+        f"attack_acc1, with less without: {differences.mean:+.3f} "
         f"[{differences.low:+.3f}, {differences.high:+.3f}]"
     )
 

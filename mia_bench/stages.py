@@ -43,6 +43,7 @@ from mia_bench.models.classifier import (
     to_float,
 )
 from mia_bench.models.generative import GenerativeModel, as_pictures
+from mia_bench.models.snapshot import Snapshot
 from mia_bench.record import PER_CLASS
 from mia_bench.seeds import derive, generator, seeded
 from mia_bench.statistics import class_means, estimate
@@ -575,22 +576,17 @@ def _left_alone(stage: Stage, workspace: Workspace) -> Iterator[None]:
     """
     prior: GenerativeModel = workspace.load(stage.inputs["prior"])
     target: Target = workspace.load(stage.inputs["train"])
-    models = {"prior": prior, "target": target.deployed, "target's network": target.network}
-    before = {
-        name: {key: tensor.clone() for key, tensor in model.state_dict().items()}
-        for name, model in models.items()
-    }
+    models: dict[str, nn.Module] = {"prior": prior, "target": target.deployed}
+    if target.network is not target.deployed:
+        models["target's network"] = target.network
+    before = {name: Snapshot.of(model) for name, model in models.items()}
     changed: list[str] = []
     try:
         yield
     finally:
         for name, model in models.items():
-            changed += [
-                f"{key} of the {name}"
-                for key, tensor in model.state_dict().items()
-                if not torch.equal(tensor, before[name][key])
-            ]
-            changed += [f"the mode of the {name}"] if model.training else []
+            changed += [f"{key} of the {name}" for key in before[name].changed(model)]
+            changed += [f"the mode of the {name}"] if before[name].mode_changed(model) else []
         if changed:
             workspace.forget(stage.inputs["prior"], stage.inputs["train"])
     if changed:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any, ClassVar, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mia_bench.errors import UsageError, did_you_mean
 
@@ -24,6 +24,9 @@ class Options(BaseModel):
         extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False
     )
 
+
+Share = Annotated[float, Field(ge=0, lt=1)]
+"""The type of an option that is a share below 1, a decay of Adam's moments say."""
 
 OptionsT = TypeVar("OptionsT", bound=Options)
 

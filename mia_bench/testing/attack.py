@@ -17,13 +17,13 @@ from mia_bench.api.defense import Defense
 from mia_bench.data.fingerprints import image_fingerprints
 from mia_bench.device import Precision, networks_in
 from mia_bench.models.generative import as_pictures
+from mia_bench.models.snapshot import Snapshot, equal
 from mia_bench.seeds import generator
-from mia_bench.testing.defense import gpu_device
 from mia_bench.testing.findings import Attempt, Check, NotMade, Problem, Trial, in_one_line
 from mia_bench.testing.isolation import (
-    Snapshot,
     Traces,
-    equal,
+    changes,
+    gpu_device,
     image_problems,
     isolated,
     private_files,
@@ -131,8 +131,8 @@ class AttackTrial(Trial):
         kept, images = Snapshot.of(prior), public.images.clone()
 
         def problems() -> Iterator[Problem]:
-            yield from target.before.problems(target.network, "the target")
-            yield from kept.problems(prior, "the prior")
+            yield from changes(target.before, target.network, "the target")
+            yield from changes(kept, prior, "the prior")
             if not equal(images, public.images):
                 yield "it changes the public images", "Work on a copy"
 

@@ -13,9 +13,10 @@ import torch
 from mia_bench.api.dataset import Dataset, ImageSet, Splits
 from mia_bench.data.fingerprints import image_fingerprints
 from mia_bench.errors import DataError
+from mia_bench.models.snapshot import equal
 from mia_bench.seeds import derive
 from mia_bench.testing.findings import Attempt, Check, NotMade, Problem, Trial, in_one_line
-from mia_bench.testing.isolation import Traces, equal, isolated
+from mia_bench.testing.isolation import Traces, isolated
 from mia_bench.testing.world import RESOLUTION, quiet
 
 _PRIVATE = ("train", "validation", "test", "judging")

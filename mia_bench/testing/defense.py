@@ -16,12 +16,13 @@ from mia_bench.api.defense import BuildContext, Defense, TrainingStep
 from mia_bench.device import Precision
 from mia_bench.errors import Diverged
 from mia_bench.models.classifier import Classifier, answers, placed, to_float
+from mia_bench.models.snapshot import Snapshot, equal
 from mia_bench.seeds import generator, seeded
-from mia_bench.testing.findings import Attempt, Check, NotMade, Problem, Trial, in_one_line
+from mia_bench.testing.findings import Attempt, Check, Problem, Trial, in_one_line, raises
 from mia_bench.testing.isolation import (
-    Snapshot,
     Traces,
-    equal,
+    changes,
+    gpu_device,
     image_problems,
     isolated,
     private_files,
@@ -226,7 +227,7 @@ def served(trial: DefenseTrial) -> Iterator[Problem]:
     images = to_float(world().splits.test.images).to(trial.device)
     with isolated(0), torch.no_grad():
         first, second = (answers(trained.deployed, images, 1)[0] for _ in range(2))
-    yield from before.problems(trained.deployed, "the deployed model when it answers")
+    yield from changes(before, trained.deployed, "the deployed model when it answers")
     if any(module.training for module in trained.deployed.modules()):
         yield "a part of the deployed model is in training mode", "Keep to eval mode"
     random, says = not torch.allclose(first, second), trained.defense.stochastic
@@ -324,12 +325,11 @@ def report(trial: DefenseTrial) -> Iterator[Problem]:
 def few_images(trial: DefenseTrial) -> Iterator[Problem]:
     """Two classes with one image each can be trained on."""
     _ = trial.base.made
-    attempt = Attempt.of(lambda: trial.train(where=world(2, 1)))
-    if attempt.error is not None:
-        yield (
-            f"with 2 classes of 1 image training raised {in_one_line(attempt.error)}",
-            "Handle a batch of two images",
-        )
+    yield from raises(
+        lambda: trial.train(where=world(2, 1)),
+        "with 2 classes of 1 image training",
+        "Handle a batch of two images",
+    )
 
 
 def bfloat16(trial: DefenseTrial) -> Iterator[Problem]:
@@ -351,23 +351,11 @@ def gpu(trial: DefenseTrial) -> Iterator[Problem]:
     """It trains on a GPU."""
     _ = trial.base.made
     device = gpu_device()
-    attempt = Attempt.of(lambda: trial.train(device=device))
-    if attempt.error is not None:
-        yield (
-            f"on a GPU training raised {in_one_line(attempt.error)}",
-            "Make new tensors on the images' device; generators are the CPU's, so move draws",
-        )
-
-
-def gpu_device() -> torch.device:
-    """The first GPU.
-
-    Raises:
-        NotMade: there is none.
-    """
-    if not torch.cuda.is_available():
-        raise NotMade("no CUDA GPU is here")
-    return torch.device("cuda")
+    yield from raises(
+        lambda: trial.train(device=device),
+        "on a GPU training",
+        "Make new tensors on the images' device; generators are the CPU's, so move draws",
+    )
 
 
 TRIAL = DefenseTrial

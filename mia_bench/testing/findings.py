@@ -115,6 +115,13 @@ def in_one_line(error: BaseException) -> str:
     return text if isinstance(error, MiaBenchError) else f"{type(error).__name__}: {text}"
 
 
+def raises(work: Callable[[], object], when: str, advice: str) -> Iterator[Problem]:
+    """The problem of work that raises: ``when`` it did so, and what to change."""
+    error = Attempt.of(work).error
+    if error is not None:
+        yield f"{when} raised {in_one_line(error)}", advice
+
+
 def examine(trial: Trial, name: str, check: Check) -> list[Finding]:
     """The findings of one check.
 

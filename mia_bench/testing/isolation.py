@@ -16,9 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mia_bench.models.snapshot import Snapshot, equal
 from mia_bench.seeds import derive, seeded
 from mia_bench.store import Store
-from mia_bench.testing.findings import Problem
+from mia_bench.testing.findings import NotMade, Problem
 
 DATA_VARIABLE = "MIA_BENCH_DATA"
 
@@ -191,43 +192,26 @@ def reloaded(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return store.tensors("trial", "state")
 
 
-@dataclass(frozen=True)
-class Snapshot:
-    """Weights, buffers and mode of a network at a moment."""
-
-    tensors: dict[str, Tensor]
-    training: tuple[bool, ...]
-
-    @classmethod
-    def of(cls, model: nn.Module) -> Snapshot:
-        """Of now."""
-        tensors = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
-        return cls(tensors, tuple(module.training for module in model.modules()))
-
-    def problems(self, model: nn.Module, what: str) -> Iterator[Problem]:
-        """What has changed since."""
-        now = Snapshot.of(model)
-        changed = [name for name, tensor in self.tensors.items() if not _same(tensor, now, name)]
-        if changed or now.tensors.keys() != self.tensors.keys():
-            yield (
-                f"it changes {what}: {', '.join(changed[:3]) or 'its tensors'}",
-                "Work on a copy (copy.deepcopy), or keep to forward passes in eval mode",
-            )
-        if now.training != self.training:
-            yield f"it leaves {what} in another mode", "Leave train() and eval() alone"
+def changes(before: Snapshot, model: nn.Module, what: str) -> Iterator[Problem]:
+    """What has changed of a network since."""
+    if changed := before.changed(model):
+        yield (
+            f"it changes {what}: {', '.join(changed[:3])}",
+            "Work on a copy (copy.deepcopy), or keep to forward passes in eval mode",
+        )
+    if before.mode_changed(model):
+        yield f"it leaves {what} in another mode", "Leave train() and eval() alone"
 
 
-def _same(tensor: Tensor, now: Snapshot, name: str) -> bool:
-    return name in now.tensors and equal(tensor, now.tensors[name])
+def gpu_device() -> torch.device:
+    """The first GPU.
 
-
-def equal(first: Tensor, second: Tensor) -> bool:
-    """Same shape, dtype and values; NaN equals NaN."""
-    return (
-        first.shape == second.shape
-        and first.dtype == second.dtype
-        and bool(torch.allclose(first, second, rtol=0, atol=0, equal_nan=True))
-    )
+    Raises:
+        NotMade: there is none.
+    """
+    if not torch.cuda.is_available():
+        raise NotMade("no CUDA GPU is here")
+    return torch.device("cuda")
 
 
 def same_tensors(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> bool:

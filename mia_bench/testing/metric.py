@@ -20,10 +20,10 @@ from mia_bench.api.metric import (
 )
 from mia_bench.errors import MiaBenchError
 from mia_bench.models.classifier import Activations, Classifier
+from mia_bench.models.snapshot import Snapshot, equal
 from mia_bench.statistics import estimate
-from mia_bench.testing.defense import gpu_device
-from mia_bench.testing.findings import Attempt, Check, Problem, Trial, in_one_line
-from mia_bench.testing.isolation import Snapshot, Traces, equal, isolated
+from mia_bench.testing.findings import Attempt, Check, Problem, Trial, in_one_line, raises
+from mia_bench.testing.isolation import Traces, changes, gpu_device, isolated
 from mia_bench.testing.world import World, emptied, without, world
 
 Evidence = TargetEvidence | AttackEvidence
@@ -158,7 +158,7 @@ def untouched(trial: MetricTrial) -> Iterator[Problem]:
     """Networks and images stay as they are."""
     _ = trial.base
     for name, network in _networks(trial.evidence).items():
-        yield from trial.before[name].problems(network, name)
+        yield from changes(trial.before[name], network, name)
     fresh = trial.see(world(), trial.device)
     pairs = [(getattr(trial.evidence.splits, p), getattr(fresh.splits, p)) for p in _PARTS]
     changed = any(not equal(seen.images, new.images) for seen, new in pairs)
@@ -302,24 +302,22 @@ def few_images(trial: MetricTrial) -> Iterator[Problem]:
     evidence = replace(
         evidence, splits=replace(evidence.splits, validation=without(evidence.splits.validation))
     )
-    attempt = Attempt.of(lambda: trial.compute(evidence))
-    if attempt.error is not None:
-        yield (
-            f"with 2 classes of 1 image it raised {in_one_line(attempt.error)}",
-            "Give the reason as a string where there are too few",
-        )
+    yield from raises(
+        lambda: trial.compute(evidence),
+        "with 2 classes of 1 image it",
+        "Give the reason as a string where there are too few",
+    )
 
 
 def gpu(trial: MetricTrial) -> Iterator[Problem]:
     """It measures networks on a GPU; images come and values go on the CPU."""
     _ = trial.base.made
     device = gpu_device()
-    attempt = Attempt.of(lambda: trial.compute(trial.see(world(), device)))
-    if attempt.error is not None:
-        yield (
-            f"on a GPU it raised {in_one_line(attempt.error)}",
-            "Move batches to evidence.device, and values back to the CPU",
-        )
+    yield from raises(
+        lambda: trial.compute(trial.see(world(), device)),
+        "on a GPU it",
+        "Move batches to evidence.device, and values back to the CPU",
+    )
 
 
 TRIAL = MetricTrial

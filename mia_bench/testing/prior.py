@@ -17,12 +17,12 @@ from mia_bench.data.fingerprints import image_fingerprints
 from mia_bench.device import networks_in
 from mia_bench.errors import MiaBenchError
 from mia_bench.models.generative import GenerativeModel
+from mia_bench.models.snapshot import equal
 from mia_bench.seeds import generator
-from mia_bench.testing.defense import gpu_device
-from mia_bench.testing.findings import Attempt, Check, NotMade, Problem, Trial, in_one_line
+from mia_bench.testing.findings import Attempt, Check, NotMade, Problem, Trial, in_one_line, raises
 from mia_bench.testing.isolation import (
     Traces,
-    equal,
+    gpu_device,
     image_problems,
     isolated,
     private_files,
@@ -286,12 +286,11 @@ def gpu(trial: PriorTrial) -> Iterator[Problem]:
     """It is made on a GPU."""
     _ = trial.base.made
     device = gpu_device()
-    attempt = Attempt.of(lambda: trial.fit(device=device))
-    if attempt.error is not None:
-        yield (
-            f"on a GPU it raised {in_one_line(attempt.error)}",
-            "Move images and draws to task.device; task.generator is the CPU's",
-        )
+    yield from raises(
+        lambda: trial.fit(device=device),
+        "on a GPU it",
+        "Move images and draws to task.device; task.generator is the CPU's",
+    )
 
 
 TRIAL = PriorTrial

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from mia_bench import Attack, AttackTask, Reconstructions, Setting, hookimpl
+from mia_bench.api.options import Share
 from mia_bench.hookspecs import Register
 
 if TYPE_CHECKING:
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-Share = Annotated[float, Field(ge=0, lt=1)]
 Area = Annotated[float, Field(gt=0, le=1)]
 Range = tuple[Area, Area]
 

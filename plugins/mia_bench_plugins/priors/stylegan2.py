@@ -17,11 +17,12 @@ read without running anything in it. Images of another size than the track's are
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field, model_validator
 
 from mia_bench import Prior, PriorTask, hookimpl
+from mia_bench.api.options import Share
 from mia_bench.errors import Unavailable
 from mia_bench.fetch import Published, file_hash, find
 from mia_bench.hookspecs import Register
@@ -33,8 +34,6 @@ if TYPE_CHECKING:
 
     from mia_bench.models.generative import GenerativeModel
 
-
-Share = Annotated[float, Field(ge=0, lt=1)]
 
 PUBLISHED_AT = "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained"
 """The authors publish no hashes of these files; that of the file used is a part of the prior's key."""

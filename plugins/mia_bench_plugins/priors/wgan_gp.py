@@ -17,11 +17,12 @@ trained with.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
 from mia_bench import Prior, PriorTask, hookimpl
+from mia_bench.api.options import Share
 from mia_bench.hookspecs import Register
 from mia_bench_plugins.priors import shipped_priors
 from mia_bench_plugins.shipped import shipped_hash
@@ -30,9 +31,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from mia_bench.models.generative import GenerativeModel
-
-
-Share = Annotated[float, Field(ge=0, lt=1)]
 
 
 class WassersteinGAN(Prior):
