@@ -816,6 +816,7 @@ def run_stage(stage: Stage, workspace: Workspace) -> None:
         "peak_memory": provenance.peak_memory(workspace.device),
         "track": stage.track.name,
         "subject": stage.subject,
+        "settings": stage.settings,
         "started": started,
         "finished": provenance.now(),
         "device": provenance.device_name(workspace.device)

@@ -106,6 +106,24 @@ def test_estimates_are_of_the_same_component_before(plan, monkeypatch, tmp_path:
     assert estimated("mid", "prior-sample", 1, "invert") == 20
 
 
+def test_estimates_are_of_the_same_settings_where_they_were_computed(plan, tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    long, short, other = (
+        plan(option, priors=priors)[0].measure.inputs["invert"]
+        for option, priors in (
+            ("ppa.steps=3", ()),
+            ("ppa.steps=0", ()),
+            ("ppa.steps=3", ["wgan-gp"]),
+        )
+    )
+    for stage, seconds in ((long, 90.0), (short, 10.0)):
+        run = {"seconds": seconds, "track": "toy", "subject": "ppa", "settings": stage.settings}
+        store.save(*stage.id, {}, {"run": run})
+    assert list(stage_seconds(store, [long, short, other]).values()) == [90, 10, 50]
+    again = plan("ppa.steps=0", seeds=[1])[0].measure.inputs["invert"]
+    assert stage_seconds(store, [again])[again.id] == 10
+
+
 def test_estimates_of_disk_and_gpu_memory_are_of_what_was_measured_before(
     plan, monkeypatch, tmp_path: Path
 ) -> None:

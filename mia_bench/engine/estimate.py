@@ -1,4 +1,7 @@
-"""What a stage may take: the median of what it took before, else the track's rough figure."""
+"""What a stage may take: the median of what it took before, else the track's rough figure.
+
+Before: with the same settings, or with any where those were never computed.
+"""
 
 from __future__ import annotations
 
@@ -27,19 +30,23 @@ class Estimate:
 def estimates(store: Store, stages: Iterable[Stage]) -> dict[tuple[str, str], Estimate]:
     """The estimate of each stage, by stage id; disk space and memory in bytes."""
     stages = list(stages)
-    known: dict[tuple[str, str, str], list[dict[str, float]]] = defaultdict(list)
+    known: dict[tuple[str, ...], list[dict[str, float]]] = defaultdict(list)
     for name in {stage.name for stage in stages}:
         for path in (store.root / "artifacts" / name).glob("*/meta.json"):
             try:
                 meta = json.loads(path.read_text(encoding="utf-8"))
                 run = meta["info"]["run"]
-                known[name, run["track"], run["subject"]].append(_taken(meta))
+                kin, taken = (name, run["track"], run["subject"]), _taken(meta)
             except (OSError, ValueError, KeyError, TypeError):
                 continue  # a damaged artifact is dealt with where it is used
-    return {
-        stage.id: _estimate(stage, known[stage.name, stage.track.name, stage.subject])
-        for stage in stages
-    }
+            known[kin].append(taken)
+            known[*kin, str(run.get("settings"))].append(taken)
+
+    def before(stage: Stage) -> list[dict[str, float]]:
+        kin = (stage.name, stage.track.name, stage.subject)
+        return known[*kin, stage.settings] or known[kin]
+
+    return {stage.id: _estimate(stage, before(stage)) for stage in stages}
 
 
 def stage_seconds(store: Store, stages: Iterable[Stage]) -> dict[tuple[str, str], float]:

@@ -103,6 +103,12 @@ class Stage:
         role = {"train": "defense", "prior": "prior", "prepare": "attack", "invert": "attack"}
         return str(self.parts[role[self.name]].name) if self.name in role else ""
 
+    @property
+    def settings(self) -> str:
+        """Hash of what decides its cost beside the subject: the options, and of an attack the prior."""
+        prior = self.inputs.get("prior")
+        return _digest({"own": self.spec, "prior": prior.spec if prior else None})[:12]
+
     def upstream(self) -> Iterator[Stage]:
         """Every stage this one needs, inputs first, then itself; a stage may come up again."""
         for stage in self.inputs.values():
