@@ -53,18 +53,23 @@ views = 2
 """
 
 
+def write_facenet(folder: Path) -> None:
+    """The file of the encoder ``facenet``, from torch's global generator."""
+    from facenet_pytorch import InceptionResnetV1
+
+    network = InceptionResnetV1(pretrained=None, classify=False, num_classes=PEOPLE)
+    torch.save(network.state_dict(), folder / FILE.name)
+
+
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Random networks under the names that the tracks ask for."""
-    from facenet_pytorch import InceptionResnetV1
-
     folder = tmp_path_factory.mktemp("weights")
     torch.manual_seed(0)
     shape = Shape(64, latent=8, style=8, layers=2, channel_base=256, channel_max=8)
     networks = Networks(shape, Generator(shape).state_dict(), Discriminator(shape).state_dict())
     save_file(state_of(networks), folder / "faces.safetensors", {"format": FORMAT})
-    face_net = InceptionResnetV1(pretrained=None, classify=False, num_classes=PEOPLE)
-    torch.save(face_net.state_dict(), folder / FILE.name)
+    write_facenet(folder)
     return folder
 
 

@@ -26,7 +26,9 @@ from mia_bench.testing import (
     check_component,
     check_dataset,
     check_defense,
+    check_encoder,
     check_metric,
+    check_model,
     check_prior,
     check_track,
     checks_of,
@@ -60,8 +62,8 @@ def test_heavy_imports_are_found() -> None:
 def test_every_check_has_a_plugin_that_trips_it() -> None:
     tripped = {(kind_of(component), check) for component, check in WRONG}
     common = {"summary", "paper", "options", "light-import", *UNTESTABLE}
-    for kind in ("defense", "attack", "prior", "metric", "dataset"):
-        missing = set(checks_of(BASES[kind])) - common - {c for k, c in tripped if k == kind}
+    for kind, base in BASES.items():
+        missing = set(checks_of(base)) - common - {c for k, c in tripped if k == kind}
         assert not missing
 
 
@@ -74,6 +76,8 @@ def test_every_check_has_a_plugin_that_trips_it() -> None:
         (check_prior, wrong_plugins.Stepping),
         (check_metric, wrong_plugins.RightMetric),
         (check_dataset, wrong_plugins.RightDataset),
+        (check_model, wrong_plugins.RightModel),
+        (check_encoder, wrong_plugins.RightEncoder),
     ],
 )
 def test_what_is_right_passes(function: Callable[..., list[Finding]], component: type) -> None:
@@ -125,7 +129,7 @@ def test_names_of_checks_are_those_of_the_modules() -> None:
 
     for kind, base in BASES.items():
         component = next(e.load() for e in host().registry.entries(kind))
-        names = _trial(component, {}, "cpu", None)[1]
+        names = _trial(component, {})[1]
         assert set(names) == set(checks_of(base))
         assert all(check.__doc__ for check in names.values())
 
@@ -232,6 +236,8 @@ def test_the_group_has_its_commands() -> None:
         (wrong_plugins.RightAttack, None),
         (wrong_plugins.RightPrior, None),
         (wrong_plugins.RightMetric, None),
+        (wrong_plugins.RightModel, None),
+        (wrong_plugins.RightEncoder, None),
         (wrong_plugins.OnceOnly, "on a GPU the attack raised RuntimeError: a second time"),
     ],
 )

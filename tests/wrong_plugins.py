@@ -7,10 +7,12 @@ from collections.abc import Callable
 from pydantic import Field
 
 from mia_bench import (
+    Architecture,
     Attack,
     AttackMetric,
     Dataset,
     Defense,
+    Encoder,
     ImageSet,
     Measurement,
     Prior,
@@ -805,3 +807,223 @@ class Shuffling(RightDataset):
 
         random.shuffle([1, 2, 3])
         return splits
+
+
+# --- architectures -------------------------------------------------------------------------------
+
+
+class RightModel(Architecture):
+    """The toy world's network, with ``methods`` of its own and what ``change`` does to it."""
+
+    summary = "toy"
+
+    def build(self, task):
+        from mia_bench.testing.world import ToyNetwork
+
+        network = type("Network", (ToyNetwork,), self.methods())(task.num_classes)
+        return self.change(network) or network
+
+    def methods(self):
+        return {}
+
+    def change(self, network):
+        return None
+
+
+@wrong("runs")
+class NoClassifier(RightModel):
+    def change(self, network):
+        from torch import nn
+
+        return nn.Identity()
+
+
+@wrong("activations")
+class WideHead(RightModel):
+    def change(self, network):
+        from torch import nn
+
+        network.head = nn.Linear(16, 5)
+
+
+@wrong("activations")
+class TwoAnswers(RightModel):
+    def methods(self):
+        return {"forward": lambda network, images: network.activations(images).logits + 1}
+
+
+@wrong("gradients")
+class IdleLayer(RightModel):
+    def change(self, network):
+        from torch import nn
+
+        network.auxiliary = nn.Linear(2, 2)
+
+
+@wrong("gradients")
+class DetachedImages(RightModel):
+    def methods(self):
+        from mia_bench.models.classifier import Classifier
+
+        return {"activations": lambda net, images: Classifier.activations(net, images.detach())}
+
+
+@wrong("hooks")
+class InPlace(RightModel):
+    def change(self, network):
+        from torch import nn
+
+        network.blocks[0][2] = nn.ReLU(inplace=True)
+
+
+@wrong("untouched")
+class BatchMeans(RightModel):
+    def methods(self):
+        def pool(network, hidden):
+            rows = hidden.mean(dim=(2, 3))
+            return rows - rows.mean(0) / 2
+
+        return {"pool": pool}
+
+
+@wrong("untouched")
+class CountsPasses(RightModel):
+    def methods(self):
+        def pool(network, hidden):
+            network.passes += 1
+            return hidden.mean(dim=(2, 3))
+
+        return {"pool": pool}
+
+    def change(self, network):
+        import torch
+
+        network.register_buffer("passes", torch.zeros(()))
+
+
+@wrong("repeatable")
+class OwnDraws(RightModel):
+    def change(self, network):
+        import torch
+
+        generator = torch.Generator()
+        generator.seed()
+        torch.nn.init.normal_(network.head.weight, generator=generator)
+
+
+@wrong("seeded")
+class Fixed(RightModel):
+    def change(self, network):
+        for parameter in network.parameters():
+            parameter.data.fill_(0.1)
+
+
+@wrong("saved")
+class ScaledByDraw(RightModel):
+    def methods(self):
+        return {"pool": lambda network, hidden: hidden.mean(dim=(2, 3)) * network.scale}
+
+    def change(self, network):
+        import torch
+
+        network.scale = torch.rand(())
+
+
+@wrong("global-state")
+class SetsThreads(RightModel):
+    def change(self, network):
+        import torch
+
+        torch.set_num_threads(torch.get_num_threads() + 1)
+
+
+@wrong("bfloat16")
+class ThroughNumPy(RightModel):
+    def change(self, network):
+        network.head.register_forward_hook(lambda *seen: seen[2].detach().numpy().sort())
+
+
+# --- encoders ------------------------------------------------------------------------------------
+
+
+class RightEncoder(Encoder):
+    """Thumbnails."""
+
+    summary = "thumbnails"
+    terms = "no weights"
+
+    def fingerprint(self, weights):
+        return "thumbnails"
+
+    def load(self, weights, *, device):
+        from torch.nn import functional as F
+
+        return lambda images: self.change(F.adaptive_avg_pool2d(images, 4).flatten(1) - 0.5)
+
+    def change(self, rows):
+        from torch.nn import functional as F
+
+        return F.normalize(rows, dim=1)
+
+
+@wrong("terms")
+class NoLicence(RightEncoder):
+    terms = ""
+
+
+@wrong("missing-files")
+class AnyFolder(RightEncoder):
+    def fingerprint(self, weights):
+        return super().fingerprint(weights) if weights is None else str(next(weights.iterdir()))
+
+
+@wrong("runs")
+class Shapeless(RightEncoder):
+    def change(self, rows):
+        raise ValueError("no")
+
+
+@wrong("runs")
+class NewEachTime(RightEncoder):
+    def fingerprint(self, weights):
+        return str(next(counter))
+
+
+@wrong("embeddings")
+class AnyNorm(RightEncoder):
+    def change(self, rows):
+        return 2 * super().change(rows)
+
+
+@wrong("embeddings")
+class DoubleRows(RightEncoder):
+    def change(self, rows):
+        return super().change(rows).double()
+
+
+@wrong("alone")
+class Whitened(RightEncoder):
+    def change(self, rows):
+        return super().change(rows - rows.mean(0) / 2)
+
+
+@wrong("sizes")
+class AsLargeAsImages(RightEncoder):
+    def load(self, weights, *, device):
+        return lambda images: self.change(images.flatten(1) - 0.5)
+
+
+@wrong("repeatable")
+class RandomProjection(RightEncoder):
+    def load(self, weights, *, device):
+        embed, number = super().load(weights, device=device), next(counter)
+        return lambda images: embed(images ** (1 + number % 7))
+
+
+@wrong("global-state")
+class SeedsNumPy(RightEncoder):
+    def change(self, rows):
+        import numpy as np
+
+        np.random.seed(0)
+        return super().change(rows)

@@ -93,7 +93,10 @@ def new(name: str, kind: str, output: Path, reuse_name: bool) -> None:
 )
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:N or mps.")
 @click.option("--data", type=click.Path(path_type=Path), help="Root of a data set's files.")
-def check(name: str, options: tuple[str, ...], device: str, data: Path | None) -> None:
+@click.option("--weights", type=click.Path(path_type=Path), help="Folder of weight files.")
+def check(
+    name: str, options: tuple[str, ...], device: str, data: Path | None, weights: Path | None
+) -> None:
     """Run NAME in a toy world and print what is wrong with it; exit code 1 if anything is.
 
     NAME is a component, kind:component, or a plugin or distribution: all of its components then.
@@ -101,15 +104,18 @@ def check(name: str, options: tuple[str, ...], device: str, data: Path | None) -
     from mia_bench.device import check_device_form
     from mia_bench.engine.grid import parse_option_values
     from mia_bench.plugins import host
+    from mia_bench.registry import BASES
     from mia_bench.testing.conformance import check_entry
 
     check_device_form(device)
     registry = host().registry
-    given = parse_option_values(registry, options)
+    given = parse_option_values(registry, options, tuple(BASES))
     broken = False
     for entry in _named(registry, name):
         values = given.single(entry.kind, entry.name)
-        findings, left_out = check_entry(entry, options=values, device=device, data=data)
+        findings, left_out = check_entry(
+            entry, options=values, device=device, data=data, weights=weights
+        )
         broken |= bool(findings)
         click.echo("\n".join(_lines(entry, findings, left_out)))
     if broken:
@@ -146,5 +152,6 @@ def _lines(entry: Entry, findings: list[Finding], left_out: dict[str, str]) -> I
     yield f"{entry.kind} {entry.name}: {count if findings else 'fine'}"
     for finding in findings:
         yield f"  {finding}"
-    for check_name, reason in left_out.items():
-        yield f"  ({check_name} not made: {reason})"
+    for reason in dict.fromkeys(left_out.values()):
+        names = ", ".join(name for name, why in left_out.items() if why == reason)
+        yield f"  ({names} not made: {reason})"

@@ -92,8 +92,10 @@ class OptionValues:
         return combinations[0]
 
 
-def parse_option_values(registry: Registry, texts: Sequence[str]) -> OptionValues:
-    """Read ``PLUGIN.KEY=VALUE`` or ``kind:PLUGIN.KEY=VALUE``.
+def parse_option_values(
+    registry: Registry, texts: Sequence[str], kinds_known: Sequence[str] = OPTION_KINDS
+) -> OptionValues:
+    """Read ``PLUGIN.KEY=VALUE`` or ``kind:PLUGIN.KEY=VALUE`` of components of known kinds.
 
     Raises:
         UsageError: malformed, the name is unknown, or belongs to two kinds and none was said.
@@ -105,11 +107,11 @@ def parse_option_values(registry: Registry, texts: Sequence[str]) -> OptionValue
         if not (equals and dot and owner and key):
             raise UsageError(f"-o {text!r} is not PLUGIN.KEY=VALUE")
         kind, colon, name = owner.rpartition(":")
-        if colon and kind not in OPTION_KINDS:
-            raise UsageError(f"-o {text!r}: no kind {kind!r}; {did_you_mean(kind, OPTION_KINDS)}")
-        kinds = [k for k in ([kind] if colon else OPTION_KINDS) if name in registry.names(k)]
+        if colon and kind not in kinds_known:
+            raise UsageError(f"-o {text!r}: no kind {kind!r}; {did_you_mean(kind, kinds_known)}")
+        kinds = [k for k in ([kind] if colon else kinds_known) if name in registry.names(k)]
         if not kinds:
-            known = {n for k in ([kind] if colon else OPTION_KINDS) for n in registry.names(k)}
+            known = {n for k in ([kind] if colon else kinds_known) for n in registry.names(k)}
             raise UsageError(f"-o {text!r}: no plugin {name!r}; {did_you_mean(name, known)}")
         if len(kinds) > 1:
             forms = " or ".join(f"{k}:{name}.{key}" for k in kinds)

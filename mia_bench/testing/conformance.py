@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from mia_bench.api.attack import Attack
     from mia_bench.api.dataset import Dataset
     from mia_bench.api.defense import Defense
+    from mia_bench.api.encoder import Encoder
     from mia_bench.api.metric import Metric
+    from mia_bench.api.model import Architecture
     from mia_bench.api.prior import Prior
     from mia_bench.registry import Entry
 
@@ -38,8 +40,10 @@ _CHECKS = {
     "metric": ("summary", "names", "options", "light-import", "runs", "measurements", "untouched",
                "repeatable", "global-state", "nan", "no-samples", "no-encoder", "few-images",
                "gpu"),
-    "model": ("summary", "options", "light-import"),
-    "encoder": ("summary", "terms", "options", "light-import"),
+    "model": ("summary", "options", "light-import", "runs", "activations", "gradients", "hooks",
+              "untouched", "repeatable", "seeded", "saved", "global-state", "bfloat16", "gpu"),
+    "encoder": ("summary", "terms", "options", "light-import", "missing-files", "runs",
+                "embeddings", "alone", "sizes", "repeatable", "global-state", "gpu"),
 }  # fmt: skip
 """Names of the checks, so that they can be listed without torch; a test holds them to the modules."""
 
@@ -62,24 +66,26 @@ def checks_of(component: type[Component]) -> tuple[str, ...]:
 
 
 def _trial(
-    component: type[Component], options: Mapping[str, Any], device: str, data: Path | None
+    component: type[Component],
+    options: Mapping[str, Any],
+    device: str = "cpu",
+    data: Path | None = None,
+    weights: Path | None = None,
 ) -> tuple[Trial, dict[str, Check]]:
     """The component on trial, and its checks by name."""
     from mia_bench.device import choose_device
 
     kind = kind_of(component)
-    checks = dict(common.CHECKS)
-    trial: type[Trial] = Trial
-    if kind in ("defense", "attack", "prior", "dataset", "metric"):
-        module = importlib.import_module(f"mia_bench.testing.{kind}")
-        trial, checks = module.TRIAL, {**checks, **module.CHECKS}
+    module = importlib.import_module(f"mia_bench.testing.{kind}")
+    checks: dict[str, Check] = {**common.CHECKS, **module.CHECKS}
     if kind in ("defense", "attack", "prior"):
         checks["paper"] = common.paper
     if kind in ("dataset", "encoder"):
         checks["terms"] = common.terms
     parsed = parse_options(component.__name__, component.Options, options)
     plugin = _plugin_module(component)
-    return trial(component, parsed, choose_device(device), plugin, data), checks
+    trial: Trial = module.TRIAL(component, parsed, choose_device(device), plugin, data, weights)
+    return trial, checks
 
 
 def _plugin_module(component: type[Component]) -> str:
@@ -105,6 +111,7 @@ class Conformance:
         options: by name, as ``-o`` takes them: choose small ones, every check runs the component.
         device: where to compute; the check ``gpu`` uses a GPU wherever there is one.
         data: root of the files that a data set reads; without it only what needs no files is checked.
+        weights: folder of the weight files that an encoder or an architecture reads, likewise.
         skip: checks not to make, each with the reason why.
     """
 
@@ -112,6 +119,7 @@ class Conformance:
     options: Mapping[str, Any] = field(default_factory=dict)
     device: str = "cpu"
     data: Path | None = None
+    weights: Path | None = None
     skip: Mapping[str, str] = field(default_factory=dict)
     _made: tuple[Trial, dict[str, Check]] | None = field(default=None, repr=False)
 
@@ -134,7 +142,7 @@ class Conformance:
         if name in self.skip:
             raise NotMade(self.skip[name])
         if self._made is None:
-            self._made = _trial(self.component, self.options, self.device, self.data)
+            self._made = _trial(self.component, self.options, self.device, self.data, self.weights)
         trial, checks = self._made
         return examine(trial, name, checks[name])
 
@@ -156,6 +164,7 @@ def check_component(
     options: Mapping[str, Any] | None = None,
     device: str = "cpu",
     data: Path | None = None,
+    weights: Path | None = None,
 ) -> list[Finding]:
     """What is wrong with a component of any kind; nothing if it conforms.
 
@@ -164,11 +173,12 @@ def check_component(
         options: by name; choose small ones, a component runs several times.
         device: where to compute, ``cpu`` or ``cuda``.
         data: root of the files that a data set reads.
+        weights: folder of weight files.
 
     Raises:
         UsageError: wrong options, or a device that is not here.
     """
-    return Conformance(component, options or {}, device, data).findings()[0]
+    return Conformance(component, options or {}, device, data, weights).findings()[0]
 
 
 def check_defense(
@@ -210,6 +220,28 @@ def check_dataset(
     return check_component(component, options=options, device=device, data=data)
 
 
+def check_encoder(
+    component: type[Encoder],
+    *,
+    options: Mapping[str, Any] | None = None,
+    device: str = "cpu",
+    weights: Path | None = None,
+) -> list[Finding]:
+    """What is wrong with an encoder; one that reads weights is asked only if ``weights`` is given."""
+    return check_component(component, options=options, device=device, weights=weights)
+
+
+def check_model(
+    component: type[Architecture],
+    *,
+    options: Mapping[str, Any] | None = None,
+    device: str = "cpu",
+    weights: Path | None = None,
+) -> list[Finding]:
+    """What is wrong with an architecture: its networks answer, are differentiated and restored."""
+    return check_component(component, options=options, device=device, weights=weights)
+
+
 def check_track(name: str) -> list[Finding]:
     """What is wrong with a registered track: its file, and the components and options it names.
 
@@ -224,7 +256,12 @@ def check_track(name: str) -> list[Finding]:
 
 
 def check_entry(
-    entry: Entry, *, options: Mapping[str, Any], device: str, data: Path | None
+    entry: Entry,
+    *,
+    options: Mapping[str, Any],
+    device: str,
+    data: Path | None,
+    weights: Path | None,
 ) -> tuple[list[Finding], dict[str, str]]:
     """As :meth:`Conformance.findings`, of a registered name.
 
@@ -233,4 +270,4 @@ def check_entry(
     """
     if entry.kind == "track":
         return check_track(entry.name), {}
-    return Conformance(entry.load(), options, device, data).findings()
+    return Conformance(entry.load(), options, device, data, weights).findings()

@@ -83,6 +83,7 @@ class Trial:
         device: where to compute.
         module: what is imported when the plugin is discovered.
         data: root of data sets' files, None without.
+        weights: folder of weight files, None without.
     """
 
     component: type[Component]
@@ -90,6 +91,7 @@ class Trial:
     device: torch.device
     module: str
     data: Path | None = None
+    weights: Path | None = None
 
     def make(self) -> Any:
         """A fresh instance."""

@@ -165,6 +165,10 @@ class World:
         model = _prior(self.classes, len(self.splits.train))
         return copy.deepcopy(model).to(device).requires_grad_(False)
 
+    def enlarged(self, size: int) -> Tensor:
+        """The test images ``(N, 3, size, size)`` in [0, 1], for networks that take no tiny ones."""
+        return F.interpolate(to_float(self.splits.test.images), (size, size), mode="bilinear")
+
     def target_evidence(self, device: torch.device) -> TargetEvidence:
         """What a metric of the target sees."""
         return TargetEvidence(self.target(device), copy.deepcopy(self.splits), 1, device)
