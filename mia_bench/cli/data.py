@@ -6,12 +6,8 @@ from pathlib import Path
 
 import click
 
+from mia_bench.cli.shared import data_option, set_option, store_option
 from mia_bench.errors import MiaBenchError, UsageError
-
-_data = click.option("--data", type=click.Path(path_type=Path), help="Root of the data sets.")
-_option = click.option(
-    "-o", "--option", "options", multiple=True, metavar="PLUGIN.KEY=VALUE", help="Set an option."
-)
 
 
 @click.group(name="data", short_help="Check data sets, and prepare them ahead of a run.")
@@ -21,8 +17,8 @@ def command() -> None:
 
 @command.command()
 @click.argument("names", nargs=-1, metavar="[DATASET]…")
-@_option
-@_data
+@set_option()
+@data_option
 def check(names: tuple[str, ...], options: tuple[str, ...], data: Path | None) -> None:
     """Say whether each DATASET (all of them unless told) is complete, and if not what is wrong.
 
@@ -57,10 +53,10 @@ def check(names: tuple[str, ...], options: tuple[str, ...], data: Path | None) -
 @click.option(
     "--track", help="Protocol whose images are decoded.  [default: synth-faces]", default=None
 )
-@_option
+@set_option()
 @click.option("--allow-partial", is_flag=True, help="Go on with data that are not the protocol's.")
-@click.option("--store", type=click.Path(path_type=Path), help="Folder of artifacts and records.")
-@_data
+@store_option
+@data_option
 def prepare(
     track: str | None,
     options: tuple[str, ...],

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from mia_bench.cli.shared import data_option, store_option
 from mia_bench.errors import MiaBenchError
 
 Finding = tuple[bool | None, str]
@@ -15,8 +16,8 @@ Finding = tuple[bool | None, str]
 
 
 @click.command("doctor", short_help="Check the installation, the devices, the data and the store.")
-@click.option("--store", type=click.Path(path_type=Path), help="Folder of artifacts and records.")
-@click.option("--data", type=click.Path(path_type=Path), help="Root of the data sets.")
+@store_option
+@data_option
 def command(store: Path | None, data: Path | None) -> None:
     """Check the installation, the devices, the plugins, the data and the store.
 

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from mia_bench.cli.shared import store_option
+
 _folder = click.option(
     "--folder",
     type=click.Path(file_okay=False, path_type=Path),
@@ -52,7 +54,7 @@ def check(folder: Path) -> None:
 
 @command.command()
 @_folder
-@click.option("--store", type=click.Path(path_type=Path), help="Folder of artifacts and records.")
+@store_option
 @click.option("--track", metavar="NAME", help="Only this track's records.")
 def submit(folder: Path, store: Path | None, track: str | None) -> None:
     """Copy a store's records into the folder, so that the next build shows them.

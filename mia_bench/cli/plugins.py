@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mia_bench.cli.shared import set_option
 from mia_bench.scaffold import KINDS as SCAFFOLDS
 
 if TYPE_CHECKING:
@@ -83,14 +84,7 @@ def new(name: str, kind: str, output: Path, reuse_name: bool) -> None:
 
 @command.command()
 @click.argument("name")
-@click.option(
-    "-o",
-    "--option",
-    "options",
-    multiple=True,
-    metavar="PLUGIN.KEY=VALUE",
-    help="Set an option; small values make the checks fast.",
-)
+@set_option("Set an option; small values make the checks fast.")
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:N or mps.")
 @click.option("--data", type=click.Path(path_type=Path), help="Root of a data set's files.")
 @click.option("--weights", type=click.Path(path_type=Path), help="Folder of weight files.")

@@ -8,11 +8,8 @@ from typing import Any
 
 import click
 
+from mia_bench.cli.shared import data_option, set_option, store_option
 from mia_bench.errors import CorruptArtifact, StoreError, UsageError
-
-_store = click.option(
-    "--store", type=click.Path(path_type=Path), help="Folder of artifacts and records."
-)
 
 
 @click.group(name="prior", short_help="Train, list and look at image priors.")
@@ -28,12 +25,10 @@ def command() -> None:
     "--track", help="Protocol whose public images it is made from.  [default: synth-faces]"
 )
 @click.option("--prior", "name", default="", help="Prior; none means the track's default.")
-@click.option(
-    "-o", "--option", "options", multiple=True, metavar="PLUGIN.KEY=VALUE", help="Set an option."
-)
+@set_option()
 @click.option("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps.")
-@_store
-@click.option("--data", type=click.Path(path_type=Path), help="Root of the data sets.")
+@store_option
+@data_option
 def train(
     track: str | None,
     name: str,
@@ -66,7 +61,7 @@ def train(
 
 
 @command.command(name="list")
-@_store
+@store_option
 def list_(store: Path | None) -> None:
     """List the priors of a store."""
     opened = _open(store)
@@ -95,7 +90,7 @@ def list_(store: Path | None) -> None:
 @click.option(
     "--seed", type=click.IntRange(0), default=0, show_default=True, help="What they are drawn by."
 )
-@_store
+@store_option
 def show(prior: str, output: Path | None, count: int, seed: int, store: Path | None) -> None:
     """Write a sheet of samples of PRIOR (the beginning of its key, as the list shows it)."""
     opened = _open(store)

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import click
 
+from mia_bench.cli.shared import store_option
+
 
 @click.command(name="results")
 @click.option("--track", metavar="NAME", help="Only this track's records.")
-@click.option("--store", type=click.Path(path_type=Path), help="Folder of artifacts and records.")
+@store_option
 @click.option(
     "--format",
     "form",

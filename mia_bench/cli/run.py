@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mia_bench.cli.shared import data_option, set_option, store_option
 from mia_bench.device import PRECISIONS
 from mia_bench.errors import UsageError, did_you_mean
 
@@ -47,14 +48,7 @@ _FORMATS = ("table", "json", "markdown")
 @click.option("--prior", multiple=True, help="Image prior; none means each attack's default.")
 @click.option("--seeds", type=click.IntRange(1), help="Number of seeds: 0 … N-1.  [default: 1]")
 @click.option("--seed", type=click.IntRange(0), multiple=True, help="One seed; repeat for several.")
-@click.option(
-    "-o",
-    "--option",
-    "options",
-    multiple=True,
-    metavar="PLUGIN.KEY=VALUE",
-    help="Set an option; several values of one key multiply the grid.",
-)
+@set_option("Set an option; several values of one key multiply the grid.")
 @click.option(
     "--config",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -80,8 +74,8 @@ _FORMATS = ("table", "json", "markdown")
 @click.option(
     "--compile", is_flag=True, default=None, help="Compile the networks that attacks pass through."
 )
-@click.option("--store", type=click.Path(path_type=Path), help="Folder of artifacts and records.")
-@click.option("--data", type=click.Path(path_type=Path), help="Root of the data sets.")
+@store_option
+@data_option
 @click.option(
     "--rerun",
     type=click.Choice(["never", "failed", "always"]),

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from mia_bench.cli.shared import store_option
 from mia_bench.errors import CorruptArtifact, StoreError, UsageError
 
 
@@ -21,7 +22,7 @@ from mia_bench.errors import CorruptArtifact, StoreError, UsageError
 @click.option(
     "--rows", type=click.IntRange(1), default=12, show_default=True, help="Classes shown."
 )
-@click.option("--store", type=click.Path(path_type=Path), help="Folder of artifacts and records.")
+@store_option
 def command(cell: str, output: Path | None, rows: int, store: Path | None) -> None:
     """Write the picture of CELL (the beginning of a cell's key, as tables show it).
 

@@ -519,7 +519,8 @@ def _reproduce(board: Board, registry: Registry, *, sweep: bool) -> list[str]:
     return [
         "```sh\n" + "\n".join(commands) + "\n```",
         f"The records, one JSON file a cell, lie in [`results/{name}/`](results/{name}/); this page "
-        "is made from them alone, and `mia-bench leaderboard check` tells when it no longer is.",
+        "is made from them alone, and `mia-bench leaderboard check` tells when it no longer is. Boards "
+        "elsewhere than in `leaderboards` take `--folder` on these commands.",
     ]
 
 
