@@ -405,6 +405,16 @@ class ManyClasses(RightAttack):
         return sampled(task)
 
 
+@wrong("random-target")
+class AsksTwice(RightAttack):
+    def invert(self, task):
+        import torch
+
+        again = [task.access.probabilities(task.public.images[:4] / 255) for _ in range(2)]
+        assert torch.equal(*again), "the target changed its mind"
+        return sampled(task)
+
+
 @wrong("bfloat16")
 class HalfBlind(RightAttack):
     def invert(self, task):

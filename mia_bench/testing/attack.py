@@ -44,19 +44,32 @@ class RecordedTarget:
         differentiated: whether a pass kept what gradients need.
     """
 
-    def __init__(self, attack: Attack, where: World, device: torch.device) -> None:
+    def __init__(
+        self, attack: Attack, where: World, device: torch.device, *, random: bool = False
+    ) -> None:
         self.network = where.target(device)
         self.passed = 0
         self.differentiated = False
         self.network.blocks[0].register_forward_pre_hook(self._note)
+        if random:
+            self.network.head.register_forward_pre_hook(_noisy)
         self.access: Access = open_access(
-            attack.access, self.network, where.classes, network=self.network
+            attack.access,
+            self.network,
+            where.classes,
+            network=self.network,
+            stochastic=random,
         )
         self.before = Snapshot.of(self.network)
 
     def _note(self, block: torch.nn.Module, inputs: tuple[Tensor, ...]) -> None:
         self.passed += len(inputs[0])
         self.differentiated |= torch.is_grad_enabled() and inputs[0].requires_grad
+
+
+def _noisy(head: torch.nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
+    """Features with noise from torch's global generator, as the last layers of ``mid`` have it."""
+    return inputs[0] + 0.1 * torch.randn_like(inputs[0])
 
 
 @dataclass(frozen=True)
@@ -113,9 +126,10 @@ class AttackTrial(Trial):
         seed: int = 0,
         each: int = EACH,
         batch: int = 64,
+        random: bool = False,
     ) -> Scene:
-        """A fresh target and task."""
-        target = RecordedTarget(self.make(), where, device)
+        """A fresh target, whose answers may be random, and a task."""
+        target = RecordedTarget(self.make(), where, device, random=random)
         prior, public = where.prior(device), copy.deepcopy(where.splits.public)
         task = AttackTask(
             access=target.access,
@@ -303,6 +317,16 @@ def few_images(trial: AttackTrial) -> Iterator[Problem]:
     yield from _attempted(trial, scene, (2, 1), "with 2 classes and 1 image", advice)
 
 
+def random_target(trial: AttackTrial) -> Iterator[Problem]:
+    """It runs against a target whose answers are random, as those of some defenses are."""
+    scene = trial.set(world(), trial.device, random=True)
+    advice = (
+        "No two answers are the same then: ask for a mean (draws=…), and compare with tolerance"
+    )
+    shape = (world().classes, EACH)
+    yield from _attempted(trial, scene, shape, "against a random target", advice)
+
+
 def bfloat16(trial: AttackTrial) -> Iterator[Problem]:
     """It runs under autocast to bfloat16."""
     scene = trial.set(world(), trial.device)
@@ -332,6 +356,7 @@ CHECKS: dict[str, Check] = {
     "global-state": global_state,
     "saved": saved,
     "few-images": few_images,
+    "random-target": random_target,
     "bfloat16": bfloat16,
     "gpu": gpu,
 }

@@ -31,7 +31,7 @@ _CHECKS = {
                 "private-data", "report", "few-images", "bfloat16", "gpu"),
     "attack": ("summary", "paper", "options", "light-import", "runs", "images", "threat-model",
                "queries", "untouched", "private-data", "repeatable", "seeded", "global-state",
-               "saved", "few-images", "bfloat16", "gpu"),
+               "saved", "few-images", "random-target", "bfloat16", "gpu"),
     "prior": ("summary", "paper", "options", "light-import", "runs", "model", "latents", "images",
               "gradients", "private-data", "repeatable", "seeded", "global-state", "resumed",
               "saved", "few-images", "bfloat16", "gpu"),
