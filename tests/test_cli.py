@@ -226,7 +226,7 @@ def test_repeated_option_multiplies_the_grid(cli, toy, store) -> None:
 
 def test_same_value_written_twice_is_one_cell(cli, toy, store) -> None:
     store(*TRAINED)
-    values = ("-o", "ppa.steps=0", "-o", "ppa.steps=00", "-o", "ppa.truncation=0.5")
+    values = ("-o", "ppa.steps=0", "-o", "ppa.truncation=0.5", "-o", "ppa.truncation=0.50")
     outcome = cli("run", *CELL, *values, "--format", "json")
     assert len(outcome.records) == 1
 

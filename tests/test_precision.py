@@ -100,9 +100,8 @@ def test_stylegan2_in_bfloat16_is_near_and_its_images_are_float32() -> None:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.filterwarnings(
-    "ignore:The .grad attribute of a Tensor"
-)  # torch's compiler looks at it
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # torch's compiler looks
+@pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated")  # and uses it
 def test_compiled_networks_find_the_same_under_the_same_key(toy, store, tmp_path) -> None:
     store("data", "prior", "gallery", "evaluator", "train", "assess")
     plain = run(tmp_path)
