@@ -81,6 +81,7 @@ def test_no_placeholder_is_left(made: Path, kind: str) -> None:
             )
 
 
+@pytest.mark.newest
 def test_ruff_and_mypy_find_nothing_whatever_the_length_of_the_name(
     made: Path, tmp_path: Path
 ) -> None:
