@@ -413,10 +413,11 @@ def _tuning(board: Board, tuning: Tuning, *, sweep: bool) -> list[str]:
     """The rule, and what it chose; on the sweep's own page every setting that was tried."""
     seeds = f"seed{'s' if len(tuning.seeds) > 1 else ''} {_listed(tuning.seeds)}"
     name, points = board.track.name, f"{100 * MARGIN:g} points"
+    attack = f"{code(tuning.attack)} with the prior {code(board.track.prior_of(tuning.attack))}"
     text = (
         f"Settings of each defense were tried on {seeds} and on validation images; no board uses "
         "either. Chosen is the setting that leaks least under "
-        f"{code(tuning.attack)} ({code(tuning.metric)}) among those whose validation accuracy is at "
+        f"{attack} ({code(tuning.metric)}) among those whose validation accuracy is at "
         f"most {points} below the undefended target's, {number(VALIDATION, tuning.accuracy)}; where "
         "there is none, the one that comes nearest to it. One seed tells close settings apart only by "
         "chance."
