@@ -50,7 +50,9 @@ def test_fit_is_that_of_linear_least_squares() -> None:
                 np.stack([points.imag, points.real, nil, one], 1),
             ]
         )
-        a, b, x, y = np.linalg.lstsq(rows, np.concatenate([images.real, images.imag]), rcond=None)[0]
+        a, b, x, y = np.linalg.lstsq(rows, np.concatenate([images.real, images.imag]), rcond=None)[
+            0
+        ]
         assert np.allclose(similarity(points, images), (a + 1j * b, x + 1j * y), atol=1e-12)
 
 

@@ -9,6 +9,7 @@ import venv
 from pathlib import Path
 
 import pytest
+from oldest import pins
 
 ROOT = Path(__file__).parent.parent
 LIGHT = ("click", "filelock", "numpy", "platformdirs", "pluggy", "pydantic", "rich", "tabulate")
@@ -59,3 +60,8 @@ def test_wheel_in_a_clean_environment_lists_every_built_in(tmp_path: Path) -> No
             expected, _, name = line.partition("  ")
             found = (plugins / folder / name).read_bytes()
             assert hashlib.sha256(found).hexdigest() == expected
+
+
+def test_oldest_dependencies_are_the_lower_bounds() -> None:
+    given = ["torch>=2.11", "build", "made[extra]>=1.5,!=1.6", "torch>=2.9"]
+    assert pins(given) == {"torch": "2.11", "made": "1.5"}

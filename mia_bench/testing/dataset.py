@@ -15,27 +15,21 @@ from mia_bench.data.fingerprints import image_fingerprints
 from mia_bench.errors import DataError
 from mia_bench.models.snapshot import equal
 from mia_bench.seeds import derive
-from mia_bench.testing.findings import Attempt, Check, NotMade, Problem, Trial, in_one_line
-from mia_bench.testing.isolation import Traces, isolated
+from mia_bench.testing.findings import Attempt, Check, NotMade, Problem, in_one_line
+from mia_bench.testing.isolation import TracedTrial, isolated
 from mia_bench.testing.world import RESOLUTION, quiet
 
 _PRIVATE = ("train", "validation", "test", "judging")
 _PARTS = (*_PRIVATE, "public", "decoys")
 
 
-class DatasetTrial(Trial):
+class DatasetTrial(TracedTrial):
     """A data set that is loaded at 16×16 pixels."""
 
     @cached_property
     def base(self) -> Attempt[Splits]:
         """The first loading."""
         return Attempt.of(self.load)
-
-    @cached_property
-    def traces(self) -> Traces:
-        """What :attr:`base` left behind."""
-        _ = self.base
-        return self._traces
 
     def load(self) -> Splits:
         """Load it, as the host does.

@@ -18,8 +18,9 @@ from mia_bench.errors import Diverged
 from mia_bench.models.classifier import Classifier, answers, placed, to_float
 from mia_bench.models.snapshot import Snapshot, equal
 from mia_bench.seeds import generator, seeded
-from mia_bench.testing.findings import Attempt, Check, Problem, Trial, in_one_line, raises
+from mia_bench.testing.findings import Attempt, Check, Problem, in_one_line, raises
 from mia_bench.testing.isolation import (
+    TracedTrial,
     Traces,
     changes,
     gpu_device,
@@ -62,19 +63,13 @@ class Trained:
     report: dict[str, Any]
 
 
-class DefenseTrial(Trial):
+class DefenseTrial(TracedTrial):
     """A defense that trains in the toy world."""
 
     @cached_property
     def seen(self) -> Seen:
         """Filled by :attr:`base`."""
         return Seen()
-
-    @cached_property
-    def traces(self) -> Traces:
-        """What :attr:`base` left behind."""
-        _ = self.base
-        return self._traces
 
     @cached_property
     def base(self) -> Attempt[Trained]:
@@ -288,7 +283,6 @@ def self_draws(trial: DefenseTrial, seed: int) -> Tensor | None:
 
 def global_state(trial: DefenseTrial) -> Iterator[Problem]:
     """No global generator is seeded or drawn from but by layers; no setting of torch is changed."""
-    _ = trial.base
     yield from trial.traces.problems(draws=False)
     if trial.base.error is None and not _layers_draw(trial.base.made.result.model):
         for method in sorted(trial.seen.drew):

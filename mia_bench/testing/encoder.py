@@ -12,15 +12,15 @@ from torch import Tensor
 
 from mia_bench.api.encoder import Embed, Encoder
 from mia_bench.errors import MiaBenchError, Unavailable
-from mia_bench.testing.findings import Attempt, Check, NotMade, Problem, Trial, in_one_line, raises
-from mia_bench.testing.isolation import Traces, gpu_device, isolated
+from mia_bench.testing.findings import Attempt, Check, NotMade, Problem, in_one_line, raises
+from mia_bench.testing.isolation import TracedTrial, gpu_device, isolated
 from mia_bench.testing.world import world
 
 SIZE = 32
 """Height and width of the images."""
 
 
-class EncoderTrial(Trial):
+class EncoderTrial(TracedTrial):
     """An encoder that embeds images of the toy world."""
 
     @cached_property
@@ -32,12 +32,6 @@ class EncoderTrial(Trial):
     def embed(self) -> Embed:
         """The function that :attr:`base` asks."""
         return self.load(self.device)
-
-    @cached_property
-    def traces(self) -> Traces:
-        """What :attr:`base` left behind."""
-        _ = self.base
-        return self._traces
 
     def load(self, device: torch.device) -> Embed:
         """Load it, as the host does.

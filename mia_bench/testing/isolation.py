@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 from mia_bench.models.snapshot import Snapshot, equal
 from mia_bench.seeds import derive, seeded
 from mia_bench.store import Store
-from mia_bench.testing.findings import NotMade, Problem
+from mia_bench.testing.findings import Attempt, NotMade, Problem, Trial
 
 DATA_VARIABLE = "MIA_BENCH_DATA"
 
@@ -57,6 +58,23 @@ class Traces:
             )
         for name in self.settings:
             yield f"it changes {name} for the whole process", "Put it back, or leave it alone"
+
+
+class TracedTrial(Trial):
+    """A trial that notes in ``_traces`` what each run left behind; its first run is ``base``."""
+
+    _traces: Traces
+
+    @property
+    def base(self) -> Attempt[Any]:
+        """The first run; the kinds' trials make it once."""
+        raise NotImplementedError
+
+    @cached_property
+    def traces(self) -> Traces:
+        """What :attr:`base` left behind."""
+        _ = self.base
+        return self._traces
 
 
 @contextlib.contextmanager

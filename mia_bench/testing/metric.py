@@ -22,8 +22,8 @@ from mia_bench.errors import MiaBenchError
 from mia_bench.models.classifier import Activations, Classifier
 from mia_bench.models.snapshot import Snapshot, equal
 from mia_bench.statistics import estimate
-from mia_bench.testing.findings import Attempt, Check, Problem, Trial, in_one_line, raises
-from mia_bench.testing.isolation import Traces, changes, gpu_device, isolated
+from mia_bench.testing.findings import Attempt, Check, Problem, in_one_line, raises
+from mia_bench.testing.isolation import TracedTrial, changes, gpu_device, isolated
 from mia_bench.testing.world import World, emptied, without, world
 
 Evidence = TargetEvidence | AttackEvidence
@@ -49,7 +49,7 @@ def _nan_embed(images: Tensor) -> Tensor:
     return torch.full((len(images), 12), torch.nan, device=images.device)
 
 
-class MetricTrial(Trial):
+class MetricTrial(TracedTrial):
     """A metric that measures the toy world."""
 
     @property
@@ -61,12 +61,6 @@ class MetricTrial(Trial):
     def evidence(self) -> Evidence:
         """Of :attr:`base`."""
         return self.see(world(), self.device)
-
-    @cached_property
-    def traces(self) -> Traces:
-        """What :attr:`base` left behind."""
-        _ = self.base
-        return self._traces
 
     @cached_property
     def before(self) -> dict[str, Snapshot]:

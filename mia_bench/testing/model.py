@@ -15,27 +15,21 @@ from mia_bench.api.model import Architecture, NetworkTask
 from mia_bench.models.classifier import Activations, Classifier
 from mia_bench.models.snapshot import Snapshot
 from mia_bench.seeds import seeded
-from mia_bench.testing.findings import Attempt, Check, Problem, Trial, in_one_line, raises
-from mia_bench.testing.isolation import Traces, changes, gpu_device, isolated, same_tensors
+from mia_bench.testing.findings import Attempt, Check, Problem, in_one_line, raises
+from mia_bench.testing.isolation import TracedTrial, changes, gpu_device, isolated, same_tensors
 from mia_bench.testing.world import world
 
 RESOLUTION = 32
 """Of the images; networks that halve them five times take no smaller ones."""
 
 
-class ModelTrial(Trial):
+class ModelTrial(TracedTrial):
     """An architecture whose networks answer images of the toy world."""
 
     @cached_property
     def base(self) -> Attempt[Classifier]:
         """The first network, untrained."""
         return Attempt.of(self.build)
-
-    @cached_property
-    def traces(self) -> Traces:
-        """What :attr:`base` left behind."""
-        _ = self.base
-        return self._traces
 
     def build(self, seed: int = 0, *, restoring: bool = False) -> Classifier:
         """A network from a seed, as the host builds it."""
@@ -193,7 +187,6 @@ def saved(trial: ModelTrial) -> Iterator[Problem]:
 
 def global_state(trial: ModelTrial) -> Iterator[Problem]:
     """No global generator is seeded, and no setting of torch is changed."""
-    _ = trial.base
     yield from trial.traces.problems(draws=False)
 
 
