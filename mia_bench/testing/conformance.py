@@ -111,16 +111,16 @@ class Conformance:
         options: by name, as ``-o`` takes them: choose small ones, every check runs the component.
         device: where to compute; the check ``gpu`` uses a GPU wherever there is one.
         data: root of the files that a data set reads; without it only what needs no files is checked.
-        weights: folder of the weight files that an encoder or an architecture reads, likewise.
         skip: checks not to make, each with the reason why.
+        weights: folder of the weight files that an encoder or an architecture reads, as ``data``.
     """
 
     component: type[Component]
     options: Mapping[str, Any] = field(default_factory=dict)
     device: str = "cpu"
     data: Path | None = None
-    weights: Path | None = None
     skip: Mapping[str, str] = field(default_factory=dict)
+    weights: Path | None = None
     _made: tuple[Trial, dict[str, Check]] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
@@ -178,7 +178,7 @@ def check_component(
     Raises:
         UsageError: wrong options, or a device that is not here.
     """
-    return Conformance(component, options or {}, device, data, weights).findings()[0]
+    return Conformance(component, options or {}, device, data, weights=weights).findings()[0]
 
 
 def check_defense(
@@ -270,4 +270,4 @@ def check_entry(
     """
     if entry.kind == "track":
         return check_track(entry.name), {}
-    return Conformance(entry.load(), options, device, data, weights).findings()
+    return Conformance(entry.load(), options, device, data, weights=weights).findings()
