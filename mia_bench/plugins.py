@@ -72,9 +72,12 @@ class Host:
             plugin = entry.load()
             self.manager.register(plugin, name=info.id)
             self.manager.check_pending()
+            if not self.manager.get_hookcallers(plugin):
+                raise TypeError("it implements no hook: is the decorator @hookimpl missing?")
             self._collect(plugin, info)
         except (Exception, SystemExit) as error:  # a plugin's import must not end the host
-            info.status, info.error = "broken", f"{type(error).__name__}: {error}".splitlines()[0]
+            message = " ".join(str(error).split())
+            info.status, info.error = "broken", f"{type(error).__name__}: {message}"
             self.registry.discard(info.id)
             if self.manager.has_plugin(info.id):
                 self.manager.unregister(name=info.id)

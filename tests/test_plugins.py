@@ -2,7 +2,8 @@
 
 import json
 import re
-from importlib.metadata import entry_points
+import sys
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
 import pytest
@@ -284,3 +285,33 @@ def test_version_of_a_subclass_holds_those_of_its_parents_elsewhere(monkeypatch)
     assert component_version(Mine) == f"7/{PlugAndPlay.version}"
     monkeypatch.setattr(PlugAndPlay, "version", "new")
     assert component_version(Mine) == "7/new"
+
+
+@pytest.mark.parametrize(
+    ("source", "why"),
+    [
+        (
+            "def mia_bench_register_attacks(register):\n    pass\n",
+            "is the decorator @hookimpl missing",
+        ),
+        (
+            "from mia_bench import hookimpl\n\n\n@hookimpl\n"
+            "def mia_bench_register_attacks(registry):\n    pass\n",
+            "can not be found in the hookspec",
+        ),
+        (
+            "from mia_bench import Attack\n\n\nclass Mine(Attack):\n    access = 'blackbox'\n",
+            "there is no access 'blackbox', only white-box, black-box, label-only",
+        ),
+    ],
+)
+def test_common_mistakes_are_said_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, source: str, why: str
+) -> None:
+    (tmp_path / "mistaken_plugin.py").write_text(source, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "mistaken_plugin", raising=False)
+    loaded = Host([EntryPoint("mistaken", "mistaken_plugin", "mia_bench")], frozenset())
+    (info,) = loaded.broken
+    assert why in info.error
+    assert "\n" not in info.error

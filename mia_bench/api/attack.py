@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 
 from mia_bench.api.component import Component
 
@@ -81,6 +81,12 @@ class Attack(Component):
     """How images of the private classes are made from the target."""
 
     access: ClassVar[AccessLevel] = "white-box"
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if cls.access not in get_args(AccessLevel):
+            levels = ", ".join(get_args(AccessLevel))
+            raise TypeError(f"{cls.__name__}: there is no access {cls.access!r}, only {levels}")
 
     def skip(self, setting: Setting) -> str | None:
         """A reason why this attack can't run in ``setting``, or None; computes nothing."""

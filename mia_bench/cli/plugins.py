@@ -136,7 +136,11 @@ def _named(registry: Registry, name: str) -> list[Entry]:
             raise UsageError(f"plugin {info.id} is broken: {info.error}")
     if not found:
         known = {w for e in everything for w in (e.name, e.plugin.name, e.plugin.distribution)}
-        raise UsageError(f"nothing is called {name!r}; {did_you_mean(bare, known)}")
+        broken = ", ".join(info.id for info in host().broken)
+        raise UsageError(
+            f"nothing is called {name!r}; {did_you_mean(bare, known)}"
+            + (f"; broken, so that its names are unknown: {broken}" if broken else "")
+        )
     return [registry.get(entry.kind, entry.name) for entry in found]
 
 

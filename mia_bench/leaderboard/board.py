@@ -297,9 +297,10 @@ def _refuse_twice(records: Sequence[Record]) -> list[str]:
     for record in records:
         first = seen.setdefault((_section_key(record), _row_key(record), record.seed), record)
         if first is not record:
+            older = min(first, record, key=lambda one: one.provenance.finished)
             lines.append(
                 f"{name_record(first)} and {name_record(record)} are the same cell twice (an older "
-                "version of a component?); remove one"
+                f"version of a component?); remove results/{older.track.name}/{older.key}.json, the older"
             )
     return lines
 
