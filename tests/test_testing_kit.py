@@ -61,7 +61,7 @@ def test_heavy_imports_are_found() -> None:
 
 def test_every_check_has_a_plugin_that_trips_it() -> None:
     tripped = {(kind_of(component), check) for component, check in WRONG}
-    common = {"summary", "paper", "options", "light-import", *UNTESTABLE}
+    common = {"summary", "paper", "options", "overrides", "light-import", *UNTESTABLE}
     for kind, base in BASES.items():
         missing = set(checks_of(base)) - common - {c for k, c in tripped if k == kind}
         assert not missing
@@ -202,6 +202,7 @@ def test_a_plugin_or_distribution_means_all_its_components(cli, toy) -> None:
     ("given", "why"),
     [
         (("nothing-such",), "nothing is called"),
+        (("pluggy",), "has no entry point of the group mia_bench"),
         (("neg-ls", "--device", "gpu"), "no device"),
         (("neg-ls", "-o", "neg-ls.alpha=1"), "less than 0"),
         (("neg-ls", "-o", "neg-ls.alpha"), "not PLUGIN.KEY=VALUE"),

@@ -62,6 +62,12 @@ class Unlimited(RightDefense):
         pair: tuple[float, float] = Field((1.0, 1.0), description="two numbers")
 
 
+@wrong("overrides")
+class Misspelled(RightDefense):
+    def los(self, step):
+        return super().loss(step)
+
+
 @wrong("runs")
 class Raising(RightDefense):
     def loss(self, step):

@@ -136,12 +136,24 @@ def _named(registry: Registry, name: str) -> list[Entry]:
             raise UsageError(f"plugin {info.id} is broken: {info.error}")
     if not found:
         known = {w for e in everything for w in (e.name, e.plugin.name, e.plugin.distribution)}
+        if _installed(name):
+            raise UsageError(f"{name} is installed, but has no entry point of the group mia_bench")
         broken = ", ".join(info.id for info in host().broken)
         raise UsageError(
             f"nothing is called {name!r}; {did_you_mean(bare, known)}"
             + (f"; broken, so that its names are unknown: {broken}" if broken else "")
         )
     return [registry.get(entry.kind, entry.name) for entry in found]
+
+
+def _installed(distribution: str) -> bool:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        version(distribution)
+    except (PackageNotFoundError, ValueError):
+        return False
+    return True
 
 
 def _lines(entry: Entry, findings: list[Finding], left_out: dict[str, str]) -> Iterator[str]:

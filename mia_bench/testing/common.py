@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import subprocess
 import sys
@@ -74,6 +75,18 @@ def _unlimited(entry: Mapping[str, Any]) -> bool:
     return number and not ({"enum", "const"} | _LIMITS) & entry.keys()
 
 
+def overrides(trial: Trial) -> Iterator[Problem]:
+    """No method's name is nearly one of the base class, which would never be called."""
+    component = trial.component
+    bases = [base for base in component.__mro__ if base.__module__.startswith("mia_bench.")]
+    known = {name for base in bases for name in vars(base) if not name.startswith("_")}
+    for name, value in vars(component).items():
+        if not callable(value) or name.startswith("_") or name in known:
+            continue
+        if near := difflib.get_close_matches(name, known, 1, 0.8):
+            yield f"it has a method {name!r}", f"If that is meant to be {near[0]!r}, rename it"
+
+
 def light_import(trial: Trial) -> Iterator[Problem]:
     """Importing the plugin's module imports no torch: listing and cached runs stay fast."""
     if heavy := _heavy_imports(trial.module):
@@ -105,6 +118,7 @@ def _heavy_imports(module: str) -> str:
 CHECKS: dict[str, Check] = {
     "summary": summary,
     "options": options,
+    "overrides": overrides,
     "light-import": light_import,
 }
 """Of every kind."""

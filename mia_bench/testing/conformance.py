@@ -26,23 +26,23 @@ if TYPE_CHECKING:
     from mia_bench.registry import Entry
 
 _CHECKS = {
-    "defense": ("summary", "paper", "options", "light-import", "runs", "loss", "augment",
+    "defense": ("summary", "paper", "options", "overrides", "light-import", "runs", "loss", "augment",
                 "gradients", "served", "saved", "repeatable", "seeded", "global-state",
                 "private-data", "report", "few-images", "bfloat16", "gpu"),
-    "attack": ("summary", "paper", "options", "light-import", "runs", "images", "threat-model",
+    "attack": ("summary", "paper", "options", "overrides", "light-import", "runs", "images", "threat-model",
                "queries", "untouched", "private-data", "repeatable", "seeded", "global-state",
                "saved", "few-images", "random-target", "bfloat16", "gpu"),
-    "prior": ("summary", "paper", "options", "light-import", "runs", "model", "latents", "images",
-              "gradients", "private-data", "repeatable", "seeded", "global-state", "resumed",
+    "prior": ("summary", "paper", "options", "overrides", "light-import", "runs", "model", "latents",
+              "images", "gradients", "private-data", "repeatable", "seeded", "global-state", "resumed",
               "saved", "few-images", "bfloat16", "gpu"),
-    "dataset": ("summary", "terms", "options", "light-import", "missing-files", "runs", "parts",
+    "dataset": ("summary", "terms", "options", "overrides", "light-import", "missing-files", "runs", "parts",
                 "disjoint", "repeatable", "global-state"),
-    "metric": ("summary", "names", "options", "light-import", "runs", "measurements", "untouched",
-               "repeatable", "global-state", "nan", "no-samples", "no-encoder", "few-images",
+    "metric": ("summary", "names", "options", "overrides", "light-import", "runs", "measurements",
+               "untouched", "repeatable", "global-state", "nan", "no-samples", "no-encoder", "few-images",
                "gpu"),
-    "model": ("summary", "options", "light-import", "runs", "activations", "gradients", "hooks",
+    "model": ("summary", "options", "overrides", "light-import", "runs", "activations", "gradients", "hooks",
               "untouched", "repeatable", "seeded", "saved", "global-state", "bfloat16", "gpu"),
-    "encoder": ("summary", "terms", "options", "light-import", "missing-files", "runs",
+    "encoder": ("summary", "terms", "options", "overrides", "light-import", "missing-files", "runs",
                 "embeddings", "alone", "sizes", "repeatable", "global-state", "gpu"),
 }  # fmt: skip
 """Names of the checks, so that they can be listed without torch; a test holds them to the modules."""
