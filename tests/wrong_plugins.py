@@ -1037,6 +1037,15 @@ class RandomProjection(RightEncoder):
 
 
 @wrong("global-state")
+class SeedsWhenLoaded(RightEncoder):
+    def load(self, weights, *, device):
+        import numpy as np
+
+        np.random.seed(0)
+        return super().load(weights, device=device)
+
+
+@wrong("global-state")
 class SeedsNumPy(RightEncoder):
     def change(self, rows):
         import numpy as np

@@ -6,7 +6,7 @@ import difflib
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from typing import Any
 
@@ -73,6 +73,13 @@ def _parts(entry: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 def _unlimited(entry: Mapping[str, Any]) -> bool:
     number = entry.get("type") in ("integer", "number")
     return number and not ({"enum", "const"} | _LIMITS) & entry.keys()
+
+
+def steady(fingerprint: Callable[[], object], advice: str) -> Iterator[Problem]:
+    """Whether a fingerprint is a text, and the same when it is asked for again."""
+    first, second = fingerprint(), fingerprint()
+    if first != second or not isinstance(first, str) or not first:
+        yield f"its fingerprint is {first!r}, then {second!r}", advice
 
 
 def overrides(trial: Trial) -> Iterator[Problem]:

@@ -49,10 +49,15 @@ class ModelTrial(TracedTrial):
         """Images ``(N, 3, R, R)`` in [0, 1]."""
         return world().enlarged(RESOLUTION).to(self.device)
 
-    def passed(self) -> Activations:
+    @cached_property
+    def answer(self) -> Attempt[Activations]:
         """One pass of :attr:`images` in eval mode."""
-        with isolated(0), torch.no_grad():
-            return self.network().activations(self.images())
+
+        def passed() -> Activations:
+            with isolated(0), torch.no_grad():
+                return self.network().activations(self.images())
+
+        return Attempt.of(passed)
 
     def loss(self, network: Classifier, images: Tensor) -> Tensor:
         """Cross-entropy of the test images' classes."""
@@ -66,16 +71,13 @@ def runs(trial: ModelTrial) -> Iterator[Problem]:
     if trial.base.error is not None:
         yield f"build raised {in_one_line(trial.base.error)}", "See the contract of Architecture"
         return
-    yield from raises(trial.passed, "a pass", "See the contract of Classifier")
-
-
-def _answered(trial: ModelTrial) -> Activations:
-    return Attempt.of(trial.passed).made
+    if trial.answer.error is not None:
+        yield f"a pass raised {in_one_line(trial.answer.error)}", "See the contract of Classifier"
 
 
 def activations(trial: ModelTrial) -> Iterator[Problem]:
     """Finite logits ``(N, C)``, features ``(N, F)``, hidden outputs; forward gives the same logits."""
-    made, count = _answered(trial), len(trial.images())
+    made, count = trial.answer.made, len(trial.images())
     if tuple(made.logits.shape) != (count, world().classes):
         yield (
             f"the logits are {tuple(made.logits.shape)}, not {(count, world().classes)}",
@@ -98,7 +100,7 @@ def activations(trial: ModelTrial) -> Iterator[Problem]:
 
 def gradients(trial: ModelTrial) -> Iterator[Problem]:
     """Every parameter that is trained, and the images, get finite gradients."""
-    _ = _answered(trial)
+    _ = trial.answer.made
     network, images = trial.network().train(), trial.images().requires_grad_()
     loss = trial.loss(network, images)
     if not loss.requires_grad:
@@ -124,7 +126,7 @@ def gradients(trial: ModelTrial) -> Iterator[Problem]:
 
 def hooks(trial: ModelTrial) -> Iterator[Problem]:
     """Backward hooks can be set on every layer, as dp-sgd does for per-sample gradients."""
-    _ = _answered(trial)
+    _ = trial.answer.made
     network = trial.network().train()
     for module in network.modules():
         if any(True for _ in module.parameters(recurse=False)):
@@ -140,7 +142,7 @@ def hooks(trial: ModelTrial) -> Iterator[Problem]:
 
 def untouched(trial: ModelTrial) -> Iterator[Problem]:
     """In eval mode answers change nothing, and no image's depends on the others of its batch."""
-    made, network = _answered(trial), trial.network()
+    made, network = trial.answer.made, trial.network()
     before = Snapshot.of(network)
     with isolated(0), torch.no_grad():
         attempt = Attempt.of(lambda: network.activations(trial.images()[:1]).logits)
@@ -166,7 +168,7 @@ def seeds(trial: ModelTrial) -> Iterator[Problem]:
 
 def saved(trial: ModelTrial) -> Iterator[Problem]:
     """A network built to be restored takes the weights and answers the same."""
-    made = _answered(trial)
+    made = trial.answer.made
     state = {name: tensor.clone() for name, tensor in trial.base.made.state_dict().items()}
 
     def restored() -> Tensor:
@@ -192,7 +194,7 @@ def global_state(trial: ModelTrial) -> Iterator[Problem]:
 
 def bfloat16(trial: ModelTrial) -> Iterator[Problem]:
     """It answers under autocast to bfloat16."""
-    _ = _answered(trial)
+    _ = trial.answer.made
 
     def answer() -> Tensor:
         with torch.autocast(trial.device.type, torch.bfloat16):
@@ -203,7 +205,7 @@ def bfloat16(trial: ModelTrial) -> Iterator[Problem]:
 
 def gpu(trial: ModelTrial) -> Iterator[Problem]:
     """It answers on a GPU."""
-    _ = _answered(trial)
+    _ = trial.answer.made
     device = gpu_device()
     yield from raises(
         lambda: trial.network().to(device).activations(trial.images().to(device)),
