@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from pathlib import Path
 
 
 class MiaBenchError(Exception):
@@ -36,6 +37,34 @@ class Unavailable(MiaBenchError):
 
 class Diverged(MiaBenchError):
     """A loss stopped being finite."""
+
+
+def in_one_line(error: BaseException, packages: Collection[str] = ()) -> str:
+    """What went wrong: ``ValueError: no such class (my_defense.py:41)``; of a clear line just that line.
+
+    Args:
+        packages: top-level names of plugins' modules, so that the line of one that is installed is shown
+            and not the line of a library that it calls.
+    """
+    text = " ".join(str(error).split()) or "no message"
+    if isinstance(error, MiaBenchError):
+        return text
+    return f"{type(error).__name__}: {text}" + _place(error, packages)
+
+
+def _place(error: BaseException, packages: Collection[str]) -> str:
+    """File, without its folders, and line where a plugin's code last was before the error."""
+    import sysconfig
+    import traceback
+
+    installed = {Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib")}
+    for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
+        package = str(frame.f_globals.get("__name__", "")).partition(".")[0]
+        path = Path(frame.f_code.co_filename)
+        libraries = package == __package__ or bool(installed & {*path.parents})
+        if package in packages or (path.suffix == ".py" and not libraries):
+            return f" ({path.name}:{line})"
+    return ""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -7,6 +7,7 @@ passes over a repeated name in silence. A broken plugin is kept with its error a
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
@@ -18,7 +19,7 @@ from typing import Any
 import pluggy
 
 from mia_bench import hookspecs
-from mia_bench.errors import UsageError, did_you_mean
+from mia_bench.errors import UsageError, did_you_mean, in_one_line
 from mia_bench.registry import KINDS, Registry
 
 GROUP = "mia_bench"
@@ -71,16 +72,23 @@ class Host:
         try:
             plugin = entry.load()
             self.manager.register(plugin, name=info.id)
-            self.manager.check_pending()
+            self._check_hooks()
             if not self.manager.get_hookcallers(plugin):
                 raise TypeError("it implements no hook: is the decorator @hookimpl missing?")
             self._collect(plugin, info)
         except (Exception, SystemExit) as error:  # a plugin's import must not end the host
-            message = " ".join(str(error).split())
-            info.status, info.error = "broken", f"{type(error).__name__}: {message}"
+            info.status, info.error = "broken", in_one_line(error, self.packages)
             self.registry.discard(info.id)
             if self.manager.has_plugin(info.id):
                 self.manager.unregister(name=info.id)
+
+    def _check_hooks(self) -> None:
+        """Raises ``TypeError`` where a hook is implemented that isn't one."""
+        calls = vars(self.manager.hook)
+        known = {name for name, call in calls.items() if call.has_spec()}
+        for name in calls.keys() - known:
+            if not all(found.optionalhook for found in calls[name].get_hookimpls()):
+                raise TypeError(f"no hook is called {name!r}; {did_you_mean(name, known)}")
 
     def _collect(self, plugin: ModuleType, info: PluginInfo) -> None:
         others = [other for other in self.manager.get_plugins() if other is not plugin]
@@ -104,6 +112,11 @@ class Host:
             except Exception as error:  # one plugin must not keep the others from their turn
                 errors.append((str(self.manager.get_name(plugin)), error))
         return errors
+
+    @property
+    def packages(self) -> frozenset[str]:
+        """Top-level names of the plugins' modules."""
+        return frozenset(re.split("[.:]", info.module)[0] for info in self.plugins)
 
     @property
     def broken(self) -> list[PluginInfo]:
@@ -133,3 +146,8 @@ def host() -> Host:
     if os.environ.get(STRICT_VARIABLE, "0") not in ("", "0") and (lines := loaded.problems()):
         raise UsageError(f"{STRICT_VARIABLE} is set and " + "; ".join(lines))
     return loaded
+
+
+def told(error: BaseException) -> str:
+    """What a plugin of this process raised, in one line, with the plugin's line."""
+    return in_one_line(error, host().packages)

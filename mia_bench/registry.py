@@ -17,7 +17,7 @@ from mia_bench.api.encoder import Encoder
 from mia_bench.api.metric import Metric
 from mia_bench.api.model import Architecture
 from mia_bench.api.prior import Prior
-from mia_bench.errors import MiaBenchError, UsageError, did_you_mean
+from mia_bench.errors import MiaBenchError, UsageError, did_you_mean, in_one_line
 
 if TYPE_CHECKING:
     from mia_bench.plugins import PluginInfo
@@ -71,7 +71,7 @@ class Entry:
             except (Exception, SystemExit) as error:
                 raise MiaBenchError(
                     f"{self.kind} {self.name!r} of plugin {self.plugin.id} can't be loaded: "
-                    f"{type(error).__name__}: {error}"
+                    + in_one_line(error, {module.partition(".")[0]})
                 ) from error
         base = BASES[self.kind]
         if not (isinstance(component, type) and issubclass(component, base)):

@@ -16,7 +16,7 @@ from mia_bench.engine.local import LocalExecutor, weights_root
 from mia_bench.engine.plan import PlannedCell, Roots, Stage, build_plan, plan_data, plan_prior
 from mia_bench.engine.reporter import Reporter, SilentReporter
 from mia_bench.errors import UsageError, did_you_mean
-from mia_bench.plugins import Host, host
+from mia_bench.plugins import Host, host, told
 from mia_bench.record import Record, read_record
 from mia_bench.store import Store
 from mia_bench.tracks.track import load_track
@@ -201,9 +201,7 @@ def _executor(prepared: Prepared, reporter: Reporter) -> LocalExecutor:
 def announce(loaded: Host, cell: FinishedCell) -> None:
     """Call every reporter; one that raises is named in a warning and stops nothing."""
     for plugin, error in loaded.call("mia_bench_cell_finished", cell=cell):
-        log.warning(
-            "plugin %s: mia_bench_cell_finished raised %s: %s", plugin, type(error).__name__, error
-        )
+        log.warning("plugin %s: mia_bench_cell_finished raised %s", plugin, told(error))
 
 
 def run(

@@ -22,6 +22,7 @@ from mia_bench.errors import MiaBenchError, UsageError
 from mia_bench.leaderboard import board as boards
 from mia_bench.leaderboard import markdown, records, tuning
 from mia_bench.leaderboard.board import Estimate, Missing, build_board
+from mia_bench.leaderboard.submission import Submission, submit
 from mia_bench.plugins import PluginInfo
 from mia_bench.record import Record, read_record
 from mia_bench.registry import Registry
@@ -232,13 +233,13 @@ def some() -> list[dict[str, Any]]:
 
 
 @pytest.fixture
-def folder(tmp_path: Path, some: list[dict[str, Any]]) -> Path:
+def folder(tmp_path: Path, registry: Registry, some: list[dict[str, Any]]) -> Path:
     """A folder of boards with records."""
     store = Store(tmp_path / "made-store")
     for record in some:
         store.write_record(record)
     target = tmp_path / "boards"
-    assert len(records.submit(store, None, target)) == len(some)
+    assert len(submit(store, None, target, registry).written) == len(some)
     return target
 
 
@@ -795,14 +796,14 @@ def test_a_difference_of_nothing_has_no_minus() -> None:
 
 
 def test_submitted_records_are_the_stores_bytes(
-    folder: Path, tmp_path: Path, some: list[dict[str, Any]]
+    folder: Path, tmp_path: Path, registry: Registry, some: list[dict[str, Any]]
 ) -> None:
     store = Store(tmp_path / "made-store")
     for record in some:
         submitted = folder / "results" / "little" / f"{record['key']}.json"
         assert submitted.read_bytes() == store.record_path("little", record["key"]).read_bytes()
     assert {r.key for r in records.load(folder, "little")} == {r["key"] for r in some}
-    assert records.submit(store, "little", folder) == []
+    assert submit(store, "little", folder, registry) == Submission()
 
 
 def test_submit_leaves_out_what_is_interrupted_or_outdated(
@@ -813,26 +814,120 @@ def test_submit_leaves_out_what_is_interrupted_or_outdated(
     store.write_record(make_record(seed=1, status="interrupted", metrics={}, cost={}))
     store.write_record(make_record(seed=2, attack="aim", prior=part("faces", "0")))
     store.write_record(make_record(seed=3, track={"name": "little", "version": 1, "data": "fp"}))
-    written = records.submit(
-        store, None, tmp_path / "boards", outdated=records.outdated_by(registry)
-    )
-    assert [path.stem for path in written] == [make_record(seed=0)["key"]]
+    done = submit(store, None, tmp_path / "boards", registry)
+    assert [path.stem for path in done.written] == [make_record(seed=0)["key"]]
 
 
-def test_submit_copies_nothing_when_a_record_is_invalid(tmp_path: Path) -> None:
+def test_submit_copies_nothing_when_a_record_is_invalid(tmp_path: Path, registry: Registry) -> None:
     store = Store(tmp_path / "made-store")
     store.write_record(make_record(seed=0))
     store.write_record(make_record(seed=1, schema=99))
     with pytest.raises(MiaBenchError, match="schema 99"):
-        records.submit(store, None, tmp_path / "boards")
+        submit(store, None, tmp_path / "boards", registry)
     assert not (tmp_path / "boards").exists()
 
 
-def test_a_failure_never_replaces_a_finished_record(tmp_path: Path, folder: Path) -> None:
-    store = Store(tmp_path / "another-store")
-    store.write_record(make_record(status="failed", reason="boom", metrics={}, cost={}))
-    assert records.submit(store, None, folder) == []
+def test_a_failure_never_replaces_a_finished_record(
+    tmp_path: Path, folder: Path, registry: Registry
+) -> None:
+    failed = make_record(status="failed", reason="boom", metrics={}, cost={})
+    for number, key in enumerate((failed["key"], "another")):
+        store = Store(tmp_path / f"store-{number}")
+        store.write_record({**failed, "key": key})
+        assert submit(store, None, folder, registry) == Submission()
     assert {record.status for record in records.load(folder, "little")} == {"done"}
+
+
+def place_of(folder: Path, record: dict[str, Any]) -> Path:
+    return folder / "results" / "little" / f"{record['key']}.json"
+
+
+def later(record: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    """Another record of a cell that ended after all others."""
+    provenance = {**record["provenance"], "finished": "2026-02-01T00:00:00+00:00"}
+    return {**record, "key": "later", "provenance": provenance, **changes}
+
+
+def test_a_newer_record_of_a_cell_takes_the_place_of_the_older(
+    tmp_path: Path, folder: Path, registry: Registry
+) -> None:
+    """That of an older version of a plugin which isn't installed here, say."""
+    old = make_record("foreign")
+    new = later(old, defense=part("foreign", "2"))
+    place_of(folder, old).write_text(records.record_text(old))
+    store = Store(tmp_path / "another-store")
+    store.write_record(new)
+    done = submit(store, None, folder, registry)
+    assert (done.written, done.removed) == ([place_of(folder, new)], [place_of(folder, old)])
+    assert not place_of(folder, old).exists()
+    assert records.build(folder, registry)
+
+
+def test_of_two_records_of_a_cell_in_a_store_one_is_copied(
+    tmp_path: Path, registry: Registry, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = make_record("foreign")
+    failed = later(first, status="failed", reason="boom", metrics={}, cost={})
+    store = Store(tmp_path / "made-store")
+    store.write_record(first)
+    store.write_record(failed)
+    (written,) = submit(store, None, tmp_path / "boards", registry).written
+    assert written.stem == first["key"]
+    assert "another of the cell is finished or newer" in caplog.text
+
+
+def test_records_that_cannot_stay_beside_the_new_ones_are_removed_only_when_asked(
+    tmp_path: Path, folder: Path, registry: Registry
+) -> None:
+    old = [make_record("foreign", seed) for seed in (0, 1)]
+    for record in old:
+        place_of(folder, record).write_text(records.record_text(record))
+    before = sorted(folder.rglob("*.json"))
+    store = Store(tmp_path / "another-store")
+    store.write_record(later(old[0], defense=part("foreign", "2")))
+    with pytest.raises(MiaBenchError, match=r"1 records .* different versions .*--replace"):
+        submit(store, None, folder, registry)
+    assert sorted(folder.rglob("*.json")) == before
+    done = submit(store, None, folder, registry, replace=True)
+    assert set(done.removed) == {place_of(folder, record) for record in old}
+    assert records.build(folder, registry)
+
+
+def test_records_that_share_no_board_are_not_copied(tmp_path: Path, registry: Registry) -> None:
+    store = Store(tmp_path / "made-store")
+    store.write_record(make_record())
+    store.write_record(
+        make_record("guard", track={"name": "little", "version": 2, "data": "fp", "protocol": "p2"})
+    )
+    with pytest.raises(MiaBenchError, match="different protocols"):
+        submit(store, None, tmp_path / "boards", registry)
+    assert not (tmp_path / "boards").exists()
+
+
+def test_records_of_an_unknown_track_are_left_out(
+    tmp_path: Path, registry: Registry, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = Store(tmp_path / "made-store")
+    store.write_record(make_record(track={"name": "gone", "version": 1, "data": "fp"}))
+    store.write_record(make_record())
+    assert len(submit(store, None, tmp_path / "boards", registry).written) == 1
+    assert "no track is called 'gone'" in caplog.text
+
+
+def test_cells_without_numbers_are_told_and_can_be_left_out(
+    tmp_path: Path, registry: Registry, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = Store(tmp_path / "made-store")
+    store.write_record(make_record())
+    for seed in (1, 2):
+        store.write_record(
+            make_record(seed=seed, status="failed", reason="boom", metrics={}, cost={})
+        )
+    only = submit(store, None, tmp_path / "only", registry, finished_only=True)
+    assert (len(only.written), caplog.text) == (1, "")
+    assert len(submit(store, None, tmp_path / "boards", registry).written) == 3
+    assert "2 without numbers" in caplog.text
+    assert "boom" in caplog.text
 
 
 def test_build_then_check_finds_nothing(folder: Path, registry: Registry) -> None:
@@ -922,7 +1017,12 @@ def made_host(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("made_host")
-def test_the_commands(cli: Callable[..., Any], tmp_path: Path, some: list[dict[str, Any]]) -> None:
+def test_the_commands(
+    cli: Callable[..., Any],
+    tmp_path: Path,
+    some: list[dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     store = Store(tmp_path / "made-store")
     for record in some:
         store.write_record(record)
@@ -940,6 +1040,15 @@ def test_the_commands(cli: Callable[..., Any], tmp_path: Path, some: list[dict[s
     checked = cli("leaderboard", "check", *where)
     assert (checked.code, checked.out) == (0, "")
     assert cli("leaderboard", "submit", *where, "--store", tmp_path / "none").code == 2
+    replaced = make_record("foreign")
+    place_of(folder, replaced).write_text(records.record_text(replaced))
+    store.write_record(later(replaced))
+    again = cli("leaderboard", "submit", *where, "--store", store.root)
+    assert again.out.splitlines()[-1] == f"removed {place_of(folder, replaced)}"
+    monkeypatch.chdir(tmp_path)
+    outside = cli("leaderboard", "submit", "--store", store.root)
+    assert (outside.code, (tmp_path / "leaderboards").exists()) == (2, False)
+    assert "name one by --folder" in outside.err
     mistyped = cli("leaderboard", "submit", *where, "--store", store.root, "--track", "litle")
     assert mistyped.code == 2
     assert "did you mean 'little'?" in mistyped.err

@@ -56,13 +56,28 @@ def check(folder: Path) -> None:
 @_folder
 @store_option
 @click.option("--track", metavar="NAME", help="Only this track's records.")
-def submit(folder: Path, store: Path | None, track: str | None) -> None:
+@click.option("--finished-only", is_flag=True, help="Leave out cells that failed or were skipped.")
+@click.option(
+    "--replace",
+    is_flag=True,
+    help="Remove the folder's records that can't share a board with these, of older versions say.",
+)
+@click.pass_context
+def submit(
+    context: click.Context,
+    folder: Path,
+    store: Path | None,
+    track: str | None,
+    finished_only: bool,
+    replace: bool,
+) -> None:
     """Copy a store's records into the folder, so that the next build shows them.
 
-    Interrupted cells and records of older track or component versions are left out.
+    Interrupted cells and records of older track or component versions are left out. A record of the
+    folder makes room for a newer one of its cell.
     """
     from mia_bench.errors import UsageError
-    from mia_bench.leaderboard import records
+    from mia_bench.leaderboard.submission import submit as copy
     from mia_bench.plugins import host
     from mia_bench.results import read_store
     from mia_bench.runner import default_store
@@ -71,10 +86,18 @@ def submit(folder: Path, store: Path | None, track: str | None) -> None:
     root = store or default_store()
     if not root.is_dir():
         raise UsageError(f"there is no store at {root}")
+    given = context.get_parameter_source("folder") is not click.core.ParameterSource.DEFAULT
+    if not given and not folder.is_dir():
+        raise UsageError(
+            f"there is no folder {folder} here; go to a checkout, or name one by --folder (it is made)"
+        )
     read_store(root, track)  # a mistyped track is an error, not "nothing new"
-    outdated = records.outdated_by(host().registry)
-    written = records.submit(Store(root), track, folder, outdated=outdated)
-    for path in written:
+    done = copy(
+        Store(root), track, folder, host().registry, finished_only=finished_only, replace=replace
+    )
+    for path in done.written:
         click.echo(path)
-    if not written:
+    for path in done.removed:
+        click.echo(f"removed {path}")
+    if not (done.written or done.removed):
         click.echo("nothing new", err=True)

@@ -49,7 +49,7 @@ class LazyGroup(click.Group):
         return super().get_command(ctx, cmd_name)
 
     def _load_plugin_commands(self) -> None:
-        from mia_bench.plugins import host
+        from mia_bench.plugins import host, told
 
         loaded = host()
         if self._asked is loaded:
@@ -57,8 +57,7 @@ class LazyGroup(click.Group):
         self._asked = loaded
         self.commands.clear()
         for plugin, error in loaded.call("mia_bench_register_commands", cli=self):
-            name = type(error).__name__
-            click.echo(f"warning: plugin {plugin}: its commands raised {name}: {error}", err=True)
+            click.echo(f"warning: plugin {plugin}: its commands raised {told(error)}", err=True)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

@@ -12,6 +12,7 @@ from mia_bench.api.attack import Attack, Setting
 from mia_bench.api.component import Component
 from mia_bench.api.options import Options, parse_options
 from mia_bench.errors import MiaBenchError, UsageError, did_you_mean
+from mia_bench.plugins import told
 from mia_bench.registry import Registry
 from mia_bench.tracks.track import Choice, Track
 
@@ -233,10 +234,9 @@ def blamed(resolved: Resolved) -> Iterator[None]:
     except MiaBenchError:
         raise
     except Exception as error:  # a plugin may raise anything
-        text = " ".join(str(error).split()) or "no message"
         raise MiaBenchError(
             f"{resolved.kind} {resolved.name!r} of plugin {resolved.identity['distribution']}: "
-            f"{type(error).__name__}: {text}"
+            + told(error)
         ) from error
 
 

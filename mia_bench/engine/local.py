@@ -14,6 +14,7 @@ from mia_bench.engine.estimate import stage_seconds
 from mia_bench.engine.plan import CELL_STAGES, PlannedCell, Roots, Stage, pending_stages
 from mia_bench.engine.reporter import Reporter, reporting
 from mia_bench.errors import CorruptArtifact, MiaBenchError, StoreError, UsageError
+from mia_bench.plugins import told
 from mia_bench.record import RECORD_SCHEMA
 from mia_bench.store import Store
 
@@ -218,8 +219,6 @@ class LocalExecutor:
                 raise StageFailed(self._fail(stage, error)) from error
 
     def _fail(self, stage: Stage, error: Exception) -> str:
-        text = " ".join(str(error).split()) or "no message"
-        kind = "" if isinstance(error, MiaBenchError) else f"{type(error).__name__}: "
         owner = next(
             (
                 f" of plugin {part.identity['distribution']}:{part.name}"
@@ -228,7 +227,7 @@ class LocalExecutor:
             ),
             "",
         )
-        self._failed[stage.id] = f"{stage.name}{owner}: {kind}{text}"
+        self._failed[stage.id] = f"{stage.name}{owner}: {told(error)}"
         return self._failed[stage.id]
 
     def _discard_if_damaged(self, stage: Stage) -> None:

@@ -292,10 +292,10 @@ def _refuse_protocols(records: Sequence[Record]) -> list[str]:
 
 
 def _refuse_twice(records: Sequence[Record]) -> list[str]:
-    seen: dict[tuple[Any, ...], Record] = {}
+    seen: dict[CellKey, Record] = {}
     lines = []
     for record in records:
-        first = seen.setdefault((_section_key(record), _row_key(record), record.seed), record)
+        first = seen.setdefault(cell_key(record), record)
         if first is not record:
             older = min(first, record, key=lambda one: one.provenance.finished)
             lines.append(
@@ -326,7 +326,7 @@ def _version(component: ComponentRef) -> str:
     return f"{component.distribution} {component.version}"
 
 
-def _completed(registry: Registry, record: Record) -> Record:
+def completed(registry: Registry, record: Record) -> Record:
     """The record with options that its components got later, at their defaults.
 
     A new option whose default keeps the old behaviour leaves the component's version as it is; rows from
@@ -350,6 +350,7 @@ def _completed(registry: Registry, record: Record) -> Record:
 
 _RowKey = tuple[str, str]
 _SectionKey = tuple[str, str, str, str]
+CellKey = tuple[_SectionKey, _RowKey, int]
 
 
 def _canonical(options: Mapping[str, Any]) -> str:
@@ -363,6 +364,11 @@ def _row_key(record: Record) -> _RowKey:
 def _section_key(record: Record) -> _SectionKey:
     attack, prior = record.attack, record.prior
     return attack.name, _canonical(attack.options), prior.name, _canonical(prior.options)
+
+
+def cell_key(record: Record) -> CellKey:
+    """What is the same of all records of a cell, whatever the versions."""
+    return _section_key(record), _row_key(record), record.seed
 
 
 def by_row(records: Iterable[Record]) -> dict[_RowKey, list[Record]]:
@@ -476,7 +482,7 @@ def build_board(registry: Registry, track: Track, records: Iterable[Record]) -> 
         MiaBenchError: a record can't be on it; the message names the record and why.
     """
     ordered = sorted(records, key=lambda record: record.key)
-    ordered = [_completed(registry, record) for record in ordered]
+    ordered = [completed(registry, record) for record in ordered]
     if lines := refusals(track, ordered):
         more = f" (and {len(lines) - 1} more)" if len(lines) > 1 else ""
         raise MiaBenchError(f"track {track.name!r}: {lines[0]}{more}")

@@ -11,10 +11,9 @@ Layout::
 from __future__ import annotations
 
 import json
-import logging
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,18 +25,12 @@ from mia_bench.leaderboard.markdown import TITLE, index, page
 from mia_bench.leaderboard.tuning import Tuning, choose
 from mia_bench.record import Record, read_record
 from mia_bench.registry import Registry
-from mia_bench.store import Store
-from mia_bench.tracks.track import Track, load_track
+from mia_bench.tracks.track import load_track
 
 INDEX = "README.md"
 TUNING = "tuning"
-PUBLISHED = ("done", "failed", "skipped")
 
 _SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
-
-log = logging.getLogger(__name__)
-
-Outdated = Callable[[Record], str | None]
 
 
 # --- reading ---------------------------------------------------------------------------------
@@ -112,37 +105,7 @@ def validate(data: dict[str, Any], name: str) -> Record:
     return record
 
 
-# --- submitting ------------------------------------------------------------------------------
-
-
-def submit(
-    store: Store, track: str | None, folder: Path, *, outdated: Outdated | None = None
-) -> list[Path]:
-    """Copy the records of a store into the folder of the boards; the files that changed.
-
-    Interrupted cells are left out, and those for which ``outdated`` gives a reason. A finished
-    record is never replaced by a failed one.
-
-    Raises:
-        MiaBenchError: a record is not valid; nothing is copied.
-    """
-    chosen = []
-    for data in store.records(track):
-        record = validate(data, f"the store {store.root}, record {data.get('key', '?')}")
-        if record.status not in PUBLISHED:
-            continue
-        if outdated is not None and (reason := outdated(record)):
-            log.warning("%s is left out: %s", name_record(record), reason)
-            continue
-        chosen.append((record, data))
-    written = []
-    for record, data in chosen:
-        path = results_folder(folder) / record.track.name / f"{record.key}.json"
-        if path.exists() and record.status != "done" and read_file(path).status == "done":
-            log.warning("%s is left out: a finished one is there already", name_record(record))
-        elif write(path, record_text(data)):
-            written.append(path)
-    return written
+# --- writing ---------------------------------------------------------------------------------
 
 
 def record_text(data: Mapping[str, Any]) -> str:
@@ -170,32 +133,6 @@ def _text(path: Path) -> str | None:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
         return None
-
-
-def outdated_by(registry: Registry) -> Outdated:
-    """Tells records of older tracks or components than ``registry`` holds; for :func:`submit`."""
-    tracks: dict[str, Track | None] = {}
-
-    def outdated(record: Record) -> str | None:
-        name = record.track.name
-        if name not in tracks:
-            known = name in registry.names("track")
-            tracks[name] = load_track(registry, name) if known else None
-        track = tracks[name]
-        if track is not None and track.version != record.track.version:
-            return f"the track is at version {track.version}, the record at {record.track.version}"
-        for kind in ("defense", "prior", "attack"):
-            component = getattr(record, kind)
-            if component.name in registry.names(kind):
-                version = registry.get(kind, component.name).identity()["version"]
-                if version != component.version:
-                    return (
-                        f"the {kind} {component.name!r} is at version {version}, the record at "
-                        f"{component.version}"
-                    )
-        return None
-
-    return outdated
 
 
 # --- pages -----------------------------------------------------------------------------------

@@ -18,8 +18,9 @@ from mia_bench.data.fingerprints import image_fingerprints
 from mia_bench.device import Precision, networks_in
 from mia_bench.models.generative import as_pictures
 from mia_bench.models.snapshot import Snapshot, equal
+from mia_bench.plugins import told
 from mia_bench.seeds import generator
-from mia_bench.testing.findings import Attempt, Check, NotMade, Problem, Trial, in_one_line
+from mia_bench.testing.findings import Attempt, Check, NotMade, Problem, Trial
 from mia_bench.testing.isolation import (
     Traces,
     changes,
@@ -185,7 +186,7 @@ def runs(trial: AttackTrial) -> Iterator[Problem]:
     """It returns :class:`Reconstructions`."""
     error = trial.base.error
     if error is not None and not _refused(trial):
-        yield f"the attack raised {in_one_line(error)}", "See the contract of Attack"
+        yield f"the attack raised {told(error)}", "See the contract of Attack"
 
 
 def images(trial: AttackTrial) -> Iterator[Problem]:
@@ -301,7 +302,7 @@ def _attempted(
     _ = trial.base.made
     attempt = Attempt.of(partial(trial.run, scene, **more))
     if attempt.error is not None:
-        yield f"{what} the attack raised {in_one_line(attempt.error)}", advice
+        yield f"{what} the attack raised {told(attempt.error)}", advice
         return
     if any(images(trial)):
         return  # the same again

@@ -14,9 +14,10 @@ from mia_bench.api.dataset import Dataset, ImageSet, Splits
 from mia_bench.data.fingerprints import image_fingerprints
 from mia_bench.errors import DataError
 from mia_bench.models.snapshot import equal
+from mia_bench.plugins import told
 from mia_bench.seeds import derive
 from mia_bench.testing.common import steady
-from mia_bench.testing.findings import Attempt, Check, NotMade, Problem, in_one_line
+from mia_bench.testing.findings import Attempt, Check, NotMade, Problem
 from mia_bench.testing.isolation import TracedTrial, isolated
 from mia_bench.testing.world import RESOLUTION, quiet
 
@@ -41,7 +42,7 @@ class DatasetTrial(TracedTrial):
         dataset: Dataset = self.make()
         if dataset.needs_root and self.data is None:
             raise NotMade("it reads files: give their root (data=…, --data)")
-        with isolated(0) as self._traces, tempfile.TemporaryDirectory() as folder:
+        with self.traced(0), tempfile.TemporaryDirectory() as folder:
             return dataset.load(
                 self.data,
                 resolution=RESOLUTION,
@@ -65,7 +66,7 @@ def missing_files(trial: DatasetTrial) -> Iterator[Problem]:
     with tempfile.TemporaryDirectory() as folder, isolated(0):
         attempt = Attempt.of(lambda: dataset.fingerprint(Path(folder)))
     if not isinstance(attempt.error, DataError):
-        what = in_one_line(attempt.error) if attempt.error else "nothing"
+        what = told(attempt.error) if attempt.error else "nothing"
         yield (
             f"in an empty folder fingerprint raises {what}",
             "Raise mia_bench.errors.DataError, and say what should lie where",
@@ -77,7 +78,7 @@ def missing_files(trial: DatasetTrial) -> Iterator[Problem]:
 def runs(trial: DatasetTrial) -> Iterator[Problem]:
     """It loads, and its fingerprint stays the same."""
     if trial.base.error is not None:
-        yield f"load raised {in_one_line(trial.base.error)}", "See the contract of Dataset"
+        yield f"load raised {told(trial.base.error)}", "See the contract of Dataset"
         return
     yield from steady(lambda: trial.make().fingerprint(trial.data), "Give a hash of what is read")
 

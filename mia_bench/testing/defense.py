@@ -17,11 +17,11 @@ from mia_bench.device import Precision
 from mia_bench.errors import Diverged
 from mia_bench.models.classifier import Classifier, answers, placed, to_float
 from mia_bench.models.snapshot import Snapshot, equal
+from mia_bench.plugins import told
 from mia_bench.seeds import generator, seeded
-from mia_bench.testing.findings import Attempt, Check, Problem, in_one_line, raises
+from mia_bench.testing.findings import Attempt, Check, Problem, raises
 from mia_bench.testing.isolation import (
     TracedTrial,
-    Traces,
     changes,
     gpu_device,
     image_problems,
@@ -76,7 +76,6 @@ class DefenseTrial(TracedTrial):
         """The first training."""
         defense: Defense = self.make()
         _watch(defense, self.seen)
-        self._traces = Traces()
         return Attempt.of(lambda: self.train(defense))
 
     def train(
@@ -90,8 +89,7 @@ class DefenseTrial(TracedTrial):
     ) -> Trained:
         """Train, deploy and ask, as the host does."""
         defense, where, device = defense or self.make(), where or world(), device or self.device
-        with isolated(seed) as traces:
-            self._traces = traces
+        with self.traced(seed):
             result = train_classifier(
                 build(defense, where, seed),
                 where.splits.train,
@@ -184,7 +182,7 @@ def runs(trial: DefenseTrial) -> Iterator[Problem]:
     error = trial.base.error
     if error is not None:
         if not (trial.seen.loss or trial.seen.augment or isinstance(error, Diverged)):
-            yield f"training raised {in_one_line(error)}", "See the contract of Defense"
+            yield f"training raised {told(error)}", "See the contract of Defense"
         return
     shape = (len(world().splits.test), world().classes)
     found = tuple(trial.base.made.logits.shape)
@@ -207,7 +205,7 @@ def augment(trial: DefenseTrial) -> Iterator[Problem]:
 def gradients(trial: DefenseTrial) -> Iterator[Problem]:
     """Loss, gradients and weights stay finite."""
     if isinstance(trial.base.error, Diverged):
-        yield in_one_line(trial.base.error), "Bound what can overflow, and add epsilon to divisors"
+        yield told(trial.base.error), "Bound what can overflow, and add epsilon to divisors"
         return
     for name, tensor in trial.base.made.state.items():
         if not bool(torch.isfinite(tensor).all()):
@@ -336,7 +334,7 @@ def bfloat16(trial: DefenseTrial) -> Iterator[Problem]:
         yield f"in bfloat16 {problem}", advice
     if attempt.error is not None and not seen.loss:
         yield (
-            f"in bfloat16 training raised {in_one_line(attempt.error)}",
+            f"in bfloat16 training raised {told(attempt.error)}",
             "Losses need float32: call .float() on outputs and features first",
         )
 

@@ -12,16 +12,17 @@ from torch import Tensor
 
 from mia_bench.api.encoder import Embed, Encoder
 from mia_bench.errors import MiaBenchError, Unavailable
+from mia_bench.plugins import told
 from mia_bench.testing.common import steady
-from mia_bench.testing.findings import Attempt, Check, NotMade, Problem, Trial, in_one_line, raises
-from mia_bench.testing.isolation import gpu_device, isolated
+from mia_bench.testing.findings import Attempt, Check, NotMade, Problem, raises
+from mia_bench.testing.isolation import TracedTrial, gpu_device, isolated
 from mia_bench.testing.world import world
 
 SIZE = 32
 """Height and width of the images."""
 
 
-class EncoderTrial(Trial):
+class EncoderTrial(TracedTrial):
     """An encoder that embeds images of the toy world."""
 
     @cached_property
@@ -49,7 +50,7 @@ class EncoderTrial(Trial):
 
     def ask(self, images: Tensor, embed: Embed | None = None) -> Tensor:
         """Embeddings ``(N, D)`` of images, on the CPU."""
-        with isolated(0), torch.no_grad():
+        with self.traced(0), torch.no_grad():
             return (embed or self.embed)(images.to(self.device)).cpu()
 
 
@@ -62,7 +63,7 @@ def missing_files(trial: EncoderTrial) -> Iterator[Problem]:
                 yield f"{where} its reason has several lines", "Say it in one"
             elif attempt.error is not None and not isinstance(attempt.error, Unavailable):
                 yield (
-                    f"{where} fingerprint raised {in_one_line(attempt.error)}",
+                    f"{where} fingerprint raised {told(attempt.error)}",
                     "Raise mia_bench.errors.Unavailable, and say where the file is to be had",
                 )
 
@@ -70,7 +71,7 @@ def missing_files(trial: EncoderTrial) -> Iterator[Problem]:
 def runs(trial: EncoderTrial) -> Iterator[Problem]:
     """It loads and embeds, and its fingerprint stays the same."""
     if trial.base.error is not None:
-        yield f"embedding raised {in_one_line(trial.base.error)}", "See the contract of Encoder"
+        yield f"embedding raised {told(trial.base.error)}", "See the contract of Encoder"
         return
     yield from steady(lambda: trial.make().fingerprint(trial.weights), "Give a hash of its weights")
 
@@ -92,7 +93,7 @@ def alone(trial: EncoderTrial) -> Iterator[Problem]:
     _ = trial.base.made
     attempt = Attempt.of(lambda: trial.ask(world().enlarged(SIZE)[:1]))
     if attempt.error is not None:
-        yield f"one image raised {in_one_line(attempt.error)}", "Handle batches of one"
+        yield f"one image raised {told(attempt.error)}", "Handle batches of one"
     elif not torch.allclose(attempt.made, trial.base.made[:1], atol=1e-4):
         yield (
             "an image's embedding depends on the others of its batch",
@@ -108,7 +109,7 @@ def sizes(trial: EncoderTrial) -> Iterator[Problem]:
     if isinstance(attempt.error, MiaBenchError):
         return
     if attempt.error is not None:
-        yield f"larger images raised {in_one_line(attempt.error)}", advice
+        yield f"larger images raised {told(attempt.error)}", advice
     elif attempt.made.shape != wanted:
         yield f"larger images give {tuple(attempt.made.shape)}, not {tuple(wanted)}", advice
 
@@ -126,10 +127,7 @@ def repeatable(trial: EncoderTrial) -> Iterator[Problem]:
 
 def global_state(trial: EncoderTrial) -> Iterator[Problem]:
     """No global generator is seeded, and no setting of torch is changed."""
-    _ = trial.base.made
-    with isolated(0) as traces:
-        trial.load(trial.device)(world().enlarged(SIZE).to(trial.device))
-    yield from traces.problems(draws=False)
+    yield from trial.traces.problems(draws=False)
 
 
 def gpu(trial: EncoderTrial) -> Iterator[Problem]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from mia_bench.errors import MiaBenchError
+from mia_bench.plugins import told
 
 if TYPE_CHECKING:
     import torch
@@ -68,7 +68,7 @@ class Attempt(Generic[T]):
             NotMade: there is none; another check says why.
         """
         if self.error is not None:
-            raise NotMade(f"it does not run: {in_one_line(self.error)}")
+            raise NotMade(f"it does not run: {told(self.error)}")
         assert self.value is not None
         return self.value
 
@@ -111,17 +111,11 @@ Check = Callable[[Any], Iterator[Problem]]
 """A check of a trial; its docstring's first line says what it asks for."""
 
 
-def in_one_line(error: BaseException) -> str:
-    """Type and message."""
-    text = " ".join(str(error).split()) or "no message"
-    return text if isinstance(error, MiaBenchError) else f"{type(error).__name__}: {text}"
-
-
 def raises(work: Callable[[], object], when: str, advice: str) -> Iterator[Problem]:
     """The problem of work that raises: ``when`` it did so, and what to change."""
     error = Attempt.of(work).error
     if error is not None:
-        yield f"{when} raised {in_one_line(error)}", advice
+        yield f"{when} raised {told(error)}", advice
 
 
 def examine(trial: Trial, name: str, check: Check) -> list[Finding]:
@@ -135,4 +129,4 @@ def examine(trial: Trial, name: str, check: Check) -> list[Finding]:
     except NotMade:
         raise
     except Exception as error:  # a plugin may raise anything
-        return [Finding(name, f"it raised {in_one_line(error)}", "See what the check asks for")]
+        return [Finding(name, f"it raised {told(error)}", "See what the check asks for")]

@@ -9,7 +9,6 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -61,20 +60,27 @@ class Traces:
 
 
 class TracedTrial(Trial):
-    """A trial that notes in ``_traces`` what each run left behind; its first run is ``base``."""
+    """A trial that keeps what its first run, ``base``, left behind: later ones may find it done already."""
 
-    _traces: Traces
+    _first: Traces | None = None
 
     @property
     def base(self) -> Attempt[Any]:
         """The first run; the kinds' trials make it once."""
         raise NotImplementedError
 
-    @cached_property
+    @property
     def traces(self) -> Traces:
-        """What :attr:`base` left behind."""
+        """What :attr:`base` left behind; nothing where it did not get that far."""
         _ = self.base
-        return self._traces
+        return self._first or Traces()
+
+    @contextlib.contextmanager
+    def traced(self, seed: int) -> Iterator[None]:
+        """As :func:`isolated`."""
+        with isolated(seed) as traces:
+            self._first = self._first or traces
+            yield
 
 
 @contextlib.contextmanager

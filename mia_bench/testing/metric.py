@@ -21,8 +21,9 @@ from mia_bench.api.metric import (
 from mia_bench.errors import MiaBenchError
 from mia_bench.models.classifier import Activations, Classifier
 from mia_bench.models.snapshot import Snapshot, equal
+from mia_bench.plugins import told
 from mia_bench.statistics import estimate
-from mia_bench.testing.findings import Attempt, Check, Problem, in_one_line, raises
+from mia_bench.testing.findings import Attempt, Check, Problem, raises
 from mia_bench.testing.isolation import TracedTrial, changes, gpu_device, isolated
 from mia_bench.testing.world import World, emptied, without, world
 
@@ -81,7 +82,7 @@ class MetricTrial(TracedTrial):
 
     def compute(self, evidence: Evidence) -> Computed:
         """Measure, as the host does."""
-        with isolated(0) as self._traces:
+        with self.traced(0):
             computed: Computed = self.make().compute(evidence)
         return computed
 
@@ -111,7 +112,7 @@ def names(trial: MetricTrial) -> Iterator[Problem]:
 def runs(trial: MetricTrial) -> Iterator[Problem]:
     """It gives every name and no other."""
     if trial.base.error is not None:
-        yield f"compute raised {in_one_line(trial.base.error)}", "See the contract of Metric"
+        yield f"compute raised {told(trial.base.error)}", "See the contract of Metric"
         return
     given, promised = set(trial.base.made), set(trial.make().names)
     if given != promised:
@@ -199,7 +200,7 @@ def _never_a_score(
     if attempt.error is not None:
         if not isinstance(attempt.error, MiaBenchError):
             yield (
-                f"{what} it raised {in_one_line(attempt.error)}",
+                f"{what} it raised {told(attempt.error)}",
                 "Give the reason as a string for each name, or raise a MiaBenchError",
             )
         return
@@ -281,7 +282,7 @@ def no_encoder(trial: MetricTrial) -> Iterator[Problem]:
     metric: Any = trial.component
     if attempt.error is not None:
         yield (
-            f"without encoder and judge it raised {in_one_line(attempt.error)}",
+            f"without encoder and judge it raised {told(attempt.error)}",
             "Give evidence.missing['gallery'] for each name where embed or gallery is None",
         )
     elif metric.needs_gallery and any(_scores(attempt.made)):

@@ -14,8 +14,9 @@ from torch.nn import functional as F
 from mia_bench.api.model import Architecture, NetworkTask
 from mia_bench.models.classifier import Activations, Classifier
 from mia_bench.models.snapshot import Snapshot
+from mia_bench.plugins import told
 from mia_bench.seeds import seeded
-from mia_bench.testing.findings import Attempt, Check, Problem, in_one_line, raises
+from mia_bench.testing.findings import Attempt, Check, Problem, raises
 from mia_bench.testing.isolation import TracedTrial, changes, gpu_device, isolated, same_tensors
 from mia_bench.testing.world import world
 
@@ -35,7 +36,7 @@ class ModelTrial(TracedTrial):
         """A network from a seed, as the host builds it."""
         architecture: Architecture = self.make()
         task = NetworkTask(world().classes, RESOLUTION, restoring, self.weights)
-        with isolated(seed) as self._traces, seeded(seed, "init"):
+        with self.traced(seed), seeded(seed, "init"):
             made = architecture.build(task)
         if not isinstance(made, Classifier):
             raise TypeError(f"build returned {type(made).__name__}, not a Classifier")
@@ -69,10 +70,10 @@ class ModelTrial(TracedTrial):
 def runs(trial: ModelTrial) -> Iterator[Problem]:
     """It builds a :class:`Classifier` that answers."""
     if trial.base.error is not None:
-        yield f"build raised {in_one_line(trial.base.error)}", "See the contract of Architecture"
+        yield f"build raised {told(trial.base.error)}", "See the contract of Architecture"
         return
     if trial.answer.error is not None:
-        yield f"a pass raised {in_one_line(trial.answer.error)}", "See the contract of Classifier"
+        yield f"a pass raised {told(trial.answer.error)}", "See the contract of Classifier"
 
 
 def activations(trial: ModelTrial) -> Iterator[Problem]:
@@ -148,7 +149,7 @@ def untouched(trial: ModelTrial) -> Iterator[Problem]:
         attempt = Attempt.of(lambda: network.activations(trial.images()[:1]).logits)
     yield from changes(before, network, "the network when it answers")
     if attempt.error is not None:
-        yield f"one image raised {in_one_line(attempt.error)}", "Handle batches of one"
+        yield f"one image raised {told(attempt.error)}", "Handle batches of one"
     elif not torch.allclose(attempt.made, made.logits[:1], atol=1e-3):
         yield "an image's logits depend on the others of its batch", "Heed eval mode"
 
@@ -179,7 +180,7 @@ def saved(trial: ModelTrial) -> Iterator[Problem]:
 
     attempt = Attempt.of(restored)
     if attempt.error is not None:
-        yield f"restoring raised {in_one_line(attempt.error)}", "Build the same with restoring"
+        yield f"restoring raised {told(attempt.error)}", "Build the same with restoring"
     elif not torch.allclose(attempt.made, made.logits, atol=1e-5):
         yield (
             "a restored network answers something else",

@@ -1,0 +1,186 @@
+"""From a store to the folder of the boards: which records are copied, and which they take the place of."""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mia_bench.errors import MiaBenchError, StoreError
+from mia_bench.leaderboard import records
+from mia_bench.leaderboard.board import CellKey, cell_key, completed, name_record, refusals
+from mia_bench.record import Record
+from mia_bench.registry import Registry
+from mia_bench.store import Store
+from mia_bench.tracks.track import Track, load_track
+
+PUBLISHED = ("done", "failed", "skipped")
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Submission:
+    """What was done to the folder of the boards.
+
+    Attributes:
+        written: files that are new or changed.
+        removed: files of records that others took the place of.
+    """
+
+    written: list[Path] = field(default_factory=list)
+    removed: list[Path] = field(default_factory=list)
+
+
+def submit(
+    store: Store,
+    track: str | None,
+    folder: Path,
+    registry: Registry,
+    *,
+    finished_only: bool = False,
+    replace: bool = False,
+) -> Submission:
+    """Copy the records of a store into the folder of the boards.
+
+    Left out with a warning: interrupted cells, records of older versions than ``registry`` holds, all but
+    the newest of a cell, and failures where a finished record of the cell is there. A record of the folder
+    makes room for a newer one of its cell.
+
+    Args:
+        store: where the records are.
+        track: only its records; None for all.
+        folder: of the boards.
+        registry: the tracks and components that are installed.
+        finished_only: leave out cells without numbers too.
+        replace: remove the records of the folder that can't share a board with these.
+
+    Raises:
+        MiaBenchError: records are not valid or can't share a board. Nothing is changed then.
+    """
+    found: dict[str, dict[str, tuple[Record, dict[str, Any]]]] = defaultdict(dict)
+    for data in store.records(track):
+        record = records.validate(data, f"the store {store.root}, record {data.get('key', '?')}")
+        if record.status == "done" or (record.status in PUBLISHED and not finished_only):
+            found[record.track.name][record.key] = (record, data)
+    planned = [
+        (
+            name,
+            pairs,
+            *_plan(name, [record for record, _ in pairs.values()], folder, registry, replace),
+        )
+        for name, pairs in found.items()
+    ]
+    submission = Submission()
+    for name, pairs, chosen, superseded in planned:
+        place = records.results_folder(folder) / name
+        for record in chosen:
+            path = place / f"{record.key}.json"
+            if records.write(path, records.record_text(pairs[record.key][1])):
+                submission.written.append(path)
+        submission.removed += [_removed(place / f"{record.key}.json") for record in superseded]
+    return submission
+
+
+def _removed(path: Path) -> Path:
+    try:
+        path.unlink()
+    except OSError as error:
+        raise StoreError(f"{path} can't be removed: {error.strerror}") from error
+    return path
+
+
+def _plan(
+    name: str, found: Sequence[Record], folder: Path, registry: Registry, replace: bool
+) -> tuple[list[Record], list[Record]]:
+    """(records of the store to copy, records of the folder to remove) of one track."""
+    if name not in registry.names("track"):
+        log.warning("%d records are left out: no track is called %r", len(found), name)
+        return [], []
+    track = load_track(registry, name)
+    chosen = _newest(_current(found, track, registry), registry)
+    there = records.load(folder, name)
+    superseded, kept = [], []
+    for old in (completed(registry, record) for record in there):
+        new = chosen.get(cell_key(old))
+        if new is None:
+            kept.append(old)
+        elif old.status == "done" and new.status != "done":
+            log.warning("%s is left out: a finished one is there already", name_record(new))
+            kept.append(old)
+            del chosen[cell_key(old)]
+        elif old.key != new.key:
+            superseded.append(old)
+    copied = list(chosen.values())
+    if lines := refusals(track, copied):
+        raise MiaBenchError(f"the records of track {name!r} can't share a board: {lines[0]}")
+    blocked = {
+        old.key: lines[0] for old in kept if copied and (lines := refusals(track, [*copied, old]))
+    }
+    if blocked and not replace:
+        raise MiaBenchError(
+            f"{len(blocked)} records of {records.results_folder(folder) / name} can't share a board with "
+            f"these: {next(iter(blocked.values()))}; run their cells again, or remove them by --replace"
+        )
+    _tell_failures(copied)
+    return copied, superseded + [old for old in kept if old.key in blocked]
+
+
+def _current(found: Iterable[Record], track: Track, registry: Registry) -> list[Record]:
+    """Records of the versions that are installed."""
+    kept = []
+    for record in found:
+        if reason := _outdated(record, track, registry):
+            log.warning("%s is left out: %s", name_record(record), reason)
+        else:
+            kept.append(record)
+    return kept
+
+
+def _outdated(record: Record, track: Track, registry: Registry) -> str:
+    """Which version of a record is older than what is installed, or nothing."""
+    if track.version != record.track.version:
+        return f"the track is at version {track.version}, the record at {record.track.version}"
+    for kind in ("defense", "prior", "attack"):
+        component = getattr(record, kind)
+        if component.name in registry.names(kind):
+            version = registry.get(kind, component.name).identity()["version"]
+            if version != component.version:
+                return (
+                    f"the {kind} {component.name!r} is at version {version}, the record at "
+                    f"{component.version}"
+                )
+    return ""
+
+
+def _newest(found: Iterable[Record], registry: Registry) -> dict[CellKey, Record]:
+    """The record of each cell: a finished one before a failure, then the newest."""
+    by_cell: dict[CellKey, list[Record]] = defaultdict(list)
+    for record in (completed(registry, record) for record in found):
+        by_cell[cell_key(record)].append(record)
+    chosen = {}
+    for cell, same in by_cell.items():
+        *others, last = sorted(same, key=lambda r: (r.status == "done", r.provenance.finished))
+        for record in others:
+            log.warning(
+                "%s is left out: another of the cell is finished or newer", name_record(record)
+            )
+        chosen[cell] = last
+    return chosen
+
+
+def _tell_failures(copied: Iterable[Record]) -> None:
+    counts: dict[tuple[str, str], int] = defaultdict(int)
+    for record in copied:
+        if record.status != "done":
+            counts[record.status, record.reason or "no reason recorded"] += 1
+    for (status, reason), count in counts.items():
+        log.warning(
+            "%d without numbers, shown on the page as %s (--finished-only leaves them out): %s",
+            count,
+            status,
+            reason,
+        )
