@@ -1,8 +1,9 @@
 """The generated part of the documentation: what the code says of itself, as Markdown.
 
 A page asks for it with a comment, ``<!-- generated: options -->``, which :func:`fill` replaces when the
-site is built. :func:`inventory` lists everything that must be documented, with the id it has in the built
-pages; :func:`missing` says what of it isn't there.
+site is built. What is short also stands in the file, up to ``<!-- end -->``, for those who read that:
+``python docs/generated.py`` writes it anew. :func:`inventory` lists everything that must be documented,
+with the id it has in the built pages; :func:`missing` says what of it isn't there.
 """
 
 from __future__ import annotations
@@ -36,7 +37,11 @@ from mia_bench.tracks.track import load_track
 DISTRIBUTION = "mia-bench"
 """What others have installed beside it is no part of the site."""
 
-MARK = re.compile(r"^<!-- generated: (.+) -->$", re.MULTILINE)
+END = "<!-- end -->"
+MARK = re.compile(
+    rf"^<!-- generated: ([^>]+) -->$(\n(?:(?!<!-- generated)[\s\S])*?^{END}$)?", re.MULTILINE
+)
+"""What is asked for, and what the file has of it."""
 
 TITLES = {
     "defense": "Defenses",
@@ -83,6 +88,17 @@ class Item:
 def fill(text: str) -> str:
     """A page with the generated parts in place of their marks."""
     return MARK.sub(lambda match: _section(match[1]), text)
+
+
+def renew(text: str) -> str:
+    """A page whose parts in the file say what the code says."""
+
+    def part(match: re.Match[str]) -> str:
+        if match[2] is None:
+            return match[0]
+        return f"<!-- generated: {match[1]} -->\n\n{_section(match[1]).strip()}\n\n{END}"
+
+    return MARK.sub(part, text)
 
 
 def _section(what: str) -> str:
@@ -363,8 +379,9 @@ def hook(name: str) -> str:
     plural = name.removeprefix("mia_bench_register_")
     kinds = [kind for kind, known in KINDS.items() if known == plural and kind in BASES]
     lines = [
-        _target("hook", name),
         "## The hook",
+        "",
+        f'<a id="{_anchor("hook", name)}"></a>',
         "",
         f"```python\n{signature(name, found)}\n```",
         "",
@@ -372,14 +389,18 @@ def hook(name: str) -> str:
     lines += [markdown(inspect.getdoc(found) or ""), ""]
     if kinds:
         base = BASES[kinds[0]]
-        lines += [f"Base class: [](#api-{base.__name__.lower()})", ""]
+        lines += [f"`python -m pydoc mia_bench.{base.__name__}` prints the base class.", ""]
     return "\n".join(lines)
+
+
+def _page(hook: str) -> str:
+    return hook.removeprefix("mia_bench_").replace("_", "-") + ".md"
 
 
 def hook_table(_: str = "") -> str:
     """All hooks, with a link to the page of each."""
     rows = [
-        [f"[{_code(name)}](#{_anchor('hook', name)})", markdown(inspect.getdoc(found) or "")]
+        [f"[{_code(name)}]({_page(name)})", markdown(inspect.getdoc(found) or "")]
         for name, found in hooks().items()
     ]
     return _table(["hook", "what it does"], rows)
@@ -518,3 +539,11 @@ def _around(element: Tag) -> str:
     if element.name == "section":
         place = element
     return place.get_text(" ")
+
+
+if __name__ == "__main__":
+    for page in sorted(Path(__file__).parent.rglob("*.md")):
+        old = page.read_text(encoding="utf-8")
+        if (new := renew(old)) != old:
+            page.write_text(new, encoding="utf-8")
+            print(page)

@@ -6,10 +6,11 @@ import contextlib
 import functools
 import os
 import platform
+import re
 import subprocess
 import sys
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, metadata, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,20 @@ def package_version(name: str) -> str | None:
         return version(name)
     except PackageNotFoundError:
         return None
+
+
+def package_url(name: str) -> str:
+    """Where an installed distribution's metadata say that its source is, or anything; empty if nowhere."""
+    try:
+        given = metadata(name).get_all("Project-URL") or []
+    except PackageNotFoundError:
+        return ""
+    pairs = [
+        (label.strip().lower(), url.strip()) for label, _, url in (g.partition(",") for g in given)
+    ]
+    named = {label: url for label, url in pairs if re.fullmatch(r"https?://[^\s`<>\"']+", url)}
+    ordered = ("repository", "source", "source code", "homepage", *named)
+    return next((named[label] for label in ordered if label in named), "")
 
 
 @functools.cache

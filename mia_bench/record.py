@@ -43,6 +43,8 @@ class ComponentRef(_Part):
     """The Python distribution that the plugin came from."""
     version: str
     """The version its class declares, else ``src-`` and a hash of its source."""
+    url: str = Field(default="", pattern=r"^(https?://[^\s`<>\"']+)?$")
+    """Where the distribution's metadata say that it is to be had."""
 
 
 class MetricValue(_Part):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from mia_bench.cell import FinishedCell
 from mia_bench.device import PRECISIONS, Precision, check_device_form, choose_device
+from mia_bench.engine.code import changed_code
 from mia_bench.engine.grid import build_grid, parse_option_values, resolve, track_options
 from mia_bench.engine.local import LocalExecutor, weights_root
 from mia_bench.engine.plan import PlannedCell, Roots, Stage, build_plan, plan_data, plan_prior
@@ -151,6 +152,8 @@ def prepare(request: Request) -> Prepared:
             record = _valid(prepared.store.record(track.name, one.key))
             if record is not None and record["status"] in keep:
                 prepared.cached[one.key] = record
+        planned = (stage for one in plan.cells for stage in one.measure.upstream())
+        prepared.warnings += changed_code(planned, store)
     return prepared
 
 

@@ -31,6 +31,7 @@ from mia_bench.api.prior import PriorTask
 from mia_bench.data.fingerprints import image_fingerprints
 from mia_bench.deprecation import deprecated
 from mia_bench.device import networks_in
+from mia_bench.engine.code import code_of
 from mia_bench.engine.grid import Resolved
 from mia_bench.engine.plan import Roots, Stage
 from mia_bench.errors import DataError, MiaBenchError
@@ -823,6 +824,7 @@ def run_stage(stage: Stage, workspace: Workspace) -> None:
         + (", compiled" if workspace.compiled else ""),
         "torch": torch.__version__,
         "git": provenance.git_commit(),
+        "code": code_of(stage),
     }
     workspace.store.save(stage.name, stage.key, tensors, info)
     workspace.store.clear(*stage.id)

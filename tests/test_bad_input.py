@@ -1,6 +1,7 @@
 """Bad input: one clear line, exit code 2 or 1, nothing lost."""
 
 import errno
+import importlib
 import json
 import math
 import os
@@ -649,7 +650,7 @@ def test_training_that_fails_is_one_line_and_the_others_go_on(
 @pytest.mark.parametrize(
     ("how", "reason"),
     [
-        ("raise", "ValueError: no idea what to do"),
+        ("raise", "ValueError: no idea what to do (attack.py:101)"),
         ("shape", r"attack 'toy-wrong' returned images (6, 2, 3, 32, 31), expected"),
         ("few", r"attack 'toy-wrong' returned images (6, 1, 3, 32, 32), expected"),
         ("nan", "attack 'toy-wrong' returned images with NaN or infinity"),
@@ -685,6 +686,39 @@ def test_results_of_two_versions_of_a_plugin_stay_apart(cli, toy, store, monkeyp
     assert second["attack"]["version"] == "2"
     shown = json.loads(cli("results", "--format", "json").out)
     assert {record["attack"]["version"] for record in shown} == {first["attack"]["version"], "2"}
+
+
+def test_code_that_changed_under_a_version_is_warned_of(cli, toy, store, monkeypatch) -> None:
+    from mia_bench.engine import code
+
+    store(*TRAINED)
+    attack = host().registry.get("attack", "toy-label-only").load()
+    monkeypatch.setattr(attack, "version", "2", raising=False)
+    given = ("run", "--track", "toy", "--defense", "none", "--attack", "toy-label-only")
+    assert "warning" not in cli(*given).err
+    assert "warning" not in cli(*given).err
+    monkeypatch.setattr(code, "code_hash", lambda module: "another")
+    again = cli(*given)
+    assert again.code == 0
+    assert "warning: the code of attack 'toy-label-only' changed after results" in again.err
+    monkeypatch.setattr(code, "package_version", lambda distribution: "1.3.0")  # its author's word
+    assert "warning" not in cli(*given).err
+
+
+def test_the_hash_of_code_leaves_out_what_is_not_run(tmp_path, monkeypatch) -> None:
+    from mia_bench.engine.code import code_hash
+
+    monkeypatch.syspath_prepend(str(tmp_path))
+    texts = {
+        "hashed_one": "x = 1\n",
+        "hashed_words": '"""Words."""\n\n# More words.\nx = (1)\n',
+        "hashed_two": "x = 2\n",
+    }
+    for name, text in texts.items():
+        (tmp_path / f"{name}.py").write_text(text)
+        importlib.import_module(name)
+    one, words, two = map(code_hash, texts)
+    assert one == words != two
 
 
 @pytest.mark.parametrize("words", ["cuda", "cpu", "python"])

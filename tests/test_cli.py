@@ -405,7 +405,7 @@ def test_show_of_a_cell_that_is_not_done_says_why(cli, toy, store) -> None:
     shown = cli("show", record["key"])
     assert shown.code == 2
     assert (
-        "is failed: train of plugin mia-bench-toy:toy-failing: RuntimeError: toy failure"
+        "is failed: train of plugin mia-bench-toy:toy-failing: RuntimeError: toy failure (defense.py:33)"
         in shown.err
     )
 
@@ -421,7 +421,8 @@ def test_exit_code_1_when_a_cell_failed(cli, toy, store) -> None:
     (record,) = outcome.records
     assert record["status"] == "failed"
     assert (
-        record["reason"] == "train of plugin mia-bench-toy:toy-failing: RuntimeError: toy failure"
+        record["reason"]
+        == "train of plugin mia-bench-toy:toy-failing: RuntimeError: toy failure (defense.py:33)"
     )
     assert "FAILED toy-failing × ppa, seed 0: train of plugin" in outcome.err
     assert "Traceback" not in outcome.err

@@ -225,6 +225,25 @@ def test_a_field_without_a_text_is_found(monkeypatch: pytest.MonkeyPatch) -> Non
     assert generated.field_texts(record_module.Cost) == {**texts, "train_seconds": ""}
 
 
+def test_generated_parts_that_stand_in_the_files_are_what_the_code_says() -> None:
+    """``python docs/generated.py`` writes them anew."""
+    pages = {page: page.read_text("utf-8") for page in DOCS.rglob("*.md")}
+    assert sum(text.count(generated.END) for text in pages.values()) > len(HOOK_PAGES)
+    assert [page for page, text in pages.items() if generated.renew(text) != text] == []
+
+
+def test_a_generated_part_in_a_file_is_written_anew_and_others_are_not() -> None:
+    mark, other = "<!-- generated: levels -->", "<!-- generated: cli -->"
+    text = f"{other}\n\n{mark}\nold\n{generated.END}\n\nmine\n"
+    new = generated.renew(text)
+    assert new.startswith(f"{other}\n\n{mark}\n\n| level |")
+    assert "old" not in new
+    assert new.endswith(f"{generated.END}\n\nmine\n")
+    filled = generated.fill(new)
+    assert generated.END not in filled
+    assert filled.count("| level |") == 1
+
+
 def test_a_mark_that_nothing_answers_is_an_error() -> None:
     with pytest.raises(ValueError, match="'nonsense'"):
         generated.fill("# Page\n\n<!-- generated: nonsense -->\n")

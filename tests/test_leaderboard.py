@@ -686,8 +686,24 @@ def test_the_page_says_what_was_measured(registry: Registry, track: Track, some:
     assert "Difference to `plain` on the same seeds" in text
     assert "2026-01-03" in text
     assert "fewer than" not in text
-    assert "```sh\npip install made-dist\nmia-bench run --track little " in text
+    nowhere = (
+        "```sh\npip install made-dist  # its records name no address\nmia-bench run --track little "
+    )
+    assert nowhere in text
     assert "mia-bench leaderboard submit --track little" in text
+
+
+def test_the_page_says_where_a_plugin_is_to_be_had(registry: Registry, track: Track) -> None:
+    known = {**part("plain"), "url": "https://example.org/made"}
+    made = read(make_record(defense=known), make_record(seed=1))
+    text = markdown.page(build_board(registry, track, made), registry)
+    assert "\npip install made-dist  # https://example.org/made\n" in text
+
+
+@pytest.mark.parametrize("url", ["javascript:alert(1)", "https://a b", "https://a`b", "see me"])
+def test_an_address_that_is_none_is_refused(url: str) -> None:
+    with pytest.raises(ValueError, match=r"defense\.url"):
+        read(make_record(defense={**part("plain"), "url": url}))
 
 
 def test_failed_and_skipped_cells_are_listed_without_numbers(

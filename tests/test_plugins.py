@@ -16,10 +16,11 @@ from mia_bench.plugins import GROUP, Host, host
 from mia_bench_plugins.attacks.ppa import PlugAndPlay
 
 BROKEN = {
-    "raises-at-import": "ImportError: no module named unobtainium",
+    "raises-at-import": "ImportError: no module named unobtainium (mia_bench_broken_import.py:1)",
     "exits-at-import": "SystemExit: this plugin ends the process",
     "registers-nonsense": "TypeError: defense 'nonsense': 42 is not a subclass of Defense",
-    "misspelled-hook": "mia_bench_register_defences",
+    "misspelled-hook": "TypeError: no hook is called 'mia_bench_register_defences'; did you mean "
+    "'mia_bench_register_defenses'",
 }
 SHARED = ("data", "prior", "evaluator", "gallery")
 
@@ -66,6 +67,7 @@ def test_third_party_defense_and_attack_run_and_are_recorded(cli, toy, store) ->
     assert record["status"] == "done"
     assert record["defense"]["distribution"] == "mia-bench-toy"
     assert record["defense"]["version"].startswith("src-")
+    assert record["defense"]["url"] == "https://example.org/toy"
     assert record["defense"]["options"] == {"std": 0.05}
     assert record["cost"]["target_queries"] == 12  # 6 classes, 2 images each, asked once
     assert 0 <= record["metrics"]["test_accuracy"]["value"] <= 1
@@ -125,7 +127,7 @@ def test_raising_reporter_only_warns_and_is_named(cli, broken, store, tmp_path) 
     assert outcome.code == 0
     assert (
         "warning: plugin mia-bench-broken:raising-reporter: mia_bench_cell_finished raised "
-        "RuntimeError: the logging service is down"
+        "RuntimeError: the logging service is down (mia_bench_broken_reporter.py:"
     ) in outcome.err
     (record,) = outcome.records
     stored = tmp_path / "store" / "records" / "toy" / f"{record['key']}.json"

@@ -239,7 +239,10 @@ def test_the_group_has_its_commands() -> None:
         (wrong_plugins.RightMetric, None),
         (wrong_plugins.RightModel, None),
         (wrong_plugins.RightEncoder, None),
-        (wrong_plugins.OnceOnly, "on a GPU the attack raised RuntimeError: a second time"),
+        (
+            wrong_plugins.OnceOnly,
+            "on a GPU the attack raised RuntimeError: a second time (wrong_plugins.py:",
+        ),
     ],
 )
 def test_the_gpu_check_runs_it_again(
@@ -249,4 +252,5 @@ def test_the_gpu_check_runs_it_again(
     module = importlib.import_module(f"mia_bench.testing.{kind_of(component)}")
     monkeypatch.setattr(module, "gpu_device", lambda: torch.device("cpu"))
     found = [finding.problem for finding in Conformance(component).check("gpu")]
-    assert found == ([problem] if problem else [])
+    assert len(found) == (problem is not None)
+    assert all(line.startswith(problem) for line in found)

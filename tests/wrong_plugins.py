@@ -686,6 +686,19 @@ class NumpyMetric(RightMetric):
         return super().values(evidence) * (1 + 0.1 * np.random.rand())
 
 
+@wrong("global-state")
+class NumpyOnce(RightMetric):
+    seeded = False
+
+    def values(self, evidence):
+        import numpy as np
+
+        if not NumpyOnce.seeded:
+            np.random.seed(3)
+            NumpyOnce.seeded = True
+        return super().values(evidence)
+
+
 @wrong("nan")
 class LikeliestOfNothing(RightMetric):
     def values(self, evidence):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import click
 
-LISTED = ("defenses", "attacks", "tracks", "datasets", "priors", "metrics")
+LISTED = ("defenses", "attacks", "tracks", "datasets", "priors", "metrics", "models", "encoders")
 
 
-@click.command("list", short_help="List defenses, attacks, tracks, data sets, priors or metrics.")
+@click.command("list", short_help="List defenses, attacks, tracks and every other kind.")
 @click.argument("kind", required=False, type=click.Choice(LISTED))
 def command(kind: str | None) -> None:
     """List what is installed, with one line each; everything unless KIND is given."""

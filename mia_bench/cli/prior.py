@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from mia_bench.cli.shared import data_option, set_option, store_option
+from mia_bench.cli.shared import Integer, data_option, set_option, store_option
 from mia_bench.errors import CorruptArtifact, StoreError, UsageError
 
 
@@ -85,10 +85,10 @@ def list_(store: Path | None) -> None:
     help="PNG file.  [default: PRIOR.png]",
 )
 @click.option(
-    "--count", type=click.IntRange(1, 1024), default=64, show_default=True, help="Samples shown."
+    "--count", type=Integer(1, 1024), default=64, show_default=True, help="Samples shown."
 )
 @click.option(
-    "--seed", type=click.IntRange(0), default=0, show_default=True, help="What they are drawn by."
+    "--seed", type=Integer(0), default=0, show_default=True, help="What they are drawn by."
 )
 @store_option
 def show(prior: str, output: Path | None, count: int, seed: int, store: Path | None) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mia_bench.cli.shared import data_option, set_option, store_option
+from mia_bench.cli.shared import Integer, Number, data_option, set_option, store_option
 from mia_bench.device import PRECISIONS
 from mia_bench.errors import UsageError, did_you_mean
 
@@ -46,8 +46,8 @@ _FORMATS = ("table", "json", "markdown")
 @click.option("--defense", multiple=True, help="Defense; repeat for several, none means all.")
 @click.option("--attack", multiple=True, help="Attack; repeat for several, none means all.")
 @click.option("--prior", multiple=True, help="Image prior; none means each attack's default.")
-@click.option("--seeds", type=click.IntRange(1), help="Number of seeds: 0 … N-1.  [default: 1]")
-@click.option("--seed", type=click.IntRange(0), multiple=True, help="One seed; repeat for several.")
+@click.option("--seeds", type=Integer(1), help="Number of seeds: 0 … N-1.  [default: 1]")
+@click.option("--seed", type=Integer(0), multiple=True, help="One seed; repeat for several.")
 @set_option("Set an option; several values of one key multiply the grid.")
 @click.option(
     "--config",
@@ -57,12 +57,12 @@ _FORMATS = ("table", "json", "markdown")
 @click.option("--device", help="auto, cpu, cuda, cuda:N or mps.  [default: auto]")
 @click.option(
     "--jobs",
-    type=click.IntRange(1),
+    type=Integer(1),
     help="Processes that compute at once, on the GPUs in turn.  [default: 1]",
 )
 @click.option(
     "--time-limit",
-    type=click.FloatRange(0, min_open=True),
+    type=Number(0, min_open=True),
     metavar="SECONDS",
     help="A stage that takes longer fails, and the rest goes on.  [default: none]",
 )

@@ -10,6 +10,19 @@ import click
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
+
+class Integer(click.IntRange):
+    """An integer within limits; of what is none click says that it is no "integer range"."""
+
+    name = "integer"
+
+
+class Number(click.FloatRange):
+    """A number within limits."""
+
+    name = "number"
+
+
 store_option: Decorator = click.option(
     "--store", type=click.Path(path_type=Path), help="Folder of artifacts and records."
 )

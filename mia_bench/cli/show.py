@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from mia_bench.cli.shared import store_option
+from mia_bench.cli.shared import Integer, store_option
 from mia_bench.errors import CorruptArtifact, StoreError, UsageError
 
 
@@ -19,9 +19,7 @@ from mia_bench.errors import CorruptArtifact, StoreError, UsageError
     type=click.Path(dir_okay=False, path_type=Path),
     help="PNG file.  [default: CELL.png]",
 )
-@click.option(
-    "--rows", type=click.IntRange(1), default=12, show_default=True, help="Classes shown."
-)
+@click.option("--rows", type=Integer(1), default=12, show_default=True, help="Classes shown.")
 @store_option
 def command(cell: str, output: Path | None, rows: int, store: Path | None) -> None:
     """Write the picture of CELL (the beginning of a cell's key, as tables show it).

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from mia_bench import __version__, provenance
 from mia_bench.engine.estimate import stage_seconds
+from mia_bench.engine.grid import Resolved
 from mia_bench.engine.plan import CELL_STAGES, PlannedCell, Roots, Stage, pending_stages
 from mia_bench.engine.reporter import Reporter, reporting
 from mia_bench.errors import CorruptArtifact, MiaBenchError, StoreError, UsageError
@@ -264,9 +265,9 @@ class LocalExecutor:
                 "data": planned.data_fingerprint,
                 "protocol": planned.protocol,
             },
-            "defense": cell.defense.spec(),
-            "prior": cell.prior.spec(),
-            "attack": cell.attack.spec(),
+            "defense": _component(cell.defense),
+            "prior": _component(cell.prior),
+            "attack": _component(cell.attack),
             "seed": cell.seed,
             "status": status,
             "reason": reason,
@@ -300,6 +301,11 @@ class LocalExecutor:
                 if value and value not in found.setdefault(name, []):
                     found[name].append(value)
         return {name: ", ".join(values) for name, values in found.items() if values}
+
+
+def _component(resolved: Resolved) -> dict[str, Any]:
+    """What a record says of a component."""
+    return {**resolved.spec(), "url": provenance.package_url(resolved.identity["distribution"])}
 
 
 def _weights(measure: Stage) -> dict[str, str]:

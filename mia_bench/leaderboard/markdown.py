@@ -23,6 +23,7 @@ from mia_bench.leaderboard.board import (
     kind_of,
 )
 from mia_bench.leaderboard.tuning import MARGIN, Chosen, Setting, Tuning
+from mia_bench.provenance import package_url
 from mia_bench.record import Record
 from mia_bench.registry import Registry
 from mia_bench.results import changed_options, option_text, options_text
@@ -505,13 +506,17 @@ def _run_notes(board: Board) -> str:
 
 def _reproduce(board: Board, registry: Registry, *, sweep: bool) -> list[str]:
     name = board.track.name
-    others = {
-        part.distribution
-        for record in board.records
-        for part in (record.defense, record.prior, record.attack)
-    } - {"mia-bench"}
+    owner = registry.get("track", name).plugin.distribution
+    others = {owner: package_url(owner)} if owner != "mia-bench" else {}
+    for record in board.records:
+        for part in (record.defense, record.prior, record.attack):
+            if part.distribution != "mia-bench":
+                others[part.distribution] = part.url or others.get(part.distribution, "")
     commands = [
-        *([f"pip install {' '.join(sorted(others))}"] if others else []),
+        *(
+            f"pip install {other}  # {url or 'its records name no address'}"
+            for other, url in sorted(others.items())
+        ),
         *_run_commands(board, registry),
         f"mia-bench leaderboard submit --track {name}"
         + (" --folder leaderboards/tuning" if sweep else ""),

@@ -14,7 +14,7 @@ from pathlib import Path
 from mia_bench.errors import UsageError
 from mia_bench.registry import BASES, Entry
 
-KINDS = ("defense", "attack", "metric", "prior", "dataset", "track")
+KINDS = ("defense", "attack", "metric", "prior", "dataset", "track", "encoder", "model")
 
 LONGEST = 30
 """Characters of a name, so that lines of code stay short."""
@@ -104,7 +104,7 @@ def rendered(name: str, kind: str) -> dict[str, str]:
         "plugin_metric": name.replace("-", "_"),
         "plugin_name": name,
         "PluginClass": class_name(name, kind),
-        "plugin_kind": {"dataset": "data set"}.get(kind, kind),
+        "plugin_kind": {"dataset": "data set", "model": "architecture"}.get(kind, kind),
     }
     return {
         _filled(path, words): _filled(text, words)
