@@ -113,6 +113,13 @@ class Host:
                 errors.append((str(self.manager.get_name(plugin)), error))
         return errors
 
+    def implementing(self, hook: str) -> list[tuple[PluginInfo, ModuleType]]:
+        """The plugins with that hook, and their modules."""
+        found: list[tuple[PluginInfo, Any]] = [
+            (info, self.manager.get_plugin(info.id)) for info in self.plugins
+        ]
+        return [(info, module) for info, module in found if hasattr(module, hook)]
+
     @property
     def packages(self) -> frozenset[str]:
         """Top-level names of the plugins' modules."""

@@ -1,5 +1,6 @@
 """``mia-bench plugins new``: what it writes is linted, typed, installed, tested and run."""
 
+import json
 import os
 import re
 import subprocess
@@ -12,6 +13,7 @@ from conftest import install
 from mia_bench.registry import BASES
 from mia_bench.scaffold import KINDS, LONGEST, class_name, create
 from mia_bench.testing import checks_of
+from mia_bench_plugins.reporters import pictures
 
 ROOT = Path(__file__).parent.parent
 NAMES = {kind: f"made-{kind}" for kind in KINDS}
@@ -160,9 +162,10 @@ def test_installed_they_are_listed_without_torch(spawn, installed) -> None:
     process = spawn("list")
     out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
-    for name in NAMES.values():
+    for kind, name in NAMES.items():
         shown = "made_metric" if name == "made-metric" else name
-        assert re.search(rf"^ +{shown} .*mia-bench-{name}", out, re.MULTILINE)
+        listed = re.search(rf"^ +{shown} .*mia-bench-{name}", out, re.MULTILINE)
+        assert (listed is None) == (kind == "reporter")
     assert err.splitlines()[-1] == "imported:"
 
 
@@ -170,6 +173,8 @@ def test_their_own_tests_pass(installed, made: Path) -> None:
     out = run_tool("pytest", "-v", "-p", "no:cacheprovider", ".", cwd=made)
     for kind, name in NAMES.items():
         ids = [f"{check}]" for check in checks_of(BASES[kind])] if kind in BASES else [""]
+        if kind == "reporter":
+            ids = [f"{check}]" for check in checks_of(pictures)]
         file = f"test_mia_bench_{name.replace('-', '_')}.py::test_"
         for test in ids:
             assert re.search(rf"{file}.*{re.escape(test)} (PASSED|SKIPPED)", out)
@@ -192,6 +197,8 @@ def test_defense_attack_and_prior_run(cli, installed, store) -> None:
     )  # fmt: skip
     assert outcome.code == 0, outcome.err
     (record,) = outcome.records
+    (line,) = (Path(os.environ["MIA_BENCH_STORE"]) / "made-reporter.jsonl").read_text().splitlines()
+    assert json.loads(line)["metrics"].keys() == record["metrics"].keys()
     assert record["status"] == "done"
     assert record["defense"]["options"] == {"weight": 0.1}
     assert record["attack"]["distribution"] == "mia-bench-made-attack"

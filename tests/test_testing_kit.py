@@ -36,6 +36,7 @@ from mia_bench.testing import (
 from mia_bench.testing.conformance import kind_of
 from mia_bench.testing.world import world
 from mia_bench_plugins.attacks.ppa import PlugAndPlay
+from mia_bench_plugins.reporters import pictures
 
 UNTESTABLE = {"gpu"}
 """Checks that need a GPU to fail."""
@@ -114,6 +115,8 @@ def test_wrong_options_and_unknown_checks_are_usage_errors() -> None:
         Conformance(PlugAndPlay, skip={"speed": "slow"})
     with pytest.raises(UsageError, match="no subclass"):
         checks_of(int)
+    with pytest.raises(UsageError, match="has no hook mia_bench_cell_finished"):
+        checks_of(pytest)
 
 
 def test_a_check_that_is_left_out_says_why() -> None:
@@ -132,6 +135,8 @@ def test_names_of_checks_are_those_of_the_modules() -> None:
         names = _trial(component, {})[1]
         assert set(names) == set(checks_of(base))
         assert all(check.__doc__ for check in names.values())
+    names = _trial(pictures, {})[1]
+    assert set(names) == set(checks_of(pictures))
 
 
 def test_importing_the_kit_and_the_pytest_plugin_imports_no_torch() -> None:

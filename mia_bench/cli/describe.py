@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -10,6 +10,7 @@ from mia_bench.errors import MiaBenchError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from mia_bench.registry import Entry, Registry
+    from mia_bench.tracks.track import AttackDefaults
 
 
 @click.command(
@@ -105,10 +106,15 @@ def describe_track(registry: Registry, entry: Entry) -> str:
     for kind, settings in (
         ("prior", track.priors),
         ("defense", track.defenses),
-        ("attack", {name: a.options for name, a in track.attacks.items()}),
+        ("attack", {name: _attack_settings(a) for name, a in track.attacks.items()}),
     ):
         lines += [f"  {kind} {name}: {_table(o)}" for name, o in settings.items() if o]
     return "\n".join(lines)
+
+
+def _attack_settings(defaults: AttackDefaults) -> dict[str, Any]:
+    """An attack's options on a track, after the prior if that is one of its own."""
+    return {**({"prior": defaults.prior} if defaults.prior else {}), **defaults.options}
 
 
 def _table(options: dict[str, object]) -> str:

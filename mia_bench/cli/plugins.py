@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import click
@@ -93,31 +94,37 @@ def check(
 ) -> None:
     """Run NAME in a toy world and print what is wrong with it; exit code 1 if anything is.
 
-    NAME is a component, kind:component, or a plugin or distribution: all of its components then.
+    NAME is a component, kind:component, or a plugin or distribution: all of its components and its reporter
+    then.
     """
     from mia_bench.device import check_device_form
     from mia_bench.engine.grid import parse_option_values
     from mia_bench.plugins import host
     from mia_bench.registry import BASES
-    from mia_bench.testing.conformance import check_entry
+    from mia_bench.testing.conformance import Conformance, check_entry
 
     check_device_form(device)
     registry = host().registry
     given = parse_option_values(registry, options, tuple(BASES))
+    entries, reporters = _named(registry, name)
     broken = False
-    for entry in _named(registry, name):
+    for entry in entries:
         values = given.single(entry.kind, entry.name)
         findings, left_out = check_entry(
             entry, options=values, device=device, data=data, weights=weights
         )
         broken |= bool(findings)
-        click.echo("\n".join(_lines(entry, findings, left_out)))
+        click.echo("\n".join(_lines(f"{entry.kind} {entry.name}", findings, left_out)))
+    for plugin, module in reporters.items():
+        findings, left_out = Conformance(module).findings()
+        broken |= bool(findings)
+        click.echo("\n".join(_lines(f"reporter {plugin}", findings, left_out)))
     if broken:
         sys.exit(1)
 
 
-def _named(registry: Registry, name: str) -> list[Entry]:
-    """The components that a name means.
+def _named(registry: Registry, name: str) -> tuple[list[Entry], dict[str, ModuleType]]:
+    """The components, and the reporters by their plugins' names, that a name means.
 
     Raises:
         UsageError: none; or one is claimed twice, or its plugin is broken.
@@ -134,8 +141,14 @@ def _named(registry: Registry, name: str) -> list[Entry]:
     for info in host().broken:
         if name in (info.name, info.distribution, info.id):
             raise UsageError(f"plugin {info.id} is broken: {info.error}")
-    if not found:
-        known = {w for e in everything for w in (e.name, e.plugin.name, e.plugin.distribution)}
+    reporters = {
+        info.name: module
+        for info, module in host().implementing("mia_bench_cell_finished")
+        if name in (info.name, f"reporter:{info.name}", info.distribution, info.id)
+    }
+    if not found and not reporters:
+        known = {entry.name for entry in everything}
+        known |= {word for info in host().plugins for word in (info.name, info.distribution)}
         if _installed(name):
             raise UsageError(f"{name} is installed, but has no entry point of the group mia_bench")
         broken = ", ".join(info.id for info in host().broken)
@@ -143,7 +156,7 @@ def _named(registry: Registry, name: str) -> list[Entry]:
             f"nothing is called {name!r}; {did_you_mean(bare, known)}"
             + (f"; broken, so that its names are unknown: {broken}" if broken else "")
         )
-    return [registry.get(entry.kind, entry.name) for entry in found]
+    return [registry.get(entry.kind, entry.name) for entry in found], reporters
 
 
 def _installed(distribution: str) -> bool:
@@ -156,10 +169,10 @@ def _installed(distribution: str) -> bool:
     return True
 
 
-def _lines(entry: Entry, findings: list[Finding], left_out: dict[str, str]) -> Iterator[str]:
-    """What to print of one component."""
+def _lines(what: str, findings: list[Finding], left_out: dict[str, str]) -> Iterator[str]:
+    """What to print of one component or reporter."""
     count = f"{len(findings)} finding{'' if len(findings) == 1 else 's'}"
-    yield f"{entry.kind} {entry.name}: {count if findings else 'fine'}"
+    yield f"{what}: {count if findings else 'fine'}"
     for finding in findings:
         yield f"  {finding}"
     for reason in dict.fromkeys(left_out.values()):

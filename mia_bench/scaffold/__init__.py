@@ -14,7 +14,7 @@ from pathlib import Path
 from mia_bench.errors import UsageError
 from mia_bench.registry import BASES, Entry
 
-KINDS = ("defense", "attack", "metric", "prior", "dataset", "track", "encoder", "model")
+KINDS = ("defense", "attack", "metric", "prior", "dataset", "track", "encoder", "model", "reporter")
 
 LONGEST = 30
 """Characters of a name, so that lines of code stay short."""

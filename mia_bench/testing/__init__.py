@@ -12,10 +12,13 @@ Each check is a test of its own; a finding's text is its failure. The same from 
     findings = check_defense(MyDefense, options={"weight": 0.5}, device="cpu")
 
 :mod:`mia_bench.testing.world` is the toy world, for tests of your own: ``world()`` gives data, a trained
-target, a prior and the evidence that metrics get. Importing this module imports no torch.
+target, a prior and the evidence that metrics get; ``finished_cell(folder)`` gives what reporters get.
+Importing this module imports no torch.
 """
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 from mia_bench.testing.conformance import (
     Conformance,
@@ -27,10 +30,14 @@ from mia_bench.testing.conformance import (
     check_metric,
     check_model,
     check_prior,
+    check_reporter,
     check_track,
     checks_of,
 )
 from mia_bench.testing.findings import Finding, NotMade
+
+if TYPE_CHECKING:
+    from mia_bench.testing.reporter import finished_cell
 
 __all__ = [
     "Conformance",
@@ -44,6 +51,17 @@ __all__ = [
     "check_metric",
     "check_model",
     "check_prior",
+    "check_reporter",
     "check_track",
     "checks_of",
+    "finished_cell",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """``finished_cell`` computes, so that it needs torch: it is imported when it is asked for."""
+    if name == "finished_cell":
+        from mia_bench.testing.reporter import finished_cell
+
+        return finished_cell
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

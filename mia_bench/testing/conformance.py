@@ -6,6 +6,7 @@ import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from mia_bench.api.component import Component
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from mia_bench.api.model import Architecture
     from mia_bench.api.prior import Prior
     from mia_bench.registry import Entry
+
+Checked = type[Component] | ModuleType
+"""What is on trial: a component's class, or a reporter's module."""
 
 _CHECKS = {
     "defense": ("summary", "paper", "options", "overrides", "light-import", "runs", "loss", "augment",
@@ -44,29 +48,38 @@ _CHECKS = {
               "untouched", "repeatable", "seeded", "saved", "global-state", "bfloat16", "gpu"),
     "encoder": ("summary", "terms", "options", "overrides", "light-import", "missing-files", "runs",
                 "embeddings", "alone", "sizes", "repeatable", "global-state", "gpu"),
+    "reporter": ("light-import", "runs", "again", "unfinished", "untouched", "global-state"),
 }  # fmt: skip
 """Names of the checks, so that they can be listed without torch; a test holds them to the modules."""
 
 
-def kind_of(component: type[Component]) -> str:
-    """The kind of a component's class.
+REPORTS = "mia_bench_cell_finished"
+"""The hook that makes a module a reporter."""
+
+
+def kind_of(component: Checked) -> str:
+    """The kind of a component's class; ``reporter`` for a module with that hook.
 
     Raises:
-        UsageError: it is no component.
+        UsageError: it is neither.
     """
+    if isinstance(component, ModuleType):
+        if hasattr(component, REPORTS):
+            return "reporter"
+        raise UsageError(f"the module {component.__name__} has no hook {REPORTS}")
     for kind, base in BASES.items():
         if isinstance(component, type) and issubclass(component, base):
             return kind
     raise UsageError(f"{component!r} is no subclass of a base class of mia_bench")
 
 
-def checks_of(component: type[Component]) -> tuple[str, ...]:
-    """The names of the checks that a component gets."""
+def checks_of(component: Checked) -> tuple[str, ...]:
+    """The names of the checks that a component, or a reporter's module, gets."""
     return _CHECKS[kind_of(component)]
 
 
 def _trial(
-    component: type[Component],
+    component: Checked,
     options: Mapping[str, Any],
     device: str = "cpu",
     data: Path | None = None,
@@ -77,6 +90,10 @@ def _trial(
 
     kind = kind_of(component)
     module = importlib.import_module(f"mia_bench.testing.{kind}")
+    if isinstance(component, ModuleType):
+        none = parse_options(component.__name__, Component.Options, options)
+        reporter: Trial = module.TRIAL(component, none, choose_device(device), component.__name__)
+        return reporter, {"light-import": common.light_import, **module.CHECKS}
     checks: dict[str, Check] = {**common.CHECKS, **module.CHECKS}
     if kind in ("defense", "attack", "prior"):
         checks["paper"] = common.paper
@@ -107,7 +124,7 @@ class Conformance:
     check: ``test_conformance = Conformance(MyDefense)``.
 
     Attributes:
-        component: a class.
+        component: a class, or the module of a reporter.
         options: by name, as ``-o`` takes them: choose small ones, every check runs the component.
         device: where to compute; the check ``gpu`` uses a GPU wherever there is one.
         data: root of the files that a data set reads; without it only what needs no files is checked.
@@ -115,7 +132,7 @@ class Conformance:
         weights: folder of the weight files that an encoder or an architecture reads, as ``data``.
     """
 
-    component: type[Component]
+    component: Checked
     options: Mapping[str, Any] = field(default_factory=dict)
     device: str = "cpu"
     data: Path | None = None
@@ -159,17 +176,17 @@ class Conformance:
 
 
 def check_component(
-    component: type[Component],
+    component: Checked,
     *,
     options: Mapping[str, Any] | None = None,
     device: str = "cpu",
     data: Path | None = None,
     weights: Path | None = None,
 ) -> list[Finding]:
-    """What is wrong with a component of any kind; nothing if it conforms.
+    """What is wrong with a component of any kind, or a reporter; nothing if it conforms.
 
     Args:
-        component: its class.
+        component: its class, or the module of a reporter.
         options: by name; choose small ones, a component runs several times.
         device: where to compute, ``cpu`` or ``cuda``.
         data: root of the files that a data set reads.
@@ -240,6 +257,11 @@ def check_model(
 ) -> list[Finding]:
     """What is wrong with an architecture: its networks answer, are differentiated and restored."""
     return check_component(component, options=options, device=device, weights=weights)
+
+
+def check_reporter(plugin: ModuleType) -> list[Finding]:
+    """What is wrong with a reporter: it is told of cells that are finished, failed and skipped."""
+    return check_component(plugin)
 
 
 def check_track(name: str) -> list[Finding]:

@@ -12,7 +12,6 @@ from mia_bench.plugins import told
 if TYPE_CHECKING:
     import torch
 
-    from mia_bench.api.component import Component
     from mia_bench.api.options import Options
 
 T = TypeVar("T")
@@ -78,7 +77,7 @@ class Trial:
     """A component on trial. The kinds' subclasses run it in the toy world and keep what it made.
 
     Attributes:
-        component: the class.
+        component: the class; the module of a reporter.
         options: checked options.
         device: where to compute.
         module: what is imported when the plugin is discovered.
@@ -86,7 +85,7 @@ class Trial:
         weights: folder of weight files, None without.
     """
 
-    component: type[Component]
+    component: Any
     options: Options
     device: torch.device
     module: str

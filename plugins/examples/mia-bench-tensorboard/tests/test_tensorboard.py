@@ -11,48 +11,32 @@ import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+import mia_bench_tensorboard
 from mia_bench.cell import FinishedCell
 from mia_bench.pictures import cell_picture
-from mia_bench.store import Store
+from mia_bench.testing import Conformance, finished_cell
 from mia_bench_tensorboard import mia_bench_cell_finished, run_folder
 
-
-class Stored(Store):
-    """A store that holds the arrays of one measurement."""
-
-    def arrays(self, stage: str, key: str) -> dict[str, Any]:
-        draws = np.random.default_rng(0)
-        return {
-            "reconstructions": draws.integers(0, 255, (2, 3, 3, 8, 8), np.uint8),
-            "examples": draws.integers(0, 255, (2, 2, 3, 8, 8), np.uint8),
-            "classes": np.arange(2),
-            "target_confidence": np.full((2, 3), 0.5),
-            "judged": np.zeros((2, 3), int),
-        }
-
-    def info(self, stage: str, key: str) -> dict[str, Any]:
-        return {"class_names": ["first", "second"]}
+test_conformance = Conformance(mia_bench_tensorboard)
 
 
-def cell(root: Path, **more: Any) -> FinishedCell:
+def cell(folder: Path, **more: Any) -> FinishedCell:
+    """The toy world's, with numbers that are known."""
+    made = finished_cell(folder)
     record = {
-        "key": "abc123",
-        "track": {"name": "toy"},
-        "defense": {"name": "none"},
-        "attack": {"name": "ppa"},
-        "prior": {"name": "eigen faces"},
+        **made.record,
+        "prior": {**made.record["prior"], "name": "eigen faces"},
         "seed": 3,
-        "status": "done",
         "metrics": {
             "test_accuracy": {"value": 0.75, "low": 0.5, "high": 0.875, "n": 8},
             "delta_face": None,
         },
         "cost": {"train_seconds": 1.5, "invert_seconds": None, "target_queries": 12345},
-        "provenance": {"finished": "2026-01-02T03:04:05+00:00"},
+        "provenance": {**made.record["provenance"], "finished": "2026-01-02T03:04:05+00:00"},
         "notes": {"delta_face": "no encoder"},
         **more,
     }
-    return FinishedCell(record, Stored(root / "store"))
+    return FinishedCell(record, made.store)
 
 
 def read(folder: Path) -> EventAccumulator:
@@ -69,7 +53,8 @@ def _default_folder(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_numbers_intervals_and_costs_are_scalars(tmp_path: Path) -> None:
     done = cell(tmp_path)
     mia_bench_cell_finished(done)
-    events = read(tmp_path / "store/tensorboard/toy/none-ppa-eigen_faces-seed3-abc123")
+    name = f"none-prior-sample-eigen_faces-seed3-{done.key}"
+    events = read(tmp_path / "store/tensorboard/toy-world" / name)
     found = {tag: events.Scalars(tag) for tag in events.Tags()["scalars"]}
     assert {tag: [event.value for event in values] for tag, values in found.items()} == {
         "test_accuracy/value": [0.75],
@@ -107,7 +92,7 @@ def test_a_cell_computed_anew_replaces_its_run(tmp_path: Path) -> None:
 def test_the_variable_names_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MIA_BENCH_TENSORBOARD", str(tmp_path / "else"))
     mia_bench_cell_finished(cell(tmp_path))
-    assert len(list((tmp_path / "else/toy").iterdir())) == 1
+    assert len(list((tmp_path / "else/toy-world").iterdir())) == 1
     assert not (tmp_path / "store/tensorboard").exists()
 
 

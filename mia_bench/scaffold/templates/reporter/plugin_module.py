@@ -1,0 +1,35 @@
+"""The reporter ``plugin_name``: what it does with finished cells.
+
+An example: a line of JSON for every cell, in a file of the store's folder.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from mia_bench import hookimpl
+
+if TYPE_CHECKING:
+    from mia_bench.cell import FinishedCell
+
+
+NAME = "plugin_name.jsonl"
+
+
+@hookimpl
+def mia_bench_cell_finished(cell: FinishedCell) -> None:
+    """Append the line; a cell that failed or was skipped has a reason instead of metrics."""
+    record = cell.record
+    metrics = {name: metric and metric["value"] for name, metric in record["metrics"].items()}
+    line = {
+        "cell": cell.key,
+        "track": record["track"]["name"],
+        **{kind: record[kind]["name"] for kind in ("defense", "prior", "attack")},
+        "seed": record["seed"],
+        "status": record["status"],
+        "reason": record["reason"],
+        "metrics": metrics,
+    }
+    with open(cell.store.root / NAME, "a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
