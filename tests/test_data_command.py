@@ -19,6 +19,18 @@ def test_every_data_set_on_disk_says_its_layout_and_origin() -> None:
             assert dataset.origin, entry.name
 
 
+def test_list_says_what_each_is_and_which_tracks_use_it(cli, broken) -> None:
+    outcome = cli("data", "list")
+    assert outcome.code == 0
+    lines = outcome.out.splitlines()
+    summary = host().registry.get("dataset", "lfw").load().summary
+    assert lines[lines.index(f"lfw: {summary}") + 1] == "  tracks: lfw"
+    assert any(line.startswith("  layout: <data>/lfw/") for line in lines)
+    for name in host().registry.names("dataset"):
+        assert f"\n{name}: " in f"\n{outcome.out}"
+    assert "lazy-dataset: broken: dataset 'lazy-dataset' of plugin" in outcome.out
+
+
 def test_check_names_what_is_wrong_and_where_to_get_it(cli, tmp_path: Path) -> None:
     facescrub(tmp_path)
     outcome = cli("data", "check", "facescrub", "--data", tmp_path)

@@ -1,7 +1,9 @@
-"""``mia-bench data``: check the layout of data sets, and decode them ahead of a run."""
+"""``mia-bench data``: list data sets, check their layout, and decode them ahead of a run."""
 
 from __future__ import annotations
 
+import contextlib
+from collections import defaultdict
 from pathlib import Path
 
 import click
@@ -10,9 +12,34 @@ from mia_bench.cli.shared import data_option, set_option, store_option
 from mia_bench.errors import MiaBenchError, UsageError
 
 
-@click.group(name="data", short_help="Check data sets, and prepare them ahead of a run.")
+@click.group(name="data", short_help="List and check data sets, and prepare them ahead of a run.")
 def command() -> None:
-    """Check the layout of data sets, and decode them ahead of a run."""
+    """List data sets, check their layout, and decode them ahead of a run."""
+
+
+@command.command(name="list")
+def list_() -> None:
+    """Say of each data set what it is, which tracks use it, its terms, and where its files belong."""
+    from mia_bench.plugins import host
+    from mia_bench.tracks.track import load_track
+
+    registry = host().registry
+    tracks = defaultdict(list)
+    for name in registry.names("track"):
+        with contextlib.suppress(MiaBenchError):  # a broken track must not hide the data sets
+            tracks[load_track(registry, name).data.dataset.name].append(name)
+    for entry in registry.entries("dataset"):
+        try:
+            dataset = entry.load()
+        except MiaBenchError as error:
+            click.echo(f"{entry.name}: broken: {error}")
+            continue
+        click.echo(f"{entry.name}: {dataset.summary}")
+        lines = {"tracks": ", ".join(tracks[entry.name]) or "none", "terms": dataset.terms}
+        if dataset.needs_root:
+            lines |= {"layout": dataset.layout, "from": dataset.origin}
+        for label, text in lines.items():
+            click.echo(f"  {label + ':':<8}{text}")
 
 
 @command.command()
