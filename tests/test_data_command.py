@@ -24,7 +24,7 @@ def test_list_says_what_each_is_and_which_tracks_use_it(cli, broken) -> None:
     assert outcome.code == 0
     lines = outcome.out.splitlines()
     summary = host().registry.get("dataset", "lfw").load().summary
-    assert lines[lines.index(f"lfw: {summary}") + 1] == "  tracks: lfw"
+    assert lines[lines.index(f"lfw: {summary}") + 1] == "  tracks: lfw, toy-lfw"
     assert any(line.startswith("  layout: <data>/lfw/") for line in lines)
     for name in host().registry.names("dataset"):
         assert f"\n{name}: " in f"\n{outcome.out}"
