@@ -879,6 +879,18 @@ def test_a_newer_record_of_a_cell_takes_the_place_of_the_older(
     assert records.build(folder, registry)
 
 
+def test_an_older_record_of_a_cell_takes_no_place(
+    tmp_path: Path, folder: Path, registry: Registry, caplog: pytest.LogCaptureFixture
+) -> None:
+    old = make_record("foreign")
+    new = later(old, defense=part("foreign", "2"))
+    place_of(folder, new).write_text(records.record_text(new))
+    store = Store(tmp_path / "another-store")
+    store.write_record(old)
+    assert submit(store, None, folder, registry) == Submission()
+    assert "a finished or newer one is there already" in caplog.text
+
+
 def test_of_two_records_of_a_cell_in_a_store_one_is_copied(
     tmp_path: Path, registry: Registry, caplog: pytest.LogCaptureFixture
 ) -> None:

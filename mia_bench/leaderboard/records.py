@@ -41,6 +41,11 @@ def results_folder(folder: Path) -> Path:
     return folder / "results"
 
 
+def record_path(folder: Path, record: Record) -> Path:
+    """The file of a record of the boards in ``folder``."""
+    return results_folder(folder) / record.track.name / f"{record.key}.json"
+
+
 def track_names(folder: Path) -> list[str]:
     """The tracks that have records in ``folder``, sorted."""
     root = results_folder(folder)

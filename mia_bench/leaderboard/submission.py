@@ -7,7 +7,6 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from mia_bench.errors import MiaBenchError, StoreError
 from mia_bench.leaderboard import records
@@ -61,27 +60,21 @@ def submit(
     Raises:
         MiaBenchError: records are not valid or can't share a board. Nothing is changed then.
     """
-    found: dict[str, dict[str, tuple[Record, dict[str, Any]]]] = defaultdict(dict)
+    found: dict[str, list[Record]] = defaultdict(list)
+    texts = {}
     for data in store.records(track):
         record = records.validate(data, f"the store {store.root}, record {data.get('key', '?')}")
         if record.status == "done" or (record.status in PUBLISHED and not finished_only):
-            found[record.track.name][record.key] = (record, data)
-    planned = [
-        (
-            name,
-            pairs,
-            *_plan(name, [record for record, _ in pairs.values()], folder, registry, replace),
-        )
-        for name, pairs in found.items()
-    ]
+            found[record.track.name].append(record)
+            texts[record.key] = records.record_text(data)
+    planned = [_plan(name, same, folder, registry, replace) for name, same in found.items()]
     submission = Submission()
-    for name, pairs, chosen, superseded in planned:
-        place = records.results_folder(folder) / name
-        for record in chosen:
-            path = place / f"{record.key}.json"
-            if records.write(path, records.record_text(pairs[record.key][1])):
+    for copied, superseded in planned:
+        for record in copied:
+            path = records.record_path(folder, record)
+            if records.write(path, texts[record.key]):
                 submission.written.append(path)
-        submission.removed += [_removed(place / f"{record.key}.json") for record in superseded]
+        submission.removed += [_removed(records.record_path(folder, old)) for old in superseded]
     return submission
 
 
@@ -108,8 +101,10 @@ def _plan(
         new = chosen.get(cell_key(old))
         if new is None:
             kept.append(old)
-        elif old.status == "done" and new.status != "done":
-            log.warning("%s is left out: a finished one is there already", name_record(new))
+        elif _rank(old) > _rank(new) and (old.key != new.key or new.status != "done"):
+            log.warning(
+                "%s is left out: a finished or newer one is there already", name_record(new)
+            )
             kept.append(old)
             del chosen[cell_key(old)]
         elif old.key != new.key:
@@ -163,13 +158,18 @@ def _newest(found: Iterable[Record], registry: Registry) -> dict[CellKey, Record
         by_cell[cell_key(record)].append(record)
     chosen = {}
     for cell, same in by_cell.items():
-        *others, last = sorted(same, key=lambda r: (r.status == "done", r.provenance.finished))
+        *others, last = sorted(same, key=_rank)
         for record in others:
             log.warning(
                 "%s is left out: another of the cell is finished or newer", name_record(record)
             )
         chosen[cell] = last
     return chosen
+
+
+def _rank(record: Record) -> tuple[bool, str]:
+    """The higher, the more a record is worth among those of its cell."""
+    return record.status == "done", record.provenance.finished
 
 
 def _tell_failures(copied: Iterable[Record]) -> None:
