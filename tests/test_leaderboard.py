@@ -694,16 +694,19 @@ def test_the_page_says_what_was_measured(registry: Registry, track: Track, some:
 
 
 def test_the_page_says_where_a_plugin_is_to_be_had(registry: Registry, track: Track) -> None:
-    known = {**part("plain"), "url": "https://example.org/made"}
-    made = read(make_record(defense=known), make_record(seed=1))
+    known = make_record()
+    known["defense"]["url"] = "https://example.org/made"
+    made = read(known, make_record(seed=1))
     text = markdown.page(build_board(registry, track, made), registry)
     assert "\npip install made-dist  # https://example.org/made\n" in text
 
 
 @pytest.mark.parametrize("url", ["javascript:alert(1)", "https://a b", "https://a`b", "see me"])
 def test_an_address_that_is_none_is_refused(url: str) -> None:
+    made = make_record()
+    made["defense"]["url"] = url
     with pytest.raises(ValueError, match=r"defense\.url"):
-        read(make_record(defense={**part("plain"), "url": url}))
+        read(made)
 
 
 def test_failed_and_skipped_cells_are_listed_without_numbers(
