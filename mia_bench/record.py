@@ -32,6 +32,27 @@ class TrackRef(_Part):
     weights, metrics, with all versions."""
 
 
+class About(_Part):
+    """What a component said of itself when it was run, so that a page needs nothing but its records."""
+
+    summary: str = ""
+    """What it is, in one line."""
+    paper: str = ""
+    """What it implements."""
+    access: str = ""
+    """What an attack sees of the target."""
+    reference: str = ""
+    """What kind of reference an attack is, ``floor`` say; empty for a real one."""
+    baseline: bool = False
+    """Whether the others are compared with this defense."""
+    changed: list[str] = Field(default_factory=list)
+    """The options that were not the track's."""
+    url: str = Field(default="", pattern=r"^(https?://[^\s`<>\"']+)?$")
+    """Where the distribution's metadata say that it is to be had."""
+    code: str = ""
+    """Of a third-party component that declares its version: that of its distribution, a hash of its code."""
+
+
 class ComponentRef(_Part):
     """A component as it was run: all its options, the distribution it came from, its version."""
 
@@ -43,8 +64,8 @@ class ComponentRef(_Part):
     """The Python distribution that the plugin came from."""
     version: str
     """The version its class declares, else ``src-`` and a hash of its source."""
-    url: str = Field(default="", pattern=r"^(https?://[^\s`<>\"']+)?$")
-    """Where the distribution's metadata say that it is to be had."""
+    about: About = Field(default_factory=About)
+    """What it said of itself."""
 
 
 class MetricValue(_Part):

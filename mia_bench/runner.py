@@ -152,8 +152,7 @@ def prepare(request: Request) -> Prepared:
             record = _valid(prepared.store.record(track.name, one.key))
             if record is not None and record["status"] in keep:
                 prepared.cached[one.key] = record
-        planned = (stage for one in plan.cells for stage in one.measure.upstream())
-        prepared.warnings += changed_code(planned, store)
+        prepared.warnings += changed_code(plan.cells, store)
     return prepared
 
 

@@ -701,6 +701,10 @@ def test_code_that_changed_under_a_version_is_warned_of(cli, toy, store, monkeyp
     again = cli(*given)
     assert again.code == 0
     assert "warning: the code of attack 'toy-label-only' changed after results" in again.err
+    another = cli(*given, "--seed", "7", "--format", "json")
+    assert "warning: the code of attack" in another.err
+    (record,) = another.records
+    assert record["attack"]["about"]["code"] == "1.2.3 another"
     monkeypatch.setattr(code, "package_version", lambda distribution: "1.3.0")  # its author's word
     assert "warning" not in cli(*given).err
 

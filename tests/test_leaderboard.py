@@ -695,7 +695,7 @@ def test_the_page_says_what_was_measured(registry: Registry, track: Track, some:
 
 def test_the_page_says_where_a_plugin_is_to_be_had(registry: Registry, track: Track) -> None:
     known = make_record()
-    known["defense"]["url"] = "https://example.org/made"
+    known["defense"]["about"] = {"url": "https://example.org/made"}
     made = read(known, make_record(seed=1))
     text = markdown.page(build_board(registry, track, made), registry)
     assert "\npip install made-dist  # https://example.org/made\n" in text
@@ -704,8 +704,8 @@ def test_the_page_says_where_a_plugin_is_to_be_had(registry: Registry, track: Tr
 @pytest.mark.parametrize("url", ["javascript:alert(1)", "https://a b", "https://a`b", "see me"])
 def test_an_address_that_is_none_is_refused(url: str) -> None:
     made = make_record()
-    made["defense"]["url"] = url
-    with pytest.raises(ValueError, match=r"defense\.url"):
+    made["defense"]["about"] = {"url": url}
+    with pytest.raises(ValueError, match=r"defense\.about\.url"):
         read(made)
 
 
@@ -1015,6 +1015,52 @@ def test_a_row_whose_plugin_is_not_installed_is_shown_with_all_its_options(
     text = markdown.page(build_board(registry, track, made), registry)
     assert "`foreign` | `strength=3`" in text
     assert "-o foreign.strength=3" in text
+
+
+def test_the_page_is_the_same_where_a_plugin_is_not_installed(
+    tmp_path: Path, registry: Registry, track: Track
+) -> None:
+    said = {
+        "plain": {"baseline": True},
+        "guard": {"summary": "guards <b>", "changed": ["alpha"]},
+        "aim": {"access": "black-box", "paper": "Aim et al.", "changed": ["steps"]},
+        "samples": {"reference": "floor", "changed": []},
+    }
+    made = []
+    for defense in ("plain", "guard"):
+        for attack in ("aim", "samples"):
+            record = make_record(defense, attack=attack)
+            record["defense"]["about"] = said[defense]
+            record["attack"]["about"] = said[attack]
+            record["prior"]["about"] = {"summary": "faces"}
+            made.append(record)
+    without = Registry()
+    for (kind, name), entries in registry._entries.items():
+        if kind in ("metric", "track"):
+            without.add(kind, name, entries[0].component, "", entries[0].plugin)
+    pages = [
+        markdown.page(build_board(one, track, read(*made)), one) for one in (registry, without)
+    ]
+    assert pages[0] == pages[1]
+    assert "Access: black-box. Attack options" in pages[0]
+    assert "- defense `guard`: `guards <b>`\n" in pages[0]
+    assert "- attack `aim`: `Aim et al.`\n" in pages[0]
+    assert "*floor: samples*" in pages[0]
+    assert "Difference to `plain`" in pages[0]
+    assert "--defense guard -o guard.alpha=0.5 --attack" in pages[0]
+
+
+def test_code_that_changed_under_a_version_is_told_by_the_check(
+    folder: Path, registry: Registry
+) -> None:
+    for seed, code in ((0, "0.1.0 aaa"), (1, "0.1.0 bbb"), (2, "0.2.0 ccc")):
+        made = make_record("foreign", seed)
+        made["defense"]["about"] = {"code": code}
+        place_of(folder, made).write_text(records.record_text(made))
+        records.build(folder, registry)
+        lines = records.check(folder, registry)
+        assert len(lines) == (seed > 0)
+    assert "the code of defense 'foreign' changed between records of its version 1" in lines[0]
 
 
 def test_what_a_defense_reports_stands_with_utility(registry: Registry, track: Track) -> None:

@@ -67,7 +67,11 @@ def test_third_party_defense_and_attack_run_and_are_recorded(cli, toy, store) ->
     assert record["status"] == "done"
     assert record["defense"]["distribution"] == "mia-bench-toy"
     assert record["defense"]["version"].startswith("src-")
-    assert record["defense"]["url"] == "https://example.org/toy"
+    about = record["defense"]["about"]
+    assert about["url"] == "https://example.org/toy"
+    assert about["summary"] == host().registry.get("defense", "toy-noise").load().summary
+    assert (about["changed"], about["baseline"], about["code"]) == (["std"], False, "")
+    assert record["attack"]["about"]["access"] == "label-only"
     assert record["defense"]["options"] == {"std": 0.05}
     assert record["cost"]["target_queries"] == 12  # 6 classes, 2 images each, asked once
     assert 0 <= record["metrics"]["test_accuracy"]["value"] <= 1

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from mia_bench.api.dataset import ImageSet
 from mia_bench.api.defense import Defense, TrainingSetup, TrainingStep
 from mia_bench.errors import Diverged
-from mia_bench.models.classifier import Classifier
+from mia_bench.models.classifier import Classifier, placed
 from mia_bench.tracks.track import Recipe
 from mia_bench.training import TrainingResult, train_classifier
+from mia_bench_plugins.models.networks import residual_network
 
 CPU = torch.device("cpu")
 CLASSES = 3
@@ -196,3 +197,18 @@ def test_what_a_defense_draws_shifts_nobody_elses_draws() -> None:
     for one, other in zip(plain.steps, drawing.steps, strict=True):
         assert torch.equal(one.images, other.images)
         assert torch.equal(one.labels, other.labels)
+
+
+@pytest.mark.parametrize(("widths", "expected"), [((4, 8), False), ((8, 16), True)])
+def test_layouts_that_write_past_their_memory_are_not_taken(
+    widths: tuple[int, ...], expected: bool
+) -> None:
+    """oneDNN's gradient of a narrow strided 1×1 convolution, channels-last on a CPU with AVX2."""
+    network = placed(residual_network(widths, 3), torch.device("cpu"))
+    laid = [
+        layer.weight.is_contiguous(memory_format=torch.channels_last)
+        for layer in network.modules()
+        if isinstance(layer, torch.nn.Conv2d) and layer.kernel_size == (3, 3)
+    ]
+    assert laid
+    assert all(laid) == any(laid) == expected

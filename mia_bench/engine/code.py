@@ -8,9 +8,10 @@ import inspect
 import sys
 from collections.abc import Iterable, Iterator
 from functools import cache
+from typing import Any
 
-from mia_bench.engine.grid import Resolved
-from mia_bench.engine.plan import Stage
+from mia_bench.engine.grid import GRID_KINDS, Resolved
+from mia_bench.engine.plan import PlannedCell, Stage
 from mia_bench.errors import CorruptArtifact
 from mia_bench.provenance import package_version
 from mia_bench.store import Store
@@ -20,16 +21,22 @@ HOST = "mia-bench"
 
 
 def code_of(stage: Stage) -> dict[str, str]:
-    """What is installed of each third-party component of a stage that declares its version.
+    """:func:`installed_code` of the third-party components of a stage, by kind and name."""
+    found = {label(part): installed_code(part) for part in _components(stage)}
+    return {name: code for name, code in found.items() if code}
 
-    By kind and name: the distribution's version, and a hash of the code.
+
+def installed_code(component: Resolved) -> str:
+    """The version of a component's distribution, and a hash of its code.
+
+    Empty where its version is such a hash already, and for what comes with mia-bench.
     """
-    return {
-        f"{part.kind} {part.name!r}": f"{package_version(part.identity['distribution'])} "
-        + code_hash(part.component.__module__)
-        for part in _components(stage)
-        if part.identity["distribution"] != HOST and not part.identity["version"].startswith("src-")
-    }
+    identity = component.identity
+    if identity["distribution"] == HOST or identity["version"].startswith("src-"):
+        return ""
+    return (
+        f"{package_version(identity['distribution'])} {code_hash(component.component.__module__)}"
+    )
 
 
 def _components(stage: Stage) -> Iterator[Resolved]:
@@ -37,6 +44,27 @@ def _components(stage: Stage) -> Iterator[Resolved]:
         for one in part if isinstance(part, (list, tuple)) else [part]:
             if isinstance(one, Resolved):
                 yield one
+
+
+def label(component: Resolved) -> str:
+    """``defense 'mixup'``."""
+    return f"{component.kind} {component.name!r}"
+
+
+def stored_code(store: Store, stage: Stage) -> dict[str, str]:
+    """:func:`code_of` a stage when it was computed; empty if it was not."""
+    if not store.has(*stage.id):
+        return {}
+    try:
+        found: dict[str, str] = store.info(*stage.id)["run"].get("code", {})
+    except (CorruptArtifact, KeyError):
+        return {}
+    return found
+
+
+def differs(one: str, other: str) -> bool:
+    """Whether code changed though no version did."""
+    return bool(one and other) and one != other and one.split()[0] == other.split()[0]
 
 
 @cache
@@ -54,22 +82,29 @@ def code_hash(module: str) -> str:
     return hashlib.sha256(ast.dump(tree).encode()).hexdigest()[:12]
 
 
-def changed_code(stages: Iterable[Stage], store: Store) -> list[str]:
-    """A line for each component with a stored result of other code, though its versions are the same."""
-    lines = {}
-    for stage in {stage.id: stage for stage in stages}.values():
-        now = code_of(stage)
-        if not now or not store.has(*stage.id):
-            continue
-        try:
-            then = store.info(*stage.id)["run"].get("code", {})
-        except (CorruptArtifact, KeyError):
-            continue
-        for name, code in now.items():
-            before = then.get(name, code)
-            if before != code and before.split()[0] == code.split()[0]:
-                lines[name] = (
-                    f"the code of {name} changed after results of its version were stored; "
-                    "raise version if results change, or the old ones are taken"
-                )
-    return list(lines.values())
+def changed_code(planned: Iterable[PlannedCell], store: Store) -> list[str]:
+    """A line for each component with stored results of other code, though its versions are the same."""
+    stages = {stage.id: stage for one in planned for stage in one.measure.upstream()}
+    parts = {label(part): part for stage in stages.values() for part in _components(stage)}
+    now = {name: code for name, part in parts.items() if (code := installed_code(part))}
+    if not now:
+        return []
+    then = [pair for stage in stages.values() for pair in stored_code(store, stage).items()]
+    for track in {stage.track.name for stage in stages.values()}:
+        for record in store.records(track):
+            then += _recorded(record, parts)
+    changed = {name for name, code in then if differs(code, now.get(name, ""))}
+    return [
+        f"the code of {name} changed after results of its version were stored; raise version if results "
+        "change, or rows mix both"
+        for name in sorted(changed)
+    ]
+
+
+def _recorded(record: dict[str, Any], parts: dict[str, Resolved]) -> Iterator[tuple[str, str]]:
+    """The code behind a record, of components in the version that is installed."""
+    for kind in GRID_KINDS:
+        component = record.get(kind, {})
+        name = f"{kind} {component.get('name')!r}"
+        if name in parts and parts[name].identity["version"] == component.get("version"):
+            yield name, component.get("about", {}).get("code", "")

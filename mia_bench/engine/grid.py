@@ -146,6 +146,12 @@ def track_options(track: Track, kind: str, name: str) -> dict[str, Any]:
     return track.priors.get(name, {})
 
 
+def changed_keys(resolved: Resolved, track: Track) -> list[str]:
+    """The options that are not the track's, by name."""
+    default = resolved.component.Options(**track_options(track, resolved.kind, resolved.name))
+    return [text.partition("=")[0] for text in changed_options(resolved.options, default)]
+
+
 def short_options(resolved: Resolved, track: Track) -> str:
     """The options that differ from the track's defaults, in parentheses; empty if none does."""
     component: type[Component] = resolved.component

@@ -10,14 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mia_bench import __version__, provenance
+from mia_bench.engine.code import code_of, label, stored_code
 from mia_bench.engine.estimate import stage_seconds
-from mia_bench.engine.grid import Resolved
+from mia_bench.engine.grid import Resolved, changed_keys
 from mia_bench.engine.plan import CELL_STAGES, PlannedCell, Roots, Stage, pending_stages
 from mia_bench.engine.reporter import Reporter, reporting
 from mia_bench.errors import CorruptArtifact, MiaBenchError, StoreError, UsageError
 from mia_bench.plugins import told
-from mia_bench.record import RECORD_SCHEMA
+from mia_bench.record import RECORD_SCHEMA, About
 from mia_bench.store import Store
+from mia_bench.tracks.track import Track
 
 if TYPE_CHECKING:
     import torch
@@ -265,9 +267,9 @@ class LocalExecutor:
                 "data": planned.data_fingerprint,
                 "protocol": planned.protocol,
             },
-            "defense": _component(cell.defense),
-            "prior": _component(cell.prior),
-            "attack": _component(cell.attack),
+            "defense": self._described(planned, cell.defense),
+            "prior": self._described(planned, cell.prior),
+            "attack": self._described(planned, cell.attack),
             "seed": cell.seed,
             "status": status,
             "reason": reason,
@@ -288,6 +290,13 @@ class LocalExecutor:
             "notes": info["notes"] if info else {},
         }
 
+    def _described(self, planned: PlannedCell, component: Resolved) -> dict[str, Any]:
+        """A component as the record has it, with the code that was run, which may not be today's."""
+        made_by = {"defense": "train", "prior": "prior", "attack": "invert"}[component.kind]
+        stage = next(s for s in planned.measure.upstream() if s.name == made_by)
+        code = {**code_of(stage), **stored_code(self._store, stage)}
+        return _component(component, planned.cell.track, code.get(label(component), ""))
+
     def _made(self, measure: Stage) -> dict[str, str]:
         """Commit, torch and device behind a cell; several where its stages differ."""
         found: dict[str, list[str]] = {}
@@ -303,9 +312,17 @@ class LocalExecutor:
         return {name: ", ".join(values) for name, values in found.items() if values}
 
 
-def _component(resolved: Resolved) -> dict[str, Any]:
+def _component(resolved: Resolved, track: Track, code: str) -> dict[str, Any]:
     """What a record says of a component."""
-    return {**resolved.spec(), "url": provenance.package_url(resolved.identity["distribution"])}
+    about = About(
+        **{name: getattr(resolved.component, name, "") for name in ("summary", "paper", "access")},
+        reference=getattr(resolved.component, "reference", ""),
+        baseline=getattr(resolved.component, "baseline", False),
+        changed=changed_keys(resolved, track),
+        url=provenance.package_url(resolved.identity["distribution"]),
+        code=code,
+    )
+    return {**resolved.spec(), "about": about.model_dump()}
 
 
 def _weights(measure: Stage) -> dict[str, str]:

@@ -5,6 +5,7 @@ Pure functions of records, track and registry; the order of the records never ma
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections import Counter, defaultdict
@@ -15,8 +16,9 @@ from typing import Any, Literal
 import numpy as np
 
 from mia_bench.api.metric import AttackMetric, Direction, Metric, TargetMetric
+from mia_bench.engine.code import HOST, differs
 from mia_bench.errors import MiaBenchError
-from mia_bench.record import RECORD_SCHEMA, ComponentRef, MetricValue, Record
+from mia_bench.record import RECORD_SCHEMA, About, ComponentRef, MetricValue, Record
 from mia_bench.registry import Registry
 from mia_bench.results import changed_options, metric_names, options_text
 from mia_bench.statistics import Estimate, combine_seeds, paired_difference
@@ -180,6 +182,7 @@ class Board:
     Attributes:
         primary: the metric that orders the tables.
         paired: the metrics compared with the baseline seed by seed.
+        methods: what the components say of themselves, by kind and name.
     """
 
     track: Track
@@ -192,6 +195,7 @@ class Board:
     further_metrics: tuple[str, ...]
     primary: str
     paired: tuple[str, ...]
+    methods: Mapping[tuple[str, str], About]
     sections: tuple[Section, ...]
     verification: Estimate | None
     seeds: tuple[int, ...]
@@ -320,6 +324,21 @@ def _refuse_versions(records: Sequence[Record]) -> list[str]:
                     f"{kind} {component.name!r} ({one}, {other}); remove those of one"
                 )
     return list(lines.values())
+
+
+def mixed_code(records: Iterable[Record]) -> list[str]:
+    """A line for each component that was run with different code under one version."""
+    codes: dict[tuple[str, str, str], set[str]] = defaultdict(set)
+    for record in records:
+        for kind in ("defense", "prior", "attack"):
+            component: ComponentRef = getattr(record, kind)
+            codes[kind, component.name, component.version].add(component.about.code)
+    return [
+        f"the code of {kind} {name!r} changed between records of its version {version}: raise the "
+        "version, and run again"
+        for (kind, name, version), found in codes.items()
+        if any(differs(one, other) for one, other in itertools.combinations(found, 2))
+    ]
 
 
 def _version(component: ComponentRef) -> str:
@@ -502,6 +521,7 @@ def build_board(registry: Registry, track: Track, records: Iterable[Record]) -> 
         further_metrics=plan.further,
         primary=plan.paired[0],
         paired=plan.paired,
+        methods=_methods(registry, ordered),
         sections=_sections(ordered, plan),
         verification=_average(verification) if verification else None,
         seeds=tuple(sorted({record.seed for record in ordered})),
@@ -527,37 +547,63 @@ def _plan(
     utility += [name for name in rest if name in of_target or name not in of_attack]
     measured = {name for r in records for name, value in r.metrics.items() if value is not None}
     independent = [name for name in PRIMARY if name in measured]
-    attacks = {record.attack.name for record in records}
     return _Plan(
         utility=tuple(utility),
         leakage=tuple(leakage),
         further=tuple(name for name in rest if name not in utility),
         paired=(*independent[:1], SECONDARY),
-        references={name: reference_kind(registry, name) for name in attacks},
+        references={r.attack.name: reference_kind(registry, r) for r in records},
         baselines=frozenset(
             _row_key(record)
             for record in records
-            if is_baseline(registry, record.defense.name)
-            and not changed_options(registry, track, "defense", record.defense)
+            if is_baseline(registry, record)
+            and not changed(registry, track, "defense", record.defense)
         ),
     )
 
 
-def is_baseline(registry: Registry, defense: str) -> bool:
-    """Whether others are compared with this defense."""
-    return bool(_attribute(registry, "defense", defense, "baseline", False))
+def about(registry: Registry, kind: str, component: ComponentRef) -> About:
+    """What a component says of itself: what its record has, so that pages are the same everywhere.
+
+    Of what comes with mia-bench, and of records that say nothing, the class that is installed is asked.
+    """
+    said = component.about != About()
+    if (said and component.distribution != HOST) or component.name not in registry.names(kind):
+        return component.about
+    cls = registry.get(kind, component.name).load()
+    words = {
+        name: str(getattr(cls, name, "")) for name in ("summary", "paper", "access", "reference")
+    }
+    return component.about.model_copy(
+        update={**words, "baseline": bool(getattr(cls, "baseline", False))}
+    )
 
 
-def reference_kind(registry: Registry, attack: str) -> str:
-    """What kind of reference an attack is, ``floor`` say; empty for a real attack."""
-    return str(_attribute(registry, "attack", attack, "reference", ""))
+def _methods(registry: Registry, records: Iterable[Record]) -> dict[tuple[str, str], About]:
+    """Of each component what its newest record says."""
+    newest = sorted(records, key=lambda record: record.provenance.finished)
+    return {
+        (kind, getattr(record, kind).name): about(registry, kind, getattr(record, kind))
+        for kind in ("defense", "attack", "prior")
+        for record in newest
+    }
 
 
-def _attribute(registry: Registry, kind: str, name: str, attribute: str, default: Any) -> Any:
-    """A class attribute of a component; the default where its plugin is not installed."""
-    if name not in registry.names(kind):
-        return default
-    return getattr(registry.get(kind, name).load(), attribute, default)
+def changed(registry: Registry, track: Track, kind: str, component: ComponentRef) -> dict[str, Any]:
+    """The options that are not the track's; by the record of a third-party component, if it says so."""
+    if component.distribution != HOST and component.about != About():
+        return {key: component.options[key] for key in component.about.changed}
+    return changed_options(registry, track, kind, component)
+
+
+def is_baseline(registry: Registry, record: Record) -> bool:
+    """Whether others are compared with its defense."""
+    return about(registry, "defense", record.defense).baseline
+
+
+def reference_kind(registry: Registry, record: Record) -> str:
+    """What kind of reference its attack is, ``floor`` say; empty for a real attack."""
+    return about(registry, "attack", record.attack).reference
 
 
 def _sections(records: Sequence[Record], plan: _Plan) -> tuple[Section, ...]:

@@ -22,11 +22,12 @@ from mia_bench.leaderboard.board import (
     Shown,
     kind_of,
 )
+from mia_bench.leaderboard.board import changed as changed_by
 from mia_bench.leaderboard.tuning import MARGIN, Chosen, Setting, Tuning
 from mia_bench.provenance import package_url
 from mia_bench.record import Record
 from mia_bench.registry import Registry
-from mia_bench.results import changed_options, option_text, options_text
+from mia_bench.results import option_text, options_text
 from mia_bench.statistics import RESAMPLES, Estimate
 from mia_bench.tracks.track import Choice, ClassifierSpec, Track
 
@@ -159,6 +160,8 @@ def page(
         *_utility(board),
         "## Leakage: what an attack recovers",
         *(part for section in board.sections for part in _section(board, section)),
+        "## Methods",
+        _methods(board),
         "## Protocol",
         *_protocol(board),
         *(_tuning(board, tuning, sweep=sweep) if tuning else []),
@@ -248,7 +251,8 @@ def _seconds(row: Row, name: str) -> str:
 def _section(board: Board, section: Section) -> list[str]:
     parts = [
         f"### {_title(board, section)}",
-        f"Attack options: {code(options_text(section.attack_options)) or 'none'}. "
+        (f"Access: {access}. " if (access := _access(board, section)) else "")
+        + f"Attack options: {code(options_text(section.attack_options)) or 'none'}. "
         f"Prior options: {code(options_text(section.prior_options)) or 'none'}."
         + (f" Reference: {section.reference}." if section.reference else ""),
     ]
@@ -268,6 +272,19 @@ def _section(board: Board, section: Section) -> list[str]:
         ]
         parts += ["Cells without numbers:", "\n".join(lines)]
     return parts
+
+
+def _access(board: Board, section: Section) -> str:
+    """The attack's threat model; a reference that never asks the target has none worth telling."""
+    return "" if section.reference else board.methods["attack", section.attack].access
+
+
+def _methods(board: Board) -> str:
+    lines = []
+    for (kind, name), about in sorted(board.methods.items()):
+        words = [code(text) for text in (about.summary, about.paper) if text.strip()]
+        lines.append(f"- {kind} {code(name)}" + (f": {'; '.join(words)}" if words else ""))
+    return "\n".join(lines)
 
 
 def _title(board: Board, section: Section) -> str:
@@ -511,7 +528,8 @@ def _reproduce(board: Board, registry: Registry, *, sweep: bool) -> list[str]:
     for record in board.records:
         for part in (record.defense, record.prior, record.attack):
             if part.distribution != "mia-bench":
-                others[part.distribution] = part.url or others.get(part.distribution, "")
+                known = others.get(part.distribution, "")
+                others[part.distribution] = part.about.url or known
     commands = [
         *(
             f"pip install {other}  # {url or 'its records name no address'}"
@@ -572,7 +590,7 @@ def _attack_words(registry: Registry, track: Track, record: Record) -> _Words:
 def _asked(registry: Registry, track: Track, kind: str, record: Record) -> _Words:
     """``--defense NAME -o NAME.KEY=VALUE …``, with the options that are not the track's."""
     component = getattr(record, kind)
-    changed = changed_options(registry, track, kind, component)
+    changed = changed_by(registry, track, kind, component)
     kinds = [other for other in OPTION_KINDS if component.name in registry.names(other)]
     owner = f"{kind}:{component.name}" if len(kinds) > 1 else component.name
     options = (

@@ -20,7 +20,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from mia_bench.errors import MiaBenchError, StoreError, UsageError
-from mia_bench.leaderboard.board import Board, build_board, name_record, refusals
+from mia_bench.leaderboard.board import Board, build_board, mixed_code, name_record, refusals
 from mia_bench.leaderboard.markdown import TITLE, index, page
 from mia_bench.leaderboard.tuning import Tuning, choose
 from mia_bench.record import Record, read_record
@@ -232,18 +232,25 @@ def _check_records(folder: Path, name: str, registry: Registry) -> tuple[list[st
             records.append(read_file(path))
         except MiaBenchError as error:
             problems.append(str(error))
-    dirty = [
+    changed = [
+        *(f"{folder.name}, track {name!r}: {line}" for line in mixed_code(records)),
+        *_made_dirty(folder, name, records),
+    ]
+    try:
+        track = load_track(registry, name)
+    except MiaBenchError as error:
+        return [*problems, f"{results_folder(folder) / name}: {error}"], changed
+    refused = refusals(track, records)
+    return problems + [f"{folder.name}, track {name!r}: {line}" for line in refused], changed
+
+
+def _made_dirty(folder: Path, name: str, records: list[Record]) -> list[str]:
+    return [
         f"{folder.name}, track {name!r}: {name_record(record)}: made from a changed checkout "
         f"({commit})"
         for record in records
         if "-dirty" in (commit := record.provenance.git or "")
     ]
-    try:
-        track = load_track(registry, name)
-    except MiaBenchError as error:
-        return [*problems, f"{results_folder(folder) / name}: {error}"], dirty
-    refused = refusals(track, records)
-    return problems + [f"{folder.name}, track {name!r}: {line}" for line in refused], dirty
 
 
 def _check_pages(folder: Path, registry: Registry) -> list[str]:

@@ -17,13 +17,13 @@ from mia_bench.leaderboard.board import (
     VALIDATION,
     Board,
     by_row,
+    changed,
     combine,
     is_baseline,
     reference_kind,
 )
 from mia_bench.record import Record
 from mia_bench.registry import Registry
-from mia_bench.results import changed_options
 from mia_bench.statistics import Estimate
 
 MARGIN = 0.03
@@ -84,10 +84,10 @@ def choose(board: Board, registry: Registry) -> Tuning | None:
         MiaBenchError: the sweep's records don't allow a choice; says why.
     """
     track = board.track
-    if all(is_baseline(registry, record.defense.name) for record in board.records):
+    if all(is_baseline(registry, record) for record in board.records):
         return None
     usual = [record for record in board.records if _is_usual(board, registry, record)]
-    tried = [record for record in usual if not is_baseline(registry, record.defense.name)]
+    tried = [record for record in usual if not is_baseline(registry, record)]
     attacks = {record.attack.name for record in tried}
     if len(attacks) != 1:
         found = ", ".join(sorted(attacks)) or "none"
@@ -100,8 +100,8 @@ def choose(board: Board, registry: Registry) -> Tuning | None:
         record
         for record in usual
         if record.attack.name == attack
-        and is_baseline(registry, record.defense.name)
-        and not changed_options(registry, track, "defense", record.defense)
+        and is_baseline(registry, record)
+        and not changed(registry, track, "defense", record.defense)
     ]
     accuracy = _value(undefended, VALIDATION) if undefended else None
     if accuracy is None:
@@ -121,9 +121,9 @@ def _is_usual(board: Board, registry: Registry, record: Record) -> bool:
     track = board.track
     return (
         record.prior.name == track.prior_of(record.attack.name)
-        and not changed_options(registry, track, "attack", record.attack)
-        and not changed_options(registry, track, "prior", record.prior)
-        and not reference_kind(registry, record.attack.name)
+        and not changed(registry, track, "attack", record.attack)
+        and not changed(registry, track, "prior", record.prior)
+        and not reference_kind(registry, record)
     )
 
 

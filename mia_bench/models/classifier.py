@@ -93,9 +93,25 @@ def answers(model: nn.Module, images: Tensor, draws: int) -> Tensor:
 def placed(model: ModuleT, device: torch.device) -> ModuleT:
     """The model on the device, its weights channels-last if it allows that and it is faster there."""
     model.to(device)
-    if getattr(model, "channels_last", False) and device.type in ("cpu", "cuda"):
+    fast = device.type == "cuda" or (
+        device.type == "cpu" and not any(map(_narrow, model.modules()))
+    )
+    if getattr(model, "channels_last", False) and fast:
         model.to(memory_format=torch.channels_last)
     return model
+
+
+def _narrow(layer: nn.Module) -> bool:
+    """Whether the layer's gradient, channels-last on a CPU with AVX2, writes past its memory.
+
+    A fault of oneDNN (uxlfoundation/oneDNN#6035) in 1×1 convolutions with a stride and few channels.
+    """
+    return (
+        isinstance(layer, nn.Conv2d)
+        and layer.kernel_size == (1, 1)
+        and layer.stride != (1, 1)
+        and layer.in_channels < 8
+    )
 
 
 def to_float(images: Tensor) -> Tensor:

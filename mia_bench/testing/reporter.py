@@ -21,7 +21,7 @@ from mia_bench.api.component import component_version
 from mia_bench.cell import FinishedCell
 from mia_bench.models.classifier import predict_probabilities
 from mia_bench.plugins import told
-from mia_bench.record import RECORD_SCHEMA, Status
+from mia_bench.record import RECORD_SCHEMA, About, Status
 from mia_bench.statistics import estimate
 from mia_bench.store import Store
 from mia_bench.testing.findings import Attempt, Check, Problem
@@ -45,7 +45,12 @@ def finished_cell(folder: Path, status: Status = "done") -> FinishedCell:
     if done:
         tensors, made = _measured()
         store.save("measure", key, tensors, made)
-    toy = {"distribution": "mia-bench", "version": "1", "options": {}, "url": ""}
+    toy = {
+        "distribution": "mia-bench",
+        "version": "1",
+        "options": {},
+        "about": About().model_dump(),
+    }
     now = provenance.now()
     record = {
         "schema": RECORD_SCHEMA,
