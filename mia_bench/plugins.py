@@ -6,6 +6,7 @@ passes over a repeated name in silence. A broken plugin is kept with its error a
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 from collections.abc import Iterable
@@ -68,11 +69,12 @@ class Host:
         self.plugins.append(info)
         if disabled & {info.name, info.distribution, info.id}:
             info.status = "disabled"
+            self.registry.disabled.append(info.id)
             return
         try:
             plugin = entry.load()
+            self._check_hooks(plugin)
             self.manager.register(plugin, name=info.id)
-            self._check_hooks()
             if not self.manager.get_hookcallers(plugin):
                 raise TypeError("it implements no hook: is the decorator @hookimpl missing?")
             self._collect(plugin, info)
@@ -82,13 +84,21 @@ class Host:
             if self.manager.has_plugin(info.id):
                 self.manager.unregister(name=info.id)
 
-    def _check_hooks(self) -> None:
-        """Raises ``TypeError`` where a hook is implemented that isn't one."""
+    def _check_hooks(self, plugin: ModuleType) -> None:
+        """Raises ``TypeError`` where a hook is implemented that isn't one, or with other arguments."""
         calls = vars(self.manager.hook)
-        known = {name for name, call in calls.items() if call.has_spec()}
-        for name in calls.keys() - known:
-            if not all(found.optionalhook for found in calls[name].get_hookimpls()):
-                raise TypeError(f"no hook is called {name!r}; {did_you_mean(name, known)}")
+        for attribute, function in vars(plugin).items():
+            options = self.manager.parse_hookimpl_opts(plugin, attribute)
+            if options is None or options["optionalhook"]:
+                continue
+            name = options["specname"] or attribute
+            if name not in calls:
+                raise TypeError(f"no hook is called {name!r}; {did_you_mean(name, calls)}")
+            spec = calls[name].spec
+            for argument in inspect.signature(function).parameters:
+                if argument not in spec.argnames:
+                    expected = ", ".join(spec.argnames)
+                    raise TypeError(f"{name} gets ({expected}), it has no argument {argument!r}")
 
     def _collect(self, plugin: ModuleType, info: PluginInfo) -> None:
         others = [other for other in self.manager.get_plugins() if other is not plugin]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -103,6 +103,8 @@ class Registry:
 
     def __init__(self) -> None:
         self._entries: dict[tuple[str, str], list[Entry]] = {}
+        self.disabled: list[str] = []
+        """Ids of plugins that were left out when this was filled."""
 
     def add(
         self, kind: str, name: str, component: type | str | Path, summary: str, plugin: PluginInfo
@@ -154,10 +156,15 @@ class Registry:
         """
         entries = self._entries.get((kind, name))
         if not entries:
-            raise UsageError(f"unknown {kind} {name!r}; {did_you_mean(name, self.names(kind))}")
+            raise UsageError(f"unknown {kind} {name!r}; {self.hint(name, self.names(kind))}")
         if len(entries) > 1:
             raise UsageError(self._conflict(entries))
         return entries[0]
+
+    def hint(self, name: str, known: Iterable[str]) -> str:
+        """As :func:`did_you_mean`, and which plugins are disabled."""
+        disabled = f" (disabled: {', '.join(self.disabled)})" if self.disabled else ""
+        return did_you_mean(name, known) + disabled
 
     def names(self, kind: str) -> list[str]:
         """The names of one kind, sorted."""

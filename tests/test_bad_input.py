@@ -744,7 +744,9 @@ def test_out_of_memory_with_one_image_fails_the_cell(cli, toy, store) -> None:
                   "-o", "toy-hungry.fits=0", "--format", "json")  # fmt: skip
     assert outcome.code == 1
     [record] = outcome.records
-    assert record["reason"].endswith("toy-hungry: OutOfMemoryError: CUDA out of memory")
+    assert record["reason"].endswith(
+        "toy-hungry: OutOfMemoryError: CUDA out of memory (attack.py:79)"
+    )
 
 
 @pytest.mark.parametrize("damage", ["truncated", "altered"])

@@ -330,6 +330,7 @@ def shell(tmp_path: Path, toy_site: Path) -> Callable[[str], str]:
     binaries.mkdir()
     python = shlex.quote(sys.executable)
     scripts = {
+        "python": f'exec {python} "$@"',
         "mia-bench": f'exec {python} -c "from mia_bench.cli import main; main()" "$@"',
         "pip": f'exec {python} -m pip "$@" -q --no-deps --no-build-isolation --target {installed}',
     }
@@ -382,6 +383,8 @@ def test_the_tutorial(shell, undisturbed, tmp_path: Path) -> None:
             if "plugins new" in line:
                 assert (tmp_path / module).is_file()
                 (tmp_path / module).write_text(source, "utf-8")
+                shell("python -m ruff check --no-cache mia-bench-my-defense")
+                shell("python -m ruff format --no-cache --check mia-bench-my-defense")
     assert len(ran) >= 13
     page = (tmp_path / "board" / "toy.md").read_text("utf-8")
     assert re.search(r"^\| `my-defense` \| `beta=0.1` \| 2 ", page, re.M)

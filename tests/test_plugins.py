@@ -303,7 +303,7 @@ def test_version_of_a_subclass_holds_those_of_its_parents_elsewhere(monkeypatch)
         (
             "from mia_bench import hookimpl\n\n\n@hookimpl\n"
             "def mia_bench_register_attacks(registry):\n    pass\n",
-            "can not be found in the hookspec",
+            "mia_bench_register_attacks gets (register), it has no argument",
         ),
         (
             "from mia_bench import Attack\n\n\nclass Mine(Attack):\n    access = 'blackbox'\n",

@@ -157,6 +157,9 @@ def test_each_check_is_a_test_and_a_finding_is_its_failure(tmp_path: Path) -> No
 
         class Mine(Defense):
             summary = "mine"
+
+            def loss(self, step):
+                return 2 * super().loss(step)
         """)
     )
     (tmp_path / "test_mine.py").write_text(

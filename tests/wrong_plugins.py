@@ -39,6 +39,9 @@ class RightDefense(Defense):
     summary = "plain"
     paper = "none"
 
+    def report(self, setup):
+        return super().report(setup)
+
 
 @wrong("summary")
 class NoSummary(RightDefense):
@@ -66,6 +69,24 @@ class Unlimited(RightDefense):
 class Misspelled(RightDefense):
     def los(self, step):
         return super().loss(step)
+
+
+@wrong("overrides")
+class Capital(RightDefense):
+    def Loss(self, step):
+        return super().loss(step)
+
+
+@wrong("overrides")
+class Worded(RightDefense):
+    def training_loss(self, step):
+        return super().loss(step)
+
+
+@wrong("overrides")
+class Idle(Defense):
+    summary = "plain"
+    paper = "none"
 
 
 @wrong("runs")

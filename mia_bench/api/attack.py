@@ -78,11 +78,23 @@ class Setting:
 
 
 class Attack(Component):
-    """How images of the private classes are made from the target."""
+    """How images of the private classes are made from the target.
+
+    Attributes:
+        access: what it sees of the target: ``white-box``, ``black-box`` or ``label-only``.
+        reference: what kind of reference it is, shown beside the others' rows: ``floor``, say; empty for an
+            attack in earnest.
+    """
 
     access: ClassVar[AccessLevel] = "white-box"
+    reference: ClassVar[str] = ""
 
     def __init_subclass__(cls) -> None:
+        """Refuse an access that there is not.
+
+        Raises:
+            TypeError: names those that there are.
+        """
         super().__init_subclass__()
         if cls.access not in get_args(AccessLevel):
             levels = ", ".join(get_args(AccessLevel))

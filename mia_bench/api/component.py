@@ -29,6 +29,17 @@ class Component:
 
     options: Options
 
+    def __init_subclass__(cls) -> None:
+        """Refuse words that are none, ``version = 1`` say.
+
+        Raises:
+            TypeError: names the attribute.
+        """
+        super().__init_subclass__()
+        for name in ("summary", "paper", "version"):
+            if not isinstance(value := getattr(cls, name), str):
+                raise TypeError(f"{cls.__name__}: {name} is {value!r}, not a string")
+
     def __init__(self, options: BaseOptions | None = None) -> None:
         self.options = options if isinstance(options, self.Options) else self.Options()
 

@@ -44,7 +44,8 @@ class TrainingStep:
         images: augmented batch ``(B, 3, H, W)`` in [0, 1].
         labels: ``(B,)`` int64.
         outputs: logits ``(B, C)``, penultimate features, outputs of the hidden blocks, extras.
-        model: the network in training, for losses that need further passes.
+        model: the network in training, for losses that need further passes: images to logits. A pass in
+            training mode also moves the running statistics of its BatchNorm layers.
         epoch, epochs: position in the schedule, from 0.
         generator: seeded CPU generator of the defense's own, the one ``augment`` gets: drawing from it
             shifts nobody else's draws.
@@ -87,10 +88,16 @@ class TrainingSetup:
 
 
 class Defense(Component):
-    """How the target is built, trained or served. The base class is plain training."""
+    """How the target is built, trained or served. The base class is plain training.
+
+    Attributes:
+        baseline: whether boards compare the others with it.
+        reports: what :meth:`report` gives, one line for each name.
+    """
+
+    baseline: ClassVar[bool] = False
 
     reports: ClassVar[Mapping[str, str]] = {}
-    """What :meth:`report` gives, one line for each name."""
 
     def build_model(self, build: Callable[[], Classifier], context: BuildContext) -> Classifier:
         """Architecture, initialisation, frozen parts. ``build()`` makes the track's network."""

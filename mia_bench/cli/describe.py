@@ -10,7 +10,7 @@ from mia_bench.errors import MiaBenchError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from mia_bench.registry import Entry, Registry
-    from mia_bench.tracks.track import AttackDefaults
+    from mia_bench.tracks.track import AttackDefaults, Choice
 
 
 @click.command(
@@ -53,6 +53,7 @@ def describe(registry: Registry, entry: Entry) -> str:
     from tabulate import tabulate
 
     from mia_bench.api.options import describe_options
+    from mia_bench.engine.grid import OPTION_KINDS
 
     if entry.kind == "track":
         return describe_track(registry, entry)
@@ -74,7 +75,9 @@ def describe(registry: Registry, entry: Entry) -> str:
             "",
             tabulate(options, headers="keys"),
             "",
-            f"  set with -o {entry.name}.OPTION=VALUE",
+            f"  set with -o {entry.name}.OPTION=VALUE"
+            if entry.kind in OPTION_KINDS
+            else "  set by the track that names it",
         ]
     elif entry.kind != "metric":
         lines.append("  no options")
@@ -93,12 +96,12 @@ def describe_track(registry: Registry, entry: Entry) -> str:
         *(f"  {line}" for line in track.protocol.strip().splitlines()),
         f"  data: {track.data.dataset.name} {_table(track.data.dataset.options)}, "
         f"{track.data.resolution}×{track.data.resolution} pixels",
-        f"  target: {track.target.architecture.name}, {recipe.epochs} epochs, "
+        f"  target: {_choice(track.target.architecture)}, {recipe.epochs} epochs, "
         f"batch {recipe.batch_size}, Adam {recipe.learning_rate:g}",
-        f"  evaluation model: {track.evaluation.architecture.name}, "
+        f"  evaluation model: {_choice(track.evaluation.architecture)}, "
         f"{track.evaluation.recipe.epochs} epochs",
-        f"  identity encoder: {track.encoder.name if track.encoder else 'none'}",
-        *([f"  independent judge: {track.judge.architecture.name}"] if track.judge else []),
+        f"  identity encoder: {_choice(track.encoder) if track.encoder else 'none'}",
+        *([f"  independent judge: {_choice(track.judge.architecture)}"] if track.judge else []),
         f"  images a class: {track.images_per_class}; "
         f"classes attacked: {track.attacked_classes or 'all'}",
         f"  default prior: {track.default_prior}",
@@ -115,6 +118,10 @@ def describe_track(registry: Registry, entry: Entry) -> str:
 def _attack_settings(defaults: AttackDefaults) -> dict[str, Any]:
     """An attack's options on a track, after the prior if that is one of its own."""
     return {**({"prior": defaults.prior} if defaults.prior else {}), **defaults.options}
+
+
+def _choice(choice: Choice) -> str:
+    return choice.name + (f" ({_table(choice.options)})" if choice.options else "")
 
 
 def _table(options: dict[str, object]) -> str:

@@ -71,7 +71,7 @@ def plugins() -> Iterator[Finding]:
 
     loaded = host()
     working = sum(info.status == "ok" for info in loaded.plugins)
-    yield True, f"{working} plugins work"
+    yield True, f"{working} of {len(loaded.plugins)} plugins work"
     for line in loaded.problems():
         yield False, line
 

@@ -129,7 +129,7 @@ def _named(registry: Registry, name: str) -> tuple[list[Entry], dict[str, Module
     Raises:
         UsageError: none; or one is claimed twice, or its plugin is broken.
     """
-    from mia_bench.errors import UsageError, did_you_mean
+    from mia_bench.errors import UsageError
     from mia_bench.plugins import host
     from mia_bench.registry import KINDS
 
@@ -153,7 +153,7 @@ def _named(registry: Registry, name: str) -> tuple[list[Entry], dict[str, Module
             raise UsageError(f"{name} is installed, but has no entry point of the group mia_bench")
         broken = ", ".join(info.id for info in host().broken)
         raise UsageError(
-            f"nothing is called {name!r}; {did_you_mean(bare, known)}"
+            f"nothing is called {name!r}; {registry.hint(bare, known)}"
             + (f"; broken, so that its names are unknown: {broken}" if broken else "")
         )
     return [registry.get(entry.kind, entry.name) for entry in found], reporters

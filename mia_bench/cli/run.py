@@ -43,9 +43,11 @@ _FORMATS = ("table", "json", "markdown")
 
 @click.command("run", short_help="Run every defense × attack pair and print the results.")
 @click.option("--track", help="Protocol to run.  [default: synth-faces]")
-@click.option("--defense", multiple=True, help="Defense; repeat for several, none means all.")
-@click.option("--attack", multiple=True, help="Attack; repeat for several, none means all.")
-@click.option("--prior", multiple=True, help="Image prior; none means each attack's default.")
+@click.option("--defense", multiple=True, help="Defense; repeat for several.  [default: all]")
+@click.option("--attack", multiple=True, help="Attack; repeat for several.  [default: all]")
+@click.option(
+    "--prior", multiple=True, help="Image prior; repeat for several.  [default: each attack's]"
+)
 @click.option("--seeds", type=Integer(1), help="Number of seeds: 0 … N-1.  [default: 1]")
 @click.option("--seed", type=Integer(0), multiple=True, help="One seed; repeat for several.")
 @set_option("Set an option; several values of one key multiply the grid.")

@@ -17,6 +17,9 @@ from mia_bench.store import Store
 
 FALLBACK_SECONDS = 30.0
 
+LOADED_SECONDS = 1.0
+"""Of a prior whose weights are there, so that nothing is trained."""
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -82,7 +85,8 @@ def _estimate(stage: Stage, before: list[dict[str, float]]) -> Estimate:
         found = middle(what)
         return rough(figures, unit) if found is None else found
 
-    seconds = either("seconds", track.seconds, 1)
+    loaded = stage.name == "prior" and stage.spec.get("weights")
+    seconds = either("seconds", {"prior": LOADED_SECONDS} if loaded else track.seconds, 1)
     return Estimate(
         FALLBACK_SECONDS if seconds is None else seconds,
         either("disk", track.megabytes, 1e6),

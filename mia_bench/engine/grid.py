@@ -112,6 +112,10 @@ def parse_option_values(
             raise UsageError(f"-o {text!r}: no kind {kind!r}; {did_you_mean(kind, kinds_known)}")
         kinds = [k for k in ([kind] if colon else kinds_known) if name in registry.names(k)]
         if not kinds:
+            if others := [entry.kind for entry in registry.find(name) if entry.kind != "metric"]:
+                raise UsageError(
+                    f"-o {text!r}: options of the {others[0]} {name!r} are set by the track"
+                )
             known = {n for k in ([kind] if colon else kinds_known) for n in registry.names(k)}
             raise UsageError(f"-o {text!r}: no plugin {name!r}; {did_you_mean(name, known)}")
         if len(kinds) > 1:

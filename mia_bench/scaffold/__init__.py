@@ -2,7 +2,7 @@
 
 ``common`` is a part of every distribution, the folder of the kind comes on top. In names of files and in
 their text these words are replaced: ``plugin_distribution``, ``plugin_module``, ``plugin_name``,
-``plugin_metric``, ``PluginClass`` and ``plugin_kind``.
+``plugin_metric``, ``PluginClass``, ``plugin_base`` and ``plugin_kind``.
 """
 
 from __future__ import annotations
@@ -88,6 +88,12 @@ def _owner(name: str) -> str:
     return f"the plugin {owners[0]}" if owners else ""
 
 
+_BASE_NAMES = {kind: f"mia_bench.{base.__name__}" for kind, base in BASES.items()} | {
+    "metric": "mia_bench.AttackMetric"
+}
+"""What ``python -m pydoc`` is asked for."""
+
+
 def class_name(name: str, kind: str) -> str:
     """``my-defense`` to ``MyDefense``, ``erasing`` to ``ErasingDefense``."""
     words = "".join(word.capitalize() for word in name.split("-"))
@@ -104,6 +110,7 @@ def rendered(name: str, kind: str) -> dict[str, str]:
         "plugin_metric": name.replace("-", "_"),
         "plugin_name": name,
         "PluginClass": class_name(name, kind),
+        "plugin_base": _BASE_NAMES.get(kind, ""),
         "plugin_kind": {"dataset": "data set", "model": "architecture"}.get(kind, kind),
     }
     return {

@@ -83,15 +83,35 @@ def steady(fingerprint: Callable[[], object], advice: str) -> Iterator[Problem]:
 
 
 def overrides(trial: Trial) -> Iterator[Problem]:
-    """No method's name is nearly one of the base class, which would never be called."""
+    """It overrides a method of the base class, and none of its own is nearly called as one."""
     component = trial.component
-    bases = [base for base in component.__mro__ if base.__module__.startswith("mia_bench.")]
-    known = {name for base in bases for name in vars(base) if not name.startswith("_")}
+    hosts = [base for base in component.__mro__ if base.__module__.startswith("mia_bench.")]
+    own = [base for base in component.__mro__[:-1] if base not in hosts]
+    methods = {
+        name for base in hosts for name, value in vars(base).items() if _is_method(name, value)
+    }
+    overridden = {name for base in own for name in vars(base)} & methods
+    if not overridden and not getattr(component, "baseline", False):
+        yield (
+            f"it overrides no method of {hosts[0].__name__}, so that it changes nothing",
+            f"Override one of {', '.join(sorted(methods))}",
+        )
     for name, value in vars(component).items():
-        if not callable(value) or name.startswith("_") or name in known:
+        if not _is_method(name, value) or name in methods:
             continue
-        if near := difflib.get_close_matches(name, known, 1, 0.8):
-            yield f"it has a method {name!r}", f"If that is meant to be {near[0]!r}, rename it"
+        free = sorted(methods - overridden)
+        near = difflib.get_close_matches(name.lower(), free, 1, 0.75)
+        if near := near or [word for word in name.lower().split("_") if word in free]:
+            yield (
+                f"it has a method {name!r}",
+                f"If that is meant to be {near[0]!r}, rename it; if not, begin its name with '_'",
+            )
+
+
+def _is_method(name: str, value: object) -> bool:
+    return (callable(value) or isinstance(value, property)) and not (
+        name.startswith("_") or isinstance(value, type)
+    )
 
 
 def light_import(trial: Trial) -> Iterator[Problem]:
