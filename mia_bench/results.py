@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -247,13 +248,20 @@ def _people_rows(records: Sequence[Record]) -> list[dict[str, str]]:
     several = len({record.track.name for record in records}) > 1
     unfinished = any(record.reason for record in records)
     present = set(metric_names(records))
+    versions: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for record in records:
+        for kind in ("defense", "attack", "prior"):
+            versions[kind, getattr(record, kind).name].add(getattr(record, kind).version)
     rows = []
     for record in records:
         track = tracks[record.track.name, record.track.version]
 
         def words(kind: str, component: ComponentRef, track: Track | None = track) -> str:
             changed = changed_options(registry, track, kind, component)
-            return component.name + (f" ({options_text(changed)})" if changed else "")
+            told = [options_text(changed)] if changed else []
+            if len(versions[kind, component.name]) > 1:
+                told.append(f"version {component.version}")
+            return component.name + (f" ({', '.join(told)})" if told else "")
 
         row = {"cell": record.key[:8]}
         if several:

@@ -916,7 +916,10 @@ def test_records_that_cannot_stay_beside_the_new_ones_are_removed_only_when_aske
     before = sorted(folder.rglob("*.json"))
     store = Store(tmp_path / "another-store")
     store.write_record(later(old[0], defense=part("foreign", "2")))
-    with pytest.raises(MiaBenchError, match=r"1 records .* different versions .*--replace"):
+    with pytest.raises(
+        MiaBenchError,
+        match=r"has 1 more .*: foreign × aim, seed 1\. .*--replace",
+    ):
         submit(store, None, folder, registry)
     assert sorted(folder.rglob("*.json")) == before
     done = submit(store, None, folder, registry, replace=True)

@@ -99,5 +99,11 @@ def submit(
         click.echo(path)
     for path in done.removed:
         click.echo(f"removed {path}")
-    if not (done.written or done.removed):
+    if done.written or done.removed:
+        click.echo(
+            f"{len(done.written)} new or changed, {len(done.removed)} removed; next: mia-bench leaderboard "
+            f"build{f' --folder {folder}' if given else ''}",
+            err=True,
+        )
+    else:
         click.echo("nothing new", err=True)

@@ -226,7 +226,12 @@ def clamp(name: str, estimate: Estimate) -> Estimate:
 
 def name_record(record: Record) -> str:
     """The record in words, for messages."""
-    return f"record {record.key} ({record.defense.name} × {record.attack.name}, seed {record.seed})"
+    return f"record {record.key} ({name_cell(record)})"
+
+
+def name_cell(record: Record) -> str:
+    """``bido × ppa, seed 0``."""
+    return f"{record.defense.name} × {record.attack.name}, seed {record.seed}"
 
 
 def refusals(track: Track, records: Iterable[Record]) -> list[str]:

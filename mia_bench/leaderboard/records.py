@@ -50,7 +50,7 @@ def track_names(folder: Path) -> list[str]:
     """The tracks that have records in ``folder``, sorted."""
     root = results_folder(folder)
     if not root.is_dir():
-        raise UsageError(f"there are no records: {root} is not a folder")
+        raise UsageError(f"there are no records: {root} is not a folder (--folder names another)")
     return sorted(path.name for path in root.iterdir() if path.is_dir() and _files(path))
 
 

@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import logging
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from mia_bench.errors import MiaBenchError, StoreError
 from mia_bench.leaderboard import records
-from mia_bench.leaderboard.board import CellKey, cell_key, completed, name_record, refusals
+from mia_bench.leaderboard.board import (
+    CellKey,
+    cell_key,
+    completed,
+    name_cell,
+    name_record,
+    refusals,
+)
 from mia_bench.record import Record
 from mia_bench.registry import Registry
 from mia_bench.store import Store
 from mia_bench.tracks.track import Track, load_track
+
+SHOWN = 5
+"""Cells that a message names."""
 
 PUBLISHED = ("done", "failed", "skipped")
 
@@ -111,41 +121,57 @@ def _plan(
             superseded.append(old)
     copied = list(chosen.values())
     if lines := refusals(track, copied):
-        raise MiaBenchError(f"the records of track {name!r} can't share a board: {lines[0]}")
+        raise MiaBenchError(
+            f"the records of track {name!r} can't share a board: {_cause(lines[0])}; install the plugins "
+            "whose versions decide, or submit from a store without the others"
+        )
     blocked = {
-        old.key: lines[0] for old in kept if copied and (lines := refusals(track, [*copied, old]))
+        old.key: _cause(lines[0])
+        for old in kept
+        if copied and (lines := refusals(track, [*copied, old]))
     }
     if blocked and not replace:
+        cells = sorted(name_cell(old) for old in kept if old.key in blocked)
         raise MiaBenchError(
-            f"{len(blocked)} records of {records.results_folder(folder) / name} can't share a board with "
-            f"these: {next(iter(blocked.values()))}; run their cells again, or remove them by --replace"
+            f"{records.results_folder(folder) / name} has {len(cells)} more that can't stay beside these "
+            f"({next(iter(blocked.values()))}): {'; '.join(cells[:SHOWN])}"
+            f"{'; …' if cells[SHOWN:] else ''}. Run these cells again and submit, or let --replace remove "
+            "them"
         )
     _tell_failures(copied)
     return copied, superseded + [old for old in kept if old.key in blocked]
 
 
+def _cause(line: str) -> str:
+    """Why records are refused, without what a builder of the board should do."""
+    return line.partition("; ")[0]
+
+
 def _current(found: Iterable[Record], track: Track, registry: Registry) -> list[Record]:
     """Records of the versions that are installed."""
     kept = []
+    reasons: Counter[str] = Counter()
     for record in found:
         if reason := _outdated(record, track, registry):
-            log.warning("%s is left out: %s", name_record(record), reason)
+            reasons[reason] += 1
         else:
             kept.append(record)
+    for reason, count in reasons.items():
+        log.warning("%d records are left out: %s", count, reason)
     return kept
 
 
 def _outdated(record: Record, track: Track, registry: Registry) -> str:
     """Which version of a record is older than what is installed, or nothing."""
     if track.version != record.track.version:
-        return f"the track is at version {track.version}, the record at {record.track.version}"
+        return f"the track is at version {track.version}, they are of {record.track.version}"
     for kind in ("defense", "prior", "attack"):
         component = getattr(record, kind)
         if component.name in registry.names(kind):
             version = registry.get(kind, component.name).identity()["version"]
             if version != component.version:
                 return (
-                    f"the {kind} {component.name!r} is at version {version}, the record at "
+                    f"the {kind} {component.name!r} is at version {version}, they are of "
                     f"{component.version}"
                 )
     return ""
