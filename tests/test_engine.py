@@ -1,5 +1,6 @@
 """Grid, plan and executor: what is in a key, what runs once, what a failure stops."""
 
+import dataclasses
 import json
 import logging
 import shutil
@@ -13,10 +14,18 @@ import torch
 import mia_bench
 from mia_bench import stages as stages_module
 from mia_bench.deprecation import MiaBenchDeprecation
-from mia_bench.engine.estimate import FALLBACK_SECONDS, Estimate, estimates, stage_seconds
+from mia_bench.engine import local
+from mia_bench.engine.estimate import (
+    FALLBACK_SECONDS,
+    LOADED_SECONDS,
+    Estimate,
+    estimates,
+    stage_seconds,
+)
 from mia_bench.engine.grid import parse_option_values
 from mia_bench.engine.local import Interrupted
 from mia_bench.engine.plan import STAGE_VERSIONS, PlannedCell, pending_stages
+from mia_bench.engine.reporter import PlainReporter
 from mia_bench.errors import MiaBenchError, StoreError, UsageError
 from mia_bench.plugins import PluginInfo
 from mia_bench.registry import Registry
@@ -101,9 +110,32 @@ def test_estimates_are_of_the_same_component_before(plan, monkeypatch, tmp_path:
         run = {"seconds": taken, "track": "toy", "subject": stage.subject}
         store.save(*stage.id, {}, {"run": run})
     assert estimated("mid", "ppa", 1, "train") == 7
-    assert estimated("none", "ppa", 1, "train") == 10
+    assert estimated("none", "ppa", 1, "train") == pytest.approx(10 * 0.7)  # this machine's pace
     assert estimated("mid", "ppa", 1, "invert") == 5
-    assert estimated("mid", "prior-sample", 1, "invert") == 20
+    assert estimated("mid", "prior-sample", 1, "invert") == pytest.approx(20 * 5 / 30)
+
+
+def test_a_prior_whose_weights_are_there_takes_no_training(plan, tmp_path: Path) -> None:
+    store, prior = Store(tmp_path / "store"), plan()[0].measure.inputs["invert"].inputs["prior"]
+    loaded = dataclasses.replace(prior, spec={**prior.spec, "weights": "abc"})
+    estimated = stage_seconds(store, [prior, loaded])
+    assert (estimated[prior.id], estimated[loaded.id]) == (FALLBACK_SECONDS, LOADED_SECONDS)
+
+
+def test_what_a_stage_took_makes_the_next_estimates(cli, toy, store, monkeypatch) -> None:
+    store("data", "evaluator", "gallery", "prior")
+    monkeypatch.setattr(local, "LEARNED_SECONDS", 0.0)
+    told: list[float] = []
+    begins = PlainReporter.stage_begins
+
+    def noted(self, stage, seconds: float) -> None:
+        told.extend([seconds] if stage.name == "train" else [])
+        begins(self, stage, seconds)
+
+    monkeypatch.setattr(PlainReporter, "stage_begins", noted)
+    cli("run", "--track", "toy", "--defense", "none", "--attack", "prior-sample", "--seeds", "2")
+    assert told[0] == FALLBACK_SECONDS
+    assert 0 < told[1] < FALLBACK_SECONDS
 
 
 def test_estimates_are_of_the_same_settings_where_they_were_computed(plan, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """What a stage may take: the median of what it took before, else the track's rough figure.
 
-Before: with the same settings, or with any where those were never computed.
+Before: with the same settings, or with any where those were never computed. A rough figure is scaled by
+how much longer than theirs other stages took here.
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ from mia_bench.engine.plan import Stage
 from mia_bench.store import Store
 
 FALLBACK_SECONDS = 30.0
+
+SCALED_SECONDS = 5.0
+"""Figures below it say little about how fast a machine is."""
 
 LOADED_SECONDS = 1.0
 """Of a prior whose weights are there, so that nothing is trained."""
@@ -33,6 +37,8 @@ class Estimate:
 def estimates(store: Store, stages: Iterable[Stage]) -> dict[tuple[str, str], Estimate]:
     """The estimate of each stage, by stage id; disk space and memory in bytes."""
     stages = list(stages)
+    tracks = {stage.track.name: stage.track for stage in stages}
+    ratios: list[float] = []
     known: dict[tuple[str, ...], list[dict[str, float]]] = defaultdict(list)
     for name in {stage.name for stage in stages}:
         for path in (store.root / "artifacts" / name).glob("*/meta.json"):
@@ -40,16 +46,21 @@ def estimates(store: Store, stages: Iterable[Stage]) -> dict[tuple[str, str], Es
                 meta = json.loads(path.read_text(encoding="utf-8"))
                 run = meta["info"]["run"]
                 kin, taken = (name, run["track"], run["subject"]), _taken(meta)
+                track = tracks.get(run["track"])
+                figure = track and _figure(track.seconds, name, run["subject"])
             except (OSError, ValueError, KeyError, TypeError):
                 continue  # a damaged artifact is dealt with where it is used
             known[kin].append(taken)
             known[*kin, str(run.get("settings"))].append(taken)
+            if figure and figure >= SCALED_SECONDS:
+                ratios.append(taken["seconds"] / figure)
 
     def before(stage: Stage) -> list[dict[str, float]]:
         kin = (stage.name, stage.track.name, stage.subject)
         return known[*kin, stage.settings] or known[kin]
 
-    return {stage.id: _estimate(stage, before(stage)) for stage in stages}
+    pace = statistics.median(ratios) if ratios else 1.0
+    return {stage.id: _estimate(stage, before(stage), pace) for stage in stages}
 
 
 def stage_seconds(store: Store, stages: Iterable[Stage]) -> dict[tuple[str, str], float]:
@@ -69,7 +80,12 @@ def _taken(meta: Mapping[str, Any]) -> dict[str, float]:
     return taken
 
 
-def _estimate(stage: Stage, before: list[dict[str, float]]) -> Estimate:
+def _figure(figures: Mapping[str, float], stage: str, subject: str) -> float | None:
+    """The track's figure for ``<stage>.<component>``, or for the stage."""
+    return figures.get(f"{stage}.{subject}", figures.get(stage))
+
+
+def _estimate(stage: Stage, before: list[dict[str, float]], pace: float) -> Estimate:
     track = stage.track
 
     def middle(what: str) -> float | None:
@@ -77,8 +93,7 @@ def _estimate(stage: Stage, before: list[dict[str, float]]) -> Estimate:
         return statistics.median(found) if found else None
 
     def rough(figures: Mapping[str, float], unit: float) -> float | None:
-        """The track's figure for ``<stage>.<component>``, or for the stage."""
-        figure = figures.get(f"{stage.name}.{stage.subject}", figures.get(stage.name))
+        figure = _figure(figures, stage.name, stage.subject)
         return None if figure is None else unit * figure
 
     def either(what: str, figures: Mapping[str, float], unit: float) -> float | None:
@@ -86,7 +101,10 @@ def _estimate(stage: Stage, before: list[dict[str, float]]) -> Estimate:
         return rough(figures, unit) if found is None else found
 
     loaded = stage.name == "prior" and stage.spec.get("weights")
-    seconds = either("seconds", {"prior": LOADED_SECONDS} if loaded else track.seconds, 1)
+    if loaded:
+        seconds = either("seconds", {"prior": LOADED_SECONDS}, 1)
+    else:
+        seconds = either("seconds", track.seconds, pace)
     return Estimate(
         FALLBACK_SECONDS if seconds is None else seconds,
         either("disk", track.megabytes, 1e6),

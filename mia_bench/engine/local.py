@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+LEARNED_SECONDS = 5.0
+"""A stage that took longer makes the estimates of those that are left anew."""
+
 Record = dict[str, Any]
 Finished = Callable[[Record], None]
 
@@ -76,6 +79,7 @@ class LocalExecutor:
         self._reporter = reporter
         self._finished = finished
         self._compiled = compiled
+        self._todo: list[Stage] = []
         self._failed: dict[tuple[str, str], str] = {}
         self._renew: set[tuple[str, str]] = set()
         self._workspace: Workspace | None = None
@@ -87,7 +91,7 @@ class LocalExecutor:
             Interrupted: Ctrl-C or a termination signal; carries the records so far.
             StoreError: the store is full or not writable.
         """
-        todo = self._pending(cells, rerun=rerun)
+        todo = self._todo = self._pending(cells, rerun=rerun)
         seconds = stage_seconds(self._store, todo)
         records: list[Record] = []
         with reporting(self._reporter, len(todo), sum(seconds.values())):
@@ -196,7 +200,11 @@ class LocalExecutor:
                 self._reporter.stage_fails(stage)
                 raise
             self._renew.discard(stage.id)
-            self._reporter.stage_ends(stage, time.monotonic() - began)
+            took = time.monotonic() - began
+            self._reporter.stage_ends(stage, took)
+            if took > LEARNED_SECONDS:
+                left = [one for one in self._todo if not self._has(*one.id)]
+                seconds.update(stage_seconds(self._store, left))
 
     def _compute(self, stage: Stage, seconds: dict[tuple[str, str], float]) -> None:
         from mia_bench.stages import run_stage
