@@ -508,8 +508,9 @@ def test_ctrl_c_in_a_stage_keeps_the_rest_and_a_later_run_goes_on(
     assert same_metrics(again.records, undisturbed)
 
 
+@pytest.mark.parametrize("style", ["json", "table"])
 def test_ctrl_c_keeps_the_records_of_the_cells_before(
-    cli, toy, store, undisturbed, monkeypatch
+    cli, toy, store, undisturbed, monkeypatch, style: str
 ) -> None:
     store(*TRAINED)
     compute, calls = stages_module.COMPUTE["invert"], []
@@ -521,11 +522,14 @@ def test_ctrl_c_keeps_the_records_of_the_cells_before(
         return compute(*args)
 
     grid = ("run", "--track", "toy", "--defense", "none", "--defense", "neg-ls", "--attack", "ppa",
-            "--device", "cpu", "--format", "json")  # fmt: skip
+            "--device", "cpu", "--format", style)  # fmt: skip
     with monkeypatch.context() as patch:
         patch.setitem(stages_module.COMPUTE, "invert", interrupted)
         outcome = cli(*grid)
     assert outcome.code == 1
+    if style == "table":
+        assert re.findall(r"^\w{8} +(\S+) .* done ", outcome.out, re.MULTILINE) == ["none"]
+        return
     assert [record["status"] for record in outcome.records] == ["done", "interrupted"]
     again = cli(*grid)
     assert [record["status"] for record in again.records] == ["done", "done"]

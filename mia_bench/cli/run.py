@@ -152,6 +152,8 @@ def command(
     except Interrupted as stopped:
         if style == "json":
             click.echo(json.dumps(stopped.records, indent=1, ensure_ascii=False))
+        elif done := [one for one in stopped.records if one["status"] != "interrupted"]:
+            _print_records(done, style, prepared)
         raise
     _print_records(records, style, prepared)
     if any(record["status"] == "failed" for record in records):
