@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from mia_bench.errors import UsageError
+from mia_bench.errors import MiaBenchError, UsageError
 
 if TYPE_CHECKING:
     import torch
@@ -64,3 +66,45 @@ def networks_in(precision: Precision, device: torch.device) -> AbstractContextMa
     import torch
 
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
+
+
+def torch_settings() -> dict[str, Any]:
+    """What a plugin could change of torch for the whole process."""
+    import torch
+
+    return {
+        "torch's default dtype": torch.get_default_dtype(),
+        "torch's gradient mode": torch.is_grad_enabled(),
+        "torch's number of threads": torch.get_num_threads(),
+        "torch's deterministic algorithms": torch.are_deterministic_algorithms_enabled(),
+    }
+
+
+def restore_settings(settings: Mapping[str, Any]) -> None:
+    """Put back what :func:`torch_settings` gave."""
+    import torch
+
+    dtype, gradients, threads, deterministic = settings.values()
+    torch.set_default_dtype(dtype)
+    torch.set_grad_enabled(gradients)
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(deterministic)
+
+
+@contextlib.contextmanager
+def settings_kept() -> Iterator[None]:
+    """Put torch's settings back afterwards, so that what follows does not suffer.
+
+    Raises:
+        MiaBenchError: one was changed.
+    """
+    before = torch_settings()
+    try:
+        yield
+    finally:
+        after = torch_settings()
+        changed = [name for name, value in after.items() if value != before[name]]
+        if changed:
+            restore_settings(before)
+    if changed:
+        raise MiaBenchError(f"it changes {changed[0]} for the whole process")

@@ -39,6 +39,10 @@ class Diverged(MiaBenchError):
     """A loss stopped being finite."""
 
 
+LONGEST = 500
+"""Characters of a message that are told."""
+
+
 def in_one_line(error: BaseException, packages: Collection[str] = ()) -> str:
     """What went wrong: ``ValueError: no such class (my_defense.py:41)``; of a clear line just that line.
 
@@ -46,7 +50,13 @@ def in_one_line(error: BaseException, packages: Collection[str] = ()) -> str:
         packages: top-level names of plugins' modules, so that the line of one that is installed is shown
             and not the line of a library that it calls.
     """
-    text = " ".join(str(error).split()) or "no message"
+    try:
+        text = str(error)
+    except Exception:  # a plugin's error may raise anything
+        text = "a message that can't be shown"
+    text = " ".join("".join(c if c.isprintable() else " " for c in text).split()) or "no message"
+    if len(text) > LONGEST:
+        text = text[:LONGEST] + " …"
     if isinstance(error, MiaBenchError):
         return text
     return f"{type(error).__name__}: {text}" + _place(error, packages)

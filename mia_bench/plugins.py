@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import os
 import re
+import traceback
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
@@ -78,7 +79,9 @@ class Host:
             if not self.manager.get_hookcallers(plugin):
                 raise TypeError("it implements no hook: is the decorator @hookimpl missing?")
             self._collect(plugin, info)
-        except (Exception, SystemExit) as error:  # a plugin's import must not end the host
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # a plugin's import must not end the host
             info.status, info.error = "broken", in_one_line(error, self.packages)
             self.registry.discard(info.id)
             if self.manager.has_plugin(info.id):
@@ -112,14 +115,14 @@ class Host:
 
             call(register=register)
 
-    def call(self, hook: str, **arguments: Any) -> list[tuple[str, Exception]]:
+    def call(self, hook: str, **arguments: Any) -> list[tuple[str, BaseException]]:
         """Call ``hook`` of each plugin on its own; (plugin id, error) for each that raised."""
-        errors = []
+        errors: list[tuple[str, BaseException]] = []
         for plugin in self.manager.get_plugins():
             others = [other for other in self.manager.get_plugins() if other is not plugin]
             try:
                 self.manager.subset_hook_caller(hook, others)(**arguments)
-            except Exception as error:  # one plugin must not keep the others from their turn
+            except (Exception, SystemExit) as error:  # it must not keep the others from their turn
                 errors.append((str(self.manager.get_name(plugin)), error))
         return errors
 
@@ -163,6 +166,21 @@ def host() -> Host:
     if os.environ.get(STRICT_VARIABLE, "0") not in ("", "0") and (lines := loaded.problems()):
         raise UsageError(f"{STRICT_VARIABLE} is set and " + "; ".join(lines))
     return loaded
+
+
+def culprit(error: BaseException) -> str:
+    """The plugin whose code an error came from: the last one that was entered; empty if none was."""
+    modules = {info.module.partition(":")[0]: info.id for info in host().plugins}
+    packages = {name.partition(".")[0]: plugin for name, plugin in modules.items()}
+    for frame, _ in reversed(list(traceback.walk_tb(error.__traceback__))):
+        name = str(frame.f_globals.get("__name__", ""))
+        if name in modules:
+            return modules[name]
+        package = name.partition(".")[0]
+        # Of several plugins of one package only the module tells which it is.
+        if sum(one.partition(".")[0] == package for one in modules) == 1:
+            return packages[package]
+    return ""
 
 
 def told(error: BaseException) -> str:

@@ -110,6 +110,8 @@ class Registry:
         self, kind: str, name: str, component: type | str | Path, summary: str, plugin: PluginInfo
     ) -> None:
         """Register; raises ``ValueError`` or ``TypeError`` on nonsense, which marks the plugin broken."""
+        if not isinstance(summary, str):
+            raise TypeError(f"{kind} {name!r}: the summary {summary!r} is not a string")
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             raise ValueError(f"{kind} name {name!r} is not lower-case words joined by '-'")
         if kind == "track":
@@ -142,7 +144,9 @@ class Registry:
 
     @staticmethod
     def _conflict(entries: list[Entry]) -> str:
-        owners = " and ".join(entry.plugin.id for entry in entries)
+        owners = " and ".join(dict.fromkeys(entry.plugin.id for entry in entries))
+        if " and " not in owners:
+            return f"{entries[0].kind} {entries[0].name!r} is registered twice by {owners}"
         return (
             f"{entries[0].kind} {entries[0].name!r} is claimed by {owners}; "
             "disable one with MIA_BENCH_DISABLE_PLUGINS"

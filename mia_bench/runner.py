@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -16,7 +17,7 @@ from mia_bench.engine.grid import build_grid, parse_option_values, resolve, trac
 from mia_bench.engine.local import LocalExecutor, weights_root
 from mia_bench.engine.plan import PlannedCell, Roots, Stage, build_plan, plan_data, plan_prior
 from mia_bench.engine.reporter import Reporter, SilentReporter
-from mia_bench.errors import UsageError, did_you_mean
+from mia_bench.errors import MiaBenchError, UsageError, did_you_mean
 from mia_bench.plugins import Host, host, told
 from mia_bench.record import Record, read_record
 from mia_bench.store import Store
@@ -76,6 +77,7 @@ class Prepared:
     roots: Roots
     cells: list[PlannedCell]
     warnings: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
     cached: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
@@ -141,11 +143,15 @@ def prepare(request: Request) -> Prepared:
         priors=request.priors,
         seeds=request.seeds,
         options=options,
+        left_out=(left_out := []),
     )
     roots = data_roots(request.data)
     plan = build_plan(registry, cells, roots, options)
+    left_out += plan.left_out
+    if left_out and not plan.cells:
+        raise MiaBenchError("; ".join(left_out))
     store = Store(request.store or default_store())
-    prepared = Prepared(request, store, roots, plan.cells, plan.warnings)
+    prepared = Prepared(request, store, roots, plan.cells, plan.warnings, left_out)
     if request.rerun != "always":
         keep = {"done", "skipped"} | ({"failed"} if request.rerun == "never" else set())
         for one in plan.cells:
@@ -188,7 +194,7 @@ def _executor(prepared: Prepared, reporter: Reporter) -> LocalExecutor:
     request = prepared.request
 
     def finished(record: dict[str, Any]) -> None:
-        announce(host(), FinishedCell(record, prepared.store))
+        announce(host(), FinishedCell(copy.deepcopy(record), prepared.store))  # theirs to change
 
     given = (prepared.store, request.device, prepared.roots, reporter, finished)
     if request.jobs == 1 and request.time_limit is None:

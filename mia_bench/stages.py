@@ -30,9 +30,9 @@ from mia_bench.api.model import NetworkTask
 from mia_bench.api.prior import PriorTask
 from mia_bench.data.fingerprints import image_fingerprints
 from mia_bench.deprecation import deprecated
-from mia_bench.device import networks_in
+from mia_bench.device import networks_in, settings_kept
 from mia_bench.engine.code import code_of
-from mia_bench.engine.grid import Resolved
+from mia_bench.engine.grid import Resolved, blamed
 from mia_bench.engine.plan import Roots, Stage
 from mia_bench.errors import DataError, MiaBenchError
 from mia_bench.frechet import frechet_distance
@@ -153,7 +153,7 @@ def compute_data(stage: Stage, workspace: Workspace) -> Artifact:
         progress=workspace.progress,
         **more,
     )
-    _check_splits(splits)
+    _check_splits(splits, stage.spec["resolution"])
     tensors = {}
     for name in (*_PARTS, *_OPTIONAL_PARTS):
         part: ImageSet | None = getattr(splits, name)
@@ -162,13 +162,36 @@ def compute_data(stage: Stage, workspace: Workspace) -> Artifact:
     return tensors, {"class_names": splits.class_names, "notes": splits.notes}
 
 
-def _check_splits(splits: Splits) -> None:
+def _check_splits(splits: Splits, resolution: int) -> None:
     if splits.num_classes < 2:
         raise DataError(f"a track needs 2 private classes or more, found {splits.num_classes}")
+    for name in (*_PARTS, *_OPTIONAL_PARTS):
+        if (part := getattr(splits, name)) is not None:
+            _check_part(
+                name, part, None if name in ("public", "decoys") else splits.num_classes, resolution
+            )
     if len(splits.train.labels.unique()) != splits.num_classes:
         raise DataError("some private classes have no train images")
     if not len(splits.test):
         raise DataError("there are no test images")
+
+
+def _check_part(name: str, part: ImageSet, classes: int | None, resolution: int) -> None:
+    """Whether a part is as the contract of a data set has it."""
+    images, labels = part.images, part.labels
+    shape = (len(labels), 3, resolution, resolution)
+    if images.dtype != torch.uint8 or tuple(images.shape) != shape:
+        raise DataError(
+            f"{name} images are {images.dtype} {tuple(images.shape)}, not uint8 {shape}"
+        )
+    if labels.dtype != torch.int64 or labels.dim() != 1:
+        raise DataError(f"{name} labels are {labels.dtype} {tuple(labels.shape)}, not int64 (N,)")
+    if (
+        classes is not None
+        and len(labels)
+        and not 0 <= int(labels.min()) <= int(labels.max()) < classes
+    ):
+        raise DataError(f"{name} labels are not from 0 to {classes - 1}")
 
 
 def load_data(stage: Stage, workspace: Workspace) -> Splits:
@@ -630,8 +653,17 @@ def _check_reconstructions(stage: Stage, result: Reconstructions, task: AttackTa
         raise MiaBenchError(
             f"attack {name!r} returned images {tuple(images.shape)}, expected {expected}"
         )
+    if (latents := result.latents) is not None:
+        if latents.shape[:2] != images.shape[:2]:
+            raise MiaBenchError(
+                f"attack {name!r} returned latents {tuple(latents.shape)}, expected {expected[:2]} first"
+            )
+        if not bool(torch.isfinite(latents).all()):
+            raise MiaBenchError(f"attack {name!r} returned latents with NaN or infinity")
     if images.dtype == torch.uint8:
         return
+    if not images.is_floating_point():
+        raise MiaBenchError(f"attack {name!r} returned images of {images.dtype}")
     if not bool(torch.isfinite(images).all()):
         raise MiaBenchError(f"attack {name!r} returned images with NaN or infinity")
     if float(images.min()) < 0 or float(images.max()) > 1:
@@ -648,9 +680,12 @@ def compute_assess(stage: Stage, workspace: Workspace) -> Artifact:
     evidence = TargetEvidence(target.deployed, splits, target.draws, workspace.device)
     metrics: dict[str, Any] = {}
     notes: dict[str, str] = {}
-    for resolved in stage.parts["metrics"]:
-        with seeded(stage.seed, "assess"):
-            _collect(resolved.make().compute(evidence), metrics, notes)
+    with _seen(stage, workspace, {"target": target.deployed}, splits) as unchanged:
+        for resolved in stage.parts["metrics"]:
+            with seeded(stage.seed, "assess"), blamed(resolved, all_errors=True):
+                computed = resolved.make().compute(evidence)
+                unchanged()
+                _collect(resolved, computed, metrics, notes)
     return {}, {"metrics": metrics, "notes": notes}
 
 
@@ -680,13 +715,16 @@ def compute_measure(stage: Stage, workspace: Workspace) -> Artifact:
     assessed = workspace.info(stage.inputs["assess"])
     metrics, notes = dict(assessed["metrics"]), dict(assessed["notes"])
     per_class: dict[str, list[float]] = {}
-    for resolved in stage.parts["metrics"]:
-        with seeded(stage.seed, "measure"):
-            computed = resolved.make().compute(evidence)
-        _collect(computed, metrics, notes)
-        for name in PER_CLASS:
-            if isinstance(measurement := computed.get(name), Measurement):
-                per_class[name] = [round(value, 6) for value in class_means(measurement)]
+    seen = {"target": target.deployed, "evaluation model": judge}
+    with _seen(stage, workspace, seen, splits, flat) as unchanged:
+        for resolved in stage.parts["metrics"]:
+            with seeded(stage.seed, "measure"), blamed(resolved, all_errors=True):
+                computed = resolved.make().compute(evidence)
+                unchanged()
+                _collect(resolved, computed, metrics, notes)
+            for name in PER_CLASS:
+                if isinstance(measurement := computed.get(name), Measurement):
+                    per_class[name] = [round(value, 6) for value in class_means(measurement)]
     for name, value in workspace.info(stage.inputs["train"])["report"].items():
         if isinstance(value, str):
             metrics[name], notes[name] = None, value
@@ -719,7 +757,13 @@ def compute_measure(stage: Stage, workspace: Workspace) -> Artifact:
 
 
 def _checked_report(report: dict[str, float | str]) -> dict[str, float | str]:
-    """What a defense reports, with a reason in place of a number that is not finite."""
+    """What a defense reports, with a reason in place of a number that is not finite.
+
+    Raises:
+        MiaBenchError: a name is no name.
+    """
+    if wrong := [name for name in report if not isinstance(name, str) or not name]:
+        raise MiaBenchError(f"its report has the name {wrong[0]!r}, which is none")
     return {
         name: value
         if isinstance(value, str)
@@ -730,9 +774,57 @@ def _checked_report(report: dict[str, float | str]) -> dict[str, float | str]:
     }
 
 
+@contextlib.contextmanager
+def _seen(
+    stage: Stage,
+    workspace: Workspace,
+    models: dict[str, nn.Module],
+    splits: Splits,
+    images: Tensor | None = None,
+) -> Iterator[Callable[[], None]]:
+    """What metrics see; gives a function that raises where they have changed it.
+
+    What was loaded of the stage is forgotten then.
+    """
+    before = {name: Snapshot.of(model) for name, model in models.items()}
+    parts = [getattr(splits, name) for name in (*_PARTS, *_OPTIONAL_PARTS)]
+    tensors = [part.images for part in parts if part is not None]
+    tensors += [images] if images is not None else []
+    versions = [tensor._version for tensor in tensors]  # torch counts changes in place
+
+    def unchanged() -> None:
+        changed = [
+            f"{key} of the {n}" for n, model in models.items() for key in before[n].changed(model)
+        ]
+        if [tensor._version for tensor in tensors] != versions:
+            changed.append("images")
+        if changed:
+            raise MiaBenchError(f"it changes {changed[0]}")
+
+    try:
+        yield unchanged
+    except BaseException:
+        workspace.forget(*stage.inputs.values())
+        raise
+
+
 def _collect(
-    computed: dict[str, Measurement | str], metrics: dict[str, Any], notes: dict[str, str]
+    resolved: Resolved,
+    computed: dict[str, Measurement | str],
+    metrics: dict[str, Any],
+    notes: dict[str, str],
 ) -> None:
+    """Add what a family gave.
+
+    Raises:
+        MiaBenchError: it gave what it does not declare, or what another family gave.
+    """
+    for name in computed:
+        if name not in resolved.component.names:
+            raise MiaBenchError(f"it gives {name!r}, which is not among its names")
+        if name in metrics:
+            raise MiaBenchError(f"it gives {name!r}, which another metric of the track gave")
+    computed = {n: computed.get(n, "the metric did not give it") for n in resolved.component.names}
     for name, measurement in computed.items():
         try:
             found = estimate(measurement) if isinstance(measurement, Measurement) else measurement
@@ -809,7 +901,8 @@ def run_stage(stage: Stage, workspace: Workspace) -> None:
 
     provenance.reset_peak_memory(workspace.device)
     started, clock = provenance.now(), time.perf_counter()
-    tensors, info = COMPUTE[stage.name](stage, workspace)
+    with settings_kept():
+        tensors, info = COMPUTE[stage.name](stage, workspace)
     if workspace.device.type == "cuda":
         torch.cuda.synchronize(workspace.device)
     info["run"] = {

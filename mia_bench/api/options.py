@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from mia_bench.errors import UsageError, did_you_mean
+from mia_bench.errors import MiaBenchError, UsageError, did_you_mean, in_one_line
 
 
 class Options(BaseModel):
@@ -42,6 +42,8 @@ def parse_options(owner: str, cls: type[OptionsT], values: Mapping[str, Any]) ->
         return cls(**prepared)
     except ValidationError as error:
         raise UsageError("; ".join(_explain(owner, cls, e) for e in error.errors())) from None
+    except Exception as error:  # a plugin's validator may raise anything
+        raise MiaBenchError(f"the options of {owner}: {in_one_line(error)}") from error
 
 
 def _from_text(cls: type[Options], key: str, value: Any) -> Any:
@@ -64,6 +66,7 @@ def _explain(owner: str, cls: type[Options], error: Any) -> str:
             return f"{owner} has no options (got {key!r})"
         return f"{owner} has no option {key!r}; {did_you_mean(key, cls.model_fields)}"
     message = error["msg"].removeprefix("Value error, ")
+    message = " ".join(message.split())
     return f"{owner}.{key}={error['input']!s}: {message[:1].lower()}{message[1:]}"
 
 

@@ -32,13 +32,26 @@ def command(name: str) -> None:
     if not entries:
         known = {n for k in _kinds() for n in registry.names(k)}
         raise UsageError(f"nothing is called {name!r}; {did_you_mean(bare, known)}")
-    click.echo("\n\n".join(describe(registry, entry) for entry in entries))
+    click.echo("\n\n".join(_described(registry, entry) for entry in entries))
+
+
+def _described(registry: Registry, entry: Entry) -> str:
+    from mia_bench.plugins import told
+
+    try:
+        return describe(registry, entry)
+    except MiaBenchError:
+        raise
+    except Exception as error:  # a plugin may raise anything
+        raise MiaBenchError(
+            f"{entry.kind} {entry.name!r} of plugin {entry.plugin.id}: {told(error)}"
+        ) from error
 
 
 def _metric_names(entry: Entry) -> list[str]:
     try:
         return list(entry.load().names)
-    except MiaBenchError:  # a broken one must not hide the others
+    except Exception:  # a broken one must not hide the others
         return []
 
 

@@ -78,7 +78,7 @@ def plugins() -> Iterator[Finding]:
 
 def places(store: Path | None, data: Path | None) -> Iterator[Finding]:
     """The store, the data root and the weights."""
-    from mia_bench.plugins import host
+    from mia_bench.plugins import host, told
     from mia_bench.runner import data_roots, default_store
     from mia_bench.store import Store
 
@@ -99,8 +99,8 @@ def places(store: Path | None, data: Path | None) -> Iterator[Finding]:
     for entry in registry.entries("dataset"):
         try:
             dataset = entry.load()()
-        except MiaBenchError as error:
-            yield False, str(error)
+        except Exception as error:  # a plugin may raise anything
+            yield False, f"data set {entry.name} of plugin {entry.plugin.id}: {told(error)}"
             continue
         if not dataset.needs_root or roots.data is None:
             continue
@@ -114,8 +114,8 @@ def places(store: Path | None, data: Path | None) -> Iterator[Finding]:
     for entry in registry.entries("encoder"):
         try:
             encoder = entry.load()()
-        except MiaBenchError as error:
-            yield False, str(error)
+        except Exception as error:  # a plugin may raise anything
+            yield False, f"encoder {entry.name} of plugin {entry.plugin.id}: {told(error)}"
             continue
         try:
             encoder.fingerprint(roots.weights)

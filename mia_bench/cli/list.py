@@ -33,8 +33,7 @@ def rows(plural: str) -> list[tuple[str, str, str]]:
 
     What can't be loaded is listed with its error.
     """
-    from mia_bench.errors import MiaBenchError
-    from mia_bench.plugins import host
+    from mia_bench.plugins import host, told
     from mia_bench.registry import KINDS
     from mia_bench.tracks.track import load_track
 
@@ -55,6 +54,6 @@ def rows(plural: str) -> list[tuple[str, str, str]]:
                 found.append((entry.name, f"{track.summary} (version {track.version})", owner))
             else:
                 found.append((entry.name, entry.summary, owner))
-        except MiaBenchError as error:
-            found.append((entry.name, f"broken: {error}", owner))
+        except Exception as error:  # a plugin may raise anything
+            found.append((entry.name, f"broken: {told(error)}", owner))
     return sorted(found)

@@ -138,7 +138,7 @@ def command(
     )
     _warn_of_plugins()
     prepared = prepare(request)
-    for line in prepared.warnings:
+    for line in (*prepared.warnings, *prepared.left_out):
         click.echo(f"warning: {line}", err=True)
     if dry_run:
         print_plan(prepared)
@@ -156,7 +156,7 @@ def command(
             _print_records(done, style, prepared)
         raise
     _print_records(records, style, prepared)
-    if any(record["status"] == "failed" for record in records):
+    if prepared.left_out or any(record["status"] == "failed" for record in records):
         sys.exit(1)
 
 

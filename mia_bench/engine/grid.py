@@ -11,7 +11,7 @@ from typing import Any
 from mia_bench.api.attack import Attack, Setting
 from mia_bench.api.component import Component
 from mia_bench.api.options import Options, parse_options
-from mia_bench.errors import MiaBenchError, UsageError, did_you_mean
+from mia_bench.errors import MiaBenchError, StoreError, UsageError, did_you_mean
 from mia_bench.plugins import told
 from mia_bench.registry import Registry
 from mia_bench.tracks.track import Choice, Track
@@ -43,8 +43,13 @@ class Resolved:
         return {**self.identity, "options": options}
 
     def make(self) -> Any:
-        """A fresh instance."""
-        return self.component(self.options)
+        """A fresh instance.
+
+        Raises:
+            MiaBenchError: the plugin fails; it is named.
+        """
+        with blamed(self):
+            return self.component(self.options)
 
 
 @dataclass(frozen=True)
@@ -182,10 +187,13 @@ def build_grid(
     priors: Sequence[str] = (),
     seeds: Sequence[int] = (0,),
     options: OptionValues | None = None,
+    left_out: list[str] | None = None,
 ) -> list[Cell]:
     """Every cell asked for, targets first: the cells of one target stand together.
 
-    No defenses (attacks) means all of them; no priors means each attack's default on the track.
+    No defenses (attacks) means all of them; no priors means each attack's default on the track. With
+    ``left_out`` a component that fails by itself, not by options that were given, is left out, and a
+    line on it goes there.
     """
     options = options or OptionValues()
     names = {
@@ -210,11 +218,19 @@ def build_grid(
             )
 
     def variants(kind: str, name: str) -> list[Resolved]:
+        registry.get(kind, name)  # a name that is none is the user's mistake
         defaults = track_options(track, kind, name)
-        return [
-            resolve(registry, kind, name, defaults, given)
-            for given in options.combinations(kind, name)
-        ]
+        combinations = list(options.combinations(kind, name))
+        try:
+            found = [resolve(registry, kind, name, defaults, given) for given in combinations]
+            for resolved in found:
+                resolved.make()
+        except MiaBenchError as error:
+            if left_out is None or any(combinations):
+                raise
+            left_out.append(f"the {kind} {name!r} is left out: {error}")
+            return []
+        return found
 
     all_defenses = [d for name in names["defense"] for d in variants("defense", name)]
     all_attacks = [
@@ -233,17 +249,23 @@ def build_grid(
 
 
 @contextlib.contextmanager
-def blamed(resolved: Resolved) -> Iterator[None]:
-    """Name the plugin whose code raises while a run is planned.
+def blamed(resolved: Resolved, *, all_errors: bool = False) -> Iterator[None]:
+    """Name the plugin whose code raises.
+
+    Args:
+        resolved: the component that is asked.
+        all_errors: name it also in what is a clear line already.
 
     Raises:
-        MiaBenchError: in place of what is not a clear line already.
+        MiaBenchError: in place of what was raised.
     """
     try:
         yield
-    except MiaBenchError:
+    except StoreError:
         raise
-    except Exception as error:  # a plugin may raise anything
+    except (Exception, SystemExit) as error:  # a plugin may raise anything
+        if isinstance(error, MiaBenchError) and not all_errors:
+            raise
         raise MiaBenchError(
             f"{resolved.kind} {resolved.name!r} of plugin {resolved.identity['distribution']}: "
             + told(error)
@@ -257,10 +279,12 @@ def skip_reason(cell: Cell) -> str | None:
         MiaBenchError: the attack's plugin fails; it is named.
     """
     attack: Attack = cell.attack.make()
+    setting = Setting(cell.prior.make(), cell.defense.make(), cell.track.images_per_class)
     with blamed(cell.attack):
-        return attack.skip(
-            Setting(cell.prior.make(), cell.defense.make(), cell.track.images_per_class)
-        )
+        reason = attack.skip(setting)
+        if not (reason is None or (isinstance(reason, str) and reason)):
+            raise TypeError(f"skip returned {reason!r}, neither a reason nor None")
+    return reason
 
 
 def resolve_choice(

@@ -16,7 +16,7 @@ from mia_bench.engine.grid import Resolved, changed_keys
 from mia_bench.engine.plan import CELL_STAGES, PlannedCell, Roots, Stage, pending_stages
 from mia_bench.engine.reporter import Reporter, reporting
 from mia_bench.errors import CorruptArtifact, MiaBenchError, StoreError, UsageError
-from mia_bench.plugins import told
+from mia_bench.plugins import culprit, host, told
 from mia_bench.record import RECORD_SCHEMA, About
 from mia_bench.store import Store
 from mia_bench.tracks.track import Track
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from mia_bench.stages import Workspace
 
 log = logging.getLogger(__name__)
+
+_OWNERS = ("defense", "attack", "prior", "dataset", "encoder", "architecture")
+"""Roles in a stage; the first that is there is named when it fails."""
 
 LEARNED_SECONDS = 5.0
 """A stage that took longer makes the estimates of those that are left anew."""
@@ -225,20 +228,21 @@ class LocalExecutor:
                         self._ensure(needed, seconds)
             except (StoreError, UsageError):
                 raise
-            except Exception as error:  # a plugin may raise anything; the rest of the grid goes on
+            except (
+                Exception,
+                SystemExit,
+            ) as error:  # a plugin may raise anything; the grid goes on
                 log.debug("stage %s failed", stage.id, exc_info=True)
                 raise StageFailed(self._fail(stage, error)) from error
 
-    def _fail(self, stage: Stage, error: Exception) -> str:
-        owner = next(
-            (
-                f" of plugin {part.identity['distribution']}:{part.name}"
-                for role in ("defense", "attack", "prior", "dataset", "encoder")
-                if (part := stage.parts.get(role)) is not None
-            ),
-            "",
-        )
-        self._failed[stage.id] = f"{stage.name}{owner}: {told(error)}"
+    def _fail(self, stage: Stage, error: BaseException) -> str:
+        part = next((p for role in _OWNERS if (p := stage.parts.get(role)) is not None), None)
+        owner = f" of plugin {part.identity['distribution']}:{part.name}" if part else ""
+        inside = culprit(error)
+        if part and inside == host().registry.get(part.kind, part.name).plugin.id:
+            inside = ""
+        inside = f", in plugin {inside}" if inside else ""
+        self._failed[stage.id] = f"{stage.name}{owner}{inside}: {told(error)}"
         return self._failed[stage.id]
 
     def _discard_if_damaged(self, stage: Stage) -> None:

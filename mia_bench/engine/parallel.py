@@ -26,6 +26,9 @@ from mia_bench.store import Store
 Given = tuple[Store, str, Roots]
 StageId = tuple[str, str]
 
+PATIENCE_SECONDS = 5.0
+"""What a process has to end after it was told to."""
+
 _SPEAKS_EVERY = 0.2
 """Seconds between two messages about the progress of a stage."""
 
@@ -229,6 +232,9 @@ class _Worker:
         self.line.close()
         if self.stage is not None:
             self._process.terminate()
+            self._process.join(PATIENCE_SECONDS)
+            if self._process.is_alive():  # it ignores the signal
+                self._process.kill()
         self._process.join()
         return self._process.exitcode
 

@@ -30,7 +30,7 @@ from mia_bench.engine.grid import (
     short_choice,
     skip_reason,
 )
-from mia_bench.errors import Unavailable, UsageError
+from mia_bench.errors import MiaBenchError, Unavailable, UsageError
 from mia_bench.registry import Registry
 from mia_bench.tracks.track import ClassifierSpec, Track
 
@@ -146,6 +146,8 @@ class Plan:
 
     cells: list[PlannedCell]
     warnings: list[str]
+    left_out: list[str] = field(default_factory=list)
+    """A line for each cell that can't be planned because a plugin fails."""
 
 
 def build_plan(registry: Registry, cells: list[Cell], roots: Roots, options: OptionValues) -> Plan:
@@ -156,14 +158,27 @@ def build_plan(registry: Registry, cells: list[Cell], roots: Roots, options: Opt
     unique: dict[tuple[str, str], Stage] = {}
     # Once a prior, not once a cell: a prior may hash the weights it comes with.
     priors = {_digest(cell.prior.spec()): cell.prior for cell in cells}
-    stages = {
-        key: _prior_stage(cells[0].track, prior, shared, roots) for key, prior in priors.items()
-    }
-    planned = [
-        _plan_cell(cell, shared, stages[_digest(cell.prior.spec())], unique) for cell in cells
-    ]
+    stages: dict[str, Stage | MiaBenchError] = {}
+    for key, prior in priors.items():
+        try:
+            stages[key] = _prior_stage(cells[0].track, prior, shared, roots)
+        except UsageError:
+            raise
+        except MiaBenchError as error:
+            stages[key] = error
+    planned, left_out = [], []
+    for cell in cells:
+        try:
+            stage = stages[_digest(cell.prior.spec())]
+            if isinstance(stage, MiaBenchError):
+                raise stage
+            planned.append(_plan_cell(cell, shared, stage, unique))
+        except UsageError:
+            raise
+        except MiaBenchError as error:
+            left_out.append(f"{cell.label} is left out: {error}")
     unique_cells = {one.key: one for one in planned}  # "0.1" and "0.10" are one value
-    return Plan(list(unique_cells.values()), shared.warnings)
+    return Plan(list(unique_cells.values()), shared.warnings, left_out)
 
 
 @dataclass(frozen=True)

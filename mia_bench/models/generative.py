@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 
 import torch
 from torch import Tensor, nn
 
 from mia_bench.device import networks_in
-from mia_bench.errors import Diverged
+from mia_bench.errors import Diverged, MiaBenchError
+
+ROUNDINGS = 1e-2
+"""How far bfloat16 may leave [0, 1]."""
 
 
 class GenerativeModel(nn.Module):
@@ -51,11 +55,15 @@ class GenerativeModel(nn.Module):
 
         Raises:
             Diverged: an image has a pixel that is no number.
+            MiaBenchError: an image is not in [0, 1].
         """
-        made = [
-            as_pictures(self.render(chunk, device=device, batch_size=batch_size))
-            for chunk in latents.split(batch_size)
-        ]
+        made = []
+        for chunk in latents.split(batch_size):
+            images = self.render(chunk, device=device, batch_size=batch_size)
+            try:
+                made.append(as_pictures(images))
+            except MiaBenchError as error:
+                raise type(error)(f"the prior makes {error}") from error
         return torch.cat(made)
 
 
@@ -64,9 +72,13 @@ def as_pictures(images: Tensor) -> Tensor:
 
     Raises:
         Diverged: a pixel is no number.
+        MiaBenchError: a pixel is not in [0, 1], but for roundings.
     """
-    if images.dtype == torch.uint8:
-        return images.cpu()
-    if not bool(torch.isfinite(images).all()):
+    if images.dtype == torch.uint8 or not images.numel():
+        return images.cpu().to(torch.uint8)
+    low, high = (float(limit) for limit in images.aminmax())  # NaN where there is one
+    if not (math.isfinite(low) and math.isfinite(high)):
         raise Diverged("images with NaN or infinity")
-    return (images.float().cpu() * 255).round().to(torch.uint8)
+    if low < -ROUNDINGS or high > 1 + ROUNDINGS:
+        raise MiaBenchError(f"images from {low:.3g} to {high:.3g}, not in [0, 1]")
+    return (images.float().cpu().clamp(0, 1) * 255).round().to(torch.uint8)

@@ -245,11 +245,10 @@ def private_data(trial: AttackTrial) -> Iterator[Problem]:
     splits = world().splits
     private = torch.cat([part.images for part in (splits.train, splits.validation, splits.test)])
     flat = made.made.images.flatten(0, -4)
-    if flat.shape[1:] != private.shape[1:] or (
-        flat.is_floating_point() and bool(flat.isnan().any())
-    ):
-        return
-    known = torch.isin(image_fingerprints(as_pictures(flat)), image_fingerprints(private))
+    pictures = Attempt.of(lambda: as_pictures(flat)).value
+    if pictures is None or flat.shape[1:] != private.shape[1:]:
+        return  # the check of images says what they are
+    known = torch.isin(image_fingerprints(pictures), image_fingerprints(private))
     if seen := int(known.sum()):
         yield (
             f"{seen} of its images are private ones, pixel by pixel",

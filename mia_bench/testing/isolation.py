@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mia_bench.device import restore_settings, torch_settings
 from mia_bench.models.snapshot import Snapshot, equal
 from mia_bench.seeds import derive, seeded
 from mia_bench.store import Store
@@ -87,7 +88,7 @@ class TracedTrial(Trial):
 def isolated(seed: int) -> Iterator[Traces]:
     """Torch seeded as in a stage, the other global generators too; all of them restored after."""
     before, traces = _numpy_state(), Traces()
-    python, settings = random.getstate(), _settings()
+    python, settings = random.getstate(), torch_settings()
     legacy = np.random.get_state()  # noqa: NPY002
     with seeded(seed, "trial"), _private_files(traces), _seeding(traces):
         own = derive(seed, "trial") % 2**32  # none that a plugin would take
@@ -103,11 +104,11 @@ def isolated(seed: int) -> Iterator[Traces]:
                 traces.seeded.append("numpy")
             traces.drew = not torch.equal(torch.get_rng_state(), start[2])
             traces.settings = [
-                name for name, value in _settings().items() if value != settings[name]
+                name for name, value in torch_settings().items() if value != settings[name]
             ]
             random.setstate(python)
             np.random.set_state(legacy)  # noqa: NPY002
-            _restore(settings)
+            restore_settings(settings)
     assert _numpy_state() == before
 
 
@@ -131,23 +132,6 @@ def _seeding(traces: Traces) -> Iterator[None]:
 def _numpy_state() -> tuple[bytes, Any]:
     state = np.random.get_state(legacy=False)  # noqa: NPY002
     return state["state"]["key"].tobytes(), state["state"]["pos"]
-
-
-def _settings() -> dict[str, Any]:
-    return {
-        "torch's default dtype": torch.get_default_dtype(),
-        "torch's gradient mode": torch.is_grad_enabled(),
-        "torch's number of threads": torch.get_num_threads(),
-        "torch's deterministic algorithms": torch.are_deterministic_algorithms_enabled(),
-    }
-
-
-def _restore(settings: Mapping[str, Any]) -> None:
-    dtype, gradients, threads, deterministic = settings.values()
-    torch.set_default_dtype(dtype)
-    torch.set_grad_enabled(gradients)
-    torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(deterministic)
 
 
 class _Watch:
