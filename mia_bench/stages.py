@@ -432,11 +432,16 @@ def load_train(stage: Stage, workspace: Workspace) -> Target:
     """The target as deployed, on the device, frozen."""
     splits: Splits = workspace.load(stage.inputs["data"])
     defense: Defense = stage.parts["defense"].make()
-    network = _build_target(stage, defense, splits, workspace, restoring=True)
+    with blamed(stage.parts["defense"]):
+        network = _build_target(stage, defense, splits, workspace, restoring=True)
     network.load_state_dict(workspace.tensors(stage))
     network = placed(network, workspace.device).eval().requires_grad_(False)
-    deployed = placed(defense.deploy(network), workspace.device).eval().requires_grad_(False)
-    return Target(network, workspace.quick(deployed), defense.stochastic)
+    with blamed(stage.parts["defense"]):
+        deployed, stochastic = defense.deploy(network), defense.stochastic
+        if not isinstance(deployed, nn.Module):
+            raise TypeError(f"deploy returned {type(deployed).__name__}, not a module")
+    deployed = placed(deployed, workspace.device).eval().requires_grad_(False)
+    return Target(network, workspace.quick(deployed), stochastic)
 
 
 # --- gallery ---------------------------------------------------------------------------------

@@ -468,7 +468,7 @@ def test_failed_cell_does_not_stop_the_others(toy, store, computed, tmp_path: Pa
     store(*TRAINED)
     records = run(tmp_path, ["toy-failing", "none"], ["prior-sample", "toy-label-only"])
     assert [r["status"] for r in records] == ["failed", "failed", "done", "done"]
-    reason = "train of plugin mia-bench-toy:toy-failing: RuntimeError: toy failure"
+    reason = "train of plugin mia-bench-toy:toy-failing: RuntimeError: toy failure (defense.py:33)"
     assert {r["reason"] for r in records[:2]} == {reason}
     assert records[0]["metrics"] == {}
     assert computed["train"] == 1  # not tried again for the second cell

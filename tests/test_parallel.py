@@ -76,7 +76,8 @@ def test_failures_and_deaths_stop_only_what_needs_them(toy, store, tmp_path) -> 
     deadly, failing, fine = run(tmp_path, defenses, "prior-sample", reporter=listener)
     assert fine["status"] == "done"
     assert (
-        failing["reason"] == "train of plugin mia-bench-toy:toy-failing: RuntimeError: toy failure"
+        failing["reason"]
+        == "train of plugin mia-bench-toy:toy-failing: RuntimeError: toy failure (defense.py:33)"
     )
     died = "train of plugin mia-bench-toy:toy-deadly: its process died (exit code 9)"
     assert deadly["reason"].startswith(died)

@@ -93,7 +93,6 @@ def test_a_small_cell_end_to_end(
     assert metrics["id_gallery_acc1_ceiling"]["value"] > 0.8
     assert (tmp_path / "store" / "pictures" / f"{record['key']}.png").is_file()
     # A cell of other data than the protocol's can't be on its board.
-    cli("leaderboard", "submit", "--folder", tmp_path / "boards")
-    refused = cli("leaderboard", "build", "--folder", tmp_path / "boards")
+    refused = cli("leaderboard", "submit", "--folder", tmp_path / "boards")
     assert refused.code == 1
     assert "made from other data" in refused.err

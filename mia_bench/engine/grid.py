@@ -117,7 +117,8 @@ def parse_option_values(
             raise UsageError(f"-o {text!r}: no kind {kind!r}; {did_you_mean(kind, kinds_known)}")
         kinds = [k for k in ([kind] if colon else kinds_known) if name in registry.names(k)]
         if not kinds:
-            if others := [entry.kind for entry in registry.find(name) if entry.kind != "metric"]:
+            others = [e.kind for e in registry.find(name) if e.kind not in kinds_known]
+            if others and not colon:
                 raise UsageError(
                     f"-o {text!r}: options of the {others[0]} {name!r} are set by the track"
                 )
