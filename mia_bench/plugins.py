@@ -90,7 +90,7 @@ class Host:
     def _check_hooks(self, plugin: ModuleType) -> None:
         """Raises ``TypeError`` where a hook is implemented that isn't one, or with other arguments."""
         calls = vars(self.manager.hook)
-        for attribute, function in vars(plugin).items():
+        for attribute in dir(plugin):
             options = self.manager.parse_hookimpl_opts(plugin, attribute)
             if options is None or options["optionalhook"]:
                 continue
@@ -98,7 +98,7 @@ class Host:
             if name not in calls:
                 raise TypeError(f"no hook is called {name!r}; {did_you_mean(name, calls)}")
             spec = calls[name].spec
-            for argument in inspect.signature(function).parameters:
+            for argument in inspect.signature(getattr(plugin, attribute)).parameters:
                 if argument not in spec.argnames:
                     expected = ", ".join(spec.argnames)
                     raise TypeError(f"{name} gets ({expected}), it has no argument {argument!r}")

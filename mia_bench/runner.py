@@ -278,7 +278,10 @@ def run(
         precision=precision,
         compiled=compiled,
     )
-    return execute(prepare(request), reporter)
+    prepared = prepare(request)
+    for line in (*prepared.warnings, *prepared.left_out):
+        log.warning("%s", line)
+    return execute(prepared, reporter)
 
 
 @dataclass(frozen=True)

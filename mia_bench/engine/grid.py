@@ -219,7 +219,7 @@ def build_grid(
             )
 
     def variants(kind: str, name: str) -> list[Resolved]:
-        registry.get(kind, name)  # a name that is none is the user's mistake
+        plugin = registry.get(kind, name).plugin.id  # a name that is none is the user's mistake
         defaults = track_options(track, kind, name)
         combinations = list(options.combinations(kind, name))
         try:
@@ -229,7 +229,7 @@ def build_grid(
         except MiaBenchError as error:
             if left_out is None or any(combinations):
                 raise
-            left_out.append(f"the {kind} {name!r} is left out: {error}")
+            left_out.append(f"the {kind} {name!r} of plugin {plugin} is left out: {error}")
             return []
         return found
 

@@ -228,10 +228,7 @@ class LocalExecutor:
                         self._ensure(needed, seconds)
             except (StoreError, UsageError):
                 raise
-            except (
-                Exception,
-                SystemExit,
-            ) as error:  # a plugin may raise anything; the grid goes on
+            except (Exception, SystemExit) as error:  # a plugin's; the rest of the grid goes on
                 log.debug("stage %s failed", stage.id, exc_info=True)
                 raise StageFailed(self._fail(stage, error)) from error
 

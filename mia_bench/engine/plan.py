@@ -235,6 +235,12 @@ def _shared_stages(
     )
     gallery, missing = _gallery(registry, track, roots, options, data)
     metrics = [resolve(registry, "metric", name, {}, {}) for name in track.metrics]
+    for metric in metrics:
+        if not issubclass(metric.component, (TargetMetric, AttackMetric)):
+            raise MiaBenchError(
+                f"metric {metric.name!r} of plugin {metric.identity['distribution']} is neither a "
+                "TargetMetric nor an AttackMetric"
+            )
     architecture = resolve_choice(registry, "model", track.target.architecture, options)
     protocol = {
         "data": data.key,

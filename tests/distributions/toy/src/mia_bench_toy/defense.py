@@ -1,7 +1,6 @@
 """Two defenses that a third party might write."""
 
 import os
-import signal
 import time
 
 import torch
@@ -49,6 +48,8 @@ class ToyHanging(Defense):
     summary = "never ends"
 
     def loss(self, step):
+        import signal
+
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         while True:
             time.sleep(60)
