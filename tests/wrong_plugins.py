@@ -90,6 +90,12 @@ class Idle(Defense):
 
 
 @wrong("runs")
+class Exiting(RightDefense):
+    def loss(self, step):
+        raise SystemExit(3)
+
+
+@wrong("runs")
 class Raising(RightDefense):
     def loss(self, step):
         raise RuntimeError("no")

@@ -597,7 +597,8 @@ def _methods(registry: Registry, records: Iterable[Record]) -> dict[tuple[str, s
 def changed(registry: Registry, track: Track, kind: str, component: ComponentRef) -> dict[str, Any]:
     """The options that are not the track's; by the record of a third-party component, if it says so."""
     if component.distribution != HOST and component.about != About():
-        return {key: component.options[key] for key in component.about.changed}
+        asked = component.about.changed
+        return {key: value for key, value in component.options.items() if key in asked}
     return changed_options(registry, track, kind, component)
 
 

@@ -47,7 +47,7 @@ class Attempt(Generic[T]):
     """What a plugin made, or what it raised instead."""
 
     value: T | None = None
-    error: Exception | None = None
+    error: BaseException | None = None
 
     @classmethod
     def of(cls, work: Callable[[], T]) -> Attempt[T]:
@@ -56,7 +56,7 @@ class Attempt(Generic[T]):
             return cls(value=work())
         except NotMade:
             raise
-        except Exception as error:  # a plugin may raise anything
+        except (Exception, SystemExit) as error:  # a plugin may raise anything
             return cls(error=error)
 
     @property
@@ -127,5 +127,5 @@ def examine(trial: Trial, name: str, check: Check) -> list[Finding]:
         return [Finding(name, problem, advice) for problem, advice in check(trial)]
     except NotMade:
         raise
-    except Exception as error:  # a plugin may raise anything
+    except (Exception, SystemExit) as error:  # a plugin may raise anything
         return [Finding(name, f"it raised {told(error)}", "See what the check asks for")]
