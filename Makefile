@@ -17,8 +17,8 @@ test: $(VENV)/.installed-dev lint
 test-oldest: $(OLDEST)/.installed
 	MIA_BENCH_STRICT=1 $(OLDEST)/bin/python -m pytest -m 'not newest'
 
-SLOW := parallel bad_input hostile_plugins prior_command real_data packaging examples plugins_new testing_kit testing_builtins bido \
-  docs cli engine stylegan2 torchvision_models fetch
+SLOW := parallel bad_input hostile_plugins prior_command real_data packaging examples plugins_new testing_kit testing_builtins testing_reporters \
+  bido docs cli engine stylegan2 torchvision_models fetch
 test-oldest-quick: $(OLDEST)/.installed
 	MIA_BENCH_STRICT=1 $(OLDEST)/bin/python -m pytest -m 'not newest and not slow' $(SLOW:%=--ignore=tests/test_%.py)
 
