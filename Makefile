@@ -5,7 +5,7 @@ VENV ?= .venv
 OLDEST ?= .venv-oldest
 BIN := $(VENV)/bin
 
-.PHONY: run test test-oldest test-oldest-quick lint docs install install-dev clean
+.PHONY: run test test-oldest test-oldest-quick lint docs install install-dev install-oldest clean
 
 run: $(VENV)/.installed
 	$(BIN)/mia-bench run --defense neg-ls --attack ppa
@@ -17,8 +17,8 @@ test: $(VENV)/.installed-dev lint
 test-oldest: $(OLDEST)/.installed
 	MIA_BENCH_STRICT=1 $(OLDEST)/bin/python -m pytest -m 'not newest'
 
-SLOW := parallel bad_input hostile_plugins prior_command real_data packaging examples plugins_new testing_kit testing_builtins testing_reporters \
-  bido docs cli engine stylegan2 torchvision_models fetch
+SLOW := parallel bad_input hostile_plugins prior_command real_data packaging examples plugins_new testing_kit \
+  testing_builtins testing_reporters bido docs cli engine stylegan2 torchvision_models fetch
 test-oldest-quick: $(OLDEST)/.installed
 	MIA_BENCH_STRICT=1 $(OLDEST)/bin/python -m pytest -m 'not newest and not slow' $(SLOW:%=--ignore=tests/test_%.py)
 
@@ -33,6 +33,7 @@ docs: $(VENV)/.installed-docs
 
 install: $(VENV)/.installed
 install-dev: $(VENV)/.installed-dev
+install-oldest: $(OLDEST)/.installed
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
