@@ -5,7 +5,7 @@ VENV ?= .venv
 OLDEST ?= .venv-oldest
 BIN := $(VENV)/bin
 
-.PHONY: run test test-oldest test-oldest-quick lint docs install install-dev install-oldest clean
+.PHONY: run test test-oldest test-oldest-quick lint docs install install-dev clean
 
 run: $(VENV)/.installed
 	$(BIN)/mia-bench run --defense neg-ls --attack ppa
@@ -33,7 +33,6 @@ docs: $(VENV)/.installed-docs
 
 install: $(VENV)/.installed
 install-dev: $(VENV)/.installed-dev
-install-oldest: $(OLDEST)/.installed
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
