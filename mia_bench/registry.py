@@ -81,6 +81,15 @@ class Entry:
             )
         return component
 
+    def failure(self, error: Exception) -> str:
+        """What the component raised, with its plugin's name; a clear line as it is."""
+        if isinstance(error, MiaBenchError):
+            return str(error)
+        package = self.plugin.module.partition(":")[0].partition(".")[0]
+        return f"{self.kind} {self.name!r} of plugin {self.plugin.id}: " + in_one_line(
+            error, {package}
+        )
+
     @property
     def summary(self) -> str:
         """The summary given at registration, else the class's own (a string is not imported for it)."""

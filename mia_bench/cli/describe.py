@@ -36,16 +36,12 @@ def command(name: str) -> None:
 
 
 def _described(registry: Registry, entry: Entry) -> str:
-    from mia_bench.plugins import told
-
     try:
         return describe(registry, entry)
     except MiaBenchError:
         raise
     except Exception as error:  # a plugin may raise anything
-        raise MiaBenchError(
-            f"{entry.kind} {entry.name!r} of plugin {entry.plugin.id}: {told(error)}"
-        ) from error
+        raise MiaBenchError(entry.failure(error)) from error
 
 
 def _metric_names(entry: Entry) -> list[str]:

@@ -5,15 +5,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from mia_bench.cli.shared import data_option, store_option
 from mia_bench.errors import MiaBenchError
-
-if TYPE_CHECKING:
-    from mia_bench.registry import Entry
 
 Finding = tuple[bool | None, str]
 """(True fine, False broken, None worth knowing; the line)"""
@@ -80,14 +76,6 @@ def plugins() -> Iterator[Finding]:
         yield False, line
 
 
-def _failure(entry: Entry, error: Exception) -> str:
-    """What a plugin raised, with its name."""
-    from mia_bench.plugins import told
-
-    owner = f"{entry.kind} {entry.name!r} of plugin {entry.plugin.id}"
-    return str(error) if isinstance(error, MiaBenchError) else f"{owner}: {told(error)}"
-
-
 def places(store: Path | None, data: Path | None) -> Iterator[Finding]:
     """The store, the data root and the weights."""
     from mia_bench.plugins import host
@@ -112,7 +100,7 @@ def places(store: Path | None, data: Path | None) -> Iterator[Finding]:
         try:
             dataset = entry.load()()
         except Exception as error:  # a plugin may raise anything
-            yield False, _failure(entry, error)
+            yield False, entry.failure(error)
             continue
         if not dataset.needs_root or roots.data is None:
             continue
@@ -127,7 +115,7 @@ def places(store: Path | None, data: Path | None) -> Iterator[Finding]:
         try:
             encoder = entry.load()()
         except Exception as error:  # a plugin may raise anything
-            yield False, _failure(entry, error)
+            yield False, entry.failure(error)
             continue
         try:
             encoder.fingerprint(roots.weights)

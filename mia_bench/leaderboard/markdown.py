@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from mia_bench.engine.code import HOST
 from mia_bench.engine.grid import OPTION_KINDS
 from mia_bench.leaderboard.board import (
     FEW_SEEDS,
@@ -524,10 +525,10 @@ def _run_notes(board: Board) -> str:
 def _reproduce(board: Board, registry: Registry, *, sweep: bool) -> list[str]:
     name = board.track.name
     owner = registry.get("track", name).plugin.distribution
-    others = {owner: package_url(owner)} if owner != "mia-bench" else {}
+    others = {owner: package_url(owner)} if owner != HOST else {}
     for record in board.records:
         for part in (record.defense, record.prior, record.attack):
-            if part.distribution != "mia-bench":
+            if part.distribution != HOST:
                 known = others.get(part.distribution, "")
                 others[part.distribution] = part.about.url or known
     commands = [

@@ -18,6 +18,7 @@ import torch
 
 from mia_bench import __version__, provenance
 from mia_bench.api.component import component_version
+from mia_bench.api.metric import Measurement
 from mia_bench.cell import FinishedCell
 from mia_bench.models.classifier import predict_probabilities
 from mia_bench.plugins import told
@@ -84,8 +85,6 @@ def finished_cell(folder: Path, status: Status = "done") -> FinishedCell:
 
 def _measured() -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """What the measurement of a cell stores: tensors, and what is noted beside them."""
-    from mia_bench.api.metric import Measurement
-
     where, cpu = world(), torch.device("cpu")
     evidence = where.attack_evidence(cpu, EACH)
     answers = predict_probabilities(evidence.target, evidence.images, device=cpu)
