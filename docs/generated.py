@@ -23,7 +23,7 @@ from pydantic import BaseModel
 
 import mia_bench
 from mia_bench import hookspecs, record, testing
-from mia_bench.access import LEVELS
+from mia_bench.api.access import LEVELS
 from mia_bench.api.defense import Defense
 from mia_bench.api.options import describe_options
 from mia_bench.cli.main import cli as command_line
@@ -31,8 +31,8 @@ from mia_bench.engine.plan import CELL_STAGES, STAGE_VERSIONS
 from mia_bench.leaderboard.board import kind_of
 from mia_bench.plugins import host
 from mia_bench.registry import BASES, KINDS, Entry, Registry
-from mia_bench.tracks import track as track_module
-from mia_bench.tracks.track import load_track
+from mia_bench.track import load_track
+from mia_bench.track import track as track_module
 
 DISTRIBUTION = "mia-bench"
 """What others have installed beside it is no part of the site."""
@@ -426,14 +426,14 @@ def levels(_: str = "") -> str:
 # --- Python ----------------------------------------------------------------------------------
 
 FURTHER = (
-    "mia_bench.access.Access",
+    "mia_bench.api.access.Access",
     "mia_bench.api.metric.AttackEvidence",
     "mia_bench.api.metric.Gallery",
     "mia_bench.api.metric.TargetEvidence",
     "mia_bench.cell.FinishedCell",
-    "mia_bench.models.classifier.Activations",
-    "mia_bench.models.classifier.Classifier",
-    "mia_bench.models.generative.GenerativeModel",
+    "mia_bench.api.classifier.Activations",
+    "mia_bench.api.classifier.Classifier",
+    "mia_bench.api.generative.GenerativeModel",
 )
 """What plugins meet beside the names of the package itself."""
 

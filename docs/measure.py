@@ -25,13 +25,14 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from mia_bench.access import open_access
+from mia_bench.api.access import open_access
 from mia_bench.api.attack import AttackTask
+from mia_bench.api.classifier import answers
 from mia_bench.api.dataset import ImageSet
 from mia_bench.api.defense import Defense
-from mia_bench.models.classifier import answers, placed
+from mia_bench.models.inference import move_model
 from mia_bench.plugins import host
-from mia_bench.tracks.track import Recipe, load_track
+from mia_bench.track import Recipe, load_track
 from mia_bench.training import train_classifier
 from mia_bench_plugins.attacks.ppa import PlugAndPlay
 from mia_bench_plugins.datasets.face_renderer import render, sample_identities, sample_nuisances
@@ -75,7 +76,7 @@ Work = Callable[[], object]
 def training(train: ImageSet) -> tuple[Work, Work]:
     """A training run of three epochs, and the bare forward and backward passes in it."""
     recipe = Recipe(epochs=3, batch_size=64, shift=2)
-    network = placed(residual_network((32, 64, 128), CLASSES), CPU)
+    network = move_model(residual_network((32, 64, 128), CLASSES), CPU)
     images = train.images[:64].float() / 255
 
     def whole() -> None:
@@ -98,7 +99,7 @@ def training(train: ImageSet) -> tuple[Work, Work]:
 
 def attack() -> tuple[Work, Work]:
     """Six steps of PPA's optimisation, and the bare passes through prior and target in it."""
-    network = placed(residual_network((32, 64, 128), CLASSES), CPU).eval()
+    network = move_model(residual_network((32, 64, 128), CLASSES), CPU).eval()
     prior = LinearModel(torch.full((3072,), 0.5), 0.01 * torch.randn(192, 3072), 32)
     prior.requires_grad_(False)
     method = PlugAndPlay(PlugAndPlay.Options(search=300, candidates=8, steps=6, views=1))
@@ -130,7 +131,7 @@ def layouts() -> float:
     """A training step with channels-last weights, as a share of one with contiguous weights."""
     images, labels = torch.rand(64, 3, 32, 32), torch.arange(64) % CLASSES
     taken = []
-    for prepare in (lambda n: placed(n, CPU), lambda n: n):
+    for prepare in (lambda n: move_model(n, CPU), lambda n: n):
         network = prepare(residual_network((32, 64, 128), CLASSES)).train()
         step = lambda n=network: nn.functional.cross_entropy(n(images), labels).backward()  # noqa: E731
         taken.append(seconds(lambda step=step: [step() for _ in range(10)]))
@@ -139,7 +140,7 @@ def layouts() -> float:
 
 def random_answers(count: int = 8) -> float:
     """Several answers of a ``mid`` target and their gradient, as a share of as many passes."""
-    target = placed(Bottleneck(residual_network((32, 64, 128), CLASSES), lambda f: f // 2, CLASSES,
+    target = move_model(Bottleneck(residual_network((32, 64, 128), CLASSES), lambda f: f // 2, CLASSES,
                                sample=True), CPU).eval().requires_grad_(False)  # fmt: skip
     images = torch.rand(256, 3, 32, 32, requires_grad=True)
     at_once = seconds(lambda: answers(target, images, count).sum().backward())

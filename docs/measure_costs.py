@@ -18,9 +18,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
-from mia_bench.models.classifier import Classifier
+from mia_bench.api.classifier import Classifier
 from mia_bench.plugins import host
-from mia_bench.tracks.track import ClassifierSpec, Track, load_track
+from mia_bench.track import ClassifierSpec, Track, load_track
 from mia_bench_plugins.models.torchvision_networks import network
 from mia_bench_plugins.priors.stylegan2_model import StyleGAN2
 from mia_bench_plugins.priors.stylegan2_networks import Shape

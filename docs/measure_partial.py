@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 
 import mia_bench
-from mia_bench.engine.reporter import terminal_reporter
+from mia_bench.engine.progress import terminal_progress
 from mia_bench.leaderboard.board import paired
 from mia_bench.record import read_record
 from mia_bench_plugins.priors import shipped_priors
@@ -88,7 +88,7 @@ def main() -> None:
             },
             device=given.device,
             store=given.store,
-            reporter=terminal_reporter(),
+            reporter=terminal_progress(),
         )
     sides = {
         partial: {r["seed"]: r for r in records if r["prior"]["options"]["partial"] is partial}

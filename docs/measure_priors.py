@@ -17,19 +17,20 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mia_bench.api.dataset import Splits
-from mia_bench.api.encoder import Embed, embedded
+from mia_bench.api.encoder import Embed
+from mia_bench.api.generative import GenerativeModel
+from mia_bench.api.images import to_float
 from mia_bench.api.metric import Measurement
 from mia_bench.device import choose_device
-from mia_bench.engine.reporter import terminal_reporter
+from mia_bench.engine.progress import terminal_progress
+from mia_bench.engine.run import Request, make_stage, prepare_prior
+from mia_bench.engine.stages import Workspace
 from mia_bench.frechet import frechet_distance
-from mia_bench.models.classifier import to_float
-from mia_bench.models.generative import GenerativeModel
+from mia_bench.models.inference import embed_images
 from mia_bench.plugins import host
-from mia_bench.runner import Request, make_stage, prepare_prior
 from mia_bench.seeds import generator
-from mia_bench.stages import Workspace
 from mia_bench.statistics import estimate
-from mia_bench.tracks.track import load_track
+from mia_bench.track import load_track
 
 SAMPLES = 1000
 IMAGES = 100
@@ -70,7 +71,7 @@ def main() -> None:
     request = Request(track=given.track, store=given.store, device=given.device)
     for name in load_track(host().registry, given.track).priors:
         planned = prepare_prior(request, name)
-        make_stage(planned, given.device, terminal_reporter())
+        make_stage(planned, given.device, terminal_progress())
         workspace = Workspace(planned.store, device, planned.roots, lambda *_: None)
         splits: Splits = workspace.load(planned.stage.inputs["data"])
         embed: Embed = (
@@ -78,12 +79,12 @@ def main() -> None:
         )
         order = torch.randperm(len(splits.decoys), generator=generator(0, "decoys"))
         images, labels = splits.decoys.images[order], splits.decoys.labels[order]
-        unseen = embedded(embed, images[:SAMPLES], device)
+        unseen = embed_images(embed, images[:SAMPLES], device)
         model: GenerativeModel = workspace.load(planned.stage)
         drawn = model.render(model.sample(SAMPLES, generator(0, "samples")), device=device)
-        distance = frechet_distance(unseen, embedded(embed, drawn, device))
+        distance = frechet_distance(unseen, embed_images(embed, drawn, device))
         near = fitted(model, to_float(images[:IMAGES]), device)
-        alike = F.cosine_similarity(embedded(embed, near, device), unseen[:IMAGES])
+        alike = F.cosine_similarity(embed_images(embed, near, device), unseen[:IMAGES])
         off = (near - to_float(images[:IMAGES])).square().mean().sqrt()
         interval = estimate(Measurement(alike.numpy(), labels[:IMAGES].numpy()))
         rows.append(
@@ -93,7 +94,7 @@ def main() -> None:
     public = splits.public.images[
         torch.randperm(len(splits.public), generator=generator(0, "public"))[:SAMPLES]
     ]
-    distance = frechet_distance(unseen, embedded(embed, public, device))
+    distance = frechet_distance(unseen, embed_images(embed, public, device))
     print(
         "| prior | Fréchet distance | similarity of fitted faces | their error in pixels, of 255 |"
     )

@@ -18,11 +18,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mia_bench.access import open_access
+from mia_bench.api.access import open_access
 from mia_bench.api.attack import AttackTask
 from mia_bench.api.dataset import ImageSet
-from mia_bench.device import Precision, networks_in
-from mia_bench.models.classifier import placed
+from mia_bench.device import Precision, autocast
+from mia_bench.models.inference import move_model
 from mia_bench_plugins.attacks.ppa import PlugAndPlay
 from mia_bench_plugins.models.torchvision_networks import network
 from mia_bench_plugins.priors.stylegan2_model import StyleGAN2
@@ -70,10 +70,10 @@ def main() -> None:
     given = parser.parse_args()
     device, batch = torch.device(given.device), given.batch
     torch.manual_seed(0)
-    prior = placed(StyleGAN2(Shape(256, channel_base=16384), 224), device).eval()
+    prior = move_model(StyleGAN2(Shape(256, channel_base=16384), 224), device).eval()
     prior.requires_grad_(False)
     target = network("resnet18", CLASSES, size=None, pretrained=False, folder=None)
-    target = placed(target, device).eval()
+    target = move_model(target, device).eval()
     target.requires_grad_(False)
     method = PlugAndPlay(PlugAndPlay.Options(search=batch, candidates=batch, steps=STEPS, views=1))
 
@@ -101,7 +101,7 @@ def main() -> None:
     ]
 
     def step(task: AttackTask, precision: Precision = "float32") -> None:
-        with networks_in(precision, device):
+        with autocast(precision, device):
             method._optimise(task, latents, labels)
 
     def passes() -> None:

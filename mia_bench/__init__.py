@@ -11,22 +11,22 @@ from typing import TYPE_CHECKING, Any
 from mia_bench.hookspecs import hookimpl
 
 if TYPE_CHECKING:
+    from mia_bench.api.architecture import Architecture, NetworkTask
     from mia_bench.api.attack import Attack, AttackTask, Reconstructions, Setting
     from mia_bench.api.component import Component
     from mia_bench.api.dataset import Dataset, ImageSet, Splits
     from mia_bench.api.defense import BuildContext, Defense, TrainingSetup, TrainingStep
     from mia_bench.api.encoder import Encoder
     from mia_bench.api.metric import AttackMetric, Measurement, Metric, TargetMetric
-    from mia_bench.api.model import Architecture, NetworkTask
     from mia_bench.api.options import Options
     from mia_bench.api.prior import Prior, PriorTask
+    from mia_bench.engine.run import run
     from mia_bench.results import load_results
-    from mia_bench.runner import run
 
 __version__ = "0.1.0"
 
 _LAZY = {
-    "Architecture": "mia_bench.api.model",
+    "Architecture": "mia_bench.api.architecture",
     "Attack": "mia_bench.api.attack",
     "AttackMetric": "mia_bench.api.metric",
     "AttackTask": "mia_bench.api.attack",
@@ -38,7 +38,7 @@ _LAZY = {
     "ImageSet": "mia_bench.api.dataset",
     "Measurement": "mia_bench.api.metric",
     "Metric": "mia_bench.api.metric",
-    "NetworkTask": "mia_bench.api.model",
+    "NetworkTask": "mia_bench.api.architecture",
     "Options": "mia_bench.api.options",
     "Prior": "mia_bench.api.prior",
     "PriorTask": "mia_bench.api.prior",
@@ -49,7 +49,7 @@ _LAZY = {
     "TrainingSetup": "mia_bench.api.defense",
     "TrainingStep": "mia_bench.api.defense",
     "load_results": "mia_bench.results",
-    "run": "mia_bench.runner",
+    "run": "mia_bench.engine.run",
 }
 
 __all__ = [

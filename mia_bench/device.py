@@ -58,7 +58,7 @@ def choose_device(text: str) -> torch.device:
     return device
 
 
-def networks_in(precision: Precision, device: torch.device) -> AbstractContextManager[object]:
+def autocast(precision: Precision, device: torch.device) -> AbstractContextManager[object]:
     """Within it convolutions and matrix products on ``device`` are computed in ``precision``.
 
     Weights and what the networks are given stay float32 (:class:`torch.autocast`).
@@ -92,7 +92,7 @@ def restore_settings(settings: Mapping[str, Any]) -> None:
 
 
 @contextlib.contextmanager
-def settings_kept() -> Iterator[None]:
+def preserve_torch_settings() -> Iterator[None]:
     """Put torch's settings back afterwards, so that what follows does not suffer.
 
     Raises:

@@ -43,7 +43,7 @@ LONGEST = 500
 """Characters of a message that are told."""
 
 
-def in_one_line(error: BaseException, packages: Collection[str] = ()) -> str:
+def summarize_error(error: BaseException, packages: Collection[str] = ()) -> str:
     """What went wrong: ``ValueError: no such class (my_defense.py:41)``; of a clear line just that line.
 
     Args:

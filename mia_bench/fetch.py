@@ -8,30 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
-from mia_bench.api.dataset import Progress
+from mia_bench.api.prior import Published
+from mia_bench.api.progress import Progress
 from mia_bench.errors import MiaBenchError, Unavailable
 
 CHUNK = 1 << 20
 TIMEOUT = 30.0
 """Seconds without a byte."""
-
-
-@dataclass(frozen=True)
-class Published:
-    """A file on the web.
-
-    Attributes:
-        name: of the file.
-        url: where it is.
-        sha256: how its hash begins, empty where none is published.
-    """
-
-    name: str
-    url: str
-    sha256: str = ""
 
 
 def weights_cache() -> Path:

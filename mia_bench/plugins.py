@@ -11,7 +11,6 @@ import os
 import re
 import traceback
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -21,29 +20,12 @@ from typing import Any
 import pluggy
 
 from mia_bench import hookspecs
-from mia_bench.errors import UsageError, did_you_mean, in_one_line
-from mia_bench.registry import KINDS, Registry
+from mia_bench.errors import UsageError, did_you_mean, summarize_error
+from mia_bench.registry import KINDS, PluginInfo, Registry
 
 GROUP = "mia_bench"
 DISABLE_VARIABLE = "MIA_BENCH_DISABLE_PLUGINS"
 STRICT_VARIABLE = "MIA_BENCH_STRICT"
-
-
-@dataclass
-class PluginInfo:
-    """One entry point and what became of it: ``status`` is ``ok``, ``disabled`` or ``broken``."""
-
-    name: str
-    distribution: str
-    version: str
-    module: str
-    status: str = "ok"
-    error: str = ""
-
-    @property
-    def id(self) -> str:
-        """``distribution:name``, unique."""
-        return f"{self.distribution}:{self.name}"
 
 
 class Host:
@@ -82,7 +64,7 @@ class Host:
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # a plugin's import must not end the host
-            info.status, info.error = "broken", in_one_line(error, self.packages)
+            info.status, info.error = "broken", summarize_error(error, self.packages)
             self.registry.discard(info.id)
             if self.manager.has_plugin(info.id):
                 self.manager.unregister(name=info.id)
@@ -168,7 +150,7 @@ def host() -> Host:
     return loaded
 
 
-def culprit(error: BaseException) -> str:
+def plugin_behind(error: BaseException) -> str:
     """The plugin whose code an error came from: the last one that was entered; empty if none was."""
     modules = {info.module.partition(":")[0]: info.id for info in host().plugins}
     packages = {name.partition(".")[0]: plugin for name, plugin in modules.items()}
@@ -183,6 +165,6 @@ def culprit(error: BaseException) -> str:
     return ""
 
 
-def told(error: BaseException) -> str:
+def describe_error(error: BaseException) -> str:
     """What a plugin of this process raised, in one line, with the plugin's line."""
-    return in_one_line(error, host().packages)
+    return summarize_error(error, host().packages)

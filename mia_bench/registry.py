@@ -7,20 +7,17 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from mia_bench.api.architecture import Architecture
 from mia_bench.api.attack import Attack
 from mia_bench.api.component import Component, component_version
 from mia_bench.api.dataset import Dataset
 from mia_bench.api.defense import Defense
 from mia_bench.api.encoder import Encoder
 from mia_bench.api.metric import Metric
-from mia_bench.api.model import Architecture
 from mia_bench.api.prior import Prior
-from mia_bench.errors import MiaBenchError, UsageError, did_you_mean, in_one_line
-
-if TYPE_CHECKING:
-    from mia_bench.plugins import PluginInfo
+from mia_bench.errors import MiaBenchError, UsageError, did_you_mean, summarize_error
 
 KINDS = {
     "defense": "defenses",
@@ -47,6 +44,23 @@ BASES: dict[str, type[Component]] = {
 _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 
 
+@dataclass
+class PluginInfo:
+    """One entry point and what became of it: ``status`` is ``ok``, ``disabled`` or ``broken``."""
+
+    name: str
+    distribution: str
+    version: str
+    module: str
+    status: str = "ok"
+    error: str = ""
+
+    @property
+    def id(self) -> str:
+        """``distribution:name``, unique."""
+        return f"{self.distribution}:{self.name}"
+
+
 @dataclass(frozen=True)
 class Entry:
     """A registered name."""
@@ -71,7 +85,7 @@ class Entry:
             except (Exception, SystemExit) as error:
                 raise MiaBenchError(
                     f"{self.kind} {self.name!r} of plugin {self.plugin.id} can't be loaded: "
-                    + in_one_line(error, {module.partition(".")[0]})
+                    + summarize_error(error, {module.partition(".")[0]})
                 ) from error
         base = BASES[self.kind]
         if not (isinstance(component, type) and issubclass(component, base)):
@@ -86,7 +100,7 @@ class Entry:
         if isinstance(error, MiaBenchError):
             return str(error)
         package = self.plugin.module.partition(":")[0].partition(".")[0]
-        return f"{self.kind} {self.name!r} of plugin {self.plugin.id}: " + in_one_line(
+        return f"{self.kind} {self.name!r} of plugin {self.plugin.id}: " + summarize_error(
             error, {package}
         )
 

@@ -10,12 +10,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mia_bench.engine.grid import track_options
+from mia_bench.components import track_options
 from mia_bench.errors import MiaBenchError, UsageError, did_you_mean
 from mia_bench.plugins import host
 from mia_bench.record import ComponentRef, MetricValue, Record, TrackRef, read_record
 from mia_bench.registry import Registry
-from mia_bench.tracks.track import Track, load_track
+from mia_bench.track import Track, load_track
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -125,7 +125,8 @@ def read_store(store: str | Path | None = None, track: str | None = None) -> lis
         UsageError: the store was given and is not there, or the track is known neither to the
             store nor to any plugin.
     """
-    from mia_bench.runner import default_store, load_records
+    from mia_bench.engine.run import load_records
+    from mia_bench.paths import default_store
 
     root = Path(store) if store is not None else default_store()
     if root.is_dir():

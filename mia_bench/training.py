@@ -10,13 +10,16 @@ import torch
 from torch import Tensor
 
 from mia_bench import augment
-from mia_bench.api.dataset import ImageSet, Progress
+from mia_bench.api.classifier import Classifier
+from mia_bench.api.dataset import ImageSet
 from mia_bench.api.defense import Defense, TrainingSetup, TrainingStep
-from mia_bench.device import networks_in
+from mia_bench.api.images import to_float
+from mia_bench.api.progress import Progress
+from mia_bench.device import autocast
 from mia_bench.errors import Diverged
-from mia_bench.models.classifier import Classifier, placed, to_float
+from mia_bench.models.inference import move_model
 from mia_bench.seeds import derive, generator, seeded
-from mia_bench.tracks.track import Recipe
+from mia_bench.track import Recipe
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ def train_classifier(
         Diverged: the loss is no longer finite; names the epoch and the last finite value.
     """
     images, labels = train.images.to(device), train.labels.to(device)
-    placed(model, device).train()
+    move_model(model, device).train()
     draws, own = generator(seed, "augment"), generator(seed, "defense")
     losses: list[float] = []
     with seeded(seed, "layers"):  # for layers that draw at random, dropout say
@@ -65,7 +68,7 @@ def train_classifier(
                 batch = _augment(to_float(images[index]), recipe, draws)
                 batch = defense.augment(batch, own)
                 setup.optimizer.zero_grad(set_to_none=True)
-                with networks_in(recipe.precision, device):
+                with autocast(recipe.precision, device):
                     step = TrainingStep(
                         images=batch,
                         labels=labels[index],

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from mia_bench.access import Access, BlackBox, LabelOnly, WhiteBox, open_access
-from mia_bench.models.classifier import Activations, Classifier
+from mia_bench.api.access import Access, BlackBox, LabelOnly, WhiteBox, open_access
+from mia_bench.api.classifier import Activations, Classifier
 
 CLASSES = 4
 

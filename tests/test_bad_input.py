@@ -19,8 +19,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from mia_bench import stages as stages_module
 from mia_bench import store as store_module
+from mia_bench.engine import stages as stages_module
 from mia_bench.engine.plan import STAGE_VERSIONS
 from mia_bench.plugins import host
 from mia_bench.store import Store

@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
+from mia_bench.api.classifier import Activations
 from mia_bench.api.dataset import ImageSet
 from mia_bench.api.defense import Defense, TrainingStep
 from mia_bench.api.options import parse_options
 from mia_bench.errors import MiaBenchError, UsageError
-from mia_bench.models.classifier import Activations
-from mia_bench.tracks.track import Recipe
+from mia_bench.track import Recipe
 from mia_bench.training import train_classifier
 from mia_bench_plugins.defenses.bido import (
     BilateralDependency,

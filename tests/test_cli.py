@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 
 import mia_bench
+from mia_bench.paths import data_roots
 from mia_bench.plugins import host
 from mia_bench.registry import KINDS
-from mia_bench.runner import data_roots
-from mia_bench.tracks.track import Track
+from mia_bench.track import Track
 
 SHARED = ("data", "prior", "evaluator", "gallery")
 TRAINED = (*SHARED, "train", "assess")

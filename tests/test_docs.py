@@ -22,12 +22,12 @@ import generated  # noqa: E402
 
 from mia_bench import Defense, Options, TargetMetric  # noqa: E402
 from mia_bench import record as record_module  # noqa: E402
-from mia_bench.access import LEVELS  # noqa: E402
+from mia_bench.api.access import LEVELS  # noqa: E402
 from mia_bench.engine.plan import STAGE_VERSIONS  # noqa: E402
 from mia_bench.hookspecs import hookspec  # noqa: E402
 from mia_bench.leaderboard import records  # noqa: E402
-from mia_bench.plugins import PluginInfo, host  # noqa: E402
-from mia_bench.registry import Registry  # noqa: E402
+from mia_bench.plugins import host  # noqa: E402
+from mia_bench.registry import PluginInfo, Registry  # noqa: E402
 
 SMALLER = {"synth-faces": "toy", "--seeds 3": "--seeds 2"}
 """What the tests replace in examples and in the tutorial, so that they take seconds."""

@@ -13,12 +13,12 @@ from opacus.accountants import RDPAccountant
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mia_bench.api.classifier import Classifier
 from mia_bench.api.dataset import ImageSet
 from mia_bench.api.defense import BuildContext, Defense, TrainingSetup, TrainingStep
 from mia_bench.api.options import parse_options
 from mia_bench.errors import MiaBenchError, UsageError
-from mia_bench.models.classifier import Classifier
-from mia_bench.tracks.track import Recipe
+from mia_bench.track import Recipe
 from mia_bench.training import TrainingResult, train_classifier
 from mia_bench_plugins.defenses import dp_sgd, none
 from mia_bench_plugins.defenses.dp_sgd import DPSGD

@@ -12,9 +12,9 @@ import pytest
 import torch
 
 import mia_bench
-from mia_bench import stages as stages_module
-from mia_bench.deprecation import MiaBenchDeprecation
+from mia_bench.components import parse_option_values
 from mia_bench.engine import local
+from mia_bench.engine import stages as stages_module
 from mia_bench.engine.estimate import (
     FALLBACK_SECONDS,
     LOADED_SECONDS,
@@ -22,16 +22,14 @@ from mia_bench.engine.estimate import (
     estimates,
     stage_seconds,
 )
-from mia_bench.engine.grid import parse_option_values
 from mia_bench.engine.local import Interrupted
 from mia_bench.engine.plan import STAGE_VERSIONS, PlannedCell, pending_stages
-from mia_bench.engine.reporter import PlainReporter
+from mia_bench.engine.progress import PlainProgress
+from mia_bench.engine.run import Request, execute, prepare
 from mia_bench.errors import MiaBenchError, StoreError, UsageError
-from mia_bench.plugins import PluginInfo
-from mia_bench.registry import Registry
-from mia_bench.runner import Request, execute, prepare
+from mia_bench.registry import PluginInfo, Registry
 from mia_bench.store import Store
-from mia_bench.tracks.track import Track
+from mia_bench.track import Track
 from mia_bench_plugins.attacks.ppa import PlugAndPlay
 from mia_bench_plugins.datasets.synth_faces import SynthFaces
 from mia_bench_plugins.encoders.synth_encoder import SynthEncoder
@@ -126,13 +124,13 @@ def test_what_a_stage_took_makes_the_next_estimates(cli, toy, store, monkeypatch
     store("data", "evaluator", "gallery", "prior")
     monkeypatch.setattr(local, "LEARNED_SECONDS", 0.0)
     told: list[float] = []
-    begins = PlainReporter.stage_begins
+    begins = PlainProgress.stage_begins
 
     def noted(self, stage, seconds: float) -> None:
         told.extend([seconds] if stage.name == "train" else [])
         begins(self, stage, seconds)
 
-    monkeypatch.setattr(PlainReporter, "stage_begins", noted)
+    monkeypatch.setattr(PlainProgress, "stage_begins", noted)
     cli("run", "--track", "toy", "--defense", "none", "--attack", "prior-sample", "--seeds", "2")
     assert told[0] == FALLBACK_SECONDS
     assert 0 < told[1] < FALLBACK_SECONDS
@@ -363,25 +361,6 @@ def test_grid_computes_shared_stages_once(toy, store, computed, tmp_path: Path) 
         "invert": 4,
         "measure": 4,
     }
-
-
-def test_a_data_set_that_knows_no_scratch_folder_still_loads_with_a_warning(
-    toy, store, monkeypatch, tmp_path: Path
-) -> None:
-    load = SynthFaces.load
-
-    def before(self, root, *, resolution, seed, progress):
-        return load(
-            self, root, resolution=resolution, seed=seed, progress=progress, scratch=tmp_path
-        )
-
-    store("prior", "gallery", "evaluator", "train", "assess")
-    monkeypatch.setattr(SynthFaces, "load", before)
-    with pytest.warns(
-        MiaBenchDeprecation, match=r"Dataset\.load without scratch .* mia-bench 0\.2"
-    ):
-        (record,) = run(tmp_path, "none", "prior-sample")
-    assert record["status"] == "done"
 
 
 def test_every_defense_meets_the_same_candidates(undisturbed) -> None:

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from mia_bench import fetch
+from mia_bench.api.prior import Published
 from mia_bench.errors import MiaBenchError, Unavailable
-from mia_bench.fetch import Published, obtain
+from mia_bench.fetch import obtain
 from mia_bench_plugins.priors.stylegan2 import StyleGAN2Prior
 
 CONTENT = bytes(range(256)) * 20_000  # 5 MB

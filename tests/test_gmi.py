@@ -5,13 +5,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from mia_bench.access import open_access
+from mia_bench.api.access import open_access
 from mia_bench.api.attack import AttackTask, Setting
 from mia_bench.api.dataset import ImageSet
 from mia_bench.api.defense import Defense
+from mia_bench.api.images import to_float
 from mia_bench.api.options import parse_options
 from mia_bench.errors import UsageError
-from mia_bench.models.classifier import to_float
 from mia_bench_plugins.attacks.gmi import GenerativeModelInversion
 from mia_bench_plugins.priors.eigenfaces import Eigenfaces
 from mia_bench_plugins.priors.linear_model import LinearModel

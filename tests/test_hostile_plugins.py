@@ -20,7 +20,7 @@ import torch
 from mia_bench import (
     Attack, AttackMetric, Dataset, Defense, Measurement, Prior, Reconstructions, hookimpl
 )
-from mia_bench.models.generative import GenerativeModel
+from mia_bench.api.generative import GenerativeModel
 from mia_bench_plugins.datasets.synth_faces import SynthFaces
 
 

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
+from mia_bench.api.classifier import Activations
 from mia_bench.api.defense import TrainingStep
-from mia_bench.models.classifier import Activations
 from mia_bench_plugins.defenses.label_smoothing import (
     NegativeLabelSmoothing,
     PositiveLabelSmoothing,

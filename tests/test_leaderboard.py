@@ -15,19 +15,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import mia_bench.runner  # noqa: F401  (before a test replaces what it imports)
+import mia_bench.engine.run  # noqa: F401  (before a test replaces what it imports)
 from mia_bench import Attack, AttackMetric, Defense, Prior, TargetMetric
-from mia_bench.engine.grid import build_grid, parse_option_values
+from mia_bench.components import parse_option_values
+from mia_bench.engine.grid import build_grid
 from mia_bench.errors import MiaBenchError, UsageError
 from mia_bench.leaderboard import board as boards
 from mia_bench.leaderboard import markdown, records, tuning
 from mia_bench.leaderboard.board import Estimate, Missing, build_board
 from mia_bench.leaderboard.submission import Submission, submit
-from mia_bench.plugins import PluginInfo
 from mia_bench.record import Record, read_record
-from mia_bench.registry import Registry
+from mia_bench.registry import PluginInfo, Registry
 from mia_bench.store import Store
-from mia_bench.tracks.track import Track, load_track
+from mia_bench.track import Track, load_track
 
 TRACK = """
 name = "little"

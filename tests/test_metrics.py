@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
+from mia_bench.api.classifier import Activations, Classifier
 from mia_bench.api.dataset import ImageSet, Splits
 from mia_bench.api.metric import AttackEvidence, Gallery, TargetEvidence
-from mia_bench.models.classifier import Activations, Classifier
 from mia_bench_plugins.metrics.evaluation_classifier import (
     EvaluationClassifier,
     nearest_squared_distances,

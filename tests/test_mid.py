@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from mia_bench.api.classifier import answers
 from mia_bench.api.dataset import ImageSet
 from mia_bench.api.defense import BuildContext, TrainingStep
 from mia_bench.api.options import parse_options
 from mia_bench.errors import MiaBenchError, UsageError
-from mia_bench.models.classifier import answers
-from mia_bench.tracks.track import Recipe
+from mia_bench.track import Recipe
 from mia_bench.training import train_classifier
 from mia_bench_plugins.defenses.bottleneck import Bottleneck, _log_softplus
 from mia_bench_plugins.defenses.mid import MutualInformation, divergence

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
+from mia_bench.api.classifier import Activations, Classifier
 from mia_bench.api.dataset import ImageSet, Splits
 from mia_bench.api.metric import AttackEvidence
+from mia_bench.engine.stages import compute_judge
 from mia_bench.errors import DataError
-from mia_bench.models.classifier import Activations, Classifier
-from mia_bench.stages import compute_judge
 from mia_bench_plugins.datasets.mnist import FILES, MNIST
 from mia_bench_plugins.metrics.independent_judge import IndependentJudge
 

@@ -9,9 +9,9 @@ import torch
 from safetensors.torch import save_file
 
 from mia_bench.errors import MiaBenchError, Unavailable
-from mia_bench.plugins import PluginInfo, host
-from mia_bench.registry import Registry
-from mia_bench.tracks.track import load_track
+from mia_bench.plugins import host
+from mia_bench.registry import PluginInfo, Registry
+from mia_bench.track import load_track
 from mia_bench_plugins.encoders.facenet import FILE, PEOPLE, SIZE, FaceNet
 from mia_bench_plugins.priors.stylegan2_model import FORMAT, state_of
 from mia_bench_plugins.priors.stylegan2_networks import Discriminator, Generator, Shape

@@ -12,13 +12,13 @@ import torch
 
 import mia_bench
 from mia_bench.engine.parallel import spread
-from mia_bench.engine.reporter import SilentReporter
+from mia_bench.engine.progress import SilentProgress
 from mia_bench.errors import UsageError
 
 CELLS = ("none", "neg-ls"), ("ppa", "toy-prepared")
 
 
-class Listener(SilentReporter):
+class Listener(SilentProgress):
     """Remembers what it was told."""
 
     def __init__(self) -> None:

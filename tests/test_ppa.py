@@ -4,14 +4,13 @@ import pytest
 import torch
 from torch import nn
 
-from mia_bench.access import open_access
+from mia_bench.api.access import open_access
 from mia_bench.api.attack import AttackTask, Setting
 from mia_bench.api.dataset import ImageSet
 from mia_bench.api.defense import Defense
+from mia_bench.api.images import to_float, to_uint8
 from mia_bench.api.options import parse_options
 from mia_bench.errors import UsageError
-from mia_bench.models.classifier import to_float
-from mia_bench.models.generative import as_pictures
 from mia_bench_plugins.attacks.ppa import PlugAndPlay, poincare_loss
 from mia_bench_plugins.priors.eigenfaces import Eigenfaces
 from mia_bench_plugins.priors.linear_model import LinearModel
@@ -132,13 +131,13 @@ def test_initial_selection_is_the_best_of_the_search() -> None:
     for label in range(3):
         best = scores[:, label].topk(2).indices
         torch.testing.assert_close(found.latents[label], latents[best])
-        assert torch.equal(found.images[label], as_pictures(images[best]))
+        assert torch.equal(found.images[label], to_uint8(images[best]))
 
 
 def test_what_is_returned_is_what_the_latents_show() -> None:
     found = attack().invert(task())
     rendered = colour_prior()(found.latents.flatten(0, 1)).unflatten(0, (3, 2))
-    assert torch.equal(found.images, as_pictures(rendered))
+    assert torch.equal(found.images, to_uint8(rendered))
 
 
 def test_no_repeats_within_a_class() -> None:

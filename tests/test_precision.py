@@ -6,11 +6,11 @@ import pytest
 import torch
 
 import mia_bench
-from mia_bench.device import networks_in
+from mia_bench.device import autocast
+from mia_bench.engine.run import Request, prepare
 from mia_bench.errors import UsageError
-from mia_bench.runner import Request, prepare
 from mia_bench.store import Store
-from mia_bench.tracks.track import Track
+from mia_bench.track import Track
 from mia_bench_plugins.priors.stylegan2_model import StyleGAN2
 from mia_bench_plugins.priors.stylegan2_networks import Shape
 
@@ -66,7 +66,7 @@ def test_attacks_in_bfloat16_find_much_the_same_and_render_in_float32(
     assert (first - second).abs().mean() < 2  # of 255
     latents = torch.randn(3, 8)
     model = StyleGAN2(Shape(16, latent=8, style=8, layers=1, channel_base=64), 16)
-    with networks_in("bfloat16", CPU):
+    with autocast("bfloat16", CPU):
         rendered = model.render(latents, device=CPU)
     assert torch.equal(rendered, model(latents).detach())
 
@@ -91,7 +91,7 @@ def test_stylegan2_in_bfloat16_is_near_and_its_images_are_float32() -> None:
     latents = torch.randn(4, 16, requires_grad=True)
     single = model(latents)
     (gradient,) = torch.autograd.grad(single.square().sum(), latents)
-    with networks_in("bfloat16", CPU):
+    with autocast("bfloat16", CPU):
         half = model(latents)
         (near,) = torch.autograd.grad(half.square().sum(), latents)
     assert half.dtype == torch.float32

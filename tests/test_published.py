@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from mia_bench.engine.grid import resolve, track_options
+from mia_bench.components import resolve, track_options
 from mia_bench.leaderboard import records
 from mia_bench.plugins import host
-from mia_bench.tracks.track import load_track
+from mia_bench.track import load_track
 
 BOARDS = Path(__file__).parent.parent / "leaderboards"
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from mia_bench.api.dataset import Splits
-from mia_bench.models.classifier import to_float
+from mia_bench.api.images import to_float
+from mia_bench.engine.stages import verify_pairs
 from mia_bench.plugins import host
-from mia_bench.stages import verify_pairs
-from mia_bench.tracks.track import load_track
+from mia_bench.track import load_track
 from mia_bench_plugins.datasets.lfw import LFW
 from mia_bench_plugins.encoders.mobilefacenet import MobileFaceNet
 

@@ -10,9 +10,9 @@ from typing import Any, cast
 import pytest
 from rich.console import Console
 
-from mia_bench.engine import reporter as reporters
+from mia_bench.engine import progress as reporters
 from mia_bench.engine.plan import Stage
-from mia_bench.engine.reporter import BarReporter, PlainReporter, duration, terminal_reporter
+from mia_bench.engine.progress import PlainProgress, ProgressBars, duration, terminal_progress
 
 STAGE = cast(Stage, SimpleNamespace(label="prior of mine", id=("prior", "1")))
 
@@ -26,7 +26,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
 
 def test_plain_lines_say_what_is_done_and_how_long_it_takes(clock: Any, capsys: Any) -> None:
-    plain = PlainReporter()
+    plain = PlainProgress()
     plain.begin(2, 90)
     plain.stage_begins(STAGE, 80)
     for done in range(1, 6):
@@ -45,7 +45,7 @@ def test_plain_lines_say_what_is_done_and_how_long_it_takes(clock: Any, capsys: 
 def test_time_left_of_a_stage_that_goes_on_follows_from_what_was_done_since(
     clock: Any, capsys: Any
 ) -> None:
-    plain = PlainReporter()
+    plain = PlainProgress()
     plain.stage_begins(STAGE, 0)
     clock.now += 20  # looking for what was done before
     plain.progress(STAGE, 4000, 9000, "step")
@@ -61,7 +61,7 @@ def test_time_left_of_a_stage_that_goes_on_follows_from_what_was_done_since(
 def test_bars_show_the_stage_and_leave_a_line_behind() -> None:
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=True, width=100)
-    bars = BarReporter(console)
+    bars = ProgressBars(console)
     now = [0.0]
     bars._bars.get_time = lambda: now[0]  # type: ignore[method-assign]
     bars.begin(1, 10)
@@ -83,7 +83,7 @@ def test_bars_show_the_stage_and_leave_a_line_behind() -> None:
 
 
 def test_a_log_gets_plain_lines() -> None:
-    assert isinstance(terminal_reporter(), PlainReporter)
+    assert isinstance(terminal_progress(), PlainProgress)
 
 
 @pytest.mark.parametrize(

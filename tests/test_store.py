@@ -16,9 +16,9 @@ from pydantic import ValidationError
 
 from mia_bench import seeds
 from mia_bench import store as store_module
+from mia_bench.engine.run import load_records
 from mia_bench.errors import CorruptArtifact, StoreError, UsageError
 from mia_bench.record import RECORD_SCHEMA, Record, read_record
-from mia_bench.runner import load_records
 from mia_bench.store import STORE_SCHEMA, Store
 
 TENSORS = {"x": torch.arange(6.0).view(2, 3), "n": torch.tensor([3])}

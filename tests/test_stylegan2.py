@@ -22,7 +22,7 @@ from mia_bench.api.prior import PriorTask
 from mia_bench.errors import DataError, Diverged, MiaBenchError, Unavailable
 from mia_bench.fetch import file_hash
 from mia_bench.plugins import host
-from mia_bench.tracks.track import load_track
+from mia_bench.track import load_track
 from mia_bench_plugins.priors import shipped_priors
 from mia_bench_plugins.priors.stylegan2 import StyleGAN2Prior
 from mia_bench_plugins.priors.stylegan2_model import StyleGAN2, build, convert, read, state_of

@@ -98,7 +98,7 @@ def test_the_kit_leaves_global_state_alone() -> None:
 
 
 def test_the_toy_target_learns_its_classes() -> None:
-    from mia_bench.models.classifier import predict_probabilities
+    from mia_bench.models.inference import predict_probabilities
 
     cpu, part = torch.device("cpu"), world().splits.test
     answers = predict_probabilities(world().target(cpu), part.images, device=cpu)

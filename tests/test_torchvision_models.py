@@ -9,8 +9,8 @@ import torchvision
 from torch import nn
 
 from mia_bench import NetworkTask
+from mia_bench.api.prior import Published
 from mia_bench.errors import MiaBenchError
-from mia_bench.fetch import Published
 from mia_bench_plugins.defenses.private_steps import per_sample_gradients
 from mia_bench_plugins.models import torchvision_networks
 from mia_bench_plugins.models.norms import replace_batch_norm

@@ -8,11 +8,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from mia_bench.api.classifier import Classifier
 from mia_bench.api.dataset import ImageSet
 from mia_bench.api.defense import Defense, TrainingSetup, TrainingStep
 from mia_bench.errors import Diverged
-from mia_bench.models.classifier import Classifier, placed
-from mia_bench.tracks.track import Recipe
+from mia_bench.models.inference import move_model
+from mia_bench.track import Recipe
 from mia_bench.training import TrainingResult, train_classifier
 from mia_bench_plugins.models.networks import residual_network
 
@@ -204,7 +205,7 @@ def test_layouts_that_write_past_their_memory_are_not_taken(
     widths: tuple[int, ...], expected: bool
 ) -> None:
     """oneDNN's gradient of a narrow strided 1×1 convolution, channels-last on a CPU with AVX2."""
-    network = placed(residual_network(widths, 3), torch.device("cpu"))
+    network = move_model(residual_network(widths, 3), torch.device("cpu"))
     laid = [
         layer.weight.is_contiguous(memory_format=torch.channels_last)
         for layer in network.modules()

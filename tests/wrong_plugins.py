@@ -646,7 +646,7 @@ class RightMetric(AttackMetric):
     descriptions = {"number": "the target's confidence"}  # noqa: RUF012
 
     def values(self, evidence):
-        from mia_bench.models.classifier import predict_probabilities
+        from mia_bench.models.inference import predict_probabilities
 
         rows = predict_probabilities(evidence.target, evidence.images, device=evidence.device)
         return rows.gather(1, evidence.labels[:, None]).squeeze(1).double().numpy()
@@ -731,7 +731,7 @@ class LikeliestOfNothing(RightMetric):
     def values(self, evidence):
         import torch
 
-        from mia_bench.models.classifier import to_float
+        from mia_bench.api.images import to_float
 
         with torch.no_grad():
             logits = evidence.target(to_float(evidence.images).to(evidence.device))
@@ -919,7 +919,7 @@ class IdleLayer(RightModel):
 @wrong("gradients")
 class DetachedImages(RightModel):
     def methods(self):
-        from mia_bench.models.classifier import Classifier
+        from mia_bench.api.classifier import Classifier
 
         return {"activations": lambda net, images: Classifier.activations(net, images.detach())}
 

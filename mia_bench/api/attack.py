@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, ClassVar, get_args
 
+from mia_bench.api.access import Access, AccessLevel
 from mia_bench.api.component import Component
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from mia_bench.access import Access
-    from mia_bench.api.dataset import ImageSet, Progress
+    from mia_bench.api.dataset import ImageSet
     from mia_bench.api.defense import Defense
+    from mia_bench.api.generative import GenerativeModel
     from mia_bench.api.prior import Prior
-    from mia_bench.models.generative import GenerativeModel
-
-AccessLevel = Literal["white-box", "black-box", "label-only"]
+    from mia_bench.api.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -26,7 +25,7 @@ class AttackTask:
     """Everything an attack gets.
 
     Attributes:
-        access: the target as the threat model shows it (see :mod:`mia_bench.access`).
+        access: the target as the threat model shows it (see :mod:`mia_bench.api.access`).
         prior: the image model; latents ``(N, D)`` to images ``(N, 3, H, W)`` in [0, 1].
         public: the public images behind the prior.
         classes: ``(K,)`` int64, the classes to invert.

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mia_bench.api.component import Component
+from mia_bench.api.progress import Progress
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-Progress = Callable[[int, int, str], None]
-"""``progress(done, total, unit)``: called now and then by long work; must be cheap."""
 
 
 @dataclass(frozen=True)

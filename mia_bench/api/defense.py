@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+    from mia_bench.api.classifier import Activations, Classifier
     from mia_bench.api.dataset import ImageSet
-    from mia_bench.models.classifier import Activations, Classifier
 
 
 @dataclass(frozen=True)

@@ -17,25 +17,6 @@ Embed = Callable[["Tensor"], "Tensor"]
 """From images ``(N, 3, H, W)`` in [0, 1] to unit-norm embeddings ``(N, D)``."""
 
 
-def embedded(embed: Embed, images: Tensor, device: torch.device, batch_size: int = 256) -> Tensor:
-    """Embeddings ``(N, D)`` of many images, uint8 or in [0, 1], in batches, on the CPU.
-
-    Raises:
-        Diverged: one is no number; ranks by it would mean nothing.
-    """
-    import torch
-
-    from mia_bench.errors import Diverged
-    from mia_bench.models.classifier import to_float
-
-    with torch.no_grad():
-        chunks = images.split(batch_size)
-        embeddings = torch.cat([embed(to_float(chunk.to(device))).cpu() for chunk in chunks])
-    if not bool(torch.isfinite(embeddings).all()):
-        raise Diverged("the encoder answers with NaN or infinity")
-    return embeddings
-
-
 class Encoder(Component):
     """Loads a pretrained embedding network."""
 

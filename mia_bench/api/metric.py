@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+    from mia_bench.api.classifier import Classifier
     from mia_bench.api.dataset import Splits
     from mia_bench.api.encoder import Embed
-    from mia_bench.models.classifier import Classifier
 
     Array = npt.NDArray[np.float64]
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from mia_bench.errors import MiaBenchError, UsageError, did_you_mean, in_one_line
+from mia_bench.errors import MiaBenchError, UsageError, did_you_mean, summarize_error
 
 
 class Options(BaseModel):
@@ -43,7 +43,7 @@ def parse_options(owner: str, cls: type[OptionsT], values: Mapping[str, Any]) ->
     except ValidationError as error:
         raise UsageError("; ".join(_explain(owner, cls, e) for e in error.errors())) from None
     except Exception as error:  # a plugin's validator may raise anything
-        raise MiaBenchError(f"the options of {owner}: {in_one_line(error)}") from error
+        raise MiaBenchError(f"the options of {owner}: {summarize_error(error)}") from error
 
 
 def _from_text(cls: type[Options], key: str, value: Any) -> Any:

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from mia_bench.api.dataset import ImageSet, Progress
-    from mia_bench.fetch import Published
-    from mia_bench.models.generative import GenerativeModel
+    from mia_bench.api.dataset import ImageSet
+    from mia_bench.api.generative import GenerativeModel
+    from mia_bench.api.progress import Progress
 
 
 class Checkpoint(Protocol):
@@ -28,6 +28,21 @@ class Checkpoint(Protocol):
 
     def save(self, state: dict[str, Tensor]) -> None:
         """Replace what was saved; whole or not at all."""
+
+
+@dataclass(frozen=True)
+class Published:
+    """A file on the web.
+
+    Attributes:
+        name: of the file.
+        url: where it is.
+        sha256: how its hash begins, empty where none is published.
+    """
+
+    name: str
+    url: str
+    sha256: str = ""
 
 
 @dataclass(frozen=True)

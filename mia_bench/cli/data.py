@@ -21,7 +21,7 @@ def command() -> None:
 def list_() -> None:
     """Say of each data set what it is, which tracks use it, its terms, and where its files belong."""
     from mia_bench.plugins import host
-    from mia_bench.tracks.track import load_track
+    from mia_bench.track import load_track
 
     registry = host().registry
     tracks = defaultdict(list)
@@ -51,9 +51,9 @@ def check(names: tuple[str, ...], options: tuple[str, ...], data: Path | None) -
 
     Exit code 1 if one that was named is not.
     """
-    from mia_bench.engine.grid import parse_option_values, resolve
+    from mia_bench.components import parse_option_values, resolve
+    from mia_bench.paths import data_roots
     from mia_bench.plugins import host
-    from mia_bench.runner import data_roots
 
     registry = host().registry
     given = parse_option_values(registry, options)
@@ -92,8 +92,8 @@ def prepare(
     data: Path | None,
 ) -> None:
     """Decode, crop and resize a track's images once, as a run would, and print what they are."""
-    from mia_bench.engine.reporter import terminal_reporter
-    from mia_bench.runner import DEFAULT_TRACK, Request, make_data
+    from mia_bench.engine.progress import terminal_progress
+    from mia_bench.engine.run import DEFAULT_TRACK, Request, make_data
 
     request = Request(
         track=track or DEFAULT_TRACK,
@@ -102,7 +102,7 @@ def prepare(
         data=data,
         allow_partial=allow_partial,
     )
-    splits = make_data(request, terminal_reporter())
+    splits = make_data(request, terminal_progress())
     parts = ("train", "validation", "test", "public", "decoys")
     counts = ", ".join(f"{len(getattr(splits, part))} {part}" for part in parts)
     click.echo(f"{splits.num_classes} classes; images: {counts}")

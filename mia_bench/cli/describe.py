@@ -10,7 +10,7 @@ from mia_bench.errors import MiaBenchError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from mia_bench.registry import Entry, Registry
-    from mia_bench.tracks.track import AttackDefaults, Choice
+    from mia_bench.track import AttackDefaults, Choice
 
 
 @click.command(
@@ -62,7 +62,7 @@ def describe(registry: Registry, entry: Entry) -> str:
     from tabulate import tabulate
 
     from mia_bench.api.options import describe_options
-    from mia_bench.engine.grid import OPTION_KINDS
+    from mia_bench.components import OPTION_KINDS
 
     if entry.kind == "track":
         return describe_track(registry, entry)
@@ -95,7 +95,7 @@ def describe(registry: Registry, entry: Entry) -> str:
 
 def describe_track(registry: Registry, entry: Entry) -> str:
     """The protocol of a track."""
-    from mia_bench.tracks.track import load_track
+    from mia_bench.track import load_track
 
     track = load_track(registry, entry.name)
     recipe = track.target.recipe

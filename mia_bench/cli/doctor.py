@@ -78,8 +78,8 @@ def plugins() -> Iterator[Finding]:
 
 def places(store: Path | None, data: Path | None) -> Iterator[Finding]:
     """The store, the data root and the weights."""
+    from mia_bench.paths import data_roots, default_store
     from mia_bench.plugins import host
-    from mia_bench.runner import data_roots, default_store
     from mia_bench.store import Store
 
     try:

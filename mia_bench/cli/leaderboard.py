@@ -78,9 +78,9 @@ def submit(
     """
     from mia_bench.errors import UsageError
     from mia_bench.leaderboard.submission import submit as copy
+    from mia_bench.paths import default_store
     from mia_bench.plugins import host
     from mia_bench.results import read_store
-    from mia_bench.runner import default_store
     from mia_bench.store import Store
 
     root = store or default_store()

@@ -33,9 +33,9 @@ def rows(plural: str) -> list[tuple[str, str, str]]:
 
     What can't be loaded is listed with its error.
     """
-    from mia_bench.plugins import host, told
+    from mia_bench.plugins import describe_error, host
     from mia_bench.registry import KINDS
-    from mia_bench.tracks.track import load_track
+    from mia_bench.track import load_track
 
     registry = host().registry
     kind = next(kind for kind, known in KINDS.items() if known == plural)
@@ -55,5 +55,5 @@ def rows(plural: str) -> list[tuple[str, str, str]]:
             else:
                 found.append((entry.name, entry.summary, owner))
         except Exception as error:  # a plugin may raise anything
-            found.append((entry.name, f"broken: {told(error)}", owner))
+            found.append((entry.name, f"broken: {describe_error(error)}", owner))
     return sorted(found)

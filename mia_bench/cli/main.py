@@ -49,7 +49,7 @@ class LazyGroup(click.Group):
         return super().get_command(ctx, cmd_name)
 
     def _load_plugin_commands(self) -> None:
-        from mia_bench.plugins import host, told
+        from mia_bench.plugins import describe_error, host
 
         loaded = host()
         if self._asked is loaded:
@@ -57,7 +57,9 @@ class LazyGroup(click.Group):
         self._asked = loaded
         self.commands.clear()
         for plugin, error in loaded.call("mia_bench_register_commands", cli=self):
-            click.echo(f"warning: plugin {plugin}: its commands raised {told(error)}", err=True)
+            click.echo(
+                f"warning: plugin {plugin}: its commands raised {describe_error(error)}", err=True
+            )
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

@@ -97,8 +97,8 @@ def check(
     NAME is a component, kind:component, or a plugin or distribution: all of its components and its reporter
     then.
     """
+    from mia_bench.components import parse_option_values
     from mia_bench.device import check_device_form
-    from mia_bench.engine.grid import parse_option_values
     from mia_bench.plugins import host
     from mia_bench.registry import BASES
     from mia_bench.testing.conformance import Conformance, check_entry

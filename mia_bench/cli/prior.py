@@ -41,14 +41,14 @@ def train(
 
     Sample sheets are written while it trains, and its Fréchet distance to the public images is measured.
     """
-    from mia_bench.engine.reporter import terminal_reporter
-    from mia_bench.runner import DEFAULT_TRACK, Request, make_stage, prepare_prior
+    from mia_bench.engine.progress import terminal_progress
+    from mia_bench.engine.run import DEFAULT_TRACK, Request, make_stage, prepare_prior
 
     request = Request(
         track=track or DEFAULT_TRACK, options=options, device=device, store=store, data=data
     )
     planned = prepare_prior(request, name)
-    make_stage(planned, device, terminal_reporter())
+    make_stage(planned, device, terminal_progress())
     info = planned.store.info(*planned.stage.id)
     click.echo(_table([(planned.stage.key, info)]))
     for look in info["watched"]:
@@ -155,8 +155,8 @@ def fetch(name: str) -> None:
     """
     from mia_bench.errors import did_you_mean
     from mia_bench.fetch import obtain
+    from mia_bench.paths import data_roots
     from mia_bench.plugins import host
-    from mia_bench.runner import data_roots
 
     published = {
         file.name: file
@@ -176,7 +176,7 @@ def fetch(name: str) -> None:
 
 
 def _open(store: Path | None) -> Any:
-    from mia_bench.runner import default_store
+    from mia_bench.paths import default_store
     from mia_bench.store import Store
 
     root = store or default_store()
@@ -222,7 +222,7 @@ def _samples(opened: Any, key: str, count: int, seed: int) -> Any:
     from mia_bench.api.options import parse_options
     from mia_bench.plugins import host
     from mia_bench.seeds import generator
-    from mia_bench.tracks.track import load_track
+    from mia_bench.track import load_track
 
     info = opened.info("prior", key)
     registry, spec = host().registry, info["prior"]

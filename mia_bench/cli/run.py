@@ -17,7 +17,7 @@ from mia_bench.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from mia_bench.engine.estimate import Estimate
-    from mia_bench.runner import Prepared
+    from mia_bench.engine.run import Prepared
 
 CONFIG_KEYS = {
     "track": str,
@@ -115,7 +115,7 @@ def command(
     Everything is cached: a run that was stopped goes on where it was, and a second run computes
     nothing. Exit code 0: all done or skipped with a reason; 1: a cell failed; 2: wrong usage.
     """
-    from mia_bench.runner import DEFAULT_TRACK, Request, execute, prepare
+    from mia_bench.engine.run import DEFAULT_TRACK, Request, execute, prepare
 
     settings = _merge(_read_config(config) if config else {}, given, format_)
     request = Request(
@@ -144,11 +144,11 @@ def command(
         print_plan(prepared)
         return
     from mia_bench.engine.local import Interrupted
-    from mia_bench.engine.reporter import terminal_reporter
+    from mia_bench.engine.progress import terminal_progress
 
     style = settings.get("format") or "table"
     try:
-        records = execute(prepared, terminal_reporter())
+        records = execute(prepared, terminal_progress())
     except Interrupted as stopped:
         if style == "json":
             click.echo(json.dumps(stopped.records, indent=1, ensure_ascii=False))
@@ -237,7 +237,7 @@ def print_plan(prepared: Prepared) -> None:
 
     from mia_bench.engine.estimate import estimates
     from mia_bench.engine.plan import pending_stages
-    from mia_bench.engine.reporter import duration, size
+    from mia_bench.engine.progress import duration, size
 
     wanted = [planned.measure for planned in prepared.open_cells if planned.skip is None]
     todo, cached = pending_stages(wanted, prepared.store.has)
@@ -276,7 +276,7 @@ def print_plan(prepared: Prepared) -> None:
 
 def _print_room(prepared: Prepared, expected: list[Estimate]) -> None:
     """Disk space and GPU memory, where something is known of them, and whether they are there."""
-    from mia_bench.engine.reporter import size
+    from mia_bench.engine.progress import size
 
     disk = sum(estimate.disk or 0 for estimate in expected)
     if disk:

@@ -28,8 +28,8 @@ def command(cell: str, output: Path | None, rows: int, store: Path | None) -> No
     and whether the evaluation model sees the class.
     """
     from mia_bench.cell import FinishedCell
+    from mia_bench.paths import default_store
     from mia_bench.pictures import cell_picture
-    from mia_bench.runner import default_store
     from mia_bench.store import Store
 
     root = store or default_store()

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
-from mia_bench.api.dataset import Dataset, ImageSet, Progress, Splits
+from mia_bench.api.dataset import Dataset, ImageSet, Splits
+from mia_bench.api.progress import Progress
 from mia_bench.data.trees import Crop, decode
 from mia_bench.errors import DataError
 

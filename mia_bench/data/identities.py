@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mia_bench.api.dataset import ImageSet, Progress, Splits
+from mia_bench.api.dataset import ImageSet, Splits
+from mia_bench.api.progress import Progress
 from mia_bench.data.trees import Crop, Shares, Tree, decode, split_by_identity
 from mia_bench.errors import DataError
 

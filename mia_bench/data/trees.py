@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mia_bench.api.dataset import ImageSet, Progress
+from mia_bench.api.dataset import ImageSet
+from mia_bench.api.progress import Progress
 from mia_bench.errors import DataError
 from mia_bench.store import explained, write_whole
 

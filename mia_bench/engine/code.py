@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from functools import cache
 from typing import Any
 
-from mia_bench.engine.grid import GRID_KINDS, Resolved
+from mia_bench.components import GRID_KINDS, ConfiguredComponent
 from mia_bench.engine.plan import PlannedCell, Stage
 from mia_bench.errors import CorruptArtifact
 from mia_bench.provenance import package_version
@@ -26,7 +26,7 @@ def code_of(stage: Stage) -> dict[str, str]:
     return {name: code for name, code in found.items() if code}
 
 
-def installed_code(component: Resolved) -> str:
+def installed_code(component: ConfiguredComponent) -> str:
     """The version of a component's distribution, and a hash of its code.
 
     Empty where its version is such a hash already, and for what comes with mia-bench.
@@ -39,14 +39,14 @@ def installed_code(component: Resolved) -> str:
     )
 
 
-def _components(stage: Stage) -> Iterator[Resolved]:
+def _components(stage: Stage) -> Iterator[ConfiguredComponent]:
     for part in stage.parts.values():
         for one in part if isinstance(part, (list, tuple)) else [part]:
-            if isinstance(one, Resolved):
+            if isinstance(one, ConfiguredComponent):
                 yield one
 
 
-def label(component: Resolved) -> str:
+def label(component: ConfiguredComponent) -> str:
     """``defense 'mixup'``."""
     return f"{component.kind} {component.name!r}"
 
@@ -101,7 +101,9 @@ def changed_code(planned: Iterable[PlannedCell], store: Store) -> list[str]:
     ]
 
 
-def _recorded(record: dict[str, Any], parts: dict[str, Resolved]) -> Iterator[tuple[str, str]]:
+def _recorded(
+    record: dict[str, Any], parts: dict[str, ConfiguredComponent]
+) -> Iterator[tuple[str, str]]:
     """The code behind a record, of components in the version that is installed."""
     for kind in GRID_KINDS:
         component = record.get(kind, {})

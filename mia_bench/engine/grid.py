@@ -2,54 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
-import itertools
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from mia_bench.api.attack import Attack, Setting
-from mia_bench.api.component import Component
-from mia_bench.api.options import Options, parse_options
-from mia_bench.errors import MiaBenchError, StoreError, UsageError, did_you_mean
-from mia_bench.plugins import told
+from mia_bench.components import (
+    ConfiguredComponent,
+    OptionValues,
+    attribute_errors,
+    resolve,
+    short_options,
+    track_options,
+)
+from mia_bench.errors import MiaBenchError, UsageError
 from mia_bench.registry import Registry
-from mia_bench.tracks.track import Choice, Track
-
-GRID_KINDS = ("defense", "attack", "prior")
-"""Kinds whose repeated option values multiply the grid."""
-
-OPTION_KINDS = (*GRID_KINDS, "dataset", "encoder")
-"""Kinds whose options can be set from the command line."""
-
-
-@dataclass(frozen=True)
-class Resolved:
-    """A component with checked options, and what identifies it in keys and records."""
-
-    kind: str
-    identity: dict[str, str]
-    component: type[Any]
-    options: Options
-
-    @property
-    def name(self) -> str:
-        """The registered name."""
-        return self.identity["name"]
-
-    def spec(self) -> dict[str, Any]:
-        """What a cache key and a record hold: name, distribution, version and all options."""
-        options = self.options.model_dump(mode="json", exclude=set(self.options.places))
-        return {**self.identity, "options": options}
-
-    def make(self) -> Any:
-        """A fresh instance.
-
-        Raises:
-            MiaBenchError: the plugin fails; it is named.
-        """
-        with blamed(self):
-            return self.component(self.options)
+from mia_bench.track import Track
 
 
 @dataclass(frozen=True)
@@ -57,9 +24,9 @@ class Cell:
     """One (track, defense + options, prior, attack + options, seed)."""
 
     track: Track
-    defense: Resolved
-    prior: Resolved
-    attack: Resolved
+    defense: ConfiguredComponent
+    prior: ConfiguredComponent
+    attack: ConfiguredComponent
     seed: int
 
     @property
@@ -70,113 +37,6 @@ class Cell:
             f"{self.defense.name}{short_options(self.defense, self.track)} × {attack}, "
             f"seed {self.seed}"
         )
-
-
-@dataclass
-class OptionValues:
-    """``-o`` values: (kind, name) to key to the values given, in order."""
-
-    values: dict[tuple[str, str], dict[str, list[Any]]] = field(default_factory=dict)
-
-    def combinations(self, kind: str, name: str) -> list[dict[str, Any]]:
-        """Every combination of the values given for one component."""
-        given = self.values.get((kind, name), {})
-        return [
-            dict(zip(given, combination, strict=True))
-            for combination in itertools.product(*given.values())
-        ]
-
-    def single(self, kind: str, name: str) -> dict[str, Any]:
-        """The values of a component that does not multiply the grid.
-
-        Raises:
-            UsageError: an option was given twice.
-        """
-        combinations = self.combinations(kind, name)
-        if len(combinations) > 1:
-            raise UsageError(f"options of the {kind} {name!r} take one value each")
-        return combinations[0]
-
-
-def parse_option_values(
-    registry: Registry, texts: Sequence[str], kinds_known: Sequence[str] = OPTION_KINDS
-) -> OptionValues:
-    """Read ``PLUGIN.KEY=VALUE`` or ``kind:PLUGIN.KEY=VALUE`` of components of known kinds.
-
-    Raises:
-        UsageError: malformed, the name is unknown, or belongs to two kinds and none was said.
-    """
-    parsed = OptionValues()
-    for text in texts:
-        path, equals, value = text.partition("=")
-        owner, dot, key = path.rpartition(".")
-        if not (equals and dot and owner and key):
-            raise UsageError(f"-o {text!r} is not PLUGIN.KEY=VALUE")
-        kind, colon, name = owner.rpartition(":")
-        if colon and kind not in kinds_known:
-            raise UsageError(f"-o {text!r}: no kind {kind!r}; {did_you_mean(kind, kinds_known)}")
-        kinds = [k for k in ([kind] if colon else kinds_known) if name in registry.names(k)]
-        if not kinds:
-            others = [e.kind for e in registry.find(name) if e.kind not in kinds_known]
-            if others and not colon:
-                raise UsageError(
-                    f"-o {text!r}: options of the {others[0]} {name!r} are set by the track"
-                )
-            known = {n for k in ([kind] if colon else kinds_known) for n in registry.names(k)}
-            raise UsageError(f"-o {text!r}: no plugin {name!r}; {did_you_mean(name, known)}")
-        if len(kinds) > 1:
-            forms = " or ".join(f"{k}:{name}.{key}" for k in kinds)
-            raise UsageError(f"-o {text!r}: {name!r} is the name of several kinds; write {forms}")
-        values = parsed.values.setdefault((kinds[0], name), {}).setdefault(key, [])
-        if value not in values:
-            values.append(value)
-    return parsed
-
-
-def resolve(
-    registry: Registry,
-    kind: str,
-    name: str,
-    defaults: Mapping[str, Any],
-    given: Mapping[str, Any],
-) -> Resolved:
-    """Load the component ``name`` and check its options: the class's, then the track's, then given."""
-    entry = registry.get(kind, name)
-    component: type[Component] = entry.load()
-    options = parse_options(name, component.Options, {**defaults, **given})
-    return Resolved(kind, entry.identity(), component, options)
-
-
-def track_options(track: Track, kind: str, name: str) -> dict[str, Any]:
-    """The options that ``track`` sets for a component of the grid."""
-    if kind == "defense":
-        return track.defenses.get(name, {})
-    if kind == "attack":
-        return track.attacks[name].options if name in track.attacks else {}
-    return track.priors.get(name, {})
-
-
-def changed_keys(resolved: Resolved, track: Track) -> list[str]:
-    """The options that are not the track's, by name."""
-    default = resolved.component.Options(**track_options(track, resolved.kind, resolved.name))
-    return [text.partition("=")[0] for text in changed_options(resolved.options, default)]
-
-
-def short_options(resolved: Resolved, track: Track) -> str:
-    """The options that differ from the track's defaults, in parentheses; empty if none does."""
-    component: type[Component] = resolved.component
-    default = component.Options(**track_options(track, resolved.kind, resolved.name))
-    changed = changed_options(resolved.options, default)
-    return f" ({', '.join(changed)})" if changed else ""
-
-
-def changed_options(options: Options, default: Options) -> list[str]:
-    """``key=value`` for each option that is not the default."""
-    return [
-        f"{key}={value}"
-        for key, value in options.model_dump(exclude=set(options.places)).items()
-        if value != getattr(default, key)
-    ]
 
 
 def build_grid(
@@ -218,7 +78,7 @@ def build_grid(
                 f"an option is set for the {kind} {name!r}, which this run does not use"
             )
 
-    def variants(kind: str, name: str) -> list[Resolved]:
+    def variants(kind: str, name: str) -> list[ConfiguredComponent]:
         plugin = registry.get(kind, name).plugin.id  # a name that is none is the user's mistake
         defaults = track_options(track, kind, name)
         combinations = list(options.combinations(kind, name))
@@ -249,30 +109,6 @@ def build_grid(
     ]
 
 
-@contextlib.contextmanager
-def blamed(resolved: Resolved, *, all_errors: bool = False) -> Iterator[None]:
-    """Name the plugin whose code raises.
-
-    Args:
-        resolved: the component that is asked.
-        all_errors: name it also in what is a clear line already.
-
-    Raises:
-        MiaBenchError: in place of what was raised.
-    """
-    try:
-        yield
-    except StoreError:
-        raise
-    except (Exception, SystemExit) as error:  # a plugin may raise anything
-        if isinstance(error, MiaBenchError) and not all_errors:
-            raise
-        raise MiaBenchError(
-            f"{resolved.kind} {resolved.name!r} of plugin {resolved.identity['distribution']}: "
-            + told(error)
-        ) from error
-
-
 def skip_reason(cell: Cell) -> str | None:
     """Why the cell's attack can't run, or None.
 
@@ -281,23 +117,8 @@ def skip_reason(cell: Cell) -> str | None:
     """
     attack: Attack = cell.attack.make()
     setting = Setting(cell.prior.make(), cell.defense.make(), cell.track.images_per_class)
-    with blamed(cell.attack):
+    with attribute_errors(cell.attack):
         reason = attack.skip(setting)
         if not (reason is None or (isinstance(reason, str) and reason)):
             raise TypeError(f"skip returned {reason!r}, neither a reason nor None")
     return reason
-
-
-def resolve_choice(
-    registry: Registry, kind: str, choice: Choice, options: OptionValues
-) -> Resolved:
-    """A component that the track names, with the command line's options."""
-    given = options.single(kind, choice.name) if kind in OPTION_KINDS else {}
-    return resolve(registry, kind, choice.name, choice.options, given)
-
-
-def short_choice(registry: Registry, kind: str, choice: Choice, options: OptionValues) -> str:
-    """``+key=value`` for each option of a component of the track that the command line changed."""
-    plain = resolve_choice(registry, kind, choice, OptionValues())
-    chosen = resolve_choice(registry, kind, choice, options)
-    return "".join(f"+{text}" for text in changed_options(chosen.options, plain.options))

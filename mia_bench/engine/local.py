@@ -6,25 +6,25 @@ import logging
 import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mia_bench import __version__, provenance
+from mia_bench.components import ConfiguredComponent, changed_keys
 from mia_bench.engine.code import code_of, label, stored_code
 from mia_bench.engine.estimate import stage_seconds
-from mia_bench.engine.grid import Resolved, changed_keys
-from mia_bench.engine.plan import CELL_STAGES, PlannedCell, Roots, Stage, pending_stages
-from mia_bench.engine.reporter import Reporter, reporting
+from mia_bench.engine.plan import CELL_STAGES, PlannedCell, Stage, pending_stages
+from mia_bench.engine.progress import Reporter, reporting
 from mia_bench.errors import CorruptArtifact, MiaBenchError, StoreError, UsageError
-from mia_bench.plugins import culprit, host, told
+from mia_bench.paths import Roots
+from mia_bench.plugins import describe_error, host, plugin_behind
 from mia_bench.record import RECORD_SCHEMA, About
 from mia_bench.store import Store
-from mia_bench.tracks.track import Track
+from mia_bench.track import Track
 
 if TYPE_CHECKING:
     import torch
 
-    from mia_bench.stages import Workspace
+    from mia_bench.engine.stages import Workspace
 
 log = logging.getLogger(__name__)
 
@@ -210,7 +210,7 @@ class LocalExecutor:
                 seconds.update(stage_seconds(self._store, left))
 
     def _compute(self, stage: Stage, seconds: dict[tuple[str, str], float]) -> None:
-        from mia_bench.stages import run_stage
+        from mia_bench.engine.stages import run_stage
 
         for attempt in range(3):
             try:
@@ -235,11 +235,11 @@ class LocalExecutor:
     def _fail(self, stage: Stage, error: BaseException) -> str:
         part = next((p for role in _OWNERS if (p := stage.parts.get(role)) is not None), None)
         owner = f" of plugin {part.identity['distribution']}:{part.name}" if part else ""
-        inside = culprit(error)
+        inside = plugin_behind(error)
         if part and inside == host().registry.get(part.kind, part.name).plugin.id:
             inside = ""
         inside = f", in plugin {inside}" if inside else ""
-        self._failed[stage.id] = f"{stage.name}{owner}{inside}: {told(error)}"
+        self._failed[stage.id] = f"{stage.name}{owner}{inside}: {describe_error(error)}"
         return self._failed[stage.id]
 
     def _discard_if_damaged(self, stage: Stage) -> None:
@@ -252,7 +252,7 @@ class LocalExecutor:
     def _open(self) -> Workspace:
         if self._workspace is None:
             from mia_bench.device import choose_device
-            from mia_bench.stages import Workspace
+            from mia_bench.engine.stages import Workspace
 
             device: torch.device = choose_device(self._device)
             self._workspace = Workspace(
@@ -299,7 +299,7 @@ class LocalExecutor:
             "notes": info["notes"] if info else {},
         }
 
-    def _described(self, planned: PlannedCell, component: Resolved) -> dict[str, Any]:
+    def _described(self, planned: PlannedCell, component: ConfiguredComponent) -> dict[str, Any]:
         """A component as the record has it, with the code that was run, which may not be today's."""
         made_by = {"defense": "train", "prior": "prior", "attack": "invert"}[component.kind]
         stage = next(s for s in planned.measure.upstream() if s.name == made_by)
@@ -321,7 +321,7 @@ class LocalExecutor:
         return {name: ", ".join(values) for name, values in found.items() if values}
 
 
-def _component(resolved: Resolved, track: Track, code: str) -> dict[str, Any]:
+def _component(resolved: ConfiguredComponent, track: Track, code: str) -> dict[str, Any]:
     """What a record says of a component."""
     about = About(
         **{name: getattr(resolved.component, name, "") for name in ("summary", "paper", "access")},
@@ -341,10 +341,3 @@ def _weights(measure: Stage) -> dict[str, str]:
         for stage in measure.upstream()
         if stage.spec.get("weights")
     }
-
-
-def weights_root(data: Path | None, weights: Path | None) -> Path | None:
-    """The folder of local weight files: given, or ``weights`` beside the data root."""
-    if weights is not None or data is None:
-        return weights
-    return data.resolve().parent / "weights"

@@ -18,9 +18,10 @@ from typing import Any, NoReturn
 from mia_bench import provenance
 from mia_bench.engine.estimate import stage_seconds
 from mia_bench.engine.local import Interrupted, LocalExecutor, Record, StageFailed
-from mia_bench.engine.plan import PlannedCell, Roots, Stage
-from mia_bench.engine.reporter import SilentReporter, reporting
+from mia_bench.engine.plan import PlannedCell, Stage
+from mia_bench.engine.progress import SilentProgress, reporting
 from mia_bench.errors import MiaBenchError, StoreError, UsageError
+from mia_bench.paths import Roots
 from mia_bench.store import Store
 
 Given = tuple[Store, str, Roots]
@@ -240,7 +241,7 @@ class _Worker:
 
 
 @dataclass
-class _Teller(SilentReporter):
+class _Teller(SilentProgress):
     """Tells the first process what happens in this one, about the stage that it gave out."""
 
     line: Connection

@@ -12,7 +12,6 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from mia_bench.api.attack import Attack
@@ -20,19 +19,19 @@ from mia_bench.api.dataset import Dataset
 from mia_bench.api.encoder import Encoder
 from mia_bench.api.metric import AttackMetric, TargetMetric
 from mia_bench.api.prior import Prior
-from mia_bench.engine.grid import (
-    Cell,
+from mia_bench.components import (
+    ConfiguredComponent,
     OptionValues,
-    Resolved,
-    blamed,
+    attribute_errors,
     resolve,
     resolve_choice,
     short_choice,
-    skip_reason,
 )
+from mia_bench.engine.grid import Cell, skip_reason
 from mia_bench.errors import MiaBenchError, Unavailable, UsageError
+from mia_bench.paths import Roots
 from mia_bench.registry import Registry
-from mia_bench.tracks.track import ClassifierSpec, Track
+from mia_bench.track import ClassifierSpec, Track
 
 STAGE_VERSIONS = {
     "data": 1,
@@ -133,14 +132,6 @@ class PlannedCell:
 
 
 @dataclass(frozen=True)
-class Roots:
-    """Where data sets and local weight files lie; None where nothing was given."""
-
-    data: Path | None = None
-    weights: Path | None = None
-
-
-@dataclass(frozen=True)
 class Plan:
     """The cells, and what the user should know before the work begins."""
 
@@ -187,14 +178,14 @@ class _Shared:
     evaluator: Stage
     judge: Stage | None
     gallery: Stage | None
-    encoder: Resolved | None
+    encoder: ConfiguredComponent | None
     missing: dict[str, str]
     warnings: list[str]
     fingerprint: str
     protocol: str
-    architecture: Resolved
-    target_metrics: list[Resolved]
-    attack_metrics: list[Resolved]
+    architecture: ConfiguredComponent
+    target_metrics: list[ConfiguredComponent]
+    attack_metrics: list[ConfiguredComponent]
 
 
 def _shared_stages(
@@ -207,7 +198,7 @@ def _shared_stages(
         raise UsageError(
             f"track {track.name!r} reads images from disk: give --data DIR or set MIA_BENCH_DATA"
         )
-    with blamed(chosen):
+    with attribute_errors(chosen):
         fingerprint = dataset.fingerprint(roots.data)
     changed = "".join(
         short_choice(registry, kind, choice, options)
@@ -304,7 +295,7 @@ def _gallery(
     chosen = resolve_choice(registry, "encoder", track.encoder, options)
     encoder: Encoder = chosen.make()
     try:
-        with blamed(chosen):
+        with attribute_errors(chosen):
             weights = encoder.fingerprint(roots.weights)
     except Unavailable as error:
         return None, {"gallery": str(error)}
@@ -404,9 +395,9 @@ def _precision(track: Track) -> dict[str, str]:
     return {} if precision == "float32" else {"precision": precision}
 
 
-def _prior_stage(track: Track, prior: Resolved, shared: _Shared, roots: Roots) -> Stage:
+def _prior_stage(track: Track, prior: ConfiguredComponent, shared: _Shared, roots: Roots) -> Stage:
     made: Prior = prior.make()
-    with blamed(prior):
+    with attribute_errors(prior):
         weights = made.weights(shared.data.key, roots.weights)
     return Stage(
         name="prior",
@@ -425,7 +416,11 @@ def plan_data(registry: Registry, track: Track, roots: Roots, options: OptionVal
 
 
 def plan_prior(
-    registry: Registry, track: Track, prior: Resolved, roots: Roots, options: OptionValues
+    registry: Registry,
+    track: Track,
+    prior: ConfiguredComponent,
+    roots: Roots,
+    options: OptionValues,
 ) -> Stage:
     """The stage that makes a prior of ``track``."""
     return _prior_stage(track, prior, _shared_stages(registry, track, roots, options), roots)

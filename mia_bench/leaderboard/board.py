@@ -22,7 +22,7 @@ from mia_bench.record import RECORD_SCHEMA, About, ComponentRef, MetricValue, Re
 from mia_bench.registry import Registry
 from mia_bench.results import changed_options, metric_names, options_text
 from mia_bench.statistics import Estimate, combine_seeds, paired_difference
-from mia_bench.tracks.track import Track
+from mia_bench.track import Track
 
 FEW_SEEDS = 3
 """Rows with fewer seeds than this are marked."""

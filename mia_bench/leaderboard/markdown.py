@@ -8,8 +8,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from mia_bench.components import OPTION_KINDS
 from mia_bench.engine.code import HOST
-from mia_bench.engine.grid import OPTION_KINDS
 from mia_bench.leaderboard.board import (
     FEW_SEEDS,
     SECONDARY,
@@ -30,7 +30,7 @@ from mia_bench.record import Record
 from mia_bench.registry import Registry
 from mia_bench.results import option_text, options_text
 from mia_bench.statistics import RESAMPLES, Estimate
-from mia_bench.tracks.track import Choice, ClassifierSpec, Track
+from mia_bench.track import Choice, ClassifierSpec, Track
 
 _ARROWS = {"higher": " ↑", "lower": " ↓", "neutral": ""}
 _NONE = "–"

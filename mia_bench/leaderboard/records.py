@@ -25,7 +25,7 @@ from mia_bench.leaderboard.markdown import TITLE, index, page
 from mia_bench.leaderboard.tuning import Tuning, choose
 from mia_bench.record import Record, read_record
 from mia_bench.registry import Registry
-from mia_bench.tracks.track import load_track
+from mia_bench.track import load_track
 
 INDEX = "README.md"
 TUNING = "tuning"

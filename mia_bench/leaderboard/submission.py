@@ -21,7 +21,7 @@ from mia_bench.leaderboard.board import (
 from mia_bench.record import Record
 from mia_bench.registry import Registry
 from mia_bench.store import Store
-from mia_bench.tracks.track import Track, load_track
+from mia_bench.track import Track, load_track
 
 SHOWN = 5
 """Cells that a message names."""

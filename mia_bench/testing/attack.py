@@ -11,14 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mia_bench.access import Access, open_access
+from mia_bench.api.access import Access, open_access
 from mia_bench.api.attack import Attack, AttackTask, Reconstructions, Setting
 from mia_bench.api.defense import Defense
+from mia_bench.api.images import to_uint8
 from mia_bench.data.fingerprints import image_fingerprints
-from mia_bench.device import Precision, networks_in
-from mia_bench.models.generative import as_pictures
+from mia_bench.device import Precision, autocast
 from mia_bench.models.snapshot import Snapshot, equal
-from mia_bench.plugins import told
+from mia_bench.plugins import describe_error
 from mia_bench.seeds import generator
 from mia_bench.testing.findings import Attempt, Check, NotMade, Problem, Trial
 from mia_bench.testing.isolation import (
@@ -164,7 +164,7 @@ class AttackTrial(Trial):
         """Prepare and invert as the host does; the state passes ``through`` something between."""
         task, device = scene.task, scene.task.device
         before = task.generator.get_state()
-        with isolated(seed) as scene.traces, networks_in(precision, device):
+        with isolated(seed) as scene.traces, autocast(precision, device):
             state = through(self.make().prepare(task))
             drawn = task.generator.get_state()
             task = AttackTask(
@@ -186,7 +186,7 @@ def runs(trial: AttackTrial) -> Iterator[Problem]:
     """It returns :class:`Reconstructions`."""
     error = trial.base.error
     if error is not None and not _refused(trial):
-        yield f"the attack raised {told(error)}", "See the contract of Attack"
+        yield f"the attack raised {describe_error(error)}", "See the contract of Attack"
 
 
 def images(trial: AttackTrial) -> Iterator[Problem]:
@@ -245,7 +245,7 @@ def private_data(trial: AttackTrial) -> Iterator[Problem]:
     splits = world().splits
     private = torch.cat([part.images for part in (splits.train, splits.validation, splits.test)])
     flat = made.made.images.flatten(0, -4)
-    pictures = Attempt.of(lambda: as_pictures(flat)).value
+    pictures = Attempt.of(lambda: to_uint8(flat)).value
     if pictures is None or flat.shape[1:] != private.shape[1:]:
         return  # the check of images says what they are
     known = torch.isin(image_fingerprints(pictures), image_fingerprints(private))
@@ -301,7 +301,7 @@ def _attempted(
     _ = trial.base.made
     attempt = Attempt.of(partial(trial.run, scene, **more))
     if attempt.error is not None:
-        yield f"{what} the attack raised {told(attempt.error)}", advice
+        yield f"{what} the attack raised {describe_error(attempt.error)}", advice
         return
     if any(images(trial)):
         return  # the same again

@@ -17,12 +17,12 @@ from mia_bench.testing import common
 from mia_bench.testing.findings import Check, Finding, NotMade, Trial, examine
 
 if TYPE_CHECKING:
+    from mia_bench.api.architecture import Architecture
     from mia_bench.api.attack import Attack
     from mia_bench.api.dataset import Dataset
     from mia_bench.api.defense import Defense
     from mia_bench.api.encoder import Encoder
     from mia_bench.api.metric import Metric
-    from mia_bench.api.model import Architecture
     from mia_bench.api.prior import Prior
     from mia_bench.registry import Entry
 

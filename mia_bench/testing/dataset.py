@@ -14,7 +14,7 @@ from mia_bench.api.dataset import Dataset, ImageSet, Splits
 from mia_bench.data.fingerprints import image_fingerprints
 from mia_bench.errors import DataError
 from mia_bench.models.snapshot import equal
-from mia_bench.plugins import told
+from mia_bench.plugins import describe_error
 from mia_bench.seeds import derive
 from mia_bench.testing.common import steady
 from mia_bench.testing.findings import Attempt, Check, NotMade, Problem
@@ -66,7 +66,7 @@ def missing_files(trial: DatasetTrial) -> Iterator[Problem]:
     with tempfile.TemporaryDirectory() as folder, isolated(0):
         attempt = Attempt.of(lambda: dataset.fingerprint(Path(folder)))
     if not isinstance(attempt.error, DataError):
-        what = told(attempt.error) if attempt.error else "nothing"
+        what = describe_error(attempt.error) if attempt.error else "nothing"
         yield (
             f"in an empty folder fingerprint raises {what}",
             "Raise mia_bench.errors.DataError, and say what should lie where",
@@ -78,7 +78,7 @@ def missing_files(trial: DatasetTrial) -> Iterator[Problem]:
 def runs(trial: DatasetTrial) -> Iterator[Problem]:
     """It loads, and its fingerprint stays the same."""
     if trial.base.error is not None:
-        yield f"load raised {told(trial.base.error)}", "See the contract of Dataset"
+        yield f"load raised {describe_error(trial.base.error)}", "See the contract of Dataset"
         return
     yield from steady(lambda: trial.make().fingerprint(trial.data), "Give a hash of what is read")
 

@@ -12,12 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mia_bench.api.classifier import Classifier, answers
 from mia_bench.api.defense import BuildContext, Defense, TrainingStep
+from mia_bench.api.images import to_float
 from mia_bench.device import Precision
 from mia_bench.errors import Diverged
-from mia_bench.models.classifier import Classifier, answers, placed, to_float
+from mia_bench.models.inference import move_model
 from mia_bench.models.snapshot import Snapshot, equal
-from mia_bench.plugins import told
+from mia_bench.plugins import describe_error
 from mia_bench.seeds import generator, seeded
 from mia_bench.testing.findings import Attempt, Check, Problem, raises
 from mia_bench.testing.isolation import (
@@ -125,8 +127,8 @@ def deploy(
     """The defended target with weights, in eval mode, as the host restores it."""
     network = build(defense, where, 0, restoring=True)
     network.load_state_dict(state)
-    network = placed(network, device).eval().requires_grad_(False)
-    return placed(defense.deploy(network), device).eval().requires_grad_(False)
+    network = move_model(network, device).eval().requires_grad_(False)
+    return move_model(defense.deploy(network), device).eval().requires_grad_(False)
 
 
 def ask(deployed: nn.Module, where: World, device: torch.device) -> Tensor:
@@ -182,7 +184,7 @@ def runs(trial: DefenseTrial) -> Iterator[Problem]:
     error = trial.base.error
     if error is not None:
         if not (trial.seen.loss or trial.seen.augment or isinstance(error, Diverged)):
-            yield f"training raised {told(error)}", "See the contract of Defense"
+            yield f"training raised {describe_error(error)}", "See the contract of Defense"
         return
     shape = (len(world().splits.test), world().classes)
     found = tuple(trial.base.made.logits.shape)
@@ -205,7 +207,10 @@ def augment(trial: DefenseTrial) -> Iterator[Problem]:
 def gradients(trial: DefenseTrial) -> Iterator[Problem]:
     """Loss, gradients and weights stay finite."""
     if isinstance(trial.base.error, Diverged):
-        yield told(trial.base.error), "Bound what can overflow, and add epsilon to divisors"
+        yield (
+            describe_error(trial.base.error),
+            "Bound what can overflow, and add epsilon to divisors",
+        )
         return
     for name, tensor in trial.base.made.state.items():
         if not bool(torch.isfinite(tensor).all()):
@@ -334,7 +339,7 @@ def bfloat16(trial: DefenseTrial) -> Iterator[Problem]:
         yield f"in bfloat16 {problem}", advice
     if attempt.error is not None and not seen.loss:
         yield (
-            f"in bfloat16 training raised {told(attempt.error)}",
+            f"in bfloat16 training raised {describe_error(attempt.error)}",
             "Losses need float32: call .float() on outputs and features first",
         )
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mia_bench.api.encoder import Embed, Encoder
 from mia_bench.errors import MiaBenchError, Unavailable
-from mia_bench.plugins import told
+from mia_bench.plugins import describe_error
 from mia_bench.testing.common import steady
 from mia_bench.testing.findings import Attempt, Check, NotMade, Problem, raises
 from mia_bench.testing.isolation import TracedTrial, gpu_device, isolated
@@ -63,7 +63,7 @@ def missing_files(trial: EncoderTrial) -> Iterator[Problem]:
                 yield f"{where} its reason has several lines", "Say it in one"
             elif attempt.error is not None and not isinstance(attempt.error, Unavailable):
                 yield (
-                    f"{where} fingerprint raised {told(attempt.error)}",
+                    f"{where} fingerprint raised {describe_error(attempt.error)}",
                     "Raise mia_bench.errors.Unavailable, and say where the file is to be had",
                 )
 
@@ -71,7 +71,7 @@ def missing_files(trial: EncoderTrial) -> Iterator[Problem]:
 def runs(trial: EncoderTrial) -> Iterator[Problem]:
     """It loads and embeds, and its fingerprint stays the same."""
     if trial.base.error is not None:
-        yield f"embedding raised {told(trial.base.error)}", "See the contract of Encoder"
+        yield f"embedding raised {describe_error(trial.base.error)}", "See the contract of Encoder"
         return
     yield from steady(lambda: trial.make().fingerprint(trial.weights), "Give a hash of its weights")
 
@@ -93,7 +93,7 @@ def alone(trial: EncoderTrial) -> Iterator[Problem]:
     _ = trial.base.made
     attempt = Attempt.of(lambda: trial.ask(world().enlarged(SIZE)[:1]))
     if attempt.error is not None:
-        yield f"one image raised {told(attempt.error)}", "Handle batches of one"
+        yield f"one image raised {describe_error(attempt.error)}", "Handle batches of one"
     elif not torch.allclose(attempt.made, trial.base.made[:1], atol=1e-4):
         yield (
             "an image's embedding depends on the others of its batch",
@@ -109,7 +109,7 @@ def sizes(trial: EncoderTrial) -> Iterator[Problem]:
     if isinstance(attempt.error, MiaBenchError):
         return
     if attempt.error is not None:
-        yield f"larger images raised {told(attempt.error)}", advice
+        yield f"larger images raised {describe_error(attempt.error)}", advice
     elif attempt.made.shape != wanted:
         yield f"larger images give {tuple(attempt.made.shape)}, not {tuple(wanted)}", advice
 

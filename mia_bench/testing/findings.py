@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from mia_bench.plugins import told
+from mia_bench.plugins import describe_error
 
 if TYPE_CHECKING:
     import torch
@@ -67,7 +67,7 @@ class Attempt(Generic[T]):
             NotMade: there is none; another check says why.
         """
         if self.error is not None:
-            raise NotMade(f"it does not run: {told(self.error)}")
+            raise NotMade(f"it does not run: {describe_error(self.error)}")
         assert self.value is not None
         return self.value
 
@@ -114,7 +114,7 @@ def raises(work: Callable[[], object], when: str, advice: str) -> Iterator[Probl
     """The problem of work that raises: ``when`` it did so, and what to change."""
     error = Attempt.of(work).error
     if error is not None:
-        yield f"{when} raised {told(error)}", advice
+        yield f"{when} raised {describe_error(error)}", advice
 
 
 def examine(trial: Trial, name: str, check: Check) -> list[Finding]:
@@ -128,4 +128,4 @@ def examine(trial: Trial, name: str, check: Check) -> list[Finding]:
     except NotMade:
         raise
     except (Exception, SystemExit) as error:  # a plugin may raise anything
-        return [Finding(name, f"it raised {told(error)}", "See what the check asks for")]
+        return [Finding(name, f"it raised {describe_error(error)}", "See what the check asks for")]

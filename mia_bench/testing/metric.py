@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mia_bench.api.classifier import Activations, Classifier
 from mia_bench.api.metric import (
     AttackEvidence,
     AttackMetric,
@@ -19,9 +20,8 @@ from mia_bench.api.metric import (
     TargetEvidence,
 )
 from mia_bench.errors import MiaBenchError
-from mia_bench.models.classifier import Activations, Classifier
 from mia_bench.models.snapshot import Snapshot, equal
-from mia_bench.plugins import told
+from mia_bench.plugins import describe_error
 from mia_bench.statistics import estimate
 from mia_bench.testing.findings import Attempt, Check, Problem, raises
 from mia_bench.testing.isolation import TracedTrial, changes, gpu_device, isolated
@@ -112,7 +112,7 @@ def names(trial: MetricTrial) -> Iterator[Problem]:
 def runs(trial: MetricTrial) -> Iterator[Problem]:
     """It gives every name and no other."""
     if trial.base.error is not None:
-        yield f"compute raised {told(trial.base.error)}", "See the contract of Metric"
+        yield f"compute raised {describe_error(trial.base.error)}", "See the contract of Metric"
         return
     given, promised = set(trial.base.made), set(trial.make().names)
     if given != promised:
@@ -200,7 +200,7 @@ def _never_a_score(
     if attempt.error is not None:
         if not isinstance(attempt.error, MiaBenchError):
             yield (
-                f"{what} it raised {told(attempt.error)}",
+                f"{what} it raised {describe_error(attempt.error)}",
                 "Give the reason as a string for each name, or raise a MiaBenchError",
             )
         return
@@ -282,7 +282,7 @@ def no_encoder(trial: MetricTrial) -> Iterator[Problem]:
     metric: Any = trial.component
     if attempt.error is not None:
         yield (
-            f"without encoder and judge it raised {told(attempt.error)}",
+            f"without encoder and judge it raised {describe_error(attempt.error)}",
             "Give evidence.missing['gallery'] for each name where embed or gallery is None",
         )
     elif metric.needs_gallery and any(_scores(attempt.made)):

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from mia_bench.api.dataset import ImageSet
+from mia_bench.api.generative import GenerativeModel
 from mia_bench.api.prior import Prior, PriorTask
 from mia_bench.data.fingerprints import image_fingerprints
-from mia_bench.device import networks_in
+from mia_bench.device import autocast
 from mia_bench.errors import MiaBenchError
-from mia_bench.models.generative import GenerativeModel
 from mia_bench.models.snapshot import equal
-from mia_bench.plugins import told
+from mia_bench.plugins import describe_error
 from mia_bench.seeds import generator
 from mia_bench.testing.findings import Attempt, Check, NotMade, Problem, Trial, raises
 from mia_bench.testing.isolation import (
@@ -118,7 +118,7 @@ def draw(model: GenerativeModel, seed: int = 0, truncation: float = 1.0) -> Tens
 def runs(trial: PriorTrial) -> Iterator[Problem]:
     """It makes tensors by name, and an image model of them."""
     if trial.base.error is not None:
-        yield f"fit or build raised {told(trial.base.error)}", "See the contract of Prior"
+        yield f"fit or build raised {describe_error(trial.base.error)}", "See the contract of Prior"
 
 
 def model(trial: PriorTrial) -> Iterator[Problem]:
@@ -232,7 +232,7 @@ def resumed(trial: PriorTrial) -> Iterator[Problem]:
         return
     again = Attempt.of(lambda: trial.fit(checkpoint=checkpoint))
     if again.error is not None:
-        yield f"going on raised {told(again.error)}", "Restore all that save was given"
+        yield f"going on raised {describe_error(again.error)}", "Restore all that save was given"
     elif not same_tensors(fitted.state, again.made.state):
         yield (
             "stopped and gone on with it ends elsewhere",
@@ -265,7 +265,7 @@ def few_images(trial: PriorTrial) -> Iterator[Problem]:
         error = Attempt.of(partial(trial.fit, public=part)).error
         if error is not None and not isinstance(error, MiaBenchError):
             yield (
-                f"with {what} it raised {told(error)}",
+                f"with {what} it raised {describe_error(error)}",
                 "Take them from task.training_images(), and raise a DataError that says what is "
                 "missing",
             )
@@ -274,7 +274,7 @@ def few_images(trial: PriorTrial) -> Iterator[Problem]:
 def bfloat16(trial: PriorTrial) -> Iterator[Problem]:
     """Its model works under autocast to bfloat16."""
     built = trial.base.made.model
-    with torch.no_grad(), networks_in("bfloat16", trial.device):
+    with torch.no_grad(), autocast("bfloat16", trial.device):
         made = built(draw(built).to(trial.device)).float()
     shape = (IMAGES, 3, RESOLUTION, RESOLUTION)
     for problem, _ in image_problems(made, shape, "the model's images"):

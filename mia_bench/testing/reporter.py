@@ -20,8 +20,8 @@ from mia_bench import __version__, provenance
 from mia_bench.api.component import component_version
 from mia_bench.api.metric import Measurement
 from mia_bench.cell import FinishedCell
-from mia_bench.models.classifier import predict_probabilities
-from mia_bench.plugins import told
+from mia_bench.models.inference import predict_probabilities
+from mia_bench.plugins import describe_error
 from mia_bench.record import RECORD_SCHEMA, About, Status
 from mia_bench.statistics import estimate
 from mia_bench.store import Store
@@ -149,7 +149,10 @@ class ReporterTrial(TracedTrial):
 def runs(trial: ReporterTrial) -> Iterator[Problem]:
     """It takes a finished cell, of which a metric is null."""
     if trial.base.error is not None:
-        yield f"of a finished cell it raised {told(trial.base.error)}", "Metrics may be None"
+        yield (
+            f"of a finished cell it raised {describe_error(trial.base.error)}",
+            "Metrics may be None",
+        )
 
 
 def again(trial: ReporterTrial) -> Iterator[Problem]:
@@ -157,7 +160,7 @@ def again(trial: ReporterTrial) -> Iterator[Problem]:
     _ = trial.base.made
     if error := trial.tell(trial.cell).error:
         yield (
-            f"told of a cell a second time it raised {told(error)}",
+            f"told of a cell a second time it raised {describe_error(error)}",
             "Overwrite, or go on with, what is there",
         )
 
@@ -168,7 +171,7 @@ def unfinished(trial: ReporterTrial) -> Iterator[Problem]:
     for status in statuses:
         if error := trial.tell(finished_cell(trial.folder, status)).error:
             yield (
-                f"of a cell that is {status} it raised {told(error)}",
+                f"of a cell that is {status} it raised {describe_error(error)}",
                 "Look at record['status'] first",
             )
 

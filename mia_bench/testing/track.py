@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from mia_bench.engine.grid import OptionValues, resolve, resolve_choice
+from mia_bench.components import OptionValues, resolve, resolve_choice
 from mia_bench.errors import MiaBenchError
 from mia_bench.registry import Entry, Registry
 from mia_bench.testing.findings import Finding
-from mia_bench.tracks.track import Track, load_track
+from mia_bench.track import Track, load_track
 
 
 def findings(registry: Registry, entry: Entry) -> list[Finding]:
@@ -17,7 +17,7 @@ def findings(registry: Registry, entry: Entry) -> list[Finding]:
     try:
         track = load_track(registry, entry.name)
     except MiaBenchError as error:
-        return [Finding("runs", str(error), "See mia_bench.tracks.Track")]
+        return [Finding("runs", str(error), "See mia_bench.track.Track")]
     found = []
     if not track.summary.strip():
         found.append(Finding("summary", "it has no summary", "Set summary to one line"))

@@ -14,15 +14,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mia_bench.api.classifier import Classifier
 from mia_bench.api.dataset import ImageSet, Splits
 from mia_bench.api.defense import Defense
-from mia_bench.api.encoder import embedded
+from mia_bench.api.generative import GenerativeModel
+from mia_bench.api.images import to_float
 from mia_bench.api.metric import AttackEvidence, Gallery, TargetEvidence
 from mia_bench.api.prior import Prior, PriorTask
-from mia_bench.models.classifier import Classifier, to_float
-from mia_bench.models.generative import GenerativeModel
+from mia_bench.models.inference import embed_images
 from mia_bench.seeds import generator, seeded
-from mia_bench.tracks.track import Recipe
+from mia_bench.track import Recipe
 from mia_bench.training import train_classifier
 
 RESOLUTION = 16
@@ -206,7 +207,7 @@ def gallery(splits: Splits) -> Gallery:
     """What the toy encoder makes of the data."""
     cpu = torch.device("cpu")
     train, decoys, test = (
-        embedded(embed, part.images, cpu) for part in (splits.train, splits.decoys, splits.test)
+        embed_images(embed, part.images, cpu) for part in (splits.train, splits.decoys, splits.test)
     )
     return Gallery(
         private=_means(train, splits.train.labels),

@@ -15,7 +15,7 @@ from mia_bench.errors import DataError
 from mia_bench.hookspecs import Register
 
 if TYPE_CHECKING:
-    from mia_bench.api.dataset import Progress
+    from mia_bench.api.progress import Progress
 
 
 class Folder(Dataset):

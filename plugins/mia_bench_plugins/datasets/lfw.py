@@ -21,7 +21,7 @@ from mia_bench.hookspecs import Register
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from mia_bench.api.dataset import Progress
+    from mia_bench.api.progress import Progress
 
 SIZE = (250, 250)
 CROP = (58, 48, 192, 182)

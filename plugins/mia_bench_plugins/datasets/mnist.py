@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from mia_bench.api.dataset import ImageSet, Progress
+    from mia_bench.api.dataset import ImageSet
+    from mia_bench.api.progress import Progress
 
 FILES = (
     "train-images-idx3-ubyte",

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mia_bench.api.classifier import Activations, Classifier
 from mia_bench.errors import MiaBenchError
-from mia_bench.models.classifier import Activations, Classifier
 
 
 class Bottleneck(Classifier):

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from mia_bench.models.classifier import Classifier
+    from mia_bench.api.classifier import Classifier
     from mia_bench_plugins.defenses.private_steps import PrivateSteps
 
 

@@ -28,7 +28,7 @@ from mia_bench.hookspecs import Register
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from mia_bench.models.classifier import Classifier
+    from mia_bench.api.classifier import Classifier
 
 
 def divergence(mean: Tensor, log_sigma: Tensor) -> Tensor:

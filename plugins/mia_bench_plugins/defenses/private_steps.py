@@ -20,9 +20,9 @@ from opacus.validators import ModuleValidator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mia_bench.api.classifier import Classifier
 from mia_bench.api.defense import TrainingSetup
 from mia_bench.errors import MiaBenchError
-from mia_bench.models.classifier import Classifier
 from mia_bench.seeds import derive, generator
 
 

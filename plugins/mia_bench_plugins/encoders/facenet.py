@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from mia_bench import Encoder, hookimpl
+from mia_bench.api.prior import Published
 from mia_bench.errors import MiaBenchError, Unavailable
-from mia_bench.fetch import Published, file_hash, find
+from mia_bench.fetch import file_hash, find
 from mia_bench.hookspecs import Register
 
 if TYPE_CHECKING:

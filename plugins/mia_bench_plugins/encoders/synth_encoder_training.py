@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mia_bench import augment
-from mia_bench.models.classifier import to_float
+from mia_bench.api.images import to_float
 from mia_bench.seeds import derive, generator, seeded
 from mia_bench_plugins.datasets.synth_faces import SynthFaces
 from mia_bench_plugins.encoders.synth_encoder import FILE, RESOLUTION, WIDTHS

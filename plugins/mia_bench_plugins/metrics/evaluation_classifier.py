@@ -61,7 +61,7 @@ class EvaluationClassifier(AttackMetric):
 
     def compute(self, evidence: AttackEvidence) -> dict[str, Measurement | str]:
         """Two passes: probabilities and features."""
-        from mia_bench.models.classifier import extract_features, predict_probabilities
+        from mia_bench.models.inference import extract_features, predict_probabilities
 
         judge, device, splits = evidence.evaluation_model, evidence.device, evidence.splits
         probabilities = predict_probabilities(judge, evidence.images, device=device)

@@ -10,9 +10,9 @@ from __future__ import annotations
 from typing import ClassVar
 
 from mia_bench import AttackMetric, Measurement, hookimpl
-from mia_bench.api.encoder import embedded
 from mia_bench.api.metric import AttackEvidence
 from mia_bench.hookspecs import Register
+from mia_bench.models.inference import embed_images
 from mia_bench_plugins.metrics.evaluation_classifier import nearest_squared_distances
 
 
@@ -38,9 +38,9 @@ class FaceDistance(AttackMetric):
         train = evidence.splits.train
         attacked = torch.isin(train.labels, evidence.labels)
         distances = nearest_squared_distances(
-            embedded(embed, evidence.images, evidence.device),
+            embed_images(embed, evidence.images, evidence.device),
             evidence.labels,
-            embedded(embed, train.images[attacked], evidence.device),
+            embed_images(embed, train.images[attacked], evidence.device),
             train.labels[attacked],
         )
         return {"delta_face": Measurement(distances.numpy(), evidence.labels.numpy())}

@@ -12,9 +12,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from mia_bench import AttackMetric, Measurement, hookimpl
-from mia_bench.api.encoder import embedded
 from mia_bench.api.metric import AttackEvidence
 from mia_bench.hookspecs import Register
+from mia_bench.models.inference import embed_images
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -81,7 +81,7 @@ class Identification(AttackMetric):
         gallery, embed = evidence.gallery, evidence.embed
         if gallery is None or embed is None:
             return dict.fromkeys(self.names, evidence.missing["gallery"])
-        reconstructions = embedded(embed, evidence.images, evidence.device)
+        reconstructions = embed_images(embed, evidence.images, evidence.device)
         everybody = torch.cat([gallery.private, gallery.decoys])
         found: dict[str, Measurement | str] = {}
         for suffix, embeddings, labels in (

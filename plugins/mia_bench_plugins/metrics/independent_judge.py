@@ -31,7 +31,7 @@ class IndependentJudge(AttackMetric):
 
     def compute(self, evidence: AttackEvidence) -> dict[str, Measurement | str]:
         """One pass over the reconstructions, one over the held-out images."""
-        from mia_bench.models.classifier import predict_probabilities
+        from mia_bench.models.inference import predict_probabilities
 
         judge, splits, device = evidence.judge, evidence.splits, evidence.device
         if judge is None:

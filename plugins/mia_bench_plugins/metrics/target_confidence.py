@@ -21,7 +21,7 @@ class TargetConfidence(AttackMetric):
 
     def compute(self, evidence: AttackEvidence) -> dict[str, Measurement | str]:
         """One pass over the reconstructions."""
-        from mia_bench.models.classifier import predict_probabilities
+        from mia_bench.models.inference import predict_probabilities
 
         probabilities = predict_probabilities(
             evidence.target, evidence.images, device=evidence.device, draws=evidence.draws

@@ -68,7 +68,7 @@ class Utility(TargetMetric):
         """Rows (confidence, correct) and each image's class."""
         import numpy as np
 
-        from mia_bench.models.classifier import predict_probabilities
+        from mia_bench.models.inference import predict_probabilities
 
         probabilities = predict_probabilities(
             evidence.target, part.images, device=evidence.device, draws=evidence.draws

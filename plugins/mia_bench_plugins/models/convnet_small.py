@@ -14,7 +14,7 @@ from mia_bench import Architecture, NetworkTask, hookimpl
 from mia_bench.hookspecs import Register
 
 if TYPE_CHECKING:
-    from mia_bench.models.classifier import Classifier
+    from mia_bench.api.classifier import Classifier
 
 
 class ConvNetSmall(Architecture):

@@ -12,10 +12,11 @@ import torch.fx
 import torchvision
 from torch import Tensor, nn
 
+from mia_bench.api.classifier import Activations, Classifier
+from mia_bench.api.prior import Published
 from mia_bench.augment import resized
 from mia_bench.errors import MiaBenchError
-from mia_bench.fetch import Published, obtain
-from mia_bench.models.classifier import Activations, Classifier
+from mia_bench.fetch import obtain
 
 WEIGHTS = "IMAGENET1K_V1"
 """The weights that ``pretrained=True`` meant when the papers were written."""

@@ -11,11 +11,11 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
+from mia_bench.api.generative import GenerativeModel
+from mia_bench.api.images import to_float
 from mia_bench.api.prior import PriorTask
 from mia_bench.augment import flip
 from mia_bench.errors import Diverged
-from mia_bench.models.classifier import to_float
-from mia_bench.models.generative import GenerativeModel
 
 LOOKS = 10
 """How often the host may look at the model while it trains."""

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from mia_bench.models.generative import GenerativeModel
+    from mia_bench.api.generative import GenerativeModel
 
 
 class Eigenfaces(Prior):

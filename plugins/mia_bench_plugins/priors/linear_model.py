@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mia_bench.models.generative import GenerativeModel
+from mia_bench.api.generative import GenerativeModel
 
 
 class LinearModel(GenerativeModel):

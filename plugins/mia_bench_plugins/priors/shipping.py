@@ -16,9 +16,9 @@ from safetensors.torch import save_file
 
 from mia_bench.device import choose_device
 from mia_bench.engine.local import LocalExecutor
-from mia_bench.engine.reporter import reporting, terminal_reporter
-from mia_bench.runner import DEFAULT_TRACK, Request, prepare_prior
-from mia_bench.stages import Workspace, fit_prior
+from mia_bench.engine.progress import reporting, terminal_progress
+from mia_bench.engine.run import DEFAULT_TRACK, Request, prepare_prior
+from mia_bench.engine.stages import Workspace, fit_prior
 from mia_bench_plugins.priors import shipped_priors
 from mia_bench_plugins.shipped import write_hash
 
@@ -32,7 +32,7 @@ def main(prior: str, device: str, store: Path | None, output: Path | None) -> No
     """Train PRIOR and write its weights as float16 safetensors."""
     output = output or shipped_priors.FOLDER / shipped_priors.file_name(prior, DEFAULT_TRACK)
     planned = prepare_prior(Request(track=DEFAULT_TRACK, store=store), prior)
-    reporter = terminal_reporter()
+    reporter = terminal_progress()
     executor = LocalExecutor(planned.store, device, planned.roots, reporter, lambda record: None)
     executor.make(planned.stage.inputs["data"])
     progress = partial(reporter.progress, planned.stage)

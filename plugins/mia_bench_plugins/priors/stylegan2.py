@@ -23,8 +23,9 @@ from pydantic import Field, model_validator
 
 from mia_bench import Prior, PriorTask, hookimpl
 from mia_bench.api.options import Share
+from mia_bench.api.prior import Published
 from mia_bench.errors import Unavailable
-from mia_bench.fetch import Published, file_hash, find
+from mia_bench.fetch import file_hash, find
 from mia_bench.hookspecs import Register
 from mia_bench_plugins.priors import shipped_priors
 from mia_bench_plugins.shipped import shipped_hash
@@ -32,7 +33,7 @@ from mia_bench_plugins.shipped import shipped_hash
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from mia_bench.models.generative import GenerativeModel
+    from mia_bench.api.generative import GenerativeModel
 
 
 PUBLISHED_AT = "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained"

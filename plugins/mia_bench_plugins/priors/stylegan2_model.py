@@ -11,10 +11,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from mia_bench.api.generative import GenerativeModel
 from mia_bench.augment import resized
 from mia_bench.errors import DataError, MiaBenchError
 from mia_bench.fetch import file_hash
-from mia_bench.models.generative import GenerativeModel
 from mia_bench_plugins.priors.shipped_priors import in_float32
 from mia_bench_plugins.priors.stylegan2_networks import Discriminator, Generator, Shape
 from mia_bench_plugins.priors.stylegan2_pickle import Networks, read_pickle

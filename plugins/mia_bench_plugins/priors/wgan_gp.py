@@ -30,7 +30,7 @@ from mia_bench_plugins.shipped import shipped_hash
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from mia_bench.models.generative import GenerativeModel
+    from mia_bench.api.generative import GenerativeModel
 
 
 class WassersteinGAN(Prior):

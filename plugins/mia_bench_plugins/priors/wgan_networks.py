@@ -11,8 +11,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from mia_bench.api.generative import GenerativeModel
 from mia_bench.errors import MiaBenchError
-from mia_bench.models.generative import GenerativeModel
 
 
 def stage_widths(resolution: int, width: int) -> list[int]:

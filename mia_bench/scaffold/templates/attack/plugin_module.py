@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from mia_bench import Attack, AttackTask, Reconstructions, hookimpl
-from mia_bench.api.attack import AccessLevel
+from mia_bench.api.access import AccessLevel
 from mia_bench.hookspecs import Register
 from pydantic import Field
 

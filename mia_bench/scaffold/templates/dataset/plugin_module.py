@@ -10,7 +10,7 @@ from mia_bench.hookspecs import Register
 from pydantic import Field
 
 if TYPE_CHECKING:
-    from mia_bench.api.dataset import Progress
+    from mia_bench.api.progress import Progress
 
 PARTS = {"train": 20, "validation": 5, "test": 10, "public": 12, "decoys": 4}
 """Images of each class or identity."""

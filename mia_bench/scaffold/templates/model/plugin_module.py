@@ -13,7 +13,7 @@ from mia_bench.hookspecs import Register
 from pydantic import Field
 
 if TYPE_CHECKING:
-    from mia_bench.models.classifier import Classifier
+    from mia_bench.api.classifier import Classifier
 
 
 class PluginClass(Architecture):
@@ -30,7 +30,7 @@ class PluginClass(Architecture):
 
     def build(self, task: NetworkTask) -> Classifier:
         """Blocks and a head; the pooling in between is the base class's."""
-        from mia_bench.models.classifier import Classifier
+        from mia_bench.api.classifier import Classifier
         from torch import nn
 
         width = self.options.width

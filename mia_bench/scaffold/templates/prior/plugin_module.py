@@ -14,7 +14,7 @@ from pydantic import Field
 
 if TYPE_CHECKING:
     import torch
-    from mia_bench.models.generative import GenerativeModel
+    from mia_bench.api.generative import GenerativeModel
     from torch import Tensor
 
 
@@ -47,8 +47,8 @@ class PluginClass(Prior):
 def mixture(images: Tensor, resolution: int) -> GenerativeModel:
     """The model behind the prior: a latent weighs ``(N, 3, R, R)`` uint8 images."""
     import torch
-    from mia_bench.models.classifier import to_float
-    from mia_bench.models.generative import GenerativeModel
+    from mia_bench.api.images import to_float
+    from mia_bench.api.generative import GenerativeModel
 
     class Mixture(GenerativeModel):
         """Weights are the softmax of the latent."""

@@ -6,13 +6,13 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from mia_bench.access import Access
+from mia_bench.api.access import Access
 from mia_bench.api.attack import AttackTask, Setting
 from mia_bench.api.dataset import ImageSet
 from mia_bench.api.defense import Defense
+from mia_bench.api.generative import GenerativeModel
 from mia_bench.api.options import describe_options, parse_options
 from mia_bench.errors import UsageError
-from mia_bench.models.generative import GenerativeModel
 from mia_bench_brep_mi import ROUND, BoundaryRepulsion, Walk
 from mia_bench_plugins.priors.eigenfaces import Eigenfaces
 from mia_bench_plugins.priors.stylegan2 import StyleGAN2Prior

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mia_bench.api.model import Architecture, NetworkTask
-from mia_bench.models.classifier import Activations, Classifier
+from mia_bench.api.architecture import Architecture, NetworkTask
+from mia_bench.api.classifier import Activations, Classifier
 from mia_bench.models.snapshot import Snapshot
-from mia_bench.plugins import told
+from mia_bench.plugins import describe_error
 from mia_bench.seeds import seeded
 from mia_bench.testing.findings import Attempt, Check, Problem, raises
 from mia_bench.testing.isolation import TracedTrial, changes, gpu_device, isolated, same_tensors
@@ -70,10 +70,13 @@ class ModelTrial(TracedTrial):
 def runs(trial: ModelTrial) -> Iterator[Problem]:
     """It builds a :class:`Classifier` that answers."""
     if trial.base.error is not None:
-        yield f"build raised {told(trial.base.error)}", "See the contract of Architecture"
+        yield f"build raised {describe_error(trial.base.error)}", "See the contract of Architecture"
         return
     if trial.answer.error is not None:
-        yield f"a pass raised {told(trial.answer.error)}", "See the contract of Classifier"
+        yield (
+            f"a pass raised {describe_error(trial.answer.error)}",
+            "See the contract of Classifier",
+        )
 
 
 def activations(trial: ModelTrial) -> Iterator[Problem]:
@@ -149,7 +152,7 @@ def untouched(trial: ModelTrial) -> Iterator[Problem]:
         attempt = Attempt.of(lambda: network.activations(trial.images()[:1]).logits)
     yield from changes(before, network, "the network when it answers")
     if attempt.error is not None:
-        yield f"one image raised {told(attempt.error)}", "Handle batches of one"
+        yield f"one image raised {describe_error(attempt.error)}", "Handle batches of one"
     elif not torch.allclose(attempt.made, made.logits[:1], atol=1e-3):
         yield "an image's logits depend on the others of its batch", "Heed eval mode"
 
@@ -180,7 +183,7 @@ def saved(trial: ModelTrial) -> Iterator[Problem]:
 
     attempt = Attempt.of(restored)
     if attempt.error is not None:
-        yield f"restoring raised {told(attempt.error)}", "Build the same with restoring"
+        yield f"restoring raised {describe_error(attempt.error)}", "Build the same with restoring"
     elif not torch.allclose(attempt.made, made.logits, atol=1e-5):
         yield (
             "a restored network answers something else",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from mia_bench.api.component import Component
 
 if TYPE_CHECKING:
-    from mia_bench.models.classifier import Classifier
+    from mia_bench.api.classifier import Classifier
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class NetworkTask:
 
 
 class Architecture(Component):
-    """Builds freshly initialised :class:`~mia_bench.models.classifier.Classifier` networks."""
+    """Builds freshly initialised :class:`~mia_bench.api.classifier.Classifier` networks."""
 
     @abstractmethod
     def build(self, task: NetworkTask) -> Classifier:

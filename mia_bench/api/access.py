@@ -8,12 +8,18 @@ every forward pass counts as one query.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
-import torch
-from torch import Tensor, nn
+from etils.epy import lazy_imports
 
-from mia_bench.api.attack import AccessLevel
-from mia_bench.models.classifier import Activations, Classifier, answers
+with lazy_imports():
+    import torch
+    from torch import Tensor, nn
+
+    from mia_bench.api import classifier
+    from mia_bench.api.classifier import Activations, Classifier
+
+AccessLevel = Literal["white-box", "black-box", "label-only"]
 
 
 class Access:
@@ -118,7 +124,7 @@ class WhiteBox(BlackBox):
         """Logits ``(D, N, C)`` in float32, differentiable in ``images``."""
         times = self._draws(draws)
         self._queries += times * len(images)
-        return answers(self._model, images, times)
+        return classifier.answers(self._model, images, times)
 
     def activations(self, images: Tensor) -> Activations:
         """Logits, penultimate features and hidden outputs, differentiable in ``images``."""
@@ -137,7 +143,7 @@ def _asker(model: nn.Module) -> Callable[[Tensor, int], Tensor]:
     # A closure rather than an attribute: nothing on the access object leads to the network.
     def ask(images: Tensor, draws: int) -> Tensor:
         with torch.no_grad():
-            return answers(model, images.detach(), draws)
+            return classifier.answers(model, images.detach(), draws)
 
     return ask
 

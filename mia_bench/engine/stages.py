@@ -7,7 +7,6 @@ store, ``load(stage, workspace)`` rebuilds what later stages use.
 from __future__ import annotations
 
 import contextlib
-import inspect
 import json
 import logging
 import math
@@ -20,31 +19,28 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from mia_bench.access import open_access
+from mia_bench.api.access import open_access
+from mia_bench.api.architecture import NetworkTask
 from mia_bench.api.attack import Attack, AttackTask, Reconstructions
-from mia_bench.api.dataset import ImageSet, Progress, Splits
+from mia_bench.api.classifier import Classifier
+from mia_bench.api.dataset import ImageSet, Splits
 from mia_bench.api.defense import BuildContext, Defense
-from mia_bench.api.encoder import Embed, embedded
+from mia_bench.api.encoder import Embed
+from mia_bench.api.generative import GenerativeModel
+from mia_bench.api.images import to_float, to_uint8
 from mia_bench.api.metric import AttackEvidence, Gallery, Measurement, TargetEvidence
-from mia_bench.api.model import NetworkTask
 from mia_bench.api.prior import PriorTask
+from mia_bench.api.progress import Progress
+from mia_bench.components import ConfiguredComponent, attribute_errors
 from mia_bench.data.fingerprints import image_fingerprints
-from mia_bench.deprecation import deprecated
-from mia_bench.device import networks_in, settings_kept
+from mia_bench.device import autocast, preserve_torch_settings
 from mia_bench.engine.code import code_of
-from mia_bench.engine.grid import Resolved, blamed
-from mia_bench.engine.plan import Roots, Stage
+from mia_bench.engine.plan import Stage
 from mia_bench.errors import DataError, MiaBenchError
 from mia_bench.frechet import frechet_distance
-from mia_bench.models.classifier import (
-    Classifier,
-    ModuleT,
-    placed,
-    predict_probabilities,
-    to_float,
-)
-from mia_bench.models.generative import GenerativeModel, as_pictures
+from mia_bench.models.inference import ModuleT, embed_images, move_model, predict_probabilities
 from mia_bench.models.snapshot import Snapshot
+from mia_bench.paths import Roots
 from mia_bench.record import PER_CLASS
 from mia_bench.seeds import derive, generator, seeded
 from mia_bench.statistics import class_means, estimate
@@ -140,18 +136,16 @@ _OPTIONAL_PARTS = ("judging",)
 
 def compute_data(stage: Stage, workspace: Workspace) -> Artifact:
     """Decode, crop and split once; uint8."""
-    load = stage.parts["dataset"].make().load
-    more = {"scratch": workspace.store.scratch(*stage.id)}
-    if "scratch" not in inspect.signature(load).parameters:
-        instead = "take the argument, which may be left unused"
-        deprecated("Dataset.load without scratch", instead=instead, removed_in="0.2")
-        more = {}
-    splits: Splits = load(
-        workspace.roots.data,
-        resolution=stage.spec["resolution"],
-        seed=derive(stage.seed, "split"),
-        progress=workspace.progress,
-        **more,
+    splits: Splits = (
+        stage.parts["dataset"]
+        .make()
+        .load(
+            workspace.roots.data,
+            resolution=stage.spec["resolution"],
+            seed=derive(stage.seed, "split"),
+            progress=workspace.progress,
+            scratch=workspace.store.scratch(*stage.id),
+        )
     )
     _check_splits(splits, stage.spec["resolution"])
     tensors = {}
@@ -212,7 +206,7 @@ def load_data(stage: Stage, workspace: Workspace) -> Splits:
 
 def compute_prior(stage: Stage, workspace: Workspace) -> Artifact:
     """Make the attacker's image model from the public images, and from nothing else."""
-    prior: Resolved = stage.parts["prior"]
+    prior: ConfiguredComponent = stage.parts["prior"]
     state, info = fit_prior(stage, workspace, prior.make().fit)
     return state, {**info, "prior": prior.spec()}
 
@@ -268,7 +262,7 @@ class PriorWatch:
         device = self._workspace.device
         draws = generator(self._stage.seed, "watch")
         images = model.render(model.sample(WATCHED, draws), device=device)
-        save_sheet(as_pictures(images[:64]).numpy(), self._folder / f"{step:07d}.png")
+        save_sheet(to_uint8(images[:64]).numpy(), self._folder / f"{step:07d}.png")
         distance = self._distance(images, draws) if len(self._public) > 1 else None
         look = {"step": step, "frechet_distance": distance, "features": self._name}
         self.seen = [*(before for before in self.seen if before["step"] < step), look]
@@ -290,7 +284,7 @@ class PriorWatch:
 
     @property
     def _name(self) -> str:
-        encoder: Resolved | None = self._stage.parts.get("encoder")
+        encoder: ConfiguredComponent | None = self._stage.parts.get("encoder")
         return encoder.name if encoder else "pixels"
 
     def _features(self, images: Tensor) -> Tensor:
@@ -298,7 +292,7 @@ class PriorWatch:
             return nn.functional.adaptive_avg_pool2d(images, 8).flatten(1)
         if self._embed is None:
             self._embed = _load_encoder(self._stage, self._workspace)
-        return embedded(self._embed, images, self._workspace.device)
+        return embed_images(self._embed, images, self._workspace.device)
 
 
 def load_prior(stage: Stage, workspace: Workspace) -> GenerativeModel:
@@ -308,7 +302,7 @@ def load_prior(stage: Stage, workspace: Workspace) -> GenerativeModel:
         DataError: it was trained on an image that is private here.
     """
     state = workspace.tensors(stage)
-    prior: Resolved = stage.parts["prior"]
+    prior: ConfiguredComponent = stage.parts["prior"]
     splits: Splits = workspace.load(stage.inputs["data"])
     check_prior_is_public(prior.name, state.pop(TRAINED_ON), splits)
     model: GenerativeModel = prior.make().build(state, resolution=stage.track.data.resolution)
@@ -385,7 +379,7 @@ def load_classifier(stage: Stage, workspace: Workspace) -> Classifier:
     splits: Splits = workspace.load(stage.inputs["data"])
     model = _build_classifier(stage, splits, workspace, restoring=True)
     model.load_state_dict(workspace.tensors(stage))
-    return placed(model, workspace.device).eval().requires_grad_(False)
+    return move_model(model, workspace.device).eval().requires_grad_(False)
 
 
 def compute_train(stage: Stage, workspace: Workspace) -> Artifact:
@@ -432,15 +426,15 @@ def load_train(stage: Stage, workspace: Workspace) -> Target:
     """The target as deployed, on the device, frozen."""
     splits: Splits = workspace.load(stage.inputs["data"])
     defense: Defense = stage.parts["defense"].make()
-    with blamed(stage.parts["defense"]):
+    with attribute_errors(stage.parts["defense"]):
         network = _build_target(stage, defense, splits, workspace, restoring=True)
     network.load_state_dict(workspace.tensors(stage))
-    network = placed(network, workspace.device).eval().requires_grad_(False)
-    with blamed(stage.parts["defense"]):
+    network = move_model(network, workspace.device).eval().requires_grad_(False)
+    with attribute_errors(stage.parts["defense"]):
         deployed, stochastic = defense.deploy(network), defense.stochastic
         if not isinstance(deployed, nn.Module):
             raise TypeError(f"deploy returned {type(deployed).__name__}, not a module")
-    deployed = placed(deployed, workspace.device).eval().requires_grad_(False)
+    deployed = move_model(deployed, workspace.device).eval().requires_grad_(False)
     return Target(network, workspace.quick(deployed), stochastic)
 
 
@@ -581,7 +575,7 @@ def _within_memory(
         try:
             with (
                 seeded(stage.seed, stage.name),
-                networks_in(stage.track.attack_precision, workspace.device),
+                autocast(stage.track.attack_precision, workspace.device),
                 _left_alone(stage, workspace),
             ):
                 return work(task), task, notes
@@ -639,7 +633,7 @@ def compute_invert(stage: Stage, workspace: Workspace) -> Artifact:
         prepared = workspace.info(stage.inputs["prepare"])
         queries += prepared["queries"]
         notes = {**prepared["notes"], **notes}
-    tensors = {"images": as_pictures(result.images)}
+    tensors = {"images": to_uint8(result.images)}
     if result.latents is not None:
         tensors["latents"] = result.latents.float().cpu()
     return tensors, {"queries": queries, "notes": notes}
@@ -687,7 +681,7 @@ def compute_assess(stage: Stage, workspace: Workspace) -> Artifact:
     notes: dict[str, str] = {}
     with _seen(stage, workspace, {"target": target.deployed}, splits) as unchanged:
         for resolved in stage.parts["metrics"]:
-            with seeded(stage.seed, "assess"), blamed(resolved, all_errors=True):
+            with seeded(stage.seed, "assess"), attribute_errors(resolved, all_errors=True):
                 computed = resolved.make().compute(evidence)
                 unchanged()
                 _collect(resolved, computed, metrics, notes)
@@ -723,7 +717,7 @@ def compute_measure(stage: Stage, workspace: Workspace) -> Artifact:
     seen = {"target": target.deployed, "evaluation model": judge}
     with _seen(stage, workspace, seen, splits, flat) as unchanged:
         for resolved in stage.parts["metrics"]:
-            with seeded(stage.seed, "measure"), blamed(resolved, all_errors=True):
+            with seeded(stage.seed, "measure"), attribute_errors(resolved, all_errors=True):
                 computed = resolved.make().compute(evidence)
                 unchanged()
                 _collect(resolved, computed, metrics, notes)
@@ -814,7 +808,7 @@ def _seen(
 
 
 def _collect(
-    resolved: Resolved,
+    resolved: ConfiguredComponent,
     computed: dict[str, Measurement | str],
     metrics: dict[str, Any],
     notes: dict[str, str],
@@ -906,7 +900,7 @@ def run_stage(stage: Stage, workspace: Workspace) -> None:
 
     provenance.reset_peak_memory(workspace.device)
     started, clock = provenance.now(), time.perf_counter()
-    with settings_kept():
+    with preserve_torch_settings():
         tensors, info = COMPUTE[stage.name](stage, workspace)
     if workspace.device.type == "cuda":
         torch.cuda.synchronize(workspace.device)

@@ -4,30 +4,31 @@ from __future__ import annotations
 
 import copy
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mia_bench.cell import FinishedCell
+from mia_bench.components import parse_option_values, resolve, track_options
 from mia_bench.device import PRECISIONS, Precision, check_device_form, choose_device
 from mia_bench.engine.code import changed_code
-from mia_bench.engine.grid import build_grid, parse_option_values, resolve, track_options
-from mia_bench.engine.local import LocalExecutor, weights_root
-from mia_bench.engine.plan import PlannedCell, Roots, Stage, build_plan, plan_data, plan_prior
-from mia_bench.engine.reporter import Reporter, SilentReporter
+from mia_bench.engine.grid import build_grid
+from mia_bench.engine.local import LocalExecutor
+from mia_bench.engine.plan import PlannedCell, Stage, build_plan, plan_data, plan_prior
+from mia_bench.engine.progress import Reporter, SilentProgress
 from mia_bench.errors import MiaBenchError, UsageError, did_you_mean
-from mia_bench.plugins import Host, host, told
+from mia_bench.paths import Roots, data_roots, default_store
+from mia_bench.plugins import Host, describe_error, host
 from mia_bench.record import Record, read_record
 from mia_bench.store import Store
-from mia_bench.tracks.track import load_track
+from mia_bench.track import load_track
 
 if TYPE_CHECKING:
     from mia_bench.api.dataset import Splits
-    from mia_bench.engine.grid import OptionValues
+    from mia_bench.components import OptionValues
     from mia_bench.registry import Registry
-    from mia_bench.tracks.track import Track
+    from mia_bench.track import Track
 
 DEFAULT_TRACK = "synth-faces"
 RERUN = ("never", "failed", "always")
@@ -84,29 +85,6 @@ class Prepared:
     def open_cells(self) -> list[PlannedCell]:
         """The cells without a usable record."""
         return [planned for planned in self.cells if planned.key not in self.cached]
-
-
-def default_store() -> Path:
-    """``MIA_BENCH_STORE``, else the user's data folder."""
-    if given := os.environ.get("MIA_BENCH_STORE"):
-        return Path(given)
-    import platformdirs
-
-    return Path(platformdirs.user_data_dir("mia-bench", appauthor=False)) / "store"
-
-
-def data_roots(data: Path | None) -> Roots:
-    """``--data`` or ``MIA_BENCH_DATA``, and ``MIA_BENCH_WEIGHTS`` or ``weights`` beside it.
-
-    Raises:
-        UsageError: the folder does not exist.
-    """
-    if data is None and (given := os.environ.get("MIA_BENCH_DATA")):
-        data = Path(given)
-    if data is not None and not data.is_dir():
-        raise UsageError(f"the data root {data} is not a folder")
-    weights = os.environ.get("MIA_BENCH_WEIGHTS")
-    return Roots(data, weights_root(data, Path(weights) if weights else None))
 
 
 def prepare(request: Request) -> Prepared:
@@ -184,7 +162,7 @@ def execute(prepared: Prepared, reporter: Reporter | None = None) -> list[dict[s
     if prepared.open_cells:
         prepared.store.check_writable()
         prepared.store.sweep()
-        executor = _executor(prepared, reporter or SilentReporter())
+        executor = _executor(prepared, reporter or SilentProgress())
         fresh = executor.run(prepared.open_cells, rerun=prepared.request.rerun == "always")
         prepared.cached.update({record["key"]: record for record in fresh})
     return [prepared.cached[planned.key] for planned in prepared.cells]
@@ -209,7 +187,7 @@ def _executor(prepared: Prepared, reporter: Reporter) -> LocalExecutor:
 def announce(loaded: Host, cell: FinishedCell) -> None:
     """Call every reporter; one that raises is named in a warning and stops nothing."""
     for plugin, error in loaded.call("mia_bench_cell_finished", cell=cell):
-        log.warning("plugin %s: mia_bench_cell_finished raised %s", plugin, told(error))
+        log.warning("plugin %s: mia_bench_cell_finished raised %s", plugin, describe_error(error))
 
 
 def run(
@@ -324,7 +302,7 @@ def make_data(request: Request, reporter: Reporter | None = None) -> Splits:
         MiaBenchError: a name, option or path is wrong, or the data are.
         Interrupted: stopped by the user.
     """
-    from mia_bench.stages import Workspace, load_data
+    from mia_bench.engine.stages import Workspace, load_data
 
     registry = host().registry
     track = load_track(registry, request.track)
@@ -345,7 +323,7 @@ def make_stage(planned: PlannedStage, device: str, reporter: Reporter | None = N
     """
     planned.store.check_writable()
     executor = LocalExecutor(
-        planned.store, device, planned.roots, reporter or SilentReporter(), lambda record: None
+        planned.store, device, planned.roots, reporter or SilentProgress(), lambda record: None
     )
     executor.make(planned.stage)
 

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
 
 import torch
 from torch import Tensor, nn
 
-from mia_bench.device import networks_in
-from mia_bench.errors import Diverged, MiaBenchError
-
-ROUNDINGS = 1e-2
-"""How far bfloat16 may leave [0, 1]."""
+from mia_bench.api.images import to_uint8
+from mia_bench.errors import MiaBenchError
 
 
 class GenerativeModel(nn.Module):
@@ -45,7 +41,7 @@ class GenerativeModel(nn.Module):
     @torch.no_grad()
     def render(self, latents: Tensor, *, device: torch.device, batch_size: int = 512) -> Tensor:
         """Images of many latents ``(N, 3, R, R)``, in batches and in float32, on the CPU."""
-        with networks_in("float32", device):
+        with torch.autocast(device.type, enabled=False):
             return torch.cat(
                 [self(chunk.to(device)).float().cpu() for chunk in latents.split(batch_size)]
             )
@@ -61,24 +57,7 @@ class GenerativeModel(nn.Module):
         for chunk in latents.split(batch_size):
             images = self.render(chunk, device=device, batch_size=batch_size)
             try:
-                made.append(as_pictures(images))
+                made.append(to_uint8(images))
             except MiaBenchError as error:
                 raise type(error)(f"the prior makes {error}") from error
         return torch.cat(made)
-
-
-def as_pictures(images: Tensor) -> Tensor:
-    """Images in [0, 1] as uint8, on the CPU; uint8 images pass.
-
-    Raises:
-        Diverged: a pixel is no number.
-        MiaBenchError: a pixel is not in [0, 1], but for roundings.
-    """
-    if images.dtype == torch.uint8 or not images.numel():
-        return images.cpu().to(torch.uint8)
-    low, high = (float(limit) for limit in images.aminmax())  # NaN where there is one
-    if not (math.isfinite(low) and math.isfinite(high)):
-        raise Diverged("images with NaN or infinity")
-    if low < -ROUNDINGS or high > 1 + ROUNDINGS:
-        raise MiaBenchError(f"images from {low:.3g} to {high:.3g}, not in [0, 1]")
-    return (images.float().cpu().clamp(0, 1) * 255).round().to(torch.uint8)

@@ -48,7 +48,7 @@ class Reporter(Protocol):
         """The run is over."""
 
 
-class SilentReporter:
+class SilentProgress:
     """Says nothing; for the Python API and tests."""
 
     def begin(self, stages: int, seconds: float) -> None:
@@ -82,7 +82,7 @@ class _Spoken:
     first: tuple[float, int] | None = None
 
 
-class PlainReporter(SilentReporter):
+class PlainProgress(SilentProgress):
     """One line a stage, and a line now and then within long ones; for logs and pipes."""
 
     def __init__(self, every: float = 15.0) -> None:
@@ -129,7 +129,7 @@ class PlainReporter(SilentReporter):
         print(line, file=sys.stderr, flush=True)
 
 
-class BarReporter(SilentReporter):
+class ProgressBars(SilentProgress):
     """Bars on a terminal: the stages of the whole run, and each stage under way."""
 
     def __init__(self, console: Console) -> None:
@@ -183,10 +183,10 @@ class BarReporter(SilentReporter):
         self._bars.stop()
 
 
-def terminal_reporter() -> Reporter:
+def terminal_progress() -> Reporter:
     """Bars if standard error is a terminal, plain lines otherwise."""
     console = Console(stderr=True)
-    return BarReporter(console) if console.is_terminal else PlainReporter()
+    return ProgressBars(console) if console.is_terminal else PlainProgress()
 
 
 @contextmanager

@@ -1,0 +1,8 @@
+"""How long work reports how far it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+Progress = Callable[[int, int, str], None]
+"""``progress(done, total, unit)``: called now and then by long work; must be cheap."""
