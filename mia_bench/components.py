@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from mia_bench.api.component import Component
 from mia_bench.api.options import Options, parse_options
-from mia_bench.errors import MiaBenchError, StoreError, UsageError, did_you_mean
-from mia_bench.plugins import describe_error
+from mia_bench.errors import UsageError, did_you_mean
+from mia_bench.plugins import attribute_errors
 from mia_bench.registry import Registry
 from mia_bench.track import Choice, Track
 
@@ -36,6 +35,11 @@ class ConfiguredComponent:
         """The registered name."""
         return self.identity["name"]
 
+    @property
+    def owner(self) -> str:
+        """The component and its plugin, as error messages name them."""
+        return f"{self.kind} {self.name!r} of plugin {self.identity['distribution']}"
+
     def spec(self) -> dict[str, Any]:
         """What a cache key and a record hold: name, distribution, version and all options."""
         options = self.options.model_dump(mode="json", exclude=set(self.options.places))
@@ -47,7 +51,7 @@ class ConfiguredComponent:
         Raises:
             MiaBenchError: the plugin fails; it is named.
         """
-        with attribute_errors(self):
+        with attribute_errors(self.owner):
             return self.component(self.options)
 
 
@@ -156,30 +160,6 @@ def changed_options(options: Options, default: Options) -> list[str]:
         for key, value in options.model_dump(exclude=set(options.places)).items()
         if value != getattr(default, key)
     ]
-
-
-@contextlib.contextmanager
-def attribute_errors(resolved: ConfiguredComponent, *, all_errors: bool = False) -> Iterator[None]:
-    """Name the plugin whose code raises.
-
-    Args:
-        resolved: the component that is asked.
-        all_errors: name it also in what is a clear line already.
-
-    Raises:
-        MiaBenchError: in place of what was raised.
-    """
-    try:
-        yield
-    except StoreError:
-        raise
-    except (Exception, SystemExit) as error:  # a plugin may raise anything
-        if isinstance(error, MiaBenchError) and not all_errors:
-            raise
-        raise MiaBenchError(
-            f"{resolved.kind} {resolved.name!r} of plugin {resolved.identity['distribution']}: "
-            + describe_error(error)
-        ) from error
 
 
 def resolve_choice(

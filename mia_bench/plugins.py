@@ -6,11 +6,12 @@ passes over a repeated name in silence. A broken plugin is kept with its error a
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import os
 import re
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -20,7 +21,7 @@ from typing import Any
 import pluggy
 
 from mia_bench import hookspecs
-from mia_bench.errors import UsageError, did_you_mean, summarize_error
+from mia_bench.errors import MiaBenchError, StoreError, UsageError, did_you_mean, summarize_error
 from mia_bench.registry import KINDS, PluginInfo, Registry
 
 GROUP = "mia_bench"
@@ -168,3 +169,24 @@ def plugin_behind(error: BaseException) -> str:
 def describe_error(error: BaseException) -> str:
     """What a plugin of this process raised, in one line, with the plugin's line."""
     return summarize_error(error, host().packages)
+
+
+@contextlib.contextmanager
+def attribute_errors(owner: str, *, all_errors: bool = False) -> Iterator[None]:
+    """Turn what a plugin's code raises into one line that names its owner.
+
+    Args:
+        owner: the component and its plugin in words.
+        all_errors: name the owner also in errors that are one clear line already.
+
+    Raises:
+        MiaBenchError: in place of what was raised; errors of the store pass.
+    """
+    try:
+        yield
+    except StoreError:
+        raise
+    except (Exception, SystemExit) as error:  # a plugin may raise anything
+        if isinstance(error, MiaBenchError) and not all_errors:
+            raise
+        raise MiaBenchError(f"{owner}: {describe_error(error)}") from error

@@ -403,16 +403,18 @@ def test_a_record_names_the_weights_that_nothing_of_it_trained(undisturbed) -> N
 
 def test_preparation_and_inversion_draw_apart(toy, monkeypatch, tmp_path: Path) -> None:
     drawn = {}
-    task_of = stages_module._attack_task
+    run_attack = stages_module.run_attack
 
-    def watched(stage, workspace, attack, batch_size):
-        task = task_of(stage, workspace, attack, batch_size)
-        state = task.generator.get_state()
-        drawn[stage.name] = task.prior.sample(3, task.generator).tolist()
-        task.generator.set_state(state)
-        return task
+    def watched(attack, method, *objects, step, **more):
+        def sampled(task):
+            state = task.generator.get_state()
+            drawn[step] = task.prior.sample(3, task.generator).tolist()
+            task.generator.set_state(state)
+            return method(task)
 
-    monkeypatch.setattr(stages_module, "_attack_task", watched)
+        return run_attack(attack, sampled, *objects, step=step, **more)
+
+    monkeypatch.setattr(stages_module, "run_attack", watched)
     run(tmp_path, "none", "toy-prepared")
     assert drawn.keys() == {"prepare", "invert"}
     assert drawn["prepare"] != drawn["invert"]

@@ -3,7 +3,6 @@
 import struct
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,8 +11,8 @@ import torch
 from mia_bench.api.classifier import Activations, Classifier
 from mia_bench.api.dataset import ImageSet, Splits
 from mia_bench.api.metric import AttackEvidence
-from mia_bench.engine.stages import compute_judge
 from mia_bench.errors import DataError
+from mia_bench.protocol.evaluation import judging_images
 from mia_bench_plugins.datasets.mnist import FILES, MNIST
 from mia_bench_plugins.metrics.independent_judge import IndependentJudge
 
@@ -192,7 +191,5 @@ def test_mnist_end_to_end_on_made_digits(
 def test_data_without_images_for_a_judge_are_refused() -> None:
     part = ImageSet(torch.zeros(2, 3, 4, 4, dtype=torch.uint8), torch.arange(2))
     splits = Splits(part, part, part, part, part, ("a", "b"))
-    stage = SimpleNamespace(inputs={"data": None})
-    workspace = SimpleNamespace(load=lambda stage: splits)
     with pytest.raises(DataError, match="keeps no images for an independent judge"):
-        compute_judge(stage, workspace)
+        judging_images(splits)

@@ -7,8 +7,8 @@ import torch
 
 from mia_bench.api.dataset import Splits
 from mia_bench.api.images import to_float
-from mia_bench.engine.stages import verify_pairs
 from mia_bench.plugins import host
+from mia_bench.protocol.gallery import verify_pairs
 from mia_bench.track import load_track
 from mia_bench_plugins.datasets.lfw import LFW
 from mia_bench_plugins.encoders.mobilefacenet import MobileFaceNet

@@ -7,8 +7,8 @@ import torch
 
 from mia_bench.api.dataset import Splits
 from mia_bench.api.images import to_float
-from mia_bench.engine.stages import verify_pairs
 from mia_bench.errors import MiaBenchError
+from mia_bench.protocol.gallery import verify_pairs
 from mia_bench_plugins.datasets.synth_faces import SynthFaces
 from mia_bench_plugins.encoders.synth_encoder import SynthEncoder
 

@@ -15,8 +15,8 @@ from mia_bench.api.dataset import ImageSet, Splits
 from mia_bench.api.prior import PriorTask
 from mia_bench.data.fingerprints import image_fingerprints
 from mia_bench.engine.run import Request, prepare_prior
-from mia_bench.engine.stages import check_prior_is_public
 from mia_bench.errors import DataError, Diverged, MiaBenchError
+from mia_bench.protocol.prior import check_prior_is_public
 from mia_bench_plugins.priors import shipped_priors
 from mia_bench_plugins.priors.wgan_gp import WassersteinGAN
 from mia_bench_plugins.priors.wgan_networks import Critic, Generator, stage_widths

@@ -6,3 +6,7 @@ from collections.abc import Callable
 
 Progress = Callable[[int, int, str], None]
 """``progress(done, total, unit)``: called now and then by long work; must be cheap."""
+
+
+def no_progress(done: int, total: int, unit: str) -> None:
+    """Progress that nobody watches."""

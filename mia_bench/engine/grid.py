@@ -9,12 +9,12 @@ from mia_bench.api.attack import Attack, Setting
 from mia_bench.components import (
     ConfiguredComponent,
     OptionValues,
-    attribute_errors,
     resolve,
     short_options,
     track_options,
 )
 from mia_bench.errors import MiaBenchError, UsageError
+from mia_bench.plugins import attribute_errors
 from mia_bench.registry import Registry
 from mia_bench.track import Track
 
@@ -117,7 +117,7 @@ def skip_reason(cell: Cell) -> str | None:
     """
     attack: Attack = cell.attack.make()
     setting = Setting(cell.prior.make(), cell.defense.make(), cell.track.images_per_class)
-    with attribute_errors(cell.attack):
+    with attribute_errors(cell.attack.owner):
         reason = attack.skip(setting)
         if not (reason is None or (isinstance(reason, str) and reason)):
             raise TypeError(f"skip returned {reason!r}, neither a reason nor None")

@@ -22,7 +22,6 @@ from mia_bench.api.prior import Prior
 from mia_bench.components import (
     ConfiguredComponent,
     OptionValues,
-    attribute_errors,
     resolve,
     resolve_choice,
     short_choice,
@@ -30,6 +29,7 @@ from mia_bench.components import (
 from mia_bench.engine.grid import Cell, skip_reason
 from mia_bench.errors import MiaBenchError, Unavailable, UsageError
 from mia_bench.paths import Roots
+from mia_bench.plugins import attribute_errors
 from mia_bench.registry import Registry
 from mia_bench.track import ClassifierSpec, Track
 
@@ -198,7 +198,7 @@ def _shared_stages(
         raise UsageError(
             f"track {track.name!r} reads images from disk: give --data DIR or set MIA_BENCH_DATA"
         )
-    with attribute_errors(chosen):
+    with attribute_errors(chosen.owner):
         fingerprint = dataset.fingerprint(roots.data)
     changed = "".join(
         short_choice(registry, kind, choice, options)
@@ -295,7 +295,7 @@ def _gallery(
     chosen = resolve_choice(registry, "encoder", track.encoder, options)
     encoder: Encoder = chosen.make()
     try:
-        with attribute_errors(chosen):
+        with attribute_errors(chosen.owner):
             weights = encoder.fingerprint(roots.weights)
     except Unavailable as error:
         return None, {"gallery": str(error)}
@@ -397,7 +397,7 @@ def _precision(track: Track) -> dict[str, str]:
 
 def _prior_stage(track: Track, prior: ConfiguredComponent, shared: _Shared, roots: Roots) -> Stage:
     made: Prior = prior.make()
-    with attribute_errors(prior):
+    with attribute_errors(prior.owner):
         weights = made.weights(shared.data.key, roots.weights)
     return Stage(
         name="prior",

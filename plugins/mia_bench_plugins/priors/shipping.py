@@ -18,7 +18,7 @@ from mia_bench.device import choose_device
 from mia_bench.engine.local import LocalExecutor
 from mia_bench.engine.progress import reporting, terminal_progress
 from mia_bench.engine.run import DEFAULT_TRACK, Request, prepare_prior
-from mia_bench.engine.stages import Workspace, fit_prior
+from mia_bench.engine.stages import Workspace, fit_prior_stage
 from mia_bench_plugins.priors import shipped_priors
 from mia_bench_plugins.shipped import write_hash
 
@@ -40,7 +40,7 @@ def main(prior: str, device: str, store: Path | None, output: Path | None) -> No
     made = planned.stage.parts["prior"].make()
     with reporting(reporter, 1, 0.0):
         reporter.stage_begins(planned.stage, 0.0)
-        state, info = fit_prior(planned.stage, workspace, made.train)
+        state, info = fit_prior_stage(planned.stage, workspace, made.train)
     half = {
         name: (tensor.half() if tensor.is_floating_point() else tensor).contiguous()
         for name, tensor in state.items()

@@ -1,0 +1,182 @@
+"""The attack: run within its threat model, its budget and the device's memory, and checked."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from mia_bench.api.access import open_access
+from mia_bench.api.attack import Attack, AttackTask, Reconstructions
+from mia_bench.api.dataset import Splits
+from mia_bench.api.generative import GenerativeModel
+from mia_bench.device import Precision, autocast
+from mia_bench.errors import MiaBenchError
+from mia_bench.models.snapshot import Snapshot
+from mia_bench.protocol.context import Context
+from mia_bench.protocol.target import Target
+from mia_bench.seeds import generator, seeded
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a track grants every attack.
+
+    Attributes:
+        images_per_class: reconstructions of each class.
+        attacked_classes: how many classes, the first ones; None for all.
+        batch_size: images a forward pass.
+        precision: of the networks.
+    """
+
+    images_per_class: int
+    attacked_classes: int | None = None
+    batch_size: int = 256
+    precision: Precision = "float32"
+
+
+@dataclass(frozen=True)
+class AttackRun(Generic[T]):
+    """What a method of an attack returned, the task it was given, and notes for the record."""
+
+    result: T
+    task: AttackTask
+    notes: dict[str, str]
+
+    @property
+    def queries(self) -> int:
+        """Images that the target answered."""
+        return self.task.access.queries
+
+
+def run_attack(
+    attack: Attack,
+    method: Callable[[AttackTask], T],
+    target: Target,
+    prior: GenerativeModel,
+    splits: Splits,
+    budget: Budget,
+    context: Context,
+    *,
+    step: str,
+    state: Mapping[str, Tensor] | None = None,
+) -> AttackRun[T]:
+    """Run ``attack.prepare`` or ``attack.invert``; out of memory, run it again with half the batch.
+
+    Random numbers depend on nothing of the defense: every defense meets the same candidates.
+
+    Args:
+        attack: gives its access level.
+        method: what is run.
+        target, prior: as restored; the attack may use them and must not modify them.
+        splits: the data; the attack sees the public images only.
+        budget: the track's.
+        context: seed of the cell, device, progress.
+        step: ``prepare`` or ``invert``; names the stream of random numbers.
+        state: what ``prepare`` returned.
+
+    Raises:
+        MiaBenchError: it modified the target or the prior.
+    """
+    seed, device = context.seed, context.device
+    batch_size = budget.batch_size
+    notes: dict[str, str] = {}
+    while True:
+        task = AttackTask(
+            access=open_access(
+                attack.access,
+                target.deployed,
+                splits.num_classes,
+                network=target.network,
+                stochastic=target.stochastic,
+            ),
+            prior=prior,
+            public=splits.public,
+            classes=torch.arange(splits.num_classes)[: budget.attacked_classes],
+            images_per_class=budget.images_per_class,
+            generator=generator(seed, step, "attack"),
+            device=device,
+            batch_size=batch_size,
+            progress=context.progress,
+            state=dict(state or {}),
+        )
+        try:
+            with (
+                seeded(seed, step),
+                autocast(budget.precision, device),
+                assert_unmodified(target, prior),
+            ):
+                return AttackRun(method(task), task, notes)
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error) or batch_size == 1:
+                raise
+        # After the handler: its traceback would keep the tensors alive.
+        batch_size //= 2
+        notes[step] = f"out of memory; the batch was halved to {batch_size}"
+        log.warning("%s: %s", step, notes[step])
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+@contextlib.contextmanager
+def assert_unmodified(target: Target, prior: GenerativeModel) -> Iterator[None]:
+    """Check that weights, buffers, hooks and modes are the same afterwards.
+
+    Raises:
+        MiaBenchError: names the first that is not.
+    """
+    models: dict[str, nn.Module] = {"prior": prior, "target": target.deployed}
+    if target.network is not None and target.network is not target.deployed:
+        models["target's network"] = target.network
+    before = {name: Snapshot.of(model) for name, model in models.items()}
+    yield
+    for name, model in models.items():
+        changed = before[name].changed(model)
+        if changed or before[name].mode_changed(model):
+            what = changed[0] if changed else "the mode"
+            raise MiaBenchError(f"the attack changed {what} of the {name}; it may only use it")
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether torch or Python ran out of memory; on a CPU torch has no error of its own for it."""
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
+        "DefaultCPUAllocator" in str(error)
+    )
+
+
+def check_reconstructions(result: Reconstructions, task: AttackTask, resolution: int) -> None:
+    """Check type, shape and range of what an attack returned.
+
+    Raises:
+        MiaBenchError: says what was returned and what was expected.
+    """
+    if not isinstance(result, Reconstructions):
+        raise MiaBenchError(f"it returned {type(result).__name__}, not Reconstructions")
+    expected = (len(task.classes), task.images_per_class, 3, resolution, resolution)
+    images, latents = result.images, result.latents
+    if tuple(images.shape) != expected:
+        raise MiaBenchError(f"it returned images {tuple(images.shape)}, expected {expected}")
+    if latents is not None:
+        if latents.shape[:2] != images.shape[:2]:
+            raise MiaBenchError(
+                f"it returned latents {tuple(latents.shape)}, expected {expected[:2]} first"
+            )
+        if not bool(torch.isfinite(latents).all()):
+            raise MiaBenchError("it returned latents with NaN or infinity")
+    if images.dtype == torch.uint8:
+        return
+    if not images.is_floating_point():
+        raise MiaBenchError(f"it returned images of {images.dtype}")
+    if not bool(torch.isfinite(images).all()):
+        raise MiaBenchError("it returned images with NaN or infinity")
+    if float(images.min()) < 0 or float(images.max()) > 1:
+        raise MiaBenchError("it returned images outside [0, 1]")

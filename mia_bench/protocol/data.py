@@ -1,0 +1,81 @@
+"""The data of a track: decoded, split and checked against the contract of a data set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from mia_bench.api.dataset import Dataset, ImageSet, Splits
+from mia_bench.errors import DataError
+from mia_bench.protocol.context import Context
+from mia_bench.seeds import derive
+
+PARTS = ("train", "validation", "test", "public", "decoys")
+"""Parts that every data set has, possibly without images."""
+
+OPTIONAL_PARTS = ("judging",)
+"""Parts that are None where a data set has none."""
+
+PUBLIC_PARTS = ("public", "decoys")
+"""Parts without private classes."""
+
+
+def make_splits(dataset: Dataset, root: Path | None, scratch: Path, context: Context) -> Splits:
+    """Decode, crop and split the images once.
+
+    Args:
+        dataset: reads them.
+        root: folder of data sets; None where none is set.
+        scratch: folder for finished parts, from which a stopped call goes on.
+        context: resolution, seed, progress.
+
+    Raises:
+        DataError: the data are missing, or not as :class:`Splits` says.
+    """
+    splits = dataset.load(
+        root,
+        resolution=context.resolution,
+        seed=derive(context.seed, "split"),
+        progress=context.progress,
+        scratch=scratch,
+    )
+    check_splits(splits, context.resolution)
+    return splits
+
+
+def present_parts(splits: Splits) -> dict[str, ImageSet]:
+    """The parts of the splits by name, without optional ones that are None."""
+    parts = {name: getattr(splits, name) for name in (*PARTS, *OPTIONAL_PARTS)}
+    return {name: part for name, part in parts.items() if part is not None}
+
+
+def check_splits(splits: Splits, resolution: int) -> None:
+    """Check shapes, types and labels of every part.
+
+    Raises:
+        DataError: names the part and what is wrong with it.
+    """
+    if splits.num_classes < 2:
+        raise DataError(f"a track needs 2 private classes or more, found {splits.num_classes}")
+    for name, part in present_parts(splits).items():
+        _check_part(name, part, None if name in PUBLIC_PARTS else splits.num_classes, resolution)
+    if len(splits.train.labels.unique()) != splits.num_classes:
+        raise DataError("some private classes have no train images")
+    if not len(splits.test):
+        raise DataError("there are no test images")
+
+
+def _check_part(name: str, part: ImageSet, classes: int | None, resolution: int) -> None:
+    images, labels = part.images, part.labels
+    shape = (len(labels), 3, resolution, resolution)
+    if images.dtype != torch.uint8 or tuple(images.shape) != shape:
+        raise DataError(
+            f"{name} images are {images.dtype} {tuple(images.shape)}, not uint8 {shape}"
+        )
+    if labels.dtype != torch.int64 or labels.dim() != 1:
+        raise DataError(f"{name} labels are {labels.dtype} {tuple(labels.shape)}, not int64 (N,)")
+    if classes is None or not len(labels):
+        return
+    if not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+        raise DataError(f"{name} labels are not from 0 to {classes - 1}")

@@ -1,0 +1,84 @@
+"""The gallery: private identities and decoys embedded by an encoder that never saw them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from mia_bench.api.dataset import Splits
+from mia_bench.api.encoder import Embed
+from mia_bench.api.images import to_float
+from mia_bench.api.metric import Gallery
+from mia_bench.protocol.context import Context
+from mia_bench.seeds import generator
+
+_BATCH = 256
+
+_FEWEST_PAIRS = 20
+"""Pairs of one identity below which the accuracy of verification says nothing."""
+
+
+def build_gallery(splits: Splits, embed: Embed, context: Context) -> Gallery:
+    """Embed the private identities and the decoys once, and measure the encoder on the decoys."""
+    parts = (splits.train, splits.test, splits.decoys)
+    total, done = sum(map(len, parts)), 0
+    embedded: list[Tensor] = []
+    for part in parts:
+        rows = [embedded[0][:0]] if embedded else []
+        for chunk in part.images.split(_BATCH) if len(part) else ():
+            rows.append(embed(to_float(chunk.to(context.device))).cpu())
+            done += len(chunk)
+            context.progress(done, total, "image")
+        embedded.append(torch.cat(rows))
+    train, test, decoys = embedded
+    rng = generator(context.seed, "verification")
+    return Gallery(
+        private=_centroids(train, splits.train.labels),
+        decoys=_centroids(decoys, splits.decoys.labels),
+        test=test,
+        verification=verify_pairs(decoys, splits.decoys.labels, rng),
+    )
+
+
+def _centroids(embeddings: Tensor, labels: Tensor) -> Tensor:
+    """Unit-norm mean embedding ``(L, D)`` of each label, in the labels' order."""
+    _, index = labels.unique(return_inverse=True)
+    sums = torch.zeros(int(index.max()) + 1 if len(index) else 0, embeddings.shape[1])
+    return nn.functional.normalize(sums.index_add(0, index, embeddings), dim=1)
+
+
+def verify_pairs(
+    embeddings: Tensor, labels: Tensor, rng: torch.Generator, pairs: int = 3000
+) -> Tensor:
+    """Whether the encoder tells same from different, on pairs of people it never saw.
+
+    As many pairs of one identity as of two, up to ``pairs`` in all. The threshold is chosen on one half
+    of the pairs and scored on the other.
+
+    Args:
+        embeddings: ``(N, D)``, unit-norm.
+        labels: ``(N,)``, the identity of each.
+        rng: draws pairs and halves.
+        pairs: at most so many.
+
+    Returns:
+        ``(P,)`` 0 or 1 for each scored pair; empty when fewer than 20 pairs of one identity exist.
+    """
+    order = torch.randperm(len(labels), generator=rng)
+    order = order[labels[order].argsort(stable=True)]
+    same = (labels[order][1:] == labels[order][:-1]).nonzero().flatten()
+    same = same[torch.randperm(len(same), generator=rng)][: pairs // 2]
+    if len(same) < _FEWEST_PAIRS:
+        return torch.zeros(0)
+    left, right = order[same], order[same + 1]
+    other = right[torch.randperm(len(right), generator=rng)]
+    different = labels[left] != labels[other]
+    same_scores = (embeddings[left] * embeddings[right]).sum(1)
+    different_scores = (embeddings[left] * embeddings[other]).sum(1)[different]
+    scores = torch.cat([same_scores, different_scores])
+    truth = torch.cat([torch.ones_like(same_scores), torch.zeros_like(different_scores)]).bool()
+    order = torch.randperm(len(scores), generator=rng)
+    tuning, scored = order[: len(order) // 2], order[len(order) // 2 :]
+    correct = (scores[tuning] >= scores[tuning][:, None]) == truth[tuning]
+    threshold = scores[tuning][correct.float().mean(1).argmax()]
+    return ((scores[scored] >= threshold) == truth[scored]).float()

@@ -1,0 +1,221 @@
+"""The measurement: utility of a target, leakage of reconstructions, each number with its interval."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from mia_bench.api.classifier import Classifier
+from mia_bench.api.dataset import ImageSet, Splits
+from mia_bench.api.encoder import Embed
+from mia_bench.api.metric import (
+    AttackEvidence,
+    AttackMetric,
+    Gallery,
+    Measurement,
+    TargetEvidence,
+    TargetMetric,
+)
+from mia_bench.errors import MiaBenchError
+from mia_bench.models.inference import predict_probabilities
+from mia_bench.models.snapshot import Snapshot
+from mia_bench.plugins import attribute_errors
+from mia_bench.protocol.context import Context
+from mia_bench.protocol.data import present_parts
+from mia_bench.protocol.target import Target
+from mia_bench.record import PER_CLASS
+from mia_bench.seeds import seeded
+from mia_bench.statistics import Estimate, class_means, estimate
+
+EXAMPLES = 4
+"""Private training images of each class kept beside the reconstructions, for pictures."""
+
+
+@dataclass
+class Measured:
+    """Numbers of a target or a cell.
+
+    Attributes:
+        values: each quantity by its name, None where it could not be computed.
+        notes: by quantity, the reason why it is None.
+        per_class: class means of the quantities that boards compare class by class.
+        sources: by quantity, what gave it.
+    """
+
+    values: dict[str, Estimate | None] = field(default_factory=dict)
+    notes: dict[str, str] = field(default_factory=dict)
+    per_class: dict[str, list[float]] = field(default_factory=dict)
+    sources: dict[str, str] = field(default_factory=dict)
+
+    def add(self, source: str, name: str, value: Estimate | str) -> None:
+        """Add a quantity, or the reason why there is none.
+
+        Raises:
+            MiaBenchError: another source gave it; names both.
+        """
+        if name in self.sources:
+            raise MiaBenchError(f"{name!r} is given twice: by {self.sources[name]} and by {source}")
+        self.sources[name] = source
+        if isinstance(value, str):
+            self.values[name], self.notes[name] = None, value
+        else:
+            self.values[name] = value
+
+
+def measure_target(
+    metrics: Mapping[str, TargetMetric], target: Target, splits: Splits, context: Context
+) -> Measured:
+    """The target's utility.
+
+    Args:
+        metrics: by the words that name each in errors.
+        target: as restored.
+        splits: the data.
+        context: seed of the track, device.
+
+    Raises:
+        MiaBenchError: a metric fails, modifies what it is shown, or gives what it does not declare.
+    """
+    measured = Measured()
+    evidence = TargetEvidence(target.deployed, splits, target.draws, context.device)
+    for source, metric in metrics.items():
+        with seeded(context.seed, "assess"), attribute_errors(source, all_errors=True):
+            with assert_evidence_unmodified({"target": target.deployed}, splits):
+                computed = metric.compute(evidence)
+            _add(measured, source, metric, computed)
+    return measured
+
+
+def measure_reconstructions(
+    metrics: Mapping[str, AttackMetric], evidence: AttackEvidence, measured: Measured, *, seed: int
+) -> None:
+    """Add the leakage that reconstructions show to what was measured of the target.
+
+    Arguments and errors as of :func:`measure_target`.
+    """
+    models = {"target": evidence.target, "evaluation model": evidence.evaluation_model}
+    for source, metric in metrics.items():
+        with seeded(seed, "measure"), attribute_errors(source, all_errors=True):
+            with assert_evidence_unmodified(models, evidence.splits, evidence.images):
+                computed = metric.compute(evidence)
+            _add(measured, source, metric, computed)
+        for name in PER_CLASS:
+            if isinstance(measurement := computed.get(name), Measurement):
+                measured.per_class[name] = [round(v, 6) for v in class_means(measurement)]
+
+
+def add_report(measured: Measured, report: Mapping[str, float | str], source: str) -> None:
+    """Add what a defense reports of its training: numbers without an interval, or reasons.
+
+    Raises:
+        MiaBenchError: a metric gave one of them; names both.
+    """
+    for name, value in report.items():
+        known = value if isinstance(value, str) else Estimate(value, value, value, 1)
+        measured.add(source, name, known)
+
+
+def attack_evidence(
+    reconstructions: Tensor,
+    target: Target,
+    splits: Splits,
+    evaluation_model: Classifier,
+    *,
+    judge: Classifier | None,
+    gallery: Gallery | None,
+    embed: Embed | None,
+    missing: Mapping[str, str],
+    device: torch.device,
+) -> AttackEvidence:
+    """What metrics of an attack see of reconstructions ``(K, M, 3, H, W)`` of the first K classes."""
+    classes, each = reconstructions.shape[:2]
+    return AttackEvidence(
+        images=reconstructions.flatten(0, 1),
+        labels=torch.arange(classes).repeat_interleave(each),
+        target=target.deployed,
+        draws=target.draws,
+        splits=splits,
+        evaluation_model=evaluation_model,
+        judge=judge,
+        gallery=gallery,
+        embed=embed,
+        missing=missing,
+        device=device,
+    )
+
+
+def picture_tensors(evidence: AttackEvidence, shape: torch.Size, *, seed: int) -> dict[str, Tensor]:
+    """What the picture of a cell shows, see :meth:`mia_bench.cell.FinishedCell.arrays`.
+
+    Args:
+        evidence: what metrics saw.
+        shape: of the reconstructions, ``(K, M, …)``.
+        seed: of the track.
+    """
+    images, labels, device = evidence.images, evidence.labels, evidence.device
+    classes, each = shape[:2]
+    with seeded(seed, "answers"):
+        probabilities = predict_probabilities(
+            evidence.target, images, device=device, draws=evidence.draws
+        )
+    predicted = predict_probabilities(evidence.evaluation_model, images, device=device).argmax(1)
+    return {
+        "reconstructions": images.view(shape),
+        "classes": torch.arange(classes),
+        "examples": _examples(evidence.splits.train, classes),
+        "target_confidence": probabilities[torch.arange(len(labels)), labels].view(classes, each),
+        "judged": predicted.view(classes, each),
+    }
+
+
+def _add(
+    measured: Measured,
+    source: str,
+    metric: TargetMetric | AttackMetric,
+    computed: Mapping[str, Measurement | str],
+) -> None:
+    for name in computed:
+        if name not in metric.names:
+            raise MiaBenchError(f"it gives {name!r}, which is not among its names")
+    for name in metric.names:
+        value = computed.get(name, "the metric did not give it")
+        try:
+            measured.add(source, name, value if isinstance(value, str) else estimate(value))
+        except ValueError as error:  # no samples, NaN: never a number
+            measured.add(source, name, str(error))
+
+
+@contextlib.contextmanager
+def assert_evidence_unmodified(
+    models: Mapping[str, nn.Module], splits: Splits, images: Tensor | None = None
+) -> Iterator[None]:
+    """Check that networks and images are the same afterwards.
+
+    Raises:
+        MiaBenchError: names what is not.
+    """
+    before = {name: Snapshot.of(model) for name, model in models.items()}
+    tensors = [part.images for part in present_parts(splits).values()]
+    tensors += [images] if images is not None else []
+    versions = [tensor._version for tensor in tensors]  # torch counts changes in place
+    yield
+    changed = [
+        f"{key} of the {n}" for n, model in models.items() for key in before[n].changed(model)
+    ]
+    if [tensor._version for tensor in tensors] != versions:
+        changed.append("images")
+    if changed:
+        raise MiaBenchError(f"it changes {changed[0]}")
+
+
+def _examples(train: ImageSet, classes: int) -> Tensor:
+    """The first :data:`EXAMPLES` training images of each class, repeated where there are fewer."""
+    rows = []
+    for label in range(classes):
+        index = (train.labels == label).nonzero().flatten()
+        rows.append(train.images[index[torch.arange(EXAMPLES) % len(index)]])
+    return torch.stack(rows)

@@ -1,0 +1,179 @@
+"""The prior: the attacker's image model, from public images only, monitored while it trains."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mia_bench.api.dataset import ImageSet, Splits
+from mia_bench.api.encoder import Embed
+from mia_bench.api.generative import GenerativeModel
+from mia_bench.api.images import to_float, to_uint8
+from mia_bench.api.prior import Checkpoint, Prior, PriorTask
+from mia_bench.data.fingerprints import image_fingerprints
+from mia_bench.errors import DataError
+from mia_bench.frechet import frechet_distance
+from mia_bench.models.inference import embed_images
+from mia_bench.pictures import save_sheet
+from mia_bench.protocol.context import Context
+from mia_bench.protocol.data import PUBLIC_PARTS, present_parts
+from mia_bench.seeds import generator, seeded
+
+TRAINED_ON = "trained_on"
+"""Name of the tensor in a prior's state that holds the fingerprints of its training images."""
+
+MONITORED_IMAGES = 1000
+"""Images on each side of the Fréchet distance that is computed while a prior trains."""
+
+_LOG = "looks.json"
+"""Fréchet distances so far, beside the sample sheets."""
+
+
+class TrainingMonitor:
+    """Watches a prior while it trains: sample sheets, and Fréchet distances to the public images.
+
+    Attributes:
+        observations: of each step at which it was called the step, the distance, and the features
+            that the distance was computed in.
+    """
+
+    def __init__(
+        self,
+        public: ImageSet,
+        folder: Path,
+        context: Context,
+        *,
+        encoder: str | None = None,
+        load_encoder: Callable[[], Embed] | None = None,
+    ) -> None:
+        """Go on with the observations of a stopped training in ``folder``, if there are some.
+
+        Args:
+            public: the images to compare with.
+            folder: for sample sheets.
+            context: seed and device.
+            encoder, load_encoder: name of the features' encoder, and what loads it; pixels without.
+        """
+        self._public = public
+        self._folder = folder
+        self._context = context
+        self._features_name = encoder or "pixels"
+        self._load_encoder = load_encoder
+        self._embed: Embed | None = None
+        self._reference: Tensor | None = None
+        self.observations: list[dict[str, Any]] = self._stored()
+
+    def __call__(self, model: GenerativeModel, step: int) -> None:
+        """Observe the model after ``step`` steps."""
+        rng = generator(self._context.seed, "watch")
+        images = model.render(model.sample(MONITORED_IMAGES, rng), device=self._context.device)
+        save_sheet(to_uint8(images[:64]).numpy(), self._folder / f"{step:07d}.png")
+        distance = self._distance(images, rng) if len(self._public) > 1 else None
+        observed = {"step": step, "frechet_distance": distance, "features": self._features_name}
+        self.observations = [*(o for o in self.observations if o["step"] < step), observed]
+        (self._folder / _LOG).write_text(json.dumps(self.observations), encoding="utf-8")
+
+    def _distance(self, images: Tensor, rng: torch.Generator) -> float:
+        if self._reference is None:
+            chosen = torch.randperm(len(self._public), generator=rng)[:MONITORED_IMAGES]
+            self._reference = self._features(to_float(self._public.images[chosen]))
+        return frechet_distance(self._reference, self._features(images))
+
+    def _features(self, images: Tensor) -> Tensor:
+        if self._load_encoder is None:
+            return nn.functional.adaptive_avg_pool2d(images, 8).flatten(1)
+        if self._embed is None:
+            self._embed = self._load_encoder()
+        return embed_images(self._embed, images, self._context.device)
+
+    def _stored(self) -> list[dict[str, Any]]:
+        try:
+            found: list[dict[str, Any]] = json.loads((self._folder / _LOG).read_text("utf-8"))
+        except (OSError, ValueError):
+            return []
+        return found
+
+
+@dataclass(frozen=True)
+class FittedPrior:
+    """A prior's state, and how many public images it was made from (None: it was trained elsewhere)."""
+
+    state: dict[str, Tensor]
+    public_images: int | None
+
+
+def fit_prior(
+    fit: Callable[[PriorTask], dict[str, Tensor]],
+    public: ImageSet,
+    context: Context,
+    *,
+    source: str,
+    checkpoint: Checkpoint,
+    watch: Callable[[GenerativeModel, int], None],
+) -> FittedPrior:
+    """Make the attacker's image model from the public images, and from nothing else.
+
+    Args:
+        fit: a prior's method of that name.
+        public: the images.
+        context: resolution, seed, device, progress, weights.
+        source: key of the data they are from.
+        checkpoint: keeps the state of long training.
+        watch: called with the model so far and the step.
+    """
+    task = PriorTask(
+        public=public,
+        source=source,
+        resolution=context.resolution,
+        generator=generator(context.seed, "prior"),
+        device=context.device,
+        progress=context.progress,
+        checkpoint=checkpoint,
+        weights=context.weights,
+        watch=watch,
+    )
+    with seeded(context.seed, "prior"):
+        state = fit(task)
+    if TRAINED_ON in state:
+        return FittedPrior(state, None)
+    return FittedPrior({**state, TRAINED_ON: image_fingerprints(public.images)}, len(public))
+
+
+def restore_prior(
+    prior: Prior, state: Mapping[str, Tensor], splits: Splits, context: Context, *, name: str
+) -> GenerativeModel:
+    """The image model on the device, frozen and in eval mode.
+
+    Raises:
+        DataError: it was trained on an image that is private here.
+    """
+    check_prior_is_public(name, state[TRAINED_ON], splits)
+    own = {key: tensor for key, tensor in state.items() if key != TRAINED_ON}
+    model = prior.build(own, resolution=context.resolution)
+    return model.to(context.device).eval().requires_grad_(False)
+
+
+def check_prior_is_public(name: str, trained_on: Tensor, splits: Splits) -> None:
+    """Check that a prior saw no private image.
+
+    Args:
+        name: of the prior.
+        trained_on: ``(N,)`` fingerprints of its training images.
+        splits: the data.
+
+    Raises:
+        DataError: it saw some; says how many.
+    """
+    parts = {k: part for k, part in present_parts(splits).items() if k not in PUBLIC_PARTS}
+    private = torch.cat([image_fingerprints(part.images) for part in parts.values()])
+    if seen := int(torch.isin(private, trained_on).sum()):
+        raise DataError(
+            f"prior {name!r} was trained on {seen} of the {len(private)} private images: an attack "
+            "with it would say nothing"
+        )

@@ -1,0 +1,154 @@
+"""The target: built, trained and deployed under a defense."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from mia_bench.api.architecture import Architecture, NetworkTask
+from mia_bench.api.classifier import Classifier
+from mia_bench.api.dataset import Splits
+from mia_bench.api.defense import BuildContext, Defense
+from mia_bench.errors import MiaBenchError
+from mia_bench.models.inference import ModuleT, move_model
+from mia_bench.protocol.context import Context
+from mia_bench.seeds import derive, generator, seeded
+from mia_bench.track import Recipe
+from mia_bench.training import TrainingResult, train_classifier
+
+DRAWS = 16
+"""How many answers of a random target are averaged into one."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """A trained target.
+
+    Attributes:
+        network: the classifier with its hidden features; None for a model that shows none.
+        deployed: what answers, images ``(N, 3, H, W)`` in [0, 1] to logits ``(N, C)``.
+        stochastic: whether two answers to one image may differ.
+    """
+
+    network: Classifier | None
+    deployed: nn.Module
+    stochastic: bool
+
+    @property
+    def draws(self) -> int:
+        """How many answers to average into one."""
+        return DRAWS if self.stochastic else 1
+
+
+@dataclass(frozen=True)
+class TrainedTarget:
+    """A finished training: the network, what restores it, and what the defense reports."""
+
+    training: TrainingResult
+    report: dict[str, float | str]
+
+    @property
+    def state(self) -> dict[str, Tensor]:
+        """Weights and buffers by name."""
+        return dict(self.training.model.state_dict())
+
+
+def build_network(
+    architecture: Architecture, splits: Splits, context: Context, *, restoring: bool = False
+) -> Classifier:
+    """A new network for the private classes, from torch's global generator.
+
+    ``restoring``: trained weights are loaded right after.
+    """
+    task = NetworkTask(splits.num_classes, context.resolution, restoring, context.weights)
+    return architecture.build(task)
+
+
+def build_target(
+    defense: Defense,
+    architecture: Architecture,
+    splits: Splits,
+    context: Context,
+    *,
+    restoring: bool = False,
+) -> Classifier:
+    """The network that the defense makes of the track's architecture.
+
+    The defense sees the public images only. ``restoring``: trained weights are loaded right after.
+    """
+    build_context = BuildContext(
+        num_classes=splits.num_classes,
+        resolution=context.resolution,
+        public=splits.public,
+        generator=generator(context.seed, "build"),
+        restoring=restoring,
+    )
+    build = partial(build_network, architecture, splits, context, restoring=restoring)
+    with seeded(context.seed, "init"):
+        return defense.build_model(build, build_context)
+
+
+def train_target(
+    defense: Defense, architecture: Architecture, splits: Splits, recipe: Recipe, context: Context
+) -> TrainedTarget:
+    """Build the target and train it on the private training images.
+
+    Raises:
+        Diverged: the loss is no longer finite.
+        MiaBenchError: the defense's report is malformed.
+    """
+    training = train_classifier(
+        build_target(defense, architecture, splits, context),
+        splits.train,
+        recipe,
+        defense,
+        seed=derive(context.seed, "train"),
+        device=context.device,
+        progress=context.progress,
+    )
+    return TrainedTarget(training, _checked_report(defense.report(training.setup)))
+
+
+def restore_target(
+    defense: Defense,
+    architecture: Architecture,
+    splits: Splits,
+    state: Mapping[str, Tensor],
+    context: Context,
+) -> Target:
+    """The target with trained weights, deployed on the device, frozen and in eval mode.
+
+    Raises:
+        TypeError: ``deploy`` returned no module.
+    """
+    network = build_target(defense, architecture, splits, context, restoring=True)
+    network.load_state_dict(dict(state))
+    network = freeze(network, context.device)
+    deployed = defense.deploy(network)
+    if not isinstance(deployed, nn.Module):
+        raise TypeError(f"deploy returned {type(deployed).__name__}, not a module")
+    return Target(network, freeze(deployed, context.device), defense.stochastic)
+
+
+def freeze(model: ModuleT, device: torch.device) -> ModuleT:
+    """The model on the device, in eval mode, its weights without gradients."""
+    return move_model(model, device).eval().requires_grad_(False)
+
+
+def _checked_report(report: dict[str, float | str]) -> dict[str, float | str]:
+    """The report with a reason in place of each number that is not finite."""
+    if wrong := [name for name in report if not isinstance(name, str) or not name]:
+        raise MiaBenchError(f"its report has the name {wrong[0]!r}, not a non-empty string")
+    return {
+        name: value
+        if isinstance(value, str)
+        else float(value)
+        if math.isfinite(value)
+        else f"the value is {value}"
+        for name, value in report.items()
+    }
