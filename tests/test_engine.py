@@ -13,7 +13,7 @@ import torch
 
 import mia_bench
 from mia_bench.components import parse_option_values
-from mia_bench.engine import local
+from mia_bench.engine import scheduler
 from mia_bench.engine import stages as stages_module
 from mia_bench.engine.estimate import (
     FALLBACK_SECONDS,
@@ -22,10 +22,10 @@ from mia_bench.engine.estimate import (
     estimates,
     stage_seconds,
 )
-from mia_bench.engine.local import Interrupted
 from mia_bench.engine.plan import STAGE_VERSIONS, PlannedCell, pending_stages
 from mia_bench.engine.progress import PlainProgress
 from mia_bench.engine.run import Request, execute, prepare
+from mia_bench.engine.scheduler import Interrupted
 from mia_bench.errors import MiaBenchError, StoreError, UsageError
 from mia_bench.registry import PluginInfo, Registry
 from mia_bench.store import Store
@@ -122,7 +122,7 @@ def test_a_prior_whose_weights_are_there_takes_no_training(plan, tmp_path: Path)
 
 def test_what_a_stage_took_makes_the_next_estimates(cli, toy, store, monkeypatch) -> None:
     store("data", "evaluator", "gallery", "prior")
-    monkeypatch.setattr(local, "LEARNED_SECONDS", 0.0)
+    monkeypatch.setattr(scheduler, "REESTIMATE_SECONDS", 0.0)
     told: list[float] = []
     begins = PlainProgress.stage_begins
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import mia_bench
-from mia_bench.engine.parallel import spread
+from mia_bench.engine.parallel import assign_devices
 from mia_bench.engine.progress import SilentProgress
 from mia_bench.errors import UsageError
 
@@ -124,12 +124,12 @@ def test_a_signal_ends_all_processes_and_a_later_run_goes_on(
 
 def test_processes_take_the_gpus_in_turn_unless_one_is_named(monkeypatch) -> None:
     monkeypatch.setattr(torch, "cuda", SimpleNamespace(device_count=lambda: 2))
-    assert spread("auto", 3) == ["cuda:0", "cuda:1", "cuda:0"]
-    assert spread("cuda", 2) == ["cuda:0", "cuda:1"]
-    assert spread("cuda:1", 2) == ["cuda:1", "cuda:1"]
-    assert spread("cpu", 2) == ["cpu", "cpu"]
+    assert assign_devices("auto", 3) == ["cuda:0", "cuda:1", "cuda:0"]
+    assert assign_devices("cuda", 2) == ["cuda:0", "cuda:1"]
+    assert assign_devices("cuda:1", 2) == ["cuda:1", "cuda:1"]
+    assert assign_devices("cpu", 2) == ["cpu", "cpu"]
     monkeypatch.setattr(torch, "cuda", SimpleNamespace(device_count=lambda: 0))
-    assert spread("auto", 2) == ["auto", "auto"]
+    assert assign_devices("auto", 2) == ["auto", "auto"]
 
 
 def test_a_stage_that_hangs_fails_after_the_time_limit_and_the_rest_goes_on(

@@ -143,8 +143,8 @@ def command(
     if dry_run:
         print_plan(prepared)
         return
-    from mia_bench.engine.local import Interrupted
     from mia_bench.engine.progress import terminal_progress
+    from mia_bench.engine.scheduler import Interrupted
 
     style = settings.get("format") or "table"
     try:

@@ -10,197 +10,154 @@ import os
 import pickle
 import signal
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
-from typing import Any, NoReturn
 
-from mia_bench import provenance
-from mia_bench.engine.estimate import stage_seconds
-from mia_bench.engine.local import Interrupted, LocalExecutor, Record, StageFailed
-from mia_bench.engine.plan import PlannedCell, Stage
-from mia_bench.engine.progress import SilentProgress, reporting
+from etils.epy import lazy_imports
+
+from mia_bench.engine.executor import Outcome
+from mia_bench.engine.plan import Stage
+from mia_bench.engine.progress import ProgressDisplay, SilentProgress
+from mia_bench.engine.worker import StageFailed, Worker, failure
 from mia_bench.errors import MiaBenchError, StoreError, UsageError
 from mia_bench.paths import Roots
 from mia_bench.store import Store
 
-Given = tuple[Store, str, Roots]
-StageId = tuple[str, str]
+with lazy_imports():
+    import torch
+
+Given = tuple[Store, Roots, bool]
 
 PATIENCE_SECONDS = 5.0
-"""What a process has to end after it was told to."""
+"""How long a process has to end after the termination signal before it is killed."""
 
-_SPEAKS_EVERY = 0.2
+_INTERVAL = 0.2
 """Seconds between two messages about the progress of a stage."""
 
 _context = multiprocessing.get_context("spawn")  # a forked process can't use CUDA
 
 
-def spread(device: str, jobs: int) -> list[str]:
+def assign_devices(device: str, jobs: int) -> list[str]:
     """The device of each of ``jobs`` processes: all GPUs in turn, unless one is named."""
-    if device in ("auto", "cuda"):
-        import torch
-
-        if count := torch.cuda.device_count():
-            return [f"cuda:{number % count}" for number in range(jobs)]
+    if device in ("auto", "cuda") and (count := torch.cuda.device_count()):
+        return [f"cuda:{number % count}" for number in range(jobs)]
     return [device] * jobs
 
 
-class ParallelExecutor(LocalExecutor):
-    """Computes stages whose inputs are there in ``jobs`` processes at once; keeps records in this one.
+class ParallelExecutor:
+    """Computes stages in ``jobs`` processes at once; on a CPU they share its cores.
 
-    As :class:`LocalExecutor` otherwise. On a CPU the processes share its cores. A process that dies, or
-    takes longer than ``time_limit`` seconds, fails the stage it was at, and another takes its place.
+    A process that dies, or takes longer than ``time_limit`` seconds, fails the stage it was at, and another
+    takes its place.
     """
 
     def __init__(
-        self, *given: Any, jobs: int, time_limit: float | None = None, **options: Any
+        self,
+        store: Store,
+        device: str,
+        roots: Roots,
+        display: ProgressDisplay,
+        *,
+        jobs: int,
+        time_limit: float | None = None,
+        compiled: bool = False,
     ) -> None:
-        super().__init__(*given, **options)
-        self._jobs = jobs
+        self.slots = jobs
+        self._given: Given = (store, roots, compiled)
+        self._display = display
+        self._devices = assign_devices(device, jobs)
         self._limit = math.inf if time_limit is None else time_limit
-        self._waiting: dict[StageId, Stage] = {}
-        self._workers: list[_Worker] = []
+        self._processes: list[_Process] = []
 
-    def run(self, cells: list[PlannedCell], *, rerun: bool = False) -> list[Record]:
-        """Compute the record of every cell; ``rerun`` computes cached stages anew.
+    def close(self) -> None:
+        """End all processes."""
+        for process in self._processes:
+            process.dismiss()
+        self._processes.clear()
 
-        Raises:
-            Interrupted: Ctrl-C or a termination signal; carries the records so far.
-            StoreError: the store is full or not writable.
-        """
-        todo = self._pending(cells, rerun=rerun)
-        self._waiting = {stage.id: stage for stage in todo}
-        seconds = stage_seconds(self._store, todo)
-        records: list[Record] = []
-        left, started = list(cells), provenance.now()
-        with reporting(self._reporter, len(todo), sum(seconds.values()) / self._jobs):
-            try:
-                with self._working(len(todo)):
-                    while True:
-                        self._give_out(seconds)
-                        settled = [cell for cell in left if self._settled(cell)]
-                        records += [self._cell(cell, seconds, started) for cell in settled]
-                        left = [cell for cell in left if cell not in settled]
-                        if not left:
-                            return records
-                        self._hear()
-            except KeyboardInterrupt:
-                begun = {worker.stage.id for worker in self._workers if worker.stage}
-                for cell in left:
-                    if begun & {stage.id for stage in cell.measure.upstream()}:
-                        records.append(self._interrupted(cell, started))
-                raise Interrupted(records) from None
+    @property
+    def running(self) -> list[Stage]:
+        """The stages that processes are at."""
+        return [process.stage for process in self._processes if process.stage is not None]
 
-    @contextlib.contextmanager
-    def _working(self, stages: int) -> Iterator[None]:
-        devices = spread(self._device, min(self._jobs, stages))
+    def begin(self, stage: Stage, *, renew: bool, seconds: float) -> None:
+        """Give a stage to an idle process, started if need be."""
+        idle = next((process for process in self._processes if process.stage is None), None)
+        if idle is None:
+            idle = self._start(self._devices[len(self._processes)])
+            self._processes.append(idle)
+        idle.begin(stage, renew=renew, seconds=seconds)
+
+    def _start(self, device: str) -> _Process:
+        threads = max(1, (os.cpu_count() or 1) // self.slots)
+        return _Process(device, self._given, threads)
+
+    def wait(self) -> Outcome:
+        """Handle messages of the processes until one is done with its stage."""
+        while True:
+            end = min(process.since for process in self._processes) + self._limit
+            left = None if math.isinf(end) else max(0.0, end - time.monotonic())
+            ready = wait([process.connection for process in self._processes], left)
+            for process in list(self._processes):
+                outcome = None
+                if process.connection in ready:
+                    outcome = self._receive(process)
+                elif time.monotonic() - process.since > self._limit:
+                    process.dismiss()
+                    outcome = self._replace(
+                        process, f"it took longer than the time limit of {self._limit:g} s"
+                    )
+                if outcome is not None:
+                    return outcome
+
+    def _receive(self, process: _Process) -> Outcome | None:
         try:
-            for device in devices:
-                self._workers.append(self._hire(device))
-            yield
-        finally:
-            for worker in self._workers:
-                worker.dismiss()
+            kind, *values = process.connection.recv()
+        except (EOFError, OSError):
+            code = process.dismiss()
+            reason = f"its process died (exit code {code}); too little memory, perhaps"
+            return self._replace(process, reason)
+        if kind == "begins":
+            process.since = time.monotonic()
+            self._display.stage_begins(process.at, *values)
+        elif kind == "progress":
+            self._display.progress(process.at, *values)
+        elif kind == "ends":
+            self._display.stage_ends(process.at, *values)
+        elif kind == "say":
+            self._display.say(*values)
+        elif kind == "stopped":
+            raise values[0]
+        elif kind == "done":
+            return Outcome(process.end())
+        elif kind == "failed":
+            self._display.stage_fails(process.at)
+            return Outcome(process.end(), *values)
+        return None
 
-    def _hire(self, device: str) -> _Worker:
-        return _Worker(
-            device, (self._store, device, self._roots), self._compiled, threads=self._threads()
-        )
-
-    def _threads(self) -> int:
-        return max(1, (os.cpu_count() or 1) // self._jobs)
-
-    def _settled(self, planned: PlannedCell) -> bool:
-        """Nothing of the cell is left to compute: it is skipped, done or can't be done."""
-        return planned.skip is not None or not self._open_stage(planned.measure)
-
-    def _open_stage(self, stage: Stage) -> bool:
-        """It is waiting, or a process is at it."""
-        return stage.id in self._waiting or any(
-            worker.stage is not None and worker.stage.id == stage.id for worker in self._workers
-        )
-
-    def _give_out(self, seconds: dict[StageId, float]) -> None:
-        """Give idle processes the first stages whose inputs are there; drop what can't be computed."""
-        for stage in list(self._waiting.values()):
-            failed = [self._failed[i.id] for i in stage.inputs.values() if i.id in self._failed]
-            if failed:
-                self._failed[stage.id] = failed[0]
-                del self._waiting[stage.id]
-        idle = [worker for worker in self._workers if worker.stage is None]
-        for stage in list(self._waiting.values()):
-            if not idle:
-                return
-            if not any(self._open_stage(needed) for needed in stage.inputs.values()):
-                del self._waiting[stage.id]
-                idle.pop(0).begin(stage, renew=stage.id in self._renew, seconds=seconds[stage.id])
-
-    def _hear(self) -> None:
-        """Wait for word of a process, and act on it."""
-        end = min(worker.since for worker in self._workers) + self._limit
-        left = None if math.isinf(end) else max(0.0, end - time.monotonic())
-        ready = wait([worker.line for worker in self._workers], left)
-        for worker in list(self._workers):
-            if worker.line in ready:
-                try:
-                    what, *said = worker.line.recv()
-                except (EOFError, OSError):
-                    code = worker.dismiss()
-                    why = f"its process died (exit code {code}); too little memory, perhaps"
-                    self._replace(worker, why)
-                    continue
-                getattr(self, f"_on_{what}")(worker, *said)
-            elif time.monotonic() - worker.since > self._limit:
-                worker.dismiss()
-                self._replace(worker, f"it took longer than the time limit of {self._limit:g} s")
-
-    def _replace(self, worker: _Worker, why: str) -> None:
-        """Another process takes the place of one that was dismissed; the stage it was at has failed."""
-        self._workers[self._workers.index(worker)] = self._hire(worker.device)
-        if worker.stage is not None:
-            self._on_failed(worker, self._fail(worker.stage, MiaBenchError(why)))
-
-    def _on_begins(self, worker: _Worker, seconds: float) -> None:
-        worker.since = time.monotonic()
-        self._reporter.stage_begins(worker.at, seconds)
-
-    def _on_progress(self, worker: _Worker, done: int, total: int, unit: str) -> None:
-        self._reporter.progress(worker.at, done, total, unit)
-
-    def _on_ends(self, worker: _Worker, seconds: float) -> None:
-        self._reporter.stage_ends(worker.at, seconds)
-
-    def _on_say(self, worker: _Worker, line: str) -> None:
-        self._reporter.say(line)
-
-    def _on_done(self, worker: _Worker) -> None:
-        self._renew.discard(worker.at.id)
-        worker.end()
-
-    def _on_failed(self, worker: _Worker, reason: str) -> None:
-        self._failed[worker.at.id] = reason
-        self._reporter.stage_fails(worker.at)
-        worker.end()
-
-    def _on_stopped(self, worker: _Worker, error: MiaBenchError) -> NoReturn:
-        raise error
+    def _replace(self, process: _Process, reason: str) -> Outcome | None:
+        """Start another process in place of one that was dismissed; its stage has failed."""
+        self._processes[self._processes.index(process)] = self._start(process.device)
+        if process.stage is None:
+            return None
+        self._display.stage_fails(process.stage)
+        return Outcome(process.stage, failure(process.stage, MiaBenchError(reason)))
 
 
-class _Worker:
-    """A process and the line to it.
+class _Process:
+    """A process that computes stages, and the connection to it.
 
     Attributes:
         stage: what it is at.
         since: when it began to compute that; it may have waited for another run first.
     """
 
-    def __init__(self, device: str, given: Given, compiled: bool, threads: int) -> None:
+    def __init__(self, device: str, given: Given, threads: int) -> None:
         self.device = device
         self.stage: Stage | None = None
         self.since = math.inf
-        self.line, theirs = _context.Pipe()
-        self._process = _context.Process(target=_work, args=(theirs, given, compiled, threads))
+        self.connection, theirs = _context.Pipe()
+        self._process = _context.Process(target=_work, args=(theirs, device, given, threads))
         self._process.start()
         theirs.close()
 
@@ -217,20 +174,22 @@ class _Worker:
             UsageError: a plugin's component can't be sent to it.
         """
         try:
-            self.line.send((stage, renew, seconds))
+            self.connection.send((stage, renew, seconds))
         except (pickle.PicklingError, AttributeError, TypeError) as error:
             raise UsageError(
                 f"--jobs: {stage.label} can't be sent to a process: {error}"
             ) from error
         self.stage = stage
 
-    def end(self) -> None:
-        """It is done with its stage, well or not."""
+    def end(self) -> Stage:
+        """Note that it is done with its stage, and return that."""
+        stage = self.at
         self.stage, self.since = None, math.inf
+        return stage
 
     def dismiss(self) -> int | None:
         """End the process; its exit code."""
-        self.line.close()
+        self.connection.close()
         if self.stage is not None:
             self._process.terminate()
             self._process.join(PATIENCE_SECONDS)
@@ -241,61 +200,62 @@ class _Worker:
 
 
 @dataclass
-class _Teller(SilentProgress):
-    """Tells the first process what happens in this one, about the stage that it gave out."""
+class _Sender(SilentProgress):
+    """Sends the progress of the stage that was given out to the first process."""
 
-    line: Connection
+    connection: Connection
     stage: Stage | None = None
-    _spoke: float = 0.0
+    _sent: float = 0.0
 
     def stage_begins(self, stage: Stage, seconds: float) -> None:
-        """Pass it on."""
+        """Send it."""
         if stage is self.stage:
-            self.line.send(("begins", seconds))
+            self.connection.send(("begins", seconds))
 
     def progress(self, stage: Stage, done: int, total: int, unit: str) -> None:
-        """Pass it on, now and then."""
+        """Send it, at most every :data:`_INTERVAL` seconds."""
         now = time.monotonic()
-        if stage is self.stage and (now - self._spoke >= _SPEAKS_EVERY or done == total):
-            self._spoke = now
-            self.line.send(("progress", done, total, unit))
+        if stage is self.stage and (now - self._sent >= _INTERVAL or done == total):
+            self._sent = now
+            self.connection.send(("progress", done, total, unit))
 
     def stage_ends(self, stage: Stage, seconds: float) -> None:
-        """Pass it on."""
+        """Send it."""
         if stage is self.stage:
-            self.line.send(("ends", seconds))
+            self.connection.send(("ends", seconds))
 
     def say(self, line: str) -> None:
-        """Pass it on."""
-        self.line.send(("say", line))
+        """Send it."""
+        self.connection.send(("say", line))
 
 
-class _Warnings(logging.Handler):
-    """Passes warnings on."""
+class _WarningSender(logging.Handler):
+    """Sends warnings to the first process."""
 
-    def __init__(self, teller: _Teller) -> None:
+    def __init__(self, sender: _Sender) -> None:
         super().__init__(logging.WARNING)
-        self._teller = teller
+        self._sender = sender
 
     def emit(self, record: logging.LogRecord) -> None:
-        """One line."""
-        self._teller.say(f"warning: {record.getMessage()}")
+        """Send one line."""
+        self._sender.say(f"warning: {record.getMessage()}")
 
 
-def _work(line: Connection, given: Given, compiled: bool, threads: int) -> None:
-    """What a process does: compute one stage after another until the line is closed."""
+def _work(connection: Connection, device: str, given: Given, threads: int) -> None:
+    """Compute one stage after another until the connection is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process ends this one
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
-    teller = _Teller(line)
-    logging.getLogger("mia_bench").addHandler(_Warnings(teller))
-    executor = LocalExecutor(*given, teller, lambda record: None, compiled=compiled)
+    sender = _Sender(connection)
+    logging.getLogger("mia_bench").addHandler(_WarningSender(sender))
+    store, roots, compiled = given
+    worker = Worker(store, device, roots, sender, compiled=compiled)
     with contextlib.suppress(EOFError, BrokenPipeError):
         while True:
-            teller.stage, renew, seconds = line.recv()
+            sender.stage, renew, seconds = connection.recv()
             try:
-                executor.compute(teller.stage, renew=renew, seconds=seconds)
-                line.send(("done",))
-            except StageFailed as failure:
-                line.send(("failed", failure.reason))
+                worker.compute(sender.stage, renew=renew, seconds=seconds)
+                connection.send(("done",))
+            except StageFailed as failed:
+                connection.send(("failed", failed.reason))
             except (StoreError, UsageError) as error:
-                line.send(("stopped", error))
+                connection.send(("stopped", error))

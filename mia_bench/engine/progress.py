@@ -23,7 +23,7 @@ from rich.progress import (
 from mia_bench.engine.plan import Stage
 
 
-class Reporter(Protocol):
+class ProgressDisplay(Protocol):
     """What an executor calls; several stages may be under way at once."""
 
     def begin(self, stages: int, seconds: float) -> None:
@@ -183,14 +183,14 @@ class ProgressBars(SilentProgress):
         self._bars.stop()
 
 
-def terminal_progress() -> Reporter:
+def terminal_progress() -> ProgressDisplay:
     """Bars if standard error is a terminal, plain lines otherwise."""
     console = Console(stderr=True)
     return ProgressBars(console) if console.is_terminal else PlainProgress()
 
 
 @contextmanager
-def reporting(reporter: Reporter, stages: int, seconds: float) -> Iterator[None]:
+def reporting(reporter: ProgressDisplay, stages: int, seconds: float) -> Iterator[None]:
     """``begin`` and, whatever happens, ``end``."""
     reporter.begin(stages, seconds)
     try:

@@ -13,10 +13,14 @@ from mia_bench.cell import FinishedCell
 from mia_bench.components import parse_option_values, resolve, track_options
 from mia_bench.device import PRECISIONS, Precision, check_device_form, choose_device
 from mia_bench.engine.code import changed_code
+from mia_bench.engine.executor import Executor
 from mia_bench.engine.grid import build_grid
 from mia_bench.engine.local import LocalExecutor
+from mia_bench.engine.parallel import ParallelExecutor
 from mia_bench.engine.plan import PlannedCell, Stage, build_plan, plan_data, plan_prior
-from mia_bench.engine.progress import Reporter, SilentProgress
+from mia_bench.engine.progress import ProgressDisplay, SilentProgress
+from mia_bench.engine.scheduler import Scheduler
+from mia_bench.engine.worker import Worker
 from mia_bench.errors import MiaBenchError, UsageError, did_you_mean
 from mia_bench.paths import Roots, data_roots, default_store
 from mia_bench.plugins import Host, describe_error, host
@@ -32,7 +36,7 @@ if TYPE_CHECKING:
 
 DEFAULT_TRACK = "synth-faces"
 RERUN = ("never", "failed", "always")
-EXECUTORS = {"local": LocalExecutor}
+EXECUTORS = ("local",)
 
 log = logging.getLogger(__name__)
 
@@ -153,7 +157,7 @@ def _valid(record: dict[str, Any] | None) -> dict[str, Any] | None:
     return record
 
 
-def execute(prepared: Prepared, reporter: Reporter | None = None) -> list[dict[str, Any]]:
+def execute(prepared: Prepared, reporter: ProgressDisplay | None = None) -> list[dict[str, Any]]:
     """Carry out a prepared run; the records of all its cells in the grid's order.
 
     Raises:
@@ -162,25 +166,26 @@ def execute(prepared: Prepared, reporter: Reporter | None = None) -> list[dict[s
     if prepared.open_cells:
         prepared.store.check_writable()
         prepared.store.sweep()
-        executor = _executor(prepared, reporter or SilentProgress())
-        fresh = executor.run(prepared.open_cells, rerun=prepared.request.rerun == "always")
+        scheduler = _scheduler(prepared, reporter or SilentProgress())
+        fresh = scheduler.run(prepared.open_cells, rerun=prepared.request.rerun == "always")
         prepared.cached.update({record["key"]: record for record in fresh})
     return [prepared.cached[planned.key] for planned in prepared.cells]
 
 
-def _executor(prepared: Prepared, reporter: Reporter) -> LocalExecutor:
-    request = prepared.request
-
+def _scheduler(prepared: Prepared, display: ProgressDisplay) -> Scheduler:
     def finished(record: dict[str, Any]) -> None:
         announce(host(), FinishedCell(copy.deepcopy(record), prepared.store))  # theirs to change
 
-    given = (prepared.store, request.device, prepared.roots, reporter, finished)
-    if request.jobs == 1 and request.time_limit is None:
-        return EXECUTORS[request.executor](*given, compiled=request.compiled)
-    from mia_bench.engine.parallel import ParallelExecutor
+    return Scheduler(prepared.store, _executor(prepared, display), display, finished)
 
+
+def _executor(prepared: Prepared, display: ProgressDisplay) -> Executor:
+    request = prepared.request
+    given = (prepared.store, request.device, prepared.roots, display)
+    if request.jobs == 1 and request.time_limit is None:
+        return LocalExecutor(Worker(*given, compiled=request.compiled))
     return ParallelExecutor(
-        *given, compiled=request.compiled, jobs=request.jobs, time_limit=request.time_limit
+        *given, jobs=request.jobs, time_limit=request.time_limit, compiled=request.compiled
     )
 
 
@@ -206,7 +211,7 @@ def run(
     time_limit: float | None = None,
     precision: Precision | None = None,
     compiled: bool = False,
-    reporter: Reporter | None = None,
+    reporter: ProgressDisplay | None = None,
 ) -> list[dict[str, Any]]:
     """Run every defense × attack × seed of a track and return the records (:mod:`mia_bench.record`).
 
@@ -295,7 +300,7 @@ def prepare_prior(request: Request, prior: str = "") -> PlannedStage:
     return PlannedStage(stage, Store(request.store or default_store()), roots)
 
 
-def make_data(request: Request, reporter: Reporter | None = None) -> Splits:
+def make_data(request: Request, reporter: ProgressDisplay | None = None) -> Splits:
     """A track's images, decoded unless they are stored already.
 
     Raises:
@@ -314,7 +319,7 @@ def make_data(request: Request, reporter: Reporter | None = None) -> Splits:
     return load_data(stage, workspace)
 
 
-def make_stage(planned: PlannedStage, device: str, reporter: Reporter | None = None) -> None:
+def make_stage(planned: PlannedStage, device: str, reporter: ProgressDisplay | None = None) -> None:
     """Compute a planned stage, or go on with it, unless it is stored already.
 
     Raises:
@@ -322,10 +327,9 @@ def make_stage(planned: PlannedStage, device: str, reporter: Reporter | None = N
         Interrupted: stopped by the user; the next call goes on.
     """
     planned.store.check_writable()
-    executor = LocalExecutor(
-        planned.store, device, planned.roots, reporter or SilentProgress(), lambda record: None
-    )
-    executor.make(planned.stage)
+    display = reporter or SilentProgress()
+    worker = Worker(planned.store, device, planned.roots, display)
+    Scheduler(planned.store, LocalExecutor(worker), display).make(planned.stage)
 
 
 def load_records(store: str | Path | None = None, track: str | None = None) -> list[Record]:

@@ -15,10 +15,10 @@ import torch
 from safetensors.torch import save_file
 
 from mia_bench.device import choose_device
-from mia_bench.engine.local import LocalExecutor
 from mia_bench.engine.progress import reporting, terminal_progress
 from mia_bench.engine.run import DEFAULT_TRACK, Request, prepare_prior
 from mia_bench.engine.stages import Workspace, fit_prior_stage
+from mia_bench.engine.worker import Worker
 from mia_bench_plugins.priors import shipped_priors
 from mia_bench_plugins.shipped import write_hash
 
@@ -33,8 +33,7 @@ def main(prior: str, device: str, store: Path | None, output: Path | None) -> No
     output = output or shipped_priors.FOLDER / shipped_priors.file_name(prior, DEFAULT_TRACK)
     planned = prepare_prior(Request(track=DEFAULT_TRACK, store=store), prior)
     reporter = terminal_progress()
-    executor = LocalExecutor(planned.store, device, planned.roots, reporter, lambda record: None)
-    executor.make(planned.stage.inputs["data"])
+    Worker(planned.store, device, planned.roots, reporter).compute(planned.stage.inputs["data"])
     progress = partial(reporter.progress, planned.stage)
     workspace = Workspace(planned.store, choose_device(device), planned.roots, progress)
     made = planned.stage.parts["prior"].make()

@@ -1,0 +1,57 @@
+"""What computes stages: a small interface, the same for every executor."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from mia_bench.engine.plan import Stage
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A stage that an executor is done with.
+
+    Attributes:
+        stage: it is stored, or failed.
+        reason: why it failed, in one line; None if it is stored.
+    """
+
+    stage: Stage
+    reason: str | None = None
+
+
+class Executor(Protocol):
+    """Computes stages whose inputs are stored.
+
+    The scheduler begins a stage while fewer than :attr:`slots` are running, then waits for an outcome. The
+    executor tells a :class:`~mia_bench.engine.progress.ProgressDisplay` of begin, progress and end of each.
+    """
+
+    @property
+    def slots(self) -> int:
+        """How many stages it computes at once."""
+
+    @property
+    def running(self) -> list[Stage]:
+        """The stages that were begun and are not done."""
+
+    def begin(self, stage: Stage, *, renew: bool, seconds: float) -> None:
+        """Begin a stage.
+
+        Args:
+            stage: its inputs are stored.
+            renew: compute it even if it is stored already.
+            seconds: estimate, for the display.
+        """
+
+    def wait(self) -> Outcome:
+        """Wait until a running stage is done.
+
+        Raises:
+            StoreError: the store is full or not writable.
+            KeyboardInterrupt: Ctrl-C or a termination signal.
+        """
+
+    def close(self) -> None:
+        """End what is running and give back what was taken."""

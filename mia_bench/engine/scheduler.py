@@ -1,0 +1,183 @@
+"""The scheduler: gives stages to an executor, and makes the record of each cell that is settled."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, closing
+
+from mia_bench import provenance
+from mia_bench.engine.estimate import stage_seconds
+from mia_bench.engine.executor import Executor
+from mia_bench.engine.plan import CELL_STAGES, PlannedCell, Stage, pending_stages
+from mia_bench.engine.progress import ProgressDisplay, reporting
+from mia_bench.engine.recording import Record, make_record
+from mia_bench.errors import MiaBenchError
+from mia_bench.store import Store
+
+REESTIMATE_SECONDS = 5.0
+"""A stage that took longer makes the scheduler estimate the remaining ones anew."""
+
+StageId = tuple[str, str]
+
+
+class Interrupted(MiaBenchError):
+    """The user stopped the run; what is finished is kept."""
+
+    def __init__(self, records: list[Record]) -> None:
+        super().__init__("interrupted; what is finished is kept, run the same command to go on")
+        self.records = records
+
+
+class Scheduler:
+    """Carries out a plan with an executor, each stage once, failures kept apart.
+
+    Args:
+        store: where artifacts and records go.
+        executor: computes the stages.
+        display: shows the progress.
+        finished: called with each new record once it is stored.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        executor: Executor,
+        display: ProgressDisplay,
+        finished: Callable[[Record], None] = lambda record: None,
+    ) -> None:
+        self._store = store
+        self._executor = executor
+        self._display = display
+        self._finished = finished
+        self._waiting: dict[StageId, Stage] = {}
+        self._renew: set[StageId] = set()
+        self._failed: dict[StageId, str] = {}
+        self._seconds: dict[StageId, float] = {}
+
+    def run(self, cells: list[PlannedCell], *, rerun: bool = False) -> list[Record]:
+        """Compute the record of every cell, as the cells settle; ``rerun`` computes cached stages anew.
+
+        Raises:
+            Interrupted: Ctrl-C or a termination signal; carries the records so far.
+            StoreError: the store is full or not writable.
+        """
+        runnable = [planned.measure for planned in cells if planned.skip is None]
+        if rerun:
+            upstream = (stage for measure in runnable for stage in measure.upstream())
+            self._renew = {stage.id for stage in upstream if stage.name in CELL_STAGES}
+        self._plan(runnable)
+        records: list[Record] = []
+        left, started = list(cells), provenance.now()
+        with self._reporting(), closing(self._executor):
+            try:
+                while True:
+                    self._begin_stages()
+                    settled = [cell for cell in left if self._is_settled(cell)]
+                    records += [self._settle(cell, started) for cell in settled]
+                    left = [cell for cell in left if cell not in settled]
+                    if not left:
+                        return records
+                    self._wait()
+            except KeyboardInterrupt:
+                records += self._interrupt(left, started)
+                raise Interrupted(records) from None
+
+    def make(self, stage: Stage) -> None:
+        """Compute one stage and what it needs, unless it is stored already.
+
+        Raises:
+            MiaBenchError: it failed.
+            Interrupted: Ctrl-C or a termination signal.
+        """
+        self._plan([stage])
+        with self._reporting(), closing(self._executor):
+            try:
+                self._begin_stages()
+                while self._executor.running:
+                    self._wait()
+                    self._begin_stages()
+            except KeyboardInterrupt:
+                raise Interrupted([]) from None
+        if stage.id in self._failed:
+            raise MiaBenchError(self._failed[stage.id])
+
+    def _plan(self, wanted: list[Stage]) -> None:
+        """Note what there is to compute, inputs first, and estimate it."""
+        todo, _ = pending_stages(wanted, self._has)
+        self._waiting = {stage.id: stage for stage in todo}
+        self._seconds = stage_seconds(self._store, todo)
+
+    def _has(self, name: str, key: str) -> bool:
+        return (name, key) not in self._renew and self._store.has(name, key)
+
+    def _reporting(self) -> AbstractContextManager[None]:
+        seconds = sum(self._seconds.values()) / self._executor.slots
+        return reporting(self._display, len(self._waiting), seconds)
+
+    def _begin_stages(self) -> None:
+        """Begin the first stages whose inputs are stored; drop what can't be computed."""
+        for stage in list(self._waiting.values()):
+            failed = [self._failed[i.id] for i in stage.inputs.values() if i.id in self._failed]
+            if failed:
+                self._failed[stage.id] = failed[0]
+                del self._waiting[stage.id]
+        for stage in list(self._waiting.values()):
+            if len(self._executor.running) >= self._executor.slots:
+                return
+            if not any(self._is_open(needed) for needed in stage.inputs.values()):
+                del self._waiting[stage.id]
+                self._executor.begin(
+                    stage, renew=stage.id in self._renew, seconds=self._seconds[stage.id]
+                )
+
+    def _is_open(self, stage: Stage) -> bool:
+        """Whether the stage is waiting or running."""
+        return stage.id in self._waiting or any(s.id == stage.id for s in self._executor.running)
+
+    def _is_settled(self, planned: PlannedCell) -> bool:
+        """Whether nothing of the cell is left to compute: it is skipped, done or can't be done."""
+        return planned.skip is not None or not self._is_open(planned.measure)
+
+    def _wait(self) -> None:
+        began = time.monotonic()
+        outcome = self._executor.wait()
+        self._renew.discard(outcome.stage.id)
+        if outcome.reason is not None:
+            self._failed[outcome.stage.id] = outcome.reason
+        elif time.monotonic() - began > REESTIMATE_SECONDS:
+            self._seconds.update(stage_seconds(self._store, self._waiting.values()))
+
+    def _settle(self, planned: PlannedCell, started: str) -> Record:
+        """The record of a cell that is settled, stored and announced."""
+        reason = self._failed.get(planned.measure.id)
+        if planned.skip is not None:
+            record = make_record(self._store, planned, started, "skipped", planned.skip)
+        elif reason is not None:
+            self._display.say(f"FAILED {planned.cell.label}: {reason}")
+            record = make_record(self._store, planned, started, "failed", reason)
+        else:
+            record = make_record(self._store, planned, started, "done")
+        self._keep(record)
+        self._finished(record)
+        return record
+
+    def _interrupt(self, left: list[PlannedCell], started: str) -> list[Record]:
+        """Records of the cells that a running stage is for."""
+        running = {stage.id for stage in self._executor.running}
+        records = [
+            make_record(self._store, cell, started, "interrupted", "interrupted")
+            for cell in left
+            if running & {stage.id for stage in cell.measure.upstream()}
+        ]
+        for record in records:
+            self._keep(record)
+        return records
+
+    def _keep(self, record: Record) -> None:
+        """Store a record; a finished one is never replaced by one without numbers."""
+        if record["status"] != "done":
+            before = self._store.record(record["track"]["name"], record["key"])
+            if before is not None and before.get("status") == "done":
+                return
+        self._store.write_record(record)

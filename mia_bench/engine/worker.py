@@ -1,0 +1,140 @@
+"""Computes stages in this process, one at a time; errors name the plugin that they came from."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from functools import partial
+
+from etils.epy import lazy_imports
+
+from mia_bench.device import choose_device
+from mia_bench.engine.plan import Stage
+from mia_bench.engine.progress import ProgressDisplay
+from mia_bench.errors import CorruptArtifact, StoreError, UsageError
+from mia_bench.paths import Roots
+from mia_bench.plugins import describe_error, host, plugin_behind
+from mia_bench.store import Store
+
+with lazy_imports():
+    from mia_bench.engine import stages
+    from mia_bench.engine.stages import Workspace
+
+log = logging.getLogger(__name__)
+
+_OWNERS = ("defense", "attack", "prior", "dataset", "encoder", "architecture")
+"""Roles in a stage; the first that it has is named when it fails."""
+
+_ATTEMPTS = 3
+
+
+class StageFailed(Exception):
+    """A stage failed; ``reason`` is one line."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Worker:
+    """Computes stages and stores them.
+
+    Args:
+        store: where artifacts go.
+        device: ``auto``, ``cpu``, ``cuda[:i]`` or ``mps``.
+        roots: where data and weights lie.
+        display: shows the progress.
+        compiled: compile what attacks pass through.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        device: str,
+        roots: Roots,
+        display: ProgressDisplay,
+        *,
+        compiled: bool = False,
+    ) -> None:
+        self._store = store
+        self._device = device
+        self._roots = roots
+        self._display = display
+        self._compiled = compiled
+        self._workspace: Workspace | None = None
+
+    def compute(self, stage: Stage, *, renew: bool = False, seconds: float = 0.0) -> None:
+        """Compute a stage, and inputs that are missing, unless they are stored already.
+
+        Raises:
+            StageFailed: it can't be computed.
+            StoreError: the store is full or not writable.
+        """
+
+        def waiting() -> None:
+            self._display.say(f"waiting for another run that computes: {stage.label}")
+
+        if not renew and self._store.has(*stage.id):
+            return
+        for needed in stage.inputs.values():
+            self.compute(needed)
+        with self._store.lock(*stage.id, waiting):
+            if not renew and self._store.has(*stage.id):
+                return
+            self._display.stage_begins(stage, seconds)
+            began = time.monotonic()
+            try:
+                self._attempt(stage)
+            except StageFailed:
+                self._display.stage_fails(stage)
+                raise
+            self._display.stage_ends(stage, time.monotonic() - began)
+
+    def _attempt(self, stage: Stage) -> None:
+        for attempt in range(_ATTEMPTS):
+            try:
+                workspace = self._open()
+                workspace.progress = partial(self._display.progress, stage)
+                stages.run_stage(stage, workspace)
+                return
+            except CorruptArtifact as error:
+                # An input was damaged after it was written: drop it, make it again, try again.
+                if attempt == _ATTEMPTS - 1:
+                    raise StageFailed(failure(stage, error)) from error
+                for needed in stage.upstream():
+                    if needed is not stage:
+                        self._discard_if_damaged(needed)
+                        self.compute(needed)
+            except (StoreError, UsageError):
+                raise
+            except (Exception, SystemExit) as error:  # a plugin's; the rest of the grid goes on
+                log.debug("stage %s failed", stage.id, exc_info=True)
+                raise StageFailed(failure(stage, error)) from error
+
+    def _discard_if_damaged(self, stage: Stage) -> None:
+        try:
+            self._store.arrays(*stage.id)
+            self._store.info(*stage.id)
+        except CorruptArtifact as error:
+            self._store.discard(*stage.id, str(error))
+
+    def _open(self) -> Workspace:
+        if self._workspace is None:
+            device = choose_device(self._device)
+            self._workspace = stages.Workspace(
+                self._store, device, self._roots, lambda *_: None, self._compiled
+            )
+        return self._workspace
+
+
+def failure(stage: Stage, error: BaseException) -> str:
+    """One line on why a stage failed: the stage, the plugin it is there for, the one that raised."""
+    parts: Mapping[str, object] = stage.parts
+    part = next((stage.parts[role] for role in _OWNERS if parts.get(role) is not None), None)
+    owner = f" of plugin {part.identity['distribution']}:{part.name}" if part else ""
+    source = plugin_behind(error)
+    if part and source == host().registry.get(part.kind, part.name).plugin.id:
+        source = ""
+    source = f", in plugin {source}" if source else ""
+    return f"{stage.name}{owner}{source}: {describe_error(error)}"
