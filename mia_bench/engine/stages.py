@@ -43,6 +43,7 @@ from mia_bench.protocol.evaluation import (
 )
 from mia_bench.protocol.gallery import build_gallery
 from mia_bench.protocol.measurement import (
+    Instruments,
     Measured,
     add_report,
     attack_evidence,
@@ -295,19 +296,13 @@ def load_gallery(stage: Stage, workspace: Workspace) -> LoadedGallery:
 
 def _run_attack(stage: Stage, workspace: Workspace, step: str) -> AttackRun[Any]:
     attack: Attack = stage.parts["attack"].make()
-    track = stage.track
     return run_attack(
         attack,
         getattr(attack, step),
         workspace.load(stage.inputs["train"]),
         workspace.load(stage.inputs["prior"]),
         workspace.load(stage.inputs["data"]),
-        Budget(
-            images_per_class=track.images_per_class,
-            attacked_classes=track.attacked_classes,
-            batch_size=track.attack_batch_size,
-            precision=track.attack_precision,
-        ),
+        Budget.of(stage.track),
         workspace.context(stage),
         step=step,
         state=workspace.tensors(stage.inputs["prepare"]) if "prepare" in stage.inputs else None,
@@ -353,18 +348,9 @@ def compute_measure(stage: Stage, workspace: Workspace) -> Artifact:
     """All metrics of the reconstructions, and what pictures need."""
     splits: Splits = workspace.load(stage.inputs["data"])
     images = workspace.tensors(stage.inputs["invert"])["images"]
-    gallery: LoadedGallery | None = workspace.load_input(stage, "gallery")
-    evidence = attack_evidence(
-        images,
-        workspace.load(stage.inputs["train"]),
-        splits,
-        workspace.load(stage.inputs["evaluator"]),
-        judge=workspace.load_input(stage, "judge"),
-        gallery=gallery.gallery if gallery else None,
-        embed=gallery.embed if gallery else None,
-        missing=stage.spec["missing"],
-        device=workspace.device,
-    )
+    target: Target = workspace.load(stage.inputs["train"])
+    instruments = load_instruments(stage, workspace)
+    evidence = attack_evidence(images, target, splits, instruments, workspace.device)
     measured = _assessed(stage.inputs["assess"], workspace)
     measure_reconstructions(_metrics(stage), evidence, measured, seed=stage.seed)
     train = stage.inputs["train"]
@@ -380,6 +366,18 @@ def compute_measure(stage: Stage, workspace: Workspace) -> Artifact:
         "costs": _costs(stage, workspace),
     }
     return picture_tensors(evidence, images.shape, seed=stage.seed), info
+
+
+def load_instruments(stage: Stage, workspace: Workspace) -> Instruments:
+    """What a measure stage measures with."""
+    gallery: LoadedGallery | None = workspace.load_input(stage, "gallery")
+    return Instruments(
+        evaluation_model=workspace.load(stage.inputs["evaluator"]),
+        judge=workspace.load_input(stage, "judge"),
+        gallery=gallery.gallery if gallery else None,
+        embed=gallery.embed if gallery else None,
+        missing=stage.spec["missing"],
+    )
 
 
 def _metrics(stage: Stage) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from mia_bench.models.snapshot import Snapshot
 from mia_bench.protocol.context import Context
 from mia_bench.protocol.target import Target
 from mia_bench.seeds import generator, seeded
+from mia_bench.track import Track
 
 T = TypeVar("T")
 
@@ -42,6 +43,16 @@ class Budget:
     attacked_classes: int | None = None
     batch_size: int = 256
     precision: Precision = "float32"
+
+    @classmethod
+    def of(cls, track: Track) -> Budget:
+        """The budget of a track."""
+        return cls(
+            images_per_class=track.images_per_class,
+            attacked_classes=track.attacked_classes,
+            batch_size=track.attack_batch_size,
+            precision=track.attack_precision,
+        )
 
 
 @dataclass(frozen=True)

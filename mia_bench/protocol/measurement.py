@@ -119,16 +119,29 @@ def add_report(measured: Measured, report: Mapping[str, float | str], source: st
         measured.add(source, name, known)
 
 
+@dataclass(frozen=True)
+class Instruments:
+    """What reconstructions are measured with; none of it knows the target.
+
+    Attributes:
+        evaluation_model: classifier of the private classes.
+        judge: classifier trained on images of its own; None where the data set keeps none.
+        gallery, embed: the gallery and the identity encoder that made it; None where it is missing.
+        missing: by instrument, the reason why it is missing.
+    """
+
+    evaluation_model: Classifier
+    judge: Classifier | None = None
+    gallery: Gallery | None = None
+    embed: Embed | None = None
+    missing: Mapping[str, str] = field(default_factory=dict)
+
+
 def attack_evidence(
     reconstructions: Tensor,
     target: Target,
     splits: Splits,
-    evaluation_model: Classifier,
-    *,
-    judge: Classifier | None,
-    gallery: Gallery | None,
-    embed: Embed | None,
-    missing: Mapping[str, str],
+    instruments: Instruments,
     device: torch.device,
 ) -> AttackEvidence:
     """What metrics of an attack see of reconstructions ``(K, M, 3, H, W)`` of the first K classes."""
@@ -139,12 +152,8 @@ def attack_evidence(
         target=target.deployed,
         draws=target.draws,
         splits=splits,
-        evaluation_model=evaluation_model,
-        judge=judge,
-        gallery=gallery,
-        embed=embed,
-        missing=missing,
         device=device,
+        **vars(instruments),
     )
 
 

@@ -1,0 +1,88 @@
+"""Evaluate one target: measure it, attack it, measure what the attack returned."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from mia_bench.api.attack import Attack
+from mia_bench.api.dataset import Splits
+from mia_bench.api.generative import GenerativeModel
+from mia_bench.api.images import to_uint8
+from mia_bench.api.metric import AttackMetric, TargetMetric
+from mia_bench.protocol.attack import Budget, check_reconstructions, run_attack
+from mia_bench.protocol.context import Context
+from mia_bench.protocol.measurement import (
+    Instruments,
+    attack_evidence,
+    measure_reconstructions,
+    measure_target,
+)
+from mia_bench.protocol.target import Target
+from mia_bench.statistics import Estimate
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What one attack recovers from one target, and what the target is worth.
+
+    Attributes:
+        metrics: each quantity by its name with its 95 % interval, None where it could not be computed.
+        notes: by quantity, the reason why it is None; what the attack had to say.
+        per_class: class means of the quantities that are compared class by class.
+        reconstructions: ``(K, M, 3, H, W)`` uint8, best first.
+        queries: images that the target answered to the attack.
+    """
+
+    metrics: dict[str, Estimate | None]
+    notes: dict[str, str]
+    per_class: dict[str, list[float]]
+    reconstructions: Tensor
+    queries: int
+
+
+def evaluate_target(
+    target: Target,
+    splits: Splits,
+    attack: Attack,
+    prior: GenerativeModel,
+    budget: Budget,
+    instruments: Instruments,
+    metrics: Mapping[str, TargetMetric | AttackMetric],
+    *,
+    attack_context: Context,
+    measure_context: Context,
+) -> Evaluation:
+    """Measure the target's utility, attack it, and measure the leakage.
+
+    Args:
+        target: the deployed model.
+        splits: the data.
+        attack, prior, budget: how it is attacked.
+        instruments: what reconstructions are measured with.
+        metrics: by the words that name each in errors.
+        attack_context: seed of the cell.
+        measure_context: seed of the track.
+
+    Raises:
+        MiaBenchError: the attack or a metric fails.
+    """
+    utility = {name: m for name, m in metrics.items() if isinstance(m, TargetMetric)}
+    leakage = {name: m for name, m in metrics.items() if isinstance(m, AttackMetric)}
+    measured = measure_target(utility, target, splits, measure_context)
+    attacked = (target, prior, splits, budget, attack_context)
+    prepared = run_attack(attack, attack.prepare, *attacked, step="prepare")
+    run = run_attack(attack, attack.invert, *attacked, step="invert", state=prepared.result)
+    check_reconstructions(run.result, run.task, attack_context.resolution)
+    images = to_uint8(run.result.images)
+    evidence = attack_evidence(images, target, splits, instruments, measure_context.device)
+    measure_reconstructions(leakage, evidence, measured, seed=measure_context.seed)
+    return Evaluation(
+        metrics=measured.values,
+        notes={**measured.notes, **prepared.notes, **run.notes},
+        per_class=measured.per_class,
+        reconstructions=images,
+        queries=prepared.queries + run.queries,
+    )
