@@ -12,7 +12,17 @@ import pytest
 from oldest import pins
 
 ROOT = Path(__file__).parent.parent
-LIGHT = ("click", "filelock", "numpy", "platformdirs", "pluggy", "pydantic", "rich", "tabulate")
+LIGHT = (
+    "click",
+    "filelock",
+    "numpy",
+    "platformdirs",
+    "pluggy",
+    "pydantic",
+    "rich",
+    "tabulate",
+    "tomli-w",
+)
 """What listing needs; installing torch anew would take minutes and listing must not import it."""
 
 
