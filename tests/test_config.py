@@ -113,7 +113,7 @@ def test_the_three_ways_have_the_same_keys() -> None:
     options = {one.name for one in command.params if isinstance(one, click.Option)}
     assert options == keys | {"config", "show_config", "dry_run"}
     parameters = inspect.signature(mia_bench.run).parameters
-    assert set(parameters) == keys - {"format"} | {"reporter"}
+    assert set(parameters) == keys - {"format"} | {"display"}
     defaults = RunConfig()
     for key in keys - {"format", "seeds", "store", "data", "weights", "options"}:
         assert parameters[key].default == getattr(defaults, key), key

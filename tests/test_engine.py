@@ -217,9 +217,9 @@ def test_defense_option_changes_the_target_not_the_shared_stages(plan) -> None:
 @pytest.mark.parametrize(
     ("changes", "option"),
     [
-        ({"attacks": ["ppa"]}, "ppa.steps=3"),  # the track's default
-        ({"attacks": ["ppa"]}, "ppa.truncation=0.5"),  # the class's default
-        ({"attacks": ["ppa"]}, "ppa.betas=[0.1, 0.1]"),
+        ({"attack": ["ppa"]}, "ppa.steps=3"),  # the track's default
+        ({"attack": ["ppa"]}, "ppa.truncation=0.5"),  # the class's default
+        ({"attack": ["ppa"]}, "ppa.betas=[0.1, 0.1]"),
         ({"defense": ["neg-ls"]}, "neg-ls.alpha=-0.05"),
         ({"defense": ["neg-ls"]}, "neg-ls.alpha=-5e-2"),
         ({}, "eigenfaces.components=24"),

@@ -12,17 +12,7 @@ import pytest
 from oldest import pins
 
 ROOT = Path(__file__).parent.parent
-LIGHT = (
-    "click",
-    "filelock",
-    "numpy",
-    "platformdirs",
-    "pluggy",
-    "pydantic",
-    "rich",
-    "tabulate",
-    "tomli-w",
-)
+LIGHT = ("click", "filelock", "numpy", "platformdirs", "pluggy", "pydantic", "rich", "tabulate")
 """What listing needs; installing torch anew would take minutes and listing must not import it."""
 
 
