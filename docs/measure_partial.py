@@ -88,7 +88,7 @@ def main() -> None:
             },
             device=given.device,
             store=given.store,
-            reporter=terminal_progress(),
+            display=terminal_progress(),
         )
     sides = {
         partial: {r["seed"]: r for r in records if r["prior"]["options"]["partial"] is partial}

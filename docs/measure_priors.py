@@ -21,9 +21,10 @@ from mia_bench.api.encoder import Embed
 from mia_bench.api.generative import GenerativeModel
 from mia_bench.api.images import to_float
 from mia_bench.api.metric import Measurement
+from mia_bench.config import load_config
 from mia_bench.device import choose_device
 from mia_bench.engine.progress import terminal_progress
-from mia_bench.engine.run import Request, make_stage, prepare_prior
+from mia_bench.engine.run import prepare_prior
 from mia_bench.engine.stages import Workspace
 from mia_bench.frechet import frechet_distance
 from mia_bench.models.inference import embed_images
@@ -68,10 +69,10 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     given = parser.parse_args()
     device, rows = choose_device(given.device), []
-    request = Request(track=given.track, store=given.store, device=given.device)
+    config = load_config(vars(given))
     for name in load_track(host().registry, given.track).priors:
-        planned = prepare_prior(request, name)
-        make_stage(planned, given.device, terminal_progress())
+        planned = prepare_prior(config, name)
+        planned.make(terminal_progress())
         workspace = Workspace(planned.store, device, planned.roots, lambda *_: None)
         splits: Splits = workspace.load(planned.stage.inputs["data"])
         embed: Embed = (

@@ -82,37 +82,44 @@ class OptionValues:
 
 
 def parse_option_values(
-    registry: Registry, texts: Sequence[str], kinds_known: Sequence[str] = OPTION_KINDS
+    registry: Registry,
+    given: Mapping[str, Sequence[Any]],
+    kinds_known: Sequence[str] = OPTION_KINDS,
 ) -> OptionValues:
-    """Read ``PLUGIN.KEY=VALUE`` or ``kind:PLUGIN.KEY=VALUE`` of components of known kinds.
+    """Find the components of known kinds that options are given for.
+
+    Args:
+        registry: where names are looked up.
+        given: ``PLUGIN.KEY`` or ``kind:PLUGIN.KEY`` to the values in order.
+        kinds_known: the kinds that may be meant.
 
     Raises:
-        UsageError: malformed, the name is unknown, or belongs to two kinds and none was said.
+        UsageError: a name is unknown, or belongs to two kinds and none was said.
     """
     parsed = OptionValues()
-    for text in texts:
-        path, equals, value = text.partition("=")
-        owner, dot, key = path.rpartition(".")
-        if not (equals and dot and owner and key):
-            raise UsageError(f"-o {text!r} is not PLUGIN.KEY=VALUE")
+    for path, texts in given.items():
+        owner, _, key = path.rpartition(".")
         kind, colon, name = owner.rpartition(":")
         if colon and kind not in kinds_known:
-            raise UsageError(f"-o {text!r}: no kind {kind!r}; {did_you_mean(kind, kinds_known)}")
+            raise UsageError(
+                f"option {path!r}: no kind {kind!r}; {did_you_mean(kind, kinds_known)}"
+            )
         kinds = [k for k in ([kind] if colon else kinds_known) if name in registry.names(k)]
         if not kinds:
             others = [e.kind for e in registry.find(name) if e.kind not in kinds_known]
             if others and not colon:
                 raise UsageError(
-                    f"-o {text!r}: options of the {others[0]} {name!r} are set by the track"
+                    f"option {path!r}: options of the {others[0]} {name!r} are set by the track"
                 )
             known = {n for k in ([kind] if colon else kinds_known) for n in registry.names(k)}
-            raise UsageError(f"-o {text!r}: no plugin {name!r}; {did_you_mean(name, known)}")
+            raise UsageError(f"option {path!r}: no plugin {name!r}; {did_you_mean(name, known)}")
         if len(kinds) > 1:
             forms = " or ".join(f"{k}:{name}.{key}" for k in kinds)
-            raise UsageError(f"-o {text!r}: {name!r} is the name of several kinds; write {forms}")
+            raise UsageError(
+                f"option {path!r}: {name!r} is the name of several kinds; write {forms}"
+            )
         values = parsed.values.setdefault((kinds[0], name), {}).setdefault(key, [])
-        if value not in values:
-            values.append(value)
+        values += [text for text in texts if text not in values]
     return parsed
 
 

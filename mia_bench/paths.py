@@ -19,29 +19,50 @@ class Roots:
     weights: Path | None = None
 
 
+def expand_path(path: str | Path) -> Path:
+    """Replace ``~`` and environment variables (``$NAME``) by what they stand for."""
+    return Path(os.path.expanduser(os.path.expandvars(path)))
+
+
+def _from_environment(variable: str) -> Path | None:
+    given = os.environ.get(variable)
+    return expand_path(given) if given else None
+
+
 def default_store() -> Path:
     """``MIA_BENCH_STORE``, else the user's data folder."""
-    if given := os.environ.get("MIA_BENCH_STORE"):
-        return Path(given)
-    return Path(platformdirs.user_data_dir("mia-bench", appauthor=False)) / "store"
+    folder = Path(platformdirs.user_data_dir("mia-bench", appauthor=False)) / "store"
+    return _from_environment("MIA_BENCH_STORE") or folder
 
 
-def data_roots(data: Path | None) -> Roots:
-    """``--data`` or ``MIA_BENCH_DATA``, and ``MIA_BENCH_WEIGHTS`` or ``weights`` beside it.
+def default_data() -> Path | None:
+    """``MIA_BENCH_DATA``."""
+    return _from_environment("MIA_BENCH_DATA")
+
+
+def default_weights() -> Path | None:
+    """``MIA_BENCH_WEIGHTS``."""
+    return _from_environment("MIA_BENCH_WEIGHTS")
+
+
+def check_data_root(path: Path) -> Path:
+    """Return ``path`` if it is a folder.
 
     Raises:
-        UsageError: the folder does not exist.
+        UsageError: it is not.
     """
-    if data is None and (given := os.environ.get("MIA_BENCH_DATA")):
-        data = Path(given)
-    if data is not None and not data.is_dir():
-        raise UsageError(f"the data root {data} is not a folder")
-    weights = os.environ.get("MIA_BENCH_WEIGHTS")
-    return Roots(data, weights_root(data, Path(weights) if weights else None))
+    if not path.is_dir():
+        raise UsageError(f"the data root {path} is not a folder")
+    return path
 
 
-def weights_root(data: Path | None, weights: Path | None) -> Path | None:
-    """The folder of local weight files: given, or ``weights`` beside the data root."""
-    if weights is not None or data is None:
-        return weights
-    return data.resolve().parent / "weights"
+def data_roots(data: Path | None = None, weights: Path | None = None) -> Roots:
+    """The folders given, else those of the environment; weights lie in ``weights`` beside the data root.
+
+    Raises:
+        UsageError: the data root is not a folder.
+    """
+    data, weights = data or default_data(), weights or default_weights()
+    if data is not None and weights is None:
+        weights = data.resolve().parent / "weights"
+    return Roots(data and check_data_root(data), weights)

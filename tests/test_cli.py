@@ -3,6 +3,8 @@
 import json
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -57,6 +59,22 @@ def test_help_names_every_command_and_says_how_to_start(cli) -> None:
         assert re.search(rf"^  {command} ", outcome.out, re.MULTILINE)
         assert cli(command, "--help").code == 0
     assert "mia-bench run --defense neg-ls --attack ppa" in " ".join(outcome.out.split())
+
+
+@pytest.mark.parametrize("group", ["", "data", "prior", "leaderboard"])
+def test_a_bare_group_prints_its_help(cli, group: str) -> None:
+    words = group.split()
+    bare, asked = cli(*words), cli(*words, "--help")
+    assert bare.err == asked.out
+    assert "Commands:\n" in bare.err
+    assert (bare.out, bare.code, asked.code) == ("", 2, 0)
+
+
+def test_python_runs_the_package(toy) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "mia_bench", "--version"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == f"mia-bench, version {mia_bench.__version__}\n"
 
 
 def test_version(cli) -> None:
@@ -231,6 +249,22 @@ def test_same_value_written_twice_is_one_cell(cli, toy, store) -> None:
     assert len(outcome.records) == 1
 
 
+def test_every_setting_of_a_grid_has_a_label_of_its_own(cli, toy) -> None:
+    grid = (
+        "neg-ls.alpha=-0.1",
+        "neg-ls.alpha=-0.2",
+        "eigenfaces.components=8",
+        "eigenfaces.components=9",
+    )
+    plan = cli("run", "--track", "toy", "--defense", "neg-ls", "--attack", "ppa", "--dry-run",
+               *[word for option in grid for word in ("-o", option)]).out  # fmt: skip
+    for stage, count in {"train": 2, "assess": 2, "prior": 2, "invert": 4, "measure": 4}.items():
+        labels = re.findall(rf"^{stage} +(.*?)  +to compute", plan, re.MULTILINE)
+        assert len(set(labels)) == len(labels) == count
+    assert "target under neg-ls (alpha=-0.2), seed 0" in plan
+    assert "neg-ls (alpha=-0.2) × ppa with eigenfaces (components=8), seed 0: to run" in plan
+
+
 def test_seeds_and_lists_multiply_the_grid(cli, toy) -> None:
     out = cli("run", "--track", "toy", "--defense", "none", "--defense", "neg-ls", "--attack", "ppa",
               "--attack", "prior-sample", "--seeds", "3", "--dry-run").out  # fmt: skip
@@ -308,21 +342,24 @@ def test_command_line_wins_over_the_config(cli, toy, tmp_path) -> None:
     [
         ("track = ", "run.toml: "),
         ('defence = "none"', "no key 'defence'; did you mean 'defense'"),
-        ("track = 3", "track must be text"),
-        ("seeds = 'two'", "seeds must be a whole number"),
-        ("seeds = true", "seeds must be a whole number"),
-        ("seeds = 0", "seeds begin at 1"),
-        ("seed = ['a']", "each seed must be a whole number"),
-        ("seed = [-1]", "each seed at 0"),
-        ("defense = [1]", "each defense must be text"),
+        ("track = 3", "track=3: input should be a valid string"),
+        ("seeds = 'two'", "seeds=two: input should be a valid integer"),
+        ("seeds = true", "seeds=True: input should be a valid integer"),
+        ("seeds = 0", "seeds=0: input should be greater than or equal to 1"),
+        ("seed = ['a']", "seed=a: input should be a valid integer"),
+        ("seed = [-1]", "seed=-1: input should be greater than or equal to 0"),
+        ("defense = [1]", "defense=1: input should be a valid string"),
         ("seed = [1]\nseeds = 2", "give either seed or seeds"),
         ("options = 3", "options must be a table"),
-        ("[options]\nppa = 3", "[options.ppa] must be a table of options"),
+        ("[options]\nppa = 3", "option 'ppa=3' is not PLUGIN.KEY=VALUE"),
         ("[options.ppa]\nstep = 3", "ppa has no option 'step'; did you mean 'steps'?"),
         ("track = 'toi'", "unknown track 'toi'; did you mean 'toy'?"),
         ("format = 'xml'", "format 'xml'; known: json, markdown, table"),
-        ("rerun = 'sometimes'", "--rerun 'sometimes'"),
+        ("rerun = 'sometimes'", "no rerun 'sometimes'; known: always, failed, never"),
         ("device = 'gpu'", "no device 'gpu'"),
+        ("time_limit = 0", "time_limit=0: input should be greater than 0"),
+        ("allow_partial = 3", "allow_partial=3: input should be a valid boolean"),
+        ("data = 'nowhere'", "the data root nowhere is not a folder"),
     ],
 )
 def test_error_in_the_config_is_one_line(cli, toy, tmp_path, text: str, message: str) -> None:
@@ -330,6 +367,8 @@ def test_error_in_the_config_is_one_line(cli, toy, tmp_path, text: str, message:
     assert outcome.code == 2
     assert len(outcome.err.splitlines()) == 1
     assert message in outcome.err
+    looked_up = ("[options.ppa]", "track = 't")  # of names, after the file was read
+    assert ("error: --config" in outcome.err) != text.startswith(looked_up)
 
 
 def test_missing_config_is_one_line(cli, tmp_path) -> None:
@@ -337,6 +376,27 @@ def test_missing_config_is_one_line(cli, tmp_path) -> None:
     assert outcome.code == 2
     assert len(outcome.err.splitlines()) == 1
     assert "none.toml" in outcome.err
+
+
+def test_shown_config_says_the_same_as_the_command_line(cli, toy, tmp_path) -> None:
+    words = ("--track", "toy", "--defense", "none", "--defense", "neg-ls", "--attack", "ppa", "--seed", 4,
+             "-o", "ppa.steps=0", "-o", "ppa.steps=2", "-o", "ppa.betas=[0.2, 0.3]", "-o",
+             "attack:ppa.truncation=0.5", "--time-limit", 1.5, "--store", tmp_path / 'é "x"')  # fmt: skip
+    shown = cli("run", *words, "--show-config")
+    assert (shown.code, shown.err) == (0, "")
+    path = config(tmp_path, shown.out)
+    assert cli("run", "--config", path, "--show-config").out == shown.out
+    plan = cli("run", "--config", path, "--dry-run")
+    assert plan.code == 0
+    assert plan.out == cli("run", *words, "--dry-run").out
+    assert cli("run", "--config", path, "--seeds", 2, "--show-config").out.count("seeds = 2") == 1
+
+
+def test_command_line_turns_off_what_the_config_turns_on(cli, tmp_path) -> None:
+    path = config(tmp_path, "compile = true\nallow_partial = true\n")
+    shown = cli("run", "--config", path, "--no-compile", "--show-config").out
+    assert "compile = false" in shown
+    assert "allow_partial = true" in shown
 
 
 # --- show ----------------------------------------------------------------------------------------
@@ -455,16 +515,18 @@ def test_exit_code_0_when_a_cell_is_skipped(cli, toy, store) -> None:
         (("run", "-o", "neg-sl.alpha=-1"), "no plugin 'neg-sl'; did you mean 'neg-ls'"),
         (("run", "-o", "none.alpha=-1"), "none has no option 'alpha'; known: groups, norm"),
         (("run", "-o", "synth-encoder.alpha=-1"), "synth-encoder has no options (got 'alpha')"),
-        (("run", "-o", "neg-ls.alpha"), "-o 'neg-ls.alpha' is not PLUGIN.KEY=VALUE"),
+        (("run", "-o", "neg-ls.alpha"), "option 'neg-ls.alpha' is not PLUGIN.KEY=VALUE"),
         (("run", "-o", "defence:neg-ls.alpha=-1"), "no kind 'defence'; did you mean 'defense'"),
         (("run", "--defense", "none", "-o", "neg-ls.alpha=-1"), "which this run does not use"),
-        (("run", "--rerun", "allways"), "--rerun"),
+        (("run", "--rerun", "allways"), "no rerun 'allways'; did you mean 'always'?"),
         (("run", "--executor", "ray"), "--executor"),
-        (("run", "--format", "xml"), "--format"),
-        (("run", "--seeds", "0"), "--seeds"),
-        (("run", "--seed", "-1"), "--seed"),
-        (("run", "--seeds", "2", "--seed", "1"), "give either --seeds or --seed"),
+        (("run", "--format", "xml"), "no format 'xml'; known: json, markdown, table"),
+        (("run", "--seeds", "0"), "seeds=0: input should be greater than or equal to 1"),
+        (("run", "--seed", "-1"), "seed=-1: input should be greater than or equal to 0"),
+        (("run", "--seeds", "2", "--seed", "1"), "give either seed or seeds"),
         (("run", "--defence", "none"), "--defense"),
+        (("run", "--store", ""), "store=: input should be a path"),
+        (("show", "abc", "--store", ""), "a path can't be empty"),
         (("run", "--device", "gpu"), "no device 'gpu': use auto, cpu, cuda, cuda:N or mps"),
         (("describe", "negls"), "nothing is called 'negls'; did you mean 'neg-ls'"),
         (("describe",), "NAME"),

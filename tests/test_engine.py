@@ -13,6 +13,7 @@ import torch
 
 import mia_bench
 from mia_bench.components import parse_option_values
+from mia_bench.config import RunConfig
 from mia_bench.engine import scheduler
 from mia_bench.engine import stages as stages_module
 from mia_bench.engine.estimate import (
@@ -24,7 +25,7 @@ from mia_bench.engine.estimate import (
 )
 from mia_bench.engine.plan import STAGE_VERSIONS, PlannedCell, pending_stages
 from mia_bench.engine.progress import PlainProgress
-from mia_bench.engine.run import Request, execute, prepare
+from mia_bench.engine.run import execute, prepare
 from mia_bench.engine.scheduler import Interrupted
 from mia_bench.errors import MiaBenchError, StoreError, UsageError
 from mia_bench.registry import PluginInfo, Registry
@@ -48,8 +49,8 @@ def plan(toy, tmp_path: Path) -> Callable[..., list[PlannedCell]]:
     """Plan a toy grid; none against ppa unless told."""
 
     def make(*options: str, **changes) -> list[PlannedCell]:
-        given = {"track": "toy", "defenses": ["none"], "attacks": ["ppa"], "options": options}
-        return prepare(Request(**{**given, "store": tmp_path / "store", **changes})).cells
+        given = {"track": "toy", "defense": ["none"], "attack": ["ppa"], "options": options}
+        return prepare(RunConfig(**{**given, "store": tmp_path / "store", **changes})).cells
 
     return make
 
@@ -87,7 +88,7 @@ def test_estimates_are_of_the_same_component_before(plan, monkeypatch, tmp_path:
     seconds = {"train": 10, "invert": 20, "invert.ppa": 30}
     monkeypatch.setattr(Track, "model_validate", lambda d: validate({**d, "seconds": seconds}))
     store = Store(tmp_path / "store")
-    cells = plan(defenses=["none", "mid"], attacks=["ppa", "prior-sample"], seeds=[0, 1])
+    cells = plan(defense=["none", "mid"], attack=["ppa", "prior-sample"], seeds=[0, 1])
     stages = {
         (cell.cell.defense.name, cell.cell.attack.name, cell.cell.seed): cell.measure.inputs
         for cell in cells
@@ -139,7 +140,7 @@ def test_what_a_stage_took_makes_the_next_estimates(cli, toy, store, monkeypatch
 def test_estimates_are_of_the_same_settings_where_they_were_computed(plan, tmp_path: Path) -> None:
     store = Store(tmp_path / "store")
     long, short, other = (
-        plan(option, priors=priors)[0].measure.inputs["invert"]
+        plan(option, prior=priors)[0].measure.inputs["invert"]
         for option, priors in (
             ("ppa.steps=3", ()),
             ("ppa.steps=0", ()),
@@ -207,7 +208,7 @@ def test_option_changes_the_keys_of_what_it_reaches_and_no_other(plan, options, 
 
 def test_defense_option_changes_the_target_not_the_shared_stages(plan) -> None:
     first, second = (
-        {s.id for s in plan(o, defenses=["neg-ls"])[0].measure.upstream()}
+        {s.id for s in plan(o, defense=["neg-ls"])[0].measure.upstream()}
         for o in ("neg-ls.alpha=-0.05", "neg-ls.alpha=-0.06")
     )
     assert {name for name, _ in first & second} == set(SHARED)
@@ -216,11 +217,11 @@ def test_defense_option_changes_the_target_not_the_shared_stages(plan) -> None:
 @pytest.mark.parametrize(
     ("changes", "option"),
     [
-        ({"attacks": ["ppa"]}, "ppa.steps=3"),  # the track's default
-        ({"attacks": ["ppa"]}, "ppa.truncation=0.5"),  # the class's default
-        ({"attacks": ["ppa"]}, "ppa.betas=[0.1, 0.1]"),
-        ({"defenses": ["neg-ls"]}, "neg-ls.alpha=-0.05"),
-        ({"defenses": ["neg-ls"]}, "neg-ls.alpha=-5e-2"),
+        ({"attack": ["ppa"]}, "ppa.steps=3"),  # the track's default
+        ({"attack": ["ppa"]}, "ppa.truncation=0.5"),  # the class's default
+        ({"attack": ["ppa"]}, "ppa.betas=[0.1, 0.1]"),
+        ({"defense": ["neg-ls"]}, "neg-ls.alpha=-0.05"),
+        ({"defense": ["neg-ls"]}, "neg-ls.alpha=-5e-2"),
         ({}, "eigenfaces.components=24"),
     ],
 )
@@ -235,11 +236,11 @@ def test_seed_changes_target_and_attack_but_not_what_the_track_shares(plan) -> N
 
 
 def test_device_store_and_order_are_not_in_the_key(plan, tmp_path: Path) -> None:
-    keys = [cell.key for cell in plan(defenses=["none", "neg-ls"], attacks=["ppa", "prior-sample"])]
+    keys = [cell.key for cell in plan(defense=["none", "neg-ls"], attack=["ppa", "prior-sample"])]
     assert len(set(keys)) == 4
     again = plan(
-        defenses=["neg-ls", "none"],
-        attacks=["prior-sample", "ppa"],
+        defense=["neg-ls", "none"],
+        attack=["prior-sample", "ppa"],
         device="cpu",
         store=tmp_path / "elsewhere",
     )
@@ -275,7 +276,7 @@ def test_place_inside_the_data_root_is_not_in_key_or_record(
 def test_protocol_digest_changes_with_what_rows_share_and_nothing_else(plan, monkeypatch) -> None:
     protocol = plan()[0].protocol
     assert len(protocol) == 12
-    others = plan("ppa.steps=1", "neg-ls.alpha=-1", defenses=["none", "neg-ls"], seeds=[3])
+    others = plan("ppa.steps=1", "neg-ls.alpha=-1", defense=["none", "neg-ls"], seeds=[3])
     assert {cell.protocol for cell in others} == {protocol}
     for component in (ResNetSmall, ConvNetSmall, SynthFaces, SynthEncoder, Identification, Utility):
         with monkeypatch.context() as patch:
@@ -309,22 +310,22 @@ def test_texts_and_estimates_of_a_track_are_not_in_the_key(plan, monkeypatch) ->
 def test_source_of_a_plugin_without_a_version_is_in_the_key(
     plan, sites, toy_site: Path, tmp_path: Path
 ) -> None:
-    key = plan(defenses=["toy-noise"])[0].key
+    key = plan(defense=["toy-noise"])[0].key
     source = toy_site / "mia_bench_toy" / "defense.py"
     text = source.read_text("utf-8")
     try:
         source.write_text(text + "\n# edited\n", encoding="utf-8")
-        assert plan(defenses=["toy-noise"])[0].key != key
+        assert plan(defense=["toy-noise"])[0].key != key
     finally:
         source.write_text(text, encoding="utf-8")
-    assert plan(defenses=["toy-noise"])[0].key == key
+    assert plan(defense=["toy-noise"])[0].key == key
 
 
 # --- shared stages -------------------------------------------------------------------------------
 
 
 def test_stages_that_cells_share_are_planned_once(plan) -> None:
-    cells = plan(defenses=["none", "neg-ls"], attacks=["ppa", "toy-prepared"], seeds=[0, 1])
+    cells = plan(defense=["none", "neg-ls"], attack=["ppa", "toy-prepared"], seeds=[0, 1])
     todo, cached = pending_stages([cell.measure for cell in cells], lambda name, key: False)
     assert cached == []
     assert Counter(stage.name for stage in todo) == {
@@ -557,7 +558,7 @@ def test_record_of_a_newer_schema_is_not_used(
     (record,) = run(tmp_path, "none", "ppa")
     Store(folder).write_record({**record, "schema": 99})
     with caplog.at_level(logging.WARNING):
-        prepared = prepare(Request(track="toy", defenses=["none"], attacks=["ppa"], store=folder))
+        prepared = prepare(RunConfig(track="toy", defense=["none"], attack=["ppa"], store=folder))
     assert len(prepared.open_cells) == 1
     assert "schema 99 is newer" in caplog.text
 
@@ -586,7 +587,7 @@ def test_store_errors_stop_the_run_at_once(toy, store, tmp_path: Path, monkeypat
 
     monkeypatch.setattr(Store, "save", full)
     prepared = prepare(
-        Request(track="toy", defenses=["none"], attacks=["ppa"], store=tmp_path / "store")
+        RunConfig(track="toy", defense=["none"], attack=["ppa"], store=tmp_path / "store")
     )
     with pytest.raises(StoreError, match="full"):
         execute(prepared)
@@ -603,7 +604,7 @@ def test_name_of_several_kinds_must_say_which() -> None:
     registry.add("dataset", "faces", "module:Data", "", owner)
     registry.add("encoder", "faces", "module:Encoder", "", owner)
     with pytest.raises(UsageError, match=r"write dataset:faces.size or encoder:faces.size"):
-        parse_option_values(registry, ["faces.size=3"])
-    values = parse_option_values(registry, ["encoder:faces.size=3"])
+        parse_option_values(registry, {"faces.size": ["3"]})
+    values = parse_option_values(registry, {"encoder:faces.size": ["3"]})
     assert values.single("encoder", "faces") == {"size": "3"}
     assert values.single("dataset", "faces") == {}

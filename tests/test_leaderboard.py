@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 import mia_bench.engine.run  # noqa: F401  (before a test replaces what it imports)
 from mia_bench import Attack, AttackMetric, Defense, Prior, TargetMetric
 from mia_bench.components import parse_option_values
+from mia_bench.config import flatten_options
 from mia_bench.engine.grid import build_grid
 from mia_bench.errors import MiaBenchError, UsageError
 from mia_bench.leaderboard import board as boards
@@ -775,7 +776,7 @@ def planned(registry: Registry, track: Track, command: str) -> set[tuple[str, st
         attacks=options["--attack"],
         priors=options.get("--prior", ()),
         seeds=[int(seed) for seed in options["--seed"]],
-        options=parse_option_values(registry, options.get("-o", [])),
+        options=parse_option_values(registry, flatten_options(options.get("-o", []))),
     )
     return {
         (

@@ -55,7 +55,7 @@ def run(tmp_path, defenses, attacks, **more) -> list[dict]:
 def test_two_processes_make_the_records_of_one(toy, store, undisturbed, tmp_path) -> None:
     store("prior", "gallery")
     listener = Listener()
-    records = run(tmp_path, *CELLS, reporter=listener)
+    records = run(tmp_path, *CELLS, display=listener)
     assert [record["key"] for record in records] == list(undisturbed.records)
     for record in records:
         before = undisturbed.records[record["key"]]
@@ -73,7 +73,7 @@ def test_failures_and_deaths_stop_only_what_needs_them(toy, store, tmp_path) -> 
     store("data", "prior", "gallery", "evaluator")
     listener = Listener()
     defenses = ["toy-deadly", "toy-failing", "none"]
-    deadly, failing, fine = run(tmp_path, defenses, "prior-sample", reporter=listener)
+    deadly, failing, fine = run(tmp_path, defenses, "prior-sample", display=listener)
     assert fine["status"] == "done"
     assert (
         failing["reason"]
@@ -90,7 +90,7 @@ def test_warnings_of_a_process_are_passed_on(toy, store, tmp_path) -> None:
     store("data", "prior", "gallery", "evaluator", "train", "assess")
     listener = Listener()
     (record,) = run(
-        tmp_path, "none", "toy-hungry", options={"toy-hungry.fits": 64}, reporter=listener
+        tmp_path, "none", "toy-hungry", options={"toy-hungry.fits": 64}, display=listener
     )
     assert record["notes"]["invert"] == "out of memory; the batch was halved to 32"
     assert any("the batch was halved to 32" in line for line in listener.said)
@@ -99,7 +99,7 @@ def test_warnings_of_a_process_are_passed_on(toy, store, tmp_path) -> None:
 def test_rerun_computes_what_is_a_cells_own_anew(toy, store, tmp_path) -> None:
     store("data", "prior", "gallery", "evaluator", "train", "assess", "invert", "measure")
     listener = Listener()
-    run(tmp_path, "none", "ppa", rerun="always", reporter=listener)
+    run(tmp_path, "none", "ppa", rerun="always", display=listener)
     assert listener.begun == {"train": 1, "assess": 1, "invert": 1, "measure": 1}
 
 
@@ -146,11 +146,11 @@ def test_a_stage_that_hangs_fails_after_the_time_limit_and_the_rest_goes_on(
     assert f"FAILED toy-hanging × prior-sample, seed 0: {reason}" in result.err
     assert fine["status"] == "done"
     assert cli("run", "--time-limit", 0).code == 2
-    with pytest.raises(UsageError, match="time limit"):
+    with pytest.raises(UsageError, match="time_limit=-1: input should be greater than 0"):
         mia_bench.run(track="toy", store=tmp_path / "store", time_limit=-1)
 
 
 def test_no_job_is_refused(cli, toy, tmp_path) -> None:
-    with pytest.raises(UsageError, match="at least one job"):
+    with pytest.raises(UsageError, match="jobs=0: input should be greater than or equal to 1"):
         mia_bench.run(track="toy", store=tmp_path, jobs=0)
     assert cli("run", "--jobs", 0).code == 2

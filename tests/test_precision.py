@@ -6,8 +6,9 @@ import pytest
 import torch
 
 import mia_bench
+from mia_bench.config import RunConfig
 from mia_bench.device import autocast
-from mia_bench.engine.run import Request, prepare
+from mia_bench.engine.run import prepare
 from mia_bench.errors import UsageError
 from mia_bench.store import Store
 from mia_bench.track import Track
@@ -32,11 +33,11 @@ def reconstructions(tmp_path, record: dict) -> torch.Tensor:
 
 def test_precision_is_in_the_keys_of_attacks_and_in_the_protocol(toy, tmp_path) -> None:
     def planned(precision):
-        request = Request(
-            track="toy", defenses=["none"], attacks=["toy-prepared"], precision=precision,
+        config = RunConfig(
+            track="toy", defense=["none"], attack=["toy-prepared"], precision=precision,
             store=tmp_path,
         )  # fmt: skip
-        return prepare(request).cells[0]
+        return prepare(config).cells[0]
 
     unsaid, single, half = map(planned, (None, "float32", "bfloat16"))
     assert (single.key, single.protocol) == (unsaid.key, unsaid.protocol)
@@ -106,7 +107,7 @@ def test_compiled_networks_find_the_same_under_the_same_key(toy, store, tmp_path
     store("data", "prior", "gallery", "evaluator", "train", "assess")
     plain = run(tmp_path)
     found = reconstructions(tmp_path, plain)
-    again = run(tmp_path, compiled=True, rerun="always")
+    again = run(tmp_path, compile=True, rerun="always")
     assert again["reason"] is None
     assert again["key"] == plain["key"]
     assert again["provenance"]["device"].count("compiled") == 1

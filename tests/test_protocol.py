@@ -147,5 +147,7 @@ def test_an_attack_that_modifies_the_target_is_refused() -> None:
         access = "white-box"
 
     network = world().target(CPU)
-    with pytest.raises(MiaBenchError, match=r"the attack changed blocks\.0\.0\.weight of the target"):
+    with pytest.raises(
+        MiaBenchError, match=r"the attack changed blocks\.0\.0\.weight of the target"
+    ):
         evaluate(Modifying(), Target(network, network, stochastic=False))

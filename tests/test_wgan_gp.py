@@ -13,8 +13,9 @@ from torch import nn
 
 from mia_bench.api.dataset import ImageSet, Splits
 from mia_bench.api.prior import PriorTask
+from mia_bench.config import RunConfig
 from mia_bench.data.fingerprints import image_fingerprints
-from mia_bench.engine.run import Request, prepare_prior
+from mia_bench.engine.run import prepare_prior
 from mia_bench.errors import DataError, Diverged, MiaBenchError
 from mia_bench.protocol.prior import check_prior_is_public
 from mia_bench_plugins.priors import shipped_priors
@@ -241,8 +242,7 @@ def test_shipped_weights_are_used_only_for_their_data_and_options(
 
 @torch.no_grad()
 def test_the_default_track_has_shipped_weights_of_public_images(tmp_path: Path) -> None:
-    request = Request(track="synth-faces", store=tmp_path / "store")
-    planned = prepare_prior(request, "wgan-gp")
+    planned = prepare_prior(RunConfig(track="synth-faces", store=tmp_path / "store"), "wgan-gp")
     prior = planned.stage.parts["prior"].make()
     assert planned.stage.spec["weights"]
     shipped = shipped_priors.FOLDER / shipped_priors.file_name("wgan-gp", "synth-faces")

@@ -5,24 +5,32 @@ from __future__ import annotations
 import contextlib
 from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 import click
 
-from mia_bench.cli.shared import data_option, set_option, store_option
+from mia_bench.cli.shared import config_options, data_option, given_values, set_option
+from mia_bench.components import parse_option_values, resolve
+from mia_bench.config import load_config
+from mia_bench.engine.progress import terminal_progress
+from mia_bench.engine.run import make_data
 from mia_bench.errors import MiaBenchError, UsageError
+from mia_bench.paths import data_roots
+from mia_bench.plugins import host
+from mia_bench.track import load_track
 
 
-@click.group(name="data", short_help="List and check data sets, and prepare them ahead of a run.")
+@click.group("data")
 def command() -> None:
     """List data sets, check their layout, and decode them ahead of a run."""
 
 
-@command.command(name="list")
+@command.command("list")
 def list_() -> None:
-    """Say of each data set what it is, which tracks use it, its terms, and where its files belong."""
-    from mia_bench.plugins import host
-    from mia_bench.track import load_track
+    """List the data sets.
 
+    Prints what each is, which tracks use it, its terms, and where its files belong.
+    """
     registry = host().registry
     tracks = defaultdict(list)
     for name in registry.names("track"):
@@ -46,63 +54,41 @@ def list_() -> None:
 @click.argument("names", nargs=-1, metavar="[DATASET]…")
 @set_option()
 @data_option
-def check(names: tuple[str, ...], options: tuple[str, ...], data: Path | None) -> None:
-    """Say whether each DATASET (all of them unless told) is complete, and if not what is wrong.
+def check(names: tuple[str, ...], options: dict[str, tuple[str, ...]], data: Path | None) -> None:
+    """Check that data sets are complete.
 
-    Exit code 1 if one that was named is not.
+    Prints what is wrong with each DATASET (all of them unless given). Exit code 1 if one that was named is
+    incomplete.
     """
-    from mia_bench.components import parse_option_values, resolve
-    from mia_bench.paths import data_roots
-    from mia_bench.plugins import host
-
     registry = host().registry
     given = parse_option_values(registry, options)
-    roots = data_roots(data)
-    if roots.data is None:
+    root = data_roots(data).data
+    if root is None:
         raise UsageError("give --data DIR or set MIA_BENCH_DATA")
-    fine = True
+    complete = True
     for name in names or registry.names("dataset"):
         dataset = resolve(registry, "dataset", name, {}, given.single("dataset", name)).make()
         if not dataset.needs_root:
             continue
         try:
-            click.echo(f"{name}: complete, fingerprint {dataset.fingerprint(roots.data)}")
+            click.echo(f"{name}: complete, fingerprint {dataset.fingerprint(root)}")
         except MiaBenchError as error:
-            fine = False
+            complete = False
             click.echo(f"{name}: {str(error).removeprefix(f'{name}: ')}")
             click.echo(f"  layout: {dataset.layout}")
             click.echo(f"  from:   {dataset.origin}")
-    if names and not fine:
+    if names and not complete:
         raise SystemExit(1)
 
 
 @command.command()
-@click.option(
-    "--track", help="Protocol whose images are decoded.  [default: synth-faces]", default=None
-)
-@set_option()
-@click.option("--allow-partial", is_flag=True, help="Go on with data that are not the protocol's.")
-@store_option
-@data_option
-def prepare(
-    track: str | None,
-    options: tuple[str, ...],
-    allow_partial: bool,
-    store: Path | None,
-    data: Path | None,
-) -> None:
-    """Decode, crop and resize a track's images once, as a run would, and print what they are."""
-    from mia_bench.engine.progress import terminal_progress
-    from mia_bench.engine.run import DEFAULT_TRACK, Request, make_data
+@config_options("track", "options", "allow_partial", "store", "data")
+def prepare(**options: Any) -> None:
+    """Decode a track's images ahead of a run.
 
-    request = Request(
-        track=track or DEFAULT_TRACK,
-        options=options,
-        store=store,
-        data=data,
-        allow_partial=allow_partial,
-    )
-    splits = make_data(request, terminal_progress())
+    They are decoded, cropped and resized once, as a run would do it.
+    """
+    splits = make_data(load_config(given_values(options)), terminal_progress())
     parts = ("train", "validation", "test", "public", "decoys")
     counts = ", ".join(f"{len(getattr(splits, part))} {part}" for part in parts)
     click.echo(f"{splits.num_classes} classes; images: {counts}")

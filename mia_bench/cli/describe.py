@@ -2,35 +2,33 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
+from tabulate import tabulate
 
+from mia_bench.api.options import describe_options
+from mia_bench.components import OPTION_KINDS
 from mia_bench.errors import MiaBenchError, UsageError, did_you_mean
+from mia_bench.plugins import host
+from mia_bench.registry import KINDS, Entry, Registry
+from mia_bench.track import AttackDefaults, Choice, load_track
 
-if TYPE_CHECKING:
-    from mia_bench.registry import Entry, Registry
-    from mia_bench.track import AttackDefaults, Choice
 
-
-@click.command(
-    "describe", short_help="Explain a plugin or track: paper, options, defaults, bounds."
-)
+@click.command("describe")
 @click.argument("name")
 def command(name: str) -> None:
     """Explain NAME: a defense, attack, prior, data set, model, encoder, metric or track.
 
     Where a name belongs to two kinds both are shown; ``kind:name`` shows one.
     """
-    from mia_bench.plugins import host
-
     registry = host().registry
     kind, _, bare = name.rpartition(":")
     entries = [e for e in registry.find(bare) if not kind or e.kind == kind]
     if not entries:
         entries = [e for e in registry.entries("metric") if bare in _metric_names(e)]
     if not entries:
-        known = {n for k in _kinds() for n in registry.names(k)}
+        known = {n for kind_ in KINDS for n in registry.names(kind_)}
         raise UsageError(f"nothing is called {name!r}; {did_you_mean(bare, known)}")
     click.echo("\n\n".join(_described(registry, entry) for entry in entries))
 
@@ -51,19 +49,8 @@ def _metric_names(entry: Entry) -> list[str]:
         return []
 
 
-def _kinds() -> list[str]:
-    from mia_bench.registry import KINDS
-
-    return list(KINDS)
-
-
 def describe(registry: Registry, entry: Entry) -> str:
     """The text for one entry."""
-    from tabulate import tabulate
-
-    from mia_bench.api.options import describe_options
-    from mia_bench.components import OPTION_KINDS
-
     if entry.kind == "track":
         return describe_track(registry, entry)
     registry.get(entry.kind, entry.name)  # a name claimed twice is an error here
@@ -95,8 +82,6 @@ def describe(registry: Registry, entry: Entry) -> str:
 
 def describe_track(registry: Registry, entry: Entry) -> str:
     """The protocol of a track."""
-    from mia_bench.track import load_track
-
     track = load_track(registry, entry.name)
     recipe = track.target.recipe
     lines = [

@@ -10,12 +10,16 @@ import click
 
 from mia_bench.cli.shared import data_option, store_option
 from mia_bench.errors import MiaBenchError
+from mia_bench.paths import data_roots, default_store
+from mia_bench.plugins import host
+from mia_bench.provenance import git_commit, package_version, platform_name, python_version
+from mia_bench.store import Store
 
 Finding = tuple[bool | None, str]
-"""(True fine, False broken, None worth knowing; the line)"""
+"""(True: works, False: broken, None: worth knowing; the line)"""
 
 
-@click.command("doctor", short_help="Check the installation, the devices, the data and the store.")
+@click.command("doctor")
 @store_option
 @data_option
 def command(store: Path | None, data: Path | None) -> None:
@@ -25,20 +29,20 @@ def command(store: Path | None, data: Path | None) -> None:
     """
     marks = {True: "ok     ", False: "BROKEN ", None: "note   "}
     broken = False
-    for fine, line in [*packages(), *devices(), *plugins(), *places(store, data)]:
-        broken |= fine is False
-        click.echo(marks[fine] + line)
+    for works, line in [*packages(), *devices(), *plugins(), *places(store, data)]:
+        broken |= works is False
+        click.echo(marks[works] + line)
     if broken:
         sys.exit(1)
 
 
 def packages() -> Iterator[Finding]:
-    """Versions of what matters."""
-    from mia_bench import __version__
-    from mia_bench.provenance import git_commit, package_version, platform_name, python_version
-
+    """Versions of mia-bench, Python and the libraries that results depend on."""
     commit = f", commit {git_commit()}" if git_commit() else ""
-    yield True, f"mia-bench {__version__}{commit}, Python {python_version()}, {platform_name()}"
+    yield (
+        True,
+        f"mia-bench {package_version('mia-bench')}{commit}, Python {python_version()}, {platform_name()}",
+    )
     for name in ("torch", "torchvision", "opacus", "facenet-pytorch"):
         found = package_version(name)
         yield (True, f"{name} {found}") if found else (False, f"{name} is not installed")
@@ -67,8 +71,6 @@ def devices() -> Iterator[Finding]:
 
 def plugins() -> Iterator[Finding]:
     """Broken and conflicting plugins."""
-    from mia_bench.plugins import host
-
     loaded = host()
     working = sum(info.status == "ok" for info in loaded.plugins)
     yield True, f"{working} of {len(loaded.plugins)} plugins work"
@@ -78,10 +80,6 @@ def plugins() -> Iterator[Finding]:
 
 def places(store: Path | None, data: Path | None) -> Iterator[Finding]:
     """The store, the data root and the weights."""
-    from mia_bench.paths import data_roots, default_store
-    from mia_bench.plugins import host
-    from mia_bench.store import Store
-
     try:
         opened = Store(store or default_store())
         opened.check_writable()

@@ -7,18 +7,23 @@ from pathlib import Path
 
 import click
 
-from mia_bench.cli.shared import store_option
+from mia_bench.cli.shared import PathType, open_store, store_option
+from mia_bench.errors import UsageError
+from mia_bench.leaderboard import records
+from mia_bench.leaderboard.submission import submit as copy_records
+from mia_bench.plugins import host
+from mia_bench.results import read_store
 
 _folder = click.option(
     "--folder",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=PathType(file_okay=False),
     default=Path("leaderboards"),
     show_default=True,
     help="Folder of the pages and of results/<track>/<key>.json.",
 )
 
 
-@click.group(name="leaderboard")
+@click.group("leaderboard")
 def command() -> None:
     """Build, check and extend the leaderboards."""
 
@@ -27,9 +32,6 @@ def command() -> None:
 @_folder
 def build(folder: Path) -> None:
     """Write the pages from the records."""
-    from mia_bench.leaderboard import records
-    from mia_bench.plugins import host
-
     written = records.build(folder, host().registry)
     for path in written:
         click.echo(path)
@@ -40,10 +42,7 @@ def build(folder: Path) -> None:
 @command.command()
 @_folder
 def check(folder: Path) -> None:
-    """Check records and pages; exit code 1 if something is wrong."""
-    from mia_bench.leaderboard import records
-    from mia_bench.plugins import host
-
+    """Check records and pages. Exit code 1 if something is wrong."""
     problems = records.check(folder, host().registry)
     for problem in problems:
         click.echo(problem)
@@ -60,7 +59,7 @@ def check(folder: Path) -> None:
 @click.option(
     "--replace",
     is_flag=True,
-    help="Remove the folder's records that can't share a board with these, of older versions say.",
+    help="Remove the folder's records that can't share a board with these (those of older versions).",
 )
 @click.pass_context
 def submit(
@@ -73,27 +72,18 @@ def submit(
 ) -> None:
     """Copy a store's records into the folder, so that the next build shows them.
 
-    Interrupted cells and records of older track or component versions are left out. A record of the
-    folder makes room for a newer one of its cell.
+    Interrupted cells and records of older track or component versions are left out. A newer record of
+    a cell replaces the folder's.
     """
-    from mia_bench.errors import UsageError
-    from mia_bench.leaderboard.submission import submit as copy
-    from mia_bench.paths import default_store
-    from mia_bench.plugins import host
-    from mia_bench.results import read_store
-    from mia_bench.store import Store
-
-    root = store or default_store()
-    if not root.is_dir():
-        raise UsageError(f"there is no store at {root}")
+    opened = open_store(store)
     given = context.get_parameter_source("folder") is not click.core.ParameterSource.DEFAULT
     if not given and not folder.is_dir():
         raise UsageError(
             f"there is no folder {folder} here; go to a checkout, or name one by --folder (it is made)"
         )
-    read_store(root, track)  # a mistyped track is an error, not "nothing new"
-    done = copy(
-        Store(root), track, folder, host().registry, finished_only=finished_only, replace=replace
+    read_store(opened.root, track)  # a mistyped track is an error, not "nothing new"
+    done = copy_records(
+        opened, track, folder, host().registry, finished_only=finished_only, replace=replace
     )
     for path in done.written:
         click.echo(path)

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import click
+from rich.console import Console
+from rich.table import Table
+
+from mia_bench.plugins import describe_error, host
+from mia_bench.registry import KINDS
+from mia_bench.track import load_track
 
 LISTED = ("defenses", "attacks", "tracks", "datasets", "priors", "metrics", "models", "encoders")
 
 
-@click.command("list", short_help="List defenses, attacks, tracks and every other kind.")
+@click.command("list")
 @click.argument("kind", required=False, type=click.Choice(LISTED))
 def command(kind: str | None) -> None:
-    """List what is installed, with one line each; everything unless KIND is given."""
-    from rich.console import Console
-    from rich.table import Table
-
+    """List the components of a KIND, or of all kinds, with one line each."""
     console = Console(width=None if Console().is_terminal else 120)
     for plural in [kind] if kind else LISTED:
         table = Table(
@@ -33,10 +36,6 @@ def rows(plural: str) -> list[tuple[str, str, str]]:
 
     What can't be loaded is listed with its error.
     """
-    from mia_bench.plugins import describe_error, host
-    from mia_bench.registry import KINDS
-    from mia_bench.track import load_track
-
     registry = host().registry
     kind = next(kind for kind, known in KINDS.items() if known == plural)
     found = []

@@ -12,8 +12,8 @@ from typing import Any
 
 import click
 
-from mia_bench import __version__
 from mia_bench.errors import MiaBenchError, did_you_mean
+from mia_bench.plugins import describe_error, host
 
 COMMANDS = {
     "run": "Run every defense × attack pair and print the results.",
@@ -22,17 +22,17 @@ COMMANDS = {
     "plugins": "List, check and start plugins.",
     "doctor": "Check the installation, the devices, the data and the store.",
     "show": "Write a cell's picture: private examples beside reconstructions.",
-    "results": "Print the results of a store.",
-    "data": "Check data sets, and prepare them ahead of a run.",
+    "results": "Print the records of a store.",
+    "data": "List and check data sets, and prepare them ahead of a run.",
     "prior": "Train, list and look at image priors.",
     "leaderboard": "Build, check and fill the leaderboards.",
 }
 
 
 class LazyGroup(click.Group):
-    """Knows its commands by name and imports one when it is called."""
+    """A group that imports a command when it is called."""
 
-    _asked: object = None
+    _loaded_host: object = None
     """The host whose plugins have added their commands."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -49,12 +49,10 @@ class LazyGroup(click.Group):
         return super().get_command(ctx, cmd_name)
 
     def _load_plugin_commands(self) -> None:
-        from mia_bench.plugins import describe_error, host
-
         loaded = host()
-        if self._asked is loaded:
+        if self._loaded_host is loaded:
             return
-        self._asked = loaded
+        self._loaded_host = loaded
         self.commands.clear()
         for plugin, error in loaded.call("mia_bench_register_commands", cli=self):
             click.echo(
@@ -82,7 +80,7 @@ class LazyGroup(click.Group):
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="mia-bench")
+@click.version_option(package_name="mia-bench", prog_name="mia-bench")
 @click.option("--debug", is_flag=True, help="Show tracebacks and debug messages.")
 def cli(debug: bool) -> None:
     """Compare defenses against model inversion attacks.
@@ -120,6 +118,9 @@ def main(args: list[str] | None = None) -> Any:
             sys.exit(code)
     except click.exceptions.Exit as exit_:
         sys.exit(exit_.exit_code)
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()  # the help
+        sys.exit(error.exit_code)
     except click.UsageError as error:
         _fail(_one_line(error), 2)
     except click.ClickException as error:
@@ -136,7 +137,7 @@ def main(args: list[str] | None = None) -> Any:
 
 
 def cli_debug() -> bool:
-    """True when ``--debug`` was given."""
+    """Whether ``--debug`` was given."""
     return logging.getLogger().level == logging.DEBUG
 
 

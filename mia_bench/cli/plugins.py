@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
 
 import click
+from tabulate import tabulate
 
-from mia_bench.cli.shared import set_option
+from mia_bench.cli.shared import PathType, set_option
+from mia_bench.components import parse_option_values
+from mia_bench.device import check_device_form
+from mia_bench.errors import MiaBenchError, UsageError
+from mia_bench.plugins import host
+from mia_bench.registry import BASES, KINDS, Entry, Registry
 from mia_bench.scaffold import KINDS as SCAFFOLDS
+from mia_bench.scaffold import create
+from mia_bench.testing.conformance import Conformance, check_entry
+from mia_bench.testing.findings import Finding
 
-if TYPE_CHECKING:
-    from mia_bench.registry import Entry, Registry
-    from mia_bench.testing import Finding
 
-
-@click.group(
-    "plugins",
-    invoke_without_command=True,
-    short_help="List, check and start plugins.",
-)
+@click.group("plugins", invoke_without_command=True)
 @click.option("--check", is_flag=True, help="Also import every component.")
 @click.pass_context
 def command(context: click.Context, check: bool) -> None:
@@ -33,12 +34,6 @@ def command(context: click.Context, check: bool) -> None:
     """
     if context.invoked_subcommand is not None:
         return
-    from tabulate import tabulate
-
-    from mia_bench.errors import MiaBenchError
-    from mia_bench.plugins import host
-    from mia_bench.registry import KINDS
-
     loaded = host()
     table = [
         (info.name, f"{info.distribution} {info.version}", info.status, info.error or info.module)
@@ -65,20 +60,18 @@ def command(context: click.Context, check: bool) -> None:
 )
 @click.option(
     "--output",
-    type=click.Path(path_type=Path),
+    type=PathType(),
     default=".",
     show_default="here",
-    help="Folder to make the distribution's folder in.",
+    help="Folder in which the distribution's folder is made.",
 )
-@click.option("--reuse-name", is_flag=True, help="Take a name that something installed has.")
+@click.option("--reuse-name", is_flag=True, help="Allow a name that something installed has.")
 def new(name: str, kind: str, output: Path, reuse_name: bool) -> None:
     """Write a distribution with a working plugin called NAME: lower-case words joined by '-'.
 
-    It has a module, a test that makes every check of the conformance kit, and a CI workflow. Nothing
-    that is there is overwritten.
+    It has a module, a test that makes every check of the conformance kit, and a CI workflow. No file is
+    overwritten.
     """
-    from mia_bench.scaffold import create
-
     folder = create(name, kind, output, reuse_name=reuse_name)
     click.echo(f"wrote {folder}; next: pip install -e {folder}, mia-bench plugins check {name}")
 
@@ -87,22 +80,20 @@ def new(name: str, kind: str, output: Path, reuse_name: bool) -> None:
 @click.argument("name")
 @set_option("Set an option; small values make the checks fast.")
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:N or mps.")
-@click.option("--data", type=click.Path(path_type=Path), help="Root of a data set's files.")
-@click.option("--weights", type=click.Path(path_type=Path), help="Folder of weight files.")
+@click.option("--data", type=PathType(), help="Root of a data set's files.")
+@click.option("--weights", type=PathType(), help="Folder of weight files.")
 def check(
-    name: str, options: tuple[str, ...], device: str, data: Path | None, weights: Path | None
+    name: str,
+    options: dict[str, tuple[str, ...]],
+    device: str,
+    data: Path | None,
+    weights: Path | None,
 ) -> None:
-    """Run NAME in a toy world and print what is wrong with it; exit code 1 if anything is.
+    """Run NAME in a toy world and print what is wrong with it. Exit code 1 if anything is.
 
-    NAME is a component, kind:component, or a plugin or distribution: all of its components and its reporter
-    then.
+    NAME is a component, kind:component, or a plugin or distribution, which means all of its components and
+    its reporter.
     """
-    from mia_bench.components import parse_option_values
-    from mia_bench.device import check_device_form
-    from mia_bench.plugins import host
-    from mia_bench.registry import BASES
-    from mia_bench.testing.conformance import Conformance, check_entry
-
     check_device_form(device)
     registry = host().registry
     given = parse_option_values(registry, options, tuple(BASES))
@@ -114,25 +105,21 @@ def check(
             entry, options=values, device=device, data=data, weights=weights
         )
         broken |= bool(findings)
-        click.echo("\n".join(_lines(f"{entry.kind} {entry.name}", findings, left_out)))
+        click.echo("\n".join(_report(f"{entry.kind} {entry.name}", findings, left_out)))
     for plugin, module in reporters.items():
         findings, left_out = Conformance(module).findings()
         broken |= bool(findings)
-        click.echo("\n".join(_lines(f"reporter {plugin}", findings, left_out)))
+        click.echo("\n".join(_report(f"reporter {plugin}", findings, left_out)))
     if broken:
         sys.exit(1)
 
 
 def _named(registry: Registry, name: str) -> tuple[list[Entry], dict[str, ModuleType]]:
-    """The components, and the reporters by their plugins' names, that a name means.
+    """The components of that name, and the reporters by the names of their plugins.
 
     Raises:
-        UsageError: none; or one is claimed twice, or its plugin is broken.
+        UsageError: there is none, or two plugins claim the name, or its plugin is broken.
     """
-    from mia_bench.errors import UsageError
-    from mia_bench.plugins import host
-    from mia_bench.registry import KINDS
-
     kind, _, bare = name.rpartition(":")
     everything = [entry for known in KINDS for entry in registry.entries(known)]
     found = [e for e in everything if e.name == bare and kind in ("", e.kind)] or [
@@ -160,8 +147,6 @@ def _named(registry: Registry, name: str) -> tuple[list[Entry], dict[str, Module
 
 
 def _installed(distribution: str) -> bool:
-    from importlib.metadata import PackageNotFoundError, version
-
     try:
         version(distribution)
     except (PackageNotFoundError, ValueError):
@@ -169,8 +154,8 @@ def _installed(distribution: str) -> bool:
     return True
 
 
-def _lines(what: str, findings: list[Finding], left_out: dict[str, str]) -> Iterator[str]:
-    """What to print of one component or reporter."""
+def _report(what: str, findings: list[Finding], left_out: dict[str, str]) -> Iterator[str]:
+    """The lines about one component or reporter."""
     count = f"{len(findings)} finding{'' if len(findings) == 1 else 's'}"
     yield f"{what}: {count if findings else 'fine'}"
     for finding in findings:

@@ -7,12 +7,39 @@ from pathlib import Path
 from typing import Any
 
 import click
+from etils.epy import lazy_imports
+from tabulate import tabulate
 
-from mia_bench.cli.shared import Integer, data_option, set_option, store_option
-from mia_bench.errors import CorruptArtifact, StoreError, UsageError
+from mia_bench.api.options import parse_options
+from mia_bench.cli.shared import (
+    Integer,
+    PathType,
+    config_options,
+    given_values,
+    open_store,
+    store_option,
+    writing,
+)
+from mia_bench.config import load_config
+from mia_bench.engine.progress import terminal_progress
+from mia_bench.engine.run import prepare_prior
+from mia_bench.errors import CorruptArtifact, StoreError, UsageError, did_you_mean
+from mia_bench.fetch import obtain
+from mia_bench.paths import data_roots
+from mia_bench.pictures import save_sheet, sheets_folder
+from mia_bench.plugins import host
+from mia_bench.results import options_text
+from mia_bench.seeds import generator
+from mia_bench.store import Store
+from mia_bench.track import load_track
+
+with lazy_imports():
+    import numpy as np
+    import torch
+    from torch import Tensor
 
 
-@click.group(name="prior", short_help="Train, list and look at image priors.")
+@click.group("prior")
 def command() -> None:
     """Train, list and look at image priors: the attackers' models of public images.
 
@@ -21,50 +48,29 @@ def command() -> None:
 
 
 @command.command()
-@click.option(
-    "--track", help="Protocol whose public images it is made from.  [default: synth-faces]"
-)
-@click.option("--prior", "name", default="", help="Prior; none means the track's default.")
-@set_option()
-@click.option("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps.")
-@store_option
-@data_option
-def train(
-    track: str | None,
-    name: str,
-    options: tuple[str, ...],
-    device: str,
-    store: Path | None,
-    data: Path | None,
-) -> None:
+@click.option("--prior", "name", default="", help="Prior; the track's default unless given.")
+@config_options("track", "options", "device", "store", "data", "weights")
+def train(name: str, **options: Any) -> None:
     """Make a prior, or go on with one that was stopped.
 
     Sample sheets are written while it trains, and its Fréchet distance to the public images is measured.
     """
-    from mia_bench.engine.progress import terminal_progress
-    from mia_bench.engine.run import DEFAULT_TRACK, Request, make_stage, prepare_prior
-
-    request = Request(
-        track=track or DEFAULT_TRACK, options=options, device=device, store=store, data=data
-    )
-    planned = prepare_prior(request, name)
-    make_stage(planned, device, terminal_progress())
+    planned = prepare_prior(load_config(given_values(options)), name)
+    planned.make(terminal_progress())
     info = planned.store.info(*planned.stage.id)
     click.echo(_table([(planned.stage.key, info)]))
     for look in info["watched"]:
         click.echo(f"step {look['step']}: {_distance(look)}")
-    from mia_bench.pictures import sheets_folder
-
     sheets = sheets_folder(planned.store.root, planned.stage.key)
     if sheets.is_dir():
         click.echo(f"sample sheets: {sheets}")
 
 
-@command.command(name="list")
+@command.command("list")
 @store_option
 def list_(store: Path | None) -> None:
     """List the priors of a store."""
-    opened = _open(store)
+    opened = open_store(store)
     found = []
     for path in sorted((opened.root / "artifacts" / "prior").glob("*/meta.json")):
         try:
@@ -79,70 +85,52 @@ def list_(store: Path | None) -> None:
 
 @command.command()
 @click.argument("prior")
+@click.option("--output", type=PathType(output=True), help="PNG file.  [default: PRIOR.png]")
 @click.option(
-    "--output",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="PNG file.  [default: PRIOR.png]",
+    "--count", type=Integer(1, 1024), default=64, show_default=True, help="Number of samples."
 )
-@click.option(
-    "--count", type=Integer(1, 1024), default=64, show_default=True, help="Samples shown."
-)
-@click.option(
-    "--seed", type=Integer(0), default=0, show_default=True, help="What they are drawn by."
-)
+@click.option("--seed", type=Integer(0), default=0, show_default=True, help="Seed of the samples.")
 @store_option
 def show(prior: str, output: Path | None, count: int, seed: int, store: Path | None) -> None:
     """Write a sheet of samples of PRIOR (the beginning of its key, as the list shows it)."""
-    opened = _open(store)
+    opened = open_store(store)
     keys = [path.name for path in (opened.root / "artifacts" / "prior").glob("*")]
     found = sorted(key for key in keys if key.startswith(prior))
     if len(found) != 1:
         what = "no prior's key begins" if not found else f"{len(found)} priors' keys begin"
         raise UsageError(f"{what} with {prior!r}; see mia-bench prior list")
     path = output or Path(f"{found[0][:8]}.png")
-    if not path.parent.is_dir():
-        raise UsageError(f"there is no folder {path.parent}")
-
-    from mia_bench.pictures import save_sheet
-
     try:
-        save_sheet(_samples(opened, found[0], count, seed), path)
+        samples = _samples(opened, found[0], count, seed)
     except CorruptArtifact as error:
         raise StoreError(f"{error}; mia-bench prior train makes it again") from error
-    except OSError as error:
-        raise UsageError(f"{path} can't be written: {error.strerror or error}") from error
+    with writing(path):
+        save_sheet(samples, path)
     click.echo(str(path))
 
 
 @command.command()
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--prior", "name", default="", help="Prior whose file it is; none: by its ending.")
+@click.argument("file", type=PathType(exists=True, dir_okay=False))
+@click.option(
+    "--prior", "name", default="", help="Prior whose file it is, if its ending is shared."
+)
 @click.option(
     "--output",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=PathType(output=True),
     help="Safetensors file.  [default: FILE with the ending .safetensors]",
 )
 def convert(file: Path, name: str, output: Path | None) -> None:
     """Convert a published FILE of weights to safetensors, without running anything in it."""
-    from mia_bench.plugins import host
-
-    priors = {
-        entry.name: entry.load()
-        for entry in host().registry.entries("prior")
-        if name in ("", entry.name)
-    }
-    able = {known: prior for known, prior in priors.items() if file.suffix in prior.converts}
+    priors = [
+        entry.load() for entry in host().registry.entries("prior") if name in ("", entry.name)
+    ]
+    able = [prior for prior in priors if file.suffix in prior.converts]
     if len(able) != 1:
         among = f"the prior {name!r} does not convert" if name else f"{len(able)} priors convert"
         raise UsageError(f"{among} files that end in {file.suffix!r}")
     target = output or file.with_suffix(".safetensors")
-    if not target.parent.is_dir():
-        raise UsageError(f"there is no folder {target.parent}")
-    (prior,) = able.values()
-    try:
-        prior.convert(file, target)
-    except OSError as error:
-        raise UsageError(f"{target} can't be written: {error.strerror or error}") from error
+    with writing(target):
+        able[0].convert(file, target)
     click.echo(f"{target}, {target.stat().st_size / 2**20:.1f} MiB")
 
 
@@ -153,11 +141,6 @@ def fetch(name: str) -> None:
 
     It goes into the folder that MIA_BENCH_WEIGHTS names, or into a cache.
     """
-    from mia_bench.errors import did_you_mean
-    from mia_bench.fetch import obtain
-    from mia_bench.paths import data_roots
-    from mia_bench.plugins import host
-
     published = {
         file.name: file
         for entry in host().registry.entries("prior")
@@ -171,25 +154,11 @@ def fetch(name: str) -> None:
             bar.length = total
             bar.update(done - bar.pos)
 
-        path = obtain(published[name], data_roots(None).weights, progress)
+        path = obtain(published[name], data_roots().weights, progress)
     click.echo(str(path))
 
 
-def _open(store: Path | None) -> Any:
-    from mia_bench.paths import default_store
-    from mia_bench.store import Store
-
-    root = store or default_store()
-    if not root.is_dir():
-        raise UsageError(f"there is no store at {root}")
-    return Store(root)
-
-
 def _table(priors: list[tuple[str, dict[str, Any]]]) -> str:
-    from tabulate import tabulate
-
-    from mia_bench.results import options_text
-
     rows = [
         {
             "prior": key[:8],
@@ -215,22 +184,16 @@ def _distance(look: dict[str, Any]) -> str:
     return f"{look['frechet_distance']:.4g} ({look['features']})"
 
 
-def _samples(opened: Any, key: str, count: int, seed: int) -> Any:
-    """``(count, 3, H, W)`` uint8."""
-    import torch
-
-    from mia_bench.api.options import parse_options
-    from mia_bench.plugins import host
-    from mia_bench.seeds import generator
-    from mia_bench.track import load_track
-
-    info = opened.info("prior", key)
+def _samples(store: Store, key: str, count: int, seed: int) -> np.ndarray:
+    """Draw images of a stored prior, ``(count, 3, H, W)`` uint8."""
+    info = store.info("prior", key)
     registry, spec = host().registry, info["prior"]
     component = registry.get("prior", spec["name"]).load()
     prior = component(parse_options(spec["name"], component.Options, spec["options"]))
     resolution = load_track(registry, info["run"]["track"]).data.resolution
-    state = opened.tensors("prior", key)
+    state = store.tensors("prior", key)
     state.pop("trained_on", None)
     model = prior.build(state, resolution=resolution).eval().requires_grad_(False)
     latents = model.sample(count, generator(seed, "sheet"))
-    return model.pictures(latents, device=torch.device("cpu")).numpy()
+    images: Tensor = model.pictures(latents, device=torch.device("cpu"))
+    return images.numpy()

@@ -7,25 +7,24 @@ from pathlib import Path
 import click
 
 from mia_bench.cli.shared import store_option
+from mia_bench.results import read_store, results_table
 
 
-@click.command(name="results")
+@click.command("results")
 @click.option("--track", metavar="NAME", help="Only this track's records.")
 @store_option
 @click.option(
     "--format",
-    "form",
+    "format_",
     type=click.Choice(["table", "json", "csv"]),
     default="table",
     show_default=True,
     help="A table for people, or all columns for programs.",
 )
-def command(track: str | None, store: Path | None, form: str) -> None:
-    """Show the records of a store."""
-    from mia_bench.results import read_store, results_table
-
+def command(track: str | None, store: Path | None, format_: str) -> None:
+    """Print the records of a store."""
     records = [r.model_dump(mode="json", by_alias=True) for r in read_store(store, track)]
     if not records:
         click.echo("no records yet; 'mia-bench run' makes some", err=True)
-    if records or form != "table":
-        click.echo(results_table(records, form))
+    if records or format_ != "table":
+        click.echo(results_table(records, format_))

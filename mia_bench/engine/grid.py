@@ -29,14 +29,20 @@ class Cell:
     attack: ConfiguredComponent
     seed: int
 
+    def named(self, component: ConfiguredComponent) -> str:
+        """A component of the cell by its name and the options that are not the track's."""
+        return component.name + short_options(component, self.track)
+
     @property
     def label(self) -> str:
-        """The cell in words, for progress and messages."""
-        attack = f"{self.attack.name}{short_options(self.attack, self.track)}"
-        return (
-            f"{self.defense.name}{short_options(self.defense, self.track)} × {attack}, "
-            f"seed {self.seed}"
+        """The cell in words, for progress and messages; the prior unless it is the attack's default."""
+        label, prior = (
+            f"{self.named(self.defense)} × {self.named(self.attack)}",
+            self.named(self.prior),
         )
+        if prior != self.track.prior_of(self.attack.name):
+            label += f" with {prior}"
+        return f"{label}, seed {self.seed}"
 
 
 def build_grid(

@@ -25,6 +25,7 @@ from mia_bench.components import (
     resolve,
     resolve_choice,
     short_choice,
+    short_options,
 )
 from mia_bench.engine.grid import Cell, skip_reason
 from mia_bench.errors import MiaBenchError, Unavailable, UsageError
@@ -322,7 +323,7 @@ def _plan_cell(
 
     train = stage(
         "train",
-        f"target under {cell.defense.name}, seed {cell.seed}",
+        f"target under {cell.named(cell.defense)}, seed {cell.seed}",
         cell.seed,
         spec={
             "defense": cell.defense.spec(),
@@ -334,7 +335,7 @@ def _plan_cell(
     )
     assess = stage(
         "assess",
-        f"utility of {cell.defense.name}, seed {cell.seed}",
+        f"utility of {cell.named(cell.defense)}, seed {cell.seed}",
         data.seed,
         spec={"metrics": [m.spec() for m in shared.target_metrics]},
         inputs={"data": data, "train": train},
@@ -402,7 +403,7 @@ def _prior_stage(track: Track, prior: ConfiguredComponent, shared: _Shared, root
     return Stage(
         name="prior",
         track=track,
-        label=f"prior {prior.name}",
+        label=f"prior {prior.name}{short_options(prior, track)}",
         seed=shared.data.seed,
         spec={"prior": prior.spec(), **({"weights": weights} if weights else {})},
         inputs={"data": shared.data},

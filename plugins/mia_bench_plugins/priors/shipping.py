@@ -14,9 +14,10 @@ import click
 import torch
 from safetensors.torch import save_file
 
+from mia_bench.config import DEFAULT_TRACK, load_config
 from mia_bench.device import choose_device
 from mia_bench.engine.progress import reporting, terminal_progress
-from mia_bench.engine.run import DEFAULT_TRACK, Request, prepare_prior
+from mia_bench.engine.run import prepare_prior
 from mia_bench.engine.stages import Workspace, fit_prior_stage
 from mia_bench.engine.worker import Worker
 from mia_bench_plugins.priors import shipped_priors
@@ -31,7 +32,7 @@ from mia_bench_plugins.shipped import write_hash
 def main(prior: str, device: str, store: Path | None, output: Path | None) -> None:
     """Train PRIOR and write its weights as float16 safetensors."""
     output = output or shipped_priors.FOLDER / shipped_priors.file_name(prior, DEFAULT_TRACK)
-    planned = prepare_prior(Request(track=DEFAULT_TRACK, store=store), prior)
+    planned = prepare_prior(load_config({"track": DEFAULT_TRACK, "store": store}), prior)
     reporter = terminal_progress()
     Worker(planned.store, device, planned.roots, reporter).compute(planned.stage.inputs["data"])
     progress = partial(reporter.progress, planned.stage)

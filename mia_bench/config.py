@@ -1,0 +1,317 @@
+"""What a run is asked for: one model that the command line, a TOML file and ``mia_bench.run`` fill."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args
+
+import tomli_w
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    JsonValue,
+    Tag,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+from mia_bench.device import Precision, check_device_form
+from mia_bench.errors import UsageError, did_you_mean
+from mia_bench.paths import (
+    Roots,
+    check_data_root,
+    data_roots,
+    default_data,
+    default_store,
+    default_weights,
+    expand_path,
+)
+
+DEFAULT_TRACK = "synth-faces"
+
+T = TypeVar("T")
+
+
+# --- types of values -------------------------------------------------------------------------
+
+
+def _told(check: Callable[[T], T]) -> Callable[[T], T]:
+    """``check`` with its UsageError as a ValueError, which pydantic collects with the key."""
+
+    def checked(value: T) -> T:
+        try:
+            return check(value)
+        except UsageError as error:
+            raise ValueError(str(error)) from error
+
+    return checked
+
+
+def _several(value: Any) -> bool:
+    return isinstance(value, Iterable) and not isinstance(value, (str, Mapping))
+
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(value) if _several(value) else (value,)
+
+
+def _no_bool(value: Any) -> Any:
+    """Refuse ``true``, which Python counts as 1."""
+    if isinstance(value, bool):
+        raise PydanticCustomError("int_type", "Input should be a valid integer")
+    return value
+
+
+def _expanded(value: Any) -> Any:
+    if value == "":  # a shell's variable that is not set
+        raise PydanticCustomError("path_type", "Input should be a path")
+    return expand_path(value) if isinstance(value, (str, Path)) else value
+
+
+def _at_least_one(seeds: tuple[int, ...]) -> tuple[int, ...]:
+    if not seeds:
+        raise ValueError("at least one seed is needed")
+    return seeds
+
+
+def flatten_options(given: Any) -> dict[str, tuple[str, ...]]:
+    """``PLUGIN.KEY`` (or ``kind:PLUGIN.KEY``) to the texts of its values, in order.
+
+    Args:
+        given: texts ``PLUGIN.KEY=VALUE``, ``{"PLUGIN.KEY": VALUE}``, or a table of such keys for each
+            plugin; a list of values are several values.
+
+    Raises:
+        UsageError: it is something else.
+    """
+    flat: dict[str, list[str]] = {}
+
+    def add(path: str, value: Any) -> None:
+        owner, _, key = path.rpartition(".")
+        if not (owner and key):
+            raise UsageError(f"option {f'{path}={value}'!r} is not PLUGIN.KEY=VALUE")
+        texts = [_option_text(one) for one in _as_tuple(value)]
+        if not texts:
+            raise UsageError(f"option {path!r} has no value")
+        flat.setdefault(path, []).extend(texts)
+
+    if isinstance(given, Mapping):
+        for name, value in given.items():
+            if isinstance(value, Mapping):
+                for key, inner in value.items():
+                    add(f"{name}.{key}", inner)
+            else:
+                add(name, value)
+    elif _several(given) and all(isinstance(text, str) for text in given):
+        for text in given:
+            path, equals, value = text.partition("=")
+            if not equals:
+                raise UsageError(f"option {text!r} is not PLUGIN.KEY=VALUE")
+            add(path, value)
+    else:
+        raise UsageError("options must be a table")
+    return {path: tuple(dict.fromkeys(texts)) for path, texts in flat.items()}
+
+
+def _option_text(value: Any) -> str:
+    """A value as it is written after ``-o PLUGIN.KEY=``."""
+    if isinstance(value, str):
+        return value
+    try:
+        return json.dumps(value, ensure_ascii=False)
+    except TypeError:  # a date of TOML, a number of NumPy
+        return str(value)
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
+Number = Annotated[int, BeforeValidator(_no_bool), Field(ge=1)]
+Seeds = Annotated[
+    tuple[Annotated[int, BeforeValidator(_no_bool), Field(ge=0)], ...], BeforeValidator(_as_tuple)
+]
+NumberOrSeeds = Annotated[
+    Annotated[Number, Tag("number")]
+    | Annotated[Seeds, AfterValidator(_at_least_one), Tag("several")],
+    Discriminator(lambda value: "several" if _several(value) else "number"),
+]
+OptionTexts = Annotated[dict[str, tuple[str, ...]], BeforeValidator(_told(flatten_options))]
+Device = Annotated[str, AfterValidator(_told(check_device_form))]
+Seconds = Annotated[float, BeforeValidator(_no_bool), Field(gt=0)]
+Folder = Annotated[Path, BeforeValidator(_expanded)]
+DataRoot = Annotated[Folder, AfterValidator(_told(check_data_root))]
+
+
+# --- the model -------------------------------------------------------------------------------
+
+
+def _key(default: Any, help_text: str, metavar: str = "", **more: Any) -> Any:
+    """A key with its help, and the word that stands for its value in ``--help``."""
+    extra: dict[str, JsonValue] = {"metavar": metavar}
+    return Field(default, description=help_text, json_schema_extra=extra, **more)
+
+
+class RunConfig(BaseModel):
+    """A run, checked: names of components are looked up later, everything else is right.
+
+    Paths are expanded (``~``, ``$NAME``); those that are not given come from the environment.
+    """
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False
+    )
+
+    track: str = _key(DEFAULT_TRACK, "Protocol to run.", "NAME")
+    defense: Names = _key((), "Defense; repeat for several. All of them unless given.", "NAME")
+    attack: Names = _key((), "Attack; repeat for several. All of them unless given.", "NAME")
+    prior: Names = _key(
+        (), "Image prior; repeat for several. Each attack's default unless given.", "NAME"
+    )
+    seeds: NumberOrSeeds = _key(1, "Number of seeds: 0 … N-1.", "N")
+    seed: Seeds = _key((), "One seed, in place of a number of them; repeat for several.", "SEED")
+    options: OptionTexts = _key(
+        {}, "Set an option; several values of one key multiply the grid.", "PLUGIN.KEY=VALUE"
+    )
+    device: Device = _key("auto", "auto, cpu, cuda, cuda:N or mps.", "DEVICE")
+    jobs: Number = _key(1, "Processes that compute at once, on the GPUs in turn.", "N")
+    time_limit: Seconds | None = _key(
+        None,
+        "Seconds after which a stage fails; the rest goes on. No limit unless given.",
+        "SECONDS",
+    )
+    precision: Precision | None = _key(
+        None, "Of the networks in attacks; rows of another precision are of another protocol."
+    )
+    compile: bool = _key(False, "Compile the networks that attacks pass through.")
+    store: Folder = Field(
+        default_factory=default_store,
+        description="Folder of artifacts and records; else MIA_BENCH_STORE, or the user's data folder.",
+    )
+    data: DataRoot | None = Field(
+        default_factory=default_data, description="Root of the data sets; else MIA_BENCH_DATA."
+    )
+    weights: Folder | None = Field(
+        default_factory=default_weights,
+        description="Folder of weight files; else MIA_BENCH_WEIGHTS, or weights beside the data root.",
+    )
+    rerun: Literal["never", "failed", "always"] = _key(
+        "failed", "Which cells with a record are computed again."
+    )
+    allow_partial: bool = _key(
+        False, "Go on with data that are not the protocol's; every record is marked."
+    )
+    format: Literal["table", "json", "markdown"] = _key("table", "What to print of the records.")
+
+    @model_validator(mode="after")
+    def _seed_or_seeds(self) -> Self:
+        if self.seed and "seeds" in self.model_fields_set:
+            raise ValueError("give either seed or seeds")
+        return self
+
+    @property
+    def seed_list(self) -> tuple[int, ...]:
+        """The seeds of the grid."""
+        if self.seed:
+            return self.seed
+        return tuple(range(self.seeds)) if isinstance(self.seeds, int) else self.seeds
+
+    @property
+    def roots(self) -> Roots:
+        """Where data and weights lie."""
+        return data_roots(self.data, self.weights)
+
+    def to_toml(self) -> str:
+        """The configuration as a file that :func:`load_config` reads back."""
+        values = self.model_dump(
+            mode="json",
+            exclude={"options", "seeds" if self.seed else "seed"},
+            exclude_none=True,
+        )
+        tables: dict[str, dict[str, Any]] = {}
+        for path, texts in self.options.items():
+            owner, _, key = path.rpartition(".")
+            tables.setdefault(owner, {})[key] = texts if texts[1:] else texts[0]
+        return tomli_w.dumps({**values, "options": tables})
+
+
+def key_choices(name: str) -> tuple[str, ...]:
+    """The values that a key of :class:`RunConfig` can have; empty where they can't be listed."""
+    annotation = RunConfig.model_fields[name].annotation
+    found = get_args(annotation)
+    parts = (annotation,) if all(isinstance(one, str) for one in found) else found
+    return tuple(choice for part in parts for choice in get_args(part) if isinstance(choice, str))
+
+
+# --- reading ---------------------------------------------------------------------------------
+
+_SEED_KEYS = {"seed", "seeds"}
+
+
+def load_config(given: Mapping[str, Any], file: Path | None = None) -> RunConfig:
+    """Check what was given; it wins over a TOML file, and that over the environment.
+
+    Of options the file's come first, and a key that is given replaces the file's.
+
+    Args:
+        given: values by key; None is the same as leaving a key out.
+        file: a file with the same keys.
+
+    Raises:
+        UsageError: one line that names the key (and the file, where the value is from there), what is
+            wrong, and what would be right.
+    """
+    given = {key: value for key, value in given.items() if value is not None}
+    values = _read(file) if file else {}
+    if _SEED_KEYS & given.keys():
+        values = {key: value for key, value in values.items() if key not in _SEED_KEYS}
+    merged = {**values, **given}
+    if "options" in values and "options" in given:
+        ours = flatten_options(given["options"])
+        replaced = {_without_kind(path) for path in ours}
+        theirs = flatten_options(values["options"]).items()
+        kept = {path: texts for path, texts in theirs if _without_kind(path) not in replaced}
+        merged["options"] = {**kept, **ours}
+    try:
+        return RunConfig.model_validate(merged)
+    except ValidationError as error:
+        raise UsageError("; ".join(map(_explain, error.errors()))) from None
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """The values of a file, each of them valid even where another one replaces it."""
+    try:
+        values = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UsageError(f"--config {file}: {error}") from error
+    try:
+        RunConfig.model_validate(values)
+    except ValidationError as error:
+        # What is wrong in the environment is not the file's.
+        wrong = [one for one in error.errors() if not one["loc"] or one["loc"][0] in values]
+        if wrong:
+            raise UsageError(f"--config {file}: " + "; ".join(map(_explain, wrong))) from None
+    return values
+
+
+def _without_kind(path: str) -> str:
+    """An option's path without the kind before its plugin."""
+    return path.rpartition(":")[2]
+
+
+def _explain(error: ErrorDetails) -> str:
+    key, value = str(error["loc"][0]) if error["loc"] else "", error["input"]
+    if error["type"] == "extra_forbidden":
+        return f"no key {key!r}; {did_you_mean(key, RunConfig.model_fields)}"
+    if error["type"] == "literal_error":
+        return f"no {key} {str(value)!r}; {did_you_mean(str(value), key_choices(key))}"
+    if error["type"] == "value_error":
+        return error["msg"].removeprefix("Value error, ")
+    message = re.split(", (?:got|unable) | for <class", error["msg"])[0]
+    return " ".join(f"{key}={value}: {message[:1].lower()}{message[1:]}".split())
