@@ -16,16 +16,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import mia_bench.engine.run  # noqa: F401  (before a test replaces what it imports)
-from mia_bench import Attack, AttackMetric, Defense, Prior, TargetMetric
+from mia_bench import Attack, AttackMetric, Defense, Prior, Quantity, TargetMetric
 from mia_bench.components import parse_option_values
 from mia_bench.engine.grid import build_grid
 from mia_bench.errors import MiaBenchError, UsageError
-from mia_bench.leaderboard import board as boards
 from mia_bench.leaderboard import markdown, records, tuning
-from mia_bench.leaderboard.board import Estimate, Missing, build_board
-from mia_bench.leaderboard.submission import Submission, submit
+from mia_bench.leaderboard.aggregate import Missing
+from mia_bench.leaderboard.board import build_board
+from mia_bench.leaderboard.submission import Submission
+from mia_bench.leaderboard.submission import submit as submit_records
 from mia_bench.record import Record, read_record
 from mia_bench.registry import PluginInfo, Registry
+from mia_bench.results import read_store
+from mia_bench.statistics import Estimate
 from mia_bench.store import Store
 from mia_bench.track import Track, load_track
 
@@ -35,6 +38,7 @@ version = 2
 summary = "a made track"
 images_per_class = 3
 metrics = ["cost", "leak"]
+ranked_by = ["id_gallery_acc1", "id_acc1", "attack_acc1"]
 default_prior = "faces"
 [data]
 resolution = 32
@@ -95,22 +99,27 @@ class Faces(Prior):
 
 
 class CostMetric(TargetMetric):
-    names: ClassVar[Any] = {"test_accuracy": "higher"}
-    descriptions: ClassVar[Any] = {"test_accuracy": "how often it is right"}
+    quantities: ClassVar[Any] = {
+        "test_accuracy": Quantity("how often it is right", "higher", "share", "utility"),
+        "validation_accuracy": Quantity("on validation images", "higher", "share", "selection"),
+    }
 
     def compute(self, evidence: Any) -> Any:
         raise NotImplementedError
 
 
 class LeakMetric(AttackMetric):
-    names: ClassVar[Any] = {
-        "attack_acc1": "lower",
-        "attack_acc5": "lower",
-        "id_gallery_acc1": "lower",
-        "id_gallery_acc1_ceiling": "neutral",
-        "id_median_rank": "higher",
-        "blurriness": "higher",
-        "verification_accuracy": "neutral",
+    quantities: ClassVar[Any] = {
+        "attack_acc1": Quantity("", "lower", "share", "leakage", paired=True),
+        "attack_acc5": Quantity("", "lower", "share", "leakage"),
+        "id_acc1": Quantity("", "lower", "share", "leakage", paired=True),
+        "id_gallery_acc1": Quantity(
+            "", "lower", "share", "leakage", paired=True, ceiling="id_gallery_acc1_ceiling"
+        ),
+        "id_gallery_acc1_ceiling": Quantity("", "neutral", "share", "reference"),
+        "id_median_rank": Quantity("", "higher", "rank", "leakage"),
+        "blurriness": Quantity("", "higher"),
+        "verification_accuracy": Quantity("", "neutral", "share", "reference"),
     }
 
     def compute(self, evidence: Any) -> Any:
@@ -126,6 +135,18 @@ PARTS = {
     ("metric", "cost"): CostMetric,
     ("metric", "leak"): LeakMetric,
 }
+
+
+def submit(
+    store: Store, track: str | None, folder: Path, registry: Registry, **how: bool
+) -> Submission:
+    """Submit the records of a store, as the command does."""
+    return submit_records(read_store(store.root, track, strict=True), folder, registry, **how)
+
+
+def record_text(record: dict[str, Any]) -> str:
+    """The file of a record, as the store writes it."""
+    return json.dumps(record, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
 
 
 def make_registry(folder: Path, fingerprint: str = "") -> Registry:
@@ -253,8 +274,8 @@ def test_seeds_are_combined_and_cut_at_the_values_a_metric_can_have(
     [section] = build_board(registry, track, read(*made)).sections
     [row] = section.rows
     shown = row.metrics["id_gallery_acc1"]
-    # Mean .9; spread 4.303 · .1 / √3; half-width of every bootstrap .1; both in quadrature.
-    half = math.hypot(4.303 * 0.1 / math.sqrt(3), 0.1)
+    # Mean .9; spread t(2) · .1 / √3; half-width of every bootstrap .1; both in quadrature.
+    half = math.hypot(4.30265273 * 0.1 / math.sqrt(3), 0.1)
     assert isinstance(shown, Estimate)
     assert shown.value == pytest.approx(0.9)
     assert shown.low == pytest.approx(0.9 - half)
@@ -282,8 +303,8 @@ def test_differences_are_paired_by_seed_and_class(registry: Registry, track: Tra
     assert (section.baseline.defense, difference.defense) == ("plain", "guard")
     assert found.seeds == (0, 1)
     assert found.mean == pytest.approx(-0.15)
-    assert found.low == pytest.approx(-0.15 - 12.706 * (0.1 / math.sqrt(2)) / math.sqrt(2))
-    assert found.high == pytest.approx(-0.15 + 12.706 * 0.05)
+    assert found.low == pytest.approx(-0.15 - 12.7062047 * (0.1 / math.sqrt(2)) / math.sqrt(2))
+    assert found.high == pytest.approx(-0.15 + 12.7062047 * 0.05)
 
 
 def test_the_difference_of_one_seed_has_the_interval_of_its_classes(
@@ -544,21 +565,21 @@ def test_the_sweep_below_the_folder_has_a_page_and_is_checked(
     undefended["metrics"]["validation_accuracy"] = metric(0.9)
     for record in (undefended, swept(0.1, 0.9, 0.3), swept(0.2, 0.9, 0.2)):
         path = folder / "tuning" / "results" / "little" / f"{record['key']}.json"
-        records.write(path, records.record_text(record))
+        records.write(path, record_text(record))
     records.build(folder, registry)
     row = "| `guard` | `alpha=0.2` | 0.900 | 0.200 | **chosen** |"
     assert row in (folder / "little.md").read_text()
     assert row in (folder / "tuning" / "little.md").read_text()
     assert records.check(folder, registry) == []
     shared = folder / "results" / "little" / f"{undefended['key']}.json"
-    records.write(shared, records.record_text(undefended))
+    records.write(shared, record_text(undefended))
     records.build(folder, registry)
     assert records.check(folder, registry) == [
         "track 'little': settings were chosen on seeds of the board: 1000"
     ]
     shared.unlink()
     records.build(folder, registry)
-    path.write_text(records.record_text(record | {"schema": 99}))
+    path.write_text(record_text(record | {"schema": 99}))
     [line] = records.check(folder, registry)
     assert "schema" in line
     assert str(path) in line
@@ -794,17 +815,17 @@ def test_a_track_with_references_only_is_in_the_index(registry: Registry, track:
 
 
 @pytest.mark.parametrize(
-    ("name", "estimate", "text"),
+    ("kind", "estimate", "text"),
     [
-        ("id_acc1", Estimate(0.8421, 0.801, 0.88, 3), "0.842 [0.801, 0.880]"),
-        ("id_median_rank", Estimate(11.04, 8, 19.96, 3), "11.0 [8.0, 20.0]"),
-        ("delta_eval", Estimate(153.27, 140, 171.2, 3), "153.3 [140, 171.2]"),
-        ("epsilon", Estimate(8, 8, 8, 1), "8"),
-        ("id_acc1", Estimate(1, 1, 1, 1), "1.000 [1.000, 1.000]"),
+        ("share", Estimate(0.8421, 0.801, 0.88, 3), "0.842 [0.801, 0.880]"),
+        ("rank", Estimate(11.04, 8, 19.96, 3), "11.0 [8.0, 20.0]"),
+        ("distance", Estimate(153.27, 140, 171.2, 3), "153.3 [140, 171.2]"),
+        ("amount", Estimate(8, 8, 8, 1), "8"),
+        ("share", Estimate(1, 1, 1, 1), "1.000 [1.000, 1.000]"),
     ],
 )
-def test_numbers_are_written_by_their_kind(name: str, estimate: Estimate, text: str) -> None:
-    assert markdown.interval(name, estimate) == text
+def test_numbers_are_written_by_their_kind(kind: Any, estimate: Estimate, text: str) -> None:
+    assert markdown.interval(Quantity("", kind=kind), estimate) == text
 
 
 def test_a_difference_of_nothing_has_no_minus() -> None:
@@ -873,7 +894,7 @@ def test_a_newer_record_of_a_cell_takes_the_place_of_the_older(
     """That of an older version of a plugin which isn't installed here, say."""
     old = make_record("foreign")
     new = later(old, defense=part("foreign", "2"))
-    place_of(folder, old).write_text(records.record_text(old))
+    place_of(folder, old).write_text(record_text(old))
     store = Store(tmp_path / "another-store")
     store.write_record(new)
     done = submit(store, None, folder, registry)
@@ -887,7 +908,7 @@ def test_an_older_record_of_a_cell_takes_no_place(
 ) -> None:
     old = make_record("foreign")
     new = later(old, defense=part("foreign", "2"))
-    place_of(folder, new).write_text(records.record_text(new))
+    place_of(folder, new).write_text(record_text(new))
     store = Store(tmp_path / "another-store")
     store.write_record(old)
     assert submit(store, None, folder, registry) == Submission()
@@ -912,7 +933,7 @@ def test_records_that_cannot_stay_beside_the_new_ones_are_removed_only_when_aske
 ) -> None:
     old = [make_record("foreign", seed) for seed in (0, 1)]
     for record in old:
-        place_of(folder, record).write_text(records.record_text(record))
+        place_of(folder, record).write_text(record_text(record))
     before = sorted(folder.rglob("*.json"))
     store = Store(tmp_path / "another-store")
     store.write_record(later(old[0], defense=part("foreign", "2")))
@@ -988,7 +1009,7 @@ def test_check_finds_records_of_a_changed_checkout(folder: Path, registry: Regis
     made = make_record("plain", 4)
     made["provenance"] |= {"git": "abc-dirty"}
     path = folder / "results" / "little" / f"{made['key']}.json"
-    path.write_text(records.record_text(made))
+    path.write_text(record_text(made))
     records.build(folder, registry)
     [line] = records.check(folder, registry)
     assert made["key"] in line
@@ -997,7 +1018,7 @@ def test_check_finds_records_of_a_changed_checkout(folder: Path, registry: Regis
 
 def test_build_writes_no_page_when_a_record_is_refused(folder: Path, registry: Registry) -> None:
     old = make_record(track={"name": "little", "version": 1, "data": "fp"})
-    (folder / "results" / "little" / f"{old['key']}.json").write_text(records.record_text(old))
+    (folder / "results" / "little" / f"{old['key']}.json").write_text(record_text(old))
     with pytest.raises(MiaBenchError, match=old["key"]):
         records.build(folder, registry)
     assert not list(folder.glob("*.md"))
@@ -1059,7 +1080,7 @@ def test_code_that_changed_under_a_version_is_told_by_the_check(
     for seed, code in ((0, "0.1.0 aaa"), (1, "0.1.0 bbb"), (2, "0.2.0 ccc")):
         made = make_record("foreign", seed)
         made["defense"]["about"] = {"code": code}
-        place_of(folder, made).write_text(records.record_text(made))
+        place_of(folder, made).write_text(record_text(made))
         records.build(folder, registry)
         lines = records.check(folder, registry)
         assert len(lines) == (seed > 0)
@@ -1077,9 +1098,16 @@ def test_what_a_defense_reports_stands_with_utility(registry: Registry, track: T
     assert board.utility[0].metrics["epsilon"] == Missing("not measured for this row")
 
 
-def test_kinds_of_numbers() -> None:
-    kinds = {name: boards.kind_of(name) for name in ("id_acc1_ceiling", "id_median_rank", "x")}
-    assert kinds == {"id_acc1_ceiling": "share", "id_median_rank": "rank", "x": "other"}
+def test_kinds_of_numbers(registry: Registry, track: Track) -> None:
+    guard = make_record("guard")
+    guard["metrics"]["x"] = metric(-3.0)
+    board = build_board(registry, track, read(guard))
+    kinds = {
+        name: board.quantities[name].kind
+        for name in ("id_gallery_acc1_ceiling", "id_median_rank", "x")
+    }
+    assert kinds == {"id_gallery_acc1_ceiling": "share", "id_median_rank": "rank", "x": "number"}
+    assert board.utility[0].metrics["x"] == Estimate(-3.0, -3.1, -2.9, 10)  # no bounds are known
 
 
 # --- command line ----------------------------------------------------------------------------
@@ -1121,7 +1149,7 @@ def test_the_commands(
     assert (checked.code, checked.out) == (0, "")
     assert cli("leaderboard", "submit", *where, "--store", tmp_path / "none").code == 2
     replaced = make_record("foreign")
-    place_of(folder, replaced).write_text(records.record_text(replaced))
+    place_of(folder, replaced).write_text(record_text(replaced))
     store.write_record(later(replaced))
     again = cli("leaderboard", "submit", *where, "--store", store.root)
     assert again.out.splitlines()[-1] == f"removed {place_of(folder, replaced)}"

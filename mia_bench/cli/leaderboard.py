@@ -81,20 +81,14 @@ def submit(
     from mia_bench.paths import default_store
     from mia_bench.plugins import host
     from mia_bench.results import read_store
-    from mia_bench.store import Store
 
-    root = store or default_store()
-    if not root.is_dir():
-        raise UsageError(f"there is no store at {root}")
     given = context.get_parameter_source("folder") is not click.core.ParameterSource.DEFAULT
     if not given and not folder.is_dir():
         raise UsageError(
             f"there is no folder {folder} here; go to a checkout, or name one by --folder (it is made)"
         )
-    read_store(root, track)  # a mistyped track is an error, not "nothing new"
-    done = copy(
-        Store(root), track, folder, host().registry, finished_only=finished_only, replace=replace
-    )
+    records = read_store(store or default_store(), track, strict=True)
+    done = copy(records, folder, host().registry, finished_only=finished_only, replace=replace)
     for path in done.written:
         click.echo(path)
     for path in done.removed:

@@ -24,7 +24,7 @@ def command(track: str | None, store: Path | None, form: str) -> None:
     """Show the records of a store."""
     from mia_bench.results import read_store, results_table
 
-    records = [r.model_dump(mode="json", by_alias=True) for r in read_store(store, track)]
+    records = read_store(store, track)
     if not records:
         click.echo("no records yet; 'mia-bench run' makes some", err=True)
     if records or form != "table":

@@ -292,9 +292,10 @@ def _print_room(prepared: Prepared, expected: list[Estimate]) -> None:
 
 
 def _print_records(records: list[dict[str, Any]], style: str, prepared: Prepared) -> None:
+    from mia_bench.record import read_record
     from mia_bench.results import results_table
 
-    click.echo(results_table(records, style))
+    click.echo(results_table([read_record(record) for record in records], style))
     if style != "table":
         return
     pictures = [prepared.store.root / "pictures" / f"{record['key']}.png" for record in records]

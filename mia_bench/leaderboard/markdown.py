@@ -8,24 +8,14 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from mia_bench.api.metric import Quantity
 from mia_bench.components import OPTION_KINDS
-from mia_bench.engine.code import HOST
-from mia_bench.leaderboard.board import (
-    FEW_SEEDS,
-    SECONDARY,
-    VALIDATION,
-    VERIFICATION,
-    Board,
-    Missing,
-    Paired,
-    Row,
-    Section,
-    Shown,
-    kind_of,
-)
-from mia_bench.leaderboard.board import changed as changed_by
-from mia_bench.leaderboard.tuning import MARGIN, Chosen, Setting, Tuning
-from mia_bench.provenance import package_url
+from mia_bench.leaderboard.aggregate import FEW_SEEDS, Missing, Quantities, Row, Shown
+from mia_bench.leaderboard.board import Board, Section
+from mia_bench.leaderboard.compare import Paired
+from mia_bench.leaderboard.described import changed as changed_by
+from mia_bench.leaderboard.tuning import MARGIN, Candidate, Chosen, Tuning
+from mia_bench.provenance import HOST, package_url
 from mia_bench.record import Record
 from mia_bench.registry import Registry
 from mia_bench.results import option_text, options_text
@@ -56,20 +46,13 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join([line(header), "|" + " --- |" * len(header), *map(line, rows)])
 
 
-def number(name: str, value: float) -> str:
-    """A metric's value: shares with three decimals, ranks with one, others with four digits."""
-    kind = kind_of(name)
-    if kind == "share":
-        return f"{value:.3f}"
-    return f"{value:.1f}" if kind == "rank" else f"{value:.4g}"
-
-
-def interval(name: str, estimate: Estimate) -> str:
+def interval(quantity: Quantity, estimate: Estimate) -> str:
     """``0.842 [0.801, 0.880]``; the value alone where there is nothing to be uncertain about."""
-    if kind_of(name) in ("amount", "other") and estimate.low == estimate.high == estimate.value:
-        return number(name, estimate.value)
-    low, high = number(name, estimate.low), number(name, estimate.high)
-    return f"{number(name, estimate.value)} [{low}, {high}]"
+    value, low, high = map(quantity.format, (estimate.value, estimate.low, estimate.high))
+    certain = estimate.low == estimate.high == estimate.value
+    return (
+        value if certain and quantity.kind not in ("share", "rank") else f"{value} [{low}, {high}]"
+    )
 
 
 def signed(value: float) -> str:
@@ -91,7 +74,8 @@ def paired_text(difference: Paired | None) -> str:
 class _Notes:
     """Footnotes of one table: the same reason gets the same letter."""
 
-    def __init__(self) -> None:
+    def __init__(self, quantities: Quantities) -> None:
+        self._quantities = quantities
         self._letters: dict[str, str] = {}
         self._few = False
 
@@ -100,7 +84,7 @@ class _Notes:
         if shown is None:
             return ""
         if isinstance(shown, Estimate):
-            return interval(name, shown)
+            return interval(self._quantities[name], shown)
         return f"{_NONE} ({self._letter(shown)})"
 
     def seeds(self, row: Row) -> str:
@@ -196,8 +180,7 @@ def _reading(board: Board) -> str:
     ]
     shown = (*board.utility_metrics, *board.leakage_metrics, *board.further_metrics)
     for name in shown:
-        # What no metric of the track declares was reported by a defense while it trained.
-        text = board.descriptions.get(name, "" if name in board.directions else "by the defense")
+        text = board.quantities[name].description
         lines.append(f"- {code(name)}{_arrow(board, name)}" + (f": {_plain(text)}" if text else ""))
     lines.append(
         f"- {_NONE} stands for a number that could not be computed; the reason is below the table"
@@ -206,7 +189,7 @@ def _reading(board: Board) -> str:
 
 
 def _second_judge(board: Board) -> str:
-    if board.primary == SECONDARY:
+    if not (board.track.judge or board.track.encoder):
         return "an independent one (`id_*`), which is missing here"
     if board.track.judge:
         return (
@@ -220,7 +203,7 @@ def _second_judge(board: Board) -> str:
 
 
 def _arrow(board: Board, name: str) -> str:
-    return _ARROWS[board.directions.get(name, "neutral")]
+    return _ARROWS[board.quantities[name].better]
 
 
 def _headers(board: Board, names: Iterable[str]) -> list[str]:
@@ -230,7 +213,7 @@ def _headers(board: Board, names: Iterable[str]) -> list[str]:
 def _utility(board: Board) -> list[str]:
     if not board.utility:
         return ["No cell has finished."]
-    notes = _Notes()
+    notes = _Notes(board.quantities)
     rows = [
         [
             code(row.defense),
@@ -313,7 +296,7 @@ def _defense(name: str, options: str) -> str:
 def _leakage_table(
     board: Board, section: Section, names: Sequence[str], *, costs: bool
 ) -> list[str]:
-    notes = _Notes()
+    notes = _Notes(board.quantities)
     ceiling = section.ceiling
     references = [ceiling] if ceiling and not ceiling.metrics.keys().isdisjoint(names) else []
     rows = []
@@ -364,11 +347,6 @@ def _protocol(board: Board) -> list[str]:
     encoder = "none" if track.judge else "none: the `id_*` metrics can't be computed"
     if track.encoder:
         encoder = _choice(track.encoder)
-        if board.verification:
-            encoder += (
-                "; on pairs of decoy images it tells the same person from another with "
-                f"{code(VERIFICATION)} {interval(VERIFICATION, board.verification)}"
-            )
     attacked = f"the first {track.attacked_classes}" if track.attacked_classes else "all"
     lines = [
         f"- data set: {_choice(data.dataset)}, {data.resolution} × {data.resolution} pixels, split "
@@ -378,6 +356,11 @@ def _protocol(board: Board) -> list[str]:
         f"- evaluation model: {_classifier(track.evaluation)}",
         *([f"- independent judge: {_classifier(track.judge)}"] if track.judge else []),
         f"- identity encoder: {encoder}",
+        *(
+            f"- {code(name)} {interval(board.quantities[name], found)}: "
+            f"{_plain(board.quantities[name].description)}"
+            for name, found in board.references.items()
+        ),
         f"- priors: {_priors(track)}",
         *(
             f"- attack {code(name)}: prior {code(chosen.prior)}, "
@@ -432,12 +415,13 @@ def _tuning(board: Board, tuning: Tuning, *, sweep: bool) -> list[str]:
     """The rule, and what it chose; on the sweep's own page every setting that was tried."""
     seeds = f"seed{'s' if len(tuning.seeds) > 1 else ''} {_listed(tuning.seeds)}"
     name, points = board.track.name, f"{100 * MARGIN:g} points"
+    undefended = board.quantities[tuning.selection].format(tuning.accuracy)
     attack = f"{code(tuning.attack)} with the prior {code(board.track.prior_of(tuning.attack))}"
     text = (
         f"Settings of each defense were tried on {seeds} and on validation images; no board uses "
         "either. Chosen is the setting that leaks least under "
         f"{attack} ({code(tuning.metric)}) among those whose validation accuracy is at "
-        f"most {points} below the undefended target's, {number(VALIDATION, tuning.accuracy)}; where "
+        f"most {points} below the undefended target's, {undefended}; where "
         "there is none, the one that comes nearest to it. One seed tells close settings apart only by "
         "chance."
     )
@@ -447,8 +431,8 @@ def _tuning(board: Board, tuning: Tuning, *, sweep: bool) -> list[str]:
         [
             code(chosen.defense),
             _varied(chosen, setting),
-            _tuned(VALIDATION, setting.accuracy),
-            _tuned(tuning.metric, setting.leakage),
+            _tuned(board, tuning.selection, setting.accuracy),
+            _tuned(board, tuning.metric, setting.leakage),
             _verdict(chosen, setting),
         ]
         for chosen in tuning.choices
@@ -460,21 +444,21 @@ def _tuning(board: Board, tuning: Tuning, *, sweep: bool) -> list[str]:
         for chosen in tuning.choices
         if chosen.setting is None and not sweep
     ]
-    header = ["defense", "setting", code(VALIDATION), code(tuning.metric), f"within {points}"]
+    header = ["defense", "setting", code(tuning.selection), code(tuning.metric), f"within {points}"]
     return ["## How the settings were chosen", text, table(header, rows)]
 
 
-def _tuned(name: str, value: float | None) -> str:
-    return _NONE if value is None else number(name, value)
+def _tuned(board: Board, name: str, value: float | None) -> str:
+    return _NONE if value is None else board.quantities[name].format(value)
 
 
-def _verdict(chosen: Chosen, setting: Setting) -> str:
+def _verdict(chosen: Chosen, setting: Candidate) -> str:
     if setting is not chosen.setting:
         return "" if setting.finished else "did not finish"
     return "**chosen**" if chosen.near else "**chosen**, none is within: the nearest"
 
 
-def _varied(chosen: Chosen, setting: Setting) -> str:
+def _varied(chosen: Chosen, setting: Candidate) -> str:
     """The options that the sweep varied, or all where it tried one setting."""
     varied = {
         key: value
@@ -665,13 +649,15 @@ def _index_row(
     best = next((row for row in section.rows if row.value(board.primary) is not None), None)
     return [
         *start,
-        f"{code(baseline.defense)} {_shown(board.primary, baseline)}" if baseline else _NONE,
-        f"{_defense(best.defense, best.options)} {_shown(board.primary, best)}" if best else _NONE,
-        _shown("test_accuracy", accuracy[best.defense, best.options]) if best else _NONE,
+        f"{code(baseline.defense)} {_shown(board, board.primary, baseline)}" if baseline else _NONE,
+        f"{_defense(best.defense, best.options)} {_shown(board, board.primary, best)}"
+        if best
+        else _NONE,
+        _shown(board, "test_accuracy", accuracy[best.defense, best.options]) if best else _NONE,
         board.finished[:10],
     ]
 
 
-def _shown(name: str, row: Row) -> str:
+def _shown(board: Board, name: str, row: Row) -> str:
     shown = row.metrics.get(name)
-    return interval(name, shown) if isinstance(shown, Estimate) else _NONE
+    return interval(board.quantities[name], shown) if isinstance(shown, Estimate) else _NONE
