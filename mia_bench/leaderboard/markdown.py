@@ -241,10 +241,7 @@ def _section(board: Board, section: Section) -> list[str]:
         + (f" Reference: {section.reference}." if section.reference else ""),
     ]
     if section.rows:
-        parts += _leakage_table(board, section, board.leakage_metrics, costs=True)
-        if board.further_metrics:
-            parts.append("Further metrics:")
-            parts += _leakage_table(board, section, board.further_metrics, costs=False)
+        parts += _leakage_table(board, section)
     else:
         parts.append("No cell has finished.")
     parts += _difference_table(board, section)
@@ -293,23 +290,19 @@ def _defense(name: str, options: str) -> str:
     return code(name) + (f" ({code(options)})" if options else "")
 
 
-def _leakage_table(
-    board: Board, section: Section, names: Sequence[str], *, costs: bool
-) -> list[str]:
+def _leakage_table(board: Board, section: Section) -> list[str]:
     notes = _Notes(board.quantities)
-    ceiling = section.ceiling
-    references = [ceiling] if ceiling and not ceiling.metrics.keys().isdisjoint(names) else []
+    names = (*board.leakage_metrics, *board.further_metrics)
+    references = [section.ceiling] if section.ceiling else []
     rows = []
     for row in (*references, *section.rows, *section.floors):
         cells = [notes.metric(name, row.metrics.get(name)) for name in names]
         # A reference row leaves empty what it has no number for.
         start = [_row_name(row, section), code(row.options), notes.seeds(row) if row.seeds else ""]
         end = [_seconds(row, "invert_seconds"), _queries(row)] if row.seeds else ["", ""]
-        rows.append([*start, *cells, *(end if costs else [])])
+        rows.append([*start, *cells, *end])
     header = ["defense", "options", "seeds", *_headers(board, names)]
-    if costs:
-        header += ["invert_seconds", "target_queries"]
-    return [table(header, rows), notes.text()]
+    return [table([*header, "invert_seconds", "target_queries"], rows), notes.text()]
 
 
 def _row_name(row: Row, section: Section) -> str:
