@@ -7,18 +7,18 @@ import io
 import json
 import logging
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from etils.epy import lazy_imports
 
 from mia_bench.api.metric import Metric, Quantity
-from mia_bench.components import track_options
 from mia_bench.errors import MiaBenchError, UsageError, did_you_mean
 from mia_bench.paths import default_store
 from mia_bench.plugins import host
 from mia_bench.record import ComponentRef, MetricValue, Record, TrackRef, check_record
+from mia_bench.recorded_options import changed_options, options_text
 from mia_bench.registry import Registry
 from mia_bench.store import Store
 from mia_bench.track import Track, load_track
@@ -47,46 +47,6 @@ _CELL_COLUMNS = (
 _COUNTS = ("peak_memory_bytes", "target_queries")
 _COST_COLUMNS = ("train_seconds", "invert_seconds", *_COUNTS)
 _NONE = "–"
-
-
-# --- options in words ------------------------------------------------------------------------
-
-
-def option_text(value: Any) -> str:
-    """An option's value as it is written after ``-o PLUGIN.KEY=``."""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-def options_text(options: Mapping[str, Any]) -> str:
-    """``key=value, …`` sorted by key; empty without options."""
-    return ", ".join(f"{key}={option_text(options[key])}" for key in sorted(options))
-
-
-def changed_options(
-    registry: Registry, track: Track | None, kind: str, component: ComponentRef
-) -> dict[str, Any]:
-    """The options that differ from the track's defaults; all of them where those are not known.
-
-    Args:
-        registry: where the component's class is looked up.
-        track: the protocol the record was made under, or None when it is not known any more.
-        kind: ``defense``, ``attack`` or ``prior``.
-        component: as the record has it.
-    """
-    if track is None:
-        return component.options
-    try:
-        cls = registry.get(kind, component.name).load()
-        given = cls.Options(**track_options(track, kind, component.name))
-        # JSON on both sides: a record's lists are the class's tuples.
-        defaults: dict[str, Any] = given.model_dump(mode="json")
-    except (MiaBenchError, ValueError):
-        return component.options
-    return {
-        key: value
-        for key, value in component.options.items()
-        if key not in defaults or defaults[key] != value
-    }
 
 
 def find_track(registry: Registry, reference: TrackRef) -> Track | None:

@@ -122,17 +122,17 @@ def combine_seeds(seeds: Sequence[Estimate]) -> Estimate:
         raise ValueError("no seeds to combine")
     values = np.array([s.value for s in seeds])
     centre = float(values.mean())
-    spread = 0.0
-    if len(values) > 1:
-        spread = student_t(len(values) - 1) * float(values.std(ddof=1)) / math.sqrt(len(values))
     below = float(np.mean([s.value - s.low for s in seeds]))
     above = float(np.mean([s.high - s.value for s in seeds]))
-    return Estimate(
-        centre,
-        centre - math.hypot(spread, below),
-        centre + math.hypot(spread, above),
-        sum(s.n for s in seeds),
-    )
+    return _widened(centre, below, above, values, sum(s.n for s in seeds))
+
+
+def _widened(value: float, below: float, above: float, seeds: Array, n: int) -> Estimate:
+    """Half-widths ``below`` and ``above`` the value with the spread of the ``seeds`` ``(S,)``."""
+    spread = 0.0
+    if len(seeds) > 1:
+        spread = student_t(len(seeds) - 1) * float(seeds.std(ddof=1)) / math.sqrt(len(seeds))
+    return Estimate(value, value - math.hypot(spread, below), value + math.hypot(spread, above), n)
 
 
 def class_means(measurement: Measurement) -> list[float]:
@@ -156,14 +156,6 @@ def paired_difference(seeds: Mapping[int, Sequence[float]]) -> Estimate:
     table = np.array([seeds[seed] for seed in sorted(seeds)], dtype=np.float64)
     if table.ndim != 2 or not table.size:
         raise ValueError("every seed needs the differences of the same classes")
-    count, classes = table.shape
-    by_class = _bootstrap(Measurement(table.mean(0), np.arange(classes)))
-    spread = 0.0
-    if count > 1:
-        spread = student_t(count - 1) * float(table.mean(1).std(ddof=1)) / math.sqrt(count)
-    return Estimate(
-        by_class.value,
-        by_class.value - math.hypot(spread, by_class.value - by_class.low),
-        by_class.value + math.hypot(spread, by_class.high - by_class.value),
-        count * classes,
-    )
+    by_class = _bootstrap(Measurement(table.mean(0), np.arange(table.shape[1])))
+    value = by_class.value
+    return _widened(value, value - by_class.low, by_class.high - value, table.mean(1), table.size)

@@ -15,7 +15,8 @@ from test_leaderboard import make_record, make_registry, read
 from mia_bench import load_results, plugins, results
 from mia_bench.errors import UsageError
 from mia_bench.record import read_record
-from mia_bench.results import options_text, result_rows, results_table
+from mia_bench.recorded_options import options_text
+from mia_bench.results import result_rows, results_table
 from mia_bench.store import Store
 
 

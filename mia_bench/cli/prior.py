@@ -188,7 +188,7 @@ def _open(store: Path | None) -> Any:
 def _table(priors: list[tuple[str, dict[str, Any]]]) -> str:
     from tabulate import tabulate
 
-    from mia_bench.results import options_text
+    from mia_bench.recorded_options import options_text
 
     rows = [
         {

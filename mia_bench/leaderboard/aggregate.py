@@ -11,7 +11,7 @@ import numpy as np
 from mia_bench.api.metric import Quantity
 from mia_bench.leaderboard.grouping import by_seed
 from mia_bench.record import MetricValue, Record
-from mia_bench.results import options_text
+from mia_bench.recorded_options import options_text
 from mia_bench.statistics import Estimate, combine_seeds
 
 FEW_SEEDS = 3

@@ -14,21 +14,13 @@ from mia_bench.api.metric import AttackMetric, Metric, Quantity
 from mia_bench.errors import MiaBenchError
 from mia_bench.leaderboard import described
 from mia_bench.leaderboard.admit import refusals
-from mia_bench.leaderboard.aggregate import (
-    Quantities,
-    Row,
-    Shown,
-    average,
-    clamp,
-    make_row,
-    values,
-)
+from mia_bench.leaderboard.aggregate import Quantities, Row, Shown, average, clamp, make_row, values
 from mia_bench.leaderboard.compare import Difference, best_first, differences
 from mia_bench.leaderboard.described import CELL_KINDS
 from mia_bench.leaderboard.grouping import RowKey, by_seed, group, row_key, section_key
 from mia_bench.record import About, ComponentRef, Record
+from mia_bench.recorded_options import options_text
 from mia_bench.registry import Registry
-from mia_bench.results import options_text
 from mia_bench.statistics import Estimate
 from mia_bench.track import Track
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from mia_bench.leaderboard.aggregate import Quantities, Row
 from mia_bench.record import Record
-from mia_bench.results import options_text
+from mia_bench.recorded_options import options_text
 from mia_bench.statistics import paired_difference
 
 

@@ -12,8 +12,8 @@ from mia_bench.api.metric import Quantity
 from mia_bench.errors import MiaBenchError
 from mia_bench.provenance import HOST
 from mia_bench.record import About, ComponentRef, Record
+from mia_bench.recorded_options import changed_options
 from mia_bench.registry import Registry
-from mia_bench.results import changed_options
 from mia_bench.track import Track
 
 CELL_KINDS = ("defense", "prior", "attack")

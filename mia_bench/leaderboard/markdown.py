@@ -17,8 +17,8 @@ from mia_bench.leaderboard.described import changed as changed_by
 from mia_bench.leaderboard.tuning import MARGIN, Candidate, Chosen, Tuning
 from mia_bench.provenance import HOST, package_url
 from mia_bench.record import Record
+from mia_bench.recorded_options import option_text, options_text
 from mia_bench.registry import Registry
-from mia_bench.results import option_text, options_text
 from mia_bench.statistics import RESAMPLES, Estimate
 from mia_bench.track import Choice, ClassifierSpec, Track
 

@@ -21,6 +21,8 @@ with lazy_imports():
     import torch
     from torch import Tensor
 
+    from mia_bench.api.classifier import Classifier
+
 
 def nearest_squared_distances(
     features: Tensor, labels: Tensor, references: Tensor, reference_labels: Tensor
@@ -42,8 +44,28 @@ def nearest_squared_distances(
     return nearest
 
 
-_leaked_share = partial(Quantity, better="lower", kind="share", role="leakage")
-_reference = partial(Quantity, kind="share", role="reference")
+def attack_accuracies(
+    prefix: str, model: Classifier, evidence: AttackEvidence
+) -> dict[str, Measurement | str]:
+    """``PREFIX_acc1`` and ``PREFIX_acc5`` of reconstructions, ``PREFIX_acc1_ceiling`` of test images."""
+    test, labels = evidence.splits.test, evidence.labels
+    probabilities = predict_probabilities(model, evidence.images, device=evidence.device)
+    found: dict[str, Measurement | str] = {}
+    for k in (1, 5):
+        if k > 1 and k >= evidence.splits.num_classes:
+            reason = f"top {k} of {evidence.splits.num_classes} classes says nothing"
+            found[f"{prefix}_acc{k}"] = reason
+            continue
+        hits = (probabilities.topk(k, dim=1).indices == labels[:, None]).any(1)
+        found[f"{prefix}_acc{k}"] = Measurement(hits.double().numpy(), labels.numpy())
+    real = predict_probabilities(model, test.images, device=evidence.device).argmax(1)
+    right = (real == test.labels).double()
+    found[f"{prefix}_acc1_ceiling"] = Measurement(right.numpy(), test.labels.numpy())
+    return found
+
+
+leaked_share = partial(Quantity, better="lower", kind="share", role="leakage")
+reference = partial(Quantity, kind="share", role="reference")
 
 
 class EvaluationClassifier(AttackMetric):
@@ -53,13 +75,13 @@ class EvaluationClassifier(AttackMetric):
     paper = "Zhang et al., CVPR 2020; Struppek et al., ICML 2022"
     version = "1"
     quantities: ClassVar[dict[str, Quantity]] = {
-        "attack_acc1": _leaked_share(
+        "attack_acc1": leaked_share(
             "share of reconstructions the evaluation model gives their class",
             paired=True,
             ceiling="attack_acc1_ceiling",
         ),
-        "attack_acc5": _leaked_share(
-            "share of reconstructions with their class among the first five",
+        "attack_acc5": leaked_share(
+            "share of reconstructions with their class among the first five"
         ),
         "delta_eval": Quantity(
             "mean squared feature distance to the nearest training image of the class",
@@ -67,36 +89,22 @@ class EvaluationClassifier(AttackMetric):
             kind="distance",
             role="leakage",
         ),
-        "attack_acc1_ceiling": _reference(
-            "the evaluation model's accuracy on real held-out images"
-        ),
+        "attack_acc1_ceiling": reference("the evaluation model's accuracy on real held-out images"),
     }
 
     def compute(self, evidence: AttackEvidence) -> dict[str, Measurement | str]:
-        """Two passes: probabilities and features."""
-        model, device, splits = evidence.evaluation_model, evidence.device, evidence.splits
-        probabilities = predict_probabilities(model, evidence.images, device=device)
-        groups = evidence.labels.numpy()
-        found: dict[str, Measurement | str] = {}
-        for name, k in (("attack_acc1", 1), ("attack_acc5", 5)):
-            if k > 1 and k >= splits.num_classes:
-                found[name] = f"top {k} of {splits.num_classes} classes says nothing"
-                continue
-            top = probabilities.topk(k, dim=1).indices
-            hits = (top == evidence.labels[:, None]).any(1)
-            found[name] = Measurement(hits.double().numpy(), groups)
+        """Accuracies, and distances of features."""
+        model, train, device = evidence.evaluation_model, evidence.splits.train, evidence.device
         distances = nearest_squared_distances(
             extract_features(model, evidence.images, device=device),
             evidence.labels,
-            extract_features(model, splits.train.images, device=device),
-            splits.train.labels,
+            extract_features(model, train.images, device=device),
+            train.labels,
         )
-        found["delta_eval"] = Measurement(distances.numpy(), groups)
-        real = predict_probabilities(model, splits.test.images, device=device).argmax(1)
-        found["attack_acc1_ceiling"] = Measurement(
-            (real == splits.test.labels).double().numpy(), splits.test.labels.numpy()
-        )
-        return found
+        return {
+            **attack_accuracies("attack", model, evidence),
+            "delta_eval": Measurement(distances.numpy(), evidence.labels.numpy()),
+        }
 
 
 @hookimpl

@@ -32,7 +32,7 @@ class FaceDistance(AttackMetric):
             better="higher",
             kind="distance",
             role="leakage",
-        ),
+        )
     }
 
     def compute(self, evidence: AttackEvidence) -> dict[str, Measurement | str]:

@@ -9,13 +9,13 @@ the private people reach; the floor is the ``prior-sample`` attack.
 
 from __future__ import annotations
 
-from functools import partial
 from typing import ClassVar
 
 from mia_bench import AttackMetric, Measurement, Quantity, hookimpl, lazy_imports
 from mia_bench.api.metric import Array, AttackEvidence
 from mia_bench.hookspecs import Register
 from mia_bench.models.inference import embed_images
+from mia_bench_plugins.metrics.evaluation_classifier import leaked_share, reference
 
 with lazy_imports():
     import numpy as np
@@ -43,10 +43,6 @@ def median(values: Array) -> float:
     return float(np.median(values))
 
 
-_leaked_share = partial(Quantity, better="lower", kind="share", role="leakage")
-_reference = partial(Quantity, kind="share", role="reference")
-
-
 class Identification(AttackMetric):
     """Rank of the true identity among the private people, and among them and the decoys."""
 
@@ -55,16 +51,15 @@ class Identification(AttackMetric):
     version = "1"
     needs_gallery = True
     quantities: ClassVar[dict[str, Quantity]] = {
-        "id_acc1": _leaked_share(
+        "id_acc1": leaked_share(
             "share identified first among the private identities",
             paired=True,
             ceiling="id_acc1_ceiling",
         ),
-        "id_acc5": _leaked_share(
-            "share identified among the first five private identities",
-            ceiling="id_acc5_ceiling",
+        "id_acc5": leaked_share(
+            "share identified among the first five private identities", ceiling="id_acc5_ceiling"
         ),
-        "id_gallery_acc1": _leaked_share(
+        "id_gallery_acc1": leaked_share(
             "share identified first among private identities and decoys",
             paired=True,
             ceiling="id_gallery_acc1_ceiling",
@@ -76,13 +71,13 @@ class Identification(AttackMetric):
             role="leakage",
             ceiling="id_median_rank_ceiling",
         ),
-        "id_acc1_ceiling": _reference("id_acc1 of real held-out images"),
-        "id_acc5_ceiling": _reference("id_acc5 of real held-out images"),
-        "id_gallery_acc1_ceiling": _reference("id_gallery_acc1 of real held-out images"),
+        "id_acc1_ceiling": reference("id_acc1 of real held-out images"),
+        "id_acc5_ceiling": reference("id_acc5 of real held-out images"),
+        "id_gallery_acc1_ceiling": reference("id_gallery_acc1 of real held-out images"),
         "id_median_rank_ceiling": Quantity(
             "id_median_rank of real held-out images", kind="rank", role="reference"
         ),
-        "verification_accuracy": _reference(
+        "verification_accuracy": reference(
             "the encoder's same-or-different accuracy on unseen people"
         ),
     }

@@ -18,7 +18,7 @@ class TargetConfidence(AttackMetric):
     quantities: ClassVar[dict[str, Quantity]] = {
         "target_confidence": Quantity(
             "mean target probability of the class (diagnostic, not leakage)", kind="share"
-        ),
+        )
     }
 
     def compute(self, evidence: AttackEvidence) -> dict[str, Measurement | str]:
