@@ -20,7 +20,7 @@ from mia_bench import Attack, AttackMetric, Defense, Prior, Quantity, TargetMetr
 from mia_bench.components import parse_option_values
 from mia_bench.engine.grid import build_grid
 from mia_bench.errors import MiaBenchError, UsageError
-from mia_bench.leaderboard import markdown, records, tuning
+from mia_bench.leaderboard import pages, records, tuning
 from mia_bench.leaderboard.aggregate import Missing
 from mia_bench.leaderboard.board import build_board
 from mia_bench.leaderboard.submission import Submission
@@ -319,7 +319,7 @@ def test_the_difference_of_one_seed_has_the_interval_of_its_classes(
     assert found.mean == pytest.approx(-0.2 + 0.01 * 9.5)
     half = 1.96 * 0.01 * math.sqrt(20 * 21 / 12 / 20)  # of the mean of 20 numbers in a row
     assert (found.high - found.low) / 2 == pytest.approx(half, rel=0.15)
-    assert markdown.paired_text(found).endswith(", 1 seed")
+    assert found.seeds == (0,)
 
 
 def test_records_of_different_protocols_are_refused_naming_both(
@@ -347,8 +347,8 @@ def test_an_option_that_came_later_is_at_its_default_in_older_records(
 
 def test_notes_of_the_runs_are_on_the_page(registry: Registry, track: Track) -> None:
     noted = make_record(notes={"data": "unreadable image skipped: a/b.jpg", "attack_acc5": "few"})
-    text = markdown.page(build_board(registry, track, read(noted, make_record(seed=1))), registry)
-    assert "- `unreadable image skipped: a/b.jpg` (1 cells)" in text
+    text = pages.page(build_board(registry, track, read(noted, make_record(seed=1))), registry)
+    assert "- `unreadable image skipped: a/b.jpg` (1 cell)" in text
 
 
 def test_there_are_no_differences_without_the_baseline(registry: Registry, track: Track) -> None:
@@ -375,7 +375,7 @@ def test_the_baseline_is_the_undefended_target_as_the_track_has_it(
     assert section.baseline.options == board.utility[0].options == "norm=batch"
     [difference] = section.differences
     assert difference.options == "norm=a-group"
-    text = markdown.index([board])
+    text = pages.index([board])
     assert "| `plain` 0.600 [0.500, 0.700] | `plain` (`norm=a-group`) 0.100" in text
 
 
@@ -405,7 +405,7 @@ def test_the_best_independent_judge_that_a_board_has_orders_it(
     assert set(board.paired) == {primary, "attack_acc1"}
     [difference] = board.sections[0].differences
     assert difference.metrics[primary].mean == pytest.approx(-0.1)
-    assert f"ordered by `{primary}`" in markdown.page(board, registry)
+    assert f"ordered by `{primary}`" in pages.page(board, registry)
 
 
 def test_a_metric_that_one_seed_lacks_is_missing_with_the_reason(
@@ -447,7 +447,7 @@ def test_the_page_does_not_depend_on_the_order_of_records(
     ]
     made[3] |= {"status": "failed", "reason": "boom", "metrics": {}, "cost": {}}
     texts = {
-        markdown.page(build_board(registry, track, read(*some)), registry)
+        pages.page(build_board(registry, track, read(*some)), registry)
         for some in (made, [made[i] for i in order])
     }
     assert len(texts) == 1
@@ -528,13 +528,13 @@ def test_where_no_setting_is_near_the_nearest_is_chosen_and_said(
     assert choice.setting.options["alpha"] == 0.2
     assert not choice.near
     board = build_board(registry, track, read(*some))
-    text = markdown.page(board, registry, found)
+    text = pages.page(board, registry, found)
     last = "| `guard` | `alpha=0.2` | 0.600 | 0.300 | **chosen**, none is within: the nearest |"
     assert last in text
     assert "`alpha=0.1`" not in text
     assert "below the undefended target's, 0.900" in text
-    whole = markdown.page(board, registry, found, sweep=True)
-    assert "| `guard` | `alpha=0.1` | 0.500 | 0.200 |  |" in whole
+    whole = pages.page(board, registry, found, sweep=True)
+    assert "| `guard` | `alpha=0.1` | 0.500 | 0.200 | |" in whole
     assert "| `guard` | `alpha=0.3` | – | – | did not finish |" in whole
     assert "submit --track little --folder leaderboards/tuning" in whole
 
@@ -545,7 +545,7 @@ def test_a_defense_without_a_finished_setting_is_said(
     failed = swept(0.3, 0, 0.0, status="failed", reason="it broke", metrics={}, per_class={})
     found = chosen(registry, track, failed)
     assert found is not None
-    text = markdown.page(build_board(registry, track, read(*some)), registry, found)
+    text = pages.page(build_board(registry, track, read(*some)), registry, found)
     assert "| `guard` | – | – | – | no setting finished |" in text
 
 
@@ -685,7 +685,7 @@ def test_an_invalid_file_is_one_line_that_names_it(tmp_path: Path, text: str, me
 
 
 def test_the_page_says_what_was_measured(registry: Registry, track: Track, some: list) -> None:
-    text = markdown.page(build_board(registry, track, read(*some)), registry)
+    text = pages.page(build_board(registry, track, read(*some)), registry)
     assert text.startswith("# Leaderboard: little (version 2)\n")
     # Rows of the leakage table: the ceiling, best defended first, the floor.
     table = text.split("### `aim` with the prior `faces`")[1].split("###")[0].splitlines()
@@ -704,7 +704,7 @@ def test_the_page_says_what_was_measured(registry: Registry, track: Track, some:
     assert "- `id_median_rank` ↑\n" in text  # declared without a description
     assert "- (a) `5 classes only`" in text
     assert "`verification_accuracy` 0.990 [0.985, 0.995]" in text
-    assert "Difference to `plain` on the same seeds" in text
+    assert "Difference from `plain` on the same seeds" in text
     assert "2026-01-03" in text
     assert "fewer than" not in text
     nowhere = (
@@ -718,7 +718,7 @@ def test_the_page_says_where_a_plugin_is_to_be_had(registry: Registry, track: Tr
     known = make_record()
     known["defense"]["about"] = {"url": "https://example.org/made"}
     made = read(known, make_record(seed=1))
-    text = markdown.page(build_board(registry, track, made), registry)
+    text = pages.page(build_board(registry, track, made), registry)
     assert "\npip install made-dist  # https://example.org/made\n" in text
 
 
@@ -745,14 +745,15 @@ def test_failed_and_skipped_cells_are_listed_without_numbers(
     ]
     board = build_board(registry, track, read(*made))
     assert [row.defense for row in board.sections[0].rows] == ["plain"]
-    text = markdown.page(board, registry)
-    assert "- `guard` (`alpha=0.5, widths=[1, 2]`), seeds 0, 1: failed, `| boom 'x' <b>`" in text
+    text = pages.page(board, registry)
+    shown = "&#124; `boom` &#96;`x`&#96; `<b>`"
+    assert f"- `guard` (`alpha=0.5, widths=[1, 2]`), seeds 0, 1: failed, {shown}" in text
     assert "seeds 2: skipped, `no latents`" in text
     assert "1 †" in text  # plain has one seed
 
 
 def test_every_column_of_a_table_is_there(registry: Registry, track: Track, some: list) -> None:
-    text = markdown.page(build_board(registry, track, read(*some)), registry)
+    text = pages.page(build_board(registry, track, read(*some)), registry)
     for block in text.split("\n\n"):
         lines = [line.replace("\\|", "") for line in block.splitlines() if line.startswith("|")]
         assert len({line.count("|") for line in lines}) <= 1, block
@@ -772,8 +773,9 @@ def test_the_commands_run_exactly_the_finished_cells(registry: Registry, track: 
     made.append(make_record("guard", 5))
     board = build_board(registry, track, read(*made))
     cells = set()
-    for command in markdown._run_commands(board, registry):
-        cells |= planned(registry, track, command)
+    for command in pages.page(board, registry).splitlines():
+        if command.startswith("mia-bench run "):
+            cells |= planned(registry, track, command)
     assert cells == {
         (m["defense"]["name"], json.dumps(m["defense"]["options"]), m["attack"]["name"], m["seed"])
         for m in made
@@ -810,26 +812,8 @@ def planned(registry: Registry, track: Track, command: str) -> set[tuple[str, st
 
 
 def test_a_track_with_references_only_is_in_the_index(registry: Registry, track: Track) -> None:
-    text = markdown.index([build_board(registry, track, read(make_record(attack="samples")))])
+    text = pages.index([build_board(registry, track, read(make_record(attack="samples")))])
     assert "[little](little.md) v2 | `samples`" in text
-
-
-@pytest.mark.parametrize(
-    ("kind", "estimate", "text"),
-    [
-        ("share", Estimate(0.8421, 0.801, 0.88, 3), "0.842 [0.801, 0.880]"),
-        ("rank", Estimate(11.04, 8, 19.96, 3), "11.0 [8.0, 20.0]"),
-        ("distance", Estimate(153.27, 140, 171.2, 3), "153.3 [140, 171.2]"),
-        ("amount", Estimate(8, 8, 8, 1), "8"),
-        ("share", Estimate(1, 1, 1, 1), "1.000 [1.000, 1.000]"),
-    ],
-)
-def test_numbers_are_written_by_their_kind(kind: Any, estimate: Estimate, text: str) -> None:
-    assert markdown.interval(Quantity("", kind=kind), estimate) == text
-
-
-def test_a_difference_of_nothing_has_no_minus() -> None:
-    assert markdown.signed(-0.0001) == "+0.000"
 
 
 # --- folder: submit, build, check ------------------------------------------------------------
@@ -999,7 +983,7 @@ def test_check_finds_missing_tampered_and_stale_pages(folder: Path, registry: Re
     records.build(folder, registry)
     page = folder / "little.md"
     page.write_text(page.read_text().replace("0.410", "0.110"))
-    (folder / "gone.md").write_text(markdown.TITLE + "gone\n")
+    (folder / "gone.md").write_text(pages.TITLE + "gone\n")
     (folder / "notes.md").write_text("# Notes\n")
     lines = records.check(folder, registry)
     assert [line.split(":")[0] for line in lines] == [str(page), str(folder / "gone.md")]
@@ -1036,7 +1020,7 @@ def test_a_row_whose_plugin_is_not_installed_is_shown_with_all_its_options(
     registry: Registry, track: Track
 ) -> None:
     made = read(make_record("foreign", options={"strength": 3}))
-    text = markdown.page(build_board(registry, track, made), registry)
+    text = pages.page(build_board(registry, track, made), registry)
     assert "`foreign` | `strength=3`" in text
     assert "-o foreign.strength=3" in text
 
@@ -1062,16 +1046,16 @@ def test_the_page_is_the_same_where_a_plugin_is_not_installed(
     for (kind, name), entries in registry._entries.items():
         if kind in ("metric", "track"):
             without.add(kind, name, entries[0].component, "", entries[0].plugin)
-    pages = [
-        markdown.page(build_board(one, track, read(*made)), one) for one in (registry, without)
-    ]
-    assert pages[0] == pages[1]
-    assert "Access: black-box. Attack options" in pages[0]
-    assert "- defense `guard`: `guards <b>`\n" in pages[0]
-    assert "- attack `aim`: `Aim et al.`\n" in pages[0]
-    assert "*floor: samples*" in pages[0]
-    assert "Difference to `plain`" in pages[0]
-    assert "--defense guard -o guard.alpha=0.5 --attack" in pages[0]
+    text, other = (
+        pages.page(build_board(one, track, read(*made)), one) for one in (registry, without)
+    )
+    assert text == other
+    assert "Access: black-box. Attack options" in text
+    assert "- defense `guard`: guards \\<b\\>\n" in text
+    assert "- attack `aim`: Aim et al.\n" in text
+    assert "*floor: samples*" in text
+    assert "Difference from `plain`" in text
+    assert "--defense guard -o guard.alpha=0.5 --attack" in text
 
 
 def test_code_that_changed_under_a_version_is_told_by_the_check(
@@ -1108,148 +1092,6 @@ def test_kinds_of_numbers(registry: Registry, track: Track) -> None:
     }
     assert kinds == {"id_gallery_acc1_ceiling": "share", "id_median_rank": "rank", "x": "number"}
     assert board.utility[0].metrics["x"] == Estimate(-3.0, -3.1, -2.9, 10)  # no bounds are known
-
-
-# --- a third party's metric ------------------------------------------------------------------
-
-
-class Farness(AttackMetric):
-    """As a plugin of somebody else would declare it: the farther, the better; from 0 to infinity."""
-
-    quantities: ClassVar[Any] = {
-        "farness": Quantity("how far off", "higher", "distance", "leakage", paired=True),
-        "sharpness": Quantity("how sharp"),
-    }
-
-    def compute(self, evidence: Any) -> Any:
-        raise NotImplementedError
-
-
-def far_registry(folder: Path, ranked_by: str) -> Registry:
-    """The made registry, with a metric from another distribution on the track."""
-    registry = make_registry(folder)
-    owner = PluginInfo("far", "far-dist", "1", "far")
-    registry.add("metric", "far", Farness, "", owner)
-    path = folder / "little.toml"
-    ours = 'ranked_by = ["id_gallery_acc1", "id_acc1", "attack_acc1"]\n'
-    text = path.read_text().replace(ours, ranked_by)
-    path.write_text(text.replace('"cost", "leak"', '"far", "cost", "leak"'))
-    return registry
-
-
-def far_record(defense: str, seed: int, classes: list[float], **changes: Any) -> dict[str, Any]:
-    made = make_record(defense, seed, **changes)
-    value = sum(classes) / len(classes)
-    made["metrics"] |= {"farness": metric(value, 1.0), "sharpness": metric(value)}
-    made["per_class"] = {"farness": classes, "attack_acc1": [0.5] * len(classes)}
-    return made
-
-
-def test_a_third_partys_metric_orders_a_board_is_paired_and_bounded(tmp_path: Path) -> None:
-    registry = far_registry(tmp_path, 'ranked_by = ["farness"]\n')
-    made = [
-        far_record("plain", 0, [0.2, 0.4]),
-        far_record("plain", 1, [0.6, 0.8]),
-        far_record("guard", 0, [3.0, 5.0]),
-        far_record("guard", 1, [3.4, 5.4]),
-        far_record("guard", 0, [9.0, 9.0], options={"alpha": 0.1}),
-        far_record("guard", 1, [9.4, 9.4], options={"alpha": 0.1}),
-    ]
-    board = build_board(registry, load_track(registry, "little"), read(*made))
-    assert (board.primary, board.paired) == ("farness", ("farness",))
-    # In the order of the track's metrics, and of each metric's quantities.
-    assert board.leakage_metrics[:2] == ("farness", "attack_acc1")
-    assert board.further_metrics == ("sharpness", "blurriness")
-    [section] = board.sections
-    assert [(row.defense, row.value("farness")) for row in section.rows] == [
-        ("guard", pytest.approx(9.2)),
-        ("guard", pytest.approx(4.2)),
-        ("plain", pytest.approx(0.5)),
-    ]
-    plain = section.rows[-1].metrics["farness"]
-    assert isinstance(plain, Estimate)
-    assert plain.low == 0.0  # a distance is not below
-    assert plain.high > 1.5
-    best, other = (difference.metrics["farness"] for difference in section.differences)
-    assert best is not None
-    assert other is not None
-    assert (best.mean, other.mean) == (pytest.approx(8.7), pytest.approx(3.7))
-    assert best.seeds == (0, 1)
-    page = markdown.page(board, registry)
-    assert "- `farness` ↑: how far off\n" in page
-    assert "ordered by `farness`" in page
-
-
-def test_a_sweep_is_judged_by_the_direction_of_what_orders_the_board(tmp_path: Path) -> None:
-    registry = far_registry(tmp_path, 'ranked_by = ["farness"]\n')
-    made = [far_record("plain", 1000, [1.0])]
-    made += [
-        far_record("guard", 1000, [value], options={"alpha": value}) for value in (2.0, 5.0, 3.0)
-    ]
-    for record in made:
-        record["metrics"]["validation_accuracy"] = metric(0.9)
-    board = build_board(registry, load_track(registry, "little"), read(*made))
-    found = tuning.choose(board, registry)
-    assert found is not None
-    assert (found.metric, found.selection) == ("farness", "validation_accuracy")
-    assert found.choices[0].setting is not None
-    assert found.choices[0].setting.options["alpha"] == 5.0
-
-
-def test_without_a_ranking_the_paired_quantities_of_leakage_rank(tmp_path: Path) -> None:
-    registry = far_registry(tmp_path, "")
-    made = far_record("plain", 0, [1.0, 2.0])
-    board = build_board(registry, load_track(registry, "little"), read(made))
-    assert board.paired == ("farness", "id_gallery_acc1")  # the first that is measured, the last
-    made["metrics"]["farness"] = None
-    board = build_board(registry, load_track(registry, "little"), read(made))
-    assert board.paired == ("attack_acc1", "id_gallery_acc1")
-
-
-def test_a_ranking_by_what_no_metric_gives_is_an_error(tmp_path: Path) -> None:
-    registry = far_registry(tmp_path, 'ranked_by = ["nearness"]\n')
-    with pytest.raises(MiaBenchError, match=r"ranked by 'nearness', which none of its metrics"):
-        build_board(registry, load_track(registry, "little"), read(make_record()))
-
-
-def test_ties_are_broken_by_the_last_of_the_ranking(registry: Registry, track: Track) -> None:
-    tied, less = make_record("plain", gallery=0.4), make_record("guard", gallery=0.4)
-    tied["metrics"]["attack_acc1"], less["metrics"]["attack_acc1"] = metric(0.8), metric(0.7)
-    tied["metrics"]["id_acc1"], less["metrics"]["id_acc1"] = metric(0.1), metric(0.2)
-    for made in ([tied, less], [less, tied]):
-        [section] = build_board(registry, track, read(*made)).sections
-        assert [row.defense for row in section.rows] == ["guard", "plain"]
-
-
-def test_the_ceiling_of_a_quantity_is_the_one_that_it_names(
-    registry: Registry, track: Track
-) -> None:
-    made = make_record()
-    made["metrics"]["attack_acc1_ceiling"] = metric(0.99)  # attack_acc1 names none
-    [section] = build_board(registry, track, read(made)).sections
-    assert section.ceiling is not None
-    assert list(section.ceiling.metrics) == ["id_gallery_acc1"]
-
-
-def test_numbers_that_depend_on_no_cell_are_shown_once(registry: Registry, track: Track) -> None:
-    board = build_board(registry, track, read(make_record(), make_record(seed=1)))
-    assert board.references == {"verification_accuracy": Estimate(0.99, 0.985, 0.995, 10)}
-    shown = {*board.utility_metrics, *board.leakage_metrics, *board.further_metrics}
-    assert not shown & {"verification_accuracy", "id_gallery_acc1_ceiling"}
-
-
-def test_what_a_defense_says_of_its_report_does_not_depend_on_what_is_installed(
-    registry: Registry, track: Track, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(Guard, "reports", {"spent": Quantity("budget spent", kind="amount")})
-    made = make_record("guard")
-    made["metrics"]["spent"] = metric(2.0)
-    [installed] = [build_board(registry, track, read(made)).quantities["spent"]]
-    assert (installed.description, installed.kind) == ("budget spent", "amount")
-    made["defense"]["about"] = {"summary": "speaks for itself"}
-    board = build_board(registry, track, read(made))
-    assert board.quantities["spent"].description == "reported by the defense"
-    assert board.utility_metrics[-1] == "spent"
 
 
 # --- command line ----------------------------------------------------------------------------

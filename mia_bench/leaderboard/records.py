@@ -18,7 +18,7 @@ from pathlib import Path
 from mia_bench.errors import MiaBenchError, StoreError, UsageError
 from mia_bench.leaderboard.admit import mixed_code, name_record, refusals
 from mia_bench.leaderboard.board import Board, build_board
-from mia_bench.leaderboard.markdown import TITLE, index, page
+from mia_bench.leaderboard.pages import TITLE, index, page
 from mia_bench.leaderboard.tuning import Tuning, choose
 from mia_bench.record import Record, check_record
 from mia_bench.registry import Registry
