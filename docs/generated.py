@@ -25,10 +25,10 @@ import mia_bench
 from mia_bench import hookspecs, record, testing
 from mia_bench.api.access import LEVELS
 from mia_bench.api.defense import Defense
+from mia_bench.api.metric import Quantity
 from mia_bench.api.options import describe_options
 from mia_bench.cli.main import cli as command_line
 from mia_bench.engine.plan import CELL_STAGES, STAGE_VERSIONS
-from mia_bench.leaderboard.board import kind_of
 from mia_bench.plugins import host
 from mia_bench.registry import BASES, KINDS, Entry, Registry
 from mia_bench.track import load_track
@@ -55,8 +55,10 @@ TITLES = {
 UNITS = {
     "share": "share, from 0 to 1",
     "rank": "rank, from 1",
+    "distance": "distance, 0 or more",
+    "count": "count, 0 or more",
     "amount": "0 or more",
-    "other": "number",
+    "number": "number",
 }
 RECORD = (
     record.Record,
@@ -247,16 +249,11 @@ def attacks(_: str = "") -> str:
     return _table(["attack", "access", "what it is"], rows)
 
 
-def _families(registry: Registry) -> Iterator[tuple[str, str, Mapping[str, str], Any]]:
+def _families(registry: Registry) -> Iterator[tuple[str, str, Mapping[str, Quantity], Any]]:
     """(kind, name, metrics with a line each, class) of what gives metrics."""
     for entry in entries(registry, "metric"):
         family = entry.load()
-        yield (
-            "metric",
-            entry.name,
-            {n: family.descriptions.get(n, "") for n in family.names},
-            family,
-        )
+        yield "metric", entry.name, family.quantities, family
     for entry in entries(registry, "defense"):
         defense: type[Defense] = entry.load()
         if defense.reports:
@@ -278,11 +275,11 @@ def metrics(_: str = "") -> str:
         rows = [
             [
                 _cell(metric, kind, name, metric),
-                markdown(text),
-                UNITS[kind_of(metric)],
-                getattr(family, "names", {}).get(metric, "neutral"),
+                markdown(quantity.description),
+                UNITS[quantity.kind],
+                quantity.better,
             ]
-            for metric, text in described.items()
+            for metric, quantity in described.items()
         ]
         header = ["metric", "what it is", "unit", "better for the defender"]
         parts.append(_table(header, rows))

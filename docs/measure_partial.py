@@ -16,7 +16,7 @@ from pathlib import Path
 
 import mia_bench
 from mia_bench.engine.progress import terminal_progress
-from mia_bench.leaderboard.board import paired
+from mia_bench.leaderboard.compare import paired
 from mia_bench.record import read_record
 from mia_bench_plugins.priors import shipped_priors
 

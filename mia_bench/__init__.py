@@ -8,6 +8,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from etils.epy import lazy_imports
+
 from mia_bench.hookspecs import hookimpl
 
 if TYPE_CHECKING:
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
     from mia_bench.api.dataset import Dataset, ImageSet, Splits
     from mia_bench.api.defense import BuildContext, Defense, TrainingSetup, TrainingStep
     from mia_bench.api.encoder import Encoder
-    from mia_bench.api.metric import AttackMetric, Measurement, Metric, TargetMetric
+    from mia_bench.api.metric import AttackMetric, Measurement, Metric, Quantity, TargetMetric
     from mia_bench.api.options import Options
     from mia_bench.api.prior import Prior, PriorTask
     from mia_bench.engine.run import run
@@ -42,6 +44,7 @@ _LAZY = {
     "Options": "mia_bench.api.options",
     "Prior": "mia_bench.api.prior",
     "PriorTask": "mia_bench.api.prior",
+    "Quantity": "mia_bench.api.metric",
     "Reconstructions": "mia_bench.api.attack",
     "Setting": "mia_bench.api.attack",
     "Splits": "mia_bench.api.dataset",
@@ -69,6 +72,7 @@ __all__ = [
     "Options",
     "Prior",
     "PriorTask",
+    "Quantity",
     "Reconstructions",
     "Setting",
     "Splits",
@@ -77,6 +81,7 @@ __all__ = [
     "TrainingStep",
     "__version__",
     "hookimpl",
+    "lazy_imports",
     "load_results",
     "run",
 ]

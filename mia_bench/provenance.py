@@ -45,6 +45,18 @@ def package_url(name: str) -> str:
     return next((named[label] for label in ordered if label in named), "")
 
 
+HOST = "mia-bench"
+"""The distribution of the host and the built-in plugins."""
+
+
+def code_differs(one: str, other: str) -> bool:
+    """Whether two records of a component's code differ though its distribution's version does not.
+
+    Each is a version and a hash of the code, or empty where neither is known.
+    """
+    return bool(one and other) and one != other and one.split()[0] == other.split()[0]
+
+
 @functools.cache
 def git_commit() -> str | None:
     """The commit of the checkout this package runs from, with ``-dirty`` if it was changed."""

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from mia_bench.errors import MiaBenchError
 
 RECORD_SCHEMA = 1
-
-PER_CLASS = ("attack_acc1", "id_acc1", "id_gallery_acc1")
-"""Metrics whose class means a record keeps: boards compare defenses class by class with them."""
 
 Status = Literal["done", "failed", "skipped", "interrupted"]
 
@@ -141,7 +141,7 @@ class Record(_Part):
     metrics: dict[str, MetricValue | None] = Field(default_factory=dict)
     """Each metric by its name, null where it could not be computed."""
     per_class: dict[str, list[float]] = Field(default_factory=dict)
-    """Class means of the metrics in :data:`PER_CLASS`."""
+    """Mean of each class, of the quantities that are ``paired``."""
     cost: Cost = Field(default_factory=Cost)
     """What the cell took."""
     provenance: Provenance
@@ -151,9 +151,18 @@ class Record(_Part):
 
     model_config = ConfigDict(extra="forbid", populate_by_name=True)
 
+    def to_json(self) -> dict[str, Any]:
+        """The JSON object with all fields."""
+        return self.model_dump(mode="json", by_alias=True)
+
+    def file_text(self) -> str:
+        """The text of its file: only the fields that were given, so that an older file stays as it is."""
+        data = self.model_dump(mode="json", by_alias=True, exclude_unset=True)
+        return json.dumps(data, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+
 
 def read_record(data: dict[str, Any]) -> Record:
-    """Check a record; older schemas are migrated here when there are any.
+    """Check a record.
 
     Raises:
         ValueError: it doesn't fit the schema, or a newer version wrote it.
@@ -162,3 +171,20 @@ def read_record(data: dict[str, Any]) -> Record:
     if isinstance(schema, int) and schema > RECORD_SCHEMA:
         raise ValueError(f"record schema {schema} is newer than {RECORD_SCHEMA}")
     return Record.model_validate(data)
+
+
+def check_record(data: dict[str, Any], name: str) -> Record:
+    """:func:`read_record` with a message for people.
+
+    Raises:
+        MiaBenchError: one line that begins with ``name``.
+    """
+    try:
+        return read_record(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"])) or "record"
+        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+        raise MiaBenchError(f"{name}: {place}: {first['msg']}{more}") from error
+    except ValueError as error:
+        raise MiaBenchError(f"{name}: {error}") from error

@@ -5,45 +5,29 @@ from __future__ import annotations
 import csv
 import io
 import json
+import logging
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from mia_bench.components import track_options
+from etils.epy import lazy_imports
+
+from mia_bench.api.metric import Metric, Quantity
 from mia_bench.errors import MiaBenchError, UsageError, did_you_mean
+from mia_bench.paths import default_store
 from mia_bench.plugins import host
-from mia_bench.record import ComponentRef, MetricValue, Record, TrackRef, read_record
+from mia_bench.record import ComponentRef, MetricValue, Record, TrackRef, check_record
+from mia_bench.recorded_options import changed_options, options_text
 from mia_bench.registry import Registry
+from mia_bench.store import Store
 from mia_bench.track import Track, load_track
 
-if TYPE_CHECKING:
+with lazy_imports():
     import pandas as pd
+    import tabulate
 
-METRIC_ORDER = (
-    "test_accuracy",
-    "train_accuracy",
-    "validation_accuracy",
-    "ece",
-    "attack_acc1",
-    "attack_acc5",
-    "target_confidence",
-    "delta_eval",
-    "delta_face",
-    "fid",
-    "precision",
-    "recall",
-    "density",
-    "coverage",
-    "knowledge_extraction_train",
-    "knowledge_extraction_test",
-    "id_acc1",
-    "id_acc5",
-    "id_gallery_acc1",
-    "id_median_rank",
-    "epsilon",
-)
-"""The order of metrics in tables; others follow by name."""
+log = logging.getLogger(__name__)
 
 FORMATS = ("table", "json", "csv", "markdown")
 
@@ -62,48 +46,7 @@ _CELL_COLUMNS = (
 )
 _COUNTS = ("peak_memory_bytes", "target_queries")
 _COST_COLUMNS = ("train_seconds", "invert_seconds", *_COUNTS)
-_TABLE_METRICS = ("test_accuracy", "attack_acc1", "id_acc1", "id_gallery_acc1", "id_median_rank")
 _NONE = "–"
-
-
-# --- options in words ------------------------------------------------------------------------
-
-
-def option_text(value: Any) -> str:
-    """An option's value as it is written after ``-o PLUGIN.KEY=``."""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-def options_text(options: Mapping[str, Any]) -> str:
-    """``key=value, …`` sorted by key; empty without options."""
-    return ", ".join(f"{key}={option_text(options[key])}" for key in sorted(options))
-
-
-def changed_options(
-    registry: Registry, track: Track | None, kind: str, component: ComponentRef
-) -> dict[str, Any]:
-    """The options that differ from the track's defaults; all of them where those are not known.
-
-    Args:
-        registry: where the component's class is looked up.
-        track: the protocol the record was made under, or None when it is not known any more.
-        kind: ``defense``, ``attack`` or ``prior``.
-        component: as the record has it.
-    """
-    if track is None:
-        return component.options
-    try:
-        cls = registry.get(kind, component.name).load()
-        given = cls.Options(**track_options(track, kind, component.name))
-        # JSON on both sides: a record's lists are the class's tuples.
-        defaults: dict[str, Any] = given.model_dump(mode="json")
-    except (MiaBenchError, ValueError):
-        return component.options
-    return {
-        key: value
-        for key, value in component.options.items()
-        if key not in defaults or defaults[key] != value
-    }
 
 
 def find_track(registry: Registry, reference: TrackRef) -> Track | None:
@@ -118,23 +61,32 @@ def find_track(registry: Registry, reference: TrackRef) -> Track | None:
 # --- reading ---------------------------------------------------------------------------------
 
 
-def read_store(store: str | Path | None = None, track: str | None = None) -> list[Record]:
-    """The valid records of a store, oldest first; damaged ones are passed over with a warning.
+def read_store(
+    store: str | Path | None = None, track: str | None = None, *, strict: bool = False
+) -> list[Record]:
+    """The records of a store, oldest first.
+
+    Args:
+        store: folder of the store; the default one unless given.
+        track: only this track's records.
+        strict: raise instead of leaving out invalid records with a warning.
 
     Raises:
         UsageError: the store was given and is not there, or the track is known neither to the
             store nor to any plugin.
+        MiaBenchError: a record is not valid.
     """
-    from mia_bench.engine.run import load_records
-    from mia_bench.paths import default_store
-
     root = Path(store) if store is not None else default_store()
-    if root.is_dir():
-        records = load_records(root, track)
-    elif store is not None:
+    if store is not None and not root.is_dir():
         raise UsageError(f"there is no store at {root}")
-    else:
-        records = []
+    records = []
+    for data in Store(root).records(track) if root.is_dir() else []:
+        try:
+            records.append(check_record(data, f"the store {root}, record {data.get('key', '?')}"))
+        except MiaBenchError as error:
+            if strict:
+                raise
+            log.warning("%s; it is left out", error)
     if track is not None and not records:
         known = host().registry.names("track")
         if track not in known:
@@ -156,8 +108,6 @@ def load_results(store: str | Path | None = None, track: str | None = None) -> p
     Raises:
         UsageError: the store or the track is not there.
     """
-    import pandas as pd
-
     columns, rows = result_rows(read_store(store, track))
     frame = pd.DataFrame(rows, columns=columns)
     numbers = columns[len(_CELL_COLUMNS) :]
@@ -165,16 +115,24 @@ def load_results(store: str | Path | None = None, track: str | None = None) -> p
     return frame.astype({"track_version": "int64", "seed": "int64", **types})
 
 
-def metric_names(records: Sequence[Record]) -> list[str]:
-    """The names of all metrics in ``records``: the usual ones in their order, then others by name."""
-    found = {name for record in records for name in record.metrics}
-    usual = [name for name in METRIC_ORDER if name in found]
-    return usual + sorted(found.difference(METRIC_ORDER))
+def known_quantities(registry: Registry, tracks: Iterable[Track | None]) -> dict[str, Quantity]:
+    """The quantities of metrics in the order of ``tracks``, then those of other installed metrics."""
+    names = [name for track in tracks if track for name in track.metrics]
+    found: dict[str, Quantity] = {}
+    for name in dict.fromkeys([*names, *registry.names("metric")]):
+        try:
+            metric: type[Metric] = registry.get("metric", name).load()
+        except MiaBenchError:
+            continue  # not installed or broken: its numbers stand with those of unknown metrics
+        found = {**metric.quantities, **found}
+    return found
 
 
 def result_rows(records: Sequence[Record]) -> tuple[list[str], list[dict[str, Any]]]:
     """The columns of :func:`load_results`, and one mapping a record."""
-    names = metric_names(records)
+    present = {name for record in records for name in record.metrics}
+    known = known_quantities(host().registry, _tracks(host().registry, records).values())
+    names = [name for name in known if name in present] + sorted(present - known.keys())
     columns = list(_CELL_COLUMNS)
     for name in names:
         columns += [name, f"{name}_low", f"{name}_high"]
@@ -206,11 +164,11 @@ def _result_row(record: Record, names: Sequence[str]) -> dict[str, Any]:
 # --- writing ---------------------------------------------------------------------------------
 
 
-def results_table(records: list[dict[str, Any]], format: str = "table") -> str:
+def results_table(records: Sequence[Record], format: str = "table") -> str:
     """Records as text.
 
     Args:
-        records: JSON objects as the store and :func:`mia_bench.run` give them.
+        records: of a store or of a run.
         format: ``table`` and ``markdown`` for people, ``csv`` with the columns of
             :func:`load_results`, ``json`` for the records themselves.
 
@@ -220,17 +178,15 @@ def results_table(records: list[dict[str, Any]], format: str = "table") -> str:
     if format not in FORMATS:
         raise UsageError(f"no format {format!r}; {did_you_mean(format, FORMATS)}")
     if format == "json":
-        return json.dumps(records, indent=1, sort_keys=True, ensure_ascii=False)
-    checked = [read_record(record) for record in records]
+        objects = [record.to_json() for record in records]
+        return json.dumps(objects, indent=1, sort_keys=True, ensure_ascii=False)
     if format == "csv":
-        return _csv(checked)
-    from tabulate import tabulate
-
+        return _csv(records)
     style = "github" if format == "markdown" else "simple"
-    rows = _people_rows(checked)
+    rows = _table_rows(records)
     if format == "markdown":
         rows = [{k.replace("|", "\\|"): v.replace("|", "\\|") for k, v in r.items()} for r in rows]
-    return tabulate(rows, headers="keys", tablefmt=style, disable_numparse=True)
+    return tabulate.tabulate(rows, headers="keys", tablefmt=style, disable_numparse=True)
 
 
 def _csv(records: Sequence[Record]) -> str:
@@ -242,50 +198,57 @@ def _csv(records: Sequence[Record]) -> str:
     return text.getvalue().removesuffix("\n")
 
 
-def _people_rows(records: Sequence[Record]) -> list[dict[str, str]]:
+def _tracks(registry: Registry, records: Iterable[Record]) -> dict[tuple[str, int], Track | None]:
+    """The tracks of the records by name and version, None where it is not known any more."""
+    references = {(record.track.name, record.track.version): record.track for record in records}
+    return {key: find_track(registry, reference) for key, reference in references.items()}
+
+
+def _table_rows(records: Sequence[Record]) -> list[dict[str, str]]:
+    """One row a cell: the utility that is better the higher, and what boards compare class by class."""
     registry = host().registry
-    references = {(r.track.name, r.track.version): r.track for r in records}
-    tracks = {key: find_track(registry, reference) for key, reference in references.items()}
+    tracks = _tracks(registry, records)
+    present = {name for record in records for name in record.metrics}
+    shown = {
+        name: quantity
+        for name, quantity in known_quantities(registry, tracks.values()).items()
+        if name in present
+        and (quantity.paired or (quantity.role == "utility" and quantity.better == "higher"))
+    }
     several = len({record.track.name for record in records}) > 1
     unfinished = any(record.reason for record in records)
-    present = set(metric_names(records))
     versions: dict[tuple[str, str], set[str]] = defaultdict(set)
     for record in records:
         for kind in ("defense", "attack", "prior"):
-            versions[kind, getattr(record, kind).name].add(getattr(record, kind).version)
+            component: ComponentRef = getattr(record, kind)
+            versions[kind, component.name].add(component.version)
     rows = []
     for record in records:
         track = tracks[record.track.name, record.track.version]
-
-        def words(kind: str, component: ComponentRef, track: Track | None = track) -> str:
-            changed = changed_options(registry, track, kind, component)
-            told = [options_text(changed)] if changed else []
-            if len(versions[kind, component.name]) > 1:
-                told.append(f"version {component.version}")
-            return component.name + (f" ({', '.join(told)})" if told else "")
-
         row = {"cell": record.key[:8]}
         if several:
             row["track"] = record.track.name
-        row |= {
-            "defense": words("defense", record.defense),
-            "attack": words("attack", record.attack),
-            "prior": words("prior", record.prior),
-            "seed": str(record.seed),
-            "status": record.status,
-        }
-        for name in _TABLE_METRICS:
-            if name in present:
-                row[name] = short_interval(name, record.metrics.get(name))
+        for kind in ("defense", "attack", "prior"):
+            component = getattr(record, kind)
+            changed = changed_options(registry, track, kind, component)
+            words = [options_text(changed)] if changed else []
+            if len(versions[kind, component.name]) > 1:
+                words.append(f"version {component.version}")
+            row[kind] = component.name + (f" ({', '.join(words)})" if words else "")
+        row |= {"seed": str(record.seed), "status": record.status}
+        row |= {name: _interval(shown[name], record.metrics.get(name)) for name in shown}
         if unfinished:
             row["reason"] = " ".join((record.reason or "").split())
         rows.append(row)
     return rows
 
 
-def short_interval(name: str, metric: MetricValue | None) -> str:
-    """``0.46 [0.41, 0.52]``; ranks with one decimal; a dash where there is no value."""
+def _interval(quantity: Quantity, metric: MetricValue | None) -> str:
+    """``0.46 [0.41, 0.52]``; a dash where there is no value."""
     if metric is None:
         return _NONE
-    form = ".1f" if name.endswith("_rank") else ".2f"
-    return f"{metric.value:{form}} [{metric.low:{form}}, {metric.high:{form}}]"
+    value, low, high = (
+        f"{number:.2f}" if quantity.kind == "share" else quantity.format(number)
+        for number in (metric.value, metric.low, metric.high)
+    )
+    return f"{value} [{low}, {high}]"

@@ -11,25 +11,20 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import TYPE_CHECKING
+from typing import TypeAlias
 
 import numpy as np
+import numpy.typing as npt
+from etils.epy import lazy_imports
 
-from mia_bench.api.metric import Measurement, mean
+from mia_bench.api.metric import Array, Measurement, mean
 
-if TYPE_CHECKING:
-    import numpy.typing as npt
+with lazy_imports():
+    from scipy import special
 
-    from mia_bench.api.metric import Array
-
-    Classes = npt.NDArray[np.int64]
+Classes: TypeAlias = npt.NDArray[np.int64]
 
 RESAMPLES = 1000
-
-# 97.5 % points of Student's t with 1, 2, 3 … degrees of freedom.
-_STUDENT = (
-    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228,
-)  # fmt: skip
 
 _NORMAL = NormalDist()
 
@@ -51,8 +46,8 @@ def estimate(measurement: Measurement, *, seed: int = 0) -> Estimate:
     Resampling Plans*, SIAM 1982, section 10.7), cut to hold the value; without the correction the
     interval of a biased statistic such as the calibration error can miss it. Where every sample is 0,
     or every one is 1, resampling shows no spread: the interval is then the exact one for as many
-    classes without an exception (Clopper and Pearson 1934). With one class there is nothing to resample
-    and the samples are resampled instead.
+    classes without an exception (Clopper and Pearson 1934), in closed form. With one class there is nothing
+    to resample and the samples are resampled instead.
 
     Raises:
         ValueError: there are no samples, or the statistic is not finite.
@@ -110,17 +105,8 @@ def _corrected(resampled: Array, value: float) -> tuple[float, float]:
 
 
 def student_t(degrees: int) -> float:
-    """The two-sided 95 % point of Student's t; beyond the table by its expansion around the normal.
-
-    Abramowitz and Stegun, *Handbook of Mathematical Functions*, 26.7.5.
-    """
-    if degrees <= len(_STUDENT):
-        return _STUDENT[degrees - 1]
-    z = _NORMAL.inv_cdf(0.975)
-    first = (z**3 + z) / 4
-    second = (5 * z**5 + 16 * z**3 + 3 * z) / 96
-    third = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
-    return z + first / degrees + second / degrees**2 + third / degrees**3
+    """The two-sided 95 % point of Student's t."""
+    return float(special.stdtrit(degrees, 0.975))
 
 
 def combine_seeds(seeds: Sequence[Estimate]) -> Estimate:
@@ -136,21 +122,21 @@ def combine_seeds(seeds: Sequence[Estimate]) -> Estimate:
         raise ValueError("no seeds to combine")
     values = np.array([s.value for s in seeds])
     centre = float(values.mean())
-    spread = 0.0
-    if len(values) > 1:
-        spread = student_t(len(values) - 1) * float(values.std(ddof=1)) / math.sqrt(len(values))
     below = float(np.mean([s.value - s.low for s in seeds]))
     above = float(np.mean([s.high - s.value for s in seeds]))
-    return Estimate(
-        centre,
-        centre - math.hypot(spread, below),
-        centre + math.hypot(spread, above),
-        sum(s.n for s in seeds),
-    )
+    return _widened(centre, below, above, values, sum(s.n for s in seeds))
+
+
+def _widened(value: float, below: float, above: float, seeds: Array, n: int) -> Estimate:
+    """Half-widths ``below`` and ``above`` the value with the spread of the ``seeds`` ``(S,)``."""
+    spread = 0.0
+    if len(seeds) > 1:
+        spread = student_t(len(seeds) - 1) * float(seeds.std(ddof=1)) / math.sqrt(len(seeds))
+    return Estimate(value, value - math.hypot(spread, below), value + math.hypot(spread, above), n)
 
 
 def class_means(measurement: Measurement) -> list[float]:
-    """The mean of each class's samples, in the order of the classes."""
+    """The mean of each class's samples ``(N,)``, in the order of the classes."""
     _, members = np.unique(measurement.groups, return_inverse=True)
     counts = np.bincount(members)
     means: Array = np.bincount(members, weights=measurement.values) / counts
@@ -170,14 +156,6 @@ def paired_difference(seeds: Mapping[int, Sequence[float]]) -> Estimate:
     table = np.array([seeds[seed] for seed in sorted(seeds)], dtype=np.float64)
     if table.ndim != 2 or not table.size:
         raise ValueError("every seed needs the differences of the same classes")
-    count, classes = table.shape
-    by_class = _bootstrap(Measurement(table.mean(0), np.arange(classes)))
-    spread = 0.0
-    if count > 1:
-        spread = student_t(count - 1) * float(table.mean(1).std(ddof=1)) / math.sqrt(count)
-    return Estimate(
-        by_class.value,
-        by_class.value - math.hypot(spread, by_class.value - by_class.low),
-        by_class.value + math.hypot(spread, by_class.high - by_class.value),
-        count * classes,
-    )
+    by_class = _bootstrap(Measurement(table.mean(0), np.arange(table.shape[1])))
+    value = by_class.value
+    return _widened(value, value - by_class.low, by_class.high - value, table.mean(1), table.size)

@@ -146,6 +146,9 @@ class Track(_Model):
     """Of the prior's and the target's networks while they are attacked."""
     metrics: tuple[str, ...]
     """The metric families that are computed."""
+    ranked_by: tuple[str, ...] = ()
+    """Quantities of these metrics, the most telling first. The first that a board has measured orders its
+    tables, the last breaks ties. Unless given: those of leakage that are compared class by class."""
     priors: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """Options of each prior on this track."""
     default_prior: str

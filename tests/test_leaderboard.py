@@ -16,17 +16,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import mia_bench.engine.run  # noqa: F401  (before a test replaces what it imports)
-from mia_bench import Attack, AttackMetric, Defense, Prior, TargetMetric
+from mia_bench import Attack, AttackMetric, Defense, Prior, Quantity, TargetMetric
 from mia_bench.components import parse_option_values
 from mia_bench.config import flatten_options
 from mia_bench.engine.grid import build_grid
 from mia_bench.errors import MiaBenchError, UsageError
-from mia_bench.leaderboard import board as boards
-from mia_bench.leaderboard import markdown, records, tuning
-from mia_bench.leaderboard.board import Estimate, Missing, build_board
-from mia_bench.leaderboard.submission import Submission, submit
+from mia_bench.leaderboard import pages, records, tuning
+from mia_bench.leaderboard.aggregate import Missing
+from mia_bench.leaderboard.board import build_board
+from mia_bench.leaderboard.submission import Submission
+from mia_bench.leaderboard.submission import submit as submit_records
 from mia_bench.record import Record, read_record
 from mia_bench.registry import PluginInfo, Registry
+from mia_bench.results import read_store
+from mia_bench.statistics import Estimate
 from mia_bench.store import Store
 from mia_bench.track import Track, load_track
 
@@ -36,6 +39,7 @@ version = 2
 summary = "a made track"
 images_per_class = 3
 metrics = ["cost", "leak"]
+ranked_by = ["id_gallery_acc1", "id_acc1", "attack_acc1"]
 default_prior = "faces"
 [data]
 resolution = 32
@@ -96,22 +100,27 @@ class Faces(Prior):
 
 
 class CostMetric(TargetMetric):
-    names: ClassVar[Any] = {"test_accuracy": "higher"}
-    descriptions: ClassVar[Any] = {"test_accuracy": "how often it is right"}
+    quantities: ClassVar[Any] = {
+        "test_accuracy": Quantity("how often it is right", "higher", "share", "utility"),
+        "validation_accuracy": Quantity("on validation images", "higher", "share", "selection"),
+    }
 
     def compute(self, evidence: Any) -> Any:
         raise NotImplementedError
 
 
 class LeakMetric(AttackMetric):
-    names: ClassVar[Any] = {
-        "attack_acc1": "lower",
-        "attack_acc5": "lower",
-        "id_gallery_acc1": "lower",
-        "id_gallery_acc1_ceiling": "neutral",
-        "id_median_rank": "higher",
-        "blurriness": "higher",
-        "verification_accuracy": "neutral",
+    quantities: ClassVar[Any] = {
+        "attack_acc1": Quantity("", "lower", "share", "leakage", paired=True),
+        "attack_acc5": Quantity("", "lower", "share", "leakage"),
+        "id_acc1": Quantity("", "lower", "share", "leakage", paired=True),
+        "id_gallery_acc1": Quantity(
+            "", "lower", "share", "leakage", paired=True, ceiling="id_gallery_acc1_ceiling"
+        ),
+        "id_gallery_acc1_ceiling": Quantity("", "neutral", "share", "reference"),
+        "id_median_rank": Quantity("", "higher", "rank", "leakage"),
+        "blurriness": Quantity("", "higher"),
+        "verification_accuracy": Quantity("", "neutral", "share", "reference"),
     }
 
     def compute(self, evidence: Any) -> Any:
@@ -127,6 +136,18 @@ PARTS = {
     ("metric", "cost"): CostMetric,
     ("metric", "leak"): LeakMetric,
 }
+
+
+def submit(
+    store: Store, track: str | None, folder: Path, registry: Registry, **how: bool
+) -> Submission:
+    """Submit the records of a store, as the command does."""
+    return submit_records(read_store(store.root, track, strict=True), folder, registry, **how)
+
+
+def record_text(record: dict[str, Any]) -> str:
+    """The file of a record, as the store writes it."""
+    return json.dumps(record, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
 
 
 def make_registry(folder: Path, fingerprint: str = "") -> Registry:
@@ -254,8 +275,8 @@ def test_seeds_are_combined_and_cut_at_the_values_a_metric_can_have(
     [section] = build_board(registry, track, read(*made)).sections
     [row] = section.rows
     shown = row.metrics["id_gallery_acc1"]
-    # Mean .9; spread 4.303 · .1 / √3; half-width of every bootstrap .1; both in quadrature.
-    half = math.hypot(4.303 * 0.1 / math.sqrt(3), 0.1)
+    # Mean .9; spread t(2) · .1 / √3; half-width of every bootstrap .1; both in quadrature.
+    half = math.hypot(4.30265273 * 0.1 / math.sqrt(3), 0.1)
     assert isinstance(shown, Estimate)
     assert shown.value == pytest.approx(0.9)
     assert shown.low == pytest.approx(0.9 - half)
@@ -283,8 +304,8 @@ def test_differences_are_paired_by_seed_and_class(registry: Registry, track: Tra
     assert (section.baseline.defense, difference.defense) == ("plain", "guard")
     assert found.seeds == (0, 1)
     assert found.mean == pytest.approx(-0.15)
-    assert found.low == pytest.approx(-0.15 - 12.706 * (0.1 / math.sqrt(2)) / math.sqrt(2))
-    assert found.high == pytest.approx(-0.15 + 12.706 * 0.05)
+    assert found.low == pytest.approx(-0.15 - 12.7062047 * (0.1 / math.sqrt(2)) / math.sqrt(2))
+    assert found.high == pytest.approx(-0.15 + 12.7062047 * 0.05)
 
 
 def test_the_difference_of_one_seed_has_the_interval_of_its_classes(
@@ -299,7 +320,7 @@ def test_the_difference_of_one_seed_has_the_interval_of_its_classes(
     assert found.mean == pytest.approx(-0.2 + 0.01 * 9.5)
     half = 1.96 * 0.01 * math.sqrt(20 * 21 / 12 / 20)  # of the mean of 20 numbers in a row
     assert (found.high - found.low) / 2 == pytest.approx(half, rel=0.15)
-    assert markdown.paired_text(found).endswith(", 1 seed")
+    assert found.seeds == (0,)
 
 
 def test_records_of_different_protocols_are_refused_naming_both(
@@ -327,8 +348,8 @@ def test_an_option_that_came_later_is_at_its_default_in_older_records(
 
 def test_notes_of_the_runs_are_on_the_page(registry: Registry, track: Track) -> None:
     noted = make_record(notes={"data": "unreadable image skipped: a/b.jpg", "attack_acc5": "few"})
-    text = markdown.page(build_board(registry, track, read(noted, make_record(seed=1))), registry)
-    assert "- `unreadable image skipped: a/b.jpg` (1 cells)" in text
+    text = pages.page(build_board(registry, track, read(noted, make_record(seed=1))), registry)
+    assert "- `unreadable image skipped: a/b.jpg` (1 cell)" in text
 
 
 def test_there_are_no_differences_without_the_baseline(registry: Registry, track: Track) -> None:
@@ -355,7 +376,7 @@ def test_the_baseline_is_the_undefended_target_as_the_track_has_it(
     assert section.baseline.options == board.utility[0].options == "norm=batch"
     [difference] = section.differences
     assert difference.options == "norm=a-group"
-    text = markdown.index([board])
+    text = pages.index([board])
     assert "| `plain` 0.600 [0.500, 0.700] | `plain` (`norm=a-group`) 0.100" in text
 
 
@@ -385,7 +406,7 @@ def test_the_best_independent_judge_that_a_board_has_orders_it(
     assert set(board.paired) == {primary, "attack_acc1"}
     [difference] = board.sections[0].differences
     assert difference.metrics[primary].mean == pytest.approx(-0.1)
-    assert f"ordered by `{primary}`" in markdown.page(board, registry)
+    assert f"ordered by `{primary}`" in pages.page(board, registry)
 
 
 def test_a_metric_that_one_seed_lacks_is_missing_with_the_reason(
@@ -427,7 +448,7 @@ def test_the_page_does_not_depend_on_the_order_of_records(
     ]
     made[3] |= {"status": "failed", "reason": "boom", "metrics": {}, "cost": {}}
     texts = {
-        markdown.page(build_board(registry, track, read(*some)), registry)
+        pages.page(build_board(registry, track, read(*some)), registry)
         for some in (made, [made[i] for i in order])
     }
     assert len(texts) == 1
@@ -508,13 +529,13 @@ def test_where_no_setting_is_near_the_nearest_is_chosen_and_said(
     assert choice.setting.options["alpha"] == 0.2
     assert not choice.near
     board = build_board(registry, track, read(*some))
-    text = markdown.page(board, registry, found)
+    text = pages.page(board, registry, found)
     last = "| `guard` | `alpha=0.2` | 0.600 | 0.300 | **chosen**, none is within: the nearest |"
     assert last in text
     assert "`alpha=0.1`" not in text
     assert "below the undefended target's, 0.900" in text
-    whole = markdown.page(board, registry, found, sweep=True)
-    assert "| `guard` | `alpha=0.1` | 0.500 | 0.200 |  |" in whole
+    whole = pages.page(board, registry, found, sweep=True)
+    assert "| `guard` | `alpha=0.1` | 0.500 | 0.200 | |" in whole
     assert "| `guard` | `alpha=0.3` | – | – | did not finish |" in whole
     assert "submit --track little --folder leaderboards/tuning" in whole
 
@@ -525,7 +546,7 @@ def test_a_defense_without_a_finished_setting_is_said(
     failed = swept(0.3, 0, 0.0, status="failed", reason="it broke", metrics={}, per_class={})
     found = chosen(registry, track, failed)
     assert found is not None
-    text = markdown.page(build_board(registry, track, read(*some)), registry, found)
+    text = pages.page(build_board(registry, track, read(*some)), registry, found)
     assert "| `guard` | – | – | – | no setting finished |" in text
 
 
@@ -545,21 +566,21 @@ def test_the_sweep_below_the_folder_has_a_page_and_is_checked(
     undefended["metrics"]["validation_accuracy"] = metric(0.9)
     for record in (undefended, swept(0.1, 0.9, 0.3), swept(0.2, 0.9, 0.2)):
         path = folder / "tuning" / "results" / "little" / f"{record['key']}.json"
-        records.write(path, records.record_text(record))
+        records.write(path, record_text(record))
     records.build(folder, registry)
     row = "| `guard` | `alpha=0.2` | 0.900 | 0.200 | **chosen** |"
     assert row in (folder / "little.md").read_text()
     assert row in (folder / "tuning" / "little.md").read_text()
     assert records.check(folder, registry) == []
     shared = folder / "results" / "little" / f"{undefended['key']}.json"
-    records.write(shared, records.record_text(undefended))
+    records.write(shared, record_text(undefended))
     records.build(folder, registry)
     assert records.check(folder, registry) == [
         "track 'little': settings were chosen on seeds of the board: 1000"
     ]
     shared.unlink()
     records.build(folder, registry)
-    path.write_text(records.record_text(record | {"schema": 99}))
+    path.write_text(record_text(record | {"schema": 99}))
     [line] = records.check(folder, registry)
     assert "schema" in line
     assert str(path) in line
@@ -665,7 +686,7 @@ def test_an_invalid_file_is_one_line_that_names_it(tmp_path: Path, text: str, me
 
 
 def test_the_page_says_what_was_measured(registry: Registry, track: Track, some: list) -> None:
-    text = markdown.page(build_board(registry, track, read(*some)), registry)
+    text = pages.page(build_board(registry, track, read(*some)), registry)
     assert text.startswith("# Leaderboard: little (version 2)\n")
     # Rows of the leakage table: the ceiling, best defended first, the floor.
     table = text.split("### `aim` with the prior `faces`")[1].split("###")[0].splitlines()
@@ -684,7 +705,7 @@ def test_the_page_says_what_was_measured(registry: Registry, track: Track, some:
     assert "- `id_median_rank` ↑\n" in text  # declared without a description
     assert "- (a) `5 classes only`" in text
     assert "`verification_accuracy` 0.990 [0.985, 0.995]" in text
-    assert "Difference to `plain` on the same seeds" in text
+    assert "Difference from `plain` on the same seeds" in text
     assert "2026-01-03" in text
     assert "fewer than" not in text
     nowhere = (
@@ -698,7 +719,7 @@ def test_the_page_says_where_a_plugin_is_to_be_had(registry: Registry, track: Tr
     known = make_record()
     known["defense"]["about"] = {"url": "https://example.org/made"}
     made = read(known, make_record(seed=1))
-    text = markdown.page(build_board(registry, track, made), registry)
+    text = pages.page(build_board(registry, track, made), registry)
     assert "\npip install made-dist  # https://example.org/made\n" in text
 
 
@@ -725,14 +746,15 @@ def test_failed_and_skipped_cells_are_listed_without_numbers(
     ]
     board = build_board(registry, track, read(*made))
     assert [row.defense for row in board.sections[0].rows] == ["plain"]
-    text = markdown.page(board, registry)
-    assert "- `guard` (`alpha=0.5, widths=[1, 2]`), seeds 0, 1: failed, `| boom 'x' <b>`" in text
+    text = pages.page(board, registry)
+    shown = "&#124; `boom` &#96;`x`&#96; `<b>`"
+    assert f"- `guard` (`alpha=0.5, widths=[1, 2]`), seeds 0, 1: failed, {shown}" in text
     assert "seeds 2: skipped, `no latents`" in text
     assert "1 †" in text  # plain has one seed
 
 
 def test_every_column_of_a_table_is_there(registry: Registry, track: Track, some: list) -> None:
-    text = markdown.page(build_board(registry, track, read(*some)), registry)
+    text = pages.page(build_board(registry, track, read(*some)), registry)
     for block in text.split("\n\n"):
         lines = [line.replace("\\|", "") for line in block.splitlines() if line.startswith("|")]
         assert len({line.count("|") for line in lines}) <= 1, block
@@ -752,8 +774,9 @@ def test_the_commands_run_exactly_the_finished_cells(registry: Registry, track: 
     made.append(make_record("guard", 5))
     board = build_board(registry, track, read(*made))
     cells = set()
-    for command in markdown._run_commands(board, registry):
-        cells |= planned(registry, track, command)
+    for command in pages.page(board, registry).splitlines():
+        if command.startswith("mia-bench run "):
+            cells |= planned(registry, track, command)
     assert cells == {
         (m["defense"]["name"], json.dumps(m["defense"]["options"]), m["attack"]["name"], m["seed"])
         for m in made
@@ -790,26 +813,8 @@ def planned(registry: Registry, track: Track, command: str) -> set[tuple[str, st
 
 
 def test_a_track_with_references_only_is_in_the_index(registry: Registry, track: Track) -> None:
-    text = markdown.index([build_board(registry, track, read(make_record(attack="samples")))])
+    text = pages.index([build_board(registry, track, read(make_record(attack="samples")))])
     assert "[little](little.md) v2 | `samples`" in text
-
-
-@pytest.mark.parametrize(
-    ("name", "estimate", "text"),
-    [
-        ("id_acc1", Estimate(0.8421, 0.801, 0.88, 3), "0.842 [0.801, 0.880]"),
-        ("id_median_rank", Estimate(11.04, 8, 19.96, 3), "11.0 [8.0, 20.0]"),
-        ("delta_eval", Estimate(153.27, 140, 171.2, 3), "153.3 [140, 171.2]"),
-        ("epsilon", Estimate(8, 8, 8, 1), "8"),
-        ("id_acc1", Estimate(1, 1, 1, 1), "1.000 [1.000, 1.000]"),
-    ],
-)
-def test_numbers_are_written_by_their_kind(name: str, estimate: Estimate, text: str) -> None:
-    assert markdown.interval(name, estimate) == text
-
-
-def test_a_difference_of_nothing_has_no_minus() -> None:
-    assert markdown.signed(-0.0001) == "+0.000"
 
 
 # --- folder: submit, build, check ------------------------------------------------------------
@@ -874,7 +879,7 @@ def test_a_newer_record_of_a_cell_takes_the_place_of_the_older(
     """That of an older version of a plugin which isn't installed here, say."""
     old = make_record("foreign")
     new = later(old, defense=part("foreign", "2"))
-    place_of(folder, old).write_text(records.record_text(old))
+    place_of(folder, old).write_text(record_text(old))
     store = Store(tmp_path / "another-store")
     store.write_record(new)
     done = submit(store, None, folder, registry)
@@ -888,7 +893,7 @@ def test_an_older_record_of_a_cell_takes_no_place(
 ) -> None:
     old = make_record("foreign")
     new = later(old, defense=part("foreign", "2"))
-    place_of(folder, new).write_text(records.record_text(new))
+    place_of(folder, new).write_text(record_text(new))
     store = Store(tmp_path / "another-store")
     store.write_record(old)
     assert submit(store, None, folder, registry) == Submission()
@@ -913,7 +918,7 @@ def test_records_that_cannot_stay_beside_the_new_ones_are_removed_only_when_aske
 ) -> None:
     old = [make_record("foreign", seed) for seed in (0, 1)]
     for record in old:
-        place_of(folder, record).write_text(records.record_text(record))
+        place_of(folder, record).write_text(record_text(record))
     before = sorted(folder.rglob("*.json"))
     store = Store(tmp_path / "another-store")
     store.write_record(later(old[0], defense=part("foreign", "2")))
@@ -979,7 +984,7 @@ def test_check_finds_missing_tampered_and_stale_pages(folder: Path, registry: Re
     records.build(folder, registry)
     page = folder / "little.md"
     page.write_text(page.read_text().replace("0.410", "0.110"))
-    (folder / "gone.md").write_text(markdown.TITLE + "gone\n")
+    (folder / "gone.md").write_text(pages.TITLE + "gone\n")
     (folder / "notes.md").write_text("# Notes\n")
     lines = records.check(folder, registry)
     assert [line.split(":")[0] for line in lines] == [str(page), str(folder / "gone.md")]
@@ -989,7 +994,7 @@ def test_check_finds_records_of_a_changed_checkout(folder: Path, registry: Regis
     made = make_record("plain", 4)
     made["provenance"] |= {"git": "abc-dirty"}
     path = folder / "results" / "little" / f"{made['key']}.json"
-    path.write_text(records.record_text(made))
+    path.write_text(record_text(made))
     records.build(folder, registry)
     [line] = records.check(folder, registry)
     assert made["key"] in line
@@ -998,7 +1003,7 @@ def test_check_finds_records_of_a_changed_checkout(folder: Path, registry: Regis
 
 def test_build_writes_no_page_when_a_record_is_refused(folder: Path, registry: Registry) -> None:
     old = make_record(track={"name": "little", "version": 1, "data": "fp"})
-    (folder / "results" / "little" / f"{old['key']}.json").write_text(records.record_text(old))
+    (folder / "results" / "little" / f"{old['key']}.json").write_text(record_text(old))
     with pytest.raises(MiaBenchError, match=old["key"]):
         records.build(folder, registry)
     assert not list(folder.glob("*.md"))
@@ -1016,7 +1021,7 @@ def test_a_row_whose_plugin_is_not_installed_is_shown_with_all_its_options(
     registry: Registry, track: Track
 ) -> None:
     made = read(make_record("foreign", options={"strength": 3}))
-    text = markdown.page(build_board(registry, track, made), registry)
+    text = pages.page(build_board(registry, track, made), registry)
     assert "`foreign` | `strength=3`" in text
     assert "-o foreign.strength=3" in text
 
@@ -1042,16 +1047,16 @@ def test_the_page_is_the_same_where_a_plugin_is_not_installed(
     for (kind, name), entries in registry._entries.items():
         if kind in ("metric", "track"):
             without.add(kind, name, entries[0].component, "", entries[0].plugin)
-    pages = [
-        markdown.page(build_board(one, track, read(*made)), one) for one in (registry, without)
-    ]
-    assert pages[0] == pages[1]
-    assert "Access: black-box. Attack options" in pages[0]
-    assert "- defense `guard`: `guards <b>`\n" in pages[0]
-    assert "- attack `aim`: `Aim et al.`\n" in pages[0]
-    assert "*floor: samples*" in pages[0]
-    assert "Difference to `plain`" in pages[0]
-    assert "--defense guard -o guard.alpha=0.5 --attack" in pages[0]
+    text, other = (
+        pages.page(build_board(one, track, read(*made)), one) for one in (registry, without)
+    )
+    assert text == other
+    assert "Access: black-box. Attack options" in text
+    assert "- defense `guard`: guards \\<b\\>\n" in text
+    assert "- attack `aim`: Aim et al.\n" in text
+    assert "*floor: samples*" in text
+    assert "Difference from `plain`" in text
+    assert "--defense guard -o guard.alpha=0.5 --attack" in text
 
 
 def test_code_that_changed_under_a_version_is_told_by_the_check(
@@ -1060,7 +1065,7 @@ def test_code_that_changed_under_a_version_is_told_by_the_check(
     for seed, code in ((0, "0.1.0 aaa"), (1, "0.1.0 bbb"), (2, "0.2.0 ccc")):
         made = make_record("foreign", seed)
         made["defense"]["about"] = {"code": code}
-        place_of(folder, made).write_text(records.record_text(made))
+        place_of(folder, made).write_text(record_text(made))
         records.build(folder, registry)
         lines = records.check(folder, registry)
         assert len(lines) == (seed > 0)
@@ -1078,9 +1083,16 @@ def test_what_a_defense_reports_stands_with_utility(registry: Registry, track: T
     assert board.utility[0].metrics["epsilon"] == Missing("not measured for this row")
 
 
-def test_kinds_of_numbers() -> None:
-    kinds = {name: boards.kind_of(name) for name in ("id_acc1_ceiling", "id_median_rank", "x")}
-    assert kinds == {"id_acc1_ceiling": "share", "id_median_rank": "rank", "x": "other"}
+def test_kinds_of_numbers(registry: Registry, track: Track) -> None:
+    guard = make_record("guard")
+    guard["metrics"]["x"] = metric(-3.0)
+    board = build_board(registry, track, read(guard))
+    kinds = {
+        name: board.quantities[name].kind
+        for name in ("id_gallery_acc1_ceiling", "id_median_rank", "x")
+    }
+    assert kinds == {"id_gallery_acc1_ceiling": "share", "id_median_rank": "rank", "x": "number"}
+    assert board.utility[0].metrics["x"] == Estimate(-3.0, -3.1, -2.9, 10)  # no bounds are known
 
 
 # --- command line ----------------------------------------------------------------------------
@@ -1122,7 +1134,7 @@ def test_the_commands(
     assert (checked.code, checked.out) == (0, "")
     assert cli("leaderboard", "submit", *where, "--store", tmp_path / "none").code == 2
     replaced = make_record("foreign")
-    place_of(folder, replaced).write_text(records.record_text(replaced))
+    place_of(folder, replaced).write_text(record_text(replaced))
     store.write_record(later(replaced))
     again = cli("leaderboard", "submit", *where, "--store", store.root)
     assert again.out.splitlines()[-1] == f"removed {place_of(folder, replaced)}"

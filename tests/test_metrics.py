@@ -215,5 +215,5 @@ def test_identification_with_and_without_decoys() -> None:
 
 def test_without_an_encoder_every_number_is_null_with_the_reason() -> None:
     found = Identification().compute(evidence(torch.zeros(1, 3, 4, 4), [0], 6))
-    assert set(found) == set(Identification.names)
+    assert set(found) == set(Identification.quantities)
     assert set(found.values()) == {"no encoder"}

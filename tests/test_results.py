@@ -10,12 +10,13 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from test_leaderboard import make_record, make_registry
+from test_leaderboard import make_record, make_registry, read
 
 from mia_bench import load_results, plugins, results
 from mia_bench.errors import UsageError
 from mia_bench.record import read_record
-from mia_bench.results import options_text, result_rows, results_table
+from mia_bench.recorded_options import options_text
+from mia_bench.results import result_rows, results_table
 from mia_bench.store import Store
 
 
@@ -89,15 +90,16 @@ def test_a_wrong_store_or_track_is_an_error(tmp_path: Path, store: Path) -> None
 
 
 def test_json_is_the_records_themselves(some: list[dict[str, Any]]) -> None:
-    text = results_table(some, "json")
-    assert json.loads(text) == some
-    again = [read_record(r).model_dump(mode="json", by_alias=True) for r in json.loads(text)]
-    assert [read_record(r) for r in again] == [read_record(r) for r in some]
+    checked = [read_record(record) for record in some]
+    text = results_table(checked, "json")
+    assert json.loads(text) == [r.model_dump(mode="json", by_alias=True) for r in checked]
+    assert [read_record(r) for r in json.loads(text)] == checked
+    assert [json.loads(record.file_text()) for record in checked] == some
 
 
 def test_csv_has_the_columns_of_the_frame(some: list[dict[str, Any]]) -> None:
-    rows = list(csv.DictReader(results_table(some, "csv").splitlines(keepends=True)))
-    columns, expected = result_rows([read_record(record) for record in some])
+    rows = list(csv.DictReader(results_table(read(*some), "csv").splitlines(keepends=True)))
+    columns, expected = result_rows(read(*some))
     assert len(rows) == 3
     assert list(rows[0]) == columns
     assert float(rows[0]["id_gallery_acc1"]) == expected[0]["id_gallery_acc1"]
@@ -106,7 +108,7 @@ def test_csv_has_the_columns_of_the_frame(some: list[dict[str, Any]]) -> None:
 
 
 def test_the_table_shows_what_differs_from_the_track(some: list[dict[str, Any]]) -> None:
-    text = results_table(some, "table")
+    text = results_table(read(*some), "table")
     lines = text.splitlines()
     assert len(lines) == 5
     assert some[0]["key"][:8] in lines[2]
@@ -120,21 +122,21 @@ def test_the_table_shows_what_differs_from_the_track(some: list[dict[str, Any]])
 def test_all_options_are_shown_when_the_track_has_changed() -> None:
     old = make_record("guard", track={"name": "little", "version": 1, "data": "fp"})
     gone = make_record("foreign", options={"strength": 3})
-    text = results_table([old, gone])
+    text = results_table(read(old, gone))
     assert "guard (alpha=0.5, widths=[1, 2])" in text
     assert "foreign (strength=3)" in text
 
 
 def test_several_tracks_have_a_column() -> None:
     other = make_record(track={"name": "big", "version": 1, "data": ""})
-    assert "track" not in results_table([make_record()]).splitlines()[0]
-    assert "track" in results_table([make_record(), other]).splitlines()[0]
+    assert "track" not in results_table(read(make_record())).splitlines()[0]
+    assert "track" in results_table(read(make_record(), other)).splitlines()[0]
 
 
 def test_a_markdown_table_survives_pipes() -> None:
     failed = make_record(status="failed", reason="a | b", metrics={}, cost={})
-    assert "a \\| b" in results_table([failed], "markdown")
-    assert results_table([failed], "markdown").splitlines()[1].startswith("|--")
+    assert "a \\| b" in results_table(read(failed), "markdown")
+    assert results_table(read(failed), "markdown").splitlines()[1].startswith("|--")
 
 
 def test_an_unknown_format_is_one_line() -> None:

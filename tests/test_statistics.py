@@ -70,7 +70,7 @@ def test_student_t_equals_scipy() -> None:
     from scipy.stats import t
 
     for degrees in range(1, 200):
-        assert student_t(degrees) == pytest.approx(t.ppf(0.975, degrees), abs=1e-3)
+        assert student_t(degrees) == pytest.approx(t.ppf(0.975, degrees), rel=1e-8)
 
 
 def test_one_seed_keeps_its_interval() -> None:
@@ -81,7 +81,7 @@ def test_one_seed_keeps_its_interval() -> None:
 def test_seeds_add_their_spread_in_quadrature() -> None:
     seeds = [Estimate(v, v - 0.03, v + 0.06, 100) for v in (0.4, 0.5, 0.6)]
     found = combine_seeds(seeds)
-    spread = 4.303 * 0.1 / np.sqrt(3)
+    spread = 4.30265273 * 0.1 / np.sqrt(3)
     assert found.value == pytest.approx(0.5)
     assert found.low == pytest.approx(0.5 - np.hypot(spread, 0.03))
     assert found.high == pytest.approx(0.5 + np.hypot(spread, 0.06))
@@ -137,6 +137,17 @@ def test_no_exception_in_sixty_classes_is_the_exact_interval(value, low, high) -
     exact = binomtest(round(60 * value), 60).proportion_ci(0.95, method="exact")
     assert (found.low, found.high) == pytest.approx((exact.low, exact.high))
     assert (found.low, found.high) == pytest.approx((low, high), abs=1e-4)
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_no_exception_among_many_classes_is_the_interval_of_clopper_and_pearson(value) -> None:
+    from scipy.special import betaincinv
+
+    for classes in range(2, 2001):
+        found = estimate(Measurement(np.full(classes, value), np.arange(classes)))
+        margin = float(betaincinv(1, classes, 0.975))
+        low, high = (0.0, margin) if value == 0 else (1 - margin, 1.0)
+        assert (found.low, found.high) == pytest.approx((low, high), rel=1e-12)
 
 
 @pytest.mark.parametrize("values", [np.array([]), np.array([1.0, np.nan]), np.array([np.inf])])

@@ -16,6 +16,7 @@ from mia_bench import (
     ImageSet,
     Measurement,
     Prior,
+    Quantity,
     Reconstructions,
     Splits,
 )
@@ -642,8 +643,7 @@ class RightMetric(AttackMetric):
     """The target's confidence."""
 
     summary = "confidence"
-    names = {"number": "lower"}  # noqa: RUF012
-    descriptions = {"number": "the target's confidence"}  # noqa: RUF012
+    quantities = {"number": Quantity("the target's confidence", "lower", "share")}  # noqa: RUF012
 
     def values(self, evidence):
         from mia_bench.models.inference import predict_probabilities
@@ -657,12 +657,12 @@ class RightMetric(AttackMetric):
 
 @wrong("names")
 class NoDescription(RightMetric):
-    descriptions = {}  # noqa: RUF012
+    quantities = {"number": Quantity("", "lower", "share")}  # noqa: RUF012
 
 
 @wrong("names")
 class NoDirection(RightMetric):
-    names = {"number": "up"}  # noqa: RUF012
+    quantities = {"number": Quantity("the target's confidence", "up")}  # noqa: RUF012
 
 
 @wrong("runs")
@@ -675,6 +675,20 @@ class OtherName(RightMetric):
 class PlainNumber(RightMetric):
     def compute(self, evidence):
         return {"number": float(self.values(evidence).sum())}
+
+
+@wrong("measurements")
+class PairedMedian(RightMetric):
+    quantities = {"number": Quantity("confidence", "lower", "share", paired=True)}  # noqa: RUF012
+
+    def compute(self, evidence):
+        groups = evidence.labels.numpy()
+        return {"number": Measurement(self.values(evidence), groups, max)}
+
+
+@wrong("names")
+class NoCeiling(RightMetric):
+    quantities = {"number": Quantity("confidence", ceiling="real")}  # noqa: RUF012
 
 
 @wrong("measurements")

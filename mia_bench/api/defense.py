@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from mia_bench.api.component import Component
+from mia_bench.api.metric import Quantity
 
 if TYPE_CHECKING:
     import torch
@@ -92,12 +93,12 @@ class Defense(Component):
 
     Attributes:
         baseline: whether boards compare the others with it.
-        reports: what :meth:`report` gives, one line for each name.
+        reports: the numbers that :meth:`report` returns, by name.
     """
 
     baseline: ClassVar[bool] = False
 
-    reports: ClassVar[Mapping[str, str]] = {}
+    reports: ClassVar[Mapping[str, Quantity]] = {}
 
     def build_model(self, build: Callable[[], Classifier], context: BuildContext) -> Classifier:
         """Architecture, initialisation, frozen parts. ``build()`` makes the track's network."""

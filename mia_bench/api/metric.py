@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal, TypeAlias
+
+from etils.epy import lazy_imports
 
 from mia_bench.api.component import Component
 
-if TYPE_CHECKING:
+with lazy_imports():
     import numpy as np
     import numpy.typing as npt
     import torch
@@ -19,10 +22,68 @@ if TYPE_CHECKING:
     from mia_bench.api.dataset import Splits
     from mia_bench.api.encoder import Embed
 
-    Array = npt.NDArray[np.float64]
+Array: TypeAlias = "npt.NDArray[np.float64]"
+Statistic: TypeAlias = "Callable[[Array], float]"
 
-Statistic = Callable[["Array"], float]
 Direction = Literal["higher", "lower", "neutral"]
+"""What is better for the defender."""
+
+Kind = Literal["share", "rank", "distance", "count", "amount", "number"]
+"""What sort of number it is: this sets its bounds and decimals."""
+
+Role = Literal["utility", "leakage", "diagnostic", "reference", "selection"]
+"""What boards do with it.
+
+``utility``: what a defense costs. ``leakage``: what an attack recovers. ``diagnostic``: shown beside them,
+says nothing about either. ``reference``: depends on no cell, such as what real images reach. ``selection``:
+settings are chosen by it, boards don't show it.
+"""
+
+_BOUNDS: dict[Kind, tuple[float, float]] = {
+    "share": (0.0, 1.0),
+    "rank": (1.0, math.inf),
+    "distance": (0.0, math.inf),
+    "count": (0.0, math.inf),
+    "amount": (0.0, math.inf),
+    "number": (-math.inf, math.inf),
+}
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """One number that a metric gives, or that a defense reports of its training.
+
+    Attributes:
+        description: one line of words.
+        better: what is better for the *defender*.
+        kind: sets :attr:`bounds` and the decimals of :meth:`format`; ``number`` has no bounds.
+        role: where boards show it.
+        paired: records keep the mean of each class, so that boards can compare defenses class by class;
+            for quantities that are the mean of one value a sample.
+        ceiling: name of the quantity that says what real held-out images reach in this one.
+    """
+
+    description: str
+    better: Direction = "neutral"
+    kind: Kind = "number"
+    role: Role = "diagnostic"
+    paired: bool = False
+    ceiling: str = ""
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """The least and the largest value that it can have."""
+        return _BOUNDS[self.kind]
+
+    def format(self, value: float) -> str:
+        """``0.842`` for a share, ``12.0`` for a rank, four digits (``1.234e+04``) for the others."""
+        if self.kind == "share":
+            return f"{value:.3f}"
+        return f"{value:.1f}" if self.kind == "rank" else f"{value:.4g}"
+
+    def sort_key(self, value: float) -> float:
+        """A number to sort by: the smaller, the better for the defender."""
+        return -value if self.better == "higher" else value
 
 
 def mean(values: Array) -> float:
@@ -104,16 +165,13 @@ class AttackEvidence:
 
 
 class Metric(Component):
-    """A family of metrics computed together; subclass :class:`TargetMetric` or :class:`AttackMetric`.
+    """A family of quantities computed together; subclass :class:`TargetMetric` or :class:`AttackMetric`.
 
     Attributes:
-        names: the metrics it gives, each with what is better for the *defender*: ``higher``,
-            ``lower`` or ``neutral``.
-        descriptions: one line for each name.
+        quantities: the numbers it gives, by name, in the order in which tables show them.
     """
 
-    names: ClassVar[Mapping[str, Direction]] = {}
-    descriptions: ClassVar[Mapping[str, str]] = {}
+    quantities: ClassVar[Mapping[str, Quantity]] = {}
 
 
 class TargetMetric(Metric):

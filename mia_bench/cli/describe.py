@@ -44,7 +44,7 @@ def _described(registry: Registry, entry: Entry) -> str:
 
 def _metric_names(entry: Entry) -> list[str]:
     try:
-        return list(entry.load().names)
+        return list(entry.load().quantities)
     except Exception:  # a broken one must not hide the others
         return []
 
@@ -60,11 +60,12 @@ def describe(registry: Registry, entry: Entry) -> str:
         if value := getattr(component, attribute, ""):
             lines.append(f"  {label}: {value}")
     lines.append(f"  version: {entry.identity()['version']}")
-    for name, text in getattr(component, "descriptions", {}).items():
-        direction = component.names[name]
-        lines.append(f"  {name}: {text} (better for the defender: {direction})")
-    for name, text in getattr(component, "reports", {}).items():
-        lines.append(f"  reports {name}: {text}")
+    for name, quantity in getattr(component, "quantities", {}).items():
+        lines.append(
+            f"  {name}: {quantity.description} (better for the defender: {quantity.better})"
+        )
+    for name, quantity in getattr(component, "reports", {}).items():
+        lines.append(f"  reports {name}: {quantity.description}")
     options = describe_options(component.Options)
     if options:
         lines += [

@@ -81,9 +81,9 @@ def submit(
         raise UsageError(
             f"there is no folder {folder} here; go to a checkout, or name one by --folder (it is made)"
         )
-    read_store(opened.root, track)  # a mistyped track is an error, not "nothing new"
+    records = read_store(opened.root, track, strict=True)
     done = copy_records(
-        opened, track, folder, host().registry, finished_only=finished_only, replace=replace
+        records, folder, host().registry, finished_only=finished_only, replace=replace
     )
     for path in done.written:
         click.echo(path)

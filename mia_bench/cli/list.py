@@ -45,8 +45,8 @@ def rows(plural: str) -> list[tuple[str, str, str]]:
             if kind == "metric":
                 family = entry.load()
                 found += [
-                    (name, f"{family.descriptions.get(name, '')} [{entry.name}]", owner)
-                    for name in family.names
+                    (name, f"{quantity.description} [{entry.name}]", owner)
+                    for name, quantity in family.quantities.items()
                 ]
             elif kind == "track":
                 track = load_track(registry, entry.name)

@@ -28,7 +28,7 @@ from mia_bench.fetch import obtain
 from mia_bench.paths import data_roots
 from mia_bench.pictures import save_sheet, sheets_folder
 from mia_bench.plugins import host
-from mia_bench.results import options_text
+from mia_bench.recorded_options import options_text
 from mia_bench.seeds import generator
 from mia_bench.store import Store
 from mia_bench.track import load_track

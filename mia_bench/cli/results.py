@@ -23,7 +23,7 @@ from mia_bench.results import read_store, results_table
 )
 def command(track: str | None, store: Path | None, format_: str) -> None:
     """Print the records of a store."""
-    records = [r.model_dump(mode="json", by_alias=True) for r in read_store(store, track)]
+    records = read_store(store, track)
     if not records:
         click.echo("no records yet; 'mia-bench run' makes some", err=True)
     if records or format_ != "table":

@@ -16,6 +16,7 @@ from mia_bench.engine.progress import terminal_progress
 from mia_bench.engine.run import Prepared, execute, prepare
 from mia_bench.engine.scheduler import Interrupted
 from mia_bench.plugins import host
+from mia_bench.record import read_record
 from mia_bench.results import results_table
 
 
@@ -65,7 +66,7 @@ def _warn(lines: list[str]) -> None:
 
 
 def _print_records(records: list[dict[str, Any]], prepared: Prepared) -> None:
-    click.echo(results_table(records, prepared.config.format))
+    click.echo(results_table([read_record(record) for record in records], prepared.config.format))
     if prepared.config.format != "table":
         return
     pictures = [prepared.store.root / "pictures" / f"{record['key']}.png" for record in records]

@@ -13,11 +13,8 @@ from typing import Any
 from mia_bench.components import GRID_KINDS, ConfiguredComponent
 from mia_bench.engine.plan import PlannedCell, Stage
 from mia_bench.errors import CorruptArtifact
-from mia_bench.provenance import package_version
+from mia_bench.provenance import HOST, code_differs, package_version
 from mia_bench.store import Store
-
-HOST = "mia-bench"
-"""The distribution whose changes are reviewed for it."""
 
 
 def code_of(stage: Stage) -> dict[str, str]:
@@ -62,11 +59,6 @@ def stored_code(store: Store, stage: Stage) -> dict[str, str]:
     return found
 
 
-def differs(one: str, other: str) -> bool:
-    """Whether code changed though no version did."""
-    return bool(one and other) and one != other and one.split()[0] == other.split()[0]
-
-
 @cache
 def code_hash(module: str) -> str:
     """Hash of an imported module without its comments, docstrings and layout."""
@@ -93,7 +85,7 @@ def changed_code(planned: Iterable[PlannedCell], store: Store) -> list[str]:
     for track in {stage.track.name for stage in stages.values()}:
         for record in store.records(track):
             then += _recorded(record, parts)
-    changed = {name for name, code in then if differs(code, now.get(name, ""))}
+    changed = {name for name, code in then if code_differs(code, now.get(name, ""))}
     return [
         f"the code of {name} changed after results of its version were stored; raise version if results "
         "change, or rows mix both"

@@ -390,7 +390,9 @@ def _assessed(stage: Stage, workspace: Workspace) -> Measured:
     info = workspace.info(stage)
     values = {n: v and Estimate(**v) for n, v in info["metrics"].items()}
     sources = {
-        name: metric.owner for metric in stage.parts["metrics"] for name in metric.component.names
+        name: metric.owner
+        for metric in stage.parts["metrics"]
+        for name in metric.component.quantities
     }
     return Measured(values, dict(info["notes"]), sources=sources)
 

@@ -13,17 +13,14 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-from pydantic import ValidationError
 
 from mia_bench.errors import MiaBenchError, StoreError, UsageError
-from mia_bench.leaderboard.board import Board, build_board, mixed_code, name_record, refusals
-from mia_bench.leaderboard.markdown import TITLE, index, page
+from mia_bench.leaderboard.admit import mixed_code, name_record, refusals
+from mia_bench.leaderboard.board import Board, build_board
+from mia_bench.leaderboard.pages import TITLE, index, page
 from mia_bench.leaderboard.tuning import Tuning, choose
-from mia_bench.record import Record, read_record
+from mia_bench.record import Record, check_record
 from mia_bench.registry import Registry
 from mia_bench.track import load_track
 
@@ -42,7 +39,12 @@ def results_folder(folder: Path) -> Path:
 
 
 def record_path(folder: Path, record: Record) -> Path:
-    """The file of a record of the boards in ``folder``."""
+    """The file of a record of the boards in ``folder``.
+
+    Raises:
+        MiaBenchError: its key or track name is no file name.
+    """
+    _check_names(record, f"record {record.key!r}")
     return results_folder(folder) / record.track.name / f"{record.key}.json"
 
 
@@ -81,7 +83,8 @@ def read_file(path: Path) -> Record:
         raise MiaBenchError(f"{path}: not valid JSON: {error}") from error
     if not isinstance(data, dict):
         raise MiaBenchError(f"{path}: not a JSON object")
-    record = validate(data, str(path))
+    record = check_record(data, str(path))
+    _check_names(record, str(path))
     if record.key != path.stem:
         raise MiaBenchError(f"{path}: it holds the record {record.key}, the name must be its key")
     if record.track.name != path.parent.name:
@@ -89,33 +92,13 @@ def read_file(path: Path) -> Record:
     return record
 
 
-def validate(data: dict[str, Any], name: str) -> Record:
-    """A record from JSON.
-
-    Raises:
-        MiaBenchError: one line that begins with ``name``.
-    """
-    try:
-        record = read_record(data)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"])) or "record"
-        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-        raise MiaBenchError(f"{name}: {place}: {first['msg']}{more}") from error
-    except ValueError as error:
-        raise MiaBenchError(f"{name}: {error}") from error
+def _check_names(record: Record, name: str) -> None:
     for what, value in (("key", record.key), ("track name", record.track.name)):
         if not _SAFE.fullmatch(value):  # they become file names
             raise MiaBenchError(f"{name}: the {what} {value!r} is not letters, digits, '-' and '_'")
-    return record
 
 
 # --- writing ---------------------------------------------------------------------------------
-
-
-def record_text(data: Mapping[str, Any]) -> str:
-    """A record as the store writes it."""
-    return json.dumps(data, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
 
 
 def write(path: Path, text: str) -> bool:

@@ -1,4 +1,4 @@
-"""From a store to the folder of the boards: which records are copied, and which they take the place of."""
+"""New records for the folder of the boards: which are copied, and which they replace."""
 
 from __future__ import annotations
 
@@ -10,17 +10,11 @@ from pathlib import Path
 
 from mia_bench.errors import MiaBenchError, StoreError
 from mia_bench.leaderboard import records
-from mia_bench.leaderboard.board import (
-    CellKey,
-    cell_key,
-    completed,
-    name_cell,
-    name_record,
-    refusals,
-)
+from mia_bench.leaderboard.admit import name_cell, name_record, refusals
+from mia_bench.leaderboard.described import CELL_KINDS, completed
+from mia_bench.leaderboard.grouping import CellKey, cell_key, group
 from mia_bench.record import Record
 from mia_bench.registry import Registry
-from mia_bench.store import Store
 from mia_bench.track import Track, load_track
 
 SHOWN = 5
@@ -45,47 +39,41 @@ class Submission:
 
 
 def submit(
-    store: Store,
-    track: str | None,
+    found: Iterable[Record],
     folder: Path,
     registry: Registry,
     *,
     finished_only: bool = False,
     replace: bool = False,
 ) -> Submission:
-    """Copy the records of a store into the folder of the boards.
+    """Copy records into the folder of the boards.
 
     Left out with a warning: interrupted cells, records of older versions than ``registry`` holds, all but
     the newest of a cell, and failures where a finished record of the cell is there. A record of the folder
     makes room for a newer one of its cell.
 
     Args:
-        store: where the records are.
-        track: only its records; None for all.
+        found: the records, of one track or of several.
         folder: of the boards.
         registry: the tracks and components that are installed.
         finished_only: leave out cells without numbers too.
         replace: remove the records of the folder that can't share a board with these.
 
     Raises:
-        MiaBenchError: records are not valid or can't share a board. Nothing is changed then.
+        MiaBenchError: records can't share a board. Nothing is changed then.
     """
-    found: dict[str, list[Record]] = defaultdict(list)
-    texts = {}
-    for data in store.records(track):
-        record = records.validate(data, f"the store {store.root}, record {data.get('key', '?')}")
-        if record.status == "done" or (record.status in PUBLISHED and not finished_only):
-            found[record.track.name].append(record)
-            texts[record.key] = records.record_text(data)
-    planned = [_plan(name, same, folder, registry, replace) for name, same in found.items()]
-    submission = Submission()
-    for copied, superseded in planned:
-        for record in copied:
-            path = records.record_path(folder, record)
-            if records.write(path, texts[record.key]):
-                submission.written.append(path)
-        submission.removed += [_removed(records.record_path(folder, old)) for old in superseded]
-    return submission
+    published = ("done",) if finished_only else PUBLISHED
+    given = [record for record in found if record.status in published]
+    by_track = group(given, lambda record: record.track.name)
+    planned = [_plan(name, same, folder, registry, replace) for name, same in by_track.items()]
+    # All paths before the first file is written: a name may be no file name.
+    texts = {records.record_path(folder, record): record.file_text() for record in given}
+    copied = [records.record_path(folder, record) for new, _ in planned for record in new]
+    superseded = [records.record_path(folder, old) for _, replaced in planned for old in replaced]
+    return Submission(
+        written=[path for path in copied if records.write(path, texts[path])],
+        removed=[_removed(path) for path in superseded],
+    )
 
 
 def _removed(path: Path) -> Path:
@@ -165,7 +153,7 @@ def _outdated(record: Record, track: Track, registry: Registry) -> str:
     """Which version of a record is older than what is installed, or nothing."""
     if track.version != record.track.version:
         return f"the track is at version {track.version}, they are of {record.track.version}"
-    for kind in ("defense", "prior", "attack"):
+    for kind in CELL_KINDS:
         component = getattr(record, kind)
         if component.name in registry.names(kind):
             version = registry.get(kind, component.name).identity()["version"]

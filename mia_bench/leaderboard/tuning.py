@@ -12,16 +12,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mia_bench.api.metric import Quantity
 from mia_bench.errors import MiaBenchError
-from mia_bench.leaderboard.board import (
-    VALIDATION,
-    Board,
-    by_row,
-    changed,
-    combine,
-    is_baseline,
-    reference_kind,
-)
+from mia_bench.leaderboard.aggregate import combine
+from mia_bench.leaderboard.board import Board
+from mia_bench.leaderboard.described import changed, is_baseline, reference_kind
+from mia_bench.leaderboard.grouping import group, row_key
 from mia_bench.record import Record
 from mia_bench.registry import Registry
 from mia_bench.statistics import Estimate
@@ -31,8 +27,8 @@ MARGIN = 0.03
 
 
 @dataclass(frozen=True)
-class Setting:
-    """One setting of a defense over the tuning seeds; None where a seed has no number."""
+class Candidate:
+    """Options of a defense that were tried, over the tuning seeds; None where a seed has no number."""
 
     options: Mapping[str, Any]
     accuracy: float | None
@@ -46,7 +42,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Chosen:
-    """The settings tried of one defense, and the one chosen of them.
+    """The candidates of one defense, and the one chosen of them.
 
     Attributes:
         tried: in the order of their options.
@@ -55,8 +51,8 @@ class Chosen:
     """
 
     defense: str
-    tried: tuple[Setting, ...]
-    setting: Setting | None
+    tried: tuple[Candidate, ...]
+    setting: Candidate | None
     near: bool
 
 
@@ -66,12 +62,14 @@ class Tuning:
 
     Attributes:
         attack: the attack under which the leakage was measured, with the track's options and prior.
-        metric: the measure of leakage.
-        accuracy: validation accuracy of the undefended target.
+        metric: the quantity of leakage.
+        selection: the quantity of accuracy, on images that no board uses.
+        accuracy: of the undefended target.
     """
 
     attack: str
     metric: str
+    selection: str
     seeds: tuple[int, ...]
     accuracy: float
     choices: tuple[Chosen, ...]
@@ -103,17 +101,24 @@ def choose(board: Board, registry: Registry) -> Tuning | None:
         and is_baseline(registry, record)
         and not changed(registry, track, "defense", record.defense)
     ]
-    accuracy = _value(undefended, VALIDATION) if undefended else None
+    selection = next((n for n, q in board.quantities.items() if q.role == "selection"), "")
+    if not (selection and board.primary):
+        raise MiaBenchError(
+            f"track {track.name!r}: its metrics give no quantity to choose settings by (one with the role "
+            "'selection', one of leakage)"
+        )
+    accuracy = _value(board, selection, undefended) if undefended else None
     if accuracy is None:
         raise MiaBenchError(
-            f"track {track.name!r}: the sweep has no undefended target with a {VALIDATION}"
+            f"track {track.name!r}: the sweep has no undefended target with a {selection}"
         )
     seeds = tuple(sorted({record.seed for record in undefended}))
-    defenses: dict[str, list[Setting]] = defaultdict(list)
-    for (name, _), group in by_row(tried).items():
-        defenses[name].append(_setting(group, seeds, board.primary))
-    choices = tuple(_choose(*item, accuracy) for item in sorted(defenses.items()))
-    return Tuning(attack, board.primary, seeds, accuracy, choices)
+    candidates: dict[str, list[Candidate]] = defaultdict(list)
+    for (name, _), same in group(tried, row_key).items():
+        candidates[name].append(_candidate(board, same, seeds, selection))
+    leakage = board.quantities[board.primary]
+    choices = tuple(_choose(*item, accuracy, leakage) for item in sorted(candidates.items()))
+    return Tuning(attack, board.primary, selection, seeds, accuracy, choices)
 
 
 def _is_usual(board: Board, registry: Registry, record: Record) -> bool:
@@ -127,29 +132,32 @@ def _is_usual(board: Board, registry: Registry, record: Record) -> bool:
     )
 
 
-def _choose(defense: str, tried: Sequence[Setting], accuracy: float) -> Chosen:
+def _choose(defense: str, tried: Sequence[Candidate], accuracy: float, leakage: Quantity) -> Chosen:
     lowest = accuracy - MARGIN - 1e-9  # a difference of exactly so many images is within
     finished = [
-        (setting.accuracy, setting.leakage, number)
-        for number, setting in enumerate(tried)
-        if setting.accuracy is not None and setting.leakage is not None
+        (leakage.sort_key(one.leakage), -one.accuracy, number)
+        for number, one in enumerate(tried)
+        if one.accuracy is not None and one.leakage is not None
     ]
-    near = [(leakage, -share, number) for share, leakage, number in finished if share >= lowest]
-    nearest = [(-share, leakage, number) for share, leakage, number in finished]
     if not finished:
         return Chosen(defense, tuple(tried), None, near=False)
-    return Chosen(defense, tuple(tried), tried[min(near or nearest)[2]], bool(near))
+    near = [ranked for ranked in finished if -ranked[1] >= lowest]
+    nearest = min(finished, key=lambda ranked: (ranked[1], ranked[0], ranked[2]))
+    best = min(near) if near else nearest
+    return Chosen(defense, tuple(tried), tried[best[2]], bool(near))
 
 
-def _setting(records: Sequence[Record], seeds: Sequence[int], metric: str) -> Setting:
-    """Over exactly ``seeds``: a setting that lacks one can't be compared with the others."""
+def _candidate(
+    board: Board, records: Sequence[Record], seeds: Sequence[int], selection: str
+) -> Candidate:
+    """Over exactly ``seeds``: a candidate that lacks one can't be compared with the others."""
     options = records[0].defense.options
     done = [record for record in records if record.status == "done" and record.seed in seeds]
     if {record.seed for record in done} != set(seeds):
-        return Setting(options, None, None)
-    return Setting(options, _value(done, VALIDATION), _value(done, metric))
+        return Candidate(options, None, None)
+    return Candidate(options, _value(board, selection, done), _value(board, board.primary, done))
 
 
-def _value(records: Sequence[Record], name: str) -> float | None:
-    shown = combine(name, records)
+def _value(board: Board, name: str, records: Sequence[Record]) -> float | None:
+    shown = combine(name, board.quantities[name], records)
     return shown.value if isinstance(shown, Estimate) else None

@@ -27,7 +27,6 @@ from mia_bench.plugins import attribute_errors
 from mia_bench.protocol.context import Context
 from mia_bench.protocol.data import present_parts
 from mia_bench.protocol.target import Target
-from mia_bench.record import PER_CLASS
 from mia_bench.seeds import seeded
 from mia_bench.statistics import Estimate, class_means, estimate
 
@@ -103,8 +102,9 @@ def measure_reconstructions(
             with assert_evidence_unmodified(models, evidence.splits, evidence.images):
                 computed = metric.compute(evidence)
             _add(measured, source, metric, computed)
-        for name in PER_CLASS:
-            if isinstance(measurement := computed.get(name), Measurement):
+        for name, quantity in metric.quantities.items():
+            measurement = computed.get(name)
+            if quantity.paired and isinstance(measurement, Measurement):
                 measured.per_class[name] = [round(v, 6) for v in class_means(measurement)]
 
 
@@ -188,9 +188,9 @@ def _add(
     computed: Mapping[str, Measurement | str],
 ) -> None:
     for name in computed:
-        if name not in metric.names:
-            raise MiaBenchError(f"it gives {name!r}, which is not among its names")
-    for name in metric.names:
+        if name not in metric.quantities:
+            raise MiaBenchError(f"it gives {name!r}, which is not among its quantities")
+    for name in metric.quantities:
         value = computed.get(name, "the metric did not give it")
         try:
             measured.add(source, name, value if isinstance(value, str) else estimate(value))

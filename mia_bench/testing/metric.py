@@ -16,8 +16,12 @@ from mia_bench.api.metric import (
     AttackEvidence,
     AttackMetric,
     Direction,
+    Kind,
     Measurement,
+    Quantity,
+    Role,
     TargetEvidence,
+    mean,
 )
 from mia_bench.errors import MiaBenchError
 from mia_bench.models.snapshot import Snapshot, equal
@@ -95,29 +99,38 @@ def _networks(evidence: Evidence) -> dict[str, nn.Module]:
 
 
 def names(trial: MetricTrial) -> Iterator[Problem]:
-    """Every name has a direction and a description."""
-    metric: Any = trial.component
-    if not metric.names:
-        yield "it names no metric", "Set the class attribute names: {'my_metric': 'lower'}"
-    for name, direction in metric.names.items():
-        if direction not in get_args(Direction):
+    """Every quantity has a description, a direction, a kind and a role that are known."""
+    quantities: Any = trial.component.quantities
+    if not quantities:
+        yield (
+            "it declares no quantity",
+            "Set the class attribute quantities: {'my_quantity': Quantity('what it is')}",
+        )
+    for name, quantity in quantities.items():
+        if not isinstance(quantity, Quantity):
+            yield f"{name!r} is {quantity!r}", "Declare it as a mia_bench.Quantity"
+            continue
+        if not quantity.description.strip():
+            yield f"{name!r} has no description", "Add one line of words"
+        for word, known in (("better", Direction), ("kind", Kind), ("role", Role)):
+            if (value := getattr(quantity, word)) not in get_args(known):
+                yield f"{word} of {name!r} is {value!r}", f"Use one of {', '.join(get_args(known))}"
+        if quantity.ceiling and quantity.ceiling not in quantities:
             yield (
-                f"the direction of {name!r} is {direction!r}",
-                "Say what is better for the defender: higher, lower or neutral",
+                f"the ceiling of {name!r} is {quantity.ceiling!r}, which it does not declare",
+                "Name a quantity of the same metric",
             )
-        if not metric.descriptions.get(name, "").strip():
-            yield f"{name!r} has no description", "Add one line to the attribute descriptions"
 
 
 def runs(trial: MetricTrial) -> Iterator[Problem]:
-    """It gives every name and no other."""
+    """It gives every quantity that it declares and no other."""
     if trial.base.error is not None:
         yield f"compute raised {describe_error(trial.base.error)}", "See the contract of Metric"
         return
-    given, promised = set(trial.base.made), set(trial.make().names)
+    given, promised = set(trial.base.made), set(trial.make().quantities)
     if given != promised:
         yield (
-            f"it gives {sorted(given)}, its names are {sorted(promised)}",
+            f"it gives {sorted(given)}, its quantities are {sorted(promised)}",
             "Give each name, with the reason as a string where there is no number",
         )
 
@@ -136,6 +149,20 @@ def measurements(trial: MetricTrial) -> Iterator[Problem]:
             yield f"{name!r}: {problem}", "Give arrays: a row of values a sample, and its class"
         elif not np.isfinite(measurement.statistic(measurement.values)):
             yield f"{name!r} is not finite", "Give the reason as a string instead"
+        elif _paired(trial, name) and not _is_mean(measurement):
+            yield (
+                f"{name!r} is paired, but not the mean of one value a sample",
+                "Let paired be False: boards would compare other numbers than the tables show",
+            )
+
+
+def _paired(trial: MetricTrial, name: str) -> bool:
+    quantity: Quantity | None = trial.component.quantities.get(name)
+    return quantity is not None and quantity.paired
+
+
+def _is_mean(measurement: Measurement) -> bool:
+    return measurement.values.ndim == 1 and measurement.statistic is mean
 
 
 def _shape_problem(measurement: Measurement) -> str:

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from mia_bench import BuildContext, Defense, TrainingSetup, TrainingStep, hookimpl
+from mia_bench import BuildContext, Defense, Quantity, TrainingSetup, TrainingStep, hookimpl
 from mia_bench.errors import MiaBenchError
 from mia_bench.hookspecs import Register
 
@@ -45,10 +45,12 @@ class DPSGD(Defense):
     summary: ClassVar[str] = "differentially private training: clipped gradients and noise (Opacus)"
     paper: ClassVar[str] = "Abadi et al., CCS 2016, arXiv 1607.00133"
     version: ClassVar[str] = "1"
-    reports: ClassVar[dict[str, str]] = {
-        "epsilon": "epsilon spent by the training, at the delta beside it",
-        "delta": "delta at which epsilon holds",
-        "noise_multiplier": "standard deviation of the noise, in units of the clipping norm",
+    reports: ClassVar[dict[str, Quantity]] = {
+        "epsilon": Quantity("epsilon spent by the training, at the delta beside it", kind="amount"),
+        "delta": Quantity("delta at which epsilon holds", kind="amount"),
+        "noise_multiplier": Quantity(
+            "standard deviation of the noise, in units of the clipping norm", kind="amount"
+        ),
     }
 
     class Options(Defense.Options):

@@ -1,21 +1,27 @@
-"""What an evaluation classifier makes of the reconstructions.
+"""Attack accuracy and feature distance by the evaluation model.
 
-Another architecture, trained on the same private images. ``attack_acc1`` and ``attack_acc5`` are the
-shares of reconstructions with their class first, or among the first five (Zhang et al., CVPR 2020).
+It has another architecture than the target and was trained on the same private images. ``attack_acc1``
+and ``attack_acc5`` are the shares of reconstructions with their class first, or among the first five
+(Zhang et al., CVPR 2020).
 ``delta_eval`` is the *squared* L2 distance from a reconstruction to the nearest training image of its
-class, in the classifier's penultimate features (Struppek et al., ICML 2022).
+class, in its penultimate features (Struppek et al., ICML 2022).
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from functools import partial
+from typing import ClassVar
 
-from mia_bench import AttackMetric, Measurement, hookimpl
+from mia_bench import AttackMetric, Measurement, Quantity, hookimpl, lazy_imports
 from mia_bench.api.metric import AttackEvidence
 from mia_bench.hookspecs import Register
+from mia_bench.models.inference import extract_features, predict_probabilities
 
-if TYPE_CHECKING:
+with lazy_imports():
+    import torch
     from torch import Tensor
+
+    from mia_bench.api.classifier import Classifier
 
 
 def nearest_squared_distances(
@@ -29,8 +35,6 @@ def nearest_squared_distances(
         references: ``(R, F)``.
         reference_labels: ``(R,)``; every label occurs.
     """
-    import torch
-
     nearest = torch.empty(len(features), dtype=torch.float64)
     for label in labels.unique():
         chosen = labels == label
@@ -40,52 +44,67 @@ def nearest_squared_distances(
     return nearest
 
 
+def attack_accuracies(
+    prefix: str, model: Classifier, evidence: AttackEvidence
+) -> dict[str, Measurement | str]:
+    """``PREFIX_acc1`` and ``PREFIX_acc5`` of reconstructions, ``PREFIX_acc1_ceiling`` of test images."""
+    test, labels = evidence.splits.test, evidence.labels
+    probabilities = predict_probabilities(model, evidence.images, device=evidence.device)
+    found: dict[str, Measurement | str] = {}
+    for k in (1, 5):
+        if k > 1 and k >= evidence.splits.num_classes:
+            reason = f"top {k} of {evidence.splits.num_classes} classes says nothing"
+            found[f"{prefix}_acc{k}"] = reason
+            continue
+        hits = (probabilities.topk(k, dim=1).indices == labels[:, None]).any(1)
+        found[f"{prefix}_acc{k}"] = Measurement(hits.double().numpy(), labels.numpy())
+    real = predict_probabilities(model, test.images, device=evidence.device).argmax(1)
+    right = (real == test.labels).double()
+    found[f"{prefix}_acc1_ceiling"] = Measurement(right.numpy(), test.labels.numpy())
+    return found
+
+
+leaked_share = partial(Quantity, better="lower", kind="share", role="leakage")
+reference = partial(Quantity, kind="share", role="reference")
+
+
 class EvaluationClassifier(AttackMetric):
     """Attack accuracy and feature distance by the track's evaluation model."""
 
-    summary: ClassVar[str] = "attack accuracy and feature distance by the evaluation classifier"
-    paper: ClassVar[str] = "Zhang et al., CVPR 2020; Struppek et al., ICML 2022"
-    version: ClassVar[str] = "1"
-    names = {  # noqa: RUF012
-        "attack_acc1": "lower",
-        "attack_acc5": "lower",
-        "delta_eval": "higher",
-        "attack_acc1_ceiling": "neutral",
-    }
-    descriptions: ClassVar[dict[str, str]] = {
-        "attack_acc1": "share of reconstructions the evaluation classifier gives their class",
-        "attack_acc5": "share of reconstructions with their class among the first five",
-        "delta_eval": "mean squared feature distance to the nearest training image of the class",
-        "attack_acc1_ceiling": "the evaluation classifier's accuracy on real held-out images",
+    summary = "attack accuracy and feature distance by the evaluation model"
+    paper = "Zhang et al., CVPR 2020; Struppek et al., ICML 2022"
+    version = "1"
+    quantities: ClassVar[dict[str, Quantity]] = {
+        "attack_acc1": leaked_share(
+            "share of reconstructions the evaluation model gives their class",
+            paired=True,
+            ceiling="attack_acc1_ceiling",
+        ),
+        "attack_acc5": leaked_share(
+            "share of reconstructions with their class among the first five"
+        ),
+        "delta_eval": Quantity(
+            "mean squared feature distance to the nearest training image of the class",
+            better="higher",
+            kind="distance",
+            role="leakage",
+        ),
+        "attack_acc1_ceiling": reference("the evaluation model's accuracy on real held-out images"),
     }
 
     def compute(self, evidence: AttackEvidence) -> dict[str, Measurement | str]:
-        """Two passes: probabilities and features."""
-        from mia_bench.models.inference import extract_features, predict_probabilities
-
-        judge, device, splits = evidence.evaluation_model, evidence.device, evidence.splits
-        probabilities = predict_probabilities(judge, evidence.images, device=device)
-        groups = evidence.labels.numpy()
-        found: dict[str, Measurement | str] = {}
-        for name, k in (("attack_acc1", 1), ("attack_acc5", 5)):
-            if k > 1 and k >= splits.num_classes:
-                found[name] = f"top {k} of {splits.num_classes} classes says nothing"
-                continue
-            top = probabilities.topk(k, dim=1).indices
-            hits = (top == evidence.labels[:, None]).any(1)
-            found[name] = Measurement(hits.double().numpy(), groups)
+        """Accuracies, and distances of features."""
+        model, train, device = evidence.evaluation_model, evidence.splits.train, evidence.device
         distances = nearest_squared_distances(
-            extract_features(judge, evidence.images, device=device),
+            extract_features(model, evidence.images, device=device),
             evidence.labels,
-            extract_features(judge, splits.train.images, device=device),
-            splits.train.labels,
+            extract_features(model, train.images, device=device),
+            train.labels,
         )
-        found["delta_eval"] = Measurement(distances.numpy(), groups)
-        real = predict_probabilities(judge, splits.test.images, device=device).argmax(1)
-        found["attack_acc1_ceiling"] = Measurement(
-            (real == splits.test.labels).double().numpy(), splits.test.labels.numpy()
-        )
-        return found
+        return {
+            **attack_accuracies("attack", model, evidence),
+            "delta_eval": Measurement(distances.numpy(), evidence.labels.numpy()),
+        }
 
 
 @hookimpl

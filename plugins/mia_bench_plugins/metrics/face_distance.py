@@ -1,4 +1,4 @@
-"""How far reconstructions are from real faces of their class, as an independent encoder sees it.
+"""Distance of reconstructions to real faces of their class, by the identity encoder.
 
 ``delta_face`` is the *squared* L2 distance from a reconstruction to the nearest training image of its class,
 in the track's identity encoder, FaceNet in Struppek et al., *Plug & Play Attacks*, ICML 2022. Embeddings have
@@ -9,29 +9,34 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from mia_bench import AttackMetric, Measurement, hookimpl
+from mia_bench import AttackMetric, Measurement, Quantity, hookimpl, lazy_imports
 from mia_bench.api.metric import AttackEvidence
 from mia_bench.hookspecs import Register
 from mia_bench.models.inference import embed_images
 from mia_bench_plugins.metrics.evaluation_classifier import nearest_squared_distances
 
+with lazy_imports():
+    import torch
+
 
 class FaceDistance(AttackMetric):
     """Squared distance to the nearest training image of the class, by the identity encoder."""
 
-    summary: ClassVar[str] = "distance to real faces of the class by the identity encoder"
-    paper: ClassVar[str] = "Struppek et al., ICML 2022"
-    version: ClassVar[str] = "1"
-    needs_gallery: ClassVar[bool] = True
-    names = {"delta_face": "higher"}  # noqa: RUF012
-    descriptions: ClassVar[dict[str, str]] = {
-        "delta_face": "mean squared embedding distance to the nearest training image of the class",
+    summary = "distance to real faces of the class by the identity encoder"
+    paper = "Struppek et al., ICML 2022"
+    version = "1"
+    needs_gallery = True
+    quantities: ClassVar[dict[str, Quantity]] = {
+        "delta_face": Quantity(
+            "mean squared embedding distance to the nearest training image of the class",
+            better="higher",
+            kind="distance",
+            role="leakage",
+        )
     }
 
     def compute(self, evidence: AttackEvidence) -> dict[str, Measurement | str]:
         """Embed the reconstructions and the training images of the attacked classes."""
-        import torch
-
         embed = evidence.embed
         if embed is None:
             return {"delta_face": evidence.missing["gallery"]}

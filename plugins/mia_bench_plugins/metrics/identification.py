@@ -1,4 +1,4 @@
-"""Identification by an encoder made without the private data: the second, independent judge.
+"""Identification by an identity encoder, which never saw the private data.
 
 A classifier trained on the private images can accept what is no face at all (*Revisiting Model
 Inversion Evaluation*, arXiv 2505.03519). Here a reconstruction is embedded by an independent encoder
@@ -9,17 +9,18 @@ the private people reach; the floor is the ``prior-sample`` attack.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
-from mia_bench import AttackMetric, Measurement, hookimpl
-from mia_bench.api.metric import AttackEvidence
+from mia_bench import AttackMetric, Measurement, Quantity, hookimpl, lazy_imports
+from mia_bench.api.metric import Array, AttackEvidence
 from mia_bench.hookspecs import Register
 from mia_bench.models.inference import embed_images
+from mia_bench_plugins.metrics.evaluation_classifier import leaked_share, reference
 
-if TYPE_CHECKING:
+with lazy_imports():
+    import numpy as np
+    import torch
     from torch import Tensor
-
-    from mia_bench.api.metric import Array
 
 
 def ranks(embeddings: Tensor, labels: Tensor, gallery: Tensor) -> Tensor:
@@ -39,48 +40,53 @@ def ranks(embeddings: Tensor, labels: Tensor, gallery: Tensor) -> Tensor:
 
 def median(values: Array) -> float:
     """The median."""
-    import numpy as np
-
     return float(np.median(values))
 
 
 class Identification(AttackMetric):
     """Rank of the true identity among the private people, and among them and the decoys."""
 
-    summary: ClassVar[str] = "rank of the true identity by an independent encoder"
-    paper: ClassVar[str] = "motivated by arXiv 2505.03519"
-    version: ClassVar[str] = "1"
-    needs_gallery: ClassVar[bool] = True
-    names = {  # noqa: RUF012
-        "id_acc1": "lower",
-        "id_acc5": "lower",
-        "id_gallery_acc1": "lower",
-        "id_median_rank": "higher",
-        "id_acc1_ceiling": "neutral",
-        "id_acc5_ceiling": "neutral",
-        "id_gallery_acc1_ceiling": "neutral",
-        "id_median_rank_ceiling": "neutral",
-        "verification_accuracy": "neutral",
-    }
-    descriptions: ClassVar[dict[str, str]] = {
-        "id_acc1": "share identified first among the private identities",
-        "id_acc5": "share identified among the first five private identities",
-        "id_gallery_acc1": "share identified first among private identities and decoys",
-        "id_median_rank": "median rank of the true identity among private ones and decoys (from 1)",
-        "id_acc1_ceiling": "id_acc1 of real held-out images",
-        "id_acc5_ceiling": "id_acc5 of real held-out images",
-        "id_gallery_acc1_ceiling": "id_gallery_acc1 of real held-out images",
-        "id_median_rank_ceiling": "id_median_rank of real held-out images",
-        "verification_accuracy": "the encoder's same-or-different accuracy on unseen people",
+    summary = "rank of the true identity by the identity encoder"
+    paper = "motivated by arXiv 2505.03519"
+    version = "1"
+    needs_gallery = True
+    quantities: ClassVar[dict[str, Quantity]] = {
+        "id_acc1": leaked_share(
+            "share identified first among the private identities",
+            paired=True,
+            ceiling="id_acc1_ceiling",
+        ),
+        "id_acc5": leaked_share(
+            "share identified among the first five private identities", ceiling="id_acc5_ceiling"
+        ),
+        "id_gallery_acc1": leaked_share(
+            "share identified first among private identities and decoys",
+            paired=True,
+            ceiling="id_gallery_acc1_ceiling",
+        ),
+        "id_median_rank": Quantity(
+            "median rank of the true identity among private ones and decoys (from 1)",
+            better="higher",
+            kind="rank",
+            role="leakage",
+            ceiling="id_median_rank_ceiling",
+        ),
+        "id_acc1_ceiling": reference("id_acc1 of real held-out images"),
+        "id_acc5_ceiling": reference("id_acc5 of real held-out images"),
+        "id_gallery_acc1_ceiling": reference("id_gallery_acc1 of real held-out images"),
+        "id_median_rank_ceiling": Quantity(
+            "id_median_rank of real held-out images", kind="rank", role="reference"
+        ),
+        "verification_accuracy": reference(
+            "the encoder's same-or-different accuracy on unseen people"
+        ),
     }
 
     def compute(self, evidence: AttackEvidence) -> dict[str, Measurement | str]:
         """Embed the reconstructions and rank them."""
-        import torch
-
         gallery, embed = evidence.gallery, evidence.embed
         if gallery is None or embed is None:
-            return dict.fromkeys(self.names, evidence.missing["gallery"])
+            return dict.fromkeys(self.quantities, evidence.missing["gallery"])
         reconstructions = embed_images(embed, evidence.images, evidence.device)
         everybody = torch.cat([gallery.private, gallery.decoys])
         found: dict[str, Measurement | str] = {}

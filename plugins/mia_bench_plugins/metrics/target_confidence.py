@@ -4,25 +4,25 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from mia_bench import AttackMetric, Measurement, hookimpl
+from mia_bench import AttackMetric, Measurement, Quantity, hookimpl
 from mia_bench.api.metric import AttackEvidence
 from mia_bench.hookspecs import Register
+from mia_bench.models.inference import predict_probabilities
 
 
 class TargetConfidence(AttackMetric):
     """The target's probability of the class each reconstruction was made for."""
 
-    summary: ClassVar[str] = "the target's own confidence (diagnostic only)"
-    version: ClassVar[str] = "1"
-    names = {"target_confidence": "neutral"}  # noqa: RUF012
-    descriptions: ClassVar[dict[str, str]] = {
-        "target_confidence": "mean target probability of the class (diagnostic, not leakage)",
+    summary = "the target's own confidence (diagnostic only)"
+    version = "1"
+    quantities: ClassVar[dict[str, Quantity]] = {
+        "target_confidence": Quantity(
+            "mean target probability of the class (diagnostic, not leakage)", kind="share"
+        )
     }
 
     def compute(self, evidence: AttackEvidence) -> dict[str, Measurement | str]:
         """One pass over the reconstructions."""
-        from mia_bench.models.inference import predict_probabilities
-
         probabilities = predict_probabilities(
             evidence.target, evidence.images, device=evidence.device, draws=evidence.draws
         )

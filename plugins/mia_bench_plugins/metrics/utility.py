@@ -7,25 +7,22 @@ Modern Neural Networks*, ICML 2017).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
-from mia_bench import Measurement, TargetMetric, hookimpl
-from mia_bench.api.metric import TargetEvidence
+from mia_bench import Measurement, Quantity, TargetMetric, hookimpl, lazy_imports
+from mia_bench.api.dataset import ImageSet
+from mia_bench.api.metric import Array, TargetEvidence
 from mia_bench.hookspecs import Register
+from mia_bench.models.inference import predict_probabilities
 
-if TYPE_CHECKING:
+with lazy_imports():
     import numpy as np
-
-    from mia_bench.api.dataset import ImageSet
-    from mia_bench.api.metric import Array
 
 BINS = 15
 
 
 def expected_calibration_error(samples: Array) -> float:
     """ECE of rows (confidence, correct) with :data:`BINS` equal bins; a confidence of 0 is in the first."""
-    import numpy as np
-
     confidence, correct = samples[:, 0], samples[:, 1]
     bins = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
     gaps = np.bincount(bins, weights=correct - confidence, minlength=BINS)
@@ -35,19 +32,31 @@ def expected_calibration_error(samples: Array) -> float:
 class Utility(TargetMetric):
     """Accuracy on the three parts of the private images, and calibration on the test images."""
 
-    summary: ClassVar[str] = "accuracy and calibration of the target"
-    version: ClassVar[str] = "2"
-    names = {  # noqa: RUF012
-        "test_accuracy": "higher",
-        "train_accuracy": "neutral",
-        "validation_accuracy": "neutral",
-        "ece": "lower",
-    }
-    descriptions: ClassVar[dict[str, str]] = {
-        "test_accuracy": "share of held-out private images the target classifies correctly",
-        "train_accuracy": "share of its training images the target classifies correctly",
-        "validation_accuracy": "share of the images kept for tuning that it classifies correctly",
-        "ece": "expected calibration error on the test images, 15 bins",
+    summary = "accuracy and calibration of the target"
+    version = "2"
+    quantities: ClassVar[dict[str, Quantity]] = {
+        "test_accuracy": Quantity(
+            "share of held-out private images the target classifies correctly",
+            better="higher",
+            kind="share",
+            role="utility",
+        ),
+        "train_accuracy": Quantity(
+            "share of its training images the target classifies correctly",
+            kind="share",
+            role="utility",
+        ),
+        "ece": Quantity(
+            "expected calibration error on the test images, 15 bins",
+            better="lower",
+            kind="share",
+            role="utility",
+        ),
+        "validation_accuracy": Quantity(
+            "share of the images kept for tuning that it classifies correctly",
+            kind="share",
+            role="selection",
+        ),
     }
 
     def compute(self, evidence: TargetEvidence) -> dict[str, Measurement | str]:
@@ -66,10 +75,6 @@ class Utility(TargetMetric):
 
     def _samples(self, evidence: TargetEvidence, part: ImageSet) -> tuple[Array, np.ndarray]:
         """Rows (confidence, correct) and each image's class."""
-        import numpy as np
-
-        from mia_bench.models.inference import predict_probabilities
-
         probabilities = predict_probabilities(
             evidence.target, part.images, device=evidence.device, draws=evidence.draws
         )

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import ClassVar
 
-from mia_bench import AttackMetric, Measurement, hookimpl
-from mia_bench.api.metric import AttackEvidence, Direction
+from mia_bench import AttackMetric, Measurement, Quantity, hookimpl
+from mia_bench.api.metric import AttackEvidence
 from mia_bench.hookspecs import Register
 
 NAME = "plugin_metric"
@@ -16,9 +15,12 @@ class PluginClass(AttackMetric):
     """An example: how far reconstructions are from the mean training image of their class."""
 
     summary: ClassVar[str] = "an example: distance to the mean training image of the class"
-    names: ClassVar[Mapping[str, Direction]] = {NAME: "higher"}
-    descriptions: ClassVar[Mapping[str, str]] = {
-        NAME: "mean squared pixel distance to the class's mean training image",
+    quantities: ClassVar[dict[str, Quantity]] = {
+        NAME: Quantity(
+            "mean squared pixel distance to the class's mean training image",
+            better="higher",
+            kind="distance",
+        ),
     }
 
     def compute(self, evidence: AttackEvidence) -> dict[str, Measurement | str]:

@@ -1,0 +1,123 @@
+"""From the records of several seeds to one row."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+import numpy as np
+
+from mia_bench.api.metric import Quantity
+from mia_bench.leaderboard.grouping import by_seed
+from mia_bench.record import MetricValue, Record
+from mia_bench.recorded_options import options_text
+from mia_bench.statistics import Estimate, combine_seeds
+
+FEW_SEEDS = 3
+"""Rows with fewer seeds than this are marked."""
+
+Quantities: TypeAlias = Mapping[str, Quantity]
+"""By name, in the order of columns."""
+
+
+@dataclass(frozen=True)
+class Missing:
+    """A quantity that has no value in a row, and why."""
+
+    reason: str
+
+
+Shown: TypeAlias = Estimate | Missing
+
+
+@dataclass(frozen=True)
+class Row:
+    """A defense with its options, over seeds.
+
+    Attributes:
+        options: all of them, ``key=value, …``; the same wherever the page is built.
+        cost: mean over the seeds of each cost that was recorded.
+        label: what stands before the name: ``floor``, say; empty for ordinary rows.
+    """
+
+    defense: str
+    options: str
+    seeds: tuple[int, ...]
+    metrics: Mapping[str, Shown]
+    cost: Mapping[str, float] = field(default_factory=dict)
+    label: str = ""
+
+    @property
+    def few_seeds(self) -> bool:
+        """Whether the row rests on fewer than :data:`FEW_SEEDS` seeds."""
+        return len(self.seeds) < FEW_SEEDS
+
+    def value(self, name: str) -> float | None:
+        """The quantity's value, None where it is missing."""
+        shown = self.metrics.get(name)
+        return shown.value if isinstance(shown, Estimate) else None
+
+
+def make_row(records: Sequence[Record], quantities: Quantities, label: str = "") -> Row:
+    """The row of one setting of a defense."""
+    first = records[0]
+    return Row(
+        first.defense.name,
+        options_text(first.defense.options),
+        tuple(by_seed(records)),
+        {name: combine(name, quantity, records) for name, quantity in quantities.items()},
+        _mean_costs(records),
+        label,
+    )
+
+
+def combine(name: str, quantity: Quantity, records: Sequence[Record]) -> Shown:
+    """A quantity over the seeds of ``records``, its interval cut at the quantity's bounds.
+
+    A seed that lacks it makes the whole missing: leaving the seed out would choose among seeds.
+    """
+    estimates, reasons = [], {}
+    for seed, same in by_seed(records).items():
+        if found := values(name, same):
+            estimates.append(average(found))
+        else:
+            given = [r.notes.get(name, "no reason recorded") for r in same if name in r.metrics]
+            reasons[seed] = given[0] if given else "not measured for this row"
+    if not reasons:
+        return clamp(quantity, combine_seeds(estimates))
+    if not estimates and len(set(reasons.values())) == 1:
+        return Missing(next(iter(reasons.values())))
+    return Missing("; ".join(f"seed {seed}: {reason}" for seed, reason in reasons.items()))
+
+
+def values(name: str, records: Sequence[Record]) -> list[MetricValue]:
+    """What was measured of a quantity."""
+    return [value for record in records if (value := record.metrics.get(name)) is not None]
+
+
+def average(measured: Sequence[MetricValue]) -> Estimate:
+    """One estimate from several measurements of the same thing (they differ by rounding only)."""
+    return Estimate(
+        float(np.mean([v.value for v in measured])),
+        float(np.mean([v.low for v in measured])),
+        float(np.mean([v.high for v in measured])),
+        max(v.n for v in measured),
+    )
+
+
+def clamp(quantity: Quantity, estimate: Estimate) -> Estimate:
+    """Keep the interval within the values that the quantity can have."""
+    lowest, highest = quantity.bounds
+    return Estimate(
+        estimate.value, max(estimate.low, lowest), min(estimate.high, highest), estimate.n
+    )
+
+
+def _mean_costs(records: Sequence[Record]) -> dict[str, float]:
+    costs: dict[str, float] = {}
+    for name in ("train_seconds", "invert_seconds", "target_queries"):
+        found = [v for r in records if (v := getattr(r.cost, name)) is not None]
+        if found:
+            costs[name] = float(np.mean(found))
+    return costs

@@ -1,0 +1,245 @@
+"""The pages of boards: values for the templates in ``templates``, where all the words are."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from typing import Any
+
+from jinja2 import Environment
+from markupsafe import Markup
+
+from mia_bench.api.metric import Quantity
+from mia_bench.components import OPTION_KINDS
+from mia_bench.leaderboard import described
+from mia_bench.leaderboard.aggregate import FEW_SEEDS, Missing, Row, Shown
+from mia_bench.leaderboard.board import Board, Section
+from mia_bench.leaderboard.compare import Paired
+from mia_bench.leaderboard.escape import make_environment
+from mia_bench.leaderboard.tuning import MARGIN, Tuning
+from mia_bench.provenance import HOST, package_url
+from mia_bench.record import Record
+from mia_bench.recorded_options import option_text, options_text
+from mia_bench.registry import Registry
+from mia_bench.statistics import RESAMPLES, Estimate
+from mia_bench.track import Track
+
+TITLE = "# Leaderboard: "
+"""What the page of a track begins with."""
+
+_LETTERS = "abcdefghijklmnopqrstuvwxyz"
+
+
+def page(
+    board: Board, registry: Registry, tuning: Tuning | None = None, *, sweep: bool = False
+) -> str:
+    """The page of one track; its text depends on the records and the track only.
+
+    Args:
+        board: what it shows.
+        registry: what is installed.
+        tuning: what chose the settings of the defenses.
+        sweep: the page is that of the sweep which chose them.
+    """
+    official = board.track.data.fingerprint
+    found = {official} if official else {record.track.data for record in board.records}
+    return _render(
+        "page.md.j2",
+        board=board,
+        track=board.track,
+        tuning=tuning,
+        sweep=sweep,
+        finished=sum(record.status == "done" for record in board.records),
+        fingerprints=sorted(found - {""}),
+        priors=sorted({*board.track.priors, board.track.default_prior}),
+        notes=_notes(board.records),
+        packages=_packages(board, registry),
+        runs=run_arguments(board, registry),
+    )
+
+
+def index(found: Sequence[Board]) -> str:
+    """The page that lists the boards."""
+    rows = []
+    for board in found:
+        attacks = [section for section in board.sections if not section.reference]
+        # Sections of reference attacks come last and stand for the track only when alone.
+        rows += [(board, section) for section in attacks or board.sections[:1]]
+    names = [(name, board) for board, _ in rows for name in (board.primary,) if name]
+    names += [(name, board) for board, _ in rows for name in board.utility_metrics[:1]]
+    defined = dict.fromkeys((name, board.quantities[name]) for name, board in names)
+    return _render("index.md.j2", rows=rows, defined=list(defined))
+
+
+def _render(template: str, **values: Any) -> str:
+    """The text of a page, with one empty line where the templates leave several."""
+    text = _environment().get_template(template).render(values)
+    return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
+
+
+@cache
+def _environment() -> Environment:
+    environment = make_environment()
+    environment.filters |= {"options": options_text, "sentence": _sentence}
+    environment.tests["package"] = _is_package
+    functions = (best, cost, differing, footnotes, leakage, paired, paired_names, show, variant)
+    environment.globals |= {function.__name__: function for function in functions}
+    environment.globals |= {"FEW_SEEDS": FEW_SEEDS, "MARGIN": MARGIN, "RESAMPLES": RESAMPLES}
+    return environment
+
+
+# --- what the templates call -----------------------------------------------------------------
+
+
+def show(
+    quantity: Quantity, shown: Shown | float | None, letters: Mapping[str, str] | None = None
+) -> Markup:
+    """``0.842 [0.801, 0.880]``, the value alone where nothing is uncertain, or a dash and a footnote."""
+    if isinstance(shown, Missing):
+        return Markup(f"– ({letters[shown.reason]})" if letters else "–")
+    if not isinstance(shown, Estimate):
+        return Markup("–" if shown is None else quantity.format(shown))
+    value, low, high = map(quantity.format, (shown.value, shown.low, shown.high))
+    certain = shown.low == shown.high == shown.value
+    if certain and quantity.kind not in ("share", "rank"):
+        return Markup(value)
+    return Markup(f"{value} [{low}, {high}]")
+
+
+def paired(difference: Paired | None) -> Markup:
+    """``-0.120 [-0.171, -0.069]``; never ``-0.000``."""
+    if difference is None:
+        return Markup("–")
+    numbers = (difference.mean, difference.low, difference.high)
+    mean, low, high = (f"{round(number, 3) + 0.0:+.3f}" for number in numbers)
+    return Markup(f"{mean} [{low}, {high}]")
+
+
+def paired_names(board: Board, section: Section) -> list[str]:
+    """The quantities of which some row has a difference to the baseline."""
+    return [name for name in board.paired if any(d.metrics[name] for d in section.differences)]
+
+
+def cost(row: Row, name: str) -> Markup:
+    """Seconds with one decimal, counts without; empty in reference rows."""
+    if name not in row.cost:
+        return Markup("–" if row.seeds else "")
+    return Markup(f"{row.cost[name]:.{1 if name.endswith('seconds') else 0}f}")
+
+
+def footnotes(rows: Iterable[Row], names: Sequence[str]) -> dict[str, str]:
+    """The letter of each reason why a number of a table is missing."""
+    shown = (row.metrics.get(name) for row in rows for name in names)
+    reasons = dict.fromkeys(one.reason for one in shown if isinstance(one, Missing))
+    return {
+        reason: _LETTERS[number % 26] + str(number // 26 or "")
+        for number, reason in enumerate(reasons)
+    }
+
+
+def leakage(section: Section) -> list[Row]:
+    """The rows of a section: those of real images first, floors last."""
+    ceiling = [section.ceiling] if section.ceiling else []
+    return [*ceiling, *section.rows, *section.floors]
+
+
+def best(board: Board, section: Section) -> Row | None:
+    """The best defended row; None where none has the number that orders the board."""
+    return next((row for row in section.rows if row.value(board.primary) is not None), None)
+
+
+def variant(board: Board, section: Section) -> dict[str, Any]:
+    """The options that tell a section from others of its attack and prior."""
+    same = [s for s in board.sections if (s.attack, s.prior) == (section.attack, section.prior)]
+    return {
+        **differing(section.attack_options, [other.attack_options for other in same]),
+        **differing(section.prior_options, [other.prior_options for other in same]),
+    }
+
+
+def differing(options: Mapping[str, Any], others: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The options that some of ``others`` don't share."""
+    return {
+        key: option
+        for key, option in options.items()
+        if any(other.get(key) != option for other in others)
+    }
+
+
+def _sentence(text: str) -> str:
+    text = text.strip().rstrip(".")
+    return f"{text[:1].upper()}{text[1:]}." if text else ""
+
+
+def _is_package(name: str) -> bool:
+    """Whether pip takes ``name`` for a package's: not for an option, an address or a path."""
+    return bool(re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?", name))
+
+
+# --- how to run it again ---------------------------------------------------------------------
+
+_Words = tuple[str, ...]
+
+
+def run_arguments(board: Board, registry: Registry) -> list[_Words]:
+    """Arguments of ``mia-bench run`` that make exactly the finished cells, in few commands."""
+    seeds: dict[tuple[_Words, _Words], set[int]] = defaultdict(set)
+    for record in board.records:
+        if record.status == "done":
+            defense, attack, prior = (
+                _arguments(registry, board.track, kind, record)
+                for kind in ("defense", "attack", "prior")
+            )
+            usual = ("--prior", board.track.prior_of(record.attack.name))
+            seeds[defense, attack if prior == usual else (*attack, *prior)].add(record.seed)
+    cells = [(defense, (attack, sorted(found))) for (defense, attack), found in seeds.items()]
+    by_attack = _joined(sorted(cells))
+    by_defense = _joined((attack, (words, found)) for words, (attack, found) in by_attack)
+    return [
+        (*defenses, *attacks, *(word for seed in found for word in ("--seed", str(seed))))
+        for attacks, (defenses, found) in by_defense
+    ]
+
+
+def _joined(pairs: Iterable[tuple[_Words, Any]]) -> list[tuple[_Words, Any]]:
+    """The words of pairs that share the rest together; those with options stay alone, they would multiply."""
+    groups: dict[str, tuple[_Words, Any]] = {}
+    for number, (words, rest) in enumerate(pairs):
+        key = repr((rest, number if len(words) > 2 else None))
+        groups[key] = (*groups.get(key, ((), rest))[0], *words), rest
+    return list(groups.values())
+
+
+def _arguments(registry: Registry, track: Track, kind: str, record: Record) -> _Words:
+    """``--defense NAME -o NAME.KEY=VALUE …``, with the options that are not the track's."""
+    component = getattr(record, kind)
+    changed = described.changed(registry, track, kind, component)
+    kinds = [other for other in OPTION_KINDS if component.name in registry.names(other)]
+    owner = f"{kind}:{component.name}" if len(kinds) > 1 else component.name
+    options = (f"{owner}.{key}={_compact(changed[key])}" for key in sorted(changed))
+    return (f"--{kind}", component.name, *(word for option in options for word in ("-o", option)))
+
+
+def _compact(option: Any) -> str:
+    text = option_text(option)
+    return re.sub(r"\s", "", text) if isinstance(option, list) else text
+
+
+def _packages(board: Board, registry: Registry) -> dict[str, str]:
+    """The distributions that the cells need besides mia-bench, and where they are to be had."""
+    owner = registry.get("track", board.track.name).plugin.distribution
+    urls = {owner: package_url(owner)}
+    for record in board.records:
+        for part in (record.defense, record.prior, record.attack):
+            urls[part.distribution] = part.about.url or urls.get(part.distribution, "")
+    return {name: url for name, url in sorted(urls.items()) if name != HOST}
+
+
+def _notes(records: Iterable[Record]) -> list[tuple[str, int]]:
+    """What the runs had to say that belongs to no quantity, and in how many cells."""
+    found = Counter(
+        note for r in records for name, note in r.notes.items() if name not in r.metrics
+    )
+    return sorted(found.items())

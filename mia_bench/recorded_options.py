@@ -1,0 +1,50 @@
+"""Options as records hold them: as text, and those that differ from the track's."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from mia_bench.components import track_options
+from mia_bench.errors import MiaBenchError
+from mia_bench.record import ComponentRef
+from mia_bench.registry import Registry
+from mia_bench.track import Track
+
+
+def option_text(value: Any) -> str:
+    """An option's value as it is written after ``-o PLUGIN.KEY=``."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def options_text(options: Mapping[str, Any]) -> str:
+    """``key=value, …`` sorted by key; empty without options."""
+    return ", ".join(f"{key}={option_text(options[key])}" for key in sorted(options))
+
+
+def changed_options(
+    registry: Registry, track: Track | None, kind: str, component: ComponentRef
+) -> dict[str, Any]:
+    """The options that differ from the track's defaults; all of them where those are not known.
+
+    Args:
+        registry: where the component's class is looked up.
+        track: the protocol the record was made under, or None when it is not known any more.
+        kind: ``defense``, ``attack`` or ``prior``.
+        component: as the record has it.
+    """
+    if track is None:
+        return component.options
+    try:
+        cls = registry.get(kind, component.name).load()
+        given = cls.Options(**track_options(track, kind, component.name))
+        # JSON on both sides: a record's lists are the class's tuples.
+        defaults: dict[str, Any] = given.model_dump(mode="json")
+    except (MiaBenchError, ValueError):
+        return component.options
+    return {
+        key: value
+        for key, value in component.options.items()
+        if key not in defaults or defaults[key] != value
+    }
