@@ -8,6 +8,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from etils.epy import lazy_imports
+
 from mia_bench.hookspecs import hookimpl
 
 if TYPE_CHECKING:
@@ -77,6 +79,7 @@ __all__ = [
     "TrainingStep",
     "__version__",
     "hookimpl",
+    "lazy_imports",
     "load_results",
     "run",
 ]

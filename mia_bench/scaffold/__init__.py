@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mia_bench.errors import UsageError
+from mia_bench.plugins import host
 from mia_bench.registry import BASES, Entry
 
 KINDS = ("defense", "attack", "metric", "prior", "dataset", "track", "encoder", "model", "reporter")
@@ -76,8 +77,6 @@ def check_name(name: str, *, reuse_name: bool) -> None:
 
 def _owner(name: str) -> str:
     """What is installed under a name, or an empty string."""
-    from mia_bench.plugins import host
-
     loaded = host()
     found: list[Entry] = loaded.registry.find(name)
     if found:

@@ -25,15 +25,16 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
-from mia_bench import Attack, AttackTask, Reconstructions, Setting, hookimpl
+from mia_bench import Attack, AttackTask, Reconstructions, Setting, hookimpl, lazy_imports
 from mia_bench.hookspecs import Register
 
-if TYPE_CHECKING:
+with lazy_imports():
+    import torch
     from torch import Tensor
+
 
 log = logging.getLogger("mia_bench.brep_mi")
 
@@ -74,9 +75,9 @@ class Walk:
 class BoundaryRepulsion(Attack):
     """Moves latents away from what the target labels as another class."""
 
-    summary: ClassVar[str] = "BREP-MI: label-only, latents are repelled by the class's boundary"
-    paper: ClassVar[str] = "Kahla et al., CVPR 2022, arXiv 2203.01925"
-    version: ClassVar[str] = "1"
+    summary = "BREP-MI: label-only, latents are repelled by the class's boundary"
+    paper = "Kahla et al., CVPR 2022, arXiv 2203.01925"
+    version = "1"
     access = "label-only"
 
     class Options(Attack.Options):
@@ -112,8 +113,6 @@ class BoundaryRepulsion(Attack):
 
     def invert(self, task: AttackTask) -> Reconstructions:
         """Starts of all classes, then all walks; widest sphere first."""
-        import torch
-
         classes, each = len(task.classes), task.images_per_class
         latents, found = self._starts(task)
         radius = torch.zeros(classes, each)
@@ -131,8 +130,6 @@ class BoundaryRepulsion(Attack):
 
     def _starts(self, task: AttackTask) -> tuple[Tensor, Tensor]:
         """Latents ``(K, M, D)`` on the CPU, and ``(K,)`` which classes they are really labelled as."""
-        import torch
-
         each = task.images_per_class
         pool, answers, asked = [], [], 0
         counts = torch.zeros(len(task.classes), dtype=torch.int64)
@@ -162,8 +159,6 @@ class BoundaryRepulsion(Attack):
 
     def _walks(self, task: AttackTask, starts: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Ends ``(L, D)`` of walks from starts of the classes ``(L,)``, and radii ``(L,)``; CPU."""
-        import torch
-
         groups = list(zip(starts.split(TOGETHER), labels.split(TOGETHER), strict=True))
         total = len(groups) * self.options.steps
         ended = [
@@ -177,8 +172,6 @@ class BoundaryRepulsion(Attack):
         self, task: AttackTask, starts: Tensor, labels: Tensor, done: int, total: int
     ) -> tuple[Tensor, Tensor]:
         """One group of walks; ``done`` of ``total`` steps came before."""
-        import torch
-
         first = starts.to(task.device)
         size = len(first)
         walk = Walk(
@@ -212,8 +205,6 @@ class BoundaryRepulsion(Attack):
 
     def _step(self, task: AttackTask, walk: Walk) -> None:
         """Ask about a sphere round each latent, move it and grow its radius; ``points + 1`` queries."""
-        import torch
-
         options = self.options
         size, width = walk.latents.shape
         directions = torch.randn(size, options.points, width, generator=task.generator)
@@ -238,8 +229,6 @@ class BoundaryRepulsion(Attack):
 
 def _labels(task: AttackTask, latents: Tensor) -> Tensor:
     """The target's answers ``(N,)`` to the images of latents ``(N, D)``, all on the device."""
-    import torch
-
     with torch.no_grad():
         return torch.cat(
             [task.access.labels(task.prior(chunk)) for chunk in latents.split(task.batch_size)]

@@ -13,16 +13,17 @@ accuracy), and the mean colour of ImageNet. Their published configuration erases
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from mia_bench import Defense, hookimpl
+from mia_bench import Defense, hookimpl, lazy_imports
 from mia_bench.hookspecs import Register
 
-if TYPE_CHECKING:
+with lazy_imports():
     import torch
     from torch import Tensor
+
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Colour = tuple[Share, Share, Share]
@@ -45,8 +46,6 @@ def erased(
         area: range of the square's share of the area; it never reaches beyond the image.
         fill: red, green and blue in [0, 1].
     """
-    import torch
-
     count, _, height, width = images.shape
     draws = torch.rand(4, count, generator=generator, dtype=torch.float64)
     share = area[0] + (area[1] - area[0]) * draws[0]
@@ -63,8 +62,6 @@ def erased(
 
 def _between(start: Tensor, length: Tensor, size: int) -> Tensor:
     """``(N, size)``: which of ``size`` places lie in each run ``(N,)`` of ``length`` from ``start``."""
-    import torch
-
     places = torch.arange(size, device=start.device)
     return (places >= start[:, None]) & (places < (start + length)[:, None])
 
@@ -72,9 +69,9 @@ def _between(start: Tensor, length: Tensor, size: int) -> Tensor:
 class RandomErasing(Defense):
     """Paints over a random square of every training image."""
 
-    summary: ClassVar[str] = "MIDRE: a random square of every training image is erased"
-    paper: ClassVar[str] = "Tran et al., TMLR 2025, arXiv 2409.01062"
-    version: ClassVar[str] = "1"
+    summary = "MIDRE: a random square of every training image is erased"
+    paper = "Tran et al., TMLR 2025, arXiv 2409.01062"
+    version = "1"
 
     class Options(Defense.Options):
         """Options of ``midre``."""

@@ -12,13 +12,21 @@ import io
 import os
 import re
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from mia_bench import hookimpl
+from mia_bench import hookimpl, lazy_imports
+from mia_bench.cell import FinishedCell
+from mia_bench.pictures import cell_picture
 
-if TYPE_CHECKING:
-    from mia_bench.cell import FinishedCell
+with lazy_imports():
+    from tensorboard.compat.proto.event_pb2 import Event
+    from tensorboard.compat.proto.summary_pb2 import Summary
+    from tensorboard.plugins.text.metadata import create_summary_metadata
+    from tensorboard.summary.writer.event_file_writer import EventFileWriter
+    from tensorboard.util.tensor_util import make_tensor_proto
+
 
 VARIABLE = "MIA_BENCH_TENSORBOARD"
 """Names the folder."""
@@ -57,9 +65,6 @@ def mia_bench_cell_finished(cell: FinishedCell) -> None:
         stale.unlink()
     if cell.record["status"] != "done":
         return
-    from tensorboard.compat.proto.event_pb2 import Event
-    from tensorboard.summary.writer.event_file_writer import EventFileWriter
-
     summary = _summary(cell)
     writer = EventFileWriter(str(folder))
     try:
@@ -70,17 +75,11 @@ def mia_bench_cell_finished(cell: FinishedCell) -> None:
 
 def _finished(record: dict[str, Any]) -> float:
     """When the cell was finished, in seconds since 1970."""
-    from datetime import datetime
-
     return datetime.fromisoformat(record["provenance"]["finished"]).timestamp()
 
 
 def _summary(cell: FinishedCell) -> Any:
     """The protocol buffer with everything."""
-    from tensorboard.compat.proto.summary_pb2 import Summary
-
-    from mia_bench.pictures import cell_picture
-
     values = [Summary.Value(tag=tag, simple_value=value) for tag, value in scalars(cell.record)]
     picture = cell_picture(cell)
     png = io.BytesIO()
@@ -99,10 +98,6 @@ def _summary(cell: FinishedCell) -> Any:
 
 def _notes(notes: dict[str, str]) -> Any:
     """The notes of a record as a text."""
-    from tensorboard.compat.proto.summary_pb2 import Summary
-    from tensorboard.plugins.text.metadata import create_summary_metadata
-    from tensorboard.util.tensor_util import make_tensor_proto
-
     lines = "\n".join(f"- {name}: {text}" for name, text in notes.items())
     return Summary.Value(
         tag="notes",

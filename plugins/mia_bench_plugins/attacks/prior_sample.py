@@ -1,4 +1,4 @@
-"""Unoptimised samples of the prior: the floor that every attack must rise above."""
+"""Unoptimised samples of the prior, the floor for all attacks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mia_bench.hookspecs import Register
 
 
 class PriorSample(Attack):
-    """Draws images from the prior and never asks the target."""
+    """Images sampled from the prior without a query to the target."""
 
     summary: ClassVar[str] = "unoptimised samples of the prior (floor)"
     version: ClassVar[str] = "1"
@@ -26,7 +26,7 @@ class PriorSample(Attack):
     options: Options
 
     def invert(self, task: AttackTask) -> Reconstructions:
-        """Independent samples for every class."""
+        """Draw independent samples for every class."""
         count = len(task.classes) * task.images_per_class
         latents = task.prior.sample(count, task.generator, truncation=self.options.truncation)
         images = task.prior.pictures(latents, device=task.device, batch_size=task.batch_size)

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from mia_bench import Attack, AttackTask, Reconstructions, hookimpl
+from mia_bench import Attack, AttackTask, Reconstructions, hookimpl, lazy_imports
 from mia_bench.api.access import AccessLevel
 from mia_bench.hookspecs import Register
 from pydantic import Field
 
-if TYPE_CHECKING:
+with lazy_imports():
     from torch import Tensor
+    import torch
+
 
 
 class PluginClass(Attack):
     """An example: of many samples of the prior, those that the target is surest of."""
 
-    summary: ClassVar[str] = "an example: the samples of the prior that the target is surest of"
-    paper: ClassVar[str] = "unpublished"
+    summary = "an example: the samples of the prior that the target is surest of"
+    paper = "unpublished"
     access: ClassVar[AccessLevel] = "black-box"
 
     class Options(Attack.Options):
@@ -29,8 +31,6 @@ class PluginClass(Attack):
 
     def invert(self, task: AttackTask) -> Reconstructions:
         """Draw samples, score them, and keep the best of each class."""
-        import torch
-
         each = task.images_per_class
         latents = task.prior.sample(max(self.options.search, each), task.generator)
         scores = torch.cat([self._scores(task, part) for part in latents.split(task.batch_size)])
@@ -42,8 +42,6 @@ class PluginClass(Attack):
 
     def _scores(self, task: AttackTask, latents: Tensor) -> Tensor:
         """The target's probabilities ``(N, C)`` for latents ``(N, D)``, on the CPU."""
-        import torch
-
         with torch.no_grad():
             images = task.prior(latents.to(task.device))
         return task.access.probabilities(images).cpu()

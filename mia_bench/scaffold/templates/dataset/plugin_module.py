@@ -5,12 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from mia_bench import Dataset, ImageSet, Splits, hookimpl
+from mia_bench import Dataset, ImageSet, Splits, hookimpl, lazy_imports
 from mia_bench.hookspecs import Register
 from pydantic import Field
+from mia_bench.api.progress import Progress
+from mia_bench.seeds import generator
 
-if TYPE_CHECKING:
-    from mia_bench.api.progress import Progress
+with lazy_imports():
+    from torch.nn import functional as F
+    import torch
+
 
 PARTS = {"train": 20, "validation": 5, "test": 10, "public": 12, "decoys": 4}
 """Images of each class or identity."""
@@ -19,9 +23,9 @@ PARTS = {"train": 20, "validation": 5, "test": 10, "public": 12, "decoys": 4}
 class PluginClass(Dataset):
     """An example: every class is a smooth pattern, its images are that pattern in noise."""
 
-    summary: ClassVar[str] = "an example: coloured patterns, drawn on the spot"
-    terms: str = "drawn by this package"
-    needs_root: bool = False
+    summary = "an example: coloured patterns, drawn on the spot"
+    terms = "drawn by this package"
+    needs_root = False
 
     class Options(Dataset.Options):
         """Options: ``-o plugin_name.classes=5``."""
@@ -54,10 +58,6 @@ class PluginClass(Dataset):
 
     def _part(self, part: str, resolution: int, seed: int) -> ImageSet:
         """One part; private classes have the same patterns in all of theirs."""
-        import torch
-        from mia_bench.seeds import generator
-        from torch.nn import functional as F
-
         private = part not in ("public", "decoys")
         count = self.options.classes if private else self.options.others
         shapes = generator(seed, "private" if private else part)

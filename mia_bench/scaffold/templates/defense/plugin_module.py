@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from mia_bench import Defense, TrainingStep, hookimpl
+from mia_bench import Defense, TrainingStep, hookimpl, lazy_imports
 from mia_bench.hookspecs import Register
 from pydantic import Field
 
-if TYPE_CHECKING:
+with lazy_imports():
     from torch import Tensor
+
 
 
 class PluginClass(Defense):
     """An example: cross-entropy plus a penalty on large logits."""
 
-    summary: ClassVar[str] = "an example: large logits are penalised"
-    paper: ClassVar[str] = "unpublished"
+    summary = "an example: large logits are penalised"
+    paper = "unpublished"
 
     class Options(Defense.Options):
         """Options: ``-o plugin_name.weight=0.1``."""

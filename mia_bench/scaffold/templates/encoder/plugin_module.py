@@ -8,21 +8,23 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from mia_bench import Encoder, hookimpl
+from mia_bench import Encoder, hookimpl, lazy_imports
 from mia_bench.hookspecs import Register
 from pydantic import Field
+from mia_bench.api.encoder import Embed
 
-if TYPE_CHECKING:
-    import torch
-    from mia_bench.api.encoder import Embed
+with lazy_imports():
     from torch import Tensor
+    from torch.nn import functional as F
+    import torch
+
 
 
 class PluginClass(Encoder):
     """An example: small images as embeddings."""
 
-    summary: ClassVar[str] = "an example: small images as embeddings"
-    terms: str = "no weights"
+    summary = "an example: small images as embeddings"
+    terms = "no weights"
 
     class Options(Encoder.Options):
         """Options: ``-o plugin_name.size=16``."""
@@ -41,8 +43,6 @@ class PluginClass(Encoder):
 
     def load(self, weights: Path | None, *, device: torch.device) -> Embed:
         """From ``(N, 3, H, W)`` in [0, 1] to embeddings ``(N, 3 * size * size)`` of unit norm."""
-        from torch.nn import functional as F
-
         def embed(images: Tensor) -> Tensor:
             small = F.adaptive_avg_pool2d(images.float(), self.options.size).flatten(1)
             return F.normalize(small - small.mean(1, keepdim=True), dim=1)

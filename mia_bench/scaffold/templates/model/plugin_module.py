@@ -8,18 +8,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from mia_bench import Architecture, NetworkTask, hookimpl
+from mia_bench import Architecture, NetworkTask, hookimpl, lazy_imports
 from mia_bench.hookspecs import Register
 from pydantic import Field
 
-if TYPE_CHECKING:
+with lazy_imports():
     from mia_bench.api.classifier import Classifier
+    from torch import nn
+
 
 
 class PluginClass(Architecture):
     """An example: two blocks of a strided convolution each."""
 
-    summary: ClassVar[str] = "an example: two strided convolutions"
+    summary = "an example: two strided convolutions"
 
     class Options(Architecture.Options):
         """Options, which a track sets."""
@@ -30,9 +32,6 @@ class PluginClass(Architecture):
 
     def build(self, task: NetworkTask) -> Classifier:
         """Blocks and a head; the pooling in between is the base class's."""
-        from mia_bench.api.classifier import Classifier
-        from torch import nn
-
         width = self.options.width
         network = Classifier()
         network.blocks = nn.ModuleList(

@@ -8,21 +8,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from mia_bench import Prior, PriorTask, hookimpl
+from mia_bench import Prior, PriorTask, hookimpl, lazy_imports
 from mia_bench.hookspecs import Register
 from pydantic import Field
+from mia_bench.api.images import to_float
 
-if TYPE_CHECKING:
-    import torch
+with lazy_imports():
     from mia_bench.api.generative import GenerativeModel
     from torch import Tensor
+    import torch
+
 
 
 class PluginClass(Prior):
     """An example: an image is a softmax mixture of some of the public images."""
 
-    summary: ClassVar[str] = "an example: mixtures of public images"
-    paper: ClassVar[str] = "unpublished"
+    summary = "an example: mixtures of public images"
+    paper = "unpublished"
 
     class Options(Prior.Options):
         """Options: ``-o plugin_name.images=64``."""
@@ -33,8 +35,6 @@ class PluginClass(Prior):
 
     def fit(self, task: PriorTask) -> dict[str, Tensor]:
         """Choose the images."""
-        import torch
-
         public = task.training_images()
         chosen = torch.randperm(len(public), generator=task.generator)[: self.options.images]
         return {"images": public[chosen]}
@@ -46,10 +46,6 @@ class PluginClass(Prior):
 
 def mixture(images: Tensor, resolution: int) -> GenerativeModel:
     """The model behind the prior: a latent weighs ``(N, 3, R, R)`` uint8 images."""
-    import torch
-    from mia_bench.api.images import to_float
-    from mia_bench.api.generative import GenerativeModel
-
     class Mixture(GenerativeModel):
         """Weights are the softmax of the latent."""
 

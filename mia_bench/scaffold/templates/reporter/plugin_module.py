@@ -9,9 +9,8 @@ import json
 from typing import TYPE_CHECKING
 
 from mia_bench import hookimpl
+from mia_bench.cell import FinishedCell
 
-if TYPE_CHECKING:
-    from mia_bench.cell import FinishedCell
 
 
 NAME = "plugin_name.jsonl"
