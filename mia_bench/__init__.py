@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from etils.epy import lazy_imports
 
-from mia_bench.hookspecs import hookimpl
+from mia_bench.hookspecs import Register, hookimpl
 
 if TYPE_CHECKING:
     from mia_bench.api.architecture import Architecture, NetworkTask
@@ -72,6 +72,7 @@ __all__ = [
     "Prior",
     "PriorTask",
     "Reconstructions",
+    "Register",
     "Setting",
     "Splits",
     "TargetMetric",

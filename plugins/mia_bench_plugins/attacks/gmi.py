@@ -15,8 +15,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from mia_bench import Attack, AttackTask, Reconstructions, Setting, hookimpl, lazy_imports
-from mia_bench.hookspecs import Register
+from mia_bench import Attack, AttackTask, Reconstructions, Register, Setting, hookimpl, lazy_imports
 
 with lazy_imports():
     import torch
@@ -74,11 +73,7 @@ class GenerativeModelInversion(Attack):
         chosen = found.gather(2, index).squeeze(2)
         # Best first, as every attack returns them.
         order = score.amax(2).argsort(dim=1, descending=True)
-        chosen = chosen.gather(1, order[:, :, None].expand_as(chosen))
-        images = task.prior.pictures(
-            chosen.flatten(0, 1), device=task.device, batch_size=task.batch_size
-        )
-        return Reconstructions(images.unflatten(0, (classes, each)), chosen)
+        return task.reconstructions(chosen.gather(1, order[:, :, None].expand_as(chosen)))
 
     def _descend(
         self, task: AttackTask, latents: Tensor, labels: Tensor, done: int, total: int

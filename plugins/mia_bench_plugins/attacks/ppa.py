@@ -25,10 +25,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from mia_bench import Attack, AttackTask, Reconstructions, Setting, hookimpl, lazy_imports
+from mia_bench import Attack, AttackTask, Reconstructions, Register, Setting, hookimpl, lazy_imports
 from mia_bench.api.options import Share
 from mia_bench.augment import random_resized_crop
-from mia_bench.hookspecs import Register
 
 with lazy_imports():
     import torch
@@ -117,12 +116,7 @@ class PlugAndPlay(Attack):
             best = scores.topk(task.images_per_class, dim=1).indices
             index = best[:, :, None].expand(-1, -1, width)
             chosen = optimised.view(classes, each, width).gather(1, index)
-        images = task.prior.pictures(
-            chosen.flatten(0, 1), device=task.device, batch_size=task.batch_size
-        )
-        return Reconstructions(
-            images.unflatten(0, chosen.shape[:2]), chosen.to(torch.float32).cpu()
-        )
+        return task.reconstructions(chosen)
 
     def _initial_selection(self, task: AttackTask) -> Tensor:
         """Distinct latents ``(K, candidates, D)`` of each class, best first."""

@@ -6,8 +6,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from mia_bench import Attack, AttackTask, Reconstructions, hookimpl
-from mia_bench.hookspecs import Register
+from mia_bench import Attack, AttackTask, Reconstructions, Register, hookimpl
 
 
 class PriorSample(Attack):
@@ -27,11 +26,11 @@ class PriorSample(Attack):
 
     def invert(self, task: AttackTask) -> Reconstructions:
         """Draw independent samples for every class."""
-        count = len(task.classes) * task.images_per_class
-        latents = task.prior.sample(count, task.generator, truncation=self.options.truncation)
-        images = task.prior.pictures(latents, device=task.device, batch_size=task.batch_size)
         shape = (len(task.classes), task.images_per_class)
-        return Reconstructions(images.unflatten(0, shape), latents.unflatten(0, shape))
+        latents = task.prior.sample(
+            shape[0] * shape[1], task.generator, truncation=self.options.truncation
+        )
+        return task.reconstructions(latents.unflatten(0, shape))
 
 
 @hookimpl

@@ -27,11 +27,10 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mia_bench import hookimpl, lazy_imports
+from mia_bench import Register, hookimpl, lazy_imports
 from mia_bench.data.alignment import cut
 from mia_bench.data.classes import Labelled, LabelledDataset
 from mia_bench.errors import DataError
-from mia_bench.hookspecs import Register
 
 with lazy_imports():
     import numpy as np

@@ -11,10 +11,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar
 
-from mia_bench import hookimpl
+from mia_bench import Register, hookimpl
 from mia_bench.data.classes import Labelled, LabelledDataset
 from mia_bench.data.trees import Tree, scan_tree
-from mia_bench.hookspecs import Register
 
 GROUPS = ("actors", "actresses")
 CLASSES = 530

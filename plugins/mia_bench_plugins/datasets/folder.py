@@ -6,13 +6,12 @@ from pathlib import Path
 
 from pydantic import Field
 
-from mia_bench import Dataset, Splits, hookimpl, lazy_imports
+from mia_bench import Dataset, Register, Splits, hookimpl, lazy_imports
 from mia_bench.api.progress import Progress
 from mia_bench.data.classes import central_square
 from mia_bench.data.identities import Roles, load_splits
 from mia_bench.data.trees import Tree, scan_tree
 from mia_bench.errors import DataError
-from mia_bench.hookspecs import Register
 from mia_bench.seeds import generator
 
 with lazy_imports():

@@ -12,12 +12,11 @@ from pathlib import Path
 
 from pydantic import Field
 
-from mia_bench import Dataset, Splits, hookimpl, lazy_imports
+from mia_bench import Dataset, Register, Splits, hookimpl, lazy_imports
 from mia_bench.api.dataset import ImageSet
 from mia_bench.api.progress import Progress
 from mia_bench.data.trees import Shares, split_by_identity
 from mia_bench.errors import DataError
-from mia_bench.hookspecs import Register
 from mia_bench.seeds import generator
 
 with lazy_imports():

@@ -11,11 +11,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from mia_bench import hookimpl, lazy_imports
+from mia_bench import Register, hookimpl, lazy_imports
 from mia_bench.data.classes import Labelled, LabelledDataset
 from mia_bench.data.trees import Tree, scan_tree
 from mia_bench.errors import DataError
-from mia_bench.hookspecs import Register
 
 with lazy_imports():
     from PIL import Image

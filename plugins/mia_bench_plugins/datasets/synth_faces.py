@@ -10,10 +10,9 @@ from pathlib import Path
 
 from pydantic import Field
 
-from mia_bench import Dataset, Splits, hookimpl, lazy_imports
+from mia_bench import Dataset, Register, Splits, hookimpl, lazy_imports
 from mia_bench.api.dataset import ImageSet
 from mia_bench.api.progress import Progress
-from mia_bench.hookspecs import Register
 from mia_bench.seeds import generator
 
 with lazy_imports():

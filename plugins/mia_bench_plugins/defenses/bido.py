@@ -33,9 +33,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from mia_bench import Defense, TrainingStep, hookimpl, lazy_imports
+from mia_bench import Defense, Register, TrainingStep, hookimpl, lazy_imports
 from mia_bench.errors import MiaBenchError
-from mia_bench.hookspecs import Register
 
 with lazy_imports():
     import torch

@@ -26,12 +26,7 @@ class Bottleneck(Classifier):
     """
 
     def __init__(
-        self,
-        network: Classifier,
-        width: Callable[[int], int],
-        num_classes: int,
-        *,
-        sample: bool,
+        self, network: Classifier, width: Callable[[int], int], num_classes: int, *, sample: bool
     ) -> None:
         super().__init__()
         if not isinstance(network.head, nn.Linear):

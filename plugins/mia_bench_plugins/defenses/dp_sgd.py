@@ -26,9 +26,16 @@ from typing import Any, ClassVar, Literal, cast
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from mia_bench import BuildContext, Defense, TrainingSetup, TrainingStep, hookimpl, lazy_imports
+from mia_bench import (
+    BuildContext,
+    Defense,
+    Register,
+    TrainingSetup,
+    TrainingStep,
+    hookimpl,
+    lazy_imports,
+)
 from mia_bench.errors import MiaBenchError
-from mia_bench.hookspecs import Register
 from mia_bench_plugins.models.norms import replace_batch_norm
 
 with lazy_imports():

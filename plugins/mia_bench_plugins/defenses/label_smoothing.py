@@ -22,8 +22,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from mia_bench import Defense, TrainingStep, hookimpl, lazy_imports
-from mia_bench.hookspecs import Register
+from mia_bench import Defense, Register, TrainingStep, hookimpl, lazy_imports
 
 with lazy_imports():
     import torch

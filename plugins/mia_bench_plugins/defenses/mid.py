@@ -21,8 +21,7 @@ from collections.abc import Callable
 
 from pydantic import Field, field_validator
 
-from mia_bench import BuildContext, Defense, TrainingStep, hookimpl, lazy_imports
-from mia_bench.hookspecs import Register
+from mia_bench import BuildContext, Defense, Register, TrainingStep, hookimpl, lazy_imports
 
 with lazy_imports():
     import torch

@@ -11,8 +11,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from mia_bench import BuildContext, Defense, hookimpl, lazy_imports
-from mia_bench.hookspecs import Register
+from mia_bench import BuildContext, Defense, Register, hookimpl, lazy_imports
 from mia_bench_plugins.models.norms import replace_batch_norm
 
 with lazy_imports():

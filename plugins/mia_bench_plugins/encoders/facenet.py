@@ -10,13 +10,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mia_bench import Encoder, hookimpl, lazy_imports
+from mia_bench import Encoder, Register, hookimpl, lazy_imports
 from mia_bench.api.encoder import Embed
 from mia_bench.api.prior import Published
 from mia_bench.augment import resized
 from mia_bench.errors import MiaBenchError, Unavailable
 from mia_bench.fetch import file_hash, find
-from mia_bench.hookspecs import Register
 
 with lazy_imports():
     import facenet_pytorch

@@ -12,11 +12,10 @@ import importlib.util
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from mia_bench import Encoder, hookimpl, lazy_imports
+from mia_bench import Encoder, Register, hookimpl, lazy_imports
 from mia_bench.api.encoder import Embed
 from mia_bench.errors import Unavailable
 from mia_bench.fetch import file_hash
-from mia_bench.hookspecs import Register
 
 with lazy_imports():
     import numpy as np

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mia_bench import Encoder, hookimpl, lazy_imports
+from mia_bench import Encoder, Register, hookimpl, lazy_imports
 from mia_bench.api.encoder import Embed
 from mia_bench.errors import MiaBenchError
-from mia_bench.hookspecs import Register
 from mia_bench_plugins.shipped import shipped_hash
 
 with lazy_imports():

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from mia_bench import Architecture, NetworkTask, hookimpl, lazy_imports
-from mia_bench.hookspecs import Register
+from mia_bench import Architecture, NetworkTask, Register, hookimpl, lazy_imports
 
 with lazy_imports():
     from mia_bench.api.classifier import Classifier

@@ -11,8 +11,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from mia_bench import Architecture, NetworkTask, hookimpl, lazy_imports
-from mia_bench.hookspecs import Register
+from mia_bench import Architecture, NetworkTask, Register, hookimpl, lazy_imports
 
 with lazy_imports():
     from mia_bench.api.classifier import Classifier
@@ -30,12 +29,7 @@ class TorchvisionArchitecture(Architecture):
         """Options of ``torchvision``."""
 
         network: Literal[
-            "resnet18",
-            "resnet152",
-            "resnext50_32x4d",
-            "densenet161",
-            "densenet169",
-            "inception_v3",
+            "resnet18", "resnet152", "resnext50_32x4d", "densenet161", "densenet169", "inception_v3"
         ] = Field("resnet18", description="as torchvision names it")
         pretrained: bool = Field(True, description="begin with ImageNet's weights (version 1)")
         size: int | None = Field(None, ge=32, description="resize images to it; null leaves them")

@@ -10,9 +10,8 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from mia_bench import Prior, PriorTask, hookimpl, lazy_imports
+from mia_bench import Prior, PriorTask, Register, hookimpl, lazy_imports
 from mia_bench.errors import DataError
-from mia_bench.hookspecs import Register
 
 with lazy_imports():
     import torch

@@ -23,12 +23,11 @@ from pathlib import Path
 
 from pydantic import Field, model_validator
 
-from mia_bench import Prior, PriorTask, hookimpl, lazy_imports
+from mia_bench import Prior, PriorTask, Register, hookimpl, lazy_imports
 from mia_bench.api.options import Share
 from mia_bench.api.prior import Published
 from mia_bench.errors import Unavailable
 from mia_bench.fetch import file_hash, find
-from mia_bench.hookspecs import Register
 from mia_bench_plugins.priors import shipped_priors
 from mia_bench_plugins.priors.adversarial import AdversarialTraining, real_batch, update
 from mia_bench_plugins.shipped import shipped_hash

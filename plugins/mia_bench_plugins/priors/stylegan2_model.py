@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -89,7 +90,7 @@ class StyleGAN2(GenerativeModel):
 
 def shape_state(shape: Shape) -> dict[str, Tensor]:
     """The sizes as a named tensor, part of the state that :func:`build` takes."""
-    text = bytearray(json.dumps(shape.spec()), "ascii")
+    text = bytearray(json.dumps(asdict(shape)), "ascii")
     return {SHAPE: torch.frombuffer(text, dtype=torch.uint8)}
 
 

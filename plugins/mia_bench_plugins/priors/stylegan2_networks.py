@@ -18,8 +18,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, cast
+from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -68,10 +68,6 @@ class Shape:
     def channels(self, resolution: int) -> int:
         """Width of the layers at a resolution."""
         return min(self.channel_base // resolution, self.channel_max)
-
-    def spec(self) -> dict[str, Any]:
-        """The sizes as a JSON object."""
-        return asdict(self)
 
 
 ROOT2 = math.sqrt(2)

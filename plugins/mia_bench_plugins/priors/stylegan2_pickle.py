@@ -200,12 +200,7 @@ def _shape(generator: Described, discriminator: Described) -> Shape:
         group=d_arguments.get("mbstd_group_size", 4),
     )
     # Both networks have the generator's sizes; missing arguments have the authors' defaults.
-    d_arguments = {
-        "channel_base": 32768,
-        "channel_max": 512,
-        "conv_clamp": None,
-        **d_arguments,
-    }
+    d_arguments = {"channel_base": 32768, "channel_max": 512, "conv_clamp": None, **d_arguments}
     sizes = {
         "img_resolution": shape.resolution,
         "channel_base": shape.channel_base,

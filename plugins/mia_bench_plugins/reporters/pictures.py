@@ -1,4 +1,4 @@
-"""Writes the picture of every finished cell into the store's ``pictures`` folder."""
+"""Write the picture of every finished cell into the store's ``pictures`` folder."""
 
 from __future__ import annotations
 
@@ -9,6 +9,6 @@ from mia_bench.pictures import save_picture
 
 @hookimpl
 def mia_bench_cell_finished(cell: FinishedCell) -> None:
-    """One PNG a done cell."""
+    """Write one PNG per done cell."""
     if cell.record["status"] == "done":
         save_picture(cell, cell.pictures / f"{cell.key}.png")

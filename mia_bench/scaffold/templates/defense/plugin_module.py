@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
-
-from mia_bench import Defense, TrainingStep, hookimpl, lazy_imports
-from mia_bench.hookspecs import Register
+from mia_bench import Defense, Register, TrainingStep, hookimpl, lazy_imports
 from pydantic import Field
 
 with lazy_imports():
-    from torch import Tensor
-
+    import torch
 
 
 class PluginClass(Defense):
@@ -26,7 +22,7 @@ class PluginClass(Defense):
 
     options: Options
 
-    def loss(self, step: TrainingStep) -> Tensor:
+    def loss(self, step: TrainingStep) -> torch.Tensor:
         """Cross-entropy plus ``weight`` times the mean square of the logits."""
         penalty = step.outputs.logits.float().square().mean()
         return super().loss(step) + self.options.weight * penalty

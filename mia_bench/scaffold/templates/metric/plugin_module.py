@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
-from mia_bench import AttackMetric, Measurement, hookimpl, lazy_imports
+from mia_bench import AttackMetric, Measurement, Register, hookimpl, lazy_imports
 from mia_bench.api.metric import AttackEvidence, Direction
-from mia_bench.hookspecs import Register
 
 with lazy_imports():
     import torch
