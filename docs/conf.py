@@ -6,16 +6,32 @@ here as they do where the files are read as they are. Nothing is loaded from the
 
 from __future__ import annotations
 
+import contextlib
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from docutils import nodes
+from etils import epy
 from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
+
+
+@contextlib.contextmanager
+def lazy_imports() -> Iterator[None]:
+    """Import the modules named in the block when an attribute of theirs is first used.
+
+    The function is :func:`!etils.epy.lazy_imports`. A class or function imported in the block may be used in
+    annotations only; at run time use it through its module.
+    """
+    yield
+
+
+epy.lazy_imports = lazy_imports  # here they are not lazy: autodoc evaluates annotations
 
 import generated  # noqa: E402
 

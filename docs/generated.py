@@ -23,6 +23,7 @@ from pydantic import BaseModel
 
 import mia_bench
 from mia_bench import hookspecs, record, testing
+from mia_bench import track as track_module
 from mia_bench.api.access import LEVELS
 from mia_bench.api.defense import Defense
 from mia_bench.api.metric import Quantity
@@ -32,7 +33,6 @@ from mia_bench.engine.plan import CELL_STAGES, STAGE_VERSIONS
 from mia_bench.plugins import host
 from mia_bench.registry import BASES, KINDS, Entry, Registry
 from mia_bench.track import load_track
-from mia_bench.track import track as track_module
 
 DISTRIBUTION = "mia-bench"
 """What others have installed beside it is no part of the site."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from etils.epy import lazy_imports
 
-from mia_bench.hookspecs import hookimpl
+from mia_bench.hookspecs import Register, hookimpl
 
 if TYPE_CHECKING:
     from mia_bench.api.architecture import Architecture, NetworkTask
@@ -74,6 +74,7 @@ __all__ = [
     "PriorTask",
     "Quantity",
     "Reconstructions",
+    "Register",
     "Setting",
     "Splits",
     "TargetMetric",

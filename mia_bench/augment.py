@@ -1,10 +1,13 @@
-"""Batched augmentation on the device; every random number comes from a CPU generator."""
+"""Batched augmentation on the device, with random numbers from a CPU generator."""
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
-from torch.nn import functional as F
+from etils.epy import lazy_imports
+
+with lazy_imports():
+    import torch
+    from torch import Tensor
+    from torch.nn import functional as F
 
 
 def flip(images: Tensor, generator: torch.Generator) -> Tensor:
@@ -15,7 +18,7 @@ def flip(images: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def shift(images: Tensor, pixels: int, generator: torch.Generator) -> Tensor:
-    """Shift each image by up to ``pixels`` in both directions, repeating the border."""
+    """Shift each image by up to ``pixels`` in each direction, repeating the border."""
     count, channels, height, width = images.shape
     padded = F.pad(images, (pixels,) * 4, mode="replicate")
     offsets = torch.randint(0, 2 * pixels + 1, (2, count), generator=generator).to(images.device)
@@ -46,34 +49,34 @@ def colour(
     saturation: float = 0.0,
     hue: float = 0.0,
 ) -> Tensor:
-    """Change the colours of each image, in this order, as torchvision's ``ColorJitter`` does.
+    """Change the colours of each image like torchvision's ``ColorJitter``, in the order of the arguments.
 
     Args:
         images: ``(N, 3, H, W)`` in [0, 1].
         generator: CPU generator.
-        brightness, contrast, saturation: factors are drawn from ``1 ± value``.
-        hue: the shift is drawn from ``± hue``, in turns of the colour circle.
+        brightness, contrast, saturation: factors are uniform in ``1 ± value``.
+        hue: the shift is uniform in ``± hue``, in turns of the colour circle.
     """
-    draws = 2 * torch.rand(4, len(images), 1, 1, 1, generator=generator).to(images.device) - 1
-    images = adjust_brightness(images, 1 + brightness * draws[0])
-    images = adjust_contrast(images, 1 + contrast * draws[1])
-    images = adjust_saturation(images, 1 + saturation * draws[2])
-    return adjust_hue(images, hue * draws[3]) if hue else images
+    uniform = 2 * torch.rand(4, len(images), 1, 1, 1, generator=generator).to(images.device) - 1
+    images = adjust_brightness(images, 1 + brightness * uniform[0])
+    images = adjust_contrast(images, 1 + contrast * uniform[1])
+    images = adjust_saturation(images, 1 + saturation * uniform[2])
+    return adjust_hue(images, hue * uniform[3]) if hue else images
 
 
 def adjust_brightness(images: Tensor, factor: Tensor) -> Tensor:
-    """``(N, 3, H, W)`` times ``(N, 1, 1, 1)``."""
+    """Multiply ``(N, 3, H, W)`` by ``(N, 1, 1, 1)``."""
     return (images * factor).clamp(0, 1)
 
 
 def adjust_contrast(images: Tensor, factor: Tensor) -> Tensor:
-    """Differences to the mean grey of each image times a factor ``(N, 1, 1, 1)``."""
+    """Scale differences to the mean grey of each image by ``(N, 1, 1, 1)``."""
     mean = _grey(images).mean(dim=(1, 2, 3), keepdim=True)
     return ((images - mean) * factor + mean).clamp(0, 1)
 
 
 def adjust_saturation(images: Tensor, factor: Tensor) -> Tensor:
-    """Differences to the grey of each pixel times a factor ``(N, 1, 1, 1)``."""
+    """Scale differences to the grey of each pixel by ``(N, 1, 1, 1)``."""
     grey = _grey(images)
     return ((images - grey) * factor + grey).clamp(0, 1)
 
@@ -84,7 +87,7 @@ def _grey(images: Tensor) -> Tensor:
 
 
 def adjust_hue(images: Tensor, turn: Tensor) -> Tensor:
-    """Turn the colour circle of each image by ``(N, 1, 1, 1)`` turns; value and saturation stay.
+    """Rotate the hues of each image by ``(N, 1, 1, 1)`` turns; value and saturation stay.
 
     A channel of a colour of hue h (in sixths of a turn), value v and chroma c is
     ``v − c · clamp(min(k, 4 − k), 0, 1)`` with ``k = (offset + h) mod 6`` and offsets 5, 3 and 1.
@@ -106,7 +109,7 @@ def adjust_hue(images: Tensor, turn: Tensor) -> Tensor:
 
 
 def resized(images: Tensor, size: int) -> Tensor:
-    """``(N, C, H, W)`` as squares of ``size`` pixels: bilinear, antialiased; differentiable."""
+    """Resize ``(N, C, H, W)`` to ``size`` × ``size``: bilinear, antialiased, differentiable."""
     if images.shape[2:] == (size, size):
         return images
     return F.interpolate(images, (size, size), mode="bilinear", align_corners=False, antialias=True)
@@ -126,19 +129,19 @@ def random_resized_crop(
         images: ``(N, C, H, W)``.
         generator: CPU generator.
         scale: range of the box's share of the area.
-        ratio: range of the box's aspect ratio (width to height), drawn log-uniformly.
+        ratio: range of the box's aspect ratio (width to height), log-uniform.
         flips: mirror each image with probability one half.
     """
     count = len(images)
-    draws = torch.rand(5, count, generator=generator)
-    area = scale[0] + (scale[1] - scale[0]) * draws[0]
+    uniform = torch.rand(5, count, generator=generator)
+    area = scale[0] + (scale[1] - scale[0]) * uniform[0]
     low, high = (torch.tensor(float(r)).log() for r in ratio)
-    aspect = (low + (high - low) * draws[1]).exp()
+    aspect = (low + (high - low) * uniform[1]).exp()
     width = (area * aspect).sqrt().clamp(max=1)
     height = (area / aspect).sqrt().clamp(max=1)
-    x = (2 * draws[2] - 1) * (1 - width)
-    y = (2 * draws[3] - 1) * (1 - height)
-    sign = torch.where(draws[4] < 0.5, -1.0, 1.0) if flips else torch.ones(count)
+    x = (2 * uniform[2] - 1) * (1 - width)
+    y = (2 * uniform[3] - 1) * (1 - height)
+    sign = torch.where(uniform[4] < 0.5, -1.0, 1.0) if flips else torch.ones(count)
     theta = torch.zeros(count, 2, 3)
     theta[:, 0, 0], theta[:, 0, 2] = width * sign, x
     theta[:, 1, 1], theta[:, 1, 2] = height, y

@@ -1,13 +1,12 @@
-"""A finished cell as reporters, pictures and the Python API see it; reads with NumPy, not torch."""
+"""A finished cell, as reporters and pictures see it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from mia_bench.store import Store
+from mia_bench.store import Store
 
 
 @dataclass(frozen=True)
@@ -24,14 +23,14 @@ class FinishedCell:
 
     @property
     def pictures(self) -> Path:
-        """A folder of the store for what people look at."""
+        """The store's folder for pictures."""
         return self.store.root / "pictures"
 
     def arrays(self) -> dict[str, Any]:
-        """What the measurement kept, as NumPy arrays.
+        """The arrays that the measurement stored, as NumPy arrays.
 
         ``reconstructions`` ``(K, M, 3, H, W)`` uint8, best first; ``examples`` ``(K, E, 3, H, W)``
         uint8 private training images; ``classes`` ``(K,)``; ``target_confidence`` and ``judged``
-        ``(K, M)``: the target's probability of the class, and the class the evaluation model sees.
+        ``(K, M)``: the target's probability of the class, and the evaluation model's prediction.
         """
         return self.store.arrays("measure", self.key)

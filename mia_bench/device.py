@@ -1,4 +1,4 @@
-"""Choosing where to compute."""
+"""Devices, precision and torch's process-wide settings."""
 
 from __future__ import annotations
 
@@ -6,15 +6,17 @@ import contextlib
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any, Literal, get_args
+
+from etils.epy import lazy_imports
 
 from mia_bench.errors import MiaBenchError, UsageError
 
-if TYPE_CHECKING:
+with lazy_imports():
     import torch
 
 Precision = Literal["float32", "bfloat16"]
-"""What networks compute in."""
+"""The dtype that networks compute in."""
 
 PRECISIONS: tuple[str, ...] = get_args(Precision)
 
@@ -22,24 +24,18 @@ _FORM = re.compile(r"auto|cpu|mps|cuda(:\d{1,3})?")
 
 
 def check_device_form(text: str) -> str:
-    """``text`` if it is ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``; no torch.
-
-    Raises:
-        UsageError: it is something else.
-    """
+    """Return ``text`` if it is ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``, else raise UsageError."""
     if not _FORM.fullmatch(text):
         raise UsageError(f"no device {text!r}: use auto, cpu, cuda, cuda:N or mps")
     return text
 
 
 def choose_device(text: str) -> torch.device:
-    """The torch device; ``auto`` takes a CUDA GPU, then an Apple GPU, then the CPU.
+    """The torch device; ``auto`` prefers a CUDA GPU, then an Apple GPU, then the CPU.
 
     Raises:
-        UsageError: a device was asked for that is not here.
+        UsageError: the device is not available.
     """
-    import torch
-
     check_device_form(text)
     torch.backends.cudnn.allow_tf32 = False  # float32 means float32, on every device
     if text == "auto":
@@ -59,19 +55,15 @@ def choose_device(text: str) -> torch.device:
 
 
 def autocast(precision: Precision, device: torch.device) -> AbstractContextManager[object]:
-    """Within it convolutions and matrix products on ``device`` are computed in ``precision``.
+    """Compute convolutions and matrix products on ``device`` in ``precision`` (:class:`torch.autocast`).
 
-    Weights and what the networks are given stay float32 (:class:`torch.autocast`).
+    Weights and inputs stay float32.
     """
-    import torch
-
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
 
 
 def torch_settings() -> dict[str, Any]:
-    """What a plugin could change of torch for the whole process."""
-    import torch
-
+    """The process-wide settings of torch that a plugin could change."""
     return {
         "torch's default dtype": torch.get_default_dtype(),
         "torch's gradient mode": torch.is_grad_enabled(),
@@ -81,9 +73,7 @@ def torch_settings() -> dict[str, Any]:
 
 
 def restore_settings(settings: Mapping[str, Any]) -> None:
-    """Put back what :func:`torch_settings` gave."""
-    import torch
-
+    """Restore what :func:`torch_settings` returned."""
     dtype, gradients, threads, deterministic = settings.values()
     torch.set_default_dtype(dtype)
     torch.set_grad_enabled(gradients)
@@ -93,10 +83,10 @@ def restore_settings(settings: Mapping[str, Any]) -> None:
 
 @contextlib.contextmanager
 def preserve_torch_settings() -> Iterator[None]:
-    """Put torch's settings back afterwards, so that what follows does not suffer.
+    """Restore torch's settings after the block.
 
     Raises:
-        MiaBenchError: one was changed.
+        MiaBenchError: the block changed one.
     """
     before = torch_settings()
     try:

@@ -1,7 +1,7 @@
-"""Weight files that others publish: found locally, or downloaded once.
+"""Published weight files: found locally, or downloaded once.
 
-A local file always wins. A download goes on where it was stopped, and appears under its name only when it
-is whole and its SHA-256 is the one expected, where one is published.
+A local file takes precedence. An interrupted download is resumed, and gets its final name only when it is
+complete and has the published SHA-256, if there is one.
 """
 
 from __future__ import annotations
@@ -10,53 +10,62 @@ import hashlib
 import os
 from pathlib import Path
 
+from etils.epy import lazy_imports
+
 from mia_bench.api.prior import Published
 from mia_bench.api.progress import Progress
 from mia_bench.errors import MiaBenchError, Unavailable
 
+with lazy_imports():
+    # Every command imports this module, few need the network.
+    import http.client
+    from urllib import error as urllib_error
+    from urllib import request as urllib_request
+
+    import platformdirs
+
 CHUNK = 1 << 20
 TIMEOUT = 30.0
-"""Seconds without a byte."""
+"""Seconds to wait for data."""
 
 
 def weights_cache() -> Path:
-    """Where downloads go when there is no folder of weights."""
-    import platformdirs
-
+    """The folder for downloads if no folder of weights is configured."""
     return Path(platformdirs.user_cache_dir("mia-bench", appauthor=False)) / "weights"
 
 
 def file_hash(path: Path) -> str:
-    """SHA-256 of a file, which need not fit into memory."""
+    """SHA-256 of a file, read in blocks."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def find(name: str | Path, folder: Path | None) -> Path | None:
-    """The file of that name in ``folder``, else in the cache, else None."""
+    """The path of a file in ``folder``, else in the cache, else None."""
     places = (place / name for place in (folder, weights_cache()) if place is not None)
     return next((path for path in places if path.is_file()), None)
 
 
 def obtain(file: Published, folder: Path | None, progress: Progress) -> Path:
-    """The file in ``folder`` or in the cache, else downloaded (into ``folder`` if there is one).
+    """The file in ``folder`` or in the cache; otherwise download it, into ``folder`` if there is one.
 
     Raises:
-        Unavailable: it can't be downloaded; says where to put it by hand.
-        MiaBenchError: what is there, or what was sent, is not the file expected.
+        Unavailable: the download failed; the message says where to put the file by hand.
+        MiaBenchError: the local or the downloaded file has another hash than the published one.
     """
-    # Here, because every command imports this module and few need the network.
-    import urllib.error
-    from http.client import HTTPException
-
     if (found := find(file.name, folder)) is not None:
-        return _checked(found, file)
+        return _check_hash(found, file)
     target = (folder or weights_cache()) / file.name
     part = target.with_name(f"{file.name}.part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         _download(file.url, part, progress)
-    except (urllib.error.URLError, HTTPException, TimeoutError, ConnectionError) as error:
+    except (
+        urllib_error.URLError,
+        http.client.HTTPException,
+        TimeoutError,
+        ConnectionError,
+    ) as error:
         reason = getattr(error, "reason", None) or error
         raise Unavailable(
             f"{file.name} can't be downloaded from {file.url} ({reason}): give the command again to go "
@@ -65,15 +74,15 @@ def obtain(file: Published, folder: Path | None, progress: Progress) -> Path:
     except OSError as error:
         raise MiaBenchError(f"{part} can't be written: {error.strerror or error}") from error
     try:
-        _checked(part, file)
+        _check_hash(part, file)
     except MiaBenchError:
-        part.unlink()  # going on with it would fail again
+        part.unlink()  # resuming it would fail again
         raise
     part.replace(target)
     return target
 
 
-def _checked(path: Path, file: Published) -> Path:
+def _check_hash(path: Path, file: Published) -> Path:
     if file.sha256:
         found = file_hash(path)
         if not found.startswith(file.sha256):
@@ -85,26 +94,23 @@ def _checked(path: Path, file: Published) -> Path:
 
 
 def _download(url: str, part: Path, progress: Progress) -> None:
-    """Append to ``part`` what is missing of it; from the beginning where the server can't go on."""
-    import urllib.error
-    import urllib.request
-
+    """Append the missing bytes to ``part``; start over if the server can't resume."""
     have = part.stat().st_size if part.is_file() else 0
-    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
+    request = urllib_request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
     try:
-        answer = urllib.request.urlopen(request, timeout=TIMEOUT)
-    except urllib.error.HTTPError as error:
-        if have and error.code == 416:  # nothing is missing, or the file is another now
+        answer = urllib_request.urlopen(request, timeout=TIMEOUT)
+    except urllib_error.HTTPError as error:
+        if have and error.code == 416:  # nothing is missing, or the file has changed
             part.unlink()
             _download(url, part, progress)
             return
         raise
     with answer:
-        goes_on = have > 0 and answer.status == 206
+        resumed = have > 0 and answer.status == 206
         left = int(answer.headers.get("Content-Length") or 0)
-        done = have if goes_on else 0
+        done = have if resumed else 0
         total = done + left
-        with part.open("ab" if goes_on else "wb") as file:
+        with part.open("ab" if resumed else "wb") as file:
             while chunk := answer.read(CHUNK):
                 file.write(chunk)
                 done += len(chunk)

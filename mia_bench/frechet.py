@@ -1,4 +1,4 @@
-r"""The Fréchet distance between two sets of features, taken as Gaussians.
+r"""The Fréchet distance between Gaussians fitted to two sets of features.
 
 Heusel et al., *GANs Trained by a Two Time-Scale Update Rule Converge to a Local Nash Equilibrium*, NIPS
 2017 (arXiv 1706.08500):
@@ -7,8 +7,11 @@ Heusel et al., *GANs Trained by a Two Time-Scale Update Rule Converge to a Local
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from etils.epy import lazy_imports
+
+with lazy_imports():
+    import torch
+    from torch import Tensor
 
 
 def frechet_distance(first: Tensor, second: Tensor) -> float:
@@ -16,7 +19,7 @@ def frechet_distance(first: Tensor, second: Tensor) -> float:
 
     The trace of the root is that of the symmetric :math:`(S \\Sigma_2 S)^{1/2}` with
     :math:`S = \\Sigma_1^{1/2}`, which needs no complex arithmetic and works for singular covariances.
-    Few samples bias it upwards: compare only values from as many.
+    The estimate is biased upwards: compare only values from equal numbers of samples.
 
     Raises:
         ValueError: fewer than two samples on one side.

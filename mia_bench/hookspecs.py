@@ -9,21 +9,21 @@ import). Tracks register the path of a TOML file.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Any, Protocol
 
 import pluggy
+from etils.epy import lazy_imports
 
-if TYPE_CHECKING:
+with lazy_imports():
     import click
 
-    from mia_bench.cell import FinishedCell
 
 hookspec = pluggy.HookspecMarker("mia_bench")
 hookimpl = pluggy.HookimplMarker("mia_bench")
 
 
 class Register(Protocol):
-    """The callback that the component hooks get."""
+    """The callback that component hooks are called with."""
 
     def __call__(self, name: str, component: type | str | Path, summary: str = "") -> None:
         """Claim ``name`` for ``component``."""
@@ -75,5 +75,5 @@ def mia_bench_register_commands(cli: click.Group) -> None:
 
 
 @hookspec
-def mia_bench_cell_finished(cell: FinishedCell) -> None:
-    """A cell has ended and its record is stored (reporters: pictures, logging services)."""
+def mia_bench_cell_finished(cell: Any) -> None:
+    """Report a cell whose record was stored; ``cell`` is a :class:`mia_bench.cell.FinishedCell`."""

@@ -1,21 +1,24 @@
-"""The picture of a cell: private examples beside reconstructions. Pillow and NumPy only, no torch."""
+"""The picture of a cell: private examples beside reconstructions."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
+from etils.epy import lazy_imports
+
+from mia_bench.cell import FinishedCell
+
+with lazy_imports():
     import numpy as np
-    from PIL.Image import Image
+    from PIL import Image, ImageDraw, ImageFont
 
-    from mia_bench.cell import FinishedCell
 
 TILE = 80
-"""Pixels of one image in the picture."""
+"""Side of one image in the picture, in pixels."""
 
 ROWS = 12
-"""Classes shown at most, spread evenly over all."""
+"""Number of classes shown at most, evenly spaced."""
 
 _GAP = 6
 _LABEL = 18
@@ -24,15 +27,11 @@ _MARGIN = 12
 _RIGHT, _WRONG, _INK, _SOFT = "#1a7f37", "#b42318", "#1f2328", "#59636e"
 
 
-def cell_picture(cell: FinishedCell, rows: int = ROWS) -> Image:
-    """One row a class: private training images left, reconstructions right, best first.
+def cell_picture(cell: FinishedCell, rows: int = ROWS) -> Image.Image:
+    """One row per class: private training images left, reconstructions right, best first.
 
-    Under each reconstruction: the target's confidence (diagnostic) and a mark for whether the
-    evaluation model sees the class.
+    Below each reconstruction: the target's confidence and whether the evaluation model is right.
     """
-    import numpy as np
-    from PIL import Image, ImageDraw, ImageFont
-
     arrays = cell.arrays()
     info = cell.store.info("measure", cell.key)
     count = len(arrays["classes"])
@@ -70,7 +69,7 @@ def cell_picture(cell: FinishedCell, rows: int = ROWS) -> Image:
 
 
 def title(record: dict[str, Any]) -> str:
-    """The cell in words."""
+    """Track, defense, attack, prior and seed of a cell in one line."""
     return (
         f"{record['track']['name']}: {record['defense']['name']} under {record['attack']['name']} "
         f"({record['prior']['name']}), seed {record['seed']}"
@@ -78,14 +77,12 @@ def title(record: dict[str, Any]) -> str:
 
 
 def sheets_folder(store: Path, key: str) -> Path:
-    """Where the sample sheets of a prior lie."""
+    """The folder for the sample sheets of a prior."""
     return store / "pictures" / "priors" / key
 
 
 def save_sheet(images: np.ndarray, path: Path, columns: int = 8) -> Path:
-    """A grid of uint8 images ``(N, 3, H, W)`` as PNG; returns its path."""
-    from PIL import Image
-
+    """Write a grid of uint8 images ``(N, 3, H, W)`` as PNG and return its path."""
     rows = -(-len(images) // columns)
     step = TILE + _GAP // 2
     sheet = Image.new("RGB", (columns * step, rows * step), "white")
@@ -96,9 +93,7 @@ def save_sheet(images: np.ndarray, path: Path, columns: int = 8) -> Path:
     return path
 
 
-def _tile(image: np.ndarray) -> Image:
-    from PIL import Image
-
+def _tile(image: np.ndarray) -> Image.Image:
     return Image.fromarray(image.transpose(1, 2, 0)).resize((TILE, TILE), Image.Resampling.BICUBIC)
 
 

@@ -1,4 +1,4 @@
-"""Where a number comes from: versions, device, commit; never the name of a machine or a person."""
+"""Provenance of results: versions, device, commit; never the name of a machine or a person."""
 
 from __future__ import annotations
 
@@ -12,19 +12,22 @@ import sys
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, metadata, version
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
+from etils.epy import lazy_imports
+
+with lazy_imports():
+    import resource  # not on Windows
+
     import torch
 
 
 def now() -> str:
-    """The time in UTC, to the second, ISO 8601."""
+    """The time in UTC, ISO 8601 to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def package_version(name: str) -> str | None:
-    """The installed version, without importing the package."""
+    """The installed version of a distribution, None if it is not installed."""
     try:
         return version(name)
     except PackageNotFoundError:
@@ -32,7 +35,7 @@ def package_version(name: str) -> str | None:
 
 
 def package_url(name: str) -> str:
-    """Where an installed distribution's metadata say that its source is, or anything; empty if nowhere."""
+    """The repository, homepage or other URL of an installed distribution; empty if it names none."""
     try:
         given = metadata(name).get_all("Project-URL") or []
     except PackageNotFoundError:
@@ -59,22 +62,13 @@ def code_differs(one: str, other: str) -> bool:
 
 @functools.cache
 def git_commit() -> str | None:
-    """The commit of the checkout this package runs from, with ``-dirty`` if it was changed."""
+    """The commit of the checkout that this package runs from, with ``-dirty`` if it was changed."""
     root = Path(__file__).resolve().parent.parent
     if not (root / ".git").exists():
         return None
     try:
         described = subprocess.run(
-            [
-                "git",
-                "-C",
-                str(root),
-                "describe",
-                "--always",
-                "--dirty",
-                "--abbrev=12",
-                "--exclude=*",
-            ],
+            ["git", "-C", root, "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
             capture_output=True,
             text=True,
             timeout=10,
@@ -86,7 +80,7 @@ def git_commit() -> str | None:
 
 
 def platform_name() -> str:
-    """Operating system, processor architecture and count, without the host's name."""
+    """Operating system, processor architecture and number of cores; no host name."""
     return f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"
 
 
@@ -96,9 +90,7 @@ def python_version() -> str:
 
 
 def device_name(device: torch.device) -> str:
-    """What was computed on, in words; on a CPU with its threads: their number changes roundings."""
-    import torch
-
+    """The name of the device; for a CPU with the number of threads, which changes rounding."""
     if device.type == "cuda":
         return f"{device}: {torch.cuda.get_device_name(device)}"
     if device.type == "cpu":
@@ -108,9 +100,7 @@ def device_name(device: torch.device) -> str:
 
 
 def reset_peak_memory(device: torch.device) -> None:
-    """Begin to measure :func:`peak_memory` anew, where the system can."""
-    import torch
-
+    """Restart the measurement of :func:`peak_memory`, if the system supports it."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     with contextlib.suppress(OSError):
@@ -118,19 +108,14 @@ def reset_peak_memory(device: torch.device) -> None:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Peak memory in bytes since :func:`reset_peak_memory`.
+    """Peak memory in bytes since :func:`reset_peak_memory`, of the GPU or else of this process.
 
-    Of the device where it counts its own, else of this process; where the system can't begin anew (all
-    but Linux) since the process began.
+    On systems other than Linux, the peak of a process is counted from its start.
     """
-    import torch
-
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
     with contextlib.suppress(OSError, StopIteration):
         lines = Path("/proc/self/status").read_text().splitlines()
         return int(next(line for line in lines if line.startswith("VmHWM:")).split()[1]) * 1024
-    import resource
-
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024

@@ -1,7 +1,7 @@
-"""Seeds derived per axis by hashing, so that changing one axis never shifts the draws of another.
+"""Seeds derived by hashing for each purpose, so that one random stream never shifts another.
 
-The target's seed doesn't depend on the attack and the attack's seed doesn't depend on the
-defense: every defense starts from the same weights and batches and meets the same candidates.
+The target's seed does not depend on the attack, nor the attack's on the defense: all defenses start from the
+same weights and batches and face the same candidates.
 """
 
 from __future__ import annotations
@@ -9,30 +9,27 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
+from etils.epy import lazy_imports
+
+with lazy_imports():
     import torch
 
 
 def derive(seed: int, *labels: str | int) -> int:
-    """A 63-bit seed that depends on ``seed`` and every label, in order."""
+    """A 63-bit seed from ``seed`` and the labels, in order."""
     text = "\x1f".join([str(seed), *map(str, labels)])
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
 def generator(seed: int, *labels: str | int) -> torch.Generator:
-    """A CPU generator seeded with :func:`derive` (CPU, so every device sees the same draws)."""
-    import torch
-
+    """A generator seeded with :func:`derive`; on the CPU, so that all devices get the same numbers."""
     return torch.Generator().manual_seed(derive(seed, *labels))
 
 
 @contextlib.contextmanager
 def seeded(seed: int, *labels: str | int) -> Iterator[None]:
-    """Seed torch's global generators inside the block (weight initialisation, dropout); restore after."""
-    import torch
-
+    """Seed torch's global generators within the block, and restore them afterwards."""
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(derive(seed, *labels))
         yield

@@ -720,13 +720,20 @@ def test_the_hash_of_code_leaves_out_what_is_not_run(tmp_path, monkeypatch) -> N
     texts = {
         "hashed_one": "x = 1\n",
         "hashed_words": '"""Words."""\n\n# More words.\nx = (1)\n',
+        "hashed_imports": (
+            "import json\nfrom typing import TYPE_CHECKING\nfrom mia_bench import lazy_imports\n"
+            "with lazy_imports():\n    import torch\n"
+            "if TYPE_CHECKING:\n    from torch import Tensor\nelse:\n    x = 1\n"
+        ),
         "hashed_two": "x = 2\n",
+        "hashed_with": "with open(__file__):\n    x = 1\n",
     }
     for name, text in texts.items():
         (tmp_path / f"{name}.py").write_text(text)
         importlib.import_module(name)
-    one, words, two = map(code_hash, texts)
-    assert one == words != two
+    one, words, imports, two, block = map(code_hash, texts)
+    assert one == words == imports
+    assert len({one, two, block}) == 3
 
 
 @pytest.mark.parametrize("words", ["cuda", "cpu", "python"])

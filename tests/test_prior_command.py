@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from mia_bench.store import Store
-from mia_bench_plugins.priors import wgan_training
+from mia_bench_plugins.priors import wgan_gp
 
 GAN = ("prior", "train", "--track", "toy", "--prior", "wgan-gp", "--device", "cpu")
 SMALL = [
@@ -57,14 +57,14 @@ def test_second_training_computes_nothing(cli, toy, monkeypatch) -> None:
     def never(*args: object) -> None:
         raise AssertionError("trained again")
 
-    monkeypatch.setattr(wgan_training, "train", never)
+    monkeypatch.setattr(wgan_gp.WassersteinGAN, "train", never)
     assert cli(*GAN, *SMALL).out == first.out
 
 
 def test_stopped_training_goes_on_to_the_same_prior(cli, toy, monkeypatch, tmp_path: Path) -> None:
     whole = cli(*GAN, *SMALL, "--store", tmp_path / "whole")
     assert whole.code == 0, whole.err
-    advance, steps = wgan_training.Training.advance, []
+    advance, steps = wgan_gp.Training.advance, []
 
     def stopping(self, images):
         steps.append(self.step)
@@ -73,13 +73,13 @@ def test_stopped_training_goes_on_to_the_same_prior(cli, toy, monkeypatch, tmp_p
         return advance(self, images)
 
     with monkeypatch.context() as patch:
-        patch.setattr(wgan_training.Training, "advance", stopping)
+        patch.setattr(wgan_gp.Training, "advance", stopping)
         stopped = cli(*GAN, *SMALL)
     assert stopped.code == 1
     assert "interrupted; what is finished is kept" in stopped.err
     with monkeypatch.context() as patch:
         patch.setattr(
-            wgan_training.Training,
+            wgan_gp.Training,
             "advance",
             lambda self, i: (steps.append(-1), advance(self, i))[1],
         )

@@ -24,13 +24,19 @@ from mia_bench.fetch import file_hash
 from mia_bench.plugins import host
 from mia_bench.track import load_track
 from mia_bench_plugins.priors import shipped_priors
-from mia_bench_plugins.priors.stylegan2 import StyleGAN2Prior
+from mia_bench_plugins.priors.stylegan2 import (
+    StyleGAN2Prior,
+    Training,
+    differentiable_augmentation,
+    path_lengths,
+    r1_penalty,
+)
 from mia_bench_plugins.priors.stylegan2_model import StyleGAN2, build, convert, read, state_of
 from mia_bench_plugins.priors.stylegan2_networks import (
     Convolution,
     Discriminator,
+    Epilogue,
     Generator,
-    Judgement,
     Mapping,
     Shape,
     Synthesis,
@@ -38,13 +44,6 @@ from mia_bench_plugins.priors.stylegan2_networks import (
     upsample,
 )
 from mia_bench_plugins.priors.stylegan2_pickle import Networks, read_pickle
-from mia_bench_plugins.priors.stylegan2_training import (
-    Training,
-    differentiable_augmentation,
-    path_lengths,
-    r1_penalty,
-    train,
-)
 from mia_bench_plugins.shipped import write_hash
 
 TINY = Shape(resolution=16, latent=6, style=5, layers=2, channel_base=64, channel_max=8)
@@ -185,7 +184,7 @@ def test_truncation_goes_to_the_mean_style() -> None:
 
 @pytest.mark.parametrize(("count", "size"), [(8, 4), (6, 3), (5, 1), (2, 2)])
 def test_spread_within_groups_is_one_more_channel(count: int, size: int) -> None:
-    judge, seen = Judgement(TINY), []
+    judge, seen = Epilogue(TINY), []
     judge.conv.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
     x = torch.randn(count, TINY.channels(4), 4, 4)
     judge(x)
@@ -627,7 +626,7 @@ def test_the_shipped_prior_is_that_of_its_track_and_serves_others_as_a_file(tmp_
     path = shipped_priors.FOLDER / shipped_priors.file_name("stylegan2", track.name)
     assert path.stat().st_size < 8e6
     trained = StyleGAN2Prior.Options(**track.priors["stylegan2"]).model_dump(mode="json")
-    assert shipped_priors.described(path)["options"] == trained
+    assert shipped_priors.training_of(path)["options"] == trained
     prior = StyleGAN2Prior(StyleGAN2Prior.Options(file=str(path), trained_on="rendered people"))
     state = prior.fit(task(tmp_path))
     assert len(state.pop("trained_on")) > 1000
@@ -700,7 +699,7 @@ def test_wrong_conversions_are_one_line(
 def test_shipped_weights_are_used_for_their_data_and_options(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(shipped_priors, "FOLDER", tmp_path)
     chosen = options(steps=1)
-    trained = train(task(tmp_path / "store"), chosen)
+    trained = StyleGAN2Prior(chosen).train(task(tmp_path / "store"))
     half = {n: t.half() if t.is_floating_point() else t for n, t in trained.items()}
     path = tmp_path / "stylegan2_test.safetensors"
     save_file(half, path, {"source": "data-key", "options": chosen.model_dump_json()})
@@ -807,10 +806,10 @@ def test_training_by_command(cli, toy) -> None:
 
 @pytest.mark.parametrize("stop_at", [1, 5])
 def test_training_that_was_stopped_ends_as_if_it_had_not_been(tmp_path: Path, stop_at: int) -> None:
-    whole = train(task(tmp_path / "whole"), options())
+    whole = StyleGAN2Prior(options()).train(task(tmp_path / "whole"))
     with pytest.raises(Stopped):
-        train(task(tmp_path / "stopped", stop_at=stop_at), options())
-    resumed = train(task(tmp_path / "stopped"), options())
+        StyleGAN2Prior(options()).train(task(tmp_path / "stopped", stop_at=stop_at))
+    resumed = StyleGAN2Prior(options()).train(task(tmp_path / "stopped"))
     assert whole.keys() == resumed.keys()
     for name, tensor in whole.items():
         assert torch.equal(tensor, resumed[name]), name
@@ -824,7 +823,7 @@ def test_training_moves_the_samples_towards_the_data(tmp_path: Path) -> None:
     given = PriorTask(**{**vars(given), "public": ImageSet(pixels, torch.arange(40))})
     chosen = options(steps=150, learning_rate=5e-3, average=0.9, r1=1, batch_size=16, augment=False)
     start = Training(chosen, given).result()
-    made = StyleGAN2Prior(chosen).build(train(given, chosen), resolution=8)
+    made = StyleGAN2Prior(chosen).build(StyleGAN2Prior(chosen).train(given), resolution=8)
     gaps = []
     for network in (start, made):
         images = network(network.sample(200, torch.Generator().manual_seed(5))).detach()
@@ -835,4 +834,4 @@ def test_training_moves_the_samples_towards_the_data(tmp_path: Path) -> None:
 
 def test_a_loss_that_is_not_finite_names_the_step(tmp_path: Path) -> None:
     with pytest.raises(Diverged, match=r"discriminator's loss .* step \d of 8"):
-        train(task(tmp_path), options(learning_rate=1e30))
+        StyleGAN2Prior(options(learning_rate=1e30)).train(task(tmp_path))

@@ -19,9 +19,8 @@ from mia_bench.engine.run import prepare_prior
 from mia_bench.errors import DataError, Diverged, MiaBenchError
 from mia_bench.protocol.prior import check_prior_is_public
 from mia_bench_plugins.priors import shipped_priors
-from mia_bench_plugins.priors.wgan_gp import WassersteinGAN
+from mia_bench_plugins.priors.wgan_gp import Training, WassersteinGAN, gradient_penalty
 from mia_bench_plugins.priors.wgan_networks import Critic, Generator, stage_widths
-from mia_bench_plugins.priors.wgan_training import Training, gradient_penalty, train
 from mia_bench_plugins.shipped import write_hash
 
 TINY = {"latent": 4, "width": 4, "steps": 8, "batch_size": 6, "critic_steps": 2}
@@ -149,7 +148,7 @@ def test_training_moves_the_samples_towards_the_data(tmp_path: Path) -> None:
     chosen = options(steps=150, learning_rate=5e-3, average=0.9)
     start = Training(chosen, given).result()
     prior = WassersteinGAN(chosen)
-    model = prior.build(train(given, chosen), resolution=8)
+    model = prior.build(WassersteinGAN(chosen).train(given), resolution=8)
     mean = pixels.float().mean(dim=(0, 2, 3)) / 255
     gaps = []
     for network in (start, model):
@@ -162,27 +161,27 @@ def test_training_moves_the_samples_towards_the_data(tmp_path: Path) -> None:
 @pytest.mark.parametrize("stop_at", [1, 4, 7])
 def test_training_that_was_stopped_ends_as_if_it_had_not_been(tmp_path: Path, stop_at: int) -> None:
     chosen = options()
-    whole = train(task(tmp_path / "whole"), chosen)
+    whole = WassersteinGAN(chosen).train(task(tmp_path / "whole"))
     with pytest.raises(Stopped):
-        train(task(tmp_path / "stopped", stop_at=stop_at), chosen)
-    resumed = train(task(tmp_path / "stopped"), chosen)
+        WassersteinGAN(chosen).train(task(tmp_path / "stopped", stop_at=stop_at))
+    resumed = WassersteinGAN(chosen).train(task(tmp_path / "stopped"))
     assert whole.keys() == resumed.keys()
     for name, tensor in whole.items():
         assert torch.equal(tensor, resumed[name]), name
 
 
 def test_a_damaged_checkpoint_begins_anew(tmp_path: Path, caplog) -> None:
-    whole = train(task(tmp_path / "whole"), options())
+    whole = WassersteinGAN(options()).train(task(tmp_path / "whole"))
     given = task(tmp_path / "damaged")
     (tmp_path / "damaged" / "checkpoint").write_bytes(b"nonsense")
-    again = train(given, options())
+    again = WassersteinGAN(options()).train(given)
     assert "is damaged" in caplog.text
     assert all(torch.equal(tensor, again[name]) for name, tensor in whole.items())
 
 
 def test_the_host_may_look_at_a_frozen_model_now_and_then(tmp_path: Path) -> None:
     looks: list = []
-    state = train(task(tmp_path, looks=looks), options(steps=20))
+    state = WassersteinGAN(options(steps=20)).train(task(tmp_path, looks=looks))
     assert [step for _, step in looks] == list(range(2, 21, 2))
     model = looks[-1][0]
     assert not model.training
@@ -202,14 +201,14 @@ def test_the_average_follows_the_generator(tmp_path: Path) -> None:
 
 def test_a_loss_that_is_not_finite_names_the_step(tmp_path: Path) -> None:
     with pytest.raises(Diverged, match=r"step \d of 8"):
-        train(task(tmp_path), options(learning_rate=1e30))
+        WassersteinGAN(options(learning_rate=1e30)).train(task(tmp_path))
 
 
 # --- weights -------------------------------------------------------------------------------------
 
 
 def test_weights_for_other_networks_are_refused(tmp_path: Path) -> None:
-    state = train(task(tmp_path), options(steps=1))
+    state = WassersteinGAN(options(steps=1)).train(task(tmp_path))
     model = WassersteinGAN(options()).build(state, resolution=8)
     assert model.latent_dim == 4
     with pytest.raises(DataError, match="16×16"):

@@ -1,1 +1,1 @@
-"""The base classes a plugin author subclasses, one file each. Importing them imports no torch."""
+"""The base classes that plugin authors subclass, one file each; importing them does not import torch."""

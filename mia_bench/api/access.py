@@ -1,8 +1,7 @@
-"""What an attack may see of the target, and how often it asked.
+"""What an attack may see of the target, and how many queries it has made.
 
-Each class exposes only what its threat model allows and keeps the network out of reach of accident;
-in-process code can always cheat, so review and the conformance checks do the rest. Every image of
-every forward pass counts as one query.
+Each class exposes only what its threat model allows, which guards against accidents: in-process code can
+always cheat, so conformance checks and review do the rest. Every image of every forward pass is one query.
 """
 
 from __future__ import annotations
@@ -23,12 +22,12 @@ AccessLevel = Literal["white-box", "black-box", "label-only"]
 
 
 class Access:
-    """Base of the access levels: says what is known to everybody and counts queries.
+    """Base of the access levels: what every attacker knows, and the count of queries.
 
     Attributes:
         level: the threat model's name.
-        num_classes: number of classes the target answers with.
-        stochastic: True when asking twice may give two answers.
+        num_classes: number of the target's classes.
+        stochastic: whether the target's answers are random.
     """
 
     level: AccessLevel
@@ -40,7 +39,7 @@ class Access:
 
     @property
     def queries(self) -> int:
-        """Images the target has answered so far."""
+        """Number of images the target has answered."""
         return self._queries
 
     def labels(self, images: Tensor) -> Tensor:
@@ -48,11 +47,11 @@ class Access:
         raise NotImplementedError
 
     def _draws(self, wanted: int) -> int:
-        """How often to ask for an average over ``wanted`` answers: once if they are all the same."""
+        """Number of passes for an average over ``wanted`` answers: one if the target is deterministic."""
         return wanted if self.stochastic else 1
 
     def probabilities(self, images: Tensor, *, draws: int = 1) -> Tensor:
-        """Softmax probabilities ``(N, C)``; no gradient. A random target's mean over ``draws``."""
+        """Softmax probabilities ``(N, C)``, averaged over ``draws`` answers if stochastic; no gradient."""
         raise PermissionError(f"a {self.level} attack sees no probabilities")
 
     def logits(self, images: Tensor) -> Tensor:
@@ -62,7 +61,7 @@ class Access:
     def answers(self, images: Tensor, *, draws: int = 1) -> Tensor:
         """Logits ``(D, N, C)``, differentiable in ``images``.
 
-        ``draws`` answers of a random target; one of a target that always answers the same.
+        ``D`` is ``draws`` for a stochastic target, else 1.
         """
         raise PermissionError(f"a {self.level} attack sees no logits and no gradients")
 
@@ -97,7 +96,7 @@ class BlackBox(LabelOnly):
     level: AccessLevel = "black-box"
 
     def probabilities(self, images: Tensor, *, draws: int = 1) -> Tensor:
-        """Softmax probabilities ``(N, C)``, for a random target the mean over ``draws`` answers."""
+        """Softmax probabilities ``(N, C)``, averaged over ``draws`` answers if stochastic."""
         times = self._draws(draws)
         self._queries += times * len(images)
         return self._ask(images, times).softmax(2).mean(0)
@@ -140,7 +139,7 @@ class WhiteBox(BlackBox):
 
 
 def _asker(model: nn.Module) -> Callable[[Tensor, int], Tensor]:
-    # A closure rather than an attribute: nothing on the access object leads to the network.
+    # A closure rather than an attribute: the network is not reachable from the access object.
     def ask(images: Tensor, draws: int) -> Tensor:
         with torch.no_grad():
             return classifier.answers(model, images.detach(), draws)
@@ -161,7 +160,7 @@ def open_access(
     network: Classifier | None = None,
     stochastic: bool = False,
 ) -> Access:
-    """The access of one level to a deployed model; ``network`` adds hidden features for white-box."""
+    """Wrap a deployed model in the access of one level; ``network`` adds hidden features to white-box."""
     deployed.requires_grad_(False)
     if level == "white-box":
         return WhiteBox(deployed, num_classes, network=network, stochastic=stochastic)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from abc import abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from etils.epy import lazy_imports
 
 from mia_bench.api.component import Component
 
-if TYPE_CHECKING:
+with lazy_imports():
     from mia_bench.api.classifier import Classifier
 
 
@@ -20,8 +21,8 @@ class NetworkTask:
     Attributes:
         num_classes: width of the head.
         resolution: height and width of the images.
-        restoring: True when trained weights are loaded right after: pretrained ones would be lost.
-        weights: folder of weight files, None where none is set.
+        restoring: whether trained weights are loaded right after, so that pretrained ones would be lost.
+        weights: folder of weight files, if one is configured.
     """
 
     num_classes: int
@@ -37,5 +38,5 @@ class Architecture(Component):
     def build(self, task: NetworkTask) -> Classifier:
         """A new network for ``(N, 3, resolution, resolution)`` images in [0, 1].
 
-        What is random comes from torch's global generator, which the host has seeded.
+        Draw random numbers from torch's global generator, which the host has seeded.
         """

@@ -4,37 +4,39 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, get_args
+from typing import ClassVar, get_args
+
+from etils.epy import lazy_imports
 
 from mia_bench.api.access import Access, AccessLevel
 from mia_bench.api.component import Component
+from mia_bench.api.dataset import ImageSet
+from mia_bench.api.defense import Defense
+from mia_bench.api.prior import Prior
+from mia_bench.api.progress import Progress
 
-if TYPE_CHECKING:
+with lazy_imports():
     import torch
     from torch import Tensor
 
-    from mia_bench.api.dataset import ImageSet
-    from mia_bench.api.defense import Defense
     from mia_bench.api.generative import GenerativeModel
-    from mia_bench.api.prior import Prior
-    from mia_bench.api.progress import Progress
 
 
 @dataclass(frozen=True)
 class AttackTask:
-    """Everything an attack gets.
+    """The input of an attack.
 
     Attributes:
         access: the target as the threat model shows it (see :mod:`mia_bench.api.access`).
         prior: the image model; latents ``(N, D)`` to images ``(N, 3, H, W)`` in [0, 1].
         public: the public images behind the prior.
         classes: ``(K,)`` int64, the classes to invert.
-        images_per_class: how many reconstructions a class to return, ``M``.
+        images_per_class: number of reconstructions to return for each class, ``M``.
         generator: seeded CPU generator; draw everything random from it.
         device: where to compute.
-        batch_size: images a forward pass.
+        batch_size: images per forward pass.
         progress: call with (done, total, unit) now and then.
-        state: tensors that ``prepare`` returned (empty without it).
+        state: tensors that ``prepare`` returned.
     """
 
     access: Access
@@ -48,6 +50,13 @@ class AttackTask:
     progress: Progress
     state: dict[str, Tensor] = field(default_factory=dict)
 
+    def reconstructions(self, latents: Tensor) -> Reconstructions:
+        """Reconstructions from latents ``(K, M, D)``, best first, as uint8 images of the prior."""
+        images = self.prior.pictures(
+            latents.flatten(0, 1), device=self.device, batch_size=self.batch_size
+        )
+        return Reconstructions(images.unflatten(0, latents.shape[:2]), latents.float().cpu())
+
 
 @dataclass(frozen=True)
 class Reconstructions:
@@ -55,7 +64,7 @@ class Reconstructions:
 
     Attributes:
         images: ``(K, M, 3, H, W)`` uint8, or float in [0, 1]; best first.
-        latents: ``(K, M, D)`` or None for attacks without latents.
+        latents: ``(K, M, D)``; None if the attack has none.
     """
 
     images: Tensor
@@ -68,7 +77,7 @@ class Setting:
 
     Attributes:
         prior, defense: the components with their options.
-        images_per_class: how many reconstructions a class the track asks for.
+        images_per_class: number of reconstructions the track asks for in each class.
     """
 
     prior: Prior
@@ -81,30 +90,26 @@ class Attack(Component):
 
     Attributes:
         access: what it sees of the target: ``white-box``, ``black-box`` or ``label-only``.
-        reference: what kind of reference it is, shown beside the others' rows: ``floor``, say; empty for an
-            attack in earnest.
+        reference: kind of reference that boards show beside other rows, such as ``floor``; empty for a
+            real attack.
     """
 
     access: ClassVar[AccessLevel] = "white-box"
     reference: ClassVar[str] = ""
 
     def __init_subclass__(cls) -> None:
-        """Refuse an access that there is not.
-
-        Raises:
-            TypeError: names those that there are.
-        """
+        """Raise TypeError unless ``access`` is an access level."""
         super().__init_subclass__()
         if cls.access not in get_args(AccessLevel):
             levels = ", ".join(get_args(AccessLevel))
             raise TypeError(f"{cls.__name__}: there is no access {cls.access!r}, only {levels}")
 
     def skip(self, setting: Setting) -> str | None:
-        """A reason why this attack can't run in ``setting``, or None; computes nothing."""
+        """Return why this attack can't run in ``setting``, or None; must be cheap."""
         return None
 
     def prepare(self, task: AttackTask) -> dict[str, Tensor]:
-        """Optional cached step before ``invert``: a surrogate, a prior trained on the target's answers."""
+        """Optional cached step before ``invert``, such as training a surrogate or a target-specific prior."""
         return {}
 
     @abstractmethod

@@ -16,7 +16,7 @@ class Activations:
         logits: ``(N, C)``.
         features: ``(N, F)`` penultimate features.
         hidden: outputs of the blocks, first to last.
-        extras: further tensors a defense's own network wants to hand to its loss.
+        extras: further tensors that a defense's network passes to its loss.
     """
 
     logits: Tensor
@@ -26,14 +26,14 @@ class Activations:
 
 
 class Classifier(nn.Module):
-    """Blocks, global average pooling, a linear head; images in [0, 1] come in.
+    """Blocks, global average pooling and a linear head, for images in [0, 1].
 
-    Subclasses set ``blocks`` and ``head``. Networks of ours avoid in-place operations: per-sample
-    gradient hooks break on them.
+    Subclasses set ``blocks`` and ``head``, and avoid in-place operations: per-sample gradient hooks break
+    on them.
 
     Attributes:
-        channels_last: the host may lay the weights out channels-last, which is faster; hidden outputs
-            then are not contiguous, so ``flatten`` and ``reshape`` them rather than ``view``.
+        channels_last: whether the host may convert the weights to channels-last, which is faster. Hidden
+            outputs are not contiguous then: use ``flatten`` or ``reshape`` rather than ``view``.
     """
 
     channels_last: bool = False
@@ -45,7 +45,7 @@ class Classifier(nn.Module):
         return hidden.mean(dim=(2, 3))
 
     def activations(self, images: Tensor) -> Activations:
-        """All that a loss or a metric may look at. ``images``: ``(N, 3, H, W)`` in [0, 1]."""
+        """Logits, features and hidden outputs of ``(N, 3, H, W)`` images in [0, 1]."""
         hidden = []
         x = images * 2 - 1
         for block in self.blocks:
@@ -59,10 +59,10 @@ class Classifier(nn.Module):
         return self.activations(images).logits
 
     def answers(self, images: Tensor, draws: int) -> Tensor:
-        """Logits ``(draws, N, C)`` of as many answers to each image.
+        """Logits ``(draws, N, C)`` of ``draws`` answers to each image.
 
-        A network that draws at random in its last layers only overrides it, so that what lies below is
-        computed once. Where ``forward`` is overridden too, that is asked instead.
+        Override it in a network whose last layers alone are random, to compute the layers below once. It is
+        not used if ``forward`` is overridden as well.
         """
         return torch.stack([self(images) for _ in range(draws)])
 
@@ -72,10 +72,10 @@ class Classifier(nn.Module):
 
 
 def answers(model: nn.Module, images: Tensor, draws: int) -> Tensor:
-    """Logits ``(draws, N, C)`` in float32 of as many answers of a deployed model to each image.
+    """Logits ``(draws, N, C)`` in float32 of ``draws`` answers of a deployed model to each image.
 
     Raises:
-        TypeError: the model answers with something else than a tensor.
+        TypeError: the model returns something other than a tensor.
     """
     if isinstance(model, Classifier) and type(model).forward is Classifier.forward:
         return model.answers(images, draws).float()

@@ -1,4 +1,4 @@
-"""What every pluggable thing has: a summary, a paper, options, a version."""
+"""The base class of all components: summary, paper, version and options."""
 
 from __future__ import annotations
 
@@ -30,11 +30,7 @@ class Component:
     options: Options
 
     def __init_subclass__(cls) -> None:
-        """Refuse words that are none, ``version = 1`` say.
-
-        Raises:
-            TypeError: names the attribute.
-        """
+        """Raise TypeError unless summary, paper and version are strings."""
         super().__init_subclass__()
         for name in ("summary", "paper", "version"):
             if not isinstance(value := getattr(cls, name), str):
@@ -47,7 +43,7 @@ class Component:
 def component_version(cls: type[Component]) -> str:
     """The version declared in the module of ``cls``, else ``src-`` and a hash of its source file.
 
-    The versions of parents in other modules follow, so that a change there counts too.
+    The versions of base classes from other modules outside mia_bench.api are appended.
     """
     parents: dict[str, type[Component]] = {}
     for base in cls.__mro__:

@@ -1,22 +1,23 @@
-"""Data sets: private classes to protect, public images to attack with, decoys to hide among."""
+"""Data sets: private classes, public images for priors, decoys for identification."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from etils.epy import lazy_imports
 
 from mia_bench.api.component import Component
 from mia_bench.api.progress import Progress
 
-if TYPE_CHECKING:
+with lazy_imports():
     from torch import Tensor
 
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Images with integer labels, decoded once.
+    """Decoded images with integer labels.
 
     Attributes:
         images: ``(N, 3, H, W)`` uint8.
@@ -32,16 +33,16 @@ class ImageSet:
 
 @dataclass(frozen=True)
 class Splits:
-    """Everything a track needs from a data set; the identities of the parts are disjoint.
+    """The parts of a data set that a track uses; private, public and decoy identities are disjoint.
 
     Attributes:
         train, validation, test: the private classes; ``labels`` run from 0 to ``len(class_names)-1``.
-        public: images for priors (and attacks that train on public data); labels are identities.
+        public: images for priors and for attacks that train on public data; labels are identities.
         decoys: identities for the gallery, seen by no prior and no encoder.
         class_names: names of the private classes.
-        judging: images of the private classes that no target and no evaluation model sees, for an
-            independent judge; None where the track has an identity encoder instead.
-        notes: what the user should know (choices made, images skipped).
+        judging: images of the private classes for training an independent judge, seen by no target and no
+            evaluation model; None on tracks with an identity encoder.
+        notes: messages for the user, such as choices made or images skipped.
     """
 
     train: ImageSet
@@ -63,23 +64,23 @@ class Dataset(Component):
     """A source of :class:`Splits`."""
 
     terms: str = ""
-    """Under which terms the data may be used; shown by ``describe``."""
+    """Terms of use of the data; shown by ``describe``."""
 
     layout: str = ""
-    """Where the files must lie below the data root, in one line."""
+    """Expected files below the data root, in one line."""
 
     origin: str = ""
-    """Where people get them."""
+    """Where to get the files."""
 
     needs_root: bool = True
-    """False when nothing is read from disk."""
+    """Whether files are read from the data root."""
 
     @abstractmethod
     def fingerprint(self, root: Path | None) -> str:
-        """A short hash of the files the data set would read (relative names and sizes); no torch.
+        """A short hash of the relative names and sizes of the files to read. Must not import torch.
 
         Raises:
-            DataError: the data are missing or not laid out as expected, in one line.
+            DataError: the data are missing or not laid out as expected; one line.
         """
 
     @abstractmethod
@@ -88,10 +89,10 @@ class Dataset(Component):
     ) -> Splits:
         """Read, crop, resize to ``resolution`` and split by ``seed``.
 
-        ``scratch`` is the place of a folder for finished parts of long work, from which the next call
-        goes on if this one is stopped; it is the same for the same data, options and ``resolution``,
-        and goes once the result is stored. The result must be that of a call without a stop.
+        ``scratch`` is a folder, possibly still missing, for finished parts of long work, from which the next
+        call resumes after an interruption. It is the same for the same data, options and ``resolution``, and
+        is deleted once the result is stored. Resuming must not change the result.
 
         Raises:
-            DataError: nothing usable is left.
+            DataError: no usable data.
         """

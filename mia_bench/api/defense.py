@@ -1,33 +1,35 @@
-"""The contract of a defense: override only what the method changes; the host never asks which it is."""
+"""The contract of a defense: override only what the method changes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
+
+from etils.epy import lazy_imports
 
 from mia_bench.api.component import Component
+from mia_bench.api.dataset import ImageSet
 from mia_bench.api.metric import Quantity
 
-if TYPE_CHECKING:
+with lazy_imports():
     import torch
     from torch import Tensor, nn
+    from torch.nn import functional as F
 
     from mia_bench.api.classifier import Activations, Classifier
-    from mia_bench.api.dataset import ImageSet
 
 
 @dataclass(frozen=True)
 class BuildContext:
-    """What a defense may know while it builds the target.
+    """What a defense knows while it builds the target.
 
     Attributes:
         num_classes: number of private classes.
         resolution: height and width of the images.
         public: public images, for pretraining.
         generator: seeded CPU generator.
-        restoring: True when trained weights are loaded right after: the architecture matters, pretraining
-            would be lost.
+        restoring: whether trained weights are loaded right after, so that only the architecture matters.
     """
 
     num_classes: int
@@ -39,17 +41,16 @@ class BuildContext:
 
 @dataclass(frozen=True)
 class TrainingStep:
-    """One batch as the loss sees it.
+    """One training batch, the input of the loss.
 
     Attributes:
         images: augmented batch ``(B, 3, H, W)`` in [0, 1].
         labels: ``(B,)`` int64.
         outputs: logits ``(B, C)``, penultimate features, outputs of the hidden blocks, extras.
-        model: the network in training, for losses that need further passes: images to logits. A pass in
-            training mode also moves the running statistics of its BatchNorm layers.
-        epoch, epochs: position in the schedule, from 0.
-        generator: seeded CPU generator of the defense's own, the one ``augment`` gets: drawing from it
-            shifts nobody else's draws.
+        model: the network in training, images to logits, for losses that need further passes. Each pass in
+            training mode updates the running statistics of BatchNorm layers.
+        epoch, epochs: the current epoch, from 0, and their number.
+        generator: seeded CPU generator of the defense's own, the one that ``augment`` is called with.
     """
 
     images: Tensor
@@ -63,18 +64,18 @@ class TrainingStep:
 
 @dataclass
 class TrainingSetup:
-    """What the training loop will use; ``prepare_training`` may replace any part.
+    """What the training loop uses; ``prepare_training`` may replace any part.
 
     Attributes:
         model: network on its device, in training mode.
         optimizer: any torch optimiser.
         scheduler: its ``step()`` is called after each epoch.
         batches: ``batches(epoch)`` yields index tensors ``(B,)``; a sampler that splits virtual
-            batches steers its optimiser between two yields.
+            batches controls its optimiser between two yields.
         train_size: number of training images.
         epochs, batch_size: from the track's recipe.
         resolution: height and width of the images.
-        seed: the training's; draws of the defense's own are derived from it.
+        seed: of the training; derive seeds for random numbers of the defense from it.
     """
 
     model: nn.Module
@@ -92,8 +93,8 @@ class Defense(Component):
     """How the target is built, trained or served. The base class is plain training.
 
     Attributes:
-        baseline: whether boards compare the others with it.
-        reports: the numbers that :meth:`report` returns, by name.
+        baseline: whether boards compare other defenses with this one.
+        reports: what each name that :meth:`report` returns is.
     """
 
     baseline: ClassVar[bool] = False
@@ -101,11 +102,11 @@ class Defense(Component):
     reports: ClassVar[Mapping[str, Quantity]] = {}
 
     def build_model(self, build: Callable[[], Classifier], context: BuildContext) -> Classifier:
-        """Architecture, initialisation, frozen parts. ``build()`` makes the track's network."""
+        """Build the target: architecture, initialisation, frozen parts. ``build()`` gives the track's."""
         return build()
 
     def prepare_training(self, setup: TrainingSetup) -> TrainingSetup:
-        """Optimiser, sampler, privacy engine."""
+        """Replace the optimiser, the scheduler or the sampler."""
         return setup
 
     def augment(self, images: Tensor, generator: torch.Generator) -> Tensor:
@@ -114,22 +115,20 @@ class Defense(Component):
 
     def loss(self, step: TrainingStep) -> Tensor:
         """Scalar training loss of one batch, in float32."""
-        from torch.nn import functional as F
-
         return F.cross_entropy(step.outputs.logits.float(), step.labels)
 
     def deploy(self, model: Classifier) -> nn.Module:
-        """What the deployed model answers: a module ``images -> logits``. Default: the network."""
+        """The deployed model, a module from images to logits. Default: the network itself."""
         return model
 
     @property
     def stochastic(self) -> bool:
-        """True when the deployed model's answers are random; metrics then average over draws."""
+        """Whether the deployed model's answers are random; metrics then average over draws."""
         return False
 
     def report(self, setup: TrainingSetup) -> dict[str, float | str]:
-        """Metrics that only training knows (such as the ``epsilon`` spent), by name; after training.
+        """After training, values that only training knows (such as the ``epsilon`` spent), by name.
 
-        A string is the reason why there is no number.
+        A string is the reason why a value could not be computed.
         """
         return {}

@@ -1,17 +1,19 @@
-"""Identity encoders: embedding networks made without the private data, the second, independent judge."""
+"""Identity encoders: embedding networks that never saw the private data."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from etils.epy import lazy_imports
 
 from mia_bench.api.component import Component
 
-if TYPE_CHECKING:
+with lazy_imports():
     import torch
     from torch import Tensor
+
 
 Embed = Callable[["Tensor"], "Tensor"]
 """From images ``(N, 3, H, W)`` in [0, 1] to unit-norm embeddings ``(N, D)``."""
@@ -25,13 +27,12 @@ class Encoder(Component):
 
     @abstractmethod
     def fingerprint(self, weights: Path | None) -> str:
-        """A hash of the weight file, looked for in the folder ``weights``; no torch.
+        """A hash of the weight file in the folder ``weights``. Must not import torch.
 
         Raises:
-            Unavailable: the file or a package is missing; identification becomes null with this
-                reason.
+            Unavailable: the file or a package is missing; identification is null with this reason.
         """
 
     @abstractmethod
     def load(self, weights: Path | None, *, device: torch.device) -> Embed:
-        """A function from images ``(N, 3, H, W)`` in [0, 1] to unit-norm embeddings ``(N, D)``."""
+        """Return a function from images ``(N, 3, H, W)`` in [0, 1] to unit-norm embeddings ``(N, D)``."""

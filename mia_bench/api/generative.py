@@ -15,7 +15,7 @@ class GenerativeModel(nn.Module):
     """Maps latents to images; attacks optimise in the space that ``sample`` draws from.
 
     Attributes:
-        latent_dim: width of a latent.
+        latent_dim: dimension of a latent.
         resolution: height and width of the images.
     """
 
@@ -26,8 +26,8 @@ class GenerativeModel(nn.Module):
     def sample(self, count: int, generator: torch.Generator, *, truncation: float = 1.0) -> Tensor:
         """``(count, latent_dim)`` float32 latents on the CPU.
 
-        ``truncation`` pulls them towards the mean latent: 1 leaves them, 0 gives the mean. A model
-        with a mapping network samples its input and returns the mapped latents.
+        ``truncation`` interpolates from the mean latent (0) to the sample (1). A model with a mapping
+        network samples its input and returns the mapped latents.
         """
 
     @abstractmethod
@@ -35,7 +35,7 @@ class GenerativeModel(nn.Module):
         """Differentiable ``(N, latent_dim) -> (N, 3, resolution, resolution)`` in [0, 1]."""
 
     def discriminate(self, images: Tensor) -> Tensor:
-        """Realness scores ``(N,)``, for priors that have a discriminator."""
+        """Realism scores ``(N,)``, for priors with a discriminator."""
         raise NotImplementedError(f"{type(self).__name__} has no discriminator")
 
     @torch.no_grad()
@@ -47,11 +47,11 @@ class GenerativeModel(nn.Module):
             )
 
     def pictures(self, latents: Tensor, *, device: torch.device, batch_size: int = 512) -> Tensor:
-        """As :meth:`render`, in uint8: a quarter of the memory, and what is kept of an image anyway.
+        """As :meth:`render`, in uint8, the format that images are stored in.
 
         Raises:
-            Diverged: an image has a pixel that is no number.
-            MiaBenchError: an image is not in [0, 1].
+            Diverged: a pixel is NaN or infinite.
+            MiaBenchError: a pixel is outside [0, 1].
         """
         made = []
         for chunk in latents.split(batch_size):

@@ -15,7 +15,7 @@ class Options(BaseModel):
     """Base of every ``Options`` class: unknown keys are refused, values are checked and frozen.
 
     Attributes:
-        places: options that say where something lies, not what it is; no part of keys and records.
+        places: options that hold paths; they are left out of keys and records.
     """
 
     places: ClassVar[frozenset[str]] = frozenset()
@@ -26,7 +26,7 @@ class Options(BaseModel):
 
 
 Share = Annotated[float, Field(ge=0, lt=1)]
-"""The type of an option that is a share below 1, a decay of Adam's moments say."""
+"""The type of an option that is a share below 1, such as the decay rates of Adam."""
 
 OptionsT = TypeVar("OptionsT", bound=Options)
 
@@ -35,7 +35,7 @@ def parse_options(owner: str, cls: type[OptionsT], values: Mapping[str, Any]) ->
     """Check ``values`` (strings from the command line are converted) against ``cls``.
 
     Raises:
-        UsageError: one line that names the option, what is wrong, and what would be right.
+        UsageError: one line with the option, the error and the allowed values.
     """
     prepared = {key: _from_text(cls, key, value) for key, value in values.items()}
     try:
@@ -47,7 +47,7 @@ def parse_options(owner: str, cls: type[OptionsT], values: Mapping[str, Any]) ->
 
 
 def _from_text(cls: type[Options], key: str, value: Any) -> Any:
-    """Structured values (lists, null) arrive from the command line as JSON; scalars are pydantic's."""
+    """Decode lists, objects and null, which the command line gives as JSON; pydantic converts scalars."""
     field = cls.model_fields.get(key)
     if not isinstance(value, str) or field is None or field.annotation is str:
         return value
@@ -71,7 +71,7 @@ def _explain(owner: str, cls: type[Options], error: Any) -> str:
 
 
 def describe_options(cls: type[Options]) -> list[dict[str, str]]:
-    """One row an option: name, type, default, bounds, help (for ``mia-bench describe`` and the docs)."""
+    """One row per option with name, type, default, bounds and help, for ``mia-bench describe``."""
     schema = cls.model_json_schema()
     rows = []
     for name, field in cls.model_fields.items():

@@ -1,4 +1,4 @@
-"""Priors: the attacker's image model, made from public data only."""
+"""Priors: the attacker's image model, fitted to public data only."""
 
 from __future__ import annotations
 
@@ -6,28 +6,30 @@ from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import ClassVar, Protocol
+
+from etils.epy import lazy_imports
 
 from mia_bench.api.component import Component
+from mia_bench.api.dataset import ImageSet
+from mia_bench.api.progress import Progress
 from mia_bench.errors import DataError
 
-if TYPE_CHECKING:
+with lazy_imports():
     import torch
     from torch import Tensor
 
-    from mia_bench.api.dataset import ImageSet
     from mia_bench.api.generative import GenerativeModel
-    from mia_bench.api.progress import Progress
 
 
 class Checkpoint(Protocol):
-    """Where a long training keeps its state, so that it goes on after it was stopped."""
+    """Storage for the state of a long training, so that it can be resumed."""
 
     def load(self) -> dict[str, Tensor] | None:
-        """What was saved last, or None."""
+        """Return the state saved last, or None."""
 
     def save(self, state: dict[str, Tensor]) -> None:
-        """Replace what was saved; whole or not at all."""
+        """Replace the saved state atomically."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +38,8 @@ class Published:
 
     Attributes:
         name: of the file.
-        url: where it is.
-        sha256: how its hash begins, empty where none is published.
+        url: to download it from.
+        sha256: prefix of its SHA-256, empty if none is published.
     """
 
     name: str
@@ -47,19 +49,19 @@ class Published:
 
 @dataclass(frozen=True)
 class PriorTask:
-    """Everything a prior is made from.
+    """The input of :meth:`Prior.fit`.
 
     Attributes:
         public: the public images, and nothing else of the data.
-        source: key of the data they are from: the same wherever the same data are used.
+        source: key of the data set; equal keys mean equal data.
         resolution: height and width of the images.
         generator: seeded CPU generator; draw everything random from it.
         device: where to compute.
         progress: call with (done, total, unit) now and then.
-        checkpoint: for training that takes long; must give the same result as without a stop.
-        weights: folder of weight files, None where none is set.
-        watch: call with the model so far, in eval mode, and the step, a few times in all: the host
-            draws a sample sheet and computes a Fréchet distance to the public images.
+        checkpoint: for resuming long training, which must not change the result.
+        weights: folder of weight files, if one is configured.
+        watch: call a few times with the current model, in eval mode, and the step: the host draws a
+            sample sheet and computes a Fréchet distance to the public images.
     """
 
     public: ImageSet
@@ -73,10 +75,10 @@ class PriorTask:
     watch: Callable[[GenerativeModel, int], None]
 
     def training_images(self) -> Tensor:
-        """The public images ``(P, 3, R, R)`` uint8, for a prior that is made from them.
+        """The public images ``(P, 3, R, R)`` uint8.
 
         Raises:
-            DataError: the data set has none.
+            DataError: the data set has fewer than two.
         """
         if len(self.public) < 2:
             raise DataError("the data set has no public images to make a prior from")
@@ -84,28 +86,28 @@ class PriorTask:
 
 
 class Prior(Component):
-    """Makes an image model from public images, and rebuilds it from the saved tensors."""
+    """Fits an image model to public images, and rebuilds it from the saved tensors."""
 
     converts: ClassVar[frozenset[str]] = frozenset()
-    """Endings of others' files that :meth:`convert` reads, ``.pkl`` say."""
+    """Suffixes of the files that :meth:`convert` reads, such as ``.pkl``."""
 
     published: ClassVar[tuple[Published, ...]] = ()
     """Files that options can name and ``mia-bench prior fetch`` downloads."""
 
     @property
     def has_discriminator(self) -> bool:
-        """True when the built model implements ``discriminate``."""
+        """Whether the built model implements ``discriminate``."""
         return False
 
     @property
     def normal_latents(self) -> bool:
-        """False where latents are not drawn standard normal, but mapped from such."""
+        """Whether latents are standard normal, rather than the output of a mapping network."""
         return True
 
     def weights(self, source: str, folder: Path | None) -> str | None:
-        """What identifies the weights that :meth:`fit` takes instead of training, None if it trains.
+        """A hash of the weights that :meth:`fit` loads instead of training; None if it trains.
 
-        A hash, say: it becomes a part of the key. Asked while a run is planned: import no torch for it.
+        The hash is part of the cache key. Called while a run is planned: must not import torch.
 
         Args:
             source: key of the data (``PriorTask.source``).
@@ -118,22 +120,22 @@ class Prior(Component):
 
     @abstractmethod
     def fit(self, task: PriorTask) -> dict[str, Tensor]:
-        """Make the model and return its state as named tensors.
+        """Fit the model and return its state as named tensors.
 
         A model that was trained elsewhere adds ``trained_on``, the fingerprints of its training images
-        (:func:`mia_bench.data.fingerprints.image_fingerprints`); else the host adds those of the
-        public images. A prior that saw a private image is refused.
+        (:func:`mia_bench.data.fingerprints.image_fingerprints`); otherwise the host adds those of the
+        public images. The host refuses a prior that saw a private image.
         """
 
     @abstractmethod
     def build(self, state: dict[str, Tensor], *, resolution: int) -> GenerativeModel:
-        """The image model that ``state`` describes, in eval mode."""
+        """Return the image model with this state, in eval mode."""
 
     @classmethod
     def convert(cls, path: Path, output: Path) -> None:
-        """Write what others published as ``path`` to ``output``, safetensors that an option takes.
+        """Convert the published file ``path`` to the safetensors file ``output``, which an option accepts.
 
         Raises:
-            DataError: the file is not what it should be.
+            DataError: the file is not in the expected format.
         """
         raise NotImplementedError(f"{cls.__name__} converts no files")

@@ -1,4 +1,4 @@
-"""How long work reports how far it is."""
+"""The callback for progress reports."""
 
 from __future__ import annotations
 

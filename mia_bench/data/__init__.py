@@ -1,1 +1,1 @@
-"""Reading image trees: what data set plugins build on."""
+"""Reading and splitting of image files, for data set plugins."""

@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from etils.epy import lazy_imports
 
-if TYPE_CHECKING:
+with lazy_imports():
     import numpy as np
-    from PIL.Image import Image
+    from PIL import Image
 
 CENTRE = 0.5 + 0.5j
-"""Landmarks count from the centre of the first pixel, Pillow from its corner."""
+"""Offset of coordinates: landmarks count from the centre of the first pixel, Pillow from its corner."""
 
 
 def similarity(points: np.ndarray, images: np.ndarray) -> tuple[complex, complex]:
-    """The turn ``a`` and shift ``b`` with the least squares of ``a * points + b - images``.
+    """Rotation with scale ``a`` and shift ``b`` that minimise ``‖a * points + b - images‖²``.
 
     Points of the plane are complex numbers, so that a similarity without reflection is linear and
     the solution of Umeyama (PAMI 1991) is one quotient.
 
     Raises:
-        ValueError: all points, or all images, are one.
+        ValueError: all points, or all images, coincide.
     """
-    import numpy as np
-
     around, images_around = points - points.mean(), images - images.mean()
     turn = complex(np.vdot(around, images_around)) / (float(np.vdot(around, around).real) or 1.0)
     if turn == 0:
@@ -30,18 +28,15 @@ def similarity(points: np.ndarray, images: np.ndarray) -> tuple[complex, complex
     return turn, complex(images.mean() - turn * points.mean())
 
 
-def cut(image: Image, landmarks: np.ndarray, standard: np.ndarray, side: int) -> Image:
-    """The square of ``side`` pixels in which the ``landmarks`` come closest to ``standard``.
+def cut(image: Image.Image, landmarks: np.ndarray, standard: np.ndarray, side: int) -> Image.Image:
+    """Align an image: the square of ``side`` pixels in which ``landmarks`` come closest to ``standard``.
 
-    Both are complex numbers, in pixels of the image and of the square. Beyond its edges an image goes
-    on as they are; one that shrinks to half or less is averaged first.
+    Both are complex, in pixels of the image and of the square. Border pixels are repeated beyond the
+    image; an image that shrinks to half or less is averaged first.
 
     Raises:
-        ValueError: all landmarks are one point.
+        ValueError: all landmarks coincide.
     """
-    import numpy as np
-    from PIL import Image
-
     turn, shift = similarity(standard + CENTRE, landmarks + CENTRE)
     if (factor := int(abs(turn))) > 1:
         image, turn, shift = image.reduce(factor), turn / factor, shift / factor

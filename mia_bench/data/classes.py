@@ -1,4 +1,4 @@
-"""Data sets of labelled images that papers split at random, without public images of their own."""
+"""Data sets of labelled images that papers split at random, without public images."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
 
+from etils.epy import lazy_imports
 from pydantic import Field
 
 from mia_bench.api.dataset import Dataset, ImageSet, Splits
@@ -15,12 +15,14 @@ from mia_bench.api.progress import Progress
 from mia_bench.data.trees import Crop, decode
 from mia_bench.errors import DataError
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
+with lazy_imports():
+    import numpy as np
+    import torch
+    from PIL import Image
 
 
-def central_square(image: Image, _path: Path | None = None) -> Image:
-    """The largest square in the middle."""
+def central_square(image: Image.Image, _path: Path | None = None) -> Image.Image:
+    """The largest central square."""
     side = min(image.size)
     left, upper = ((length - side) // 2 for length in image.size)
     return image.crop((left, upper, left + side, upper + side))
@@ -28,14 +30,14 @@ def central_square(image: Image, _path: Path | None = None) -> Image:
 
 @dataclass(frozen=True)
 class Labelled:
-    """Images of private classes, in the order that the split is drawn over.
+    """Images of private classes, in the order that is shuffled for the split.
 
     Attributes:
         paths: of the images.
-        labels: class of each.
+        labels: class of each image.
         class_names: by label.
-        crop: what of each image is resized to the track's resolution.
-        notes: what the user should know.
+        crop: applied to each image before it is resized to the track's resolution.
+        notes: messages for the user.
     """
 
     paths: Sequence[Path]
@@ -45,7 +47,7 @@ class Labelled:
     notes: tuple[str, ...] = ()
 
     def first(self, classes: int) -> Labelled:
-        """The first so many classes only."""
+        """The part with labels below ``classes``."""
         kept = [i for i, label in enumerate(self.labels) if label < classes]
         return replace(
             self,
@@ -56,12 +58,12 @@ class Labelled:
 
 
 class LabelledDataset(Dataset):
-    """All classes are private; priors bring their own public images."""
+    """A data set whose classes are all private; priors bring their own public images."""
 
-    version: ClassVar[str] = "1"
+    version = "1"
 
     class Options(Dataset.Options):
-        """Options of every such data set."""
+        """Options of data sets without public images."""
 
         classes: int | None = Field(None, ge=2, description="the first so many only; null: all")
         split_seed: int = Field(
@@ -78,18 +80,14 @@ class LabelledDataset(Dataset):
 
     @abstractmethod
     def labelled(self, root: Path | None) -> Labelled:
-        """All images and their classes; no torch.
+        """All images and their classes. Must not import torch.
 
         Raises:
             DataError: the data are missing or, unless ``allow_partial``, not the protocol's.
         """
 
     def check(self, found: str, expected: str, folder: Path) -> None:
-        """Refuse what is not the protocol's, unless ``allow_partial``.
-
-        Raises:
-            DataError: ``found`` is not ``expected``.
-        """
+        """Raise DataError if ``found`` is not ``expected``, unless ``allow_partial``."""
         if found != expected and not self.options.allow_partial:
             raise DataError(
                 f"{folder} holds {found}, not {expected}; complete it, or give --allow-partial for "
@@ -99,10 +97,10 @@ class LabelledDataset(Dataset):
     def load(
         self, root: Path | None, *, resolution: int, seed: int, progress: Progress, scratch: Path
     ) -> Splits:
-        """Decode and split; by the papers' seed, not the track's."""
-        what = self.labelled(root)
+        """Decode and split by the papers' seed, not the track's."""
+        labelled = self.labelled(root)
         return random_splits(
-            what if self.options.classes is None else what.first(self.options.classes),
+            labelled if self.options.classes is None else labelled.first(self.options.classes),
             resolution=resolution,
             seed=self.options.split_seed,
             held_out=self.options.held_out,
@@ -112,7 +110,7 @@ class LabelledDataset(Dataset):
 
 
 def random_splits(
-    what: Labelled,
+    labelled: Labelled,
     *,
     resolution: int,
     seed: int,
@@ -120,40 +118,37 @@ def random_splits(
     progress: Progress,
     scratch: Path,
 ) -> Splits:
-    """Nine tenths for training, one tenth for testing, drawn over all images as the authors of PPA do.
+    """Split into nine tenths for training and one tenth for testing, as the authors of PPA do.
 
-    They shuffle with NumPy's older generator, so theirs and ours are the same images.
+    NumPy's legacy generator gives the same split as theirs.
 
     Args:
-        what: the images.
+        labelled: the images.
         resolution: of the result.
         seed: of the shuffle.
-        held_out: share of the training images, the last of them, that become validation images.
+        held_out: share of the training images, the last ones, that become validation images.
         progress: called while images are decoded.
-        scratch: where :func:`decode` keeps what is finished.
+        scratch: folder in which :func:`decode` keeps finished blocks.
 
     Raises:
-        DataError: a class has no training image left.
+        DataError: a class has no training image.
     """
-    import numpy as np
-    import torch
-
-    order = list(range(len(what.paths)))
+    order = list(range(len(labelled.paths)))
     np.random.RandomState(seed).shuffle(order)
     training = int(0.9 * len(order))
     validation = round(held_out * training)
-    decoded = decode(what.paths, what.crop, resolution, progress, scratch)
+    decoded = decode(labelled.paths, labelled.crop, resolution, progress, scratch)
     place = {original: position for position, original in enumerate(decoded.index)}
-    labels = torch.tensor([what.labels[i] for i in decoded.index], dtype=torch.long)
+    labels = torch.tensor([labelled.labels[i] for i in decoded.index], dtype=torch.long)
 
-    def part(which: list[int]) -> ImageSet:
-        chosen = torch.tensor([place[i] for i in which if i in place], dtype=torch.long)
+    def part(indices: list[int]) -> ImageSet:
+        chosen = torch.tensor([place[i] for i in indices if i in place], dtype=torch.long)
         return ImageSet(decoded.images[chosen], labels[chosen])
 
     train = part(order[: training - validation])
-    seen = torch.bincount(train.labels, minlength=len(what.class_names))
+    seen = torch.bincount(train.labels, minlength=len(labelled.class_names))
     if bool((seen == 0).any()):
-        name = what.class_names[int((seen == 0).nonzero()[0])]
+        name = labelled.class_names[int((seen == 0).nonzero()[0])]
         raise DataError(f"class {name!r} has no training image")
     return Splits(
         train=train,
@@ -161,6 +156,6 @@ def random_splits(
         test=part(order[training:]),
         public=part([]),
         decoys=part([]),
-        class_names=tuple(what.class_names),
-        notes=(*what.notes, *decoded.notes),
+        class_names=tuple(labelled.class_names),
+        notes=(*labelled.notes, *decoded.notes),
     )

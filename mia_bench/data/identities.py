@@ -1,4 +1,4 @@
-"""From a tree and a choice of identities to splits; shared by the data sets that read photographs."""
+"""Splits of an image tree by identity, for data sets of photographs."""
 
 from __future__ import annotations
 
@@ -6,15 +6,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from etils.epy import lazy_imports
+
 from mia_bench.api.dataset import ImageSet, Splits
 from mia_bench.api.progress import Progress
 from mia_bench.data.trees import Crop, Shares, Tree, decode, split_by_identity
 from mia_bench.errors import DataError
+from mia_bench.seeds import derive, generator
+
+with lazy_imports():
+    import torch
 
 
 @dataclass(frozen=True)
 class Roles:
-    """Which identity is what; an identity has one role."""
+    """The private, public and decoy identities; they are disjoint."""
 
     private: Sequence[str]
     public: Sequence[str]
@@ -33,25 +39,21 @@ def load_splits(
     progress: Progress,
     scratch: Path,
 ) -> Splits:
-    """Decode every chosen image once and split the private ones within each identity.
+    """Decode the chosen images and split the private ones within each identity.
 
-    ``max_images`` private images of an identity are used, drawn by ``seed``; ``scratch`` is where
-    :func:`decode` keeps what is finished.
+    At most ``max_images`` images of a private identity are used, drawn by ``seed``. :func:`decode` keeps
+    finished blocks in ``scratch``.
 
     Raises:
         DataError: a private identity has fewer than two readable images.
     """
-    import torch
-
-    from mia_bench.seeds import derive, generator
-
     identities = [*roles.private, *roles.public, *roles.decoys]
     paths, owners = [], []
     for number, identity in enumerate(identities):
         files = tree.paths(identity)
         if number < len(roles.private) and len(files) > max_images:
-            draws = generator(derive(seed, "images"), identity)
-            chosen = torch.randperm(len(files), generator=draws)[:max_images].sort().values
+            rng = generator(derive(seed, "images"), identity)
+            chosen = torch.randperm(len(files), generator=rng)[:max_images].sort().values
             files = [files[i] for i in chosen.tolist()]
         paths += files
         owners += [number] * len(files)

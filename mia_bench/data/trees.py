@@ -1,7 +1,4 @@
-"""Trees of ``<identity>/<image>``: listing, fingerprints, decoding and splitting.
-
-Listing imports no torch, so that a cached run stays light.
-"""
+"""Trees of ``<identity>/<image>``: listing, fingerprints, decoding and splitting."""
 
 from __future__ import annotations
 
@@ -13,31 +10,33 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from etils.epy import lazy_imports
 
 from mia_bench.api.dataset import ImageSet
 from mia_bench.api.progress import Progress
 from mia_bench.errors import DataError
 from mia_bench.store import explained, write_whole
 
-if TYPE_CHECKING:
+with lazy_imports():
     import numpy as np
     import torch
-    from PIL.Image import Image
+    from PIL import Image, ImageOps
     from torch import Tensor
+
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
 MAX_UNREADABLE = 0.05
-"""A larger share of unreadable images is an error, a smaller one a note."""
+"""Largest share of unreadable images that is a note rather than an error."""
 BLOCK = 512
-"""Images that are decoded before they are kept in the scratch folder; fewer than two are not."""
+"""Images per block that is kept in the scratch folder."""
 EVERY = 256
-"""Images between two reports of progress."""
+"""Images between two progress reports."""
 
-Crop = Callable[["Image", Path], "Image"]
-"""``crop(image, path)``: what is resized to the track's resolution, of the image of that file.
+Crop = Callable[["Image.Image", Path], "Image.Image"]
+"""``crop(image, path)`` gives the part of an image that is resized to the track's resolution.
 
-Raises ValueError where the image can't be used.
+Raises ValueError if the image can't be used.
 """
 
 log = logging.getLogger(__name__)
@@ -45,13 +44,13 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Tree:
-    """The images of each identity, sorted, with sizes in bytes."""
+    """Name and size in bytes of the images of each identity, sorted."""
 
     root: Path
     images: dict[str, tuple[tuple[str, int], ...]]
 
     def fingerprint(self) -> str:
-        """16 hexadecimal digits over every relative name and size."""
+        """A hash of all relative names and sizes, 16 hexadecimal digits."""
         digest = hashlib.sha256()
         for identity, files in self.images.items():
             for name, size in files:
@@ -64,15 +63,15 @@ class Tree:
         return [self.root / identity / name for name, _ in self.images[identity]]
 
 
-def scan_tree(root: Path, what: str) -> Tree:
+def scan_tree(root: Path, name: str) -> Tree:
     """List ``<root>/<identity>/<image>``.
 
     Raises:
-        DataError: the folder is missing, can't be listed or holds no such image; names ``what``
-            was looked for.
+        DataError: the folder is missing, can't be listed or holds no such image; the message starts with
+            ``name``, the data set's.
     """
     if not root.is_dir():
-        raise DataError(f"{what}: there is no folder {root}")
+        raise DataError(f"{name}: there is no folder {root}")
     found = {}
     try:
         for identity in _entries(root):
@@ -85,9 +84,9 @@ def scan_tree(root: Path, what: str) -> Tree:
                 if files:
                     found[identity.name] = tuple(files)
     except OSError as error:
-        raise DataError(f"{what}: {error.filename} can't be read: {error.strerror}") from error
+        raise DataError(f"{name}: {error.filename} can't be read: {error.strerror}") from error
     if not found:
-        raise DataError(f"{what}: {root} holds no <identity>/<image> files")
+        raise DataError(f"{name}: {root} holds no <identity>/<image> files")
     return Tree(root, found)
 
 
@@ -98,11 +97,12 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
 
 @dataclass(frozen=True)
 class Decoded:
-    """Images that could be read, and notes on those that could not.
+    """The readable images, and notes on the others.
 
     Attributes:
         images: ``(N, 3, R, R)`` uint8.
-        index: which of the given paths each image came from.
+        index: position of each image in the given paths.
+        notes: a line for each unreadable image.
     """
 
     images: Tensor
@@ -112,12 +112,12 @@ class Decoded:
 
 @dataclass(frozen=True)
 class _Block:
-    """Some images of a longer list.
+    """A block of decoded images.
 
     Attributes:
-        images: ``(N, 3, R, R)`` uint8 of those that could be read.
-        index: which of the block's paths each came from.
-        bad: a line on each of the others.
+        images: ``(N, 3, R, R)`` uint8, those that are readable.
+        index: position of each in the block's paths.
+        bad: a line for each unreadable image.
     """
 
     images: np.ndarray
@@ -132,18 +132,15 @@ def decode(
     progress: Progress,
     scratch: Path | None = None,
 ) -> Decoded:
-    """Decode, crop and resize (antialiased) in threads; unreadable images are skipped and named.
+    """Decode, crop and resize (antialiased) in threads; unreadable images are skipped and noted.
 
-    Finished blocks of long lists are kept in the folder ``scratch`` and taken from there by the next
-    call, which must have the same ``crop``.
+    From two blocks on, finished blocks are kept in the folder ``scratch``. The next call, which must have
+    the same ``crop``, reuses them.
 
     Raises:
         DataError: more than :data:`MAX_UNREADABLE` of the images are damaged, or one can't be opened.
         StoreError: ``scratch`` can't be written.
     """
-    import numpy as np
-    import torch
-
     images = np.empty((len(paths), 3, resolution, resolution), np.uint8)
     index: list[int] = []
     bad: list[str] = []
@@ -168,26 +165,23 @@ def _blocks(
     progress: Progress,
     scratch: Path | None,
 ) -> Iterator[tuple[int, _Block]]:
-    """Where each block begins, and the block, kept or decoded."""
+    """Yield the start of each block and the block, reused or decoded."""
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
         for start in range(0, len(paths), BLOCK):
             part = paths[start : start + BLOCK]
             place = scratch and scratch / _block_name(part, resolution)
-            block = _kept_block(place) if place else None
+            block = _load_block(place) if place else None
             if block is None:
                 results = pool.map(lambda path: _read(path, crop, resolution), part)
-                block = _collected(results, resolution, start, len(paths), progress)
+                block = _collect(results, resolution, start, len(paths), progress)
                 if place:
                     with explained(place.parent):
-                        write_whole(place, _packed(block))
+                        write_whole(place, _serialise(block))
             yield start, block
 
 
 def _read(path: Path, crop: Crop, resolution: int) -> np.ndarray | str:
-    """``(R, R, 3)`` uint8, or what is wrong with the image."""
-    import numpy as np
-    from PIL import Image, ImageOps
-
+    """The image ``(R, R, 3)`` uint8, or a line that says why it is unreadable."""
     try:
         with Image.open(path) as image:
             upright = ImageOps.exif_transpose(image)
@@ -197,20 +191,18 @@ def _read(path: Path, crop: Crop, resolution: int) -> np.ndarray | str:
             return np.asarray(small)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         if isinstance(error, OSError) and error.errno is not None:
-            # The machine's fault, not the image's: another run would see other data.
+            # A fault of the machine, not of the image: another run would see other data.
             raise DataError(f"{path} can't be read: {error.strerror}") from error
         return f"{path.parent.name}/{path.name}: {error}"
 
 
-def _collected(
+def _collect(
     results: Iterator[np.ndarray | str],
     resolution: int,
     start: int,
     total: int,
     progress: Progress,
 ) -> _Block:
-    import numpy as np
-
     arrays, index, bad = [], [], []
     for number, result in enumerate(results):
         if isinstance(result, str):
@@ -232,20 +224,16 @@ def _block_name(paths: Sequence[Path], resolution: int) -> str:
     return f"{digest.hexdigest()[:16]}-{resolution}"
 
 
-def _packed(block: _Block) -> bytes:
-    """A hash of what follows, and the arrays."""
-    import numpy as np
-
+def _serialise(block: _Block) -> bytes:
+    """The SHA-256 of the rest, then the arrays in NumPy's format."""
     file = io.BytesIO()
     np.savez(file, **vars(block))
     data = file.getvalue()
     return hashlib.sha256(data).digest() + data
 
 
-def _kept_block(path: Path) -> _Block | None:
-    """What :func:`_packed` made; None, with a warning if it is damaged, where there is nothing."""
-    import numpy as np
-
+def _load_block(path: Path) -> _Block | None:
+    """Read what :func:`_serialise` made; None if it is missing, with a warning if it is damaged."""
     try:
         content = memoryview(path.read_bytes())
     except FileNotFoundError:
@@ -262,7 +250,7 @@ def _kept_block(path: Path) -> _Block | None:
 
 @dataclass(frozen=True)
 class Shares:
-    """Shares of each identity's images that are held out."""
+    """Shares of each identity's images for testing and validation."""
 
     test: float = 0.15
     validation: float = 0.10
@@ -271,9 +259,7 @@ class Shares:
 def split_by_identity(
     images: Tensor, labels: Tensor, shares: Shares, generator: torch.Generator
 ) -> tuple[ImageSet, ImageSet, ImageSet]:
-    """Train, validation and test parts, drawn within each identity (at least one test image each)."""
-    import torch
-
+    """Training, validation and test parts, drawn within each identity; at least one test image each."""
     parts: tuple[list[Tensor], list[Tensor], list[Tensor]] = ([], [], [])
     for label in labels.unique():
         index = (labels == label).nonzero().flatten()

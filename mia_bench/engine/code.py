@@ -61,7 +61,7 @@ def stored_code(store: Store, stage: Stage) -> dict[str, str]:
 
 @cache
 def code_hash(module: str) -> str:
-    """Hash of an imported module without its comments, docstrings and layout."""
+    """Hash of an imported module's code, without name, layout, comments, docstrings and imports."""
     try:
         tree = ast.parse(inspect.getsource(sys.modules[module]))
     except (OSError, TypeError, SyntaxError):
@@ -71,7 +71,29 @@ def code_hash(module: str) -> str:
             ast.get_docstring(node, clean=False) is not None
         ):
             node.body = node.body[1:]
-    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()[:12]
+    return hashlib.sha256(ast.dump(_RemoveImports().visit(tree)).encode()).hexdigest()[:12]
+
+
+class _RemoveImports(ast.NodeTransformer):
+    """Removes imports, ``with lazy_imports():`` blocks and ``if TYPE_CHECKING:`` blocks."""
+
+    def visit_Import(self, node: ast.Import) -> None:
+        """Remove it."""
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
+        """Remove it."""
+
+    def visit_With(self, node: ast.With) -> ast.AST | None:
+        """Remove a block of lazy imports."""
+        calls = [ast.unparse(item.context_expr).partition("(")[0] for item in node.items]
+        lazy = any(call.rpartition(".")[2] == "lazy_imports" for call in calls)
+        return None if lazy else self.generic_visit(node)
+
+    def visit_If(self, node: ast.If) -> ast.AST | list[ast.stmt]:
+        """Remove a block for type checkers, but not its ``else``."""
+        self.generic_visit(node)
+        typing_only = ast.unparse(node.test).rpartition(".")[2] == "TYPE_CHECKING"
+        return node.orelse if typing_only else node
 
 
 def changed_code(planned: Iterable[PlannedCell], store: Store) -> list[str]:

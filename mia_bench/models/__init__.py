@@ -1,1 +1,1 @@
-"""Network base classes that plugins build on (importing the submodules imports torch)."""
+"""Inference and snapshots of networks."""

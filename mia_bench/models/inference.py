@@ -1,4 +1,4 @@
-"""Batched inference with networks that are finished."""
+"""Batched inference with trained networks."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ModuleT = TypeVar("ModuleT", bound="nn.Module")
 
 
 def move_model(model: ModuleT, device: torch.device) -> ModuleT:
-    """The model on the device, its weights channels-last if it allows that and it is faster there."""
+    """Move the model to the device; convert it to channels-last if it allows that and it is faster."""
     model.to(device)
     fast = device.type == "cuda" or (
         device.type == "cpu" and not any(map(_narrow, model.modules()))
@@ -32,9 +32,9 @@ def move_model(model: ModuleT, device: torch.device) -> ModuleT:
 
 
 def _narrow(layer: nn.Module) -> bool:
-    """Whether the layer's gradient, channels-last on a CPU with AVX2, writes past its memory.
+    """Whether the layer's channels-last gradient writes out of bounds on CPUs with AVX2.
 
-    A fault of oneDNN (uxlfoundation/oneDNN#6035) in 1×1 convolutions with a stride and few channels.
+    A bug of oneDNN (uxlfoundation/oneDNN#6035) in 1×1 convolutions with a stride and few channels.
     """
     return (
         isinstance(layer, nn.Conv2d)
@@ -55,7 +55,7 @@ def predict_probabilities(
     """Softmax probabilities ``(N, C)`` on the CPU in float32, averaged over ``draws`` passes.
 
     Raises:
-        Diverged: one is no number; the class that seems likeliest would mean nothing.
+        Diverged: a probability is NaN or infinite.
     """
     rows = []
     with torch.no_grad():
@@ -84,10 +84,10 @@ def extract_features(
 def embed_images(
     embed: Embed, images: Tensor, device: torch.device, batch_size: int = 256
 ) -> Tensor:
-    """Embeddings ``(N, D)`` of many images, uint8 or in [0, 1], in batches, on the CPU.
+    """Embeddings ``(N, D)`` on the CPU of images, uint8 or in [0, 1], computed in batches.
 
     Raises:
-        Diverged: one is no number; ranks by it would mean nothing.
+        Diverged: an embedding is NaN or infinite.
     """
     with torch.no_grad():
         chunks = images.split(batch_size)

@@ -1,16 +1,19 @@
-"""Weights, buffers and mode of a network at a moment, to see what was changed since."""
+"""Snapshots of a network, to detect changes."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor, nn
+from etils.epy import lazy_imports
+
+with lazy_imports():
+    import torch
+    from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Tensors by name, and of every module the mode, hooks and a ``forward`` of its own."""
+    """A network's tensors by name, and the mode, hooks and overridden ``forward`` of each module."""
 
     tensors: dict[str, Tensor]
     training: tuple[bool, ...]
@@ -18,22 +21,24 @@ class Snapshot:
 
     @classmethod
     def of(cls, model: nn.Module) -> Snapshot:
-        """Of now."""
+        """Take a snapshot."""
         tensors = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
         return cls(tensors, _modes(model), _behaviour(model))
 
     def changed(self, model: nn.Module) -> list[str]:
-        """Names of the tensors that are others now, are gone or are new; and whose hooks or forward are."""
+        """Names of changed, removed and added tensors, and modules with changed hooks or ``forward``."""
         now = model.state_dict()
         kept = [n for n, tensor in self.tensors.items() if n in now and equal(tensor, now[n])]
-        ways = _behaviour(model)
-        others = [n for n in (self.behaviour | ways) if self.behaviour.get(n) != ways.get(n)]
+        behaviour = _behaviour(model)
+        others = [
+            n for n in (self.behaviour | behaviour) if self.behaviour.get(n) != behaviour.get(n)
+        ]
         return [name for name in (self.tensors | now) if name not in kept] + [
             f"hooks or forward of {name or 'the module'}" for name in others
         ]
 
     def mode_changed(self, model: nn.Module) -> bool:
-        """Whether a module is in another mode now."""
+        """Whether a module has switched between training and eval mode."""
         return _modes(model) != self.training
 
 
@@ -54,7 +59,7 @@ _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_
 
 
 def _behaviour(model: nn.Module) -> dict[str, tuple[object, ...]]:
-    """Of every module by name: its own ``forward``, if it has one, and its hooks."""
+    """The ``forward`` set on the instance, if any, and the hooks of every module by name."""
     return {
         name: (vars(module).get("forward"), *(tuple(getattr(module, hooks)) for hooks in _HOOKS))
         for name, module in model.named_modules()

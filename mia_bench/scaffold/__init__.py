@@ -1,8 +1,8 @@
-"""New distributions from templates: the files below ``templates``, with names filled in. Imports no torch.
+"""New distributions from the files below ``templates``.
 
-``common`` is a part of every distribution, the folder of the kind comes on top. In names of files and in
-their text these words are replaced: ``plugin_distribution``, ``plugin_module``, ``plugin_name``,
-``plugin_metric``, ``PluginClass``, ``plugin_base`` and ``plugin_kind``.
+A distribution consists of ``common`` and the folder of its kind. These words are replaced in file names and
+text: ``plugin_distribution``, ``plugin_module``, ``plugin_name``, ``plugin_metric``, ``PluginClass``,
+``plugin_base`` and ``plugin_kind``.
 """
 
 from __future__ import annotations
@@ -12,19 +12,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mia_bench.errors import UsageError
+from mia_bench.plugins import host
 from mia_bench.registry import BASES, Entry
 
 KINDS = ("defense", "attack", "metric", "prior", "dataset", "track", "encoder", "model", "reporter")
 
 LONGEST = 30
-"""Characters of a name, so that lines of code stay short."""
+"""Maximum length of a name, so that lines of code stay short."""
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 
 _TEMPLATES = Path(__file__).parent / "templates"
 
 _PLACES = {"gitignore": ".gitignore", "ci.yml": ".github/workflows/ci.yml"}
-"""Where files go whose names would be hidden."""
+"""Destinations of files that would be hidden among the templates."""
 
 
 def create(name: str, kind: str, output: Path, *, reuse_name: bool = False) -> Path:
@@ -33,11 +34,11 @@ def create(name: str, kind: str, output: Path, *, reuse_name: bool = False) -> P
     Args:
         name: of the component; lower-case words joined by ``-``.
         kind: one of :data:`KINDS`.
-        output: folder to make the new folder in; made if it is not there.
-        reuse_name: take a name that something installed has.
+        output: parent of the new folder; created if it is missing.
+        reuse_name: allow the name of something installed.
 
     Raises:
-        UsageError: the name is no good or taken, or the folder is there already.
+        UsageError: the name is invalid or taken, or the folder exists.
     """
     check_name(name, reuse_name=reuse_name)
     folder = output / f"mia-bench-{name}"
@@ -57,11 +58,7 @@ def create(name: str, kind: str, output: Path, *, reuse_name: bool = False) -> P
 
 
 def check_name(name: str, *, reuse_name: bool) -> None:
-    """Refuse names that are no good, or taken by something installed.
-
-    Raises:
-        UsageError: says what would be right.
-    """
+    """Raise UsageError if a name is invalid or taken by something installed."""
     if not _NAME.fullmatch(name):
         raise UsageError(
             f"name {name!r} is not lower-case words joined by '-', the first begins with a letter"
@@ -75,9 +72,7 @@ def check_name(name: str, *, reuse_name: bool) -> None:
 
 
 def _owner(name: str) -> str:
-    """What is installed under a name, or an empty string."""
-    from mia_bench.plugins import host
-
+    """The component or plugin with this name, or an empty string."""
     loaded = host()
     found: list[Entry] = loaded.registry.find(name)
     if found:
@@ -91,11 +86,11 @@ def _owner(name: str) -> str:
 _BASE_NAMES = {kind: f"mia_bench.{base.__name__}" for kind, base in BASES.items()} | {
     "metric": "mia_bench.AttackMetric"
 }
-"""What ``python -m pydoc`` is asked for."""
+"""The base class of each kind, for ``python -m pydoc``."""
 
 
 def class_name(name: str, kind: str) -> str:
-    """``my-defense`` to ``MyDefense``, ``erasing`` to ``ErasingDefense``."""
+    """The class name: ``MyDefense`` for ``my-defense``, ``ErasingDefense`` for ``erasing``."""
     words = "".join(word.capitalize() for word in name.split("-"))
     if not words.endswith(kind.capitalize()) or words in {base.__name__ for base in BASES.values()}:
         words += kind.capitalize()
@@ -103,7 +98,7 @@ def class_name(name: str, kind: str) -> str:
 
 
 def rendered(name: str, kind: str) -> dict[str, str]:
-    """Path to text of every file of the distribution."""
+    """The text of every file of the distribution, by path."""
     words = {
         "plugin_distribution": f"mia-bench-{name}",
         "plugin_module": f"mia_bench_{name.replace('-', '_')}",
@@ -114,8 +109,7 @@ def rendered(name: str, kind: str) -> dict[str, str]:
         "plugin_kind": {"dataset": "data set", "model": "architecture"}.get(kind, kind),
     }
     return {
-        _filled(path, words): _filled(text, words)
-        for path, text in (*_files("common"), *_files(kind))
+        _fill(path, words): _fill(text, words) for path, text in (*_files("common"), *_files(kind))
     }
 
 
@@ -126,7 +120,7 @@ def _files(folder: str) -> Iterator[tuple[str, str]]:
             yield path.relative_to(root).as_posix(), path.read_text("utf-8")
 
 
-def _filled(text: str, words: dict[str, str]) -> str:
+def _fill(text: str, words: dict[str, str]) -> str:
     for word, value in words.items():
         text = text.replace(word, value)
     return text

@@ -1,1 +1,1 @@
-"""The built-in plugins of mia-bench: the host finds them by entry points, as it finds anybody's."""
+"""The built-in plugins of mia-bench, found by entry points like any other plugin."""

@@ -1,8 +1,4 @@
-"""Weight files that come with the package, checked against the SHA-256 beside them.
-
-``SHA256SUMS`` lies in the folder of the files, in the format of ``sha256sum``; the commands that make the
-files write it.
-"""
+"""Weight files that come with the package, checked against ``SHA256SUMS`` in their folder."""
 
 from __future__ import annotations
 
@@ -18,8 +14,8 @@ def shipped_hash(path: Path) -> str:
     """SHA-256 of a shipped file.
 
     Raises:
-        Unavailable: it is not there.
-        MiaBenchError: it is not the file that was shipped.
+        Unavailable: the file is missing.
+        MiaBenchError: the hash is not the one in ``SHA256SUMS``.
     """
     if not path.is_file():
         raise Unavailable(f"{path.name} is missing from the installation")
@@ -33,7 +29,7 @@ def shipped_hash(path: Path) -> str:
 
 
 def write_hash(path: Path) -> None:
-    """Note the SHA-256 of a file that is to be shipped."""
+    """Add the SHA-256 of a file to ship to ``SHA256SUMS``."""
     sums = _sums(path.parent)
     sums[path.name] = file_hash(path)
     text = "".join(f"{value}  {name}\n" for name, value in sorted(sums.items()))

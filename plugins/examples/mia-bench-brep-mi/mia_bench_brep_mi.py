@@ -2,81 +2,80 @@ r"""BREP-MI, a label-only attack by boundary repulsion.
 
 Kahla, Chen, Just, Jia, *Label-Only Model Inversion Attacks via Boundary Repulsion*, CVPR 2022 (arXiv
 2203.01925). Prior samples are drawn until the target labels one as the class ``y``. From there, with ``N``
-random directions :math:`u_n` of unit length, each latent moves away from what is not ``y``:
+random directions :math:`u_n` of unit length, each latent moves away from points of other classes:
 
 .. math:: z \leftarrow z - \frac{\alpha}{N} \sum_{n:\ T(G(z + R u_n)) \ne y} u_n,
           \qquad \alpha = \min(R/3,\ 3),
 
-and wherever the whole sphere is ``y``, the latent is noted and the radius ``R`` grows by a factor. A walk
-ends after ``patience`` steps at one radius, or ``steps`` in all. Its result is the latent noted last, or the
-one it has reached where the first sphere never fitted.
+and when the whole sphere is ``y``, the latent is recorded and the radius ``R`` grows by a factor. A walk ends
+after ``patience`` steps at one radius, or ``steps`` in total. Its result is the latent recorded last, or its
+final latent if no sphere was inside the class.
 
 As in the authors' code, latents are clipped (the points on the sphere are not), and a step that would leave
-the class is not made. Differently: a refused step counts (theirs can go on for ever), ``steps`` bounds the
-cost, and a sphere grows when all its points are ``y``, as in the paper; their code asks for more than 7/8,
-which with 32 points is ``inside=0.9``.
+the class is rejected. Unlike in their code, a rejected step counts (theirs may never end), ``steps`` bounds
+the cost, and a sphere grows when all its points are ``y``, as in the paper (their code requires more than
+7/8, which with 32 points is ``inside=0.9``).
 
-Every image is a walk of its own from a start of its own. A class with too few starts uses those it has
-again, in new directions. For a class without any start a label tells nothing to go by: its images are
-**unoptimised prior samples**, and a warning names it.
+Every image is a separate walk from its own start. A class with too few starts reuses them, in new directions.
+The images of a class without any start are **unoptimised prior samples**, and a warning names it.
 """
 
 from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
-from mia_bench import Attack, AttackTask, Reconstructions, Setting, hookimpl
-from mia_bench.hookspecs import Register
+from mia_bench import Attack, AttackTask, Reconstructions, Register, Setting, hookimpl, lazy_imports
 
-if TYPE_CHECKING:
+with lazy_imports():
+    import torch
     from torch import Tensor
+
 
 log = logging.getLogger("mia_bench.brep_mi")
 
 ROUND = 1000
-"""Latents of one round of the search for starts."""
+"""Latents per round of the search for starts."""
 
-TOGETHER = 256
-"""Latents that walk together: it bounds the memory, and results don't depend on the batch size."""
+GROUP = 256
+"""Latents that walk together, which bounds the memory; results do not depend on the batch size."""
 
 LARGEST = 1e6
-"""A radius grows no further: where every image is of the class, nothing would stop it."""
+"""Limit of the radius, in case every image is of the class."""
 
 
 @dataclass
 class Walk:
-    """Latents under way, all on the device.
+    """The state of walks that have not ended, on the device.
 
     Attributes:
-        index: ``(n,)`` which of the latents these are.
-        labels: ``(n,)`` the class of each.
-        latents, noted: ``(n, D)`` now, and when the radius grew last.
-        radius: ``(n,)`` of the sphere.
-        waited: ``(n,)`` steps at this radius.
+        index: position of each latent in its group, ``(n,)``.
+        labels: the class of each, ``(n,)``.
+        latents, recorded: current latents, and those when the radius last grew, ``(n, D)``.
+        radius: of the sphere, ``(n,)``.
+        waited: steps at this radius, ``(n,)``.
     """
 
     index: Tensor
     labels: Tensor
     latents: Tensor
-    noted: Tensor
+    recorded: Tensor
     radius: Tensor
     waited: Tensor
 
-    def part(self, chosen: Tensor) -> Walk:
-        """Those of a mask ``(n,)``."""
-        return Walk(**{name: values[chosen] for name, values in vars(self).items()})
+    def select(self, mask: Tensor) -> Walk:
+        """The walks of a mask ``(n,)``."""
+        return Walk(**{name: values[mask] for name, values in vars(self).items()})
 
 
 class BoundaryRepulsion(Attack):
-    """Moves latents away from what the target labels as another class."""
+    """Latents move away from points that the target labels as other classes."""
 
-    summary: ClassVar[str] = "BREP-MI: label-only, latents are repelled by the class's boundary"
-    paper: ClassVar[str] = "Kahla et al., CVPR 2022, arXiv 2203.01925"
-    version: ClassVar[str] = "1"
+    summary = "BREP-MI: label-only, latents are repelled by the class's boundary"
+    paper = "Kahla et al., CVPR 2022, arXiv 2203.01925"
+    version = "1"
     access = "label-only"
 
     class Options(Attack.Options):
@@ -102,7 +101,7 @@ class BoundaryRepulsion(Attack):
     options: Options
 
     def skip(self, setting: Setting) -> str | None:
-        """Its box fits standard normal latents alone."""
+        """Require standard normal latents unless ``clip`` is null."""
         if self.options.clip is not None and not setting.prior.normal_latents:
             return (
                 "brep-mi clips standard normal latents; this prior's are mapped ones (clip=null "
@@ -111,9 +110,7 @@ class BoundaryRepulsion(Attack):
         return None
 
     def invert(self, task: AttackTask) -> Reconstructions:
-        """Starts of all classes, then all walks; widest sphere first."""
-        import torch
-
+        """Find starts for all classes, then make all walks; images with the largest radius come first."""
         classes, each = len(task.classes), task.images_per_class
         latents, found = self._starts(task)
         radius = torch.zeros(classes, each)
@@ -123,16 +120,10 @@ class BoundaryRepulsion(Attack):
             latents[found] = ends.unflatten(0, (-1, each))
             radius[found] = reached.view(-1, each)
         order = radius.argsort(dim=1, descending=True, stable=True)
-        chosen = latents.gather(1, order[:, :, None].expand_as(latents))
-        images = task.prior.pictures(
-            chosen.flatten(0, 1), device=task.device, batch_size=task.batch_size
-        )
-        return Reconstructions(images.unflatten(0, (classes, each)), chosen)
+        return task.reconstructions(latents.gather(1, order[:, :, None].expand_as(latents)))
 
     def _starts(self, task: AttackTask) -> tuple[Tensor, Tensor]:
-        """Latents ``(K, M, D)`` on the CPU, and ``(K,)`` which classes they are really labelled as."""
-        import torch
-
+        """Starts ``(K, M, D)`` on the CPU, and a mask ``(K,)`` of the classes that have any."""
         each = task.images_per_class
         pool, answers, asked = [], [], 0
         counts = torch.zeros(len(task.classes), dtype=torch.int64)
@@ -161,10 +152,8 @@ class BoundaryRepulsion(Attack):
         return spare, found
 
     def _walks(self, task: AttackTask, starts: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Ends ``(L, D)`` of walks from starts of the classes ``(L,)``, and radii ``(L,)``; CPU."""
-        import torch
-
-        groups = list(zip(starts.split(TOGETHER), labels.split(TOGETHER), strict=True))
+        """Final latents ``(L, D)`` and radii ``(L,)`` on the CPU of walks for labels ``(L,)``."""
+        groups = list(zip(starts.split(GROUP), labels.split(GROUP), strict=True))
         total = len(groups) * self.options.steps
         ended = [
             self._walk(task, start, label, number * self.options.steps, total)
@@ -176,44 +165,40 @@ class BoundaryRepulsion(Attack):
     def _walk(
         self, task: AttackTask, starts: Tensor, labels: Tensor, done: int, total: int
     ) -> tuple[Tensor, Tensor]:
-        """One group of walks; ``done`` of ``total`` steps came before."""
-        import torch
-
+        """Make one group of walks; ``done`` of ``total`` steps precede, for the progress report."""
         first = starts.to(task.device)
         size = len(first)
         walk = Walk(
             index=torch.arange(size, device=task.device),
             labels=labels.to(task.device),
             latents=first,
-            noted=first,
+            recorded=first,
             radius=torch.full((size,), self.options.radius, device=task.device),
             waited=torch.zeros(size, dtype=torch.int64, device=task.device),
         )
         ends, radii = first.clone(), walk.radius.clone()
-        check = self.options.patience  # before this step no walk can end
+        check = self.options.patience  # no walk can end before this step
         for step in range(self.options.steps):
             if step >= check:
                 going = walk.waited < self.options.patience
-                self._note(walk.part(~going), ends, radii)
-                walk = walk.part(going)
+                self._write_results(walk.select(~going), ends, radii)
+                walk = walk.select(going)
                 if not len(walk.index):
                     break
                 check = step + self.options.patience - int(walk.waited.max())
             self._step(task, walk)
             task.progress(done + step + 1, total, "step")
-        self._note(walk, ends, radii)
+        self._write_results(walk, ends, radii)
         return ends.cpu(), radii.cpu()
 
-    def _note(self, walk: Walk, ends: Tensor, radii: Tensor) -> None:
-        """Write what walks have come to: what was noted, or the latent where no sphere fitted."""
+    def _write_results(self, walk: Walk, ends: Tensor, radii: Tensor) -> None:
+        """Write the recorded latents, or the current ones if the radius never grew."""
         grew = walk.radius > self.options.radius
-        ends[walk.index] = walk.noted.where(grew[:, None], walk.latents)
+        ends[walk.index] = walk.recorded.where(grew[:, None], walk.latents)
         radii[walk.index] = walk.radius
 
     def _step(self, task: AttackTask, walk: Walk) -> None:
-        """Ask about a sphere round each latent, move it and grow its radius; ``points + 1`` queries."""
-        import torch
-
+        """Query a sphere around each latent, move it and grow its radius; ``points + 1`` queries."""
         options = self.options
         size, width = walk.latents.shape
         directions = torch.randn(size, options.points, width, generator=task.generator)
@@ -227,7 +212,7 @@ class BoundaryRepulsion(Attack):
         stays = _labels(task, moved) == walk.labels
         grows = (1 - outside).mean(1) >= options.inside
         walk.latents = moved.where(stays[:, None], walk.latents)
-        walk.noted = walk.latents.where(grows[:, None], walk.noted)
+        walk.recorded = walk.latents.where(grows[:, None], walk.recorded)
         walk.radius = (walk.radius * options.growth).clamp(max=LARGEST).where(grows, walk.radius)
         walk.waited = (walk.waited + 1).where(~grows, 0)
 
@@ -237,9 +222,7 @@ class BoundaryRepulsion(Attack):
 
 
 def _labels(task: AttackTask, latents: Tensor) -> Tensor:
-    """The target's answers ``(N,)`` to the images of latents ``(N, D)``, all on the device."""
-    import torch
-
+    """The target's labels ``(N,)`` of the images of latents ``(N, D)``, on the device."""
     with torch.no_grad():
         return torch.cat(
             [task.access.labels(task.prior(chunk)) for chunk in latents.split(task.batch_size)]

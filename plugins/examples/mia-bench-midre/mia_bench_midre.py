@@ -1,10 +1,9 @@
 r"""MIDRE: random erasing of the training images.
 
 Tran, Nguyen, Mai, Vandierendonck, Assent, Kot, Cheung, *Random Erasing vs. Model Inversion: A Promising
-Defense or a False Hope?*, TMLR 2025 (arXiv 2409.01062). The network never sees a whole private image: each
-time one is drawn, with probability ``p`` a square at a random place is painted in one colour. Its share
-:math:`a` of the area is uniform in a range, so that its side in an image of :math:`H \times W` pixels is
-:math:`\sqrt{a H W}`, rounded.
+Defense or a False Hope?*, TMLR 2025 (arXiv 2409.01062). Each time a training image is drawn, with probability
+``p`` a square at a random position is filled with one colour. Its share :math:`a` of the area is uniform in a
+range; its side in an image of :math:`H \times W` pixels is :math:`\sqrt{a H W}`, rounded.
 
 Defaults are the authors' for FaceScrub: ``p = 1``, areas from .1 to .4 (.8 protects more and costs more
 accuracy), and the mean colour of ImageNet. Their published configuration erases after images were scaled to
@@ -13,16 +12,16 @@ accuracy), and the mean colour of ImageNet. Their published configuration erases
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from mia_bench import Defense, hookimpl
-from mia_bench.hookspecs import Register
+from mia_bench import Defense, Register, hookimpl, lazy_imports
 
-if TYPE_CHECKING:
+with lazy_imports():
     import torch
     from torch import Tensor
+
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Colour = tuple[Share, Share, Share]
@@ -36,24 +35,22 @@ def erased(
     area: tuple[float, float],
     fill: Colour,
 ) -> Tensor:
-    """A copy of ``(N, 3, H, W)`` with a square of each image painted over.
+    """A copy of ``(N, 3, H, W)`` with a square of each image filled.
 
     Args:
         images: in [0, 1], on any device.
-        generator: CPU generator; four numbers an image are drawn.
-        probability: of an image to be erased at all.
-        area: range of the square's share of the area; it never reaches beyond the image.
+        generator: CPU generator; four numbers per image are drawn.
+        probability: of erasing an image.
+        area: range of the square's share of the area; the square is within the image.
         fill: red, green and blue in [0, 1].
     """
-    import torch
-
     count, _, height, width = images.shape
-    draws = torch.rand(4, count, generator=generator, dtype=torch.float64)
-    share = area[0] + (area[1] - area[0]) * draws[0]
+    uniform = torch.rand(4, count, generator=generator, dtype=torch.float64)
+    share = area[0] + (area[1] - area[0]) * uniform[0]
     side = (share * height * width).sqrt().round().clamp(max=min(height, width))
-    top = (draws[1] * (height - side + 1)).floor()
-    left = (draws[2] * (width - side + 1)).floor()
-    side = torch.where(draws[3] < probability, side, 0)
+    top = (uniform[1] * (height - side + 1)).floor()
+    left = (uniform[2] * (width - side + 1)).floor()
+    side = torch.where(uniform[3] < probability, side, 0)
     box = torch.stack([top, left, side]).long().to(images.device)
     rows = _between(box[0], box[2], height)
     columns = _between(box[1], box[2], width)
@@ -62,19 +59,17 @@ def erased(
 
 
 def _between(start: Tensor, length: Tensor, size: int) -> Tensor:
-    """``(N, size)``: which of ``size`` places lie in each run ``(N,)`` of ``length`` from ``start``."""
-    import torch
-
+    """Mask ``(N, size)`` of the positions from ``start`` to ``start + length``, both ``(N,)``."""
     places = torch.arange(size, device=start.device)
     return (places >= start[:, None]) & (places < (start + length)[:, None])
 
 
 class RandomErasing(Defense):
-    """Paints over a random square of every training image."""
+    """Training with a random square of every image erased."""
 
-    summary: ClassVar[str] = "MIDRE: a random square of every training image is erased"
-    paper: ClassVar[str] = "Tran et al., TMLR 2025, arXiv 2409.01062"
-    version: ClassVar[str] = "1"
+    summary = "MIDRE: a random square of every training image is erased"
+    paper = "Tran et al., TMLR 2025, arXiv 2409.01062"
+    version = "1"
 
     class Options(Defense.Options):
         """Options of ``midre``."""
@@ -88,7 +83,7 @@ class RandomErasing(Defense):
         )
 
         @model_validator(mode="after")
-        def _ordered(self) -> RandomErasing.Options:
+        def _require_ordered_area(self) -> RandomErasing.Options:
             low, high = self.area
             if low > high:
                 raise ValueError(f"area runs from low to high, not from {low} to {high}")
@@ -100,11 +95,7 @@ class RandomErasing(Defense):
         """Erase, after the track's own augmentation."""
         options = self.options
         return erased(
-            images,
-            generator,
-            probability=options.probability,
-            area=options.area,
-            fill=options.fill,
+            images, generator, probability=options.probability, area=options.area, fill=options.fill
         )
 
 

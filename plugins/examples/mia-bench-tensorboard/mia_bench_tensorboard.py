@@ -1,9 +1,9 @@
-"""Writes every finished cell for TensorBoard: metrics with their intervals, costs, the picture.
+"""Write every finished cell for TensorBoard: metrics with their intervals, costs, the picture.
 
-One run a cell, in ``TRACK/DEFENSE-ATTACK-PRIOR-seedN-KEY`` below the folder that
-``MIA_BENCH_TENSORBOARD`` names, or below ``tensorboard`` in the store. Scalars: ``METRIC/value``,
-``METRIC/low`` and ``METRIC/high`` (95 % interval), ``cost/NAME`` (seconds, bytes, queries); images:
-``picture``. A metric that could not be computed is left out, its reason is in the text ``notes``.
+Each cell is a run in ``TRACK/DEFENSE-ATTACK-PRIOR-seedN-KEY`` below the folder in
+``MIA_BENCH_TENSORBOARD``, or below ``tensorboard`` in the store. Scalars: ``METRIC/value``, ``METRIC/low``
+and ``METRIC/high`` (95 % interval), ``cost/NAME`` (seconds, bytes, queries); images: ``picture``. Reasons
+for missing metrics are in the text ``notes``.
 """
 
 from __future__ import annotations
@@ -12,20 +12,27 @@ import io
 import os
 import re
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from mia_bench import hookimpl
+from mia_bench import hookimpl, lazy_imports
+from mia_bench.cell import FinishedCell
+from mia_bench.pictures import cell_picture
 
-if TYPE_CHECKING:
-    from mia_bench.cell import FinishedCell
+with lazy_imports():
+    from tensorboard.compat.proto import event_pb2, summary_pb2
+    from tensorboard.plugins.text import metadata
+    from tensorboard.summary.writer import event_file_writer
+    from tensorboard.util import tensor_util
+
 
 VARIABLE = "MIA_BENCH_TENSORBOARD"
-"""Names the folder."""
+"""Environment variable with the folder."""
 
 
 def run_folder(cell: FinishedCell) -> Path:
-    """Where the events of a cell lie; the same whenever it is computed."""
+    """The folder for the events of a cell, the same whenever the cell is computed."""
     given = os.environ.get(VARIABLE)
     root = Path(given).expanduser() if given else cell.store.root / "tensorboard"
     record = cell.record
@@ -35,7 +42,7 @@ def run_folder(cell: FinishedCell) -> Path:
 
 
 def scalars(record: dict[str, Any]) -> Iterator[tuple[str, float]]:
-    """Tag and value of all numbers of a record."""
+    """Yield tag and value of all numbers of a record."""
     for name, metric in record["metrics"].items():
         if metric is not None:
             for part in ("value", "low", "high"):
@@ -51,61 +58,51 @@ def _plain(name: str) -> str:
 
 @hookimpl
 def mia_bench_cell_finished(cell: FinishedCell) -> None:
-    """Write a done cell; what an earlier run of it left goes, whatever became of this one."""
+    """Write a done cell, and remove events of an earlier run of the cell in any case."""
     folder = run_folder(cell)
     for stale in folder.glob("events.out.tfevents.*"):
         stale.unlink()
     if cell.record["status"] != "done":
         return
-    from tensorboard.compat.proto.event_pb2 import Event
-    from tensorboard.summary.writer.event_file_writer import EventFileWriter
-
     summary = _summary(cell)
-    writer = EventFileWriter(str(folder))
+    writer = event_file_writer.EventFileWriter(str(folder))
     try:
-        writer.add_event(Event(step=0, wall_time=_finished(cell.record), summary=summary))
+        writer.add_event(event_pb2.Event(step=0, wall_time=_finished(cell.record), summary=summary))
     finally:
         writer.close()
 
 
 def _finished(record: dict[str, Any]) -> float:
-    """When the cell was finished, in seconds since 1970."""
-    from datetime import datetime
-
+    """The time when the cell was finished, in seconds since 1970."""
     return datetime.fromisoformat(record["provenance"]["finished"]).timestamp()
 
 
 def _summary(cell: FinishedCell) -> Any:
-    """The protocol buffer with everything."""
-    from tensorboard.compat.proto.summary_pb2 import Summary
-
-    from mia_bench.pictures import cell_picture
-
-    values = [Summary.Value(tag=tag, simple_value=value) for tag, value in scalars(cell.record)]
+    """The protocol buffer with scalars, picture and notes."""
+    values = [
+        summary_pb2.Summary.Value(tag=tag, simple_value=value)
+        for tag, value in scalars(cell.record)
+    ]
     picture = cell_picture(cell)
     png = io.BytesIO()
     picture.save(png, format="PNG")
-    image = Summary.Image(
+    image = summary_pb2.Summary.Image(
         width=picture.width,
         height=picture.height,
         colorspace=3,
         encoded_image_string=png.getvalue(),
     )
-    values.append(Summary.Value(tag="picture", image=image))
+    values.append(summary_pb2.Summary.Value(tag="picture", image=image))
     if cell.record["notes"]:
         values.append(_notes(cell.record["notes"]))
-    return Summary(value=values)
+    return summary_pb2.Summary(value=values)
 
 
 def _notes(notes: dict[str, str]) -> Any:
     """The notes of a record as a text."""
-    from tensorboard.compat.proto.summary_pb2 import Summary
-    from tensorboard.plugins.text.metadata import create_summary_metadata
-    from tensorboard.util.tensor_util import make_tensor_proto
-
     lines = "\n".join(f"- {name}: {text}" for name, text in notes.items())
-    return Summary.Value(
+    return summary_pb2.Summary.Value(
         tag="notes",
-        metadata=create_summary_metadata("notes", ""),
-        tensor=make_tensor_proto([lines.encode()]),
+        metadata=metadata.create_summary_metadata("notes", ""),
+        tensor=tensor_util.make_tensor_proto([lines.encode()]),
     )

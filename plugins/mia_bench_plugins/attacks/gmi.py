@@ -6,34 +6,33 @@ WGAN-GP trained on public images, each image is the latent that minimises
 
 .. math:: -D(G(z)) + \lambda\,\bigl(-\log p_y(G(z))\bigr)
 
-by gradient descent with Nesterov momentum, ``z`` clipped to ``[-clip, clip]`` after every step, from
-``restarts`` random starts; the restart in which the target itself is surest of the class is kept, for
-each image on its own. Every image has an objective of its own: the batch it is in plays no part.
+by gradient descent with Nesterov momentum, with ``z`` clipped to ``[-clip, clip]`` after every step. Of
+``restarts`` random starts of each image, the one with the highest target confidence is kept. The objective of
+an image does not depend on its batch.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
-
 from pydantic import Field
 
-from mia_bench import Attack, AttackTask, Reconstructions, Setting, hookimpl
-from mia_bench.hookspecs import Register
+from mia_bench import Attack, AttackTask, Reconstructions, Register, Setting, hookimpl, lazy_imports
 
-if TYPE_CHECKING:
+with lazy_imports():
+    import torch
     from torch import Tensor
+    from torch.nn import functional as F
 
 
 class GenerativeModelInversion(Attack):
-    """Descend from random latents to what the target and the critic both like."""
+    """Gradient descent from random latents on the losses of the target and the critic."""
 
-    summary: ClassVar[str] = "GMI: gradient descent on the latents of a WGAN-GP, with its critic"
-    paper: ClassVar[str] = "Zhang et al., CVPR 2020, arXiv 1911.07135"
-    version: ClassVar[str] = "1"
+    summary = "GMI: gradient descent on the latents of a WGAN-GP, with its critic"
+    paper = "Zhang et al., CVPR 2020, arXiv 1911.07135"
+    version = "1"
     access = "white-box"
 
     class Options(Attack.Options):
-        """Options of ``gmi``; the defaults are the paper's, tracks set their own."""
+        """Options of ``gmi``; the defaults are the paper's."""
 
         steps: int = Field(1500, ge=0, description="steps of the descent")
         restarts: int = Field(5, ge=1, description="random starts for each image")
@@ -46,7 +45,7 @@ class GenerativeModelInversion(Attack):
     options: Options
 
     def skip(self, setting: Setting) -> str | None:
-        """It needs a critic, and latents that its box fits."""
+        """Require a critic and standard normal latents."""
         if not setting.prior.has_discriminator:
             return "gmi needs a prior with a discriminator, such as wgan-gp"
         if not setting.prior.normal_latents:
@@ -54,9 +53,7 @@ class GenerativeModelInversion(Attack):
         return None
 
     def invert(self, task: AttackTask) -> Reconstructions:
-        """All images of all classes; the best restart of each."""
-        import torch
-
+        """Optimise all restarts of all images and return the best restart of each."""
         classes, each, restarts = len(task.classes), task.images_per_class, self.options.restarts
         starts = task.prior.sample(classes * each * restarts, task.generator)
         labels = task.classes.repeat_interleave(each * restarts)
@@ -76,18 +73,12 @@ class GenerativeModelInversion(Attack):
         chosen = found.gather(2, index).squeeze(2)
         # Best first, as every attack returns them.
         order = score.amax(2).argsort(dim=1, descending=True)
-        chosen = chosen.gather(1, order[:, :, None].expand_as(chosen))
-        images = task.prior.pictures(
-            chosen.flatten(0, 1), device=task.device, batch_size=task.batch_size
-        )
-        return Reconstructions(images.unflatten(0, (classes, each)), chosen)
+        return task.reconstructions(chosen.gather(1, order[:, :, None].expand_as(chosen)))
 
     def _descend(
         self, task: AttackTask, latents: Tensor, labels: Tensor, done: int, total: int
     ) -> Tensor:
-        """Latents ``(N, D)`` after all steps, on the CPU; ``done`` of ``total`` steps came before."""
-        import torch
-
+        """Optimise latents ``(N, D)``; ``done`` of ``total`` steps precede, for the progress report."""
         options = self.options
         wanted = labels.to(task.device)
         z = latents.to(task.device).clone().requires_grad_(True)
@@ -104,9 +95,7 @@ class GenerativeModelInversion(Attack):
         return z.detach().cpu()
 
     def _objective(self, task: AttackTask, latents: Tensor, labels: Tensor) -> Tensor:
-        """What each latent minimises, ``(N,)``."""
-        from torch.nn import functional as F
-
+        """The loss of each latent, ``(N,)``."""
         images = task.prior(latents)
         answers = task.access.answers(images, draws=self.options.eot)
         losses = F.cross_entropy(
@@ -116,9 +105,7 @@ class GenerativeModelInversion(Attack):
         return self.options.identity_weight * identity - task.prior.discriminate(images).float()
 
     def _confidence(self, task: AttackTask, latents: Tensor, labels: Tensor) -> Tensor:
-        """The target's probability of each latent's class, ``(N,)`` on the CPU."""
-        import torch
-
+        """The target's probability of the class of each latent, ``(N,)`` on the CPU."""
         with torch.no_grad():
             images = task.prior(latents.to(task.device))
         answers = task.access.probabilities(images, draws=self.options.eot)

@@ -13,25 +13,26 @@ Flexible Model Inversion Attacks*, ICML 2022 (arXiv 2201.12179). Three stages:
 3. **Final selection.** Of the results keep those with the highest mean target confidence over
    ``views`` random crops.
 
-With ``steps=0`` only the initial selection is made, and its best images are returned. What is scored
-is exactly what is optimised (the authors' code scores another latent than it starts from). All
-classes are attacked together in full batches. Where the target answers at random, gradients and scores
-are averaged over ``eot`` answers (expectation over transformation, Athalye et al., ICML 2018).
+With ``steps=0`` the best images of the initial selection are returned. The latents that are scored are the
+ones that are optimised, unlike in the authors' code. All classes are attacked together in full batches. For
+a stochastic target, gradients and scores are averaged over ``eot`` answers (expectation over transformation,
+Athalye et al., ICML 2018).
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from mia_bench import Attack, AttackTask, Reconstructions, Setting, hookimpl
+from mia_bench import Attack, AttackTask, Reconstructions, Register, Setting, hookimpl, lazy_imports
 from mia_bench.api.options import Share
-from mia_bench.hookspecs import Register
+from mia_bench.augment import random_resized_crop
 
-if TYPE_CHECKING:
+with lazy_imports():
     import torch
     from torch import Tensor
+    from torch.nn import functional as F
 
 
 Area = Annotated[float, Field(gt=0, le=1)]
@@ -39,20 +40,17 @@ Range = tuple[Area, Area]
 
 
 def poincare_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Poincaré distance of each row ``(N,)``, in float32 or better (in bf16 the denominator is 0).
+    """Poincaré distance of each row ``(N,)``, in float32 or better: in bfloat16 the denominator is 0.
 
     Args:
         logits: ``(N, C)``.
         labels: ``(N,)`` int64.
     """
-    import torch
-    from torch.nn import functional as F
-
     logits = logits if logits.dtype == torch.float64 else logits.float()
     u = logits / logits.abs().sum(1, keepdim=True).clamp_min(1e-12)
     v = (F.one_hot(labels, logits.shape[1]).to(logits.dtype) - 1e-4).clamp(0, 1)
     squares = ((u - v) ** 2).sum(1)
-    # u may touch the unit sphere (one logit carries all): keep the ball's boundary out of reach.
+    # u reaches the unit sphere if a single logit is not 0: keep away from the boundary.
     inside_u = (1 - (u**2).sum(1)).clamp_min(1e-6)
     inside_v = 1 - (v**2).sum(1)
     return torch.acosh(1 + 2 * squares / (inside_u * inside_v) + 1e-7)
@@ -61,13 +59,13 @@ def poincare_loss(logits: Tensor, labels: Tensor) -> Tensor:
 class PlugAndPlay(Attack):
     """Search, optimise and select latents of a public image prior."""
 
-    summary: ClassVar[str] = "Plug & Play: search, optimise and select latents of a public prior"
-    paper: ClassVar[str] = "Struppek et al., ICML 2022, arXiv 2201.12179"
-    version: ClassVar[str] = "1"
+    summary = "Plug & Play: search, optimise and select latents of a public prior"
+    paper = "Struppek et al., ICML 2022, arXiv 2201.12179"
+    version = "1"
     access = "white-box"
 
     class Options(Attack.Options):
-        """Options of ``ppa``; the defaults are the paper's for FaceScrub, tracks set their own."""
+        """Options of ``ppa``; the defaults are the paper's for FaceScrub."""
 
         search: int = Field(2000, ge=1, description="latents sampled for the initial selection")
         candidates: int = Field(200, ge=1, description="latents kept and optimised a class")
@@ -83,7 +81,6 @@ class PlugAndPlay(Attack):
         views_crop: Range = Field(
             (0.5, 0.9), description="area range of those crops (ratio 0.8 to 1.2, with mirroring)"
         )
-
         eot: int = Field(8, ge=1, description="answers averaged where the target answers at random")
 
         @model_validator(mode="after")
@@ -98,7 +95,7 @@ class PlugAndPlay(Attack):
     options: Options
 
     def skip(self, setting: Setting) -> str | None:
-        """It returns candidates, so it needs enough of them."""
+        """Require as many candidates as images to return."""
         if setting.images_per_class > self.options.candidates:
             return (
                 f"candidates={self.options.candidates} are fewer than the "
@@ -107,9 +104,7 @@ class PlugAndPlay(Attack):
         return None
 
     def invert(self, task: AttackTask) -> Reconstructions:
-        """All three stages for all classes."""
-        import torch
-
+        """Run the three stages for all classes."""
         latents = self._initial_selection(task)
         classes, each, width = latents.shape
         if not self.options.steps:
@@ -121,17 +116,10 @@ class PlugAndPlay(Attack):
             best = scores.topk(task.images_per_class, dim=1).indices
             index = best[:, :, None].expand(-1, -1, width)
             chosen = optimised.view(classes, each, width).gather(1, index)
-        images = task.prior.pictures(
-            chosen.flatten(0, 1), device=task.device, batch_size=task.batch_size
-        )
-        return Reconstructions(
-            images.unflatten(0, chosen.shape[:2]), chosen.to(torch.float32).cpu()
-        )
+        return task.reconstructions(chosen)
 
     def _initial_selection(self, task: AttackTask) -> Tensor:
-        """The best latents of each class ``(K, candidates, D)``, best first, no repeats within one."""
-        import torch
-
+        """Distinct latents ``(K, candidates, D)`` of each class, best first."""
         latents = task.prior.sample(
             self.options.search, task.generator, truncation=self.options.truncation
         )
@@ -148,9 +136,7 @@ class PlugAndPlay(Attack):
         return latents[best]
 
     def _optimise(self, task: AttackTask, latents: Tensor, labels: Tensor) -> Tensor:
-        """Optimise ``(N, D)`` latents for ``(N,)`` labels, batch after batch."""
-        import torch
-
+        """Optimise latents ``(N, D)`` for labels ``(N,)``, batch by batch."""
         batches = list(
             zip(latents.split(task.batch_size), labels.split(task.batch_size), strict=True)
         )
@@ -164,34 +150,23 @@ class PlugAndPlay(Attack):
             )
             for step in range(self.options.steps):
                 adam.zero_grad(set_to_none=True)
-                view = self._crop(task.prior(w), task.generator)
+                view = random_resized_crop(task.prior(w), task.generator, scale=self.options.crop)
                 answers = task.access.answers(view, draws=self.options.eot)
                 losses = self._loss(answers.flatten(0, 1), label.repeat(len(answers)))
-                # A sum over the candidates: each one's gradient is its own, whatever the batch holds.
+                # A sum over candidates: the gradient of one must not depend on its batch.
                 (losses.sum() / len(answers)).backward()
                 adam.step()
                 task.progress(number * self.options.steps + step + 1, total, "step")
             results.append(w.detach().cpu())
         return torch.cat(results)
 
-    def _crop(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        from mia_bench.augment import random_resized_crop
-
-        return random_resized_crop(images, generator, scale=self.options.crop)
-
     def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        from torch.nn import functional as F
-
         if self.options.loss == "cross-entropy":
             return F.cross_entropy(logits.float(), labels, reduction="none")
         return poincare_loss(logits, labels)
 
     def _final_scores(self, task: AttackTask, latents: Tensor, labels: Tensor) -> Tensor:
         """Mean target confidence ``(N,)`` over random crops."""
-        import torch
-
-        from mia_bench.augment import random_resized_crop
-
         rows = []
         with torch.no_grad():
             for chunk, label in zip(

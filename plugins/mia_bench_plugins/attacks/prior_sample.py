@@ -1,4 +1,4 @@
-"""Unoptimised samples of the prior: the floor that every attack must rise above."""
+"""Unoptimised samples of the prior, the floor for all attacks."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from mia_bench import Attack, AttackTask, Reconstructions, hookimpl
-from mia_bench.hookspecs import Register
+from mia_bench import Attack, AttackTask, Reconstructions, Register, hookimpl
 
 
 class PriorSample(Attack):
-    """Draws images from the prior and never asks the target."""
+    """Images sampled from the prior without a query to the target."""
 
     summary: ClassVar[str] = "unoptimised samples of the prior (floor)"
     version: ClassVar[str] = "1"
@@ -26,12 +25,12 @@ class PriorSample(Attack):
     options: Options
 
     def invert(self, task: AttackTask) -> Reconstructions:
-        """Independent samples for every class."""
-        count = len(task.classes) * task.images_per_class
-        latents = task.prior.sample(count, task.generator, truncation=self.options.truncation)
-        images = task.prior.pictures(latents, device=task.device, batch_size=task.batch_size)
+        """Draw independent samples for every class."""
         shape = (len(task.classes), task.images_per_class)
-        return Reconstructions(images.unflatten(0, shape), latents.unflatten(0, shape))
+        latents = task.prior.sample(
+            shape[0] * shape[1], task.generator, truncation=self.options.truncation
+        )
+        return task.reconstructions(latents.unflatten(0, shape))
 
 
 @hookimpl

@@ -3,20 +3,20 @@
 Liu, Luo, Wang, Tang, *Deep Learning Face Attributes in the Wild*, ICCV 2015. The classes are the identities
 with most images, most first, ties in the order of ``identity_CelebA.txt``; nine tenths of their images,
 drawn with seed 42, are for training, as in Struppek et al., ICML 2022. The paper's images were cut out of
-the original photographs by HD-CelebA-Cropper with a face factor of 0.65. Below ``<data>/celeba``, the first
-of these that is there is taken:
+the original photographs by HD-CelebA-Cropper with a face factor of 0.65. The first of these below
+``<data>/celeba`` is used:
 
-- ``img_align_celeba/`` with images that HD-CelebA-Cropper made (``.jpg`` or ``.png``): their central square.
-- ``img_celeba/``, the original photographs, and ``list_landmarks_celeba.txt``: the faces are cut here.
+- ``img_align_celeba/`` with images made by HD-CelebA-Cropper (``.jpg`` or ``.png``): their central square.
+- ``img_celeba/``, the original photographs, and ``list_landmarks_celeba.txt``: the faces are cut out here.
 - ``img_align_celeba/`` with the published images of 178×218 pixels, and ``list_landmarks_align_celeba.txt``:
-  the same cut, about 130 pixels wide and enlarged. With them rows are not of the protocol.
+  the same cut, about 130 pixels wide and enlarged. This departs from the protocol.
 
 HD-CelebA-Cropper fits 68 landmarks of its own to those of a standard face; we fit CelebA's five to the five
-that its authors give for the same face. Size and place of that face, the similarity by least squares, the
-cubic interpolation, 572 pixels before the last resizing and the edges that go on are theirs. What differs:
-the landmarks (on the mean of CelebA's five the eyes lie 2.5 % closer to each other and 1.2 of 224 pixels
-lower), the kernel's coefficient (-1; OpenCV's -0.75), images that shrink to half or less are averaged
-first, and nothing goes through JPEG on the way.
+that its authors give for the same face. We share the size and place of that face, the similarity by least
+squares, the cubic interpolation, the 572 pixels before the last resizing and the repeated borders. We differ
+in the landmarks (on average the eyes are 2.5 % closer to each other and 1.2 of 224 pixels lower), in the
+kernel's coefficient (-1; OpenCV's is -0.75), in averaging images that shrink to half or less, and in avoiding
+an intermediate JPEG.
 """
 
 from __future__ import annotations
@@ -26,74 +26,70 @@ import math
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
 
-from mia_bench import hookimpl
+from mia_bench import Register, hookimpl, lazy_imports
 from mia_bench.data.alignment import cut
 from mia_bench.data.classes import Labelled, LabelledDataset
 from mia_bench.errors import DataError
-from mia_bench.hookspecs import Register
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
+with lazy_imports():
+    import numpy as np
+    from PIL import Image
+
 
 CLASSES = 1000
 IDENTITIES = 10_177
 IMAGES = 202_599
 ALIGNED = (178, 218)
-"""Pixels of the images that are published aligned."""
-ALIGNED_MARKS = "list_landmarks_align_celeba.txt"
-"""Their landmarks."""
+"""Size of the images that are published aligned, in pixels."""
+ALIGNED_LANDMARKS = "list_landmarks_align_celeba.txt"
 
 FACE_FACTOR = 0.65
 SIDE = 572
-"""Pixels of the cut face, before it is resized to the track's resolution."""
+"""Side of the cut face in pixels, before it is resized to the track's resolution."""
 STANDARD = (-0.231 - 0.264j, 0.231 - 0.262j, 0.004 + 0.049j, -0.180 + 0.222j, 0.184 + 0.223j)
 """Eyes, nose and corners of the mouth of the standard face, x + iy."""
 MOVE = 0.25j
-"""Added to them, so that the middle of the cut is between the eyes."""
-
+"""Added to them, so that the centre of the cut is between the eyes."""
 
 Landmarks = tuple[complex, ...]
 
 
 @dataclass(frozen=True)
 class Cut:
-    """Cuts faces out by the landmarks of each file, x + iy in its pixels."""
+    """A crop that aligns faces by the landmarks of each file, x + iy in pixels."""
 
     landmarks: dict[Path, Landmarks]
 
-    def __call__(self, image: Image, path: Path) -> Image:
-        """The face, in the place of the standard face."""
-        import numpy as np
-
+    def __call__(self, image: Image.Image, path: Path) -> Image.Image:
+        """Align the face with the standard face."""
         middle = SIDE // 2 * (1 + 1j)
         standard = (np.array(STANDARD) + MOVE) * FACE_FACTOR * SIDE + middle
         return cut(image, np.array(self.landmarks[path]), standard, SIDE)
 
 
 class CelebA(LabelledDataset):
-    """The identities with most images are private; priors bring their own public images."""
+    """The identities with most images, all private; priors bring their own public images."""
 
-    summary: ClassVar[str] = "CelebA: the 1,000 celebrities with most images"
-    paper: ClassVar[str] = "Liu et al., ICCV 2015"
-    version: ClassVar[str] = "1"
-    terms: str = "photographs of public figures from the web, for research only; personal data"
-    layout: str = (
+    summary = "CelebA: the 1,000 celebrities with most images"
+    paper = "Liu et al., ICCV 2015"
+    version = "1"
+    terms = "photographs of public figures from the web, for research only; personal data"
+    layout = (
         "<data>/celeba/identity_CelebA.txt, and <data>/celeba/img_celeba/000001.jpg with "
         "<data>/celeba/list_landmarks_celeba.txt or HD-CelebA-Cropper's images in "
         "<data>/celeba/img_align_celeba"
     )
-    origin: str = "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html; https://github.com/LynnHo/HD-CelebA-Cropper"
+    origin = "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html; https://github.com/LynnHo/HD-CelebA-Cropper"
 
     def fingerprint(self, root: Path | None) -> str:
-        """Over the class, name, size and, if it is cut by them, landmarks of every image used."""
+        """A hash of class, name and size of every image used, and of the landmarks it is cut by."""
         digest = hashlib.sha256()
-        what = self.labelled(root)
-        for path, label in zip(what.paths, what.labels, strict=True):
+        labelled = self.labelled(root)
+        for path, label in zip(labelled.paths, labelled.labels, strict=True):
             digest.update(f"{label}/{path.name}\0{path.stat().st_size}\n".encode())
-        if isinstance(what.crop, Cut):
-            digest.update(repr([*what.crop.landmarks.values()]).encode())
+        if isinstance(labelled.crop, Cut):
+            digest.update(repr([*labelled.crop.landmarks.values()]).encode())
         return digest.hexdigest()[:16]
 
     def labelled(self, root: Path | None) -> Labelled:
@@ -109,37 +105,35 @@ class CelebA(LabelledDataset):
         chosen = [identity for identity, _ in counts.most_common(CLASSES)]
         label_of = {identity: label for label, identity in enumerate(chosen)}
         files = [name for name, identity in listed.items() if identity in label_of]
-        images, marks = _layout(folder, files[0])
+        images, landmarks = _layout(folder, files[0])
         paths = [_image(images, name) for name in files]
         aligned = "the aligned images of 178×218 pixels"
         wanted = "the original photographs or images cut by HD-CelebA-Cropper"
-        self.check(aligned if marks == folder / ALIGNED_MARKS else wanted, wanted, folder)
-        what = Labelled(
+        self.check(aligned if landmarks == folder / ALIGNED_LANDMARKS else wanted, wanted, folder)
+        labelled = Labelled(
             paths,
             [label_of[listed[name]] for name in files],
             [f"celebrity {identity}" for identity in chosen],
         )
-        if marks is None:
-            return what
+        if landmarks is None:
+            return labelled
         note = f"faces of {images.name} cut out by five landmarks, not by HD-CelebA-Cropper's 68"
-        crop = Cut(dict(zip(paths, _landmarks(marks, files), strict=True)))
-        return replace(what, crop=crop, notes=(note,))
+        crop = Cut(dict(zip(paths, _landmarks(landmarks, files), strict=True)))
+        return replace(labelled, crop=crop, notes=(note,))
 
 
 def _layout(folder: Path, name: str) -> tuple[Path, Path | None]:
-    """Where the images lie, and the list of landmarks by which they are to be cut."""
+    """The folder of the images, and the list of landmarks to cut them by, if any."""
     aligned, originals = folder / "img_align_celeba", folder / "img_celeba"
     first = next(filter(Path.is_file, _places(aligned, name)), None)
     if first and _size(first) != ALIGNED:
         return aligned, None
     if originals.is_dir():
         return originals, folder / "list_landmarks_celeba.txt"
-    return aligned, folder / ALIGNED_MARKS
+    return aligned, folder / ALIGNED_LANDMARKS
 
 
 def _size(path: Path) -> tuple[int, int]:
-    from PIL import Image
-
     try:
         with Image.open(path) as image:
             return image.size
@@ -151,7 +145,7 @@ def _identities(path: Path) -> dict[str, str]:
     """Identity of each image, in the order of the file.
 
     Raises:
-        DataError: it is missing or empty, or a line has not two words.
+        DataError: the file is missing or empty, or a line does not have two words.
     """
     words = [line.split() for line in _lines(path)]
     if not words or any(len(line) != 2 for line in words):
@@ -163,7 +157,7 @@ def _landmarks(path: Path, names: list[str]) -> list[Landmarks]:
     """The landmarks of the named images.
 
     Raises:
-        DataError: it is missing, or does not give five for each of the images.
+        DataError: the file is missing, or does not give five landmarks for each of the images.
     """
     wanted = set(names)
     parts = (line.partition(" ") for line in _lines(path))
@@ -177,11 +171,7 @@ def _landmarks(path: Path, names: list[str]) -> list[Landmarks]:
 
 
 def _points(text: str) -> Landmarks:
-    """x y x y … as x + iy.
-
-    Raises:
-        ValueError: these are not five points.
-    """
+    """Parse "x y x y …" to x + iy; raise ValueError unless it holds five points."""
     numbers = [float(word) for word in text.split()]
     if len(numbers) != 2 * len(STANDARD) or not all(map(math.isfinite, numbers)):
         raise ValueError(repr(text.strip()))
@@ -192,7 +182,7 @@ def _lines(path: Path) -> list[str]:
     """The lines that are not blank.
 
     Raises:
-        DataError: the file is missing or no text.
+        DataError: the file is missing or not a text file.
     """
     try:
         return [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]

@@ -1,19 +1,16 @@
 """Procedural face renderer of the embedded track ``synth-faces``.
 
-A face is a pure function of two latent vectors.  The *identity* vector says who somebody is (the
-shape of the skull, the colours, the hair, the set of the features); the *nuisance* vector says how
-the picture was taken (pose, framing, light, expression, background).  Every latent is unit-free
-and standard normal, and is squashed by ``tanh`` into a plausible range, so any real vector gives a
-plausible face and no factor can run away.
+A face is a pure function of two latent vectors. The *identity* vector determines the person (skull,
+colours, hair, features), the *nuisance* vector the photograph (pose, framing, light, expression, background).
+Latents are standard normal and are squashed by ``tanh``, so that any real vector gives a plausible face.
 
-The picture is built from soft-edged shapes with analytic anti-aliasing: a shape is a (first-order)
-signed distance, positive inside, and its coverage is that distance measured in pixels of the
-rendered size, clamped to one pixel of ramp.  This needs no supersampling and holds at any size.
+The image is composed of shapes with analytic anti-aliasing: a shape is a first-order signed distance,
+positive inside, and its coverage is that distance in pixels, clamped to a ramp of one pixel. This needs no
+supersampling and works at any size.
 
-Conventions: ``x`` and ``u`` grow to the right, ``y`` and ``v`` downwards; the picture spans
-[-1, 1] both ways.  ``(u, v)`` are head coordinates, with roll, scale and shift taken out.  Shapes
-of tensors: per-person scalars (C, 1, 1), colours (C, 3, 1, 1), fields (C, H, W), the canvas
-(C, 3, H, W), where C is the number of rows in a chunk.
+Conventions: ``x`` and ``u`` grow to the right, ``y`` and ``v`` downwards; the image spans [-1, 1] in both
+directions. ``(u, v)`` are head coordinates, without roll, scale and shift. Shapes: scalars per person
+(C, 1, 1), colours (C, 3, 1, 1), fields (C, H, W), the canvas (C, 3, H, W), for C rows in a chunk.
 """
 
 from __future__ import annotations
@@ -24,56 +21,21 @@ import torch
 from torch import Tensor
 
 IDENTITY_FACTORS: tuple[str, ...] = (
-    "face_width",
-    "face_height",
-    "jaw_width",
-    "chin_length",
-    "skin_tone",
-    "skin_hue",
-    "hair_tone",
-    "hair_hue",
-    "hair_length",
-    "hair_volume",
-    "hair_fringe",
-    "hair_parting",
-    "hair_curl",
-    "ear_size",
-    "eye_size",
-    "eye_spacing",
-    "eye_height",
-    "eye_tilt",
-    "eye_colour",
-    "brow_thickness",
-    "brow_angle",
-    "nose_length",
-    "nose_width",
-    "mouth_width",
-    "mouth_height",
-    "lip_fullness",
-    "beard",
-    "glasses",
-)
+    "face_width", "face_height", "jaw_width", "chin_length", "skin_tone", "skin_hue",
+    "hair_tone", "hair_hue", "hair_length", "hair_volume", "hair_fringe", "hair_parting",
+    "hair_curl", "ear_size", "eye_size", "eye_spacing", "eye_height", "eye_tilt", "eye_colour",
+    "brow_thickness", "brow_angle", "nose_length", "nose_width", "mouth_width", "mouth_height",
+    "lip_fullness", "beard", "glasses",
+)  # fmt: skip
 
 NUISANCE_FACTORS: tuple[str, ...] = (
-    "yaw",
-    "roll",
-    "shift_x",
-    "shift_y",
-    "scale",
-    "light_side",
-    "light_strength",
-    "exposure",
-    "warmth",
-    "smile",
-    "mouth_opening",
-    "eye_closing",
-    "brow_raise",
-    "background_hue",
+    "yaw", "roll", "shift_x", "shift_y", "scale", "light_side", "light_strength", "exposure",
+    "warmth", "smile", "mouth_opening", "eye_closing", "brow_raise", "background_hue",
     "background_tone",
-)
+)  # fmt: skip
 
-# Pixels a chunk may hold: the working set (a few dozen fields of this many floats) then stays near
-# the processor's caches on a CPU, and well below 200 MB at every size.
+# Pixels per chunk: the working set (a few dozen fields of this many floats) stays near the caches of a
+# CPU, and well below 200 MB at any size.
 _CHUNK_PIXELS = 1 << 18
 
 # See _settle_allocator.
@@ -105,7 +67,7 @@ _EYE_STOPS = (
 
 
 class _Frame(NamedTuple):
-    """Where the pixels lie: head and body coordinates, and pixels per unit of either."""
+    """Head and body coordinates of the pixels, and pixels per unit."""
 
     u: Tensor
     v: Tensor
@@ -117,9 +79,9 @@ class _Frame(NamedTuple):
 
 
 class _Skull(NamedTuple):
-    """The head's outline: distance field, coverage, extents.
+    """The outline of the head: distance field, coverage, extents.
 
-    ``down`` is the height above or below the middle, +-1 at the crown and the chin.
+    ``down`` is the vertical position, -1 at the crown and 1 at the chin.
     """
 
     distance: Tensor
@@ -131,9 +93,9 @@ class _Skull(NamedTuple):
 
 
 class _Layout(NamedTuple):
-    """Heights of the features down the face, half width of the nose, half distance of the eyes.
+    """Vertical positions of the features, half width of the nose, half distance of the eyes.
 
-    Nose and mouth share out what lies between eyes and chin, so that they never collide.
+    Nose and mouth divide the space between eyes and chin, so that they never overlap.
     """
 
     eye: Tensor
@@ -175,7 +137,7 @@ def sample_nuisances(count: int, generator: torch.Generator, strength: float = 1
 
 
 def render(identities: Tensor, nuisances: Tensor, size: int = 32) -> Tensor:
-    """Draw one face per row: (N, K) and (N, M) latents give (N, 3, size, size) in [0, 1]."""
+    """Render one face per row of the latents (N, K) and (N, M), as (N, 3, size, size) in [0, 1]."""
     _check_latents(identities, nuisances, size)
     if identities.device.type == "cpu":
         _settle_allocator()
@@ -200,20 +162,19 @@ def add_noise(images: Tensor, generator: torch.Generator, std: float) -> Tensor:
 
 
 def _settle_allocator() -> None:
-    """Make the system's allocator keep freed memory between chunks (about half again the speed).
+    """Make glibc keep freed memory between chunks, which is about 1.5 times as fast.
 
-    glibc hands the end of its heap back to the kernel whenever more than twice the largest mapped
-    block freed so far lies unused, and every chunk then faults its fields in anew.  Freeing one
-    30 MB block lifts that mark; the block is never touched, so it costs no memory.  Elsewhere
-    this does nothing.
+    glibc returns the top of its heap to the kernel when more than twice the largest freed mapped block is
+    unused, and every chunk then causes page faults. Freeing one block of 30 MB raises that threshold; the
+    block is never touched, so it costs no memory. Other allocators are not affected.
     """
     torch.empty(_RESERVED_FLOATS, dtype=torch.float32)
 
 
 def _sample(count: int, width: int, generator: torch.Generator, scale: float) -> Tensor:
     shape = (count, width)
-    draws = torch.randn(shape, generator=generator, device=generator.device, dtype=torch.float32)
-    return draws.mul_(scale)
+    latents = torch.randn(shape, generator=generator, device=generator.device, dtype=torch.float32)
+    return latents.mul_(scale)
 
 
 def _check_latents(identities: Tensor, nuisances: Tensor, size: int) -> None:

@@ -1,9 +1,9 @@
 """FaceScrub: faces of 530 actors and actresses.
 
 Ng and Winkler, *A Data-Driven Approach to Cleaning Large Face Datasets*, ICIP 2014. Layout:
-``<data>/facescrub/actors/faces/<Name>/<image>`` and ``…/actresses/faces/…``. The classes are the actors in
-the order of their names, then the actresses; nine tenths of all images, drawn with seed 42, are for
-training, as in Struppek et al., ICML 2022.
+``<data>/facescrub/actors/faces/<Name>/<image>`` and ``…/actresses/faces/…``. The classes are the actors by
+name, then the actresses; nine tenths of all images, drawn with seed 42, are for training, as in Struppek et
+al., ICML 2022.
 """
 
 from __future__ import annotations
@@ -11,10 +11,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar
 
-from mia_bench import hookimpl
+from mia_bench import Register, hookimpl
 from mia_bench.data.classes import Labelled, LabelledDataset
 from mia_bench.data.trees import Tree, scan_tree
-from mia_bench.hookspecs import Register
 
 GROUPS = ("actors", "actresses")
 CLASSES = 530
@@ -33,7 +32,7 @@ class FaceScrub(LabelledDataset):
     origin: str = "https://vintage.winklerbros.net/facescrub.html (lists of links, on request)"
 
     def fingerprint(self, root: Path | None) -> str:
-        """Over every image's relative name and size."""
+        """A hash of the relative name and size of every image."""
         return "-".join(tree.fingerprint() for tree in self._trees(root))
 
     def _trees(self, root: Path | None) -> list[Tree]:

@@ -1,36 +1,36 @@
-"""Any tree of ``<identity>/<image>`` that a user has."""
+"""Any ``<identity>/<image>`` tree of the user's."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
-from mia_bench import Dataset, Splits, hookimpl
+from mia_bench import Dataset, Register, Splits, hookimpl, lazy_imports
+from mia_bench.api.progress import Progress
 from mia_bench.data.classes import central_square
 from mia_bench.data.identities import Roles, load_splits
 from mia_bench.data.trees import Tree, scan_tree
 from mia_bench.errors import DataError
-from mia_bench.hookspecs import Register
+from mia_bench.seeds import generator
 
-if TYPE_CHECKING:
-    from mia_bench.api.progress import Progress
+with lazy_imports():
+    import torch
 
 
 class Folder(Dataset):
-    """Private: the identities with most images. The rest is public; a part of it are decoys."""
+    """Private: the identities with most images. The rest are public, some of them decoys."""
 
-    summary: ClassVar[str] = "any <identity>/<image> tree: most images private, the rest public"
-    version: ClassVar[str] = "1"
-    terms: str = "yours; reconstructions of real people are personal data"
-    layout: str = "<data>/<path>/<identity>/<image>"
-    origin: str = "your own"
+    summary = "any <identity>/<image> tree: most images private, the rest public"
+    version = "1"
+    terms = "yours; reconstructions of real people are personal data"
+    layout = "<data>/<path>/<identity>/<image>"
+    origin = "your own"
 
     class Options(Dataset.Options):
         """Options of ``folder``."""
 
-        places: ClassVar[frozenset[str]] = frozenset({"path"})
+        places = frozenset({"path"})
 
         path: str = Field(".", description="the tree, relative to the data root")
         max_identities: int = Field(60, ge=2, description="private identities at most")
@@ -41,7 +41,7 @@ class Folder(Dataset):
     options: Options
 
     def fingerprint(self, root: Path | None) -> str:
-        """Over every image's relative name and size."""
+        """A hash of the relative name and size of every image."""
         return self._tree(root).fingerprint()
 
     def _tree(self, root: Path | None) -> Tree:
@@ -50,7 +50,7 @@ class Folder(Dataset):
     def load(
         self, root: Path | None, *, resolution: int, seed: int, progress: Progress, scratch: Path
     ) -> Splits:
-        """Choose roles, decode, crop the centre square and split."""
+        """Choose roles, decode, crop the central square and split."""
         tree = self._tree(root)
         roles = self.choose(tree, seed)
         counts = [len(tree.images[name]) for name in roles.private]
@@ -72,15 +72,11 @@ class Folder(Dataset):
         )
 
     def choose(self, tree: Tree, seed: int) -> Roles:
-        """Private: most images first, at most half of all identities; a third of the rest decoys.
+        """Private: most images first, at most half of all identities; decoys: a third of the rest.
 
         Raises:
-            DataError: too few identities or images for private classes and a prior.
+            DataError: too few identities or images.
         """
-        import torch
-
-        from mia_bench.seeds import generator
-
         ranked = sorted(tree.images, key=lambda name: (-len(tree.images[name]), name))
         eligible = [n for n in ranked if len(tree.images[n]) >= self.options.min_images]
         count = min(len(eligible), self.options.max_identities, (len(ranked) + 1) // 2)

@@ -8,35 +8,36 @@ Huang, Ramesh, Berg, Learned-Miller, *Labeled Faces in the Wild*, UMass Amherst 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import Self
 
 from pydantic import Field, model_validator
 
-from mia_bench import Dataset, Splits, hookimpl
+from mia_bench import Dataset, Register, Splits, hookimpl, lazy_imports
+from mia_bench.api.progress import Progress
 from mia_bench.data.identities import Roles, load_splits
 from mia_bench.data.trees import Tree, scan_tree
 from mia_bench.errors import DataError
-from mia_bench.hookspecs import Register
+from mia_bench.seeds import generator
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
+with lazy_imports():
+    import torch
+    from PIL import Image
 
-    from mia_bench.api.progress import Progress
 
 SIZE = (250, 250)
 CROP = (58, 48, 192, 182)
-"""Left, upper, right, lower of the face in the 250×250 photograph."""
+"""Left, upper, right and lower edge of the face, in pixels."""
 
 
 class LFW(Dataset):
-    """Private: identities with many images. Public: those with few, some kept aside as decoys."""
+    """Private: identities with many images. Public: those with few, some of them decoys."""
 
-    summary: ClassVar[str] = "Labeled Faces in the Wild, deep-funneled photographs"
-    paper: ClassVar[str] = "Huang et al., UMass Amherst 07-49, 2007"
-    version: ClassVar[str] = "1"
-    terms: str = "photographs of public figures from news sites, for research; personal data"
-    layout: str = "<data>/lfw/<Name>/<Name>_0001.jpg, deep-funneled, 250×250 pixels"
-    origin: str = "https://vis-www.cs.umass.edu/lfw/ (lfw-deepfunneled.tgz)"
+    summary = "Labeled Faces in the Wild, deep-funneled photographs"
+    paper = "Huang et al., UMass Amherst 07-49, 2007"
+    version = "1"
+    terms = "photographs of public figures from news sites, for research; personal data"
+    layout = "<data>/lfw/<Name>/<Name>_0001.jpg, deep-funneled, 250×250 pixels"
+    origin = "https://vis-www.cs.umass.edu/lfw/ (lfw-deepfunneled.tgz)"
 
     class Options(Dataset.Options):
         """Options of ``lfw``."""
@@ -57,7 +58,7 @@ class LFW(Dataset):
     options: Options
 
     def fingerprint(self, root: Path | None) -> str:
-        """Over every image's relative name and size."""
+        """A hash of the relative name and size of every image."""
         return self._tree(root).fingerprint()
 
     def _tree(self, root: Path | None) -> Tree:
@@ -67,10 +68,6 @@ class LFW(Dataset):
         self, root: Path | None, *, resolution: int, seed: int, progress: Progress, scratch: Path
     ) -> Splits:
         """Decode, crop and split."""
-        import torch
-
-        from mia_bench.seeds import generator
-
         tree = self._tree(root)
         counts = {name: len(files) for name, files in tree.images.items()}
         private = [name for name, n in counts.items() if n >= self.options.private_min]
@@ -101,11 +98,11 @@ class LFW(Dataset):
         )
 
 
-def crop_face(image: Image, _path: Path | None = None) -> Image:
+def crop_face(image: Image.Image, _path: Path | None = None) -> Image.Image:
     """The face of a deep-funneled photograph.
 
     Raises:
-        ValueError: it has another size, so that the box would be somewhere else.
+        ValueError: the image is not of the size that :data:`CROP` is for.
     """
     if image.size != SIZE:
         raise ValueError(f"{image.width}×{image.height} pixels, not {SIZE[0]}×{SIZE[1]}")

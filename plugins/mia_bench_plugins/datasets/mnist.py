@@ -1,29 +1,30 @@
 """MNIST with the split of the GMI paper: digits 0 to 4 are private, 5 to 9 public.
 
 LeCun, Bottou, Bengio, Haffner, *Gradient-Based Learning Applied to Document Recognition*, Proc. IEEE 86(11),
-1998; split of Zhang et al., CVPR 2020 (arXiv 1911.07135). Layout: ``<data>/MNIST/raw/``, as torchvision
-keeps it. Targets, evaluation model and priors use the official training half, the independent judge the
-official test half.
+1998; split of Zhang et al., CVPR 2020 (arXiv 1911.07135). Layout: ``<data>/MNIST/raw/``, as in torchvision.
+Targets, evaluation model and priors use the official training set, the independent judge the test set.
 """
 
 from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
-from mia_bench import Dataset, Splits, hookimpl
+from mia_bench import Dataset, Register, Splits, hookimpl, lazy_imports
+from mia_bench.api.dataset import ImageSet
+from mia_bench.api.progress import Progress
+from mia_bench.data.trees import Shares, split_by_identity
 from mia_bench.errors import DataError
-from mia_bench.hookspecs import Register
+from mia_bench.seeds import generator
 
-if TYPE_CHECKING:
+with lazy_imports():
     import torch
     from torch import Tensor
+    from torch.nn import functional as F
+    from torchvision import datasets
 
-    from mia_bench.api.dataset import ImageSet
-    from mia_bench.api.progress import Progress
 
 FILES = (
     "train-images-idx3-ubyte",
@@ -32,18 +33,18 @@ FILES = (
     "t10k-labels-idx1-ubyte",
 )
 PRIVATE = 5
-"""Digits below this one are private."""
+"""Digits below this are private."""
 
 
 class MNIST(Dataset):
-    """Handwritten digits, grey, shown in three equal channels."""
+    """Handwritten digits, grey, in three equal channels."""
 
-    summary: ClassVar[str] = "handwritten digits: 0 to 4 private, 5 to 9 public"
-    paper: ClassVar[str] = "LeCun et al., Proc. IEEE 86(11), 1998"
-    version: ClassVar[str] = "1"
-    terms: str = "CC BY-SA 3.0"
-    layout: str = "<data>/MNIST/raw/train-images-idx3-ubyte and the three other files, also as .gz"
-    origin: str = "torchvision.datasets.MNIST(<data>, download=True)"
+    summary = "handwritten digits: 0 to 4 private, 5 to 9 public"
+    paper = "LeCun et al., Proc. IEEE 86(11), 1998"
+    version = "1"
+    terms = "CC BY-SA 3.0"
+    layout = "<data>/MNIST/raw/train-images-idx3-ubyte and the three other files, also as .gz"
+    origin = "torchvision.datasets.MNIST(<data>, download=True)"
 
     class Options(Dataset.Options):
         """Options of ``mnist``."""
@@ -54,7 +55,7 @@ class MNIST(Dataset):
     options: Options
 
     def fingerprint(self, root: Path | None) -> str:
-        """Over the names and sizes of the four files."""
+        """A hash of the names and sizes of the four files."""
         digest = hashlib.sha256()
         for name in FILES:
             path = _folder(root) / name
@@ -69,18 +70,12 @@ class MNIST(Dataset):
         self, root: Path | None, *, resolution: int, seed: int, progress: Progress, scratch: Path
     ) -> Splits:
         """Read, resize and split."""
-        import torch
-
-        from mia_bench.api.dataset import ImageSet
-        from mia_bench.data.trees import Shares, split_by_identity
-        from mia_bench.seeds import generator
-
         official = _read(root, train=True)
-        draws = generator(seed, "choice")
-        private = _choose(official, range(PRIVATE), self.options.per_class, draws)
-        public = _choose(official, range(PRIVATE, 10), self.options.public_per_class, draws)
+        rng = generator(seed, "choice")
+        private = _choose(official, range(PRIVATE), self.options.per_class, rng)
+        public = _choose(official, range(PRIVATE, 10), self.options.public_per_class, rng)
         judging = _read(root, train=False)
-        judging = _choose(judging, range(PRIVATE), len(judging), draws)
+        judging = _choose(judging, range(PRIVATE), len(judging), rng)
         progress(1, 2, "part")
         small = {
             name: ImageSet(_three_channels(part.images, resolution), part.labels)
@@ -107,11 +102,7 @@ def _folder(root: Path | None) -> Path:
 
 
 def _read(root: Path | None, *, train: bool) -> ImageSet:
-    """One half: ``(N, 28, 28)`` uint8 and the digits."""
-    from torchvision import datasets
-
-    from mia_bench.api.dataset import ImageSet
-
+    """The official training or test set: ``(N, 28, 28)`` uint8 and the digits."""
     try:
         found = datasets.MNIST(str(root or Path()), train=train, download=False)
     except (OSError, ValueError, AssertionError, RuntimeError) as error:
@@ -119,26 +110,20 @@ def _read(root: Path | None, *, train: bool) -> ImageSet:
     return ImageSet(found.data, found.targets)
 
 
-def _choose(part: ImageSet, digits: range, most: int, draws: torch.Generator) -> ImageSet:
-    """At most ``most`` images of each of ``digits``, drawn at random, in the file's order."""
-    import torch
-
-    from mia_bench.api.dataset import ImageSet
-
+def _choose(part: ImageSet, digits: range, limit: int, rng: torch.Generator) -> ImageSet:
+    """Up to ``limit`` random images of each digit, in the order of the file."""
     rows = []
     for digit in digits:
         index = (part.labels == digit).nonzero().flatten()
         if not len(index):
             raise DataError(f"mnist: there is no {digit}")
-        rows.append(index[torch.randperm(len(index), generator=draws)[:most]].sort().values)
+        rows.append(index[torch.randperm(len(index), generator=rng)[:limit]].sort().values)
     chosen = torch.cat(rows)
     return ImageSet(part.images[chosen], part.labels[chosen])
 
 
 def _three_channels(images: Tensor, resolution: int) -> Tensor:
-    """``(N, 28, 28)`` uint8 to ``(N, 3, R, R)`` uint8, padded at 32 pixels as LeNet does."""
-    from torch.nn import functional as F
-
+    """``(N, 28, 28)`` uint8 to ``(N, 3, R, R)`` uint8; padded to 32 pixels as for LeNet, else resized."""
     grey = images[:, None].float()
     if resolution == 32:
         grey = F.pad(grey, (2, 2, 2, 2))

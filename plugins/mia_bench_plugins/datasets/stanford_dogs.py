@@ -2,23 +2,24 @@
 
 Khosla, Jayadevaprakash, Yao, Fei-Fei, *Novel Dataset for Fine-Grained Image Categorization*, FGVC at
 CVPR 2011. Layout: ``<data>/stanford_dogs/Images/<breed>/<image>.jpg`` with ``train_list.mat`` and
-``test_list.mat`` beside ``Images``. The images of both lists are pooled; nine tenths, drawn with seed 42,
-are for training, as in Struppek et al., ICML 2022. They are resized to a square without being cut.
+``test_list.mat`` beside ``Images``. Nine tenths of the images of both lists, drawn with seed 42, are for
+training, as in Struppek et al., ICML 2022. Images are resized to a square without being cropped.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any
 
-from mia_bench import hookimpl
+from mia_bench import Register, hookimpl, lazy_imports
 from mia_bench.data.classes import Labelled, LabelledDataset
 from mia_bench.data.trees import Tree, scan_tree
 from mia_bench.errors import DataError
-from mia_bench.hookspecs import Register
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
+with lazy_imports():
+    from PIL import Image
+    from scipy import io
+
 
 LISTS = ("train_list.mat", "test_list.mat")
 CLASSES = 120
@@ -28,17 +29,17 @@ IMAGES = 20_580
 class StanfordDogs(LabelledDataset):
     """All breeds are private; priors bring their own public images."""
 
-    summary: ClassVar[str] = "Stanford Dogs: 120 breeds"
-    paper: ClassVar[str] = "Khosla et al., FGVC workshop at CVPR 2011"
-    version: ClassVar[str] = "1"
-    terms: str = "images of ImageNet, for research"
-    layout: str = (
+    summary = "Stanford Dogs: 120 breeds"
+    paper = "Khosla et al., FGVC workshop at CVPR 2011"
+    version = "1"
+    terms = "images of ImageNet, for research"
+    layout = (
         "<data>/stanford_dogs/Images/<breed>/<image>.jpg, and the lists *_list.mat beside Images"
     )
-    origin: str = "http://vision.stanford.edu/aditya86/ImageNetDogs/"
+    origin = "http://vision.stanford.edu/aditya86/ImageNetDogs/"
 
     def fingerprint(self, root: Path | None) -> str:
-        """Over every image's relative name and size."""
+        """A hash of the relative name and size of every image."""
         return self._tree(root).fingerprint()
 
     def _tree(self, root: Path | None) -> Tree:
@@ -71,25 +72,22 @@ class StanfordDogs(LabelledDataset):
         )
 
 
-def whole(image: Image, _path: Path | None = None) -> Image:
-    """The image as it is: resizing makes it a square."""
+def whole(image: Image.Image, _path: Path | None = None) -> Image.Image:
+    """The whole image, which resizing makes a square."""
     return image
 
 
 def _entries(path: Path) -> list[tuple[str, int]]:
-    """Names without ending and labels from 0 of a list.
+    """Names without suffix, and labels from 0, of a list of images.
 
     Raises:
-        DataError: it can't be read.
+        DataError: the list can't be read.
     """
-    from scipy.io import loadmat
-    from scipy.io.matlab import MatReadError
-
     try:
-        content: dict[str, Any] = loadmat(path)
+        content: dict[str, Any] = io.loadmat(path)
         names = [str(row[0][0]) for row in content["annotation_list"]]
         labels = [int(row[0]) - 1 for row in content["labels"]]
-    except (MatReadError, OSError, ValueError, LookupError, TypeError) as error:
+    except (io.matlab.MatReadError, OSError, ValueError, LookupError, TypeError) as error:
         raise DataError(f"stanford-dogs: {path} is no list of the data set: {error}") from error
     return list(zip(names, labels, strict=True))
 

@@ -1,34 +1,34 @@
-"""Procedural faces: identities and nuisances are known numbers, so every judge can be checked.
+"""Procedural faces: identities and nuisances are known latents, so that every metric can be verified.
 
-The private identities are drawn close together (their latents have a smaller spread), which makes
-them hard to tell apart; the public ones and the decoys are drawn from the whole population.
+The latents of private identities have a smaller spread, which makes them hard to tell apart; public
+identities and decoys are drawn from the whole population.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
-from mia_bench import Dataset, Splits, hookimpl
-from mia_bench.hookspecs import Register
+from mia_bench import Dataset, Register, Splits, hookimpl, lazy_imports
+from mia_bench.api.dataset import ImageSet
+from mia_bench.api.progress import Progress
+from mia_bench.seeds import generator
 
-if TYPE_CHECKING:
+with lazy_imports():
     import torch
     from torch import Tensor
 
-    from mia_bench.api.dataset import ImageSet
-    from mia_bench.api.progress import Progress
+    from mia_bench_plugins.datasets import face_renderer
 
 
 class SynthFaces(Dataset):
     """Faces drawn by :mod:`mia_bench_plugins.datasets.face_renderer`."""
 
-    summary: ClassVar[str] = "procedural faces, rendered on the spot; nobody is private"
-    version: ClassVar[str] = "1"
-    terms: str = "made by this package; no real person is shown"
-    needs_root: bool = False
+    summary = "procedural faces, rendered on the spot; nobody is private"
+    version = "1"
+    terms = "made by this package; no real person is shown"
+    needs_root = False
 
     class Options(Dataset.Options):
         """Options of ``synth-faces``."""
@@ -48,13 +48,13 @@ class SynthFaces(Dataset):
     options: Options
 
     def fingerprint(self, root: Path | None) -> str:
-        """Nothing is read: the options and the seed say it all."""
+        """A constant: nothing is read."""
         return "rendered"
 
     def load(
         self, root: Path | None, *, resolution: int, seed: int, progress: Progress, scratch: Path
     ) -> Splits:
-        """Render everything."""
+        """Render all parts."""
         options = self.options
         people = {
             "private": (options.identities, options.spread),
@@ -85,28 +85,19 @@ class SynthFaces(Dataset):
 
     def identities(self, seed: int, role: str, count: int, spread: float) -> Tensor:
         """Identity latents ``(count, K)`` of one role."""
-        from mia_bench.seeds import generator
-        from mia_bench_plugins.datasets.face_renderer import sample_identities
-
-        return sample_identities(count, generator(seed, "identities", role), spread)
+        return face_renderer.sample_identities(count, generator(seed, "identities", role), spread)
 
     def photograph(
         self, identities: Tensor, each: int, resolution: int, seed: int, part: str
     ) -> ImageSet:
-        """``each`` images of every identity, uint8, under nuisances of the part's own draws."""
-        import torch
-
-        from mia_bench.api.dataset import ImageSet
-        from mia_bench.seeds import generator
-        from mia_bench_plugins.datasets.face_renderer import add_noise, render, sample_nuisances
-
+        """``each`` uint8 images of every identity, with nuisances drawn for this part."""
         labels = torch.arange(len(identities)).repeat_interleave(each)
-        draws: torch.Generator = generator(seed, "nuisances", part)
-        nuisances = sample_nuisances(len(labels), draws, self.options.nuisance)
+        rng = generator(seed, "nuisances", part)
+        nuisances = face_renderer.sample_nuisances(len(labels), rng, self.options.nuisance)
         images = []
         for rows in torch.arange(len(labels)).split(2048):
-            clean = render(identities[labels[rows]], nuisances[rows], resolution)
-            noisy = add_noise(clean, draws, self.options.noise)
+            clean = face_renderer.render(identities[labels[rows]], nuisances[rows], resolution)
+            noisy = face_renderer.add_noise(clean, rng, self.options.noise)
             images.append((noisy * 255).round().to(torch.uint8))
         blank = torch.zeros(0, 3, resolution, resolution, dtype=torch.uint8)
         return ImageSet(torch.cat(images) if images else blank, labels)

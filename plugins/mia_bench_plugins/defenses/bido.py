@@ -3,7 +3,7 @@ r"""Bilateral dependency optimisation (BiDO).
 Peng, Liu, Zhang, Lan, Ye, Liu, Han, *Bilateral Dependency Optimization: Defending Against
 Model-inversion Attacks*, KDD 2022 (arXiv 2206.05483).
 
-Hidden features :math:`Z_j` shall depend little on the images :math:`X` and much on the labels
+The loss makes hidden features :math:`Z_j` depend little on the images :math:`X` and much on the labels
 :math:`Y`:
 
 .. math:: CE + \sum_j \left[\lambda_x\, d(X, Z_j) - \lambda_y\, d(Z_j, Y)\right].
@@ -16,29 +16,30 @@ With :math:`H = I - \frac1m \mathbf 1 \mathbf 1^\top` the measure :math:`d` is o
   :math:`R = KH\,(KH + \epsilon I)^{-1}`, :math:`\epsilon = 10^{-5} m`;
 - COCO: :math:`\sqrt{\|HK_aH\,HK_bH\|_F}\,/\,m`.
 
-Normalised HSIC needs no inverse of the unsymmetric :math:`KH`: with the positive semidefinite
+Normalised HSIC is computed without inverting the unsymmetric :math:`KH`: with the positive semidefinite
 :math:`S = HKH` it equals :math:`\operatorname{tr} T_a T_b`,
 :math:`T = S(S+\epsilon I)^{-1} = I - \epsilon (S+\epsilon I)^{-1}`, by a Cholesky factor.
 
-The layers are the blocks of the network, the images in [0, 1], as in the authors' VGG16. Defaults are pairs
-their code publishes, :math:`\lambda_x, \lambda_y` = 0.05, 0.5 for HSIC (that VGG16 on CelebA; 0.1, 2 for
-a ResNet-34) and 1, 50 for COCO (MNIST), with :math:`\sigma = 5`. They depend on the architecture and the
-data. That code draws CelebA batches of 16 people with 4 images each; here batches are the track's.
+The layers are the blocks of the network, the images are in [0, 1], as for the authors' VGG16. Defaults are
+pairs from their code, :math:`\lambda_x, \lambda_y` = 0.05, 0.5 for HSIC (VGG16 on CelebA; 0.1, 2 for a
+ResNet-34) and 1, 50 for COCO (MNIST), with :math:`\sigma = 5`. They depend on the architecture and the data.
+Their batches of CelebA hold 4 images of each of 16 people; here batches are the track's.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from mia_bench import Defense, TrainingStep, hookimpl
+from mia_bench import Defense, Register, TrainingStep, hookimpl, lazy_imports
 from mia_bench.errors import MiaBenchError
-from mia_bench.hookspecs import Register
 
-if TYPE_CHECKING:
+with lazy_imports():
+    import torch
     from torch import Tensor
+
 
 Measure = Literal["hsic", "coco"]
 
@@ -46,22 +47,20 @@ PUBLISHED: dict[Measure, tuple[float, float]] = {"hsic": (0.05, 0.5), "coco": (1
 """``lambda_x`` and ``lambda_y`` of the authors, by measure."""
 
 NEGLIGIBLE = 1e-12
-"""A Frobenius norm below this is rounding: COCO and its gradient are 0 there."""
+"""Frobenius norms below this are rounding errors: COCO and its gradient are 0 there."""
 
 
 def gaussian_kernel(samples: Tensor, sigma: float) -> Tensor:
     """``(m, m)`` in float64: ``exp(-‖a-b‖²/(2σ²·dim))`` for samples ``(m, ...)`` of ``dim`` numbers.
 
-    The distances come from products in float32, or in float64 if the samples are.
+    Products are computed in float32, or in float64 if the samples are.
     """
-    import torch
-
     flat = samples.flatten(1)
     flat = flat if flat.dtype == torch.float64 else flat.float()
-    # Distances ignore a shift, but their rounding doesn't; nor does the shift need a gradient.
+    # A shift does not change distances, but reduces their rounding errors; it needs no gradient.
     flat = flat - flat.detach().mean(0)
     products = flat @ flat.detach().T
-    if products.requires_grad:  # both factors' gradients by one multiplication
+    if products.requires_grad:  # one multiplication for the gradients of both factors
         products.register_hook(lambda gradient: gradient + gradient.T)
     gram = _double(products)
     squares = gram.diagonal()
@@ -83,15 +82,13 @@ def centred(kernels: Tensor) -> Tensor:
 def regularised(kernels: Tensor) -> Tensor:
     """``S(S+εI)⁻¹``, ``S = HKH``, of each positive semidefinite matrix of ``(..., m, m)``.
 
-    NaN where rounding made a matrix so indefinite that the result would mean nothing: features in
-    float32 that are hundreds of sigma wide, yet coincide in part.
+    NaN if rounding errors made a matrix indefinite, as for float32 features that span hundreds of sigma
+    while some coincide.
     """
-    import torch
-
     size = kernels.shape[-1]
     epsilon = 1e-5 * size
     identity = torch.eye(size, dtype=kernels.dtype, device=kernels.device)
-    # cholesky() would synchronise to raise. A true kernel has no pivot below epsilon.
+    # cholesky() would synchronise to raise. An exact kernel has no pivot below epsilon.
     factor, failed = torch.linalg.cholesky_ex(centred(kernels) + epsilon * identity)
     pivots = factor.diagonal(dim1=-2, dim2=-1).square()
     sound = (failed == 0) & (pivots.amin(-1) > epsilon / 2)
@@ -101,14 +98,12 @@ def regularised(kernels: Tensor) -> Tensor:
 
 
 def hsic(first: Tensor, second: Tensor) -> Tensor:
-    """Normalised HSIC ``(...)`` of matrices ``(..., m, m)`` that :func:`regularised` made."""
+    """Normalised HSIC ``(...)`` of matrices ``(..., m, m)`` from :func:`regularised`."""
     return (first * second).sum((-2, -1))
 
 
 def coco(first: Tensor, second: Tensor) -> Tensor:
-    """COCO ``(...)`` of matrices ``(..., m, m)`` that :func:`centred` made."""
-    import torch
-
+    """COCO ``(...)`` of matrices ``(..., m, m)`` from :func:`centred`."""
     square = (first @ second).square().sum((-2, -1))
     positive = square > NEGLIGIBLE**2
     root = torch.where(positive, square, 1.0) ** 0.25  # its slope at 0 is infinite
@@ -127,8 +122,6 @@ def dependencies(
         measure: ``hsic`` or ``coco``.
         sigma: width of the Gaussian kernels.
     """
-    import torch
-
     prepare, compare = (regularised, hsic) if measure == "hsic" else (centred, coco)
     with torch.autocast(images.device.type, enabled=False):
         x, y = prepare(torch.stack([gaussian_kernel(images, sigma), label_kernel(labels)]))
@@ -137,18 +130,16 @@ def dependencies(
 
 
 def _double(values: Tensor) -> Tensor:
-    import torch
-
-    # Apple's GPUs have no float64.
+    # Apple GPUs have no float64.
     return values.to(torch.float32 if values.device.type == "mps" else torch.float64)
 
 
 class BilateralDependency(Defense):
-    """Hidden features are made to depend little on the image and much on the label."""
+    """Cross-entropy plus the dependency of hidden features on images, minus that on labels."""
 
-    summary: ClassVar[str] = "bilateral dependency optimisation, with HSIC or COCO"
-    paper: ClassVar[str] = "Peng et al., KDD 2022, arXiv 2206.05483"
-    version: ClassVar[str] = "1"
+    summary = "bilateral dependency optimisation, with HSIC or COCO"
+    paper = "Peng et al., KDD 2022, arXiv 2206.05483"
+    version = "1"
 
     class Options(Defense.Options):
         """Options of ``bido``."""
@@ -175,17 +166,17 @@ class BilateralDependency(Defense):
     options: Options
 
     def loss(self, step: TrainingStep) -> Tensor:
-        """Cross-entropy, and the weighted dependencies summed over the layers."""
+        """Cross-entropy plus the weighted dependencies, summed over the layers."""
         entropy = super().loss(step)
         images, labels, options = step.images, step.labels, self.options
-        hidden = self._chosen(step.outputs.hidden)
+        hidden = self._select(step.outputs.hidden)
         of_x, of_y = dependencies(images, labels, hidden, options.measure, options.sigma)
         lambda_x, lambda_y = self.weights
         return entropy + (lambda_x * of_x - lambda_y * of_y).sum().to(entropy.dtype)
 
     @property
     def weights(self) -> tuple[float, float]:
-        """``lambda_x`` and ``lambda_y``, the published ones where the option is null."""
+        """``lambda_x`` and ``lambda_y``; the published values if the option is null."""
         x, y = PUBLISHED[self.options.measure]
         options = self.options
         return (
@@ -193,7 +184,7 @@ class BilateralDependency(Defense):
             y if options.lambda_y is None else options.lambda_y,
         )
 
-    def _chosen(self, hidden: Sequence[Tensor]) -> list[Tensor]:
+    def _select(self, hidden: Sequence[Tensor]) -> list[Tensor]:
         count, layers = len(hidden), self.options.layers
         if not count:
             raise MiaBenchError("bido: this architecture shows no hidden blocks")

@@ -1,4 +1,4 @@
-"""The network behind ``mid``."""
+"""The network of ``mid``."""
 
 from __future__ import annotations
 
@@ -16,23 +16,17 @@ class Bottleneck(Classifier):
     """A classifier whose features pass through a Gaussian code before the last linear layer.
 
     Args:
-        network: its head, a linear layer, is replaced.
-        width: from the number of features to the dimensions of the code.
+        network: a network with a linear head, which is replaced.
+        width: from the number of features to the dimension of the code.
         num_classes: classes of the new head.
-        sample: draw noise in eval mode too; in training mode it always is. The draws are torch's
-            global generator's, which the host has seeded.
+        sample: draw noise in eval mode as in training mode, from torch's global generator.
 
     Raises:
-        MiaBenchError: the network's head is no linear layer.
+        MiaBenchError: the network's head is not a linear layer.
     """
 
     def __init__(
-        self,
-        network: Classifier,
-        width: Callable[[int], int],
-        num_classes: int,
-        *,
-        sample: bool,
+        self, network: Classifier, width: Callable[[int], int], num_classes: int, *, sample: bool
     ) -> None:
         super().__init__()
         if not isinstance(network.head, nn.Linear):
@@ -53,15 +47,11 @@ class Bottleneck(Classifier):
         """One pass; ``features`` is the mean of the code, ``extras`` holds ``mean`` and ``log_sigma``."""
         below = self.network.activations(images)
         mean, log_sigma = self._code(below.features)
-        return Activations(
-            self._classify(mean, log_sigma),
-            mean,
-            below.hidden,
-            {"mean": mean, "log_sigma": log_sigma},
-        )
+        extras = {"mean": mean, "log_sigma": log_sigma}
+        return Activations(self._classify(mean, log_sigma), mean, below.hidden, extras)
 
     def answers(self, images: Tensor, draws: int) -> Tensor:
-        """Logits ``(draws, N, C)``: one pass through the network, then draws of the code alone."""
+        """Logits ``(draws, N, C)``: one pass through the network, then ``draws`` samples of the code."""
         mean, log_sigma = self._code(self.network.features(images))
         return self._classify(mean.expand(draws, -1, -1), log_sigma.expand(draws, -1, -1))
 
@@ -78,5 +68,5 @@ class Bottleneck(Classifier):
 
 
 def _log_softplus(x: Tensor) -> Tensor:
-    """``log(softplus(x))`` without underflow: far below zero it is ``x``."""
+    """``log(softplus(x))`` without underflow, which is ``x`` far below zero."""
     return torch.where(x < -15, x, F.softplus(x).clamp_min(1e-7).log())

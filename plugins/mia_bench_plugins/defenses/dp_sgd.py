@@ -7,44 +7,52 @@ clips each image's gradient to norm ``C`` and adds Gaussian noise,
 .. math:: \tilde g = \frac1L \Big(\sum_i g_i \min\big(1, \tfrac{C}{\lVert g_i \rVert}\big)
           + \mathcal N(0, \sigma^2 C^2 I)\Big),
 
-before the recipe's optimiser takes it. The (ε, δ) spent is computed by Rényi accounting of the subsampled
-Gaussian (Mironov, Talwar, Zhang, 2019, arXiv 1908.10530) from the steps really taken; two data sets are
-neighbours when one has one image more. ``epsilon`` is a target: the noise multiplier σ is the smallest
-found that stays below it. Batch normalisation mixes the images of a batch, which voids the accounting:
-GroupNorm takes its place, and any other layer of that kind is refused.
+before the step of the recipe's optimiser. The (ε, δ) spent is computed by Rényi accounting of the subsampled
+Gaussian (Mironov, Talwar, Zhang, 2019, arXiv 1908.10530) from the steps taken, for data sets that differ in
+the presence of one image. ``epsilon`` is a target: the noise multiplier σ is the smallest that stays below
+it. Batch normalisation mixes the images of a batch, which voids the accounting: it is replaced by GroupNorm,
+and other layers that mix images are refused.
 
-Defaults: C = 1 and δ = 1/(10 n) are common choices. ε = 50 is a loose budget, more a measure of the noise
-than a promise; 8 and 1 promise something. With the noise multiplier .01 of published inversion papers, ε is
-in the millions.
-Draws come from seeded generators, so that runs can be repeated; a deployment needs secret ones.
+Defaults: C = 1 and δ = 1/(10 n) are common choices. ε = 50 is a loose budget that promises little; 8 and 1
+are meaningful. With the noise multiplier .01 of published inversion papers, ε is in the millions.
+Random numbers come from seeded generators, for reproducibility; a deployment needs secret ones.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
+from typing import Any, ClassVar, Literal, cast
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from mia_bench import BuildContext, Defense, Quantity, TrainingSetup, TrainingStep, hookimpl
+from mia_bench import (
+    BuildContext,
+    Defense,
+    Quantity,
+    Register,
+    TrainingSetup,
+    TrainingStep,
+    hookimpl,
+    lazy_imports,
+)
 from mia_bench.errors import MiaBenchError
-from mia_bench.hookspecs import Register
+from mia_bench_plugins.models.norms import replace_batch_norm
 
-if TYPE_CHECKING:
+with lazy_imports():
     import torch
     from torch import Tensor
 
     from mia_bench.api.classifier import Classifier
-    from mia_bench_plugins.defenses.private_steps import PrivateSteps
+    from mia_bench_plugins.defenses import private_steps
 
 
 class DPSGD(Defense):
-    """Per-image gradient clipping and Gaussian noise, to a target epsilon or with a given noise."""
+    """Per-image gradient clipping and Gaussian noise, for a target epsilon or a given noise."""
 
-    summary: ClassVar[str] = "differentially private training: clipped gradients and noise (Opacus)"
-    paper: ClassVar[str] = "Abadi et al., CCS 2016, arXiv 1607.00133"
-    version: ClassVar[str] = "1"
+    summary = "differentially private training: clipped gradients and noise (Opacus)"
+    paper = "Abadi et al., CCS 2016, arXiv 1607.00133"
+    version = "1"
     reports: ClassVar[dict[str, Quantity]] = {
         "epsilon": Quantity("epsilon spent by the training, at the delta beside it", kind="amount"),
         "delta": Quantity("delta at which epsilon holds", kind="amount"),
@@ -75,38 +83,32 @@ class DPSGD(Defense):
 
         @model_validator(mode="before")
         @classmethod
-        def _noise_stands_for_the_default_epsilon(cls, values: Any) -> Any:
+        def _drop_default_epsilon_if_noise_is_given(cls, values: Any) -> Any:
             if isinstance(values, dict) and values.get("noise_multiplier") is not None:
                 return {"epsilon": None, **values}
             return values
 
         @field_validator("noise_multiplier")
         @classmethod
-        def _one_of_two(cls, value: float | None, info: ValidationInfo) -> float | None:
+        def _require_exactly_one(cls, value: float | None, info: ValidationInfo) -> float | None:
             if "epsilon" in info.data and (value is None) == (info.data["epsilon"] is None):
                 too = "is null" if value is None else f"{info.data['epsilon']:g} is given"
                 raise ValueError(f"epsilon {too} too; give one of the two")
             return value
 
     options: Options
-    _steps: PrivateSteps | None = None
+    _steps: private_steps.PrivateSteps | None = None
 
     def build_model(self, build: Callable[[], Classifier], context: BuildContext) -> Classifier:
-        """The track's network with GroupNorm for BatchNorm."""
-        from mia_bench_plugins.models.norms import replace_batch_norm
-
+        """The track's network with GroupNorm instead of BatchNorm."""
         return replace_batch_norm(build(), self.options.groups)
 
     def prepare_training(self, setup: TrainingSetup) -> TrainingSetup:
-        """A private optimiser and a Poisson sampler; the recipe's schedule goes on steering it.
+        """Replace optimiser and sampler by private ones; the recipe's schedule still applies.
 
         Raises:
             MiaBenchError: the network voids the accounting, or epsilon can't be reached.
         """
-        import torch
-
-        from mia_bench_plugins.defenses import private_steps
-
         options = self.options
         network = cast("Classifier", setup.model)
         # Opacus's per-sample gradients of channels-last convolutions are wrong.
@@ -116,10 +118,11 @@ class DPSGD(Defense):
             _set_learning_rate(setup, options.learning_rate)
         noise = options.noise_multiplier
         if noise is None:
-            assert options.epsilon is not None  # the options' validators see to it
-            plan = private_steps.Schedule.of(setup)
+            assert options.epsilon is not None  # by the options' validators
+            schedule = private_steps.Schedule.of(setup)
+            steps = schedule.steps * setup.epochs
             noise = private_steps.find_noise_multiplier(
-                options.epsilon, self._delta(setup), plan.rate, plan.steps * setup.epochs
+                options.epsilon, self._delta(setup), schedule.rate, steps
             )
         self._steps = private_steps.PrivateSteps(
             setup,
@@ -132,16 +135,16 @@ class DPSGD(Defense):
         )
 
     def augment(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """The images as they are; they ask for gradients, as the first layer's hook needs."""
+        """Require gradients of the images, which the hook of the first layer needs."""
         return images.requires_grad_()
 
     def loss(self, step: TrainingStep) -> Tensor:
         """Cross-entropy of the batch.
 
         Raises:
-            MiaBenchError: the batch is not the one that the Poisson sampler drew.
+            MiaBenchError: the batch does not come from the Poisson sampler.
         """
-        if self._steps is None or not self._steps.drew(len(step.labels)):
+        if self._steps is None or not self._steps.confirm_batch(len(step.labels)):
             raise MiaBenchError(
                 "dp-sgd: a batch did not come from its Poisson sampler; epsilon would mean nothing"
             )
@@ -151,7 +154,7 @@ class DPSGD(Defense):
         """The epsilon spent, its delta, and the noise multiplier.
 
         Raises:
-            MiaBenchError: something else trained the network.
+            MiaBenchError: another optimiser trained the network.
         """
         steps = self._steps
         if steps is None or setup.optimizer is not steps.optimizer:
@@ -168,7 +171,7 @@ class DPSGD(Defense):
 
 
 def _set_learning_rate(setup: TrainingSetup, learning_rate: float) -> None:
-    """Scale the optimiser and its schedule to start from ``learning_rate``."""
+    """Rescale the optimiser and its schedule to start from ``learning_rate``."""
     for group in setup.optimizer.param_groups:
         group["lr"] *= learning_rate / group["initial_lr"]
         group["initial_lr"] = learning_rate

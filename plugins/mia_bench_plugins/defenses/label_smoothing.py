@@ -9,37 +9,34 @@ The smoothed label is :math:`y_{LS} = (1-\alpha)\,y + \frac{\alpha}{C}\mathbf 1`
 .. math:: (1-\alpha)\,(-\log p_y) + \alpha \cdot \frac1C \sum_k (-\log p_k).
 
 For :math:`\alpha < 0` it has no lower bound: logits keep growing, so the schedule and the
-learning-rate decay matter. ``torch.nn.CrossEntropyLoss`` must not be used for it: below zero it
-silently falls back to plain cross-entropy.
+learning-rate decay matter. ``torch.nn.CrossEntropyLoss`` silently ignores negative smoothing.
 
-Schedule of the authors' training with negative smoothing (epoch ``e`` from 0 of ``E``): 0 before
-``E/2``, ``alpha·(e+1-E/2)/(E/2)`` before ``3E/4``, then ``alpha`` (the ramp ends at half of alpha
-and jumps where the learning rate drops). Positive smoothing is constant.
+The authors' schedule for negative smoothing (epoch ``e`` from 0 of ``E``): 0 before ``E/2``,
+``alpha·(e+1-E/2)/(E/2)`` before ``3E/4``, then ``alpha``: the ramp ends at half of alpha and jumps when the
+learning rate drops. Positive smoothing is constant.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import Literal
 
 from pydantic import Field
 
-from mia_bench import Defense, TrainingStep, hookimpl
-from mia_bench.hookspecs import Register
+from mia_bench import Defense, Register, TrainingStep, hookimpl, lazy_imports
 
-if TYPE_CHECKING:
+with lazy_imports():
+    import torch
     from torch import Tensor
 
 
 def smoothed_cross_entropy(logits: Tensor, labels: Tensor, alpha: float) -> Tensor:
-    """Batch mean of the label-smoothing loss, for any ``alpha`` ≤ 1; computed in float32 or better.
+    """Batch mean of the label-smoothing loss for any ``alpha`` ≤ 1, in float32 or better.
 
     Args:
         logits: ``(N, C)``.
         labels: ``(N,)`` int64.
         alpha: share of the uniform distribution; negative for negative smoothing.
     """
-    import torch
-
     precise = logits if logits.dtype == torch.float64 else logits.float()
     negative_log = -precise.log_softmax(1)
     true_class = negative_log.gather(1, labels[:, None]).squeeze(1)
@@ -47,7 +44,7 @@ def smoothed_cross_entropy(logits: Tensor, labels: Tensor, alpha: float) -> Tens
 
 
 def scheduled_alpha(alpha: float, epoch: int, epochs: int) -> float:
-    """Alpha in an epoch (from 0) under the authors' schedule, scaled to ``epochs``."""
+    """Alpha in an epoch (from 0) by the authors' schedule, scaled to ``epochs``."""
     half = epochs / 2
     if epoch < half:
         return 0.0
@@ -57,10 +54,10 @@ def scheduled_alpha(alpha: float, epoch: int, epochs: int) -> float:
 
 
 class _LabelSmoothing(Defense):
-    """What both signs share: the loss, and alpha as the epoch has it."""
+    """Training with the label-smoothing loss and an alpha that may depend on the epoch."""
 
-    paper: ClassVar[str] = "Struppek et al., ICLR 2024, arXiv 2310.06549"
-    version: ClassVar[str] = "1"
+    paper = "Struppek et al., ICLR 2024, arXiv 2310.06549"
+    version = "1"
 
     def alpha(self, epoch: int, epochs: int) -> float:
         """Alpha in an epoch (from 0)."""
@@ -74,9 +71,9 @@ class _LabelSmoothing(Defense):
 
 
 class PositiveLabelSmoothing(_LabelSmoothing):
-    """Label smoothing with a positive alpha: the paper finds that it makes a model leak more."""
+    """Label smoothing with a positive alpha, which increases leakage according to the paper."""
 
-    summary: ClassVar[str] = "label smoothing with alpha > 0"
+    summary = "label smoothing with alpha > 0"
 
     class Options(Defense.Options):
         """Options of ``pos-ls``."""
@@ -86,14 +83,14 @@ class PositiveLabelSmoothing(_LabelSmoothing):
     options: Options
 
     def alpha(self, epoch: int, epochs: int) -> float:
-        """Constant."""
+        """Constant alpha."""
         return self.options.alpha
 
 
 class NegativeLabelSmoothing(_LabelSmoothing):
-    """Label smoothing with a negative alpha: the paper finds that it makes a model leak less."""
+    """Label smoothing with a negative alpha, which reduces leakage according to the paper."""
 
-    summary: ClassVar[str] = "label smoothing with alpha < 0"
+    summary = "label smoothing with alpha < 0"
 
     class Options(Defense.Options):
         """Options of ``neg-ls``."""
@@ -106,7 +103,7 @@ class NegativeLabelSmoothing(_LabelSmoothing):
     options: Options
 
     def alpha(self, epoch: int, epochs: int) -> float:
-        """By the schedule."""
+        """Alpha by the schedule."""
         if self.options.schedule == "constant":
             return self.options.alpha
         return scheduled_alpha(self.options.alpha, epoch, epochs)

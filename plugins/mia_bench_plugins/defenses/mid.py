@@ -11,24 +11,24 @@ a linear layer classifies ``z``, and the loss is cross-entropy plus :math:`\beta
 
 .. math:: \mathrm{KL} = -\tfrac12 \sum (1 + 2\log\sigma - \mu^2 - \sigma^2).
 
-With ``sample`` the deployed model draws noise for every answer, as the public code does; attacks then
+With ``sample`` the deployed model draws noise for every answer, as in the authors' code; attacks then
 average over draws. Without it the code is its mean.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field, field_validator
 
-from mia_bench import BuildContext, Defense, TrainingStep, hookimpl
-from mia_bench.hookspecs import Register
+from mia_bench import BuildContext, Defense, Register, TrainingStep, hookimpl, lazy_imports
 
-if TYPE_CHECKING:
+with lazy_imports():
+    import torch
     from torch import Tensor
 
     from mia_bench.api.classifier import Classifier
+    from mia_bench_plugins.defenses import bottleneck
 
 
 def divergence(mean: Tensor, log_sigma: Tensor) -> Tensor:
@@ -36,21 +36,19 @@ def divergence(mean: Tensor, log_sigma: Tensor) -> Tensor:
 
     Args:
         mean: ``(N, K)``.
-        log_sigma: ``(N, K)``, logarithm of the standard deviations.
+        log_sigma: logarithm of the standard deviations, ``(N, K)``.
     """
-    import torch
-
     precise = torch.float64 if mean.dtype == torch.float64 else torch.float32
     mean, log_sigma = mean.to(precise), log_sigma.to(precise)
     return -0.5 * (1 + 2 * log_sigma - mean.square() - (2 * log_sigma).exp()).sum(1).mean()
 
 
 class MutualInformation(Defense):
-    """Cross-entropy plus a bound on what the code tells about the image."""
+    """Cross-entropy plus an upper bound on the mutual information of image and code."""
 
-    summary: ClassVar[str] = "MID: a stochastic bottleneck before the classifier"
-    paper: ClassVar[str] = "Wang et al., AAAI 2021, arXiv 2009.05241"
-    version: ClassVar[str] = "1"
+    summary = "MID: a stochastic bottleneck before the classifier"
+    paper = "Wang et al., AAAI 2021, arXiv 2009.05241"
+    version = "1"
 
     class Options(Defense.Options):
         """Options of ``mid``."""
@@ -69,17 +67,15 @@ class MutualInformation(Defense):
             return value
 
         def width(self, features: int) -> int:
-            """Dimensions of the code for so many features."""
+            """Dimension of the code for a number of features."""
             share = self.bottleneck
             return int(share) if share >= 1 else max(1, round(share * features))
 
     options: Options
 
     def build_model(self, build: Callable[[], Classifier], context: BuildContext) -> Classifier:
-        """The track's network with a bottleneck in place of its head."""
-        from mia_bench_plugins.defenses.bottleneck import Bottleneck
-
-        return Bottleneck(
+        """The track's network with the bottleneck instead of its head."""
+        return bottleneck.Bottleneck(
             build(), self.options.width, context.num_classes, sample=self.options.sample
         )
 
@@ -91,7 +87,7 @@ class MutualInformation(Defense):
 
     @property
     def stochastic(self) -> bool:
-        """As ``sample`` says."""
+        """Whether the deployed model draws noise."""
         return self.options.sample
 
 

@@ -1,29 +1,29 @@
 """No defense: the undefended target, first row of every board.
 
-With ``norm=group`` it has the architecture that private training needs (see ``dp_sgd``), so that a
-board shows how much of that defense's effect is the architecture's.
+``norm=group`` replaces BatchNorm by GroupNorm as ``dp-sgd`` does, to separate the effect of private training
+from the effect of its architecture.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import Literal
 
 from pydantic import Field
 
-from mia_bench import BuildContext, Defense, hookimpl
-from mia_bench.hookspecs import Register
+from mia_bench import BuildContext, Defense, Register, hookimpl, lazy_imports
+from mia_bench_plugins.models.norms import replace_batch_norm
 
-if TYPE_CHECKING:
+with lazy_imports():
     from mia_bench.api.classifier import Classifier
 
 
 class NoDefense(Defense):
     """Plain training with cross-entropy, by the track's recipe."""
 
-    summary: ClassVar[str] = "plain training with cross-entropy (baseline)"
-    version: ClassVar[str] = "1"
-    baseline: ClassVar[bool] = True
+    summary = "plain training with cross-entropy (baseline)"
+    version = "1"
+    baseline = True
 
     class Options(Defense.Options):
         """Options of ``none``."""
@@ -36,13 +36,11 @@ class NoDefense(Defense):
     options: Options
 
     def build_model(self, build: Callable[[], Classifier], context: BuildContext) -> Classifier:
-        """The track's network, its batch normalisation replaced where that is asked for."""
+        """The track's network, with GroupNorm if ``norm=group``."""
         network = build()
-        if self.options.norm == "batch":
-            return network
-        from mia_bench_plugins.models.norms import replace_batch_norm
-
-        return replace_batch_norm(network, self.options.groups)
+        if self.options.norm == "group":
+            replace_batch_norm(network, self.options.groups)
+        return network
 
 
 @hookimpl

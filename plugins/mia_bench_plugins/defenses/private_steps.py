@@ -1,7 +1,4 @@
-"""Private training steps with Opacus: Poisson sampling, clipping, noise and accounting.
-
-Imports torch and Opacus; only what trains imports it.
-"""
+"""Private training steps with Opacus: Poisson sampling, clipping, noise and accounting."""
 
 from __future__ import annotations
 
@@ -28,45 +25,45 @@ from mia_bench.seeds import derive, generator
 
 @dataclass(frozen=True)
 class Schedule:
-    """Poisson sampling: each image is in a batch with probability ``rate``; ``steps`` an epoch."""
+    """Poisson sampling: each image is in a batch with probability ``rate``; ``steps`` per epoch."""
 
     rate: float
     steps: int
 
     @classmethod
     def of(cls, setup: TrainingSetup) -> Schedule:
-        """As many images a step, on average, as the recipe's batches hold."""
+        """The schedule whose expected batch size is the recipe's batch size."""
         rate = min(1.0, setup.batch_size / setup.train_size)
         return cls(rate, round(1 / rate))
 
 
-def poisson_batch(size: int, rate: float, draws: torch.Generator) -> Tensor:
+def poisson_batch(size: int, rate: float, rng: torch.Generator) -> Tensor:
     """Indices ``(B,)`` of a batch that holds each of ``size`` images with probability ``rate``."""
-    return (torch.rand(size, generator=draws, dtype=torch.float64) < rate).nonzero().flatten()
+    return (torch.rand(size, generator=rng, dtype=torch.float64) < rate).nonzero().flatten()
 
 
 @contextlib.contextmanager
 def per_sample_gradients(network: nn.Module) -> Iterator[None]:
-    """Inside the block, each backward pass leaves ``grad_sample`` ``(B, *shape)`` on the parameters.
+    """Within the block, a backward pass sets ``grad_sample`` ``(B, *shape)`` of each parameter.
 
-    Opacus's hooks sit on the layers themselves, so the network may be called by any of its methods.
-    They take the loss for a mean over the batch. Nothing of them is left after the block.
+    The loss must be a mean over the batch. Opacus's hooks are on the layers, so any method of the network
+    may be called. They are removed after the block.
     """
     hooked = GradSampleModule(network)
     try:
         yield
     finally:
         hooked.to_standard_module()
-        for module in network.modules():  # the lists Opacus's hooks keep on each layer
+        for module in network.modules():  # lists that Opacus's hooks leave on each layer
             if isinstance(module.__dict__.get("activations"), list):
                 del module.activations
 
 
 class PrivateSteps:
-    """The optimiser and the sampler of a private training run, and an account of its steps.
+    """The optimiser, the sampler and the privacy accountant of a private training run.
 
     Attributes:
-        optimizer: clips and adds noise, then steps the setup's own optimiser.
+        optimizer: clips gradients and adds noise, then steps the optimiser of the setup.
         noise_multiplier: standard deviation of the noise over the clipping norm.
     """
 
@@ -84,9 +81,9 @@ class PrivateSteps:
         self._schedule = Schedule.of(setup)
         self._physical = physical_batch_size
         self._seed = derive(setup.seed, "poisson")
-        self._drawn: int | None = None
+        self._last_batch: int | None = None
         self._accountant = RDPAccountant()
-        # Drawn where the parameters are: on the CPU it would cost more than the step.
+        # On the device: drawing the noise on the CPU would take longer than the step.
         device = next(setup.model.parameters()).device
         noise = torch.Generator(device).manual_seed(derive(setup.seed, "noise"))
         self.optimizer = DPOptimizer(
@@ -99,35 +96,35 @@ class PrivateSteps:
         self.optimizer.attach_step_hook(self._accountant.get_optimizer_hook_fn(self._schedule.rate))
 
     def batches(self, epoch: int) -> Iterator[Tensor]:
-        """Index tensors ``(B,)`` of one epoch, on the CPU; the hooks are on while it is drawn.
+        """Yield index tensors ``(B,)`` of one epoch on the CPU, with the gradient hooks in place.
 
-        A batch larger than the physical one comes in parts, and the optimiser steps at the last. An
-        empty one is never handed out: its step, which is noise alone, is taken here.
+        A batch larger than the physical batch size is split, and the optimiser steps at its last part. For
+        an empty batch, the step with noise alone is made here.
         """
-        draws = generator(self._seed, epoch)
+        rng = generator(self._seed, epoch)
         with per_sample_gradients(self._network):
             for _ in range(self._schedule.steps):
-                batch = poisson_batch(self._size, self._schedule.rate, draws)
+                batch = poisson_batch(self._size, self._schedule.rate, rng)
                 if not len(batch):
-                    self._noise_alone()
+                    self._step_without_images()
                     continue
                 parts = batch.tensor_split(math.ceil(len(batch) / self._physical))
                 for number, part in enumerate(parts, 1):
                     self.optimizer.signal_skip_step(number < len(parts))
-                    self._drawn = len(part)
+                    self._last_batch = len(part)
                     yield part
             self.optimizer.zero_grad()
 
-    def drew(self, count: int) -> bool:
-        """Whether the sampler has just handed out ``count`` images; true once for each part."""
-        drawn, self._drawn = self._drawn, None
-        return drawn == count
+    def confirm_batch(self, count: int) -> bool:
+        """Whether the batch yielded last has ``count`` images; it can be confirmed once."""
+        size, self._last_batch = self._last_batch, None
+        return size == count
 
     def epsilon(self, delta: float) -> float:
-        """The epsilon spent by the steps taken so far."""
+        """The epsilon spent so far."""
         return _epsilon(self._accountant, delta)
 
-    def _noise_alone(self) -> None:
+    def _step_without_images(self) -> None:
         self.optimizer.zero_grad()
         for parameter in self.optimizer.params:
             parameter.grad_sample = torch.zeros(
@@ -140,13 +137,13 @@ class PrivateSteps:
 
 
 def find_noise_multiplier(epsilon: float, delta: float, rate: float, steps: int) -> float:
-    """The least noise multiplier, to 0.1 % of epsilon, with which ``steps`` steps spend no more.
+    """The smallest noise multiplier, to 0.1 % of epsilon, for ``steps`` steps within (epsilon, delta).
 
     Raises:
-        MiaBenchError: no noise is enough for so small an epsilon.
+        MiaBenchError: epsilon can't be reached by any noise.
     """
     try:
-        with _any_order():
+        with _ignore_order_warning():
             found = get_noise_multiplier(
                 target_epsilon=epsilon,
                 target_delta=delta,
@@ -166,47 +163,47 @@ def find_noise_multiplier(epsilon: float, delta: float, rate: float, steps: int)
 
 
 def _epsilon(accountant: RDPAccountant, delta: float) -> float:
-    with _any_order():
+    with _ignore_order_warning():
         return max(0.0, float(accountant.get_epsilon(delta)))
 
 
 @contextlib.contextmanager
-def _any_order() -> Iterator[None]:
-    """Opacus warns when the best Rényi order is the first or last it tries; the bound holds still."""
+def _ignore_order_warning() -> Iterator[None]:
+    """Ignore the warning that the best Rényi order is the first or the last tried; the bound holds."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Optimal order is the")
         yield
 
 
-# --- what can be accounted for ---------------------------------------------------------------
+# --- checks of the network -------------------------------------------------------------------
 
 
 def check_network(network: Classifier, resolution: int, seed: int) -> None:
-    """Refuse a network whose accounting would be void or whose gradients can't be had.
+    """Raise unless the network satisfies the assumptions of per-sample gradients and accounting.
 
-    Besides asking Opacus, one pass over noise images sees what layers of any author do: the answer for
-    an image must not depend on its neighbours, nothing may be remembered of them, and each
-    parameter's per-sample gradients must make up its gradient.
+    After Opacus's own validation, one pass over noise images checks that the output for an image does not
+    depend on the rest of the batch, that no buffer changes, and that the per-sample gradients of each
+    parameter average to its gradient.
 
     Args:
         network: on its device, in training mode.
         resolution: height and width of the images.
-        seed: the noise images follow from it.
+        seed: of the noise images.
 
     Raises:
-        MiaBenchError: one line that says what is wrong.
+        MiaBenchError: one line with the violated assumption.
     """
     for error in ModuleValidator.validate(network):
-        raise _void(str(error).split(". ")[0])
+        raise _refusal(str(error).split(". ")[0])
     before = {name: buffer.clone() for name, buffer in network.named_buffers()}
     noise = torch.rand(3, 3, resolution, resolution, generator=generator(seed, "check"))
     images = noise.to(next(network.parameters()).device).requires_grad_()
     (reach,) = torch.autograd.grad(network.activations(images).logits[0].sum(), images)
     if reach[1:].count_nonzero():
-        raise _void("its answer for one image depends on the others of the batch")
+        raise _refusal("its answer for one image depends on the others of the batch")
     for name, buffer in network.named_buffers():
         if not torch.equal(buffer, before[name]):
-            raise _void(f"{name} keeps statistics of the images")
+            raise _refusal(f"{name} keeps statistics of the images")
     try:
         with per_sample_gradients(network):
             logits = network.activations(images).logits
@@ -232,5 +229,5 @@ def _check_gradients(network: nn.Module) -> None:
             raise ValueError(f"those of {name} don't make up its gradient")
 
 
-def _void(reason: str) -> MiaBenchError:
+def _refusal(reason: str) -> MiaBenchError:
     return MiaBenchError(f"dp-sgd can't account for this network: {reason}")

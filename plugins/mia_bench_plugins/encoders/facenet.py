@@ -1,27 +1,27 @@
 """FaceNet: an Inception-ResNet-v1 trained on VGGFace2.
 
 Schroff, Kalenichenko, Philbin, *FaceNet: A Unified Embedding for Face Recognition and Clustering*, CVPR
-2015, as facenet-pytorch publishes it: images of 160×160 pixels within ±1, unit-norm embeddings of 512
-dimensions. VGGFace2 has people in common with FaceScrub and CelebA: the network is independent of our
-targets, not of their people.
+2015, in the version of facenet-pytorch: images of 160×160 pixels within ±1, unit-norm embeddings of 512
+dimensions. VGGFace2 has people in common with FaceScrub and CelebA: the network is independent of the
+targets, but not of their identities.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
 
-from mia_bench import Encoder, hookimpl
+from mia_bench import Encoder, Register, hookimpl, lazy_imports
+from mia_bench.api.encoder import Embed
 from mia_bench.api.prior import Published
+from mia_bench.augment import resized
 from mia_bench.errors import MiaBenchError, Unavailable
 from mia_bench.fetch import file_hash, find
-from mia_bench.hookspecs import Register
 
-if TYPE_CHECKING:
+with lazy_imports():
+    import facenet_pytorch
     import torch
     from torch import Tensor
 
-    from mia_bench.api.encoder import Embed
 
 FILE = Published(
     "20180402-114759-vggface2.pt",
@@ -29,16 +29,16 @@ FILE = Published(
 )
 SIZE = 160
 PEOPLE = 8631
-"""Classes of the head, which is not used."""
+"""Number of classes of the unused head."""
 
 
 class FaceNet(Encoder):
     """Embeddings of 512 dimensions by a network trained on VGGFace2."""
 
-    summary: ClassVar[str] = "FaceNet: Inception-ResNet-v1 trained on VGGFace2 (160×160)"
-    paper: ClassVar[str] = "Schroff et al., CVPR 2015; facenet-pytorch"
-    version: ClassVar[str] = "1"
-    terms: str = "weights of facenet-pytorch (MIT), trained on VGGFace2"
+    summary = "FaceNet: Inception-ResNet-v1 trained on VGGFace2 (160×160)"
+    paper = "Schroff et al., CVPR 2015; facenet-pytorch"
+    version = "1"
+    terms = "weights of facenet-pytorch (MIT), trained on VGGFace2"
 
     def fingerprint(self, weights: Path | None) -> str:
         """SHA-256 of the file."""
@@ -47,7 +47,7 @@ class FaceNet(Encoder):
     def _path(self, weights: Path | None) -> Path:
         if (path := find(FILE.name, weights)) is not None:
             return path
-        # No path in it: the reason becomes a part of keys and records.
+        # No path in the message: it becomes a part of keys and records.
         raise Unavailable(
             f"{FILE.name} was not found: download it from {FILE.url} into the folder that "
             "MIA_BENCH_WEIGHTS names"
@@ -55,13 +55,10 @@ class FaceNet(Encoder):
 
     def load(self, weights: Path | None, *, device: torch.device) -> Embed:
         """The network on the device."""
-        import torch
-        from facenet_pytorch import InceptionResnetV1
-
-        from mia_bench.augment import resized
-
         path = self._path(weights)
-        network = InceptionResnetV1(pretrained=None, classify=False, num_classes=PEOPLE)
+        network = facenet_pytorch.InceptionResnetV1(
+            pretrained=None, classify=False, num_classes=PEOPLE
+        )
         try:
             network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
         except Exception as error:  # a damaged file can raise anything

@@ -2,9 +2,8 @@
 
 Chen et al., *MobileFaceNets: Efficient CNNs for Accurate Real-Time Face Verification on Mobile
 Devices*, CCBR 2018. The file takes RGB images of 112×112 pixels, normalised by ImageNet's mean and
-standard deviation, one at a time; an embedding is the unit-norm sum over the image and its mirror
-image. Whether people of LFW are in its training data is not known; it is independent of our targets
-all the same.
+standard deviation, one at a time; an embedding is the normalised sum over the image and its mirror image.
+It is independent of the targets; whether its training data show people of LFW is not known.
 """
 
 from __future__ import annotations
@@ -12,18 +11,19 @@ from __future__ import annotations
 import importlib.util
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
 
-from mia_bench import Encoder, hookimpl
+from mia_bench import Encoder, Register, hookimpl, lazy_imports
+from mia_bench.api.encoder import Embed
 from mia_bench.errors import Unavailable
 from mia_bench.fetch import file_hash
-from mia_bench.hookspecs import Register
 
-if TYPE_CHECKING:
+with lazy_imports():
+    import numpy as np
+    import onnxruntime  # optional: fingerprint() says how to install it
     import torch
     from torch import Tensor
+    from torch.nn import functional as F
 
-    from mia_bench.api.encoder import Embed
 
 FILE = "mobilefacenet.onnx"
 SIZE = 112
@@ -34,16 +34,16 @@ STD = (0.229, 0.224, 0.225)
 class MobileFaceNet(Encoder):
     """Embeddings of 128 or more dimensions from ``<weights>/mobilefacenet.onnx``."""
 
-    summary: ClassVar[str] = "MobileFaceNet from an ONNX file (112×112 RGB)"
-    paper: ClassVar[str] = "Chen et al., CCBR 2018, arXiv 1804.07573"
-    version: ClassVar[str] = "1"
-    terms: str = "Apache-2.0 weights, trained on MS-Celeb-1M"
+    summary = "MobileFaceNet from an ONNX file (112×112 RGB)"
+    paper = "Chen et al., CCBR 2018, arXiv 1804.07573"
+    version = "1"
+    terms = "Apache-2.0 weights, trained on MS-Celeb-1M"
 
     def fingerprint(self, weights: Path | None) -> str:
         """SHA-256 of the file."""
         path = (weights or Path()) / FILE
         if weights is None or not path.is_file():
-            # No path in it: the reason becomes a part of keys and records.
+            # No path in the message: it becomes a part of keys and records.
             raise Unavailable(
                 f"{FILE} was not found: put it into the folder that MIA_BENCH_WEIGHTS names, or into "
                 "'weights' beside the data root"
@@ -53,16 +53,11 @@ class MobileFaceNet(Encoder):
         return file_hash(path)
 
     def load(self, weights: Path | None, *, device: torch.device) -> Embed:
-        """A CPU session, asked by as many threads as this process may use.
+        """A session on the CPU, called by as many threads as torch uses.
 
-        The network is small: one thread an image is faster than several on one, and does not make the
-        threads of two libraries wait for each other.
+        The network is small: a thread per image is faster than several threads for each, and avoids
+        contention between the thread pools of two libraries.
         """
-        import numpy as np
-        import onnxruntime
-        import torch
-        from torch.nn import functional as F
-
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         session = onnxruntime.InferenceSession(

@@ -1,26 +1,27 @@
-"""An identity encoder for the procedural faces, trained on identities of its own and shipped.
+"""An identity encoder for the procedural faces, shipped with its weights.
 
 A small residual network whose unit-norm features were trained with a cosine-margin softmax (Wang et
-al., *CosFace*, CVPR 2018). Its training identities are drawn with a seed of their own: they are
-neither private, nor decoys, nor behind any prior. The command that retrains it is
-``python -m mia_bench_plugins.encoders.synth_encoder_training``.
+al., *CosFace*, CVPR 2018). Its training identities have a seed of their own: none is private, public or a
+decoy. ``python -m mia_bench_plugins.encoders.synth_encoder_training`` retrains it.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
 
-from mia_bench import Encoder, hookimpl
+from mia_bench import Encoder, Register, hookimpl, lazy_imports
+from mia_bench.api.encoder import Embed
 from mia_bench.errors import MiaBenchError
-from mia_bench.hookspecs import Register
 from mia_bench_plugins.shipped import shipped_hash
 
-if TYPE_CHECKING:
+with lazy_imports():
+    import safetensors.torch
     import torch
     from torch import Tensor
+    from torch.nn import functional as F
 
-    from mia_bench.api.encoder import Embed
+    from mia_bench_plugins.models import networks
+
 
 FILE = Path(__file__).with_name("synth_encoder.safetensors")
 WIDTHS = (32, 64, 128)
@@ -30,10 +31,10 @@ RESOLUTION = 32
 class SynthEncoder(Encoder):
     """Embeddings of 128 dimensions from the shipped weights."""
 
-    summary: ClassVar[str] = "identity encoder for the procedural faces, shipped (32×32)"
-    paper: ClassVar[str] = "Wang et al., CosFace, CVPR 2018, arXiv 1801.09414"
-    version: ClassVar[str] = "1"
-    terms: str = "made by this package from rendered faces"
+    summary = "identity encoder for the procedural faces, shipped (32×32)"
+    paper = "Wang et al., CosFace, CVPR 2018, arXiv 1801.09414"
+    version = "1"
+    terms = "made by this package from rendered faces"
 
     def fingerprint(self, weights: Path | None) -> str:
         """SHA-256 of the shipped file."""
@@ -41,15 +42,9 @@ class SynthEncoder(Encoder):
 
     def load(self, weights: Path | None, *, device: torch.device) -> Embed:
         """The network on the device."""
-        import torch
-        from safetensors.torch import load_file
-        from torch.nn import functional as F
-
-        from mia_bench_plugins.models.networks import residual_network
-
-        network = residual_network(WIDTHS, num_classes=1)
+        network = networks.residual_network(WIDTHS, num_classes=1)
         network.head = torch.nn.Identity()
-        state = {name: tensor.float() for name, tensor in load_file(FILE).items()}
+        state = {n: tensor.float() for n, tensor in safetensors.torch.load_file(FILE).items()}
         network.load_state_dict(state, strict=False)
         network = network.to(device).eval().requires_grad_(False)
 

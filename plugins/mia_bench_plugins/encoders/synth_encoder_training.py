@@ -1,4 +1,4 @@
-"""Retrains the shipped encoder: ``python -m mia_bench_plugins.encoders.synth_encoder_training``."""
+"""Retrain the shipped encoder: ``python -m mia_bench_plugins.encoders.synth_encoder_training``."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MARGIN = 0.2
 
 
 def training_faces(identities: int, each: int) -> tuple[Tensor, Tensor]:
-    """Faces of people drawn for the encoder alone, half of them close together like private ones."""
+    """Faces of identities of the encoder's own, half of them similar to each other like private ones."""
     source = SynthFaces(SynthFaces.Options(noise=0.04))
     people = torch.cat(
         [
@@ -60,12 +60,12 @@ def main(identities: int, images: int, epochs: int, output: Path) -> None:
     optimizer = torch.optim.Adam([*network.parameters(), centres], lr=2e-3)
     steps = epochs * math.ceil(len(faces) / batch_size)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=steps)
-    draws = generator(SEED, "augment")
+    rng = generator(SEED, "augment")
     for epoch in range(epochs):
         total = torch.zeros(())
-        batches = torch.randperm(len(faces), generator=draws).split(batch_size)
+        batches = torch.randperm(len(faces), generator=rng).split(batch_size)
         for index in batches:
-            batch = augment.shift(augment.flip(to_float(faces[index]), draws), 2, draws)
+            batch = augment.shift(augment.flip(to_float(faces[index]), rng), 2, rng)
             loss = margin_loss(network.features(batch), centres, labels[index])
             optimizer.zero_grad(set_to_none=True)
             loss.backward()

@@ -1,28 +1,26 @@
 """A small plain convolutional network, the evaluation model of the small tracks.
 
-Convolution pairs and max pooling after Simonyan and Zisserman, *Very Deep Convolutional Networks for
-Large-Scale Image Recognition*, ICLR 2015: no skip connections, so another family than the target.
+Pairs of convolutions and max pooling after Simonyan and Zisserman, *Very Deep Convolutional Networks for
+Large-Scale Image Recognition*, ICLR 2015: no skip connections, unlike in the target.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
-
 from pydantic import Field
 
-from mia_bench import Architecture, NetworkTask, hookimpl
-from mia_bench.hookspecs import Register
+from mia_bench import Architecture, NetworkTask, Register, hookimpl, lazy_imports
 
-if TYPE_CHECKING:
+with lazy_imports():
     from mia_bench.api.classifier import Classifier
+    from mia_bench_plugins.models import networks
 
 
 class ConvNetSmall(Architecture):
     """Stages of two convolutions and a max pooling, no skip connections."""
 
-    summary: ClassVar[str] = "small plain convolutional network, no skip connections"
-    paper: ClassVar[str] = "Simonyan and Zisserman, ICLR 2015"
-    version: ClassVar[str] = "1"
+    summary = "small plain convolutional network, no skip connections"
+    paper = "Simonyan and Zisserman, ICLR 2015"
+    version = "1"
 
     class Options(Architecture.Options):
         """Options of ``convnet-small``."""
@@ -32,10 +30,8 @@ class ConvNetSmall(Architecture):
     options: Options
 
     def build(self, task: NetworkTask) -> Classifier:
-        """A freshly initialised network."""
-        from mia_bench_plugins.models.networks import plain_network
-
-        return plain_network(self.options.widths, task.num_classes)
+        """A newly initialised network."""
+        return networks.plain_network(self.options.widths, task.num_classes)
 
 
 @hookimpl

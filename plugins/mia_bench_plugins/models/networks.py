@@ -1,4 +1,4 @@
-"""The small networks' layers; every operation is out of place."""
+"""The small networks, without in-place operations, which per-sample gradient hooks break on."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Network(Classifier):
 
 
 def residual_network(widths: Sequence[int], num_classes: int) -> Network:
-    """A stem of stride 2, then one residual block a width, each later one of stride 2."""
+    """A stem of stride 2, then a residual block per width, of stride 2 after the first."""
     blocks: list[nn.Module] = [nn.Sequential(conv_bn(3, widths[0], 3, 2), nn.ReLU())]
     previous = widths[0]
     for number, width in enumerate(widths):

@@ -1,4 +1,4 @@
-"""Group normalisation in place of batch normalisation, which mixes the images of a batch.
+"""Group normalisation instead of batch normalisation, which mixes the images of a batch.
 
 Wu and He, *Group Normalization*, ECCV 2018.
 """
@@ -7,20 +7,22 @@ from __future__ import annotations
 
 from typing import TypeVar
 
-from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from mia_bench import lazy_imports
 
-NetworkT = TypeVar("NetworkT", bound=nn.Module)
+with lazy_imports():
+    from torch import nn
+
+NetworkT = TypeVar("NetworkT", bound="nn.Module")
 
 
 def replace_batch_norm(network: NetworkT, groups: int) -> NetworkT:
-    """Put a freshly initialised ``GroupNorm`` where a batch normalisation was, in ``network`` itself.
+    """Replace each batch normalisation by a newly initialised ``GroupNorm``, in place.
 
-    Each takes the largest number of groups, at most ``groups``, that divides its channels.
+    The number of groups is the largest divisor of the channels that is at most ``groups``.
     """
     for module in list(network.modules()):
         for name, child in list(module.named_children()):
-            if isinstance(child, _BatchNorm):
+            if isinstance(child, nn.modules.batchnorm._BatchNorm):
                 setattr(module, name, _group_norm(child.num_features, groups))
     return network
 

@@ -1,28 +1,26 @@
 """A small residual network for images of 24 to 96 pixels.
 
-Residual blocks after He et al., *Deep Residual Learning for Image Recognition*, CVPR 2016; a stem of
-stride 2 and out-of-place operations, which per-sample gradient hooks need.
+Residual blocks after He et al., *Deep Residual Learning for Image Recognition*, CVPR 2016, with a stem of
+stride 2.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
-
 from pydantic import Field
 
-from mia_bench import Architecture, NetworkTask, hookimpl
-from mia_bench.hookspecs import Register
+from mia_bench import Architecture, NetworkTask, Register, hookimpl, lazy_imports
 
-if TYPE_CHECKING:
+with lazy_imports():
     from mia_bench.api.classifier import Classifier
+    from mia_bench_plugins.models import networks
 
 
 class ResNetSmall(Architecture):
-    """Stem of stride 2, then residual stages, one block each."""
+    """A stem of stride 2, then residual stages of one block each."""
 
-    summary: ClassVar[str] = "small residual network, stem of stride 2"
-    paper: ClassVar[str] = "He et al., CVPR 2016"
-    version: ClassVar[str] = "1"
+    summary = "small residual network, stem of stride 2"
+    paper = "He et al., CVPR 2016"
+    version = "1"
 
     class Options(Architecture.Options):
         """Options of ``resnet-small``."""
@@ -32,10 +30,8 @@ class ResNetSmall(Architecture):
     options: Options
 
     def build(self, task: NetworkTask) -> Classifier:
-        """A freshly initialised network."""
-        from mia_bench_plugins.models.networks import residual_network
-
-        return residual_network(self.options.widths, task.num_classes)
+        """A newly initialised network."""
+        return networks.residual_network(self.options.widths, task.num_classes)
 
 
 @hookimpl

@@ -7,36 +7,29 @@ normalised by mean and standard deviation 0.5, as in the papers on model inversi
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import Literal
 
 from pydantic import Field
 
-from mia_bench import Architecture, NetworkTask, hookimpl
-from mia_bench.hookspecs import Register
+from mia_bench import Architecture, NetworkTask, Register, hookimpl, lazy_imports
 
-if TYPE_CHECKING:
+with lazy_imports():
     from mia_bench.api.classifier import Classifier
+    from mia_bench_plugins.models import torchvision_networks
 
 
 class TorchvisionArchitecture(Architecture):
     """A network of torchvision."""
 
-    summary: ClassVar[str] = "ResNet, ResNeXt, DenseNet or Inception-v3 of torchvision"
-    paper: ClassVar[str] = (
-        "He et al., CVPR 2016; Huang et al., CVPR 2017; Szegedy et al., CVPR 2016"
-    )
-    version: ClassVar[str] = "1"
+    summary = "ResNet, ResNeXt, DenseNet or Inception-v3 of torchvision"
+    paper = "He et al., CVPR 2016; Huang et al., CVPR 2017; Szegedy et al., CVPR 2016"
+    version = "1"
 
     class Options(Architecture.Options):
         """Options of ``torchvision``."""
 
         network: Literal[
-            "resnet18",
-            "resnet152",
-            "resnext50_32x4d",
-            "densenet161",
-            "densenet169",
-            "inception_v3",
+            "resnet18", "resnet152", "resnext50_32x4d", "densenet161", "densenet169", "inception_v3"
         ] = Field("resnet18", description="as torchvision names it")
         pretrained: bool = Field(True, description="begin with ImageNet's weights (version 1)")
         size: int | None = Field(None, ge=32, description="resize images to it; null leaves them")
@@ -44,10 +37,8 @@ class TorchvisionArchitecture(Architecture):
     options: Options
 
     def build(self, task: NetworkTask) -> Classifier:
-        """The network; its weights are downloaded where they are neither here nor about to be restored."""
-        from mia_bench_plugins.models.torchvision_networks import network
-
-        return network(
+        """The network; ImageNet's weights are downloaded unless they are here or others get restored."""
+        return torchvision_networks.network(
             self.options.network,
             task.num_classes,
             size=self.options.size,

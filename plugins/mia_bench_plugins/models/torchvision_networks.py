@@ -1,4 +1,4 @@
-"""Networks of torchvision as classifiers that show their blocks."""
+"""Networks of torchvision as classifiers with hidden outputs."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from mia_bench.errors import MiaBenchError
 from mia_bench.fetch import obtain
 
 WEIGHTS = "IMAGENET1K_V1"
-"""The weights that ``pretrained=True`` meant when the papers were written."""
+"""The weights of ``pretrained=True`` at the time of the papers."""
 
 
 class TorchvisionNetwork(Classifier):
-    """Blocks of a network of torchvision; images are resized to ``size`` where one is given."""
+    """Blocks of a network of torchvision; images are resized to ``size`` unless it is None."""
 
     channels_last = True
 
@@ -44,21 +44,21 @@ def network(
     """The network ``name`` of torchvision with a new head.
 
     Args:
-        name: as torchvision has it.
+        name: in torchvision.
         num_classes: width of the head.
-        size: images are resized to it; None leaves them.
-        pretrained: begin with ImageNet's weights, which are downloaded once.
+        size: resize images to it; None keeps their size.
+        pretrained: start from ImageNet's weights, which are downloaded once.
         folder: of local weight files.
 
     Raises:
         Unavailable: the weights can't be downloaded.
-        MiaBenchError: the weight file is damaged or another's.
+        MiaBenchError: the weight file is damaged or belongs to another network.
     """
     more = {"aux_logits": False, "init_weights": not pretrained} if "inception" in name else {}
     model = torchvision.models.get_model(name, weights=None, **more)
     if pretrained:
         url = torchvision.models.get_model_weights(name)[WEIGHTS].url
-        _load(model, _obtained(url, folder), name)
+        _load(model, _obtain_weights(url, folder), name)
     if isinstance(model, torchvision.models.ResNet):
         stem = nn.Sequential(model.conv1, model.bn1, model.relu, model.maxpool)
         blocks = [stem, model.layer1, model.layer2, model.layer3, model.layer4]
@@ -73,9 +73,9 @@ def network(
 
 
 def out_of_place(block: nn.Module) -> nn.Module:
-    """The block without operations in place, which per-sample gradient hooks break on.
+    """The block without in-place operations, which per-sample gradient hooks break on.
 
-    Names, weights and results stay as they are.
+    Names, weights and results do not change.
     """
     traced = torch.fx.symbolic_trace(block)
     for node in traced.graph.nodes:
@@ -91,7 +91,7 @@ def out_of_place(block: nn.Module) -> nn.Module:
 
 
 def _densenet_blocks(model: torchvision.models.DenseNet) -> list[nn.Module]:
-    """The stem, then each dense block with the transition or the last norm behind it."""
+    """The stem, then each dense block with its transition or the final norm."""
     layers = dict(model.features.named_children())
     stem = nn.Sequential(*(layers.pop(name) for name in ("conv0", "norm0", "relu0", "pool0")))
     blocks: list[nn.Module] = [stem]
@@ -102,7 +102,7 @@ def _densenet_blocks(model: torchvision.models.DenseNet) -> list[nn.Module]:
 
 
 def _inception_blocks(model: nn.Module) -> list[nn.Module]:
-    """The stem, then the groups of modules between the reductions."""
+    """The stem, then the groups of modules between reductions."""
     names = [name for name, _ in model.named_children()]
     starts = [names.index(name) for name in ("Conv2d_1a_3x3", "Mixed_5b", "Mixed_6a", "Mixed_7a")]
     ends = [*starts[1:], names.index("avgpool")]
@@ -110,21 +110,20 @@ def _inception_blocks(model: nn.Module) -> list[nn.Module]:
     return [nn.Sequential(*children[a:b]) for a, b in zip(starts, ends, strict=True)]
 
 
-def _obtained(url: str, folder: Path | None) -> Path:
+def _obtain_weights(url: str, folder: Path | None) -> Path:
     file = url.rpartition("/")[2]
-    sha256 = file.rpartition("-")[2].removesuffix(
-        ".pth"
-    )  # torchvision's names end with its beginning
+    # torchvision's file names end with a prefix of the hash.
+    sha256 = file.rpartition("-")[2].removesuffix(".pth")
     return obtain(Published(file, url, sha256), folder, lambda done, total, unit: None)
 
 
 def _load(model: nn.Module, path: Path, name: str) -> None:
-    """All weights but the heads'."""
+    """Load all weights except those of the heads."""
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file can raise anything
         raise MiaBenchError(f"{path} is damaged: {str(error).splitlines()[0]}") from error
-    # DenseNets were published with names that Python no longer allows.
+    # DenseNets were published with module names that PyTorch no longer allows.
     state = {re.sub(r"\.(norm|relu|conv)\.([12])\.", r".\1\2.", key): t for key, t in state.items()}
     heads = ("fc.", "classifier.", "AuxLogits.")
     missing, unknown = model.load_state_dict(

@@ -1,4 +1,4 @@
-"""What the training of every generative adversarial network needs: state, average, loop."""
+"""Training of generative adversarial networks: state, moving average, training loop."""
 
 from __future__ import annotations
 
@@ -8,17 +8,19 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Generic, TypeVar
 
-import torch
-from torch import Tensor, nn
-
-from mia_bench.api.generative import GenerativeModel
+from mia_bench import PriorTask, lazy_imports
 from mia_bench.api.images import to_float
-from mia_bench.api.prior import PriorTask
 from mia_bench.augment import flip
 from mia_bench.errors import Diverged
 
-LOOKS = 10
-"""How often the host may look at the model while it trains."""
+with lazy_imports():
+    import torch
+    from torch import Tensor, nn
+
+    from mia_bench.api.generative import GenerativeModel
+
+SNAPSHOTS = 10
+"""How often the host is shown the model while it trains."""
 
 CHECKPOINTS = 40
 """How often the state is saved."""
@@ -26,18 +28,18 @@ CHECKPOINTS = 40
 log = logging.getLogger(__name__)
 
 
-GeneratorT = TypeVar("GeneratorT", bound=nn.Module)
+GeneratorT = TypeVar("GeneratorT", bound="nn.Module")
 
 
 class AdversarialTraining(ABC, Generic[GeneratorT]):
-    """Networks, optimisers and the step they are at; saved and restored as named tensors.
+    """Networks and optimisers in training, saved and restored as named tensors.
 
     Attributes:
-        generator: the network that is kept, as a moving average.
-        others: networks by name.
-        optimizers: each saved and restored.
+        generator: the network whose moving average is the result.
+        others: further networks by name.
+        optimizers: saved and restored with the networks.
         average: the moving average of the generator.
-        step: steps made.
+        step: number of steps made.
     """
 
     def __init__(
@@ -60,29 +62,33 @@ class AdversarialTraining(ABC, Generic[GeneratorT]):
         self.step = 0
 
     @abstractmethod
-    def _train_once(self, images: Tensor) -> Tensor:
-        """Train all networks for one step on the public images; a loss that says if it diverged."""
+    def train_step(self, images: Tensor) -> Tensor:
+        """Update all networks once; return a loss that is not finite if training diverged.
 
-    def advance(self, images: Tensor) -> Tensor:
-        """One step on the public images ``(P, 3, R, R)`` uint8; the loss watched."""
-        loss = self._train_once(images)
-        self._follow()
-        self.step += 1
-        return loss.detach()
+        Args:
+            images: the public images ``(P, 3, R, R)`` uint8.
+        """
 
     @abstractmethod
     def result(self) -> GenerativeModel:
-        """The averaged generator and what goes with it, in eval mode."""
+        """The averaged generator and the other networks of the model, in eval mode."""
 
-    def _parts(self) -> dict[str, nn.Module]:
+    def advance(self, images: Tensor) -> Tensor:
+        """Make one step, update the moving average and return the loss of :meth:`train_step`."""
+        loss = self.train_step(images)
+        self._update_average()
+        self.step += 1
+        return loss.detach()
+
+    def _networks(self) -> dict[str, nn.Module]:
         return {"generator": self.generator, **self.others, "average": self.average}
 
     def state(self) -> dict[str, Tensor]:
         """Everything that the next step depends on."""
         state = {
             f"{name}.{key}": tensor
-            for name, part in self._parts().items()
-            for key, tensor in part.state_dict().items()
+            for name, network in self._networks().items()
+            for key, tensor in network.state_dict().items()
         }
         for number, optimizer in enumerate(self.optimizers):
             for index, moments in optimizer.state_dict()["state"].items():
@@ -93,70 +99,77 @@ class AdversarialTraining(ABC, Generic[GeneratorT]):
         return state
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        """Go on from :meth:`state`."""
-        for name, part in self._parts().items():
-            part.load_state_dict(_below(state, name))
+        """Resume from :meth:`state`."""
+        for name, network in self._networks().items():
+            network.load_state_dict(_with_prefix(state, name))
         for number, optimizer in enumerate(self.optimizers):
             saved = optimizer.state_dict()
             moments: dict[int, dict[str, Tensor]] = {}
-            for key, tensor in _below(state, f"optimizer{number}").items():
+            for key, tensor in _with_prefix(state, f"optimizer{number}").items():
                 index, _, which = key.partition(".")
                 moments.setdefault(int(index), {})[which] = tensor
             optimizer.load_state_dict({**saved, "state": moments})
         self.step = int(state["step"])
         self.task.generator.set_state(state["draws"])
 
-    @torch.no_grad()
-    def _follow(self) -> None:
-        """Move the average; its batch statistics too. Early on it follows faster."""
+    def _update_average(self) -> None:
+        """Update weights and batch statistics of the average, with a faster decay in early steps."""
         decay = min(self.decay, (1 + self.step) / (10 + self.step))
         pairs = zip(
-            self.average.state_dict().values(),
-            self.generator.state_dict().values(),
-            strict=True,
+            self.average.state_dict().values(), self.generator.state_dict().values(), strict=True
         )
-        for mean, value in pairs:
-            if mean.is_floating_point():
-                mean.lerp_(value, 1 - decay)
-            else:
-                mean.copy_(value)
+        with torch.no_grad():
+            for mean, value in pairs:
+                if mean.is_floating_point():
+                    mean.lerp_(value, 1 - decay)
+                else:
+                    mean.copy_(value)
 
-    def run(self, name: str, saw: str) -> dict[str, Tensor]:
-        """All steps, or those that are left after the checkpoint; the state of the result.
+    def run(self, prior: str, network: str) -> dict[str, Tensor]:
+        """Make all steps, resuming from the checkpoint if there is one, and return the result's state.
 
         Args:
-            name: of the prior, for the log.
-            saw: whose loss :meth:`advance` returns.
+            prior: name of the prior, for the log.
+            network: name of the network whose loss :meth:`train_step` returns, for the error.
 
         Raises:
-            Diverged: the loss is no longer finite.
+            Diverged: the loss is not finite.
         """
         task, steps = self.task, self.steps
         if saved := task.checkpoint.load():
             self.restore(saved)
-            log.info("%s goes on at step %d of %d", name, self.step, steps)
+            log.info("%s goes on at step %d of %d", prior, self.step, steps)
         images = task.training_images().to(task.device)
-        look, save = (max(1, steps // times) for times in (LOOKS, CHECKPOINTS))
+        show, save = (max(1, steps // times) for times in (SNAPSHOTS, CHECKPOINTS))
         while self.step < steps:
             loss = self.advance(images)
             last = self.step == steps
             if self.step % save == 0 or last:
                 if not torch.isfinite(loss):
-                    raise Diverged(f"the {saw}'s loss is not finite at step {self.step} of {steps}")
+                    raise Diverged(
+                        f"the {network}'s loss is not finite at step {self.step} of {steps}"
+                    )
                 task.checkpoint.save(self.state())
-            if self.step % look == 0 or last:
+            if self.step % show == 0 or last:
                 task.watch(self.result(), self.step)
             task.progress(self.step, steps, "step")
         return dict(self.result().state_dict())
 
 
-def real_batch(images: Tensor, size: int, draws: torch.Generator, *, mirror: bool) -> Tensor:
+def real_batch(images: Tensor, size: int, rng: torch.Generator, *, mirror: bool) -> Tensor:
     """``size`` images drawn from ``(P, 3, R, R)`` uint8, in [0, 1]; half of them mirrored if asked."""
-    index = torch.randint(len(images), (size,), generator=draws).to(images.device)
+    index = torch.randint(len(images), (size,), generator=rng).to(images.device)
     real = to_float(images[index])
-    return flip(real, draws) if mirror else real
+    return flip(real, rng) if mirror else real
 
 
-def _below(state: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
-    start = f"{name}."
-    return {key.removeprefix(start): t for key, t in state.items() if key.startswith(start)}
+def update(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+    """Take a step of the optimiser on a loss."""
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    optimizer.step()
+
+
+def _with_prefix(state: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
+    prefix = f"{name}."
+    return {key.removeprefix(prefix): t for key, t in state.items() if key.startswith(prefix)}

@@ -8,27 +8,24 @@ standard deviations :math:`s_i`), a latent :math:`z \sim N(0, I)` gives the imag
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
-
 from pydantic import Field
 
-from mia_bench import Prior, PriorTask, hookimpl
+from mia_bench import Prior, PriorTask, Register, hookimpl, lazy_imports
 from mia_bench.errors import DataError
-from mia_bench.hookspecs import Register
 
-if TYPE_CHECKING:
+with lazy_imports():
     import torch
     from torch import Tensor
 
-    from mia_bench.api.generative import GenerativeModel
+    from mia_bench_plugins.priors import linear_model
 
 
 class Eigenfaces(Prior):
     """Principal components of the public images."""
 
-    summary: ClassVar[str] = "mean and principal components of the public images (closed form)"
-    paper: ClassVar[str] = "Turk and Pentland, J. Cognitive Neuroscience 3(1), 1991"
-    version: ClassVar[str] = "1"
+    summary = "mean and principal components of the public images (closed form)"
+    paper = "Turk and Pentland, J. Cognitive Neuroscience 3(1), 1991"
+    version = "1"
 
     class Options(Prior.Options):
         """Options of ``eigenfaces``."""
@@ -39,7 +36,7 @@ class Eigenfaces(Prior):
     options: Options
 
     def fit(self, task: PriorTask) -> dict[str, Tensor]:
-        """Mean ``(P,)`` and components scaled by their standard deviations ``(K, P)``."""
+        """Mean ``(P,)``, and principal components times their standard deviations ``(K, P)``."""
         return principal_components(
             task.training_images(),
             self.options.components,
@@ -47,29 +44,25 @@ class Eigenfaces(Prior):
             device=task.device,
         )
 
-    def build(self, state: dict[str, Tensor], *, resolution: int) -> GenerativeModel:
+    def build(self, state: dict[str, Tensor], *, resolution: int) -> linear_model.LinearModel:
         """The linear model."""
-        from mia_bench_plugins.priors.linear_model import LinearModel
-
         if state["mean"].shape != (3 * resolution**2,):
             raise DataError(
                 f"this prior makes images of {state['mean'].shape[0]} values, "
                 f"the track needs {resolution}×{resolution} pixels"
             )
-        return LinearModel(state["mean"], state["basis"], resolution).eval()
+        return linear_model.LinearModel(state["mean"], state["basis"], resolution).eval()
 
 
 def principal_components(
     images: Tensor, components: int, *, mirror: bool, device: torch.device
 ) -> dict[str, Tensor]:
-    """Mean and scaled principal axes of uint8 images ``(N, 3, H, W)``, by the covariance in float64.
+    """Mean and scaled principal axes of uint8 images ``(N, 3, H, W)``, from the covariance in float64.
 
-    Returns ``mean`` ``(P,)`` and ``basis`` ``(K, P)``, float32, in units of [0, 1] pixels; row ``i`` is
-    the unit axis ``i`` times the standard deviation along it, largest first.
+    Returns float32 ``mean`` ``(P,)`` and ``basis`` ``(K, P)`` for pixels in [0, 1]; row ``i`` is the unit
+    axis ``i`` times the standard deviation along it, largest first.
     """
-    import torch
-
-    if device.type == "mps":  # no float64 there
+    if device.type == "mps":  # without float64
         device = torch.device("cpu")
     size = images[0].numel()
     count = len(images) * (2 if mirror else 1)

@@ -1,4 +1,4 @@
-"""The image model behind ``eigenfaces``."""
+"""The image model of ``eigenfaces``."""
 
 from __future__ import annotations
 

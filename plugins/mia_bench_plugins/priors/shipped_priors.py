@@ -1,44 +1,47 @@
 """Trained priors that come with the package: ``<prior>_<track>.safetensors`` in this folder.
 
-One is used where data and options are those that it says it was trained with.
+A file is used if the data and options are those of its training, which its metadata name.
 """
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from mia_bench import Options
+from mia_bench import Options, lazy_imports
 from mia_bench_plugins.shipped import shipped_hash
 
-if TYPE_CHECKING:
+with lazy_imports():
+    import safetensors.torch
+    import torch
     from torch import Tensor
+
 
 FOLDER = Path(__file__).parent
 
 
 def file_name(prior: str, track: str) -> str:
-    """Name of the file, ``*`` for any track."""
+    """Name of the file; the track ``*`` gives a pattern for all tracks."""
     return f"{prior}_{track}.safetensors".replace("-", "_")
 
 
 def find(prior: str, source: str, options: Options) -> Path | None:
-    """The file that was trained on these data with these options.
+    """The file for these data and options, if there is one.
 
     Raises:
-        MiaBenchError: one of this prior is not as it was shipped.
+        MiaBenchError: a file of this prior is damaged.
     """
     wanted = {"source": source, "options": options.model_dump(mode="json")}
     paths = FOLDER.glob(file_name(prior, "*"))
-    return next((path for path in paths if described(path) == wanted), None)
+    return next((path for path in paths if training_of(path) == wanted), None)
 
 
-def described(path: Path) -> dict[str, Any]:
-    """Data and options that a file says it was trained with; read from its JSON header.
+def training_of(path: Path) -> dict[str, Any]:
+    """Data and options of a file's training, from its JSON header.
 
     Raises:
-        MiaBenchError: it is not as it was shipped.
+        MiaBenchError: the file is damaged.
     """
     shipped_hash(path)
     with path.open("rb") as file:
@@ -49,13 +52,9 @@ def described(path: Path) -> dict[str, Any]:
 
 def load(path: Path) -> dict[str, Tensor]:
     """The tensors of a file, in float32."""
-    from safetensors.torch import load_file
-
-    return in_float32(load_file(path))
+    return in_float32(safetensors.torch.load_file(path))
 
 
 def in_float32(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors in half precision widened, the others as they are."""
-    import torch
-
+    """Convert float16 tensors to float32; other tensors unchanged."""
     return {n: t.float() if t.dtype == torch.float16 else t for n, t in tensors.items()}

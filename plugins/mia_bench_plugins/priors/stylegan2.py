@@ -1,61 +1,64 @@
-r"""StyleGAN2: the image prior of Plug & Play Attacks, trained here or read from a published file.
+r"""StyleGAN2: the image prior of Plug & Play Attacks, trained or loaded from a published file.
 
 Karras et al., *Analyzing and Improving the Image Quality of StyleGAN*, CVPR 2020 (arXiv 1912.04958).
 Both networks minimise the logistic loss, :math:`\log(1 + e^{-D(G(z))})` and
-:math:`\log(1 + e^{D(G(z))}) + \log(1 + e^{-D(x)})`. Every few steps regularisers are added: for the
+:math:`\log(1 + e^{D(G(z))}) + \log(1 + e^{-D(x)})`. Regularisers are added every few steps: for the
 discriminator :math:`\tfrac{\gamma}{2}\|\nabla_x D(x)\|^2` on real images, for the generator
-:math:`(\|J_w^T y\|_2 - a)^2`, which keeps the length of paths in the space of styles near its running
-mean. Styles of two latents are mixed at a random layer. For few images both real and generated ones are
-augmented differentiably before they are judged (Zhao et al., NeurIPS 2020, arXiv 2006.10738). The
-generator kept is an exponential moving average.
+:math:`(\|J_w^T y\|_2 - a)^2`, which keeps path lengths in the style space near their running mean. Styles of
+two latents are mixed at a random layer. Real and generated images are augmented differentiably before they
+reach the discriminator (Zhao et al., NeurIPS 2020, arXiv 2006.10738). The result is an exponential moving
+average of the generator.
 
-Latents are styles *w*, one for all layers. With ``file`` the networks come from a file instead:
-safetensors, as ``mia-bench prior convert`` writes it, or a pickle of ``stylegan2-ada-pytorch``, which is
-read without running anything in it. Images of another size than the track's are cropped and resized.
+Latents are styles *w*, one for all layers. With ``file`` the networks are loaded from a file: safetensors
+written by ``mia-bench prior convert``, or a pickle of ``stylegan2-ada-pytorch``, which is read without
+executing its code. Images of another size than the track's are cropped and resized.
 """
 
 from __future__ import annotations
 
+import copy
+import math
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field, model_validator
 
-from mia_bench import Prior, PriorTask, hookimpl
+from mia_bench import Prior, PriorTask, Register, hookimpl, lazy_imports
 from mia_bench.api.options import Share
 from mia_bench.api.prior import Published
 from mia_bench.errors import Unavailable
 from mia_bench.fetch import file_hash, find
-from mia_bench.hookspecs import Register
 from mia_bench_plugins.priors import shipped_priors
+from mia_bench_plugins.priors.adversarial import AdversarialTraining, real_batch, update
 from mia_bench_plugins.shipped import shipped_hash
 
-if TYPE_CHECKING:
+with lazy_imports():
+    import torch
     from torch import Tensor
+    from torch.nn import functional as F
 
-    from mia_bench.api.generative import GenerativeModel
-
+    from mia_bench_plugins.priors import stylegan2_model, stylegan2_networks
 
 PUBLISHED_AT = "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained"
-"""The authors publish no hashes of these files; that of the file used is a part of the prior's key."""
+"""The authors publish no hashes of these files; the hash of the file in use is part of the prior's key."""
 
 
 class StyleGAN2Prior(Prior):
     """A style-based generator and its discriminator."""
 
-    summary: ClassVar[str] = "StyleGAN2: trained on the public images, or a published file"
-    paper: ClassVar[str] = "Karras et al., CVPR 2020, arXiv 1912.04958"
-    version: ClassVar[str] = "1"
-    converts: ClassVar[frozenset[str]] = frozenset({".pkl"})
-    published: ClassVar[tuple[Published, ...]] = tuple(
+    summary = "StyleGAN2: trained on the public images, or a published file"
+    paper = "Karras et al., CVPR 2020, arXiv 1912.04958"
+    version = "1"
+    converts = frozenset({".pkl"})
+    published = tuple(
         Published(f"{name}.pkl", f"{PUBLISHED_AT}/{name}.pkl")
         for name in ("ffhq", "metfaces", "afhqdog")
     )
 
     class Options(Prior.Options):
-        """Options of ``stylegan2``; sizes and training do not matter where a file is given."""
+        """Options of ``stylegan2``; with a file, those of sizes and training have no effect."""
 
-        places: ClassVar[frozenset[str]] = frozenset({"file"})
+        places = frozenset({"file"})
 
         file: str = Field(
             "", description="networks to take: a path, or a name in the weights folder"
@@ -88,7 +91,7 @@ class StyleGAN2Prior(Prior):
         mirror: bool = Field(True, description="mirror half of the images")
 
         @model_validator(mode="after")
-        def _file_says_what_it_saw(self) -> StyleGAN2Prior.Options:
+        def _require_file_and_trained_on_together(self) -> StyleGAN2Prior.Options:
             if bool(self.file) != bool(self.trained_on):
                 raise ValueError(
                     "file and trained_on go together: records say what a prior was trained on"
@@ -96,23 +99,19 @@ class StyleGAN2Prior(Prior):
             return self
 
     options: Options
+    normal_latents = False
 
     @property
     def has_discriminator(self) -> bool:
-        """The discriminator judges whole images, no crops of them."""
+        """Whether ``crop`` is null: the discriminator takes whole images."""
         return self.options.crop is None
 
-    @property
-    def normal_latents(self) -> bool:
-        """Latents are styles."""
-        return False
-
     def weights(self, source: str, folder: Path | None) -> str | None:
-        """SHA-256 of the file that is given, or shipped for these data and options.
+        """SHA-256 of the option ``file``, or of the file shipped for these data and options.
 
         Raises:
-            Unavailable: it was not found.
-            MiaBenchError: it is not as it was shipped.
+            Unavailable: the file was not found.
+            MiaBenchError: the shipped file is damaged.
         """
         if self.options.file:
             return file_hash(self._path(folder))
@@ -132,38 +131,211 @@ class StyleGAN2Prior(Prior):
         )
 
     def fit(self, task: PriorTask) -> dict[str, Tensor]:
-        """Sizes and weights of both networks."""
+        """Load the given or the shipped file, or train; sizes and weights of both networks."""
         if not self.options.file:
             path = shipped_priors.find("stylegan2", task.source, self.options)
             return shipped_priors.load(path) if path else self.train(task)
-        import torch
-
-        from mia_bench_plugins.priors.stylegan2_model import read
-
-        state = read(self._path(task.weights))
-        # Of a file that is not ours none of the images is known.
+        state = stylegan2_model.read(self._path(task.weights))
+        # The training images of a published file are unknown.
         trained_on = state.pop("trained_on", torch.empty(0, dtype=torch.int64))
         task.watch(self.build(state, resolution=task.resolution).to(task.device), 0)
         return {**state, "trained_on": trained_on}
 
     def train(self, task: PriorTask) -> dict[str, Tensor]:
-        """As :meth:`fit`, from nothing."""
-        from mia_bench_plugins.priors.stylegan2_training import train
+        """Train, or resume from the checkpoint, and return sizes and weights of both networks.
 
-        return train(task, self.options)
+        Raises:
+            Diverged: the discriminator's loss is not finite.
+        """
+        training = Training(self.options, task)
+        state = training.run("stylegan2", "discriminator")
+        return {**stylegan2_model.shape_state(training.shape), **state}
 
-    def build(self, state: dict[str, Tensor], *, resolution: int) -> GenerativeModel:
+    def build(self, state: dict[str, Tensor], *, resolution: int) -> stylegan2_model.StyleGAN2:
         """The two networks."""
-        from mia_bench_plugins.priors.stylegan2_model import build
-
-        return build(state, resolution, crop=self.options.crop, partial=self.options.partial)
+        return stylegan2_model.build(
+            state, resolution, crop=self.options.crop, partial=self.options.partial
+        )
 
     @classmethod
     def convert(cls, path: Path, output: Path) -> None:
         """Write the networks of a published pickle as safetensors."""
-        from mia_bench_plugins.priors.stylegan2_model import convert
+        stylegan2_model.convert(path, output)
 
-        convert(path, output)
+
+class Training(AdversarialTraining["stylegan2_networks.Generator"]):
+    """Training of generator and discriminator."""
+
+    def __init__(self, options: StyleGAN2Prior.Options, task: PriorTask) -> None:
+        self.options = options
+        self.shape = stylegan2_networks.Shape(
+            resolution=task.resolution,
+            latent=options.latent,
+            style=options.style,
+            layers=options.layers,
+            channel_base=options.channel_base,
+            channel_max=options.channel_max,
+        )
+        networks = stylegan2_networks
+        generator = networks.Generator(self.shape).to(task.device).train()
+        self.discriminator = networks.Discriminator(self.shape).to(task.device).train()
+        optimizers: list[torch.optim.Optimizer] = []
+        for network, every in (
+            (generator, options.path_every),
+            (self.discriminator, options.r1_every),
+        ):
+            # The paper's correction: with the regulariser, k steps become k + 1.
+            share = every / (every + 1)
+            beta1, beta2 = options.betas
+            optimizers.append(
+                torch.optim.Adam(
+                    network.parameters(),
+                    lr=options.learning_rate * share,
+                    betas=(beta1**share, beta2**share),
+                    eps=1e-8,
+                )
+            )
+        self.mean_length = torch.zeros((), device=task.device)
+        super().__init__(
+            task,
+            generator,
+            {"discriminator": self.discriminator},
+            optimizers,
+            steps=options.steps,
+            decay=options.average,
+        )
+
+    def state(self) -> dict[str, Tensor]:
+        """State of the base class and the mean path length."""
+        return {**super().state(), "mean_length": self.mean_length}
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Resume from :meth:`state`."""
+        super().restore(state)
+        self.mean_length = state["mean_length"].to(self.task.device)
+
+    def _normal(self, *size: int) -> Tensor:
+        return torch.randn(size, generator=self.task.generator).to(self.task.device)
+
+    def _styles(self, count: int) -> Tensor:
+        """Styles ``(N, depth, style)``; if mixed, those from a random layer on belong to another latent."""
+        mapping, depth = self.generator.mapping, self.generator.synthesis.depth
+        rng = self.task.generator
+        w: Tensor = mapping(self._normal(count, self.options.latent))
+        mapping.update_average(w)
+        styles = w[:, None].expand(-1, depth, -1)
+        if torch.rand((), generator=rng) < self.options.mixing:
+            layer = int(torch.randint(1, depth, (), generator=rng))
+            other = mapping(self._normal(count, self.options.latent))
+            rest = other[:, None].expand(-1, depth - layer, -1)
+            styles = torch.cat([styles[:, :layer], rest], dim=1)
+        return styles
+
+    def _images(self, styles: Tensor) -> Tensor:
+        count = len(styles)
+        images: Tensor = self.generator.synthesis(
+            styles, lambda constant: self._normal(count, 1, *constant.shape)
+        )
+        return images
+
+    def _scores(self, images: Tensor) -> Tensor:
+        if self.options.augment:
+            images = differentiable_augmentation(images, self.task.generator)
+        scores: Tensor = self.discriminator(images)
+        return scores
+
+    def train_step(self, images: Tensor) -> Tensor:
+        """A step of both networks, and of the regularisers that are due; the discriminator's loss."""
+        options, rng, size = self.options, self.task.generator, self.options.batch_size
+        generator_optimizer, discriminator_optimizer = self.optimizers
+        self.discriminator.requires_grad_(False)
+        loss = F.softplus(-self._scores(self._images(self._styles(size)))).mean()
+        update(generator_optimizer, loss)
+        if options.path_length and self.step % options.path_every == 0:
+            styles = self._styles(max(1, size // 2))
+            made = self._images(styles)
+            lengths = path_lengths(made, styles, self._normal(*made.shape))
+            self.mean_length = self.mean_length.lerp(lengths.detach().mean(), 0.01)
+            penalty = (lengths - self.mean_length).square().mean()
+            update(generator_optimizer, options.path_length * options.path_every * penalty)
+        self.discriminator.requires_grad_(True)
+        self.generator.requires_grad_(False)
+        real = 2 * real_batch(images, size, rng, mirror=options.mirror) - 1
+        with torch.no_grad():
+            fake = self._images(self._styles(size))
+        loss = F.softplus(self._scores(fake)).mean() + F.softplus(-self._scores(real)).mean()
+        update(discriminator_optimizer, loss)
+        if options.r1 and self.step % options.r1_every == 0:
+            penalty = r1_penalty(self._scores, real)
+            update(discriminator_optimizer, options.r1 / 2 * options.r1_every * penalty)
+        self.generator.requires_grad_(True)
+        return loss
+
+    def result(self) -> stylegan2_model.StyleGAN2:
+        """The averaged generator and the discriminator, in eval mode."""
+        model = stylegan2_model.StyleGAN2(self.shape, self.task.resolution)
+        model.generator = copy.deepcopy(self.average)
+        model.discriminator = copy.deepcopy(self.discriminator)
+        return model.eval().requires_grad_(False)
+
+
+def r1_penalty(discriminator: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+    """Mean squared norm of the gradient of the scores at real images (Mescheder et al., ICML 2018).
+
+    Args:
+        discriminator: images to scores ``(N,)``.
+        images: ``(N, C, H, W)``.
+    """
+    images = images.detach().requires_grad_(True)
+    (gradient,) = torch.autograd.grad(discriminator(images).sum(), images, create_graph=True)
+    return gradient.square().sum((1, 2, 3)).mean()
+
+
+def path_lengths(images: Tensor, styles: Tensor, noise: Tensor) -> Tensor:
+    """Path lengths ``(N,)``, ‖Jᵀ y‖ with y = noise / √(H·W): how much images change with their styles.
+
+    Args:
+        images: ``(N, C, H, W)``, generated from the styles.
+        styles: ``(N, layers, D)``; squared norms over D are averaged over layers.
+        noise: standard normal, in the shape of the images.
+    """
+    size = images.shape[2] * images.shape[3]
+    along = (images * noise).sum() / math.sqrt(size)
+    (gradient,) = torch.autograd.grad(along, styles, create_graph=True)
+    return gradient.square().sum(2).mean(1).sqrt()
+
+
+def differentiable_augmentation(images: Tensor, rng: torch.Generator) -> Tensor:
+    """Colour, shift and cutout (Zhao et al., NeurIPS 2020, arXiv 2006.10738) of images within ±1.
+
+    Brightness ±½, saturation × 0–2, contrast × ½–1½, a shift by up to ⅛ of the size, and a square of half
+    the size set to zero. Pixels shifted in from outside are zero.
+    """
+    count, _, size, _ = images.shape
+    brightness, saturation, contrast = torch.rand(3, count, 1, 1, 1, generator=rng).to(
+        images.device
+    )
+    images = images + (brightness - 0.5)
+    grey = images.mean(1, keepdim=True)
+    images = (images - grey) * (2 * saturation) + grey
+    mean = images.mean((1, 2, 3), keepdim=True)
+    images = (images - mean) * (contrast + 0.5) + mean
+    reach = max(1, round(size / 8))
+    moves = torch.randint(-reach, reach + 1, (2, count), generator=rng).to(images.device)
+    pixels = torch.arange(size, device=images.device)
+    rows, columns = ((pixels + move[:, None]) for move in moves)
+    padded = F.pad(images, [1, 1, 1, 1])
+    # Pixels outside the image are those of the border of zeros.
+    rows, columns = ((line + 1).clamp(0, size + 1) for line in (rows, columns))
+    index = torch.arange(count, device=images.device)[:, None, None]
+    images = padded.permute(0, 2, 3, 1)[index, rows[:, :, None], columns[:, None, :]]
+    images = images.permute(0, 3, 1, 2)
+    half = size // 2
+    centres = torch.randint(0, size + 1 - half % 2, (2, count), generator=rng).to(images.device)
+    in_rows, in_columns = ((pixels - c[:, None] + half // 2) for c in centres)
+    inside = [(line >= 0) & (line < half) for line in (in_rows, in_columns)]
+    hidden = inside[0][:, None, :, None] & inside[1][:, None, None, :]
+    return images.masked_fill(hidden, 0.0)
 
 
 @hookimpl

@@ -1,9 +1,10 @@
-"""The image model of ``stylegan2``, and the files its networks come from."""
+"""The image model of ``stylegan2``, and its files."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -29,9 +30,9 @@ class StyleGAN2(GenerativeModel):
 
     Args:
         shape: sizes of the networks.
-        resolution: of the images wanted, any.
-        crop: side of the central square of the networks' images that is kept, None for all.
-        partial: while attacks optimise, synthesise only up to the resolution that is needed.
+        resolution: of the images to return, any.
+        crop: side of the central square of the networks' images to keep; None keeps all.
+        partial: synthesise only up to the resolution that is needed, except in :meth:`render`.
     """
 
     def __init__(
@@ -53,12 +54,12 @@ class StyleGAN2(GenerativeModel):
         """``(count, style)``: mapped normal latents, pulled towards the mean style."""
         z = torch.randn(count, self.shape.latent, generator=generator)
         mapping = self.generator.mapping
-        # In float32 under autocast too, as the mean style is.
+        # The mean style is float32 under autocast as well.
         return mapping.truncate(mapping(z.to(mapping.w_avg.device)).float(), truncation).cpu()
 
     def forward(self, latents: Tensor) -> Tensor:
         """``(N, style)`` to ``(N, 3, R, R)`` in [0, 1], with the networks' constant noise."""
-        images: Tensor = self.generator.synthesis(latents, _constant, up_to=self._up_to)
+        images: Tensor = self.generator.synthesis(latents, lambda noise: noise, up_to=self._up_to)
         side = images.shape[2]
         if self.crop is not None:
             kept = round(self.crop * side / self.shape.resolution)
@@ -67,7 +68,7 @@ class StyleGAN2(GenerativeModel):
         return (resized(images, self.resolution) / 2 + 0.5).clamp(0, 1)
 
     def render(self, latents: Tensor, *, device: torch.device, batch_size: int = 512) -> Tensor:
-        """Images of many latents by all layers, in batches, on the CPU."""
+        """Images of many latents from all layers, in batches, on the CPU."""
         kept, self._up_to = self._up_to, None
         try:
             return super().render(latents, device=device, batch_size=batch_size)
@@ -75,10 +76,10 @@ class StyleGAN2(GenerativeModel):
             self._up_to = kept
 
     def discriminate(self, images: Tensor) -> Tensor:
-        """Realness scores ``(N,)``, of each image by itself, whatever batch it is in.
+        """Realism scores ``(N,)``, each independent of the batch.
 
         Raises:
-            MiaBenchError: the images are a part of what the discriminator judges.
+            MiaBenchError: the images are crops, and the discriminator takes whole images.
         """
         if self.crop is not None:
             raise MiaBenchError("stylegan2's discriminator judges whole images, not crops of them")
@@ -87,18 +88,14 @@ class StyleGAN2(GenerativeModel):
         return scores
 
 
-def _constant(noise: Tensor) -> Tensor:
-    return noise
-
-
 def shape_state(shape: Shape) -> dict[str, Tensor]:
-    """The sizes as a named tensor, which goes beside those of the networks."""
-    text = bytearray(json.dumps(shape.spec()), "ascii")
+    """The sizes as a named tensor, part of the state that :func:`build` takes."""
+    text = bytearray(json.dumps(asdict(shape)), "ascii")
     return {SHAPE: torch.frombuffer(text, dtype=torch.uint8)}
 
 
 def state_of(networks: Networks) -> dict[str, Tensor]:
-    """Named tensors that :func:`build` understands."""
+    """The state of networks that :func:`build` takes."""
     return {
         **shape_state(networks.shape),
         **{f"generator.{name}": tensor for name, tensor in networks.generator.items()},
@@ -109,10 +106,10 @@ def state_of(networks: Networks) -> dict[str, Tensor]:
 def build(
     state: Mapping[str, Tensor], resolution: int, *, crop: int | None, partial: bool
 ) -> StyleGAN2:
-    """The model that :func:`state_of` describes, in eval mode.
+    """The model with a state from :func:`state_of` or from training, in eval mode.
 
     Raises:
-        DataError: the tensors are not those of the networks, or the crop is larger than the images.
+        DataError: the tensors do not fit the sizes, or the crop is larger than the images.
     """
     shape = Shape(**json.loads(bytes(state[SHAPE].tolist())))
     if crop is not None and crop > shape.resolution:
@@ -126,10 +123,10 @@ def build(
 
 
 def read(path: Path) -> dict[str, Tensor]:
-    """Tensors of a published pickle, or of the safetensors file that :func:`convert` made of it.
+    """The state in a published pickle, or in a safetensors file from :func:`convert`.
 
     Raises:
-        DataError: truncated, or it holds something else.
+        DataError: the file is truncated or holds something else.
     """
     if path.suffix == ".pkl":
         return state_of(read_pickle(path))
@@ -143,7 +140,7 @@ def read(path: Path) -> dict[str, Tensor]:
 
 
 def convert(path: Path, output: Path) -> None:
-    """Write the networks of a published pickle as safetensors, whole or not at all.
+    """Write the networks of a published pickle as safetensors, atomically.
 
     Raises:
         DataError: the pickle is refused.

@@ -2,15 +2,15 @@
 
 Karras et al., *Analyzing and Improving the Image Quality of StyleGAN*, CVPR 2020 (arXiv 1912.04958), in
 the configuration of *Training Generative Adversarial Networks with Limited Data*, NeurIPS 2020 (arXiv
-2006.06676): skip connections in the generator, residual ones in the discriminator. Parameters carry the
-names of the published weights, so these load as they are; what is computed is the same, the way is not:
+2006.06676): skip connections in the generator, residual ones in the discriminator. Parameters have the names
+of the published weights. The functions are the same, computed more efficiently:
 
-- A modulated convolution scales its input by the styles and its output by the demodulation instead of
-  making a kernel for every image: one ordinary convolution in place of a grouped one. The norms that
-  demodulate come from one matrix product with the squared kernel.
-- The noise of a layer and its bias are one map, added in the pass that demodulates; the gain of an
-  activation is multiplied into what comes before it.
-- Features are laid out channels-last, which convolutions on a CPU are faster with as well.
+- A modulated convolution scales its input by the styles and its output by the demodulation, instead of
+  making a kernel for every image: an ordinary convolution instead of a grouped one. The norms for the
+  demodulation come from one matrix product with the squared kernel.
+- Noise and bias of a layer are one map, added while demodulating; the gain of an activation is multiplied
+  into the operation before it.
+- Features are channels-last, which is faster on CPUs as well.
 - Upsampling by the filter [1, 3, 3, 1] is bilinear interpolation of an image with a border of zeros.
 """
 
@@ -18,8 +18,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, cast
+from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +28,7 @@ from torch.nn import functional as F
 from mia_bench.errors import MiaBenchError
 
 Noise = Callable[[Tensor], Tensor]
-"""From the constant noise of a layer ``(R, R)`` to what is added, of any shape that broadcasts."""
+"""From the constant noise of a layer ``(R, R)`` to the noise to add, of any shape that broadcasts."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,8 @@ class Shape:
         layers: of the mapping network.
         channel_base: channels of a layer are this over its resolution …
         channel_max: … but no more than this.
-        clamp: outputs of convolutions are kept within ±this; None leaves them.
-        group: images that the discriminator compares.
+        clamp: limit of the magnitude of outputs of convolutions; None for no limit.
+        group: number of images that the discriminator compares.
     """
 
     resolution: int
@@ -62,31 +62,27 @@ class Shape:
 
     @property
     def resolutions(self) -> list[int]:
-        """4, 8, … up to the images'."""
+        """4, 8, … up to the resolution of the images."""
         return [2**power for power in range(2, self.resolution.bit_length())]
 
     def channels(self, resolution: int) -> int:
         """Width of the layers at a resolution."""
         return min(self.channel_base // resolution, self.channel_max)
 
-    def spec(self) -> dict[str, Any]:
-        """As JSON."""
-        return asdict(self)
-
 
 ROOT2 = math.sqrt(2)
-"""Gain of an activation: it keeps the variance. Leaky ReLU passes positive factors through, so it is
-multiplied into what comes before, which is smaller."""
+"""Gain of an activation, which keeps the variance. Leaky ReLU commutes with positive factors, so the gain is
+multiplied into smaller tensors before it."""
 
 
 def _activate(x: Tensor, clamp: float | None) -> Tensor:
-    """Leaky ReLU, in place, and the clamp."""
+    """Leaky ReLU, in place, then the clamp."""
     x = F.leaky_relu(x, 0.2, inplace=True)
     return x if clamp is None else x.clamp(-clamp, clamp)
 
 
 def _smooth(x: Tensor, padding: int, gain: float = 1.0) -> Tensor:
-    """The filter [1, 3, 3, 1] of sum ``gain`` in both directions, after padding with zeros."""
+    """Filter by [1, 3, 3, 1] in both directions, with sum ``gain``, after padding with zeros."""
     taps = torch.tensor([1.0, 3.0, 3.0, 1.0], dtype=x.dtype, device=x.device) / 8
     channels = x.shape[1]
     kernel = (gain * torch.outer(taps, taps)).expand(channels, 1, 4, 4)
@@ -94,20 +90,20 @@ def _smooth(x: Tensor, padding: int, gain: float = 1.0) -> Tensor:
 
 
 def upsample(images: Tensor) -> Tensor:
-    """Twice the size: zeros between the pixels, then the filter [1, 3, 3, 1] of sum 4."""
+    """Double the size: zeros between the pixels, then the filter [1, 3, 3, 1] with sum 4."""
     padded = F.pad(images, [1, 1, 1, 1])
     large = F.interpolate(padded, scale_factor=2, mode="bilinear", align_corners=False)
     return large[:, :, 2:-2, 2:-2]
 
 
 class Dense(nn.Module):
-    """A linear layer whose weights are kept at unit variance and scaled when used.
+    """A linear layer with weights of unit variance that are scaled in the forward pass.
 
     Args:
         inputs, outputs: widths.
-        rate: learning rate relative to the others'.
+        rate: learning rate relative to other layers.
         start: initial bias.
-        active: followed by the activation.
+        active: apply the activation.
     """
 
     def __init__(
@@ -134,7 +130,7 @@ class Dense(nn.Module):
 
 
 class Mapping(nn.Module):
-    """z to w: normalise, then dense layers that learn slowly."""
+    """z to w: normalisation, then dense layers with a low learning rate."""
 
     w_avg: Tensor
 
@@ -154,11 +150,11 @@ class Mapping(nn.Module):
         return x
 
     def truncate(self, w: Tensor, truncation: float) -> Tensor:
-        """Pull styles towards their mean: 1 leaves them, 0 gives the mean."""
+        """Interpolate from the mean style (0) to the given styles (1)."""
         return self.w_avg.lerp(w, truncation)
 
-    def follow(self, w: Tensor, decay: float = 0.995) -> None:
-        """Move the mean style."""
+    def update_average(self, w: Tensor, decay: float = 0.995) -> None:
+        """Update the mean style."""
         self.w_avg.copy_(w.detach().mean(0).lerp(self.w_avg, decay))
 
 
@@ -182,7 +178,7 @@ class Synthesis(nn.Module):
     def forward(self, x: Tensor, w: Tensor, noise: Noise | None) -> Tensor:
         """``(N, inputs, r, r)`` and ``(N, style)`` to ``(N, outputs, R, R)``."""
         styles = self.affine(w)
-        # The kernel is not scaled: demodulation divides by its norm.
+        # The kernel need not be scaled: demodulation divides by its norm.
         with torch.autocast(x.device.type, enabled=False):
             squares = styles.to(self.weight.dtype).square()
             norms = squares @ self.weight.square().sum((2, 3)).T
@@ -203,7 +199,7 @@ class Synthesis(nn.Module):
 
 
 class ToImage(nn.Module):
-    """Features to a contribution to the image: a modulated 1×1 convolution, not demodulated."""
+    """From features to a term of the image: a modulated 1×1 convolution without demodulation."""
 
     def __init__(self, inputs: int, shape: Shape) -> None:
         super().__init__()
@@ -215,7 +211,7 @@ class ToImage(nn.Module):
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         """``(N, inputs, R, R)`` and ``(N, style)`` to ``(N, 3, R, R)`` in the precision of the weights."""
-        # Three outputs: a kernel for every image costs less than a scaled copy of the features.
+        # For three outputs, a kernel per image is cheaper than a scaled copy of the features.
         kernels = self.weight[:, :, 0, 0] * (self.affine(w) * self.scale)[:, None]
         image = torch.einsum("noi,nihw->nohw", kernels.to(x.dtype), x).to(self.bias.dtype)
         image = image + self.bias[:, None, None]
@@ -239,13 +235,13 @@ class SynthesisBlock(nn.Module):
 
     @property
     def convolutions(self) -> int:
-        """Styles that the block uses up; its image takes the next block's first."""
+        """Number of styles for the convolutions; the image uses the first style of the next block."""
         return 1 if self.first else 2
 
     def forward(
         self, x: Tensor | None, image: Tensor | None, styles: Sequence[Tensor], noise: Noise | None
     ) -> tuple[Tensor, Tensor]:
-        """Features and image so far, twice as large."""
+        """Features and image, at twice the size."""
         if x is None or image is None:
             x = self.const.expand(len(styles[0]), -1, -1, -1)
             x = x.contiguous(memory_format=torch.channels_last)
@@ -257,7 +253,7 @@ class SynthesisBlock(nn.Module):
 
 
 class SynthesisNetwork(nn.Module):
-    """Styles to images; every block adds to an image that grows with it."""
+    """Styles to images; every block doubles the size of the image and adds to it."""
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
@@ -267,7 +263,7 @@ class SynthesisNetwork(nn.Module):
 
     @property
     def depth(self) -> int:
-        """Styles that an image takes."""
+        """Number of styles per image."""
         return 2 * len(self.resolutions)
 
     def forward(
@@ -277,8 +273,8 @@ class SynthesisNetwork(nn.Module):
 
         Args:
             styles: ``(N, style)`` for all layers, or ``(N, depth, style)``.
-            noise: None adds none.
-            up_to: stop at this resolution: the image so far, which the others would refine.
+            noise: None for no noise.
+            up_to: return the image of this resolution, without the later blocks.
         """
         depth = self.depth
         each = styles.unbind(1) if styles.dim() == 3 else (styles,) * depth
@@ -310,9 +306,9 @@ class Convolution(nn.Module):
     Args:
         inputs, outputs: widths.
         size: of the kernel, 1 or 3.
-        shape: for the clamp.
-        down: filter, then take every second pixel.
-        active: with bias and activation; else neither.
+        shape: gives the clamp.
+        down: filter, then subsample by 2.
+        active: add bias and activation.
     """
 
     def __init__(
@@ -334,7 +330,7 @@ class Convolution(nn.Module):
         self.clamp = shape.clamp
 
     def forward(self, x: Tensor, gain: float = 1.0) -> Tensor:
-        """One pass."""
+        """``(N, inputs, R, R)`` to ``(N, outputs, R, R)``, or half the size with ``down``."""
         if self.bias is not None:
             gain = gain * ROOT2
         kernel = (self.weight * (self.scale * gain)).to(x.dtype)
@@ -351,7 +347,7 @@ class Convolution(nn.Module):
 
 
 class DiscriminatorBlock(nn.Module):
-    """Two convolutions beside a shortcut; the first block begins with the image."""
+    """Two convolutions and a shortcut; the first block takes the image."""
 
     def __init__(self, shape: Shape, resolution: int) -> None:
         super().__init__()
@@ -372,8 +368,8 @@ class DiscriminatorBlock(nn.Module):
         return features
 
 
-class Judgement(nn.Module):
-    """The end of the discriminator: how images of a group differ is one more channel."""
+class Epilogue(nn.Module):
+    """The last block of the discriminator, with the minibatch standard deviation as a channel."""
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
@@ -399,17 +395,17 @@ class Judgement(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Images ``(N, 3, R, R)`` within ±1 to scores ``(N,)``, higher for what looks real."""
+    """Images ``(N, 3, R, R)`` within ±1 to scores ``(N,)``, higher for real images."""
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
         self.resolutions = shape.resolutions[:0:-1]
         for resolution in self.resolutions:
             self.add_module(f"b{resolution}", DiscriminatorBlock(shape, resolution))
-        self.b4 = Judgement(shape)
+        self.b4 = Epilogue(shape)
 
     def forward(self, images: Tensor, *, alone: bool = False) -> Tensor:
-        """One pass; the images of a batch are compared with each other unless each is ``alone``."""
+        """Map images to scores; ``alone`` makes each score independent of the batch."""
         x = images.contiguous(memory_format=torch.channels_last)
         for resolution in self.resolutions:
             x = self.get_submodule(f"b{resolution}")(x)

@@ -1,9 +1,9 @@
-"""Reads the pickles published for StyleGAN2 (``stylegan2-ada-pytorch``) without running what is in them.
+"""A reader for the pickles of StyleGAN2 (``stylegan2-ada-pytorch``) that executes no code from them.
 
-Such a file holds Python objects, among them the source code of their classes, which the authors' loader
-executes. This reader knows the few names that a file of networks needs and gives each a harmless
-meaning: objects become plain descriptions, tensors are read by PyTorch's restricted loader, source code
-stays text that nobody reads. Any other name is refused.
+Such a file holds Python objects along with the source code of their classes, which the authors' loader
+executes. This reader maps the few names that a file of networks needs to harmless substitutes: objects become
+plain descriptions, tensors are read by PyTorch's restricted loader, source code is ignored. Other names are
+refused.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from mia_bench_plugins.priors.stylegan2_networks import Discriminator, Generator
 
 @dataclass(frozen=True)
 class Described:
-    """An object of the file: the name of its class and its attributes."""
+    """An object in the file: the name of its class and its attributes."""
 
     class_name: str
     state: Mapping[str, Any]
 
     def tensors(self, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
-        """Parameters and buffers by their dotted names."""
+        """Yield parameters and buffers with their dotted names."""
         for kind in ("_parameters", "_buffers"):
             for name, tensor in self.state.get(kind, {}).items():
                 if tensor is not None:
@@ -43,7 +43,7 @@ class Described:
 
 
 class _Dict(dict[str, Any]):
-    """``dnnlib.util.EasyDict``: a dict, whatever state the file gives it."""
+    """``dnnlib.util.EasyDict``: a dict that ignores other state."""
 
     def __setstate__(self, state: object) -> None:
         pass
@@ -86,7 +86,7 @@ def _parameter(data: Tensor, *_: object) -> Tensor:
 
 
 class _Reader(pickle.Unpickler):
-    """An unpickler whose vocabulary is :attr:`KNOWN`."""
+    """An unpickler for the names in :attr:`KNOWN`."""
 
     KNOWN: ClassVar[dict[tuple[str, str], Any]] = {
         ("torch_utils.persistence", "_reconstruct_persistent_obj"): _described,
@@ -103,11 +103,7 @@ class _Reader(pickle.Unpickler):
     }
 
     def find_class(self, module: str, name: str) -> Any:
-        """What a name of the file means here.
-
-        Raises:
-            DataError: nothing.
-        """
+        """The substitute for a name in the file; raise DataError if there is none."""
         if (module, name) in self.KNOWN:
             return self.KNOWN[module, name]
         hint = (
@@ -118,13 +114,13 @@ class _Reader(pickle.Unpickler):
         raise DataError(f"it asks for {module}.{name}{hint}")
 
     def persistent_load(self, pid: Any) -> NoReturn:
-        """Refuse references to what is outside of the file."""
+        """Refuse references to data outside the file."""
         raise DataError("it refers to data outside of it")
 
 
 @dataclass(frozen=True)
 class Networks:
-    """What a file holds: sizes and weights of the averaged generator and the discriminator."""
+    """Sizes and weights of the averaged generator and the discriminator."""
 
     shape: Shape
     generator: dict[str, Tensor]
@@ -135,7 +131,7 @@ def read_pickle(path: Path) -> Networks:
     """The networks of a published pickle.
 
     Raises:
-        DataError: truncated, or it holds something else; the message begins with the file's name.
+        DataError: the file is truncated or holds something else; the message begins with its name.
     """
     try:
         with path.open("rb") as file:
@@ -165,19 +161,12 @@ def _networks(content: Any) -> Networks:
 
 GENERATOR = ("z_dim", "c_dim", "w_dim", "img_resolution", "img_channels")
 DISCRIMINATOR = ("c_dim", "img_resolution", "img_channels")
-"""Names of the arguments that may be given by position."""
+"""Names of positional arguments."""
 
-IGNORED = frozenset(
-    [
-        "num_fp16_res",
-        "fp16_channels_last",
-        "freeze_layers",
-        "cmap_dim",
-        "embed_features",
-        "w_avg_beta",
-    ]
-)
-"""Arguments that change nothing of what an unconditional network answers in float32."""
+IGNORED = frozenset({
+    "num_fp16_res", "fp16_channels_last", "freeze_layers", "cmap_dim", "embed_features", "w_avg_beta",
+})  # fmt: skip
+"""Arguments without effect on the output of an unconditional network in float32."""
 
 FIXED: Mapping[str, Any] = {
     "c_dim": 0,
@@ -189,29 +178,29 @@ FIXED: Mapping[str, Any] = {
     "kernel_size": 3,
     "mbstd_num_channels": 1,
 }
-"""Arguments that ours has no choice of: what they must be, and are where a file does not say."""
+"""Arguments that are fixed in our networks, with their values, the authors' defaults."""
 
 
 def _shape(generator: Described, discriminator: Described) -> Shape:
-    """The sizes, from the arguments that the networks were made with; all must be understood."""
-    made = _arguments(generator, GENERATOR)
-    judged = _arguments(discriminator, DISCRIMINATOR)
-    if judged.get("mbstd_group_size", 4) is None:
+    """The sizes, from the arguments of both constructors; DataError if one is not supported."""
+    g_arguments = _arguments(generator, GENERATOR)
+    d_arguments = _arguments(discriminator, DISCRIMINATOR)
+    if d_arguments.get("mbstd_group_size", 4) is None:
         raise DataError(
             "its discriminator compares whole batches of images, which is not supported"
         )
     shape = Shape(
-        resolution=made["img_resolution"],
-        latent=made["z_dim"],
-        style=made["w_dim"],
-        layers=made.get("num_layers", 8),
-        channel_base=made.get("channel_base", 32768),
-        channel_max=made.get("channel_max", 512),
-        clamp=made.get("conv_clamp"),
-        group=judged.get("mbstd_group_size", 4),
+        resolution=g_arguments["img_resolution"],
+        latent=g_arguments["z_dim"],
+        style=g_arguments["w_dim"],
+        layers=g_arguments.get("num_layers", 8),
+        channel_base=g_arguments.get("channel_base", 32768),
+        channel_max=g_arguments.get("channel_max", 512),
+        clamp=g_arguments.get("conv_clamp"),
+        group=d_arguments.get("mbstd_group_size", 4),
     )
-    # Both networks have the generator's sizes; what a file does not say has the authors' default.
-    judged = {"channel_base": 32768, "channel_max": 512, "conv_clamp": None, **judged}
+    # Both networks have the generator's sizes; missing arguments have the authors' defaults.
+    d_arguments = {"channel_base": 32768, "channel_max": 512, "conv_clamp": None, **d_arguments}
     sizes = {
         "img_resolution": shape.resolution,
         "channel_base": shape.channel_base,
@@ -219,23 +208,23 @@ def _shape(generator: Described, discriminator: Described) -> Shape:
         "conv_clamp": shape.clamp,
     }
     styles = {"z_dim": shape.latent, "w_dim": shape.style, "num_layers": shape.layers}
-    _understood(
+    _check_arguments(
         "generator",
-        made,
+        g_arguments,
         {**FIXED, **sizes, **styles, "layer_features": shape.style, "architecture": "skip"},
     )
-    _understood(
+    _check_arguments(
         "discriminator",
-        judged,
+        d_arguments,
         {**FIXED, **sizes, "mbstd_group_size": shape.group, "architecture": "resnet"},
     )
     return shape
 
 
 def _arguments(part: Described, names: tuple[str, ...]) -> dict[str, Any]:
-    """All arguments in one dict: those of the parts of a network have names of their own.
+    """The arguments of a network and of its parts in one dict; their names are distinct.
 
-    An unconditional discriminator makes nothing of those of a mapping.
+    An unconditional discriminator ignores those of a mapping.
     """
     given = dict(zip(names, part.state.get("_init_args", ()), strict=False))
     given |= part.state.get("_init_kwargs", {})
@@ -247,8 +236,8 @@ def _arguments(part: Described, names: tuple[str, ...]) -> dict[str, Any]:
     return flat
 
 
-def _understood(network: str, given: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
-    """Raise for an argument that ours has not, or has otherwise; None stands for the default."""
+def _check_arguments(network: str, given: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+    """Raise DataError for an unknown argument or another value; None stands for the default."""
     for name, value in given.items():
         if name in IGNORED or (value is None and name != "conv_clamp"):
             continue
@@ -261,7 +250,7 @@ def _understood(network: str, given: Mapping[str, Any], expected: Mapping[str, A
 
 
 def _weights(part: Described, network: nn.Module) -> dict[str, Tensor]:
-    """Tensors by name, those that the network has and no others."""
+    """Tensors by name; raise DataError unless they are exactly those of the network."""
     taps = torch.tensor([1.0, 3.0, 3.0, 1.0]) / 8
     found = {}
     for name, tensor in part.tensors():

@@ -7,41 +7,42 @@ Wasserstein GANs*, NIPS 2017 (arXiv 1704.00028). The critic minimises
 .. math:: D(G(z)) - D(x) + \lambda\,(\|\nabla_{\hat x} D(\hat x)\|_2 - 1)^2
 
 with :math:`\hat x` on the line between a real and a generated image; the generator minimises
-:math:`-D(G(z))` once every ``critic_steps`` steps of the critic. The generator kept is an exponential
-moving average. Training goes on after it was stopped, to the same result.
+:math:`-D(G(z))` after every ``critic_steps`` steps of the critic. The result is an exponential moving
+average of the generator. Interrupted training is resumed, with the same result.
 
-For the embedded track a trained model is shipped; it is used where data and options are those it was
-trained with.
+A trained model for the embedded track is shipped, and used if data and options are those of its training.
 """
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
-from mia_bench import Prior, PriorTask, hookimpl
+from mia_bench import Prior, PriorTask, Register, hookimpl, lazy_imports
 from mia_bench.api.options import Share
-from mia_bench.hookspecs import Register
+from mia_bench.errors import DataError
 from mia_bench_plugins.priors import shipped_priors
+from mia_bench_plugins.priors.adversarial import AdversarialTraining, real_batch, update
 from mia_bench_plugins.shipped import shipped_hash
 
-if TYPE_CHECKING:
-    from torch import Tensor
+with lazy_imports():
+    import torch
+    from torch import Tensor, nn
 
-    from mia_bench.api.generative import GenerativeModel
+    from mia_bench_plugins.priors import wgan_networks
 
 
 class WassersteinGAN(Prior):
     """A generator and a critic trained against each other on the public images."""
 
-    summary: ClassVar[str] = "WGAN-GP: generator and critic of the GMI attack"
-    paper: ClassVar[str] = "Zhang et al., CVPR 2020; Gulrajani et al., NIPS 2017"
-    version: ClassVar[str] = "1"
+    summary = "WGAN-GP: generator and critic of the GMI attack"
+    paper = "Zhang et al., CVPR 2020; Gulrajani et al., NIPS 2017"
+    version = "1"
 
     class Options(Prior.Options):
-        """Options of ``wgan-gp``; the networks and the optimiser are the paper's, tracks narrow them."""
+        """Options of ``wgan-gp``; the defaults are the paper's."""
 
         latent: int = Field(100, ge=1, description="dimensions of the latents")
         width: int = Field(64, ge=1, description="channels of the stage next to the image")
@@ -61,37 +62,118 @@ class WassersteinGAN(Prior):
         mirror: bool = Field(True, description="mirror half of the images")
 
     options: Options
-
-    @property
-    def has_discriminator(self) -> bool:
-        """The critic is kept."""
-        return True
+    has_discriminator = True
 
     def weights(self, source: str, folder: Path | None) -> str | None:
-        """SHA-256 of the shipped file, where one was trained on these data with these options.
+        """SHA-256 of the file shipped for these data and options, if there is one.
 
         Raises:
-            MiaBenchError: it is not as it was shipped.
+            MiaBenchError: the file is damaged.
         """
         path = shipped_priors.find("wgan-gp", source, self.options)
         return shipped_hash(path) if path else None
 
     def fit(self, task: PriorTask) -> dict[str, Tensor]:
-        """Weights of generator (averaged) and critic."""
+        """Load the shipped weights for these data and options, or train."""
         path = shipped_priors.find("wgan-gp", task.source, self.options)
         return shipped_priors.load(path) if path else self.train(task)
 
     def train(self, task: PriorTask) -> dict[str, Tensor]:
-        """As :meth:`fit`, from nothing."""
-        from mia_bench_plugins.priors.wgan_training import train
+        """Train, or resume from the checkpoint, and return the weights of generator and critic.
 
-        return train(task, self.options)
+        Raises:
+            Diverged: the critic's loss is not finite.
+        """
+        return Training(self.options, task).run("wgan-gp", "critic")
 
-    def build(self, state: dict[str, Tensor], *, resolution: int) -> GenerativeModel:
-        """The two networks."""
-        from mia_bench_plugins.priors.wgan_training import build
+    def build(self, state: dict[str, Tensor], *, resolution: int) -> wgan_networks.WGAN:
+        """The two networks with their trained weights.
 
-        return build(state, self.options, resolution)
+        Raises:
+            DataError: the weights belong to networks of another size.
+        """
+        model = _networks(self.options, resolution)
+        try:
+            model.load_state_dict(state)
+        except RuntimeError as error:
+            raise DataError(
+                f"these wgan-gp weights do not make {resolution}×{resolution} pixels at width "
+                f"{self.options.width}"
+            ) from error
+        return model.eval()
+
+
+class Training(AdversarialTraining["wgan_networks.Generator"]):
+    """Training of generator and critic."""
+
+    def __init__(self, options: WassersteinGAN.Options, task: PriorTask) -> None:
+        self.options = options
+        self.model = _networks(options, task.resolution).to(task.device).train()
+        generator, critic = self.model.generator, self.model.critic
+        optimizers: list[torch.optim.Optimizer] = [
+            torch.optim.Adam(network.parameters(), lr=options.learning_rate, betas=options.betas)
+            for network in (generator, critic)
+        ]
+        super().__init__(
+            task,
+            generator,
+            {"critic": critic},
+            optimizers,
+            steps=options.steps,
+            decay=options.average,
+        )
+
+    def train_step(self, images: Tensor) -> Tensor:
+        """Steps of the critic, then one of the generator; the critic's last loss."""
+        generator, critic = self.model.generator, self.model.critic
+        rng, size = self.task.generator, self.options.batch_size
+        generator_optimizer, critic_optimizer = self.optimizers
+        for _ in range(self.options.critic_steps):
+            real = real_batch(images, size, rng, mirror=self.options.mirror)
+            with torch.no_grad():
+                fake = generator(self._latents())
+            share = torch.rand(size, 1, 1, 1, generator=rng).to(real.device)
+            penalty = self.options.penalty * gradient_penalty(critic, real, fake, share)
+            loss: Tensor = critic(fake).mean() - critic(real).mean() + penalty
+            update(critic_optimizer, loss)
+        critic.requires_grad_(False)
+        update(generator_optimizer, -critic(generator(self._latents())).mean())
+        critic.requires_grad_(True)
+        return loss
+
+    def result(self) -> wgan_networks.WGAN:
+        """The averaged generator and the critic, in eval mode."""
+        model = wgan_networks.WGAN(
+            copy.deepcopy(self.average),
+            copy.deepcopy(self.model.critic),
+            self.options.latent,
+            self.task.resolution,
+        )
+        return model.eval().requires_grad_(False)
+
+    def _latents(self) -> Tensor:
+        shape = (self.options.batch_size, self.options.latent)
+        return torch.randn(shape, generator=self.task.generator).to(self.task.device)
+
+
+def gradient_penalty(critic: nn.Module, real: Tensor, fake: Tensor, share: Tensor) -> Tensor:
+    """Batch mean of (norm of the critic's gradient − 1)² at points between real and fake images.
+
+    Args:
+        critic: images to scores ``(N,)``.
+        real, fake: ``(N, C, H, W)``.
+        share: of the real image in each point, ``(N, 1, 1, 1)`` in [0, 1].
+    """
+    between = (share * real + (1 - share) * fake).requires_grad_(True)
+    (gradient,) = torch.autograd.grad(critic(between).sum(), between, create_graph=True)
+    norms: Tensor = gradient.flatten(1).norm(dim=1)
+    return (norms - 1).square().mean()
+
+
+def _networks(options: WassersteinGAN.Options, resolution: int) -> wgan_networks.WGAN:
+    generator = wgan_networks.Generator(options.latent, options.width, resolution)
+    critic = wgan_networks.Critic(options.width, resolution)
+    return wgan_networks.WGAN(generator, critic, options.latent, resolution)
 
 
 @hookimpl

@@ -1,7 +1,6 @@
 """Generator and critic of the GMI attack, for any resolution 4·2ⁿ.
 
-At 64 pixels and width 64 they are the paper's; other resolutions have as many stages as they need, the
-widest one next to the 4×4 images.
+At 64 pixels and width 64 they are the paper's; other resolutions have more or fewer stages.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from mia_bench.errors import MiaBenchError
 
 
 def stage_widths(resolution: int, width: int) -> list[int]:
-    """Channels from the 4×4 images up to the last hidden stage: 512, 256, 128, 64 at 64 pixels.
+    """Channels of the stages from 4×4 pixels to the last hidden one: 512, 256, 128, 64 at 64 pixels.
 
     Raises:
         MiaBenchError: the resolution is not 8, 16, 32, 64 …
@@ -44,14 +43,14 @@ class Generator(nn.Module):
         self.layers = nn.Sequential(*layers)
 
     def forward(self, latents: Tensor) -> Tensor:
-        """One pass."""
+        """Map latents to images."""
         start: Tensor = self.start(self.project(latents))
         images: Tensor = self.layers(start.view(-1, self.top, 4, 4))
         return images
 
 
 class Critic(nn.Module):
-    """Images ``(N, 3, R, R)`` in [0, 1] to scores ``(N,)``, higher for what looks real."""
+    """Images ``(N, 3, R, R)`` in [0, 1] to scores ``(N,)``, higher for real images."""
 
     def __init__(self, width: int, resolution: int) -> None:
         super().__init__()
@@ -67,7 +66,7 @@ class Critic(nn.Module):
         self.layers = nn.Sequential(*layers)
 
     def forward(self, images: Tensor) -> Tensor:
-        """One pass."""
+        """Map images to scores."""
         scores: Tensor = self.layers(images).flatten()
         return scores
 

@@ -1,19 +1,14 @@
-"""Writes the picture of every finished cell into the store's ``pictures`` folder."""
+"""Write the picture of every finished cell into the store's ``pictures`` folder."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from mia_bench import hookimpl
-
-if TYPE_CHECKING:
-    from mia_bench.cell import FinishedCell
+from mia_bench.cell import FinishedCell
+from mia_bench.pictures import save_picture
 
 
 @hookimpl
 def mia_bench_cell_finished(cell: FinishedCell) -> None:
-    """One PNG a done cell."""
-    from mia_bench.pictures import save_picture
-
+    """Write one PNG per done cell."""
     if cell.record["status"] == "done":
         save_picture(cell, cell.pictures / f"{cell.key}.png")

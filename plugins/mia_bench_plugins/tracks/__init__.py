@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mia_bench import hookimpl
-from mia_bench.hookspecs import Register
+from mia_bench import Register, hookimpl
 
 
 @hookimpl

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
-
-from mia_bench import Attack, AttackTask, Reconstructions, hookimpl
-from mia_bench.api.access import AccessLevel
-from mia_bench.hookspecs import Register
+from mia_bench import Attack, AttackTask, Reconstructions, Register, hookimpl, lazy_imports
 from pydantic import Field
 
-if TYPE_CHECKING:
-    from torch import Tensor
+with lazy_imports():
+    import torch
 
 
 class PluginClass(Attack):
-    """An example: of many samples of the prior, those that the target is surest of."""
+    """An example: the samples of the prior with the highest target confidence."""
 
-    summary: ClassVar[str] = "an example: the samples of the prior that the target is surest of"
-    paper: ClassVar[str] = "unpublished"
-    access: ClassVar[AccessLevel] = "black-box"
+    summary = "an example: the samples of the prior with the highest target confidence"
+    paper = "unpublished"
+    access = "black-box"
 
     class Options(Attack.Options):
         """Options: ``-o plugin_name.search=1000``."""
@@ -28,22 +24,15 @@ class PluginClass(Attack):
     options: Options
 
     def invert(self, task: AttackTask) -> Reconstructions:
-        """Draw samples, score them, and keep the best of each class."""
-        import torch
-
+        """Sample the prior and return the best samples of each class."""
         each = task.images_per_class
         latents = task.prior.sample(max(self.options.search, each), task.generator)
         scores = torch.cat([self._scores(task, part) for part in latents.split(task.batch_size)])
         best = scores[:, task.classes].topk(each, dim=0).indices.T
-        images = task.prior.pictures(
-            latents[best].flatten(0, 1), device=task.device, batch_size=task.batch_size
-        )
-        return Reconstructions(images.unflatten(0, best.shape), latents[best])
+        return task.reconstructions(latents[best])
 
-    def _scores(self, task: AttackTask, latents: Tensor) -> Tensor:
+    def _scores(self, task: AttackTask, latents: torch.Tensor) -> torch.Tensor:
         """The target's probabilities ``(N, C)`` for latents ``(N, D)``, on the CPU."""
-        import torch
-
         with torch.no_grad():
             images = task.prior(latents.to(task.device))
         return task.access.probabilities(images).cpu()

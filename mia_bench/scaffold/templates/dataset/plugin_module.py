@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
 
-from mia_bench import Dataset, ImageSet, Splits, hookimpl
-from mia_bench.hookspecs import Register
+from mia_bench import Dataset, ImageSet, Register, Splits, hookimpl, lazy_imports
+from mia_bench.api.progress import Progress
+from mia_bench.seeds import generator
 from pydantic import Field
 
-if TYPE_CHECKING:
-    from mia_bench.api.progress import Progress
+with lazy_imports():
+    import torch
+    from torch.nn import functional as F
+
 
 PARTS = {"train": 20, "validation": 5, "test": 10, "public": 12, "decoys": 4}
-"""Images of each class or identity."""
+"""Number of images of each class or identity."""
 
 
 class PluginClass(Dataset):
-    """An example: every class is a smooth pattern, its images are that pattern in noise."""
+    """An example: every class is a smooth pattern, its images are that pattern with noise."""
 
-    summary: ClassVar[str] = "an example: coloured patterns, drawn on the spot"
-    terms: str = "drawn by this package"
-    needs_root: bool = False
+    summary = "an example: coloured patterns, generated on the fly"
+    terms = "drawn by this package"
+    needs_root = False
 
     class Options(Dataset.Options):
         """Options: ``-o plugin_name.classes=5``."""
@@ -32,7 +34,7 @@ class PluginClass(Dataset):
     options: Options
 
     def fingerprint(self, root: Path | None) -> str:
-        """Nothing is read. Where files are: a hash of their names and sizes."""
+        """A constant, as nothing is read. For files, return a hash of their names and sizes."""
         return "drawn"
 
     def load(
@@ -53,11 +55,7 @@ class PluginClass(Dataset):
         )
 
     def _part(self, part: str, resolution: int, seed: int) -> ImageSet:
-        """One part; private classes have the same patterns in all of theirs."""
-        import torch
-        from mia_bench.seeds import generator
-        from torch.nn import functional as F
-
+        """One part; the private parts share their patterns."""
         private = part not in ("public", "decoys")
         count = self.options.classes if private else self.options.others
         shapes = generator(seed, "private" if private else part)

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
-
-from mia_bench import Defense, TrainingStep, hookimpl
-from mia_bench.hookspecs import Register
+from mia_bench import Defense, Register, TrainingStep, hookimpl, lazy_imports
 from pydantic import Field
 
-if TYPE_CHECKING:
-    from torch import Tensor
+with lazy_imports():
+    import torch
 
 
 class PluginClass(Defense):
     """An example: cross-entropy plus a penalty on large logits."""
 
-    summary: ClassVar[str] = "an example: large logits are penalised"
-    paper: ClassVar[str] = "unpublished"
+    summary = "an example: large logits are penalised"
+    paper = "unpublished"
 
     class Options(Defense.Options):
         """Options: ``-o plugin_name.weight=0.1``."""
@@ -25,7 +22,7 @@ class PluginClass(Defense):
 
     options: Options
 
-    def loss(self, step: TrainingStep) -> Tensor:
+    def loss(self, step: TrainingStep) -> torch.Tensor:
         """Cross-entropy plus ``weight`` times the mean square of the logits."""
         penalty = step.outputs.logits.float().square().mean()
         return super().loss(step) + self.options.weight * penalty

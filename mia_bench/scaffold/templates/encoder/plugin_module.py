@@ -1,28 +1,26 @@
 """The identity encoder ``plugin_name``: who trained it, on what.
 
-An encoder is the second judge of reconstructions: it must not have seen the private images.
+It must not have seen the private images.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
 
-from mia_bench import Encoder, hookimpl
-from mia_bench.hookspecs import Register
+from mia_bench import Encoder, Register, hookimpl, lazy_imports
+from mia_bench.api.encoder import Embed
 from pydantic import Field
 
-if TYPE_CHECKING:
+with lazy_imports():
     import torch
-    from mia_bench.api.encoder import Embed
-    from torch import Tensor
+    from torch.nn import functional as F
 
 
 class PluginClass(Encoder):
     """An example: small images as embeddings."""
 
-    summary: ClassVar[str] = "an example: small images as embeddings"
-    terms: str = "no weights"
+    summary = "an example: small images as embeddings"
+    terms = "no weights"
 
     class Options(Encoder.Options):
         """Options: ``-o plugin_name.size=16``."""
@@ -32,18 +30,17 @@ class PluginClass(Encoder):
     options: Options
 
     def fingerprint(self, weights: Path | None) -> str:
-        """There is no file here.
+        """A constant, as there is no weight file.
 
-        Where one is: return a hash of it, and raise ``mia_bench.errors.Unavailable`` with the
-        place to get it from if ``weights`` is None or the file is missing.
+        For a weight file, return its hash; raise ``mia_bench.errors.Unavailable`` and say where to
+        get it if ``weights`` is None or the file is missing.
         """
         return "no weights"
 
     def load(self, weights: Path | None, *, device: torch.device) -> Embed:
         """From ``(N, 3, H, W)`` in [0, 1] to embeddings ``(N, 3 * size * size)`` of unit norm."""
-        from torch.nn import functional as F
 
-        def embed(images: Tensor) -> Tensor:
+        def embed(images: torch.Tensor) -> torch.Tensor:
             small = F.adaptive_avg_pool2d(images.float(), self.options.size).flatten(1)
             return F.normalize(small - small.mean(1, keepdim=True), dim=1)
 

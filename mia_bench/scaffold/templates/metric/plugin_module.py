@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from mia_bench import AttackMetric, Measurement, Quantity, hookimpl
+from mia_bench import AttackMetric, Measurement, Quantity, Register, hookimpl, lazy_imports
 from mia_bench.api.metric import AttackEvidence
-from mia_bench.hookspecs import Register
+
+with lazy_imports():
+    import torch
 
 NAME = "plugin_metric"
 
@@ -14,7 +16,7 @@ NAME = "plugin_metric"
 class PluginClass(AttackMetric):
     """An example: how far reconstructions are from the mean training image of their class."""
 
-    summary: ClassVar[str] = "an example: distance to the mean training image of the class"
+    summary = "an example: distance to the mean training image of the class"
     quantities: ClassVar[dict[str, Quantity]] = {
         NAME: Quantity(
             "mean squared pixel distance to the class's mean training image",
@@ -25,8 +27,6 @@ class PluginClass(AttackMetric):
 
     def compute(self, evidence: AttackEvidence) -> dict[str, Measurement | str]:
         """One distance for each reconstruction; the host computes the mean and its interval."""
-        import torch
-
         if not len(evidence.images):
             return {NAME: "there are no reconstructions"}
         train = evidence.splits.train

@@ -1,25 +1,22 @@
 """The architecture ``plugin_name``: what it is, its paper.
 
-Networks are made in the functions that need them, or in a module of their own that is imported
-there: importing this one imports no torch.
+Subclasses of ``torch.nn.Module`` belong in a module of their own, which is imported lazily.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
-
-from mia_bench import Architecture, NetworkTask, hookimpl
-from mia_bench.hookspecs import Register
+from mia_bench import Architecture, NetworkTask, Register, hookimpl, lazy_imports
 from pydantic import Field
 
-if TYPE_CHECKING:
-    from mia_bench.api.classifier import Classifier
+with lazy_imports():
+    from mia_bench.api import classifier
+    from torch import nn
 
 
 class PluginClass(Architecture):
     """An example: two blocks of a strided convolution each."""
 
-    summary: ClassVar[str] = "an example: two strided convolutions"
+    summary = "an example: two strided convolutions"
 
     class Options(Architecture.Options):
         """Options, which a track sets."""
@@ -28,13 +25,10 @@ class PluginClass(Architecture):
 
     options: Options
 
-    def build(self, task: NetworkTask) -> Classifier:
-        """Blocks and a head; the pooling in between is the base class's."""
-        from mia_bench.api.classifier import Classifier
-        from torch import nn
-
+    def build(self, task: NetworkTask) -> classifier.Classifier:
+        """Blocks and a head; the base class pools between them."""
         width = self.options.width
-        network = Classifier()
+        network = classifier.Classifier()
         network.blocks = nn.ModuleList(
             nn.Sequential(
                 nn.Conv2d(inputs, outputs, 3, stride=2, padding=1, bias=False),

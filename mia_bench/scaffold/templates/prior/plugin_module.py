@@ -1,28 +1,21 @@
-"""The prior ``plugin_name``: what it does, its formula, its paper.
-
-Networks are defined in the functions that need them, or in a module of their own that is
-imported there: importing this one imports no torch.
-"""
+"""The prior ``plugin_name``: what it does, its formula, its paper."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
-
-from mia_bench import Prior, PriorTask, hookimpl
-from mia_bench.hookspecs import Register
+from mia_bench import Prior, PriorTask, Register, hookimpl, lazy_imports
+from mia_bench.api.images import to_float
 from pydantic import Field
 
-if TYPE_CHECKING:
+with lazy_imports():
     import torch
-    from mia_bench.api.generative import GenerativeModel
-    from torch import Tensor
+    from mia_bench.api import generative
 
 
 class PluginClass(Prior):
     """An example: an image is a softmax mixture of some of the public images."""
 
-    summary: ClassVar[str] = "an example: mixtures of public images"
-    paper: ClassVar[str] = "unpublished"
+    summary = "an example: mixtures of public images"
+    paper = "unpublished"
 
     class Options(Prior.Options):
         """Options: ``-o plugin_name.images=64``."""
@@ -31,29 +24,29 @@ class PluginClass(Prior):
 
     options: Options
 
-    def fit(self, task: PriorTask) -> dict[str, Tensor]:
+    def fit(self, task: PriorTask) -> dict[str, torch.Tensor]:
         """Choose the images."""
-        import torch
-
         public = task.training_images()
         chosen = torch.randperm(len(public), generator=task.generator)[: self.options.images]
         return {"images": public[chosen]}
 
-    def build(self, state: dict[str, Tensor], *, resolution: int) -> GenerativeModel:
+    def build(
+        self, state: dict[str, torch.Tensor], *, resolution: int
+    ) -> generative.GenerativeModel:
         """The mixture of the images in ``state``."""
         return mixture(state["images"], resolution)
 
 
-def mixture(images: Tensor, resolution: int) -> GenerativeModel:
-    """The model behind the prior: a latent weighs ``(N, 3, R, R)`` uint8 images."""
-    import torch
-    from mia_bench.api.images import to_float
-    from mia_bench.api.generative import GenerativeModel
+def mixture(images: torch.Tensor, resolution: int) -> generative.GenerativeModel:
+    """A model whose latents weigh ``(N, 3, R, R)`` uint8 images.
 
-    class Mixture(GenerativeModel):
+    Larger networks belong in a module of their own, imported lazily, with torch imported as usual.
+    """
+
+    class Mixture(generative.GenerativeModel):
         """Weights are the softmax of the latent."""
 
-        images: Tensor
+        images: torch.Tensor
 
         def __init__(self) -> None:
             super().__init__()
@@ -62,11 +55,11 @@ def mixture(images: Tensor, resolution: int) -> GenerativeModel:
 
         def sample(
             self, count: int, generator: torch.Generator, *, truncation: float = 1.0
-        ) -> Tensor:
+        ) -> torch.Tensor:
             """``(count, latent_dim)`` normal latents times ``truncation``."""
             return truncation * torch.randn(count, self.latent_dim, generator=generator)
 
-        def forward(self, latents: Tensor) -> Tensor:
+        def forward(self, latents: torch.Tensor) -> torch.Tensor:
             """``(N, latent_dim)`` to ``(N, 3, R, R)`` in [0, 1]."""
             weights = latents.float().softmax(1)
             return torch.einsum("nk,kchw->nchw", weights, self.images).clamp(0, 1)

@@ -1,18 +1,14 @@
 """The reporter ``plugin_name``: what it does with finished cells.
 
-An example: a line of JSON for every cell, in a file of the store's folder.
+An example: it appends a line of JSON per cell to a file in the store.
 """
 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
 
 from mia_bench import hookimpl
-
-if TYPE_CHECKING:
-    from mia_bench.cell import FinishedCell
-
+from mia_bench.cell import FinishedCell
 
 NAME = "plugin_name.jsonl"
 

@@ -94,7 +94,7 @@ def walk(latents: list[list[float]], radius: float) -> Walk:
         index=torch.arange(count),
         labels=torch.ones(count, dtype=torch.int64),
         latents=at,
-        noted=at,
+        recorded=at,
         radius=torch.full((count,), radius),
         waited=torch.zeros(count, dtype=torch.int64),
     )
@@ -113,7 +113,7 @@ def test_a_step_from_a_plane_is_the_closed_form(radius: float) -> None:
     factor = 1.3
     torch.testing.assert_close(state.radius, torch.tensor([radius, radius, radius * factor]))
     assert state.waited.tolist() == [1, 1, 0]
-    assert torch.equal(state.noted, before)
+    assert torch.equal(state.recorded, before)
 
 
 def test_a_step_out_of_the_class_is_not_made() -> None:
