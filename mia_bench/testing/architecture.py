@@ -4,116 +4,135 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Iterator
-from functools import cached_property
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, ClassVar
 
-import torch
-from torch import Tensor
-from torch.nn import functional as F
+from etils.epy import lazy_imports
 
-from mia_bench.api.architecture import Architecture, NetworkTask
-from mia_bench.api.classifier import Activations, Classifier
-from mia_bench.models.snapshot import Snapshot
+from mia_bench.device import autocast
 from mia_bench.plugins import describe_error
 from mia_bench.seeds import seeded
-from mia_bench.testing.findings import Attempt, Check, Problem, raises
-from mia_bench.testing.isolation import TracedTrial, changes, gpu_device, isolated, same_tensors
-from mia_bench.testing.world import world
+from mia_bench.testing.checks import Problem, check
+from mia_bench.testing.isolation import isolated
+from mia_bench.testing.shared import changes
+from mia_bench.testing.trial import Attempt, Run, Trial
+
+with lazy_imports():
+    import torch
+    from torch import Tensor
+    from torch.nn import functional as F
+
+    from mia_bench.api import classifier
+    from mia_bench.models import snapshot
+    from mia_bench.protocol import target
+    from mia_bench.testing import world as toy
 
 RESOLUTION = 32
 """Of the images; networks that halve them five times take no smaller ones."""
 
 
-class ModelTrial(TracedTrial):
+@dataclass(frozen=True)
+class Built:
+    """An untrained network, and one pass of the toy world's images in eval mode."""
+
+    network: classifier.Classifier
+    activations: classifier.Activations
+
+
+class ArchitectureTrial(Trial[Built]):
     """An architecture whose networks answer images of the toy world."""
 
-    @cached_property
-    def base(self) -> Attempt[Classifier]:
-        """The first network, untrained."""
-        return Attempt.of(self.build)
+    contract = "mia_bench.Architecture and mia_bench.api.classifier.Classifier"
+    advice: ClassVar = {
+        "repeatable": "Draw from torch's global generator alone",
+        "saved": "Build the same with restoring, and keep what answers depend on in parameters or "
+        "buffers",
+        "bfloat16": "Leave dtypes to autocast",
+        "gpu": "Keep tensors in parameters or buffers, and make new ones on the images' device",
+    }
 
-    def build(self, seed: int = 0, *, restoring: bool = False) -> Classifier:
-        """A network from a seed, as the host builds it."""
-        architecture: Architecture = self.make()
-        task = NetworkTask(world().classes, RESOLUTION, restoring, self.weights)
-        with self.traced(seed), seeded(seed, "init"):
-            made = architecture.build(task)
-        if not isinstance(made, Classifier):
+    def compute(self, run: Run) -> Built:
+        """Build a network and ask it."""
+        network = self.build(run)
+        with autocast(run.precision, run.device):
+            return Built(network, self.ask(network, run))
+
+    def build(self, run: Run, *, restoring: bool = False) -> classifier.Classifier:
+        """A network from a seed."""
+        context = replace(run.context, resolution=RESOLUTION, weights=self.weights)
+        with seeded(run.seed, "init"):
+            made = target.build_network(self.make(), run.world.splits, context, restoring=restoring)
+        if not isinstance(made, classifier.Classifier):
             raise TypeError(f"build returned {type(made).__name__}, not a Classifier")
-        return made.to(self.device)
+        return made.to(run.device)
 
-    def network(self) -> Classifier:
-        """A copy of :attr:`base` in eval mode."""
-        return copy.deepcopy(self.base.made).eval()
+    def ask(self, network: classifier.Classifier, run: Run) -> classifier.Activations:
+        """What a copy of the network answers in eval mode."""
+        with seeded(0, "answer"), torch.no_grad():
+            return copy.deepcopy(network).eval().activations(self.images(run))
 
-    def images(self) -> Tensor:
+    def images(self, run: Run) -> Tensor:
         """Images ``(N, 3, R, R)`` in [0, 1]."""
-        return world().enlarged(RESOLUTION).to(self.device)
+        return run.world.enlarged(RESOLUTION).to(run.device)
 
-    @cached_property
-    def answer(self) -> Attempt[Activations]:
-        """One pass of :attr:`images` in eval mode."""
+    def network(self) -> classifier.Classifier:
+        """A copy of the network of :attr:`base` in eval mode."""
+        return copy.deepcopy(self.base.made.network).eval()
 
-        def passed() -> Activations:
-            with isolated(0), torch.no_grad():
-                return self.network().activations(self.images())
-
-        return Attempt.of(passed)
-
-    def loss(self, network: Classifier, images: Tensor) -> Tensor:
+    def loss(self, network: classifier.Classifier, images: Tensor) -> Tensor:
         """Cross-entropy of the test images' classes."""
-        labels = world().splits.test.labels.to(self.device)
+        labels = toy.world().splits.test.labels.to(self.device)
         with isolated(0):
             return F.cross_entropy(network(images).float(), labels)
 
+    def outcome(self, made: Built) -> Mapping[str, Any]:
+        """The weights, and answers."""
+        return {**made.network.state_dict(), "its answers": made.activations.logits}
 
-def runs(trial: ModelTrial) -> Iterator[Problem]:
-    """It builds a :class:`Classifier` that answers."""
-    if trial.base.error is not None:
-        yield f"build raised {describe_error(trial.base.error)}", "See the contract of Architecture"
-        return
-    if trial.answer.error is not None:
-        yield (
-            f"a pass raised {describe_error(trial.answer.error)}",
-            "See the contract of Classifier",
-        )
+    def restored(self, made: Built) -> Mapping[str, Any]:
+        """Answers of a network that was built to be restored, with the same weights."""
+        state = {name: tensor.clone() for name, tensor in made.network.state_dict().items()}
+        run = replace(self.first, seed=5)
+        with isolated(5):
+            network = self.build(run, restoring=True)
+            network.load_state_dict(state)
+            return {"its answers": self.ask(network, run).logits}
 
 
-def activations(trial: ModelTrial) -> Iterator[Problem]:
+@check("model")
+def activations(trial: ArchitectureTrial) -> Iterator[Problem]:
     """Finite logits ``(N, C)``, features ``(N, F)``, hidden outputs; forward gives the same logits."""
-    made, count = trial.answer.made, len(trial.images())
-    if tuple(made.logits.shape) != (count, world().classes):
-        yield (
-            f"the logits are {tuple(made.logits.shape)}, not {(count, world().classes)}",
-            "Make the head as wide as task.num_classes",
-        )
+    made, images = trial.base.made.activations, trial.images(trial.first)
+    shape = (len(images), toy.world().classes)
+    if tuple(made.logits.shape) != shape:
+        problem = f"the logits are {tuple(made.logits.shape)}, not {shape}"
+        yield problem, "Make the head as wide as task.num_classes"
     elif not bool(torch.isfinite(made.logits).all()):
         yield "the logits of the untrained network are not finite", "Look at the initialisation"
-    if made.features.dim() != 2 or len(made.features) != count:
+    if made.features.dim() != 2 or len(made.features) != len(images):
         yield f"the features are {tuple(made.features.shape)}", "Return (N, F) from pool"
-    if not made.hidden or any(len(hidden) != count for hidden in made.hidden):
-        yield (
-            "it shows no hidden outputs",
-            "Set blocks: defenses such as bido look at their outputs",
-        )
+    if not made.hidden or any(len(hidden) != len(images) for hidden in made.hidden):
+        advice = "Set blocks: defenses such as bido look at their outputs"
+        yield "it shows no hidden outputs", advice
     with isolated(0), torch.no_grad():
-        answer = trial.network()(trial.images())
+        answer = trial.network()(images)
     if answer.shape == made.logits.shape and not torch.allclose(answer, made.logits, atol=1e-4):
         yield "forward and activations answer differently", "Override activations, not forward"
 
 
-def gradients(trial: ModelTrial) -> Iterator[Problem]:
+@check("model")
+def gradients(trial: ArchitectureTrial) -> Iterator[Problem]:
     """Every parameter that is trained, and the images, get finite gradients."""
-    _ = trial.answer.made
-    network, images = trial.network().train(), trial.images().requires_grad_()
+    network, images = trial.network().train(), trial.images(trial.first).requires_grad_()
     loss = trial.loss(network, images)
     if not loss.requires_grad:
         yield "its answers have no gradient", "Compute logits without detach or no_grad"
         return
     loss.backward()
     trained = {n: p for n, p in network.named_parameters() if p.requires_grad}
-    idle = [name for name, parameter in trained.items() if parameter.grad is None]
-    if idle:
+    if idle := [name for name, parameter in trained.items() if parameter.grad is None]:
         yield (
             f"nothing trains {', '.join(idle[:3])}",
             "Leave out what the answer does not depend on, or let it require no gradient",
@@ -128,108 +147,36 @@ def gradients(trial: ModelTrial) -> Iterator[Problem]:
         )
 
 
-def hooks(trial: ModelTrial) -> Iterator[Problem]:
+@check("model")
+def hooks(trial: ArchitectureTrial) -> Iterator[Problem]:
     """Backward hooks can be set on every layer, as dp-sgd does for per-sample gradients."""
-    _ = trial.answer.made
-    network = trial.network().train()
+    network, images = trial.network().train(), trial.images(trial.first)
     for module in network.modules():
         if any(True for _ in module.parameters(recurse=False)):
             module.register_full_backward_hook(lambda *_: None)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # images need no gradient here
-        yield from raises(
-            lambda: trial.loss(network, trial.images()).backward(),
-            "with backward hooks it",
-            "Avoid in-place operations (inplace=True, +=)",
-        )
+        error = Attempt.of(partial(_backward, trial, network, images)).error
+    if error is not None:
+        problem = f"with backward hooks it raised {describe_error(error)}"
+        yield problem, "Avoid in-place operations (inplace=True, +=)"
 
 
-def untouched(trial: ModelTrial) -> Iterator[Problem]:
+def _backward(trial: ArchitectureTrial, network: classifier.Classifier, images: Tensor) -> bool:
+    trial.loss(network, images).backward()
+    return True
+
+
+@check("model")
+def untouched(trial: ArchitectureTrial) -> Iterator[Problem]:
     """In eval mode answers change nothing, and no image's depends on the others of its batch."""
-    made, network = trial.answer.made, trial.network()
-    before = Snapshot.of(network)
+    made, network = trial.base.made.activations, trial.network()
+    image = trial.images(trial.first)[:1]
+    before = snapshot.Snapshot.of(network)
     with isolated(0), torch.no_grad():
-        attempt = Attempt.of(lambda: network.activations(trial.images()[:1]).logits)
+        attempt = Attempt.of(lambda: network.activations(image).logits)
     yield from changes(before, network, "the network when it answers")
     if attempt.error is not None:
         yield f"one image raised {describe_error(attempt.error)}", "Handle batches of one"
     elif not torch.allclose(attempt.made, made.logits[:1], atol=1e-3):
         yield "an image's logits depend on the others of its batch", "Heed eval mode"
-
-
-def repeatable(trial: ModelTrial) -> Iterator[Problem]:
-    """Built again from one seed it has the same weights."""
-    trial.to_the_bit()
-    if not same_tensors(trial.base.made.state_dict(), trial.build().state_dict()):
-        yield "two networks of one seed differ", "Draw from torch's global generator alone"
-
-
-def seeds(trial: ModelTrial) -> Iterator[Problem]:
-    """Another seed gives other weights."""
-    if same_tensors(trial.base.made.state_dict(), trial.build(seed=1).state_dict()):
-        yield "two networks of different seeds are the same", "Do not seed the initialisation"
-
-
-def saved(trial: ModelTrial) -> Iterator[Problem]:
-    """A network built to be restored takes the weights and answers the same."""
-    made = trial.answer.made
-    state = {name: tensor.clone() for name, tensor in trial.base.made.state_dict().items()}
-
-    def restored() -> Tensor:
-        network = trial.build(seed=5, restoring=True)
-        network.load_state_dict(state)
-        with isolated(0), torch.no_grad():
-            return network.eval().activations(trial.images()).logits
-
-    attempt = Attempt.of(restored)
-    if attempt.error is not None:
-        yield f"restoring raised {describe_error(attempt.error)}", "Build the same with restoring"
-    elif not torch.allclose(attempt.made, made.logits, atol=1e-5):
-        yield (
-            "a restored network answers something else",
-            "Keep what answers depend on in parameters or buffers",
-        )
-
-
-def global_state(trial: ModelTrial) -> Iterator[Problem]:
-    """No global generator is seeded, and no setting of torch is changed."""
-    yield from trial.traces.problems(draws=False)
-
-
-def bfloat16(trial: ModelTrial) -> Iterator[Problem]:
-    """It answers under autocast to bfloat16."""
-    _ = trial.answer.made
-
-    def answer() -> Tensor:
-        with torch.autocast(trial.device.type, torch.bfloat16):
-            return trial.network().activations(trial.images()).logits
-
-    yield from raises(answer, "in bfloat16 it", "Leave dtypes to autocast")
-
-
-def gpu(trial: ModelTrial) -> Iterator[Problem]:
-    """It answers on a GPU."""
-    _ = trial.answer.made
-    device = gpu_device()
-    yield from raises(
-        lambda: trial.network().to(device).activations(trial.images().to(device)),
-        "on a GPU it",
-        "Keep tensors in parameters or buffers, and make new ones on the images' device",
-    )
-
-
-TRIAL = ModelTrial
-
-CHECKS: dict[str, Check] = {
-    "runs": runs,
-    "activations": activations,
-    "gradients": gradients,
-    "hooks": hooks,
-    "untouched": untouched,
-    "repeatable": repeatable,
-    "seeded": seeds,
-    "saved": saved,
-    "global-state": global_state,
-    "bfloat16": bfloat16,
-    "gpu": gpu,
-}

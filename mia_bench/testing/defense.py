@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from etils.epy import lazy_imports
@@ -17,8 +17,7 @@ from mia_bench.plugins import describe_error
 from mia_bench.seeds import generator, seeded
 from mia_bench.testing.checks import Problem, check
 from mia_bench.testing.isolation import Traces, isolated, reloaded
-from mia_bench.testing.observed import changes, check_images
-from mia_bench.testing.shared import reported
+from mia_bench.testing.shared import changes, check_images, reported
 from mia_bench.testing.trial import Attempt, Run, Trial, Unsound
 
 with lazy_imports():
@@ -74,10 +73,7 @@ class DefenseTrial(Trial[Trained]):
             toy.ToyArchitecture(),
             run.world.splits,
             toy.RECIPE.model_copy(update={"precision": run.precision}),
-            resolution=toy.RESOLUTION,
-            seed=run.seed,
-            device=run.device,
-            progress=toy.ignore_progress,
+            run.context,
         )
         state = {name: tensor.clone() for name, tensor in trained.state.items()}
         restored = _restore(defense, state, run)
@@ -100,15 +96,8 @@ class DefenseTrial(Trial[Trained]):
 
 
 def _restore(defense: Defense, state: dict[str, Tensor], run: Run) -> target.Target:
-    return target.restore_target(
-        defense,
-        toy.ToyArchitecture(),
-        run.world.splits,
-        state,
-        resolution=toy.RESOLUTION,
-        seed=0,
-        device=run.device,
-    )
+    context = replace(run.context, seed=0)
+    return target.restore_target(defense, toy.ToyArchitecture(), run.world.splits, state, context)
 
 
 def _answers(deployed: nn.Module, run: Run) -> Tensor:

@@ -9,25 +9,30 @@ import tempfile
 import weakref
 from collections.abc import Iterator
 from dataclasses import asdict
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
+from etils.epy import lazy_imports
 
 from mia_bench import __version__, provenance
-from mia_bench.api.component import component_version
 from mia_bench.api.metric import Measurement
 from mia_bench.cell import FinishedCell
-from mia_bench.models.inference import predict_probabilities
 from mia_bench.plugins import describe_error
 from mia_bench.record import RECORD_SCHEMA, About, Status
 from mia_bench.statistics import estimate
 from mia_bench.store import Store
-from mia_bench.testing.findings import Attempt, Check, Problem
-from mia_bench.testing.isolation import TracedTrial
-from mia_bench.testing.world import RESOLUTION, ToyPrior, world
+from mia_bench.testing.checks import Problem, check
+from mia_bench.testing.isolation import isolated
+from mia_bench.testing.trial import Attempt, Run, Trial
+
+with lazy_imports():
+    import numpy as np
+    import torch
+    from torch import Tensor
+
+    from mia_bench.protocol import measurement
+    from mia_bench.testing import world as toy
 
 EACH = 2
 """Reconstructions a class."""
@@ -46,7 +51,7 @@ def finished_cell(folder: Path, status: Status = "done") -> FinishedCell:
     if done:
         tensors, made = _measured()
         store.save("measure", key, tensors, made)
-    toy = {
+    plain = {
         "distribution": "mia-bench",
         "version": "1",
         "options": {},
@@ -57,9 +62,9 @@ def finished_cell(folder: Path, status: Status = "done") -> FinishedCell:
         "schema": RECORD_SCHEMA,
         "key": key,
         "track": {"name": "toy-world", "version": 1, "data": "drawn", "protocol": "toy"},
-        "defense": {**toy, "name": "none"},
-        "prior": {**toy, "name": "toy-prior", "version": component_version(ToyPrior)},
-        "attack": {**toy, "name": "prior-sample"},
+        "defense": {**plain, "name": "none"},
+        "prior": {**plain, "name": "toy-prior", "version": toy.ToyPrior.version},
+        "attack": {**plain, "name": "prior-sample"},
         "seed": 0,
         "status": status,
         "reason": None if done else f"a cell that is {status}, for tests",
@@ -83,25 +88,17 @@ def finished_cell(folder: Path, status: Status = "done") -> FinishedCell:
     return FinishedCell(record, store)
 
 
-def _measured() -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+def _measured() -> tuple[dict[str, Tensor], dict[str, Any]]:
     """What the measurement of a cell stores: tensors, and what is noted beside them."""
-    where, cpu = world(), torch.device("cpu")
-    evidence = where.attack_evidence(cpu, EACH)
-    answers = predict_probabilities(evidence.target, evidence.images, device=cpu)
-    judged = predict_probabilities(evidence.evaluation_model, evidence.images, device=cpu).argmax(1)
-    labels, shape = evidence.labels, (where.classes, EACH)
-    right = (judged == labels).numpy().astype(float)
-    found = estimate(Measurement(right, labels.numpy()))
-    tensors = {
-        "reconstructions": evidence.images.view(*shape, 3, RESOLUTION, RESOLUTION),
-        "classes": torch.arange(where.classes),
-        "examples": where.splits.train.images.view(where.classes, -1, 3, RESOLUTION, RESOLUTION),
-        "target_confidence": answers[torch.arange(len(labels)), labels].view(shape),
-        "judged": judged.view(shape),
-    }
+    where = toy.world()
+    evidence = where.attack_evidence(torch.device("cpu"), EACH)
+    shape = torch.Size((where.classes, EACH, *evidence.images.shape[1:]))
+    tensors = measurement.picture_tensors(evidence, shape, seed=0)
+    correct = (tensors["judged"] == tensors["classes"][:, None]).double()
+    found = estimate(Measurement(correct.flatten().numpy(), evidence.labels.numpy()))
     info = {
         "metrics": {"attack_acc1": asdict(found), "id_acc1": None},
-        "per_class": {"attack_acc1": right.reshape(shape).mean(1).tolist()},
+        "per_class": {"attack_acc1": correct.mean(1).tolist()},
         "costs": {
             "train_seconds": 1.0,
             "invert_seconds": 0.5,
@@ -114,12 +111,26 @@ def _measured() -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     return tensors, info
 
 
-class ReporterTrial(TracedTrial):
-    """A reporter that is told of cells of the toy world, in an empty folder."""
+class ReporterTrial(Trial[bool]):
+    """A reporter that is called with cells of the toy world, in an empty folder."""
+
+    action = "a finished cell"
+    contract = "mia_bench.cell.FinishedCell; metrics of a record may be None"
+    draws_globally = False
+
+    def compute(self, run: Run) -> bool:
+        """Call it with a finished cell."""
+        return self.call(self.cell)
+
+    def call(self, cell: FinishedCell) -> bool:
+        """Call it with a cell, as the host does."""
+        with contextlib.chdir(self.folder):
+            self.component.mia_bench_cell_finished(cell=cell)
+        return True
 
     @cached_property
     def folder(self) -> Path:
-        """Where it is told of cells; gone after the trial."""
+        """The working directory of its calls; gone after the trial."""
         folder = tempfile.mkdtemp()
         weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         return Path(folder)
@@ -129,59 +140,36 @@ class ReporterTrial(TracedTrial):
         """A finished cell."""
         return finished_cell(self.folder)
 
-    @cached_property
-    def base(self) -> Attempt[Any]:
-        """The first time it is told."""
-        return self.tell(self.cell)
 
-    def tell(self, cell: FinishedCell) -> Attempt[Any]:
-        """Tell it of a cell, as the host does."""
-        reporter: Any = self.component
-
-        def told_of() -> bool:
-            with contextlib.chdir(self.folder), self.traced(0):
-                reporter.mia_bench_cell_finished(cell=cell)
-            return True
-
-        return Attempt.of(told_of)
-
-
-def runs(trial: ReporterTrial) -> Iterator[Problem]:
-    """It takes a finished cell, of which a metric is null."""
-    if trial.base.error is not None:
-        yield (
-            f"of a finished cell it raised {describe_error(trial.base.error)}",
-            "Metrics may be None",
-        )
-
-
+@check("reporter")
 def again(trial: ReporterTrial) -> Iterator[Problem]:
-    """It takes a cell that it was told of before: with ``--rerun`` cells are computed anew."""
+    """It takes a cell again: with ``--rerun`` cells are computed anew."""
     _ = trial.base.made
-    if error := trial.tell(trial.cell).error:
-        yield (
-            f"told of a cell a second time it raised {describe_error(error)}",
-            "Overwrite, or go on with, what is there",
-        )
+    if error := Attempt.of(trial.run).error:
+        problem = f"called a second time with a cell it raised {describe_error(error)}"
+        yield problem, "Overwrite, or go on with, what is there"
 
 
+@check("reporter")
 def unfinished(trial: ReporterTrial) -> Iterator[Problem]:
     """It takes cells that failed or were skipped: they have no metrics and no arrays."""
     statuses: tuple[Status, ...] = ("failed", "skipped")
     for status in statuses:
-        if error := trial.tell(finished_cell(trial.folder, status)).error:
-            yield (
-                f"of a cell that is {status} it raised {describe_error(error)}",
-                "Look at record['status'] first",
-            )
+        with isolated(0):
+            cell = finished_cell(trial.folder, status)
+            error = Attempt.of(partial(trial.call, cell)).error
+        if error is not None:
+            problem = f"called with a cell that is {status} it raised {describe_error(error)}"
+            yield problem, "Look at record['status'] first"
 
 
+@check("reporter")
 def untouched(trial: ReporterTrial) -> Iterator[Problem]:
     """It changes neither the record nor what is stored of the cell."""
     cell = trial.cell
     _ = trial.base.made
     record, arrays = copy.deepcopy(cell.record), cell.arrays()
-    _ = trial.tell(cell).made
+    _ = Attempt.of(trial.run).made
     if cell.record != record:
         yield "it changes the record", "Work on a copy: other reporters get the same object"
         cell.record.update(record)
@@ -189,23 +177,5 @@ def untouched(trial: ReporterTrial) -> Iterator[Problem]:
     if stored.error is not None or any(
         not np.array_equal(array, arrays[name]) for name, array in stored.made.items()
     ):
-        yield (
-            "it changes what is stored of the cell",
-            "Write elsewhere than in the store's artifacts",
-        )
-
-
-def global_state(trial: ReporterTrial) -> Iterator[Problem]:
-    """No global generator is drawn from or seeded, and no setting of torch is changed."""
-    yield from trial.traces.problems(draws=True)
-
-
-TRIAL = ReporterTrial
-
-CHECKS: dict[str, Check] = {
-    "runs": runs,
-    "again": again,
-    "unfinished": unfinished,
-    "untouched": untouched,
-    "global-state": global_state,
-}
+        advice = "Write elsewhere than in the store's artifacts"
+        yield "it changes what is stored of the cell", advice

@@ -16,6 +16,9 @@ from mia_bench.testing.trial import Attempt, Trial, Unsound, differing
 
 with lazy_imports():
     import torch
+    from torch import Tensor, nn
+
+    from mia_bench.models import snapshot
 
 
 @check()
@@ -126,9 +129,7 @@ def gpu(trial: Trial[Any]) -> Iterator[Problem]:
     yield from another_run(trial, "gpu", "on a GPU", device=gpu_device())
 
 
-def another_run(
-    trial: Trial[Any], name: str, when: str, **conditions: Any
-) -> Iterator[Problem]:
+def another_run(trial: Trial[Any], name: str, when: str, **conditions: Any) -> Iterator[Problem]:
     """What is wrong under some conditions of :class:`~mia_bench.testing.trial.Run`, if the base runs."""
     _ = trial.base.made
     error = Attempt.of(partial(trial.run, **conditions)).error
@@ -143,6 +144,39 @@ def reported(trial: Trial[Any], name: str) -> Iterator[Problem]:
     error = trial.base.error
     if isinstance(error, Unsound) and error.check == name:
         yield str(error), error.advice
+
+
+def changes(before: snapshot.Snapshot, model: nn.Module, what: str) -> Iterator[Problem]:
+    """How a network has changed since."""
+    if changed := before.changed(model):
+        yield (
+            f"it changes {what}: {', '.join(changed[:3])}",
+            "Work on a copy (copy.deepcopy), or keep to forward passes in eval mode",
+        )
+    if before.mode_changed(model):
+        yield f"it leaves {what} in another mode", "Leave train() and eval() alone"
+
+
+def check_images(images: Tensor, shape: tuple[int, ...], what: str, name: str) -> None:
+    """Check that images have a shape, and are uint8 or finite numbers in [0, 1].
+
+    Raises:
+        Unsound: they are not; the check ``name`` reports it.
+    """
+    if tuple(images.shape) != shape:
+        problem, advice = f"are {tuple(images.shape)}, not {shape}", "Return that shape"
+    elif images.dtype == torch.uint8:
+        return
+    elif not images.is_floating_point():
+        problem, advice = f"are {images.dtype}", "Return uint8, or floats in [0, 1]"
+    elif not bool(torch.isfinite(images).all()):
+        problem, advice = "hold NaN or infinity", "Keep losses and steps finite"
+    elif float(images.min()) < 0 or float(images.max()) > 1:
+        problem = f"run from {float(images.min()):.3g} to {float(images.max()):.3g}"
+        advice = "Keep them in [0, 1], by clamp(0, 1) say"
+    else:
+        return
+    raise Unsound(name, f"{what} {problem}", advice)
 
 
 def gpu_device() -> torch.device:

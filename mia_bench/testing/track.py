@@ -8,7 +8,7 @@ from functools import partial
 from mia_bench.components import OptionValues, resolve, resolve_choice
 from mia_bench.errors import MiaBenchError
 from mia_bench.registry import Entry, Registry
-from mia_bench.testing.findings import Finding
+from mia_bench.testing.checks import Finding
 from mia_bench.track import Track, load_track
 
 

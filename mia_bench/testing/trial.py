@@ -21,6 +21,7 @@ with lazy_imports():
     import torch
 
     from mia_bench.models import snapshot
+    from mia_bench.protocol import context
     from mia_bench.testing import world as toy
 
 T = TypeVar("T")
@@ -96,6 +97,11 @@ class Run:
     def world(self) -> toy.World:
         """Where it runs."""
         return toy.world(2, 1) if self.small else toy.world()
+
+    @property
+    def context(self) -> context.Context:
+        """What the protocol needs to know."""
+        return toy.context(self.device, self.seed)
 
 
 @dataclass

@@ -22,6 +22,7 @@ from mia_bench.api.generative import GenerativeModel
 from mia_bench.api.images import to_float
 from mia_bench.api.metric import AttackEvidence, TargetEvidence
 from mia_bench.api.prior import Prior, PriorTask
+from mia_bench.protocol.context import Context
 from mia_bench.protocol.gallery import build_gallery
 from mia_bench.protocol.measurement import attack_evidence
 from mia_bench.protocol.prior import FittedPrior, fit_prior, restore_prior
@@ -40,8 +41,9 @@ EMBEDDING = 12
 """Dimensions of the toy encoder."""
 
 
-def ignore_progress(done: int, total: int, unit: str) -> None:
-    """Progress that nobody watches."""
+def context(device: torch.device | None = None, seed: int = 0) -> Context:
+    """Where a step of the protocol is computed, on the CPU unless told."""
+    return Context(RESOLUTION, seed, device or torch.device("cpu"))
 
 
 def ignore_model(model: GenerativeModel, step: int) -> None:
@@ -180,12 +182,7 @@ class World:
     def prior(self, device: torch.device) -> GenerativeModel:
         """The toy prior of the public images, frozen."""
         return restore_prior(
-            ToyPrior(),
-            self._prior.state,
-            self.splits,
-            name="toy-prior",
-            resolution=RESOLUTION,
-            device=device,
+            ToyPrior(), self._prior.state, self.splits, context(device), name="toy-prior"
         )
 
     @cached_property
@@ -198,16 +195,8 @@ class World:
 
     def _train(self, width: int) -> Classifier:
         recipe = RECIPE.model_copy(update={"epochs": 12, "learning_rate": 0.01})
-        trained = train_target(
-            Defense(),
-            ToyArchitecture(width),
-            self.splits,
-            recipe,
-            resolution=RESOLUTION,
-            seed=width,
-            device=torch.device("cpu"),
-            progress=ignore_progress,
-        )
+        architecture = ToyArchitecture(width)
+        trained = train_target(Defense(), architecture, self.splits, recipe, context(seed=width))
         return trained.training.model
 
     @cached_property
@@ -215,11 +204,8 @@ class World:
         return fit_prior(
             ToyPrior().fit,
             self.splits.public,
+            context(),
             source="toy",
-            resolution=RESOLUTION,
-            seed=0,
-            device=torch.device("cpu"),
-            progress=ignore_progress,
             checkpoint=MemoryCheckpoint(),
             watch=ignore_model,
         )
@@ -243,9 +229,7 @@ class World:
             splits,
             self.evaluation_model(device),
             judge=self.evaluation_model(device),
-            gallery=build_gallery(
-                splits, embed, seed=0, device=device, progress=ignore_progress
-            ),
+            gallery=build_gallery(splits, embed, context(device)),
             embed=embed,
             missing={},
             device=device,
