@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 from etils.epy import lazy_imports
 
-from mia_bench.api.attack import Attack, AttackTask, Reconstructions, Setting
+from mia_bench.api.attack import Attack, Setting
 from mia_bench.api.defense import Defense
 from mia_bench.api.images import to_uint8
-from mia_bench.errors import MiaBenchError, Modified
+from mia_bench.errors import Modified
 from mia_bench.testing.checks import CheckSkipped, Problem, check
 from mia_bench.testing.isolation import reloaded
-from mia_bench.testing.shared import another_run, reported
-from mia_bench.testing.trial import Run, Trial, Unsound
+from mia_bench.testing.trial import Run, Trial, observe, reported_by
 
 with lazy_imports():
     import torch
@@ -28,8 +27,6 @@ with lazy_imports():
     from mia_bench.protocol import attack as protocol
     from mia_bench.protocol import target
     from mia_bench.testing import world as toy
-
-T = TypeVar("T")
 
 EACH = 2
 """Images of each class asked for."""
@@ -81,12 +78,11 @@ class Inverted:
 class AttackTrial(Trial[Inverted]):
     """An attack on a recorded target."""
 
-    action = "the attack"
-    contract = "mia_bench.Attack"
     draws_globally = False
     follows_seed = False
     tolerance_saved = 0.0
     advice: ClassVar = {
+        "runs": "See mia_bench.Attack",
         "repeatable": "Draw everything from task.generator, and keep nothing from one run to the "
         "next",
         "saved": "Put everything that invert needs into the tensors that prepare returns",
@@ -95,6 +91,13 @@ class AttackTrial(Trial[Inverted]):
         "with tolerance",
         "bfloat16": "Losses need float32: call .float() on what networks return",
         "gpu": "Move latents and labels to task.device; task.generator is the CPU's",
+    }
+    errors: ClassVar = {
+        **Trial.errors,
+        PermissionError: (
+            "threat-model",
+            "Declare the access level that it needs (access = …), or do without",
+        ),
     }
     recorded: RecordedTarget | None = None
     """The target of the first run."""
@@ -119,19 +122,17 @@ class AttackTrial(Trial[Inverted]):
             budget=protocol.Budget(each, None, batch_size, run.precision),
             context=run.context,
         )
-        prepared = perform(attack, _observed(attack.prepare, run), step="prepare")
+        observe(attack, "prepare", run)
+        observe(attack, "invert", run)
+        prepared = perform(attack, attack.prepare, step="prepare")
         state = reloaded(prepared.result) if run.stored else prepared.result
-        attack = self.make()
-        inverted = perform(attack, _observed(attack.invert, run), step="invert", state=state)
+        inverted = perform(attack, attack.invert, step="invert", state=state)
         if not snapshot.equal(splits.public.images, run.world.splits.public.images):
             raise Modified("the attack changed the public images; it may only use them")
-        if not isinstance(inverted.result, Reconstructions):
-            raise TypeError(f"invert returned {type(inverted.result).__name__}")
-        try:
+        with reported_by(
+            "images", "Return (K, M, 3, R, R) in [0, 1] and latents (K, M, D) or None"
+        ):
             protocol.check_reconstructions(inverted.result, inverted.task, toy.RESOLUTION)
-        except MiaBenchError as error:
-            advice = "Return (K, M, 3, R, R) in [0, 1] and finite latents (K, M, D), or None"
-            raise Unsound("images", str(error), advice) from error
         images = inverted.result.images.detach().cpu()
         return Inverted(images, prepared.result, prepared.queries + inverted.queries)
 
@@ -146,41 +147,21 @@ class AttackTrial(Trial[Inverted]):
         self.require_exact()
         return self.outcome(self.run(stored=True))
 
-    def explains(self, error: BaseException) -> bool:
-        """Also that the access refused something."""
-        return isinstance(error, PermissionError) or super().explains(error)
-
-
-def _observed(method: Callable[[AttackTask], T], run: Run) -> Callable[[AttackTask], T]:
-    """A method that notes what it draws from."""
-
-    def observed(task: AttackTask) -> T:
-        with run.traces.drawing(method.__name__, task.generator):
-            return method(task)
-
-    return observed
-
 
 @check("attack")
-def images(trial: AttackTrial) -> Iterator[Problem]:
+def images(trial: AttackTrial) -> None:
     """Images ``(K, M, 3, R, R)`` in [0, 1], and latents ``(K, M, D)`` or None."""
-    yield from reported(trial, "images")
+    trial.report("images")
 
 
 @check("attack")
 def threat_model(trial: AttackTrial) -> Iterator[Problem]:
     """It uses nothing of the target that its access level hides."""
-    error, level = trial.base.error, trial.component.access
-    if isinstance(error, PermissionError):
-        yield (
-            f"as a {level} attack it was refused: {error}",
-            "Declare the access level that it needs (access = …), or do without",
-        )
-    elif level != "white-box" and trial.recorded and trial.recorded.differentiated:
-        yield (
-            f"a {level} attack takes gradients of the target",
-            "Ask through task.access alone, or declare access = 'white-box'",
-        )
+    trial.report("threat-model")
+    level = trial.component.access
+    if level != "white-box" and trial.recorded and trial.recorded.differentiated:
+        advice = "Ask through task.access alone, or declare access = 'white-box'"
+        yield f"a {level} attack takes gradients of the target", advice
 
 
 @check("attack")
@@ -188,12 +169,9 @@ def queries(trial: AttackTrial) -> Iterator[Problem]:
     """Every image that passes through the target is counted."""
     counted = trial.base.made.queries
     assert trial.recorded is not None
-    if trial.recorded.passed > counted:
-        yield (
-            f"{trial.recorded.passed} images passed through the target, {counted} are counted",
-            "Ask through task.access (labels, probabilities, answers, activations), never "
-            "through the network itself",
-        )
+    if (passed := trial.recorded.passed) > counted:
+        advice = "Ask through task.access (labels, probabilities, answers, activations) alone"
+        yield f"{passed} images passed through the target, {counted} are counted", advice
 
 
 @check("attack", name="private-data")
@@ -203,13 +181,12 @@ def private_images(trial: AttackTrial) -> Iterator[Problem]:
     private = torch.cat([part.images for part in (splits.train, splits.validation, splits.test)])
     known = torch.isin(*map(fingerprints.image_fingerprints, (made, private)))
     if seen := int(known.sum()):
-        yield (
-            f"{seen} of its images are private ones, pixel by pixel",
-            "An attack may know the target's answers and the public images, nothing else",
-        )
+        advice = "An attack may know the target's answers and the public images, nothing else"
+        yield f"{seen} of its images are private ones, pixel by pixel", advice
 
 
 @check("attack")
-def random_target(trial: AttackTrial) -> Iterator[Problem]:
+def random_target(trial: AttackTrial) -> None:
     """It runs against a target whose answers are random, as those of some defenses are."""
-    yield from another_run(trial, "random-target", "against a random target", random_target=True)
+    _ = trial.base.made
+    trial.run(random_target=True)

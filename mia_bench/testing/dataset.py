@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import itertools
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from functools import partial
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
 from etils.epy import lazy_imports
 
 from mia_bench.api.dataset import Dataset, Splits
-from mia_bench.errors import DataError
-from mia_bench.plugins import describe_error
 from mia_bench.seeds import derive
 from mia_bench.testing.checks import CheckSkipped, Problem, check
-from mia_bench.testing.isolation import isolated
-from mia_bench.testing.trial import Attempt, Run, Trial
+from mia_bench.testing.trial import Run, Trial, reported_by
 
 with lazy_imports():
     import torch
@@ -30,9 +26,11 @@ with lazy_imports():
 class DatasetTrial(Trial[Splits]):
     """A data set that is loaded at 16×16 pixels."""
 
-    contract = "mia_bench.Dataset"
     draws_globally = False
-    advice: ClassVar = {"repeatable": "Draw by the seed, and sort what is listed"}
+    advice: ClassVar = {
+        "runs": "See mia_bench.Dataset",
+        "repeatable": "Draw by the seed, and sort what is listed",
+    }
 
     def compute(self, run: Run) -> Splits:
         """Load it.
@@ -61,45 +59,12 @@ class DatasetTrial(Trial[Splits]):
 
 
 @check("dataset")
-def missing_files(trial: DatasetTrial) -> Iterator[Problem]:
-    """Where the files are not there, ``fingerprint`` raises a DataError of one line."""
-    dataset: Dataset = trial.make()
-    if not dataset.needs_root:
-        return
-    with tempfile.TemporaryDirectory() as folder, isolated(0):
-        error = Attempt.of(partial(dataset.fingerprint, Path(folder))).error
-    if not isinstance(error, DataError):
-        yield (
-            f"in an empty folder fingerprint raises {describe_error(error) if error else 'nothing'}",
-            "Raise mia_bench.errors.DataError, and say what should lie where",
-        )
-    elif "\n" in str(error):
-        yield "its DataError has several lines", "Say it in one"
-
-
-def steady(fingerprint: Callable[[], object]) -> Iterator[Problem]:
-    """Whether a fingerprint is a text, and the same when it is asked for again."""
-    first, second = fingerprint(), fingerprint()
-    if first != second or not isinstance(first, str) or not first:
-        yield f"its fingerprint is {first!r}, then {second!r}", "Give a hash of what is read"
-
-
-@check("dataset", name="runs")
-def steady_fingerprint(trial: DatasetTrial) -> Iterator[Problem]:
-    """Its fingerprint stays the same."""
-    _ = trial.base.made
-    yield from steady(lambda: trial.make().fingerprint(trial.data))
-
-
-@check("dataset")
 def parts(trial: DatasetTrial) -> Iterator[Problem]:
     """uint8 images of the resolution, int64 labels; every private class has training images."""
-    splits = trial.base.made
-    try:
-        protocol.check_splits(splits, toy.RESOLUTION)
-    except DataError as error:
-        yield str(error), "See mia_bench.Splits"
-    if len(set(splits.class_names)) != len(splits.class_names):
+    names = trial.base.made.class_names
+    with reported_by("parts", "See mia_bench.Splits"):
+        protocol.check_splits(trial.base.made, toy.RESOLUTION)
+    if len(set(names)) != len(names):
         yield "class_names are not all different", "Name each class once"
 
 
@@ -112,7 +77,5 @@ def disjoint(trial: DatasetTrial) -> Iterator[Problem]:
     }
     for first, second in itertools.combinations(prints, 2):
         if count := int(torch.isin(prints[first], prints[second]).sum()):
-            yield (
-                f"{count} {first} images are {second} images too",
-                "Split identities into private, public and decoys first, then images",
-            )
+            advice = "Split identities into private, public and decoys first, then images"
+            yield f"{count} {first} images are {second} images too", advice

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Any, ClassVar, get_args
+from typing import Any, ClassVar, cast, get_args
 
 from etils.epy import lazy_imports
 
+from mia_bench.api.encoder import Embed
 from mia_bench.api.metric import (
     AttackEvidence,
     AttackMetric,
@@ -17,7 +18,6 @@ from mia_bench.api.metric import (
     TargetEvidence,
 )
 from mia_bench.errors import MiaBenchError, Modified
-from mia_bench.plugins import describe_error
 from mia_bench.statistics import estimate
 from mia_bench.testing.checks import Problem, check
 from mia_bench.testing.isolation import isolated
@@ -28,6 +28,7 @@ with lazy_imports():
     import torch
     from torch import Tensor, nn
 
+    from mia_bench.api.classifier import Classifier
     from mia_bench.models import snapshot
     from mia_bench.protocol import measurement as protocol
     from mia_bench.testing import world as toy
@@ -39,11 +40,11 @@ Computed = dict[str, Measurement | str]
 class MetricTrial(Trial[Computed]):
     """A metric that measures the toy world."""
 
-    action = "compute"
-    contract = "mia_bench.TargetMetric and mia_bench.AttackMetric"
     draws_globally = False
     advice: ClassVar = {
+        "runs": "See mia_bench.TargetMetric and mia_bench.AttackMetric",
         "repeatable": "Seed what draws: mia_bench.seeds.generator",
+        "no-encoder": "Give evidence.missing['gallery'] for each name where embed or gallery is None",
         "few-images": "Give the reason as a string where there are too few",
         "gpu": "Move batches to evidence.device, and values back to the CPU",
     }
@@ -83,11 +84,15 @@ class MetricTrial(Trial[Computed]):
         """The values by name."""
         return {name: _values(given) for name, given in made.items()}
 
-    def other_evidence(self, **changes: Any) -> Evidence:
-        """Evidence in which something is replaced; what only metrics of attacks see is left out."""
+    def replaced(self, network: nn.Module, embed: Embed) -> Evidence:
+        """Evidence with another network and encoder in the place of all."""
         evidence = self.evidence(self.first)
-        known = {name: value for name, value in changes.items() if hasattr(evidence, name)}
-        return replace(evidence, **known)
+        if isinstance(evidence, TargetEvidence):
+            return replace(evidence, target=network)
+        network = cast("Classifier", network)
+        return replace(
+            evidence, target=network, evaluation_model=network, judge=network, embed=embed
+        )
 
 
 def _values(given: object) -> Any:
@@ -103,10 +108,8 @@ def names(trial: MetricTrial) -> Iterator[Problem]:
         yield "it names no metric", "Set the class attribute names: {'my_metric': 'lower'}"
     for name, direction in metric.names.items():
         if direction not in get_args(Direction):
-            yield (
-                f"the direction of {name!r} is {direction!r}",
-                "Say what is better for the defender: higher, lower or neutral",
-            )
+            advice = "Say what is better for the defender: higher, lower or neutral"
+            yield f"the direction of {name!r} is {direction!r}", advice
         if not metric.descriptions.get(name, "").strip():
             yield f"{name!r} has no description", "Add one line to the attribute descriptions"
 
@@ -116,60 +119,41 @@ def promised(trial: MetricTrial) -> Iterator[Problem]:
     """It gives every name and no other."""
     given, promised = set(trial.base.made), set(trial.make().names)
     if given != promised:
-        yield (
-            f"it gives {sorted(given)}, its names are {sorted(promised)}",
-            "Give each name, with the reason as a string where there is no number",
-        )
+        advice = "Give each name, with the reason as a string where there is no number"
+        yield f"it gives {sorted(given)}, its names are {sorted(promised)}", advice
 
 
 @check("metric")
 def measurements(trial: MetricTrial) -> Iterator[Problem]:
     """Values ``(N,)`` or ``(N, D)`` with a class each, and a finite statistic of them."""
-    for name, measurement in trial.base.made.items():
-        if isinstance(measurement, str):
+    for name, given in trial.base.made.items():
+        if isinstance(given, str):
             continue
-        if not isinstance(measurement, Measurement):
-            yield (
-                f"{name!r} is {type(measurement).__name__}",
-                "Give a mia_bench.Measurement of the samples, the host averages",
-            )
-        elif problem := _shape_problem(measurement):
-            yield f"{name!r}: {problem}", "Give arrays: a row of values a sample, and its class"
-        elif not np.isfinite(measurement.statistic(measurement.values)):
+        if not isinstance(given, Measurement):
+            advice = "Give a mia_bench.Measurement of the samples, the host averages"
+            yield f"{name!r} is {type(given).__name__}", advice
+            continue
+        values, groups = np.asarray(given.values), np.asarray(given.groups)
+        integers = np.issubdtype(groups.dtype, np.integer)
+        if values.ndim not in (1, 2) or groups.shape != values.shape[:1] or not integers:
+            found = f"values {values.shape}, groups {groups.shape} of {groups.dtype}"
+            yield f"{name!r} has {found}", "Give a row of values a sample, and its class"
+        elif not np.isfinite(given.statistic(values)):
             yield f"{name!r} is not finite", "Give the reason as a string instead"
-
-
-def _shape_problem(measurement: Measurement) -> str:
-    values, groups = measurement.values, measurement.groups
-    if not (isinstance(values, np.ndarray) and isinstance(groups, np.ndarray)):
-        return "values and groups are no arrays of NumPy"
-    if values.ndim not in (1, 2) or groups.shape != values.shape[:1]:
-        return f"values are {values.shape}, groups {groups.shape}"
-    if not np.issubdtype(groups.dtype, np.integer):
-        return f"groups are {groups.dtype}, not integers"
-    return ""
 
 
 @check("metric")
 def nan(trial: MetricTrial) -> Iterator[Problem]:
     """Where every network answers NaN there is no number, unless it depends on no network."""
-    made, device = trial.base.made, trial.device
-    broken = toy.NotANumber(toy.world().target(device)).eval()
-    evidence = trial.other_evidence(
-        target=broken, evaluation_model=broken, judge=broken, embed=_nan_embed
-    )
-    with isolated(9):
-        other = toy.ToyNetwork(toy.world().classes).to(device).eval()
-    untrained = trial.other_evidence(
-        target=other, evaluation_model=other, judge=other, embed=_other_embed
-    )
-
-    def ignores_networks(name: str) -> bool:
-        with isolated(0):
-            changed = trial.measure(untrained)
-        return name not in differing(trial.outcome(made), trial.outcome(changed))
-
-    yield from _never_a_number(trial, evidence, "where every network answers NaN", ignores_networks)
+    made = trial.outcome(trial.base.made)
+    broken, other = toy.world().target(trial.device), toy.world().target(trial.device)
+    broken.blocks[0].register_forward_hook(lambda *passed: passed[2] * torch.nan)
+    other.blocks[0].register_forward_hook(lambda *passed: passed[2].flip(1))
+    with isolated(0):
+        changed = trial.outcome(trial.measure(trial.replaced(other, _other_embed)))
+    depending = differing(made, changed)
+    evidence = trial.replaced(broken, _nan_embed)
+    yield from _never_a_number(trial, evidence, "where every network answers NaN", depending)
 
 
 def _nan_embed(images: Tensor) -> Tensor:
@@ -190,31 +174,24 @@ def _numbers(computed: Computed) -> Iterator[tuple[str, float]]:
 
 
 def _never_a_number(
-    trial: MetricTrial, evidence: Evidence, what: str, allowed: Callable[[str], bool]
+    trial: MetricTrial, evidence: Evidence, what: str, names: Collection[str]
 ) -> Iterator[Problem]:
-    """Whether there is a number where there must be none."""
-    with isolated(0):
-        attempt = Attempt.of(lambda: trial.measure(evidence))
-    if attempt.error is not None:
-        if not isinstance(attempt.error, MiaBenchError):
-            yield (
-                f"{what} it raised {describe_error(attempt.error)}",
-                "Give the reason as a string for each name, or raise a MiaBenchError",
-            )
+    """What is wrong where some names must have no number."""
+    try:
+        with isolated(0):
+            computed = trial.measure(evidence)
+    except MiaBenchError:
         return
-    for name, value in _numbers(attempt.made):
-        if not allowed(name):
-            yield (
-                f"{what} {name!r} is {value:.4g}, as if it had been measured",
-                "Give the reason as a string, or values that are NaN",
-            )
+    advice = "Give the reason as a string, or values that are NaN"
+    for name, value in _numbers(computed):
+        if name in names:
+            yield f"{what} {name!r} is {value:.4g}, as if it had been measured", advice
 
 
 @check("metric")
 def no_samples(trial: MetricTrial) -> Iterator[Problem]:
     """Without reconstructions or test images there is no number."""
-    _ = trial.base.made
-    evidence = trial.other_evidence()
+    evidence, names = trial.evidence(trial.first), set(trial.base.made)
     parts = ("test",) if isinstance(evidence, AttackEvidence) else ("train", "validation", "test")
     evidence = replace(evidence, splits=toy.emptied(evidence.splits, *parts))
     if isinstance(evidence, AttackEvidence) and evidence.gallery is not None:
@@ -225,23 +202,20 @@ def no_samples(trial: MetricTrial) -> Iterator[Problem]:
             labels=evidence.labels[:0],
             gallery=replace(gallery, test=gallery.test[:0], verification=nothing),
         )
-    yield from _never_a_number(trial, evidence, "without samples", lambda name: False)
+    yield from _never_a_number(trial, evidence, "without samples", names)
 
 
 @check("metric")
 def no_encoder(trial: MetricTrial) -> Iterator[Problem]:
     """Without encoder and judge there are reasons; what needs neither is measured."""
     _ = trial.base.made
-    if not issubclass(trial.component, AttackMetric):
+    evidence = trial.evidence(trial.first)
+    if not isinstance(evidence, AttackEvidence):
         return
     missing = {"gallery": "no encoder"}
-    evidence = trial.other_evidence(gallery=None, embed=None, judge=None, missing=missing)
     with isolated(0):
-        attempt = Attempt.of(lambda: trial.measure(evidence))
-    if attempt.error is not None:
-        yield (
-            f"without encoder and judge it raised {describe_error(attempt.error)}",
-            "Give evidence.missing['gallery'] for each name where embed or gallery is None",
+        computed = trial.measure(
+            replace(evidence, gallery=None, embed=None, judge=None, missing=missing)
         )
-    elif trial.component.needs_gallery and any(_numbers(attempt.made)):
+    if trial.component.needs_gallery and any(_numbers(computed)):
         yield "it has needs_gallery, and numbers without an encoder", "Let needs_gallery be False"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -11,15 +12,20 @@ from typing import Any, ClassVar
 from etils.epy import lazy_imports
 
 from mia_bench.api.dataset import ImageSet
-from mia_bench.api.prior import PriorTask
 from mia_bench.device import autocast
-from mia_bench.errors import DataError, MiaBenchError
-from mia_bench.plugins import describe_error
+from mia_bench.errors import MiaBenchError
 from mia_bench.seeds import generator
 from mia_bench.testing.checks import CheckSkipped, Problem, check
 from mia_bench.testing.isolation import isolated, reloaded
-from mia_bench.testing.shared import check_images, reported
-from mia_bench.testing.trial import Attempt, Run, Trial, differing
+from mia_bench.testing.trial import (
+    Attempt,
+    Run,
+    Trial,
+    differing,
+    observe,
+    reported_by,
+    require_images,
+)
 
 with lazy_imports():
     import torch
@@ -64,11 +70,13 @@ class Fitted:
 class PriorTrial(Trial[Fitted]):
     """A prior that is made from the toy world's public images."""
 
-    contract = "mia_bench.Prior"
     follows_seed = False
     advice: ClassVar = {
+        "runs": "See mia_bench.Prior",
         "repeatable": "Draw everything from task.generator",
         "saved": "Return everything the model needs from fit, and build from that alone",
+        "resumed": "Restore all that save was given",
+        "few-images": "Take images from task.training_images()",
         "bfloat16": "Do what needs precision in float32",
         "gpu": "Move images and draws to task.device; task.generator is the CPU's",
     }
@@ -82,7 +90,8 @@ class PriorTrial(Trial[Fitted]):
             raise TypeError(f"build returned {type(model).__name__}, not a GenerativeModel")
         with torch.no_grad(), autocast(run.precision, run.device):
             images = model(draw(model).to(run.device)).float()
-        check_images(images, (IMAGES, 3, toy.RESOLUTION, toy.RESOLUTION), "its images", "images")
+        with reported_by("images", "Return images (N, 3, R, R) in [0, 1] from forward"):
+            require_images(images, (IMAGES, 3, toy.RESOLUTION, toy.RESOLUTION))
         return Fitted(state, model, images)
 
     def fit(
@@ -95,15 +104,10 @@ class PriorTrial(Trial[Fitted]):
     ) -> dict[str, Tensor]:
         """The state that the host stores."""
         prior = prior or self.make()
-
-        def fit(task: PriorTask) -> dict[str, Tensor]:
-            with run.traces.drawing("fit", task.generator):
-                state: dict[str, Tensor] = prior.fit(task)
-            return state
-
+        observe(prior, "fit", run)
         context = replace(run.context, progress=progress) if progress else run.context
         return protocol.fit_prior(
-            fit,
+            prior.fit,
             copy.deepcopy(run.world.splits.public) if public is None else public,
             context,
             source="toy",
@@ -177,9 +181,9 @@ def latents(trial: PriorTrial) -> Iterator[Problem]:
 
 
 @check("prior")
-def images(trial: PriorTrial) -> Iterator[Problem]:
-    """Images ``(N, 3, R, R)`` as floats in [0, 1]."""
-    yield from reported(trial, "images")
+def images(trial: PriorTrial) -> None:
+    """Images ``(N, 3, R, R)`` in [0, 1]."""
+    trial.report("images")
 
 
 @check("prior")
@@ -199,13 +203,11 @@ def gradients(trial: PriorTrial) -> Iterator[Problem]:
 
 
 @check("prior", name="private-data")
-def private_images(trial: PriorTrial) -> Iterator[Problem]:
+def private_images(trial: PriorTrial) -> None:
     """No private image was trained on."""
-    seen = trial.base.made.state[protocol.TRAINED_ON]
-    try:
-        protocol.check_prior_is_public(trial.component.__name__, seen, toy.world().splits)
-    except DataError as error:
-        yield str(error), "Use task.training_images() and nothing else"
+    seen, name = trial.base.made.state[protocol.TRAINED_ON], trial.component.__name__
+    with reported_by("private-data", "Use task.training_images() and nothing else"):
+        protocol.check_prior_is_public(name, seen, toy.world().splits)
 
 
 @check("prior")
@@ -223,28 +225,17 @@ def resumed(trial: PriorTrial) -> Iterator[Problem]:
         yield "an exception in progress does not end it", "Let what progress raises pass"
         return
     with isolated(0):
-        again = Attempt.of(partial(trial.fit, run, checkpoint=checkpoint))
-    if again.error is not None:
-        yield f"resuming raised {describe_error(again.error)}", "Restore all that save was given"
-    elif differing(made.state, again.made):
-        yield (
-            "stopped and resumed it ends elsewhere",
-            "Save optimisers, averages, the step and task.generator.get_state() too",
-        )
+        again = trial.fit(run, checkpoint=checkpoint)
+    if differing(made.state, again):
+        advice = "Save optimisers, averages, the step and task.generator.get_state() too"
+        yield "stopped and resumed it ends elsewhere", advice
 
 
 @check("prior")
-def few_images(trial: PriorTrial) -> Iterator[Problem]:
+def few_images(trial: PriorTrial) -> None:
     """Two public images are enough; without any it runs, or fails with one clear line."""
     _ = trial.base.made
     public = toy.world().splits.public
-    two = ImageSet(public.images[:2], public.labels[:2])
-    for what, part in (("2 public images", two), ("no public images", toy.without(public))):
-        with isolated(0):
-            error = Attempt.of(partial(trial.fit, Run(trial.device), public=part)).error
-        if error is not None and not isinstance(error, MiaBenchError):
-            yield (
-                f"with {what} it raised {describe_error(error)}",
-                "Take them from task.training_images(), and raise a DataError that says what is "
-                "missing",
-            )
+    for part in (ImageSet(public.images[:2], public.labels[:2]), toy.without(public)):
+        with isolated(0), contextlib.suppress(MiaBenchError):
+            trial.fit(Run(trial.device), public=part)

@@ -8,18 +8,16 @@ import shutil
 import tempfile
 import weakref
 from collections.abc import Iterator
-from dataclasses import asdict
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, get_args
 
 from etils.epy import lazy_imports
 
-from mia_bench import __version__, provenance
+from mia_bench import provenance
 from mia_bench.api.metric import Measurement
 from mia_bench.cell import FinishedCell
-from mia_bench.plugins import describe_error
-from mia_bench.record import RECORD_SCHEMA, About, Status
+from mia_bench.record import RECORD_SCHEMA, ComponentRef, Provenance, Record, Status, TrackRef
 from mia_bench.statistics import estimate
 from mia_bench.store import Store
 from mia_bench.testing.checks import Problem, check
@@ -44,46 +42,39 @@ def finished_cell(folder: Path, status: Status = "done") -> FinishedCell:
     Samples of the toy prior stand for reconstructions. A metric of its record is null, as some always are;
     a cell that is not ``done`` has neither metrics nor arrays, but a reason.
     """
-    store = Store(folder / "store")
-    done = status == "done"
-    made: dict[str, Any] = {"metrics": {}, "per_class": {}, "costs": {}, "notes": {}}
-    key = f"{('done', 'failed', 'skipped', 'interrupted').index(status):020x}"
+    store, done, now = Store(folder / "store"), status == "done", provenance.now()
+    key = f"{get_args(Status).index(status):020x}"
+    numbers: dict[str, Any] = {}
     if done:
-        tensors, made = _measured()
-        store.save("measure", key, tensors, made)
-    plain = {
-        "distribution": "mia-bench",
-        "version": "1",
-        "options": {},
-        "about": About().model_dump(),
-    }
-    now = provenance.now()
-    record = {
-        "schema": RECORD_SCHEMA,
-        "key": key,
-        "track": {"name": "toy-world", "version": 1, "data": "drawn", "protocol": "toy"},
-        "defense": {**plain, "name": "none"},
-        "prior": {**plain, "name": "toy-prior", "version": toy.ToyPrior.version},
-        "attack": {**plain, "name": "prior-sample"},
-        "seed": 0,
-        "status": status,
-        "reason": None if done else f"a cell that is {status}, for tests",
-        "metrics": made["metrics"],
-        "per_class": made["per_class"],
-        "cost": made["costs"],
-        "provenance": {
-            "mia_bench": __version__,
-            "git": None,
-            "python": provenance.python_version(),
-            "torch": torch.__version__,
-            "device": "cpu",
-            "platform": provenance.platform_name(),
-            "started": now,
-            "finished": now,
-            "weights": {},
-        },
-        "notes": made["notes"],
-    }
+        tensors, numbers = _measured()
+        names = list(toy.world().splits.class_names)
+        info = {**numbers, "costs": numbers["cost"], "class_names": names}
+        del info["cost"]
+        store.save("measure", key, tensors, info)
+    own = provenance.package_version("mia-bench") or ""
+    component = partial(ComponentRef, distribution="mia-bench", version="1", options={})
+    record = Record(
+        schema_=RECORD_SCHEMA,
+        key=key,
+        track=TrackRef(name="toy-world", version=1, data="drawn", protocol="toy"),
+        defense=component(name="none"),
+        prior=component(name="toy-prior"),
+        attack=component(name="prior-sample"),
+        seed=0,
+        status=status,
+        reason=None if done else f"a cell that is {status}, for tests",
+        provenance=Provenance(
+            mia_bench=own,
+            git=None,
+            python=provenance.python_version(),
+            torch=provenance.package_version("torch"),
+            device="cpu",
+            platform=provenance.platform_name(),
+            started=now,
+            finished=now,
+        ),
+        **numbers,
+    ).model_dump(mode="json", by_alias=True)
     store.write_record(record)
     return FinishedCell(record, store)
 
@@ -96,26 +87,28 @@ def _measured() -> tuple[dict[str, Tensor], dict[str, Any]]:
     tensors = measurement.picture_tensors(evidence, shape, seed=0)
     correct = (tensors["judged"] == tensors["classes"][:, None]).double()
     found = estimate(Measurement(correct.flatten().numpy(), evidence.labels.numpy()))
-    info = {
-        "metrics": {"attack_acc1": asdict(found), "id_acc1": None},
+    return tensors, {
+        "metrics": {"attack_acc1": vars(found), "id_acc1": None},
         "per_class": {"attack_acc1": correct.mean(1).tolist()},
-        "costs": {
+        "cost": {
             "train_seconds": 1.0,
             "invert_seconds": 0.5,
             "peak_memory_bytes": 1_000_000,
             "target_queries": 0,
         },
         "notes": {"id_acc1": "the toy world's track has no identity encoder"},
-        "class_names": list(where.splits.class_names),
     }
-    return tensors, info
 
 
 class ReporterTrial(Trial[bool]):
     """A reporter that is called with cells of the toy world, in an empty folder."""
 
-    action = "a finished cell"
-    contract = "mia_bench.cell.FinishedCell; metrics of a record may be None"
+    advice: ClassVar = {
+        "runs": "See mia_bench.cell.FinishedCell; metrics of a record may be None",
+        "again": "Overwrite, or go on with, what is there",
+        "unfinished": "Look at record['status'] first",
+        "untouched": "Write elsewhere than in the store's artifacts",
+    }
     draws_globally = False
 
     def compute(self, run: Run) -> bool:
@@ -142,25 +135,20 @@ class ReporterTrial(Trial[bool]):
 
 
 @check("reporter")
-def again(trial: ReporterTrial) -> Iterator[Problem]:
+def again(trial: ReporterTrial) -> None:
     """It takes a cell again: with ``--rerun`` cells are computed anew."""
     _ = trial.base.made
-    if error := Attempt.of(trial.run).error:
-        problem = f"called a second time with a cell it raised {describe_error(error)}"
-        yield problem, "Overwrite, or go on with, what is there"
+    trial.run()
 
 
 @check("reporter")
-def unfinished(trial: ReporterTrial) -> Iterator[Problem]:
+def unfinished(trial: ReporterTrial) -> None:
     """It takes cells that failed or were skipped: they have no metrics and no arrays."""
     statuses: tuple[Status, ...] = ("failed", "skipped")
     for status in statuses:
+        cell = finished_cell(trial.folder, status)
         with isolated(0):
-            cell = finished_cell(trial.folder, status)
-            error = Attempt.of(partial(trial.call, cell)).error
-        if error is not None:
-            problem = f"called with a cell that is {status} it raised {describe_error(error)}"
-            yield problem, "Look at record['status'] first"
+            trial.call(cell)
 
 
 @check("reporter")
@@ -173,9 +161,5 @@ def untouched(trial: ReporterTrial) -> Iterator[Problem]:
     if cell.record != record:
         yield "it changes the record", "Work on a copy: other reporters get the same object"
         cell.record.update(record)
-    stored = Attempt.of(cell.arrays)
-    if stored.error is not None or any(
-        not np.array_equal(array, arrays[name]) for name, array in stored.made.items()
-    ):
-        advice = "Write elsewhere than in the store's artifacts"
-        yield "it changes what is stored of the cell", advice
+    if not all(np.array_equal(array, arrays[name]) for name, array in cell.arrays().items()):
+        yield "it changes what is stored of the cell", trial.advice["untouched"]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
@@ -12,33 +13,22 @@ from etils.epy import lazy_imports
 
 from mia_bench.api.options import Options
 from mia_bench.device import Precision
-from mia_bench.errors import Modified
+from mia_bench.errors import MiaBenchError, Modified
 from mia_bench.plugins import describe_error
-from mia_bench.testing.checks import CheckSkipped
+from mia_bench.testing.checks import CheckSkipped, Unsound
 from mia_bench.testing.isolation import Traces, isolated
 
 with lazy_imports():
     import torch
+    from torch import Tensor
 
+    from mia_bench.api import images as api_images
     from mia_bench.models import snapshot
     from mia_bench.protocol import context
     from mia_bench.testing import world as toy
 
 T = TypeVar("T")
 Made = TypeVar("Made")
-
-
-class Unsound(Exception):
-    """What a component made is wrong, so that its run ended there.
-
-    Attributes:
-        check: name of the check that reports it.
-        advice: what to change.
-    """
-
-    def __init__(self, check: str, problem: str, advice: str) -> None:
-        super().__init__(problem)
-        self.check, self.advice = check, advice
 
 
 @dataclass(frozen=True)
@@ -117,14 +107,13 @@ class Trial(Generic[Made]):
         weights: folder of weight files, None without.
     """
 
-    action: ClassVar[str] = "it"
-    """What a message says has raised."""
-
-    contract: ClassVar[str]
-    """Where authors read how a component of the kind works."""
-
     advice: ClassVar[Mapping[str, str]] = {}
-    """What to change, by the name of a check that all kinds share."""
+    """What to change, by the name of a check that kinds share."""
+
+    errors: ClassVar[Mapping[type[Exception], tuple[str, str]]] = {
+        Modified: ("untouched", "Work on a copy (copy.deepcopy), in eval mode"),
+    }
+    """Errors of a run that a check other than ``runs`` reports: its name, and what to change."""
 
     draws_globally: ClassVar[bool] = True
     """Whether it may draw from torch's global generator, which the host seeds."""
@@ -151,11 +140,7 @@ class Trial(Generic[Made]):
         return self.component(self.options)
 
     def compute(self, run: Run) -> Made:
-        """Run a fresh instance, as the host does.
-
-        Raises:
-            Unsound: what it makes is wrong.
-        """
+        """Run a fresh instance, as the host does."""
         raise NotImplementedError
 
     def outcome(self, made: Made) -> Mapping[str, Any]:
@@ -166,16 +151,20 @@ class Trial(Generic[Made]):
         """The part of the outcome that a fresh instance gives from what the host stored."""
         raise NotImplementedError
 
-    def explains(self, error: BaseException) -> bool:
-        """Whether a check reports the error, so that ``runs`` need not."""
-        return isinstance(error, (Unsound, Modified))
-
     def run(self, **conditions: Any) -> Made:
-        """Run a fresh instance in the toy world, isolated, under some conditions of :class:`Run`."""
-        run = replace(Run(self.device), traces=Traces(), **conditions)
+        """Run a fresh instance in the toy world, isolated, under some conditions of :class:`Run`.
+
+        Raises:
+            Unsound: what it makes is wrong.
+        """
+        run = Run(**{"device": self.device, **conditions})
         self._first = self._first or run
         with isolated(run.seed, run.traces):
-            return self.compute(run)
+            try:
+                return self.compute(run)
+            except tuple(self.errors) as error:
+                check, advice = next(v for k, v in self.errors.items() if isinstance(error, k))
+                raise Unsound(check, describe_error(error), advice) from error
 
     @cached_property
     def base(self) -> Attempt[Made]:
@@ -184,14 +173,16 @@ class Trial(Generic[Made]):
 
     @property
     def first(self) -> Run:
-        """Conditions and traces of :attr:`base`: later runs may find done what the first did.
-
-        Raises:
-            CheckSkipped: it could not begin.
-        """
+        """Conditions and traces of :attr:`base`: later runs may find done what the first did."""
         _ = self.base
         assert self._first is not None
         return self._first
+
+    def report(self, check: str) -> None:
+        """Raise what ended :attr:`base`, if this check reports it."""
+        error = self.base.error
+        if error is not None and check == (error.check if isinstance(error, Unsound) else "runs"):
+            raise error
 
     def require_exact(self) -> None:
         """For checks that compare two runs to the bit.
@@ -203,20 +194,57 @@ class Trial(Generic[Made]):
             raise CheckSkipped("runs are compared to the bit on the CPU only")
 
 
+def observe(instance: Any, method: str, run: Run) -> None:
+    """Note what a method of an instance draws from, from now on."""
+    original = getattr(instance, method)
+
+    def observed(*given: Any) -> Any:
+        drawn_from = [getattr(one, "generator", one) for one in given]
+        generators = [one for one in drawn_from if isinstance(one, torch.Generator)]
+        with run.traces.drawing(method, *generators):
+            return original(*given)
+
+    vars(instance)[method] = observed
+
+
+@contextlib.contextmanager
+def reported_by(check: str, advice: str) -> Iterator[None]:
+    """Let a check report the errors of the host that are raised within.
+
+    Raises:
+        Unsound: in their place.
+    """
+    try:
+        yield
+    except MiaBenchError as error:
+        raise Unsound(check, str(error), advice) from error
+
+
+def require_images(made: Tensor, shape: tuple[int, ...]) -> None:
+    """Check images as the host does before it keeps them.
+
+    Raises:
+        MiaBenchError: they have another shape, or are no numbers in [0, 1].
+    """
+    if tuple(made.shape) != shape:
+        raise MiaBenchError(f"images of shape {tuple(made.shape)}, not {shape}")
+    api_images.to_uint8(made.detach())
+
+
 def differing(
     first: Mapping[str, Any], second: Mapping[str, Any], tolerance: float = 0.0
 ) -> list[str]:
-    """Names whose values differ or that one lacks; NaN equals NaN."""
-    names = [name for name in first if name in second]
-    others = [name for name in (*first, *second) if name not in names]
-    return others + [n for n in names if not _same(first[n], second[n], tolerance)]
+    """Names whose values differ, or that one lacks; NaN equals NaN."""
+    shared = [name for name in first if name in second]
+    others = [name for name in (*first, *second) if name not in shared]
+    return others + [n for n in shared if not _same(first[n], second[n], tolerance)]
 
 
 def _same(first: Any, second: Any, tolerance: float) -> bool:
-    if isinstance(first, torch.Tensor) and isinstance(second, torch.Tensor):
-        if not tolerance:
-            return snapshot.equal(first, second)
-        return first.shape == second.shape and torch.allclose(
-            first, second, atol=tolerance, equal_nan=True
-        )
-    return bool(first == second)
+    if not (isinstance(first, torch.Tensor) and isinstance(second, torch.Tensor)):
+        return bool(first == second)
+    if not tolerance:
+        return snapshot.equal(first, second)
+    return first.shape == second.shape and torch.allclose(
+        first, second, atol=tolerance, equal_nan=True
+    )

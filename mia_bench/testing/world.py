@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mia_bench.api.architecture import Architecture, NetworkTask
-from mia_bench.api.classifier import Activations, Classifier
+from mia_bench.api.classifier import Classifier
 from mia_bench.api.dataset import ImageSet, Splits
 from mia_bench.api.defense import Defense
 from mia_bench.api.generative import GenerativeModel
@@ -24,7 +24,7 @@ from mia_bench.api.metric import AttackEvidence, TargetEvidence
 from mia_bench.api.prior import Prior, PriorTask
 from mia_bench.protocol.context import Context
 from mia_bench.protocol.gallery import build_gallery
-from mia_bench.protocol.measurement import attack_evidence
+from mia_bench.protocol.measurement import Instruments, attack_evidence
 from mia_bench.protocol.prior import FittedPrior, fit_prior, restore_prior
 from mia_bench.protocol.target import Target, freeze, train_target
 from mia_bench.seeds import generator
@@ -76,19 +76,6 @@ class ToyArchitecture(Architecture):
     def build(self, task: NetworkTask) -> Classifier:
         """A new network."""
         return ToyNetwork(task.num_classes, self.width)
-
-
-class NotANumber(Classifier):
-    """A network whose every answer is NaN."""
-
-    def __init__(self, network: Classifier) -> None:
-        super().__init__()
-        self.network = network
-
-    def activations(self, images: Tensor) -> Activations:
-        """What the network answers, times NaN."""
-        made = self.network.activations(images)
-        return Activations(made.logits * torch.nan, made.features * torch.nan, ())
 
 
 class ToyImageModel(GenerativeModel):
@@ -223,17 +210,14 @@ class World:
         model, splits = self.prior(device), copy.deepcopy(self.splits)
         latents = model.sample(self.classes * each, generator(0, "toy", "attack"))
         target = self.target(device)
-        return attack_evidence(
-            model.pictures(latents, device=device).unflatten(0, (self.classes, each)),
-            Target(target, target, stochastic=False),
-            splits,
-            self.evaluation_model(device),
+        instruments = Instruments(
+            evaluation_model=self.evaluation_model(device),
             judge=self.evaluation_model(device),
             gallery=build_gallery(splits, embed, context(device)),
             embed=embed,
-            missing={},
-            device=device,
         )
+        images = model.pictures(latents, device=device).unflatten(0, (self.classes, each))
+        return attack_evidence(images, Target(target, target, False), splits, instruments, device)
 
 
 def embed(images: Tensor) -> Tensor:
