@@ -39,6 +39,10 @@ class Diverged(MiaBenchError):
     """A loss stopped being finite."""
 
 
+class Modified(MiaBenchError):
+    """A plugin modified what it may only use."""
+
+
 LONGEST = 500
 """Characters of a message that are told."""
 

@@ -18,7 +18,7 @@ from test_paper_tracks import write_facenet
 from mia_bench.plugins import host
 from mia_bench.registry import Entry
 from mia_bench.seeds import seeded
-from mia_bench.testing import Conformance, NotMade, check_track, checks_of
+from mia_bench.testing import CheckSkipped, Conformance, check_track, checks_of
 from mia_bench_brep_mi import BoundaryRepulsion
 from mia_bench_midre import RandomErasing
 
@@ -141,7 +141,7 @@ def cases() -> list[tuple[Entry, str]]:
 def test_a_built_in_conforms(entry: Entry, check: str, files: Path, weights: Path) -> None:
     try:
         findings = conformance(entry.name, entry.kind, files, weights).check(check)
-    except NotMade as reason:
+    except CheckSkipped as reason:
         if check in NEED_NOT_BE_MADE or entry.name in REAL_FILES:
             pytest.skip(str(reason))
         raise

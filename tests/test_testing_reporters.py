@@ -13,7 +13,7 @@ from mia_bench.cell import FinishedCell
 from mia_bench.pictures import cell_picture
 from mia_bench.record import read_record
 from mia_bench.store import Store
-from mia_bench.testing import check_reporter, checks_of, finished_cell
+from mia_bench.testing import check_component, checks_of, finished_cell
 from mia_bench_plugins.reporters import pictures
 
 SHARED = ("data", "prior", "evaluator", "gallery", "train", "assess")
@@ -55,7 +55,7 @@ def test_its_numbers_are_those_of_its_images(tmp_path: Path) -> None:
 @pytest.mark.parametrize("module", [pictures, mia_bench_tensorboard])
 def test_ours_have_no_findings(module: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MIA_BENCH_TENSORBOARD", raising=False)
-    assert check_reporter(module) == []
+    assert check_component(module) == []
 
 
 def _raises(cell: FinishedCell) -> None:
@@ -107,7 +107,7 @@ WRONG = {
 def test_what_is_wrong_is_found(hook: Callable[[FinishedCell], None], check: str) -> None:
     module = ModuleType("wrong_reporter")
     module.mia_bench_cell_finished = hook  # type: ignore[attr-defined]
-    findings = check_reporter(module)
+    findings = check_component(module)
     assert {finding.check for finding in findings} == {check}, "\n".join(map(str, findings))
 
 

@@ -19,8 +19,8 @@ from mia_bench.plugins import host
 from mia_bench.registry import BASES, KINDS, Entry, Registry
 from mia_bench.scaffold import KINDS as SCAFFOLDS
 from mia_bench.scaffold import create
+from mia_bench.testing import Finding
 from mia_bench.testing.conformance import Conformance, check_entry
-from mia_bench.testing.findings import Finding
 
 
 @click.group("plugins", invoke_without_command=True)

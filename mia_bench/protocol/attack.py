@@ -16,7 +16,7 @@ from mia_bench.api.attack import Attack, AttackTask, Reconstructions
 from mia_bench.api.dataset import Splits
 from mia_bench.api.generative import GenerativeModel
 from mia_bench.device import Precision, autocast
-from mia_bench.errors import MiaBenchError
+from mia_bench.errors import MiaBenchError, Modified
 from mia_bench.models.snapshot import Snapshot
 from mia_bench.protocol.context import Context
 from mia_bench.protocol.target import Target
@@ -96,7 +96,7 @@ def run_attack(
         state: what ``prepare`` returned.
 
     Raises:
-        MiaBenchError: it modified the target or the prior.
+        Modified: the attack modified the target or the prior.
     """
     seed, device = context.seed, context.device
     batch_size = budget.batch_size
@@ -143,7 +143,7 @@ def assert_unmodified(target: Target, prior: GenerativeModel) -> Iterator[None]:
     """Check that weights, buffers, hooks and modes are the same afterwards.
 
     Raises:
-        MiaBenchError: names the first that is not.
+        Modified: names the first that is not.
     """
     models: dict[str, nn.Module] = {"prior": prior, "target": target.deployed}
     if target.network is not None and target.network is not target.deployed:
@@ -154,7 +154,7 @@ def assert_unmodified(target: Target, prior: GenerativeModel) -> Iterator[None]:
         changed = before[name].changed(model)
         if changed or before[name].mode_changed(model):
             what = changed[0] if changed else "the mode"
-            raise MiaBenchError(f"the attack changed {what} of the {name}; it may only use it")
+            raise Modified(f"the attack changed {what} of the {name}; it may only use it")
 
 
 def is_out_of_memory(error: Exception) -> bool:

@@ -20,7 +20,7 @@ from mia_bench.api.metric import (
     TargetEvidence,
     TargetMetric,
 )
-from mia_bench.errors import MiaBenchError
+from mia_bench.errors import MiaBenchError, Modified
 from mia_bench.models.inference import predict_probabilities
 from mia_bench.models.snapshot import Snapshot
 from mia_bench.plugins import attribute_errors
@@ -205,7 +205,7 @@ def assert_evidence_unmodified(
     """Check that networks and images are the same afterwards.
 
     Raises:
-        MiaBenchError: names what is not.
+        Modified: names what is not.
     """
     before = {name: Snapshot.of(model) for name, model in models.items()}
     tensors = [part.images for part in present_parts(splits).values()]
@@ -215,10 +215,11 @@ def assert_evidence_unmodified(
     changed = [
         f"{key} of the {n}" for n, model in models.items() for key in before[n].changed(model)
     ]
+    changed += [f"the mode of the {n}" for n, m in models.items() if before[n].mode_changed(m)]
     if [tensor._version for tensor in tensors] != versions:
         changed.append("images")
     if changed:
-        raise MiaBenchError(f"it changes {changed[0]}")
+        raise Modified(f"it changes {changed[0]}")
 
 
 def _examples(train: ImageSet, classes: int) -> Tensor:

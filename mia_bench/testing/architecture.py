@@ -4,232 +4,156 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Iterator
-from functools import cached_property
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
-import torch
-from torch import Tensor
-from torch.nn import functional as F
+from etils.epy import lazy_imports
 
-from mia_bench.api.architecture import Architecture, NetworkTask
-from mia_bench.api.classifier import Activations, Classifier
-from mia_bench.models.snapshot import Snapshot
-from mia_bench.plugins import describe_error
+from mia_bench.device import autocast
 from mia_bench.seeds import seeded
-from mia_bench.testing.findings import Attempt, Check, Problem, raises
-from mia_bench.testing.isolation import TracedTrial, changes, gpu_device, isolated, same_tensors
-from mia_bench.testing.world import world
+from mia_bench.testing.checks import Problem, check
+from mia_bench.testing.isolation import isolated
+from mia_bench.testing.trial import Run, Trial
+
+with lazy_imports():
+    import torch
+    from torch import Tensor
+    from torch.nn import functional as F
+
+    from mia_bench.api import classifier
+    from mia_bench.api.classifier import Activations, Classifier
+    from mia_bench.protocol import measurement, target
+    from mia_bench.testing import world as toy
 
 RESOLUTION = 32
 """Of the images; networks that halve them five times take no smaller ones."""
 
 
-class ModelTrial(TracedTrial):
+@dataclass(frozen=True)
+class Built:
+    """An untrained network, images ``(N, 3, R, R)``, and what it answers to them in eval mode."""
+
+    network: Classifier
+    images: Tensor
+    activations: Activations
+
+
+class ArchitectureTrial(Trial[Built]):
     """An architecture whose networks answer images of the toy world."""
 
-    @cached_property
-    def base(self) -> Attempt[Classifier]:
-        """The first network, untrained."""
-        return Attempt.of(self.build)
+    advice: ClassVar = {
+        "runs": "See mia_bench.Architecture and mia_bench.api.classifier.Classifier",
+        "hooks": "Avoid in-place operations (inplace=True, +=)",
+        "untouched": "Work on copies, heed eval mode, and handle batches of one",
+        "repeatable": "Draw from torch's global generator alone",
+        "saved": "Build the same with restoring, and keep what answers depend on in parameters or "
+        "buffers",
+        "bfloat16": "Leave dtypes to autocast",
+        "gpu": "Keep tensors in parameters or buffers, and make new ones on the images' device",
+    }
 
-    def build(self, seed: int = 0, *, restoring: bool = False) -> Classifier:
-        """A network from a seed, as the host builds it."""
-        architecture: Architecture = self.make()
-        task = NetworkTask(world().classes, RESOLUTION, restoring, self.weights)
-        with self.traced(seed), seeded(seed, "init"):
-            made = architecture.build(task)
-        if not isinstance(made, Classifier):
+    def compute(self, run: Run) -> Built:
+        """Build a network and ask it."""
+        return self.ask(self.build(run), run)
+
+    def build(self, run: Run, *, restoring: bool = False) -> Classifier:
+        """A network from a seed."""
+        context = replace(run.context, resolution=RESOLUTION, weights=self.weights)
+        splits, make = run.world.splits, self.make()
+        with seeded(run.seed, "init"):
+            made = target.build_network(make, splits, context, restoring=restoring)
+        if not isinstance(made, classifier.Classifier):
             raise TypeError(f"build returned {type(made).__name__}, not a Classifier")
-        return made.to(self.device)
+        return made.to(run.device)
 
-    def network(self) -> Classifier:
-        """A copy of :attr:`base` in eval mode."""
-        return copy.deepcopy(self.base.made).eval()
+    def ask(self, network: Classifier, run: Run) -> Built:
+        """The network with what a copy of it answers in eval mode."""
+        images = run.world.enlarged(RESOLUTION).to(run.device)
+        with seeded(0, "answer"), torch.no_grad(), autocast(run.precision, run.device):
+            answer = copy.deepcopy(network).eval().activations(images)
+        return Built(network, images, answer)
 
-    def images(self) -> Tensor:
-        """Images ``(N, 3, R, R)`` in [0, 1]."""
-        return world().enlarged(RESOLUTION).to(self.device)
+    def backward(self, *, hooks: bool = False) -> tuple[Classifier, Tensor]:
+        """A copy of the network after a backward pass, and the images, with gradients.
 
-    @cached_property
-    def answer(self) -> Attempt[Activations]:
-        """One pass of :attr:`images` in eval mode."""
+        Args:
+            hooks: set a backward hook on every layer; images get no gradient.
+        """
+        made, labels = self.base.made, toy.world().splits.test.labels.to(self.device)
+        network = copy.deepcopy(made.network).train()
+        images = made.images.clone().requires_grad_(not hooks)
+        for module in network.modules() if hooks else ():
+            if any(True for _ in module.parameters(recurse=False)):
+                module.register_full_backward_hook(lambda *_: None)
+        with isolated(0), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch warns where images need no gradient
+            F.cross_entropy(network(images).float(), labels).backward()
+        return network, images
 
-        def passed() -> Activations:
-            with isolated(0), torch.no_grad():
-                return self.network().activations(self.images())
+    def outcome(self, made: Built) -> Mapping[str, Any]:
+        """The weights, and answers."""
+        return {**made.network.state_dict(), "its answers": made.activations.logits}
 
-        return Attempt.of(passed)
-
-    def loss(self, network: Classifier, images: Tensor) -> Tensor:
-        """Cross-entropy of the test images' classes."""
-        labels = world().splits.test.labels.to(self.device)
-        with isolated(0):
-            return F.cross_entropy(network(images).float(), labels)
-
-
-def runs(trial: ModelTrial) -> Iterator[Problem]:
-    """It builds a :class:`Classifier` that answers."""
-    if trial.base.error is not None:
-        yield f"build raised {describe_error(trial.base.error)}", "See the contract of Architecture"
-        return
-    if trial.answer.error is not None:
-        yield (
-            f"a pass raised {describe_error(trial.answer.error)}",
-            "See the contract of Classifier",
-        )
+    def restored(self, made: Built) -> Mapping[str, Any]:
+        """Answers of a network that was built to be restored, with the same weights."""
+        run = replace(self.first, seed=5)
+        with isolated(5):
+            network = self.build(run, restoring=True)
+            network.load_state_dict(made.network.state_dict())
+            return {"its answers": self.ask(network, run).activations.logits}
 
 
-def activations(trial: ModelTrial) -> Iterator[Problem]:
+@check("model")
+def activations(trial: ArchitectureTrial) -> Iterator[Problem]:
     """Finite logits ``(N, C)``, features ``(N, F)``, hidden outputs; forward gives the same logits."""
-    made, count = trial.answer.made, len(trial.images())
-    if tuple(made.logits.shape) != (count, world().classes):
-        yield (
-            f"the logits are {tuple(made.logits.shape)}, not {(count, world().classes)}",
-            "Make the head as wide as task.num_classes",
-        )
+    built = trial.base.made
+    made, count, classes = built.activations, len(built.images), toy.world().classes
+    if tuple(made.logits.shape) != (count, classes):
+        problem = f"the logits are {tuple(made.logits.shape)}, not {(count, classes)}"
+        yield problem, "Make the head as wide as task.num_classes"
     elif not bool(torch.isfinite(made.logits).all()):
         yield "the logits of the untrained network are not finite", "Look at the initialisation"
     if made.features.dim() != 2 or len(made.features) != count:
         yield f"the features are {tuple(made.features.shape)}", "Return (N, F) from pool"
     if not made.hidden or any(len(hidden) != count for hidden in made.hidden):
-        yield (
-            "it shows no hidden outputs",
-            "Set blocks: defenses such as bido look at their outputs",
-        )
+        advice = "Set blocks: defenses such as bido look at their outputs"
+        yield "it shows no hidden outputs", advice
     with isolated(0), torch.no_grad():
-        answer = trial.network()(trial.images())
+        answer = copy.deepcopy(built.network).eval()(built.images)
     if answer.shape == made.logits.shape and not torch.allclose(answer, made.logits, atol=1e-4):
         yield "forward and activations answer differently", "Override activations, not forward"
 
 
-def gradients(trial: ModelTrial) -> Iterator[Problem]:
+@check("model")
+def gradients(trial: ArchitectureTrial) -> Iterator[Problem]:
     """Every parameter that is trained, and the images, get finite gradients."""
-    _ = trial.answer.made
-    network, images = trial.network().train(), trial.images().requires_grad_()
-    loss = trial.loss(network, images)
-    if not loss.requires_grad:
-        yield "its answers have no gradient", "Compute logits without detach or no_grad"
-        return
-    loss.backward()
+    network, images = trial.backward()
     trained = {n: p for n, p in network.named_parameters() if p.requires_grad}
-    idle = [name for name, parameter in trained.items() if parameter.grad is None]
-    if idle:
-        yield (
-            f"nothing trains {', '.join(idle[:3])}",
-            "Leave out what the answer does not depend on, or let it require no gradient",
-        )
+    if idle := [name for name, parameter in trained.items() if parameter.grad is None]:
+        advice = "Leave out what the answer does not depend on, or let it require no gradient"
+        yield f"nothing trains {', '.join(idle[:3])}", advice
     found = [p.grad for p in (*trained.values(), images) if p.grad is not None]
     if not all(bool(gradient.isfinite().all()) for gradient in found):
         yield "gradients are not finite", "Look for roots and divisions at 0"
     if images.grad is None or not bool(images.grad.any()):
-        yield (
-            "images get no gradient",
-            "Compute logits from the images without detach: white-box attacks follow gradients",
-        )
+        advice = "Compute logits from the images without detach: white-box attacks follow gradients"
+        yield "images get no gradient", advice
 
 
-def hooks(trial: ModelTrial) -> Iterator[Problem]:
+@check("model")
+def hooks(trial: ArchitectureTrial) -> None:
     """Backward hooks can be set on every layer, as dp-sgd does for per-sample gradients."""
-    _ = trial.answer.made
-    network = trial.network().train()
-    for module in network.modules():
-        if any(True for _ in module.parameters(recurse=False)):
-            module.register_full_backward_hook(lambda *_: None)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # images need no gradient here
-        yield from raises(
-            lambda: trial.loss(network, trial.images()).backward(),
-            "with backward hooks it",
-            "Avoid in-place operations (inplace=True, +=)",
-        )
+    trial.backward(hooks=True)
 
 
-def untouched(trial: ModelTrial) -> Iterator[Problem]:
+@check("model")
+def untouched(trial: ArchitectureTrial) -> Iterator[Problem]:
     """In eval mode answers change nothing, and no image's depends on the others of its batch."""
-    made, network = trial.answer.made, trial.network()
-    before = Snapshot.of(network)
-    with isolated(0), torch.no_grad():
-        attempt = Attempt.of(lambda: network.activations(trial.images()[:1]).logits)
-    yield from changes(before, network, "the network when it answers")
-    if attempt.error is not None:
-        yield f"one image raised {describe_error(attempt.error)}", "Handle batches of one"
-    elif not torch.allclose(attempt.made, made.logits[:1], atol=1e-3):
+    made = trial.base.made
+    network, splits = copy.deepcopy(made.network).eval(), toy.world().splits
+    unmodified = measurement.assert_evidence_unmodified({"network": network}, splits)
+    with isolated(0), torch.no_grad(), unmodified:
+        logits = network.activations(made.images[:1]).logits
+    if not torch.allclose(logits, made.activations.logits[:1], atol=1e-3):
         yield "an image's logits depend on the others of its batch", "Heed eval mode"
-
-
-def repeatable(trial: ModelTrial) -> Iterator[Problem]:
-    """Built again from one seed it has the same weights."""
-    trial.to_the_bit()
-    if not same_tensors(trial.base.made.state_dict(), trial.build().state_dict()):
-        yield "two networks of one seed differ", "Draw from torch's global generator alone"
-
-
-def seeds(trial: ModelTrial) -> Iterator[Problem]:
-    """Another seed gives other weights."""
-    if same_tensors(trial.base.made.state_dict(), trial.build(seed=1).state_dict()):
-        yield "two networks of different seeds are the same", "Do not seed the initialisation"
-
-
-def saved(trial: ModelTrial) -> Iterator[Problem]:
-    """A network built to be restored takes the weights and answers the same."""
-    made = trial.answer.made
-    state = {name: tensor.clone() for name, tensor in trial.base.made.state_dict().items()}
-
-    def restored() -> Tensor:
-        network = trial.build(seed=5, restoring=True)
-        network.load_state_dict(state)
-        with isolated(0), torch.no_grad():
-            return network.eval().activations(trial.images()).logits
-
-    attempt = Attempt.of(restored)
-    if attempt.error is not None:
-        yield f"restoring raised {describe_error(attempt.error)}", "Build the same with restoring"
-    elif not torch.allclose(attempt.made, made.logits, atol=1e-5):
-        yield (
-            "a restored network answers something else",
-            "Keep what answers depend on in parameters or buffers",
-        )
-
-
-def global_state(trial: ModelTrial) -> Iterator[Problem]:
-    """No global generator is seeded, and no setting of torch is changed."""
-    yield from trial.traces.problems(draws=False)
-
-
-def bfloat16(trial: ModelTrial) -> Iterator[Problem]:
-    """It answers under autocast to bfloat16."""
-    _ = trial.answer.made
-
-    def answer() -> Tensor:
-        with torch.autocast(trial.device.type, torch.bfloat16):
-            return trial.network().activations(trial.images()).logits
-
-    yield from raises(answer, "in bfloat16 it", "Leave dtypes to autocast")
-
-
-def gpu(trial: ModelTrial) -> Iterator[Problem]:
-    """It answers on a GPU."""
-    _ = trial.answer.made
-    device = gpu_device()
-    yield from raises(
-        lambda: trial.network().to(device).activations(trial.images().to(device)),
-        "on a GPU it",
-        "Keep tensors in parameters or buffers, and make new ones on the images' device",
-    )
-
-
-TRIAL = ModelTrial
-
-CHECKS: dict[str, Check] = {
-    "runs": runs,
-    "activations": activations,
-    "gradients": gradients,
-    "hooks": hooks,
-    "untouched": untouched,
-    "repeatable": repeatable,
-    "seeded": seeds,
-    "saved": saved,
-    "global-state": global_state,
-    "bfloat16": bfloat16,
-    "gpu": gpu,
-}

@@ -1,4 +1,4 @@
-"""What is asked of every component: words, options, a light import. Imports no torch."""
+"""Checks that run nothing: words, options, names of methods, a light import."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import difflib
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any
 
-from mia_bench.testing.findings import Check, NotMade, Problem, Trial
+from mia_bench.registry import BASES
+from mia_bench.testing.checks import CheckSkipped, Problem, check
+from mia_bench.testing.trial import Trial
 
 HEAVY = ("torch", "torchvision", "tensorflow", "jax")
 """What importing a plugin must not import."""
@@ -18,8 +20,9 @@ HEAVY = ("torch", "torchvision", "tensorflow", "jax")
 _LIMITS = frozenset({"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"})
 
 
-def summary(trial: Trial) -> Iterator[Problem]:
-    """A summary of one line, at most 100 characters."""
+@check(*BASES)
+def summary(trial: Trial[Any]) -> Iterator[Problem]:
+    """A summary of one line with at most 100 characters."""
     text = trial.component.summary
     if not text.strip():
         yield "it has no summary", "Set the class attribute summary to one line"
@@ -27,8 +30,9 @@ def summary(trial: Trial) -> Iterator[Problem]:
         yield "its summary is too long to be listed", "Keep it to one line of 100 characters"
 
 
-def paper(trial: Trial) -> Iterator[Problem]:
-    """The paper it implements; a baseline and a reference have none."""
+@check("defense", "attack", "prior")
+def paper(trial: Trial[Any]) -> Iterator[Problem]:
+    """It names the paper that it implements; baselines and references have none."""
     component = trial.component
     exempt = getattr(component, "baseline", False) or getattr(component, "reference", "")
     if not component.paper.strip() and not exempt:
@@ -38,8 +42,9 @@ def paper(trial: Trial) -> Iterator[Problem]:
         )
 
 
-def terms(trial: Trial) -> Iterator[Problem]:
-    """Terms of use; of a data set that reads files also where they lie and where to get them."""
+@check("dataset", "encoder")
+def terms(trial: Trial[Any]) -> Iterator[Problem]:
+    """It states its terms of use; a data set also where its files lie and where to get them."""
     needed = ["terms"]
     if getattr(trial.component, "needs_root", False):
         needed += ["layout", "origin"]
@@ -48,7 +53,8 @@ def terms(trial: Trial) -> Iterator[Problem]:
             yield f"it says nothing about its {name}", f"Set the class attribute {name} to one line"
 
 
-def options(trial: Trial) -> Iterator[Problem]:
+@check(*BASES)
+def options(trial: Trial[Any]) -> Iterator[Problem]:
     """Every option has a description, and every number a limit."""
     for name, entry in trial.component.Options.model_json_schema().get("properties", {}).items():
         if not entry.get("description", "").strip():
@@ -75,15 +81,9 @@ def _unlimited(entry: Mapping[str, Any]) -> bool:
     return number and not ({"enum", "const"} | _LIMITS) & entry.keys()
 
 
-def steady(fingerprint: Callable[[], object], advice: str) -> Iterator[Problem]:
-    """Whether a fingerprint is a text, and the same when it is asked for again."""
-    first, second = fingerprint(), fingerprint()
-    if first != second or not isinstance(first, str) or not first:
-        yield f"its fingerprint is {first!r}, then {second!r}", advice
-
-
-def overrides(trial: Trial) -> Iterator[Problem]:
-    """It overrides a method of the base class, and none of its own is nearly called as one."""
+@check(*BASES)
+def overrides(trial: Trial[Any]) -> Iterator[Problem]:
+    """It overrides a method of the base class; no other has nearly the name of one."""
     component = trial.component
     hosts = [base for base in component.__mro__ if base.__module__.startswith("mia_bench.")]
     own = [base for base in component.__mro__[:-1] if base not in hosts]
@@ -114,12 +114,14 @@ def _is_method(name: str, value: object) -> bool:
     )
 
 
-def light_import(trial: Trial) -> Iterator[Problem]:
-    """Importing the plugin's module imports no torch: listing and cached runs stay fast."""
+@check()
+def light_import(trial: Trial[Any]) -> Iterator[Problem]:
+    """Importing the plugin's module imports no torch, so that listing and cached runs stay fast."""
     if heavy := _heavy_imports(trial.module):
         yield (
             f"importing {trial.module} imports {heavy}",
-            "Import it inside the functions that compute, or register 'package.module:Class'",
+            "Put it into a `with lazy_imports():` block (from mia_bench import lazy_imports), or "
+            "register 'package.module:Class'",
         )
 
 
@@ -128,7 +130,7 @@ def _heavy_imports(module: str) -> str:
     """Heavy modules that a fresh process has after it imported ``module``.
 
     Raises:
-        NotMade: the module can't be imported there.
+        CheckSkipped: the module can't be imported there.
     """
     code = f"import sys, {module}; print(*({set(HEAVY)!r} & sys.modules.keys()))"
     run = subprocess.run(
@@ -138,14 +140,5 @@ def _heavy_imports(module: str) -> str:
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )
     if run.returncode:
-        raise NotMade(f"{module} can't be imported on its own: {run.stderr.splitlines()[-1]}")
+        raise CheckSkipped(f"{module} can't be imported on its own: {run.stderr.splitlines()[-1]}")
     return ", ".join(sorted(run.stdout.split()))
-
-
-CHECKS: dict[str, Check] = {
-    "summary": summary,
-    "options": options,
-    "overrides": overrides,
-    "light-import": light_import,
-}
-"""Of every kind."""

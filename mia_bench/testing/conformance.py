@@ -1,57 +1,49 @@
-"""Which checks a component gets, and the functions that make them. Imports no torch."""
+"""The conformance kit: from a component to the findings of its checks."""
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mia_bench.api.component import Component
 from mia_bench.api.options import parse_options
+from mia_bench.device import choose_device
 from mia_bench.errors import UsageError
-from mia_bench.registry import BASES
-from mia_bench.testing import common
-from mia_bench.testing.findings import Check, Finding, NotMade, Trial, examine
+from mia_bench.plugins import host
+from mia_bench.registry import BASES, Entry
 
-if TYPE_CHECKING:
-    from mia_bench.api.architecture import Architecture
-    from mia_bench.api.attack import Attack
-    from mia_bench.api.dataset import Dataset
-    from mia_bench.api.defense import Defense
-    from mia_bench.api.encoder import Encoder
-    from mia_bench.api.metric import Metric
-    from mia_bench.api.prior import Prior
-    from mia_bench.registry import Entry
+# Checks run in the order of their registration: first what is quick and what all kinds share.
+from mia_bench.testing import common, shared  # noqa: F401  # isort: skip
+from mia_bench.testing.architecture import ArchitectureTrial
+from mia_bench.testing.attack import AttackTrial
+from mia_bench.testing.checks import CheckSkipped, Finding, examine, names_of
+from mia_bench.testing.dataset import DatasetTrial
+from mia_bench.testing.defense import DefenseTrial
+from mia_bench.testing.encoder import EncoderTrial
+from mia_bench.testing.metric import MetricTrial
+from mia_bench.testing.prior import PriorTrial
+from mia_bench.testing.reporter import ReporterTrial
+from mia_bench.testing.track import findings
+from mia_bench.testing.trial import Trial
 
 Checked = type[Component] | ModuleType
 """What is on trial: a component's class, or a reporter's module."""
 
-_CHECKS = {
-    "defense": ("summary", "paper", "options", "overrides", "light-import", "runs", "loss", "augment",
-                "gradients", "served", "saved", "repeatable", "seeded", "global-state",
-                "private-data", "report", "few-images", "bfloat16", "gpu"),
-    "attack": ("summary", "paper", "options", "overrides", "light-import", "runs", "images", "threat-model",
-               "queries", "untouched", "private-data", "repeatable", "seeded", "global-state",
-               "saved", "few-images", "random-target", "bfloat16", "gpu"),
-    "prior": ("summary", "paper", "options", "overrides", "light-import", "runs", "model", "latents",
-              "images", "gradients", "private-data", "repeatable", "seeded", "global-state", "resumed",
-              "saved", "few-images", "bfloat16", "gpu"),
-    "dataset": ("summary", "terms", "options", "overrides", "light-import", "missing-files", "runs", "parts",
-                "disjoint", "repeatable", "global-state"),
-    "metric": ("summary", "names", "options", "overrides", "light-import", "runs", "measurements",
-               "untouched", "repeatable", "global-state", "nan", "no-samples", "no-encoder", "few-images",
-               "gpu"),
-    "model": ("summary", "options", "overrides", "light-import", "runs", "activations", "gradients", "hooks",
-              "untouched", "repeatable", "seeded", "saved", "global-state", "bfloat16", "gpu"),
-    "encoder": ("summary", "terms", "options", "overrides", "light-import", "missing-files", "runs",
-                "embeddings", "alone", "sizes", "repeatable", "global-state", "gpu"),
-    "reporter": ("light-import", "runs", "again", "unfinished", "untouched", "global-state"),
-}  # fmt: skip
-"""Names of the checks, so that they can be listed without torch; a test holds them to the modules."""
-
+TRIALS: dict[str, type[Trial[Any]]] = {
+    "defense": DefenseTrial,
+    "attack": AttackTrial,
+    "prior": PriorTrial,
+    "dataset": DatasetTrial,
+    "model": ArchitectureTrial,
+    "encoder": EncoderTrial,
+    "metric": MetricTrial,
+    "reporter": ReporterTrial,
+}
+"""How a component of each kind is run."""
 
 REPORTS = "mia_bench_cell_finished"
 """The hook that makes a module a reporter."""
@@ -75,45 +67,7 @@ def kind_of(component: Checked) -> str:
 
 def checks_of(component: Checked) -> tuple[str, ...]:
     """The names of the checks that a component, or a reporter's module, gets."""
-    return _CHECKS[kind_of(component)]
-
-
-def _trial(
-    component: Checked,
-    options: Mapping[str, Any],
-    device: str = "cpu",
-    data: Path | None = None,
-    weights: Path | None = None,
-) -> tuple[Trial, dict[str, Check]]:
-    """The component on trial, and its checks by name."""
-    from mia_bench.device import choose_device
-
-    kind = kind_of(component)
-    module = importlib.import_module(f"mia_bench.testing.{kind}")
-    if isinstance(component, ModuleType):
-        none = parse_options(component.__name__, Component.Options, options)
-        reporter: Trial = module.TRIAL(component, none, choose_device(device), component.__name__)
-        return reporter, {"light-import": common.light_import, **module.CHECKS}
-    checks: dict[str, Check] = {**common.CHECKS, **module.CHECKS}
-    if kind in ("defense", "attack", "prior"):
-        checks["paper"] = common.paper
-    if kind in ("dataset", "encoder"):
-        checks["terms"] = common.terms
-    parsed = parse_options(component.__name__, component.Options, options)
-    plugin = _plugin_module(component)
-    trial: Trial = module.TRIAL(component, parsed, choose_device(device), plugin, data, weights)
-    return trial, checks
-
-
-def _plugin_module(component: type[Component]) -> str:
-    """The entry-point module that registers a class, else the module it is defined in."""
-    from mia_bench.plugins import host
-
-    names = (component, f"{component.__module__}:{component.__qualname__}")
-    for entry in host().registry.entries(kind_of(component)):
-        if entry.component in names:
-            return entry.plugin.module.partition(":")[0]
-    return component.__module__
+    return names_of(kind_of(component))
 
 
 @dataclass
@@ -128,7 +82,7 @@ class Conformance:
         options: by name, as ``-o`` takes them: choose small ones, every check runs the component.
         device: where to compute; the check ``gpu`` uses a GPU wherever there is one.
         data: root of the files that a data set reads; without it only what needs no files is checked.
-        skip: checks not to make, each with the reason why.
+        skip: checks to skip, each with the reason why.
         weights: folder of the weight files that an encoder or an architecture reads, as ``data``.
     """
 
@@ -138,7 +92,6 @@ class Conformance:
     data: Path | None = None
     skip: Mapping[str, str] = field(default_factory=dict)
     weights: Path | None = None
-    _made: tuple[Trial, dict[str, Check]] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if unknown := set(self.skip) - set(self.checks):
@@ -149,30 +102,46 @@ class Conformance:
         """Names of the checks."""
         return checks_of(self.component)
 
+    @cached_property
+    def _trial(self) -> Trial[Any]:
+        component, kind = self.component, kind_of(self.component)
+        known, module = Component.Options, component.__name__
+        if not isinstance(component, ModuleType):
+            known, module = component.Options, _plugin_module(component, kind)
+        options = parse_options(component.__name__, known, self.options)
+        device = choose_device(self.device)
+        return TRIALS[kind](component, options, device, module, self.data, self.weights)
+
     def check(self, name: str) -> list[Finding]:
         """The findings of one check; what several checks need runs once.
 
         Raises:
-            NotMade: it could not be made, or was not to be.
+            CheckSkipped: it could not run, or was not to.
             UsageError: wrong options, or a device that is not here.
         """
         if name in self.skip:
-            raise NotMade(self.skip[name])
-        if self._made is None:
-            self._made = _trial(self.component, self.options, self.device, self.data, self.weights)
-        trial, checks = self._made
-        return examine(trial, name, checks[name])
+            raise CheckSkipped(self.skip[name])
+        return examine(self._trial, kind_of(self.component), name)
 
     def findings(self) -> tuple[list[Finding], dict[str, str]]:
-        """All findings, and why some checks could not be made, by name."""
+        """All findings, and why some checks were skipped, by name."""
         found: list[Finding] = []
-        left_out: dict[str, str] = {}
+        skipped: dict[str, str] = {}
         for name in self.checks:
             try:
                 found += self.check(name)
-            except NotMade as reason:
-                left_out[name] = str(reason)
-        return found, left_out
+            except CheckSkipped as reason:
+                skipped[name] = str(reason)
+        return found, skipped
+
+
+def _plugin_module(component: type[Component], kind: str) -> str:
+    """The entry-point module that registers a class, else the module it is defined in."""
+    names = (component, f"{component.__module__}:{component.__qualname__}")
+    for entry in host().registry.entries(kind):
+        if entry.component in names:
+            return entry.plugin.module.partition(":")[0]
+    return component.__module__
 
 
 def check_component(
@@ -189,79 +158,13 @@ def check_component(
         component: its class, or the module of a reporter.
         options: by name; choose small ones, a component runs several times.
         device: where to compute, ``cpu`` or ``cuda``.
-        data: root of the files that a data set reads.
-        weights: folder of weight files.
+        data: root of the files that a data set reads; without it one that reads files is not loaded.
+        weights: folder of the weight files that an encoder or an architecture reads.
 
     Raises:
         UsageError: wrong options, or a device that is not here.
     """
     return Conformance(component, options or {}, device, data, weights=weights).findings()[0]
-
-
-def check_defense(
-    component: type[Defense], *, options: Mapping[str, Any] | None = None, device: str = "cpu"
-) -> list[Finding]:
-    """What is wrong with a defense: it is trained, saved, restored and asked in the toy world."""
-    return check_component(component, options=options, device=device)
-
-
-def check_attack(
-    component: type[Attack], *, options: Mapping[str, Any] | None = None, device: str = "cpu"
-) -> list[Finding]:
-    """What is wrong with an attack: it attacks a target that records every pass."""
-    return check_component(component, options=options, device=device)
-
-
-def check_prior(
-    component: type[Prior], *, options: Mapping[str, Any] | None = None, device: str = "cpu"
-) -> list[Finding]:
-    """What is wrong with a prior: it is made, stopped and resumed, saved, restored and sampled."""
-    return check_component(component, options=options, device=device)
-
-
-def check_metric(
-    component: type[Metric], *, options: Mapping[str, Any] | None = None, device: str = "cpu"
-) -> list[Finding]:
-    """What is wrong with a metric: it measures evidence that is whole, broken, and empty."""
-    return check_component(component, options=options, device=device)
-
-
-def check_dataset(
-    component: type[Dataset],
-    *,
-    options: Mapping[str, Any] | None = None,
-    device: str = "cpu",
-    data: Path | None = None,
-) -> list[Finding]:
-    """What is wrong with a data set; one that reads files is loaded only if ``data`` is given."""
-    return check_component(component, options=options, device=device, data=data)
-
-
-def check_encoder(
-    component: type[Encoder],
-    *,
-    options: Mapping[str, Any] | None = None,
-    device: str = "cpu",
-    weights: Path | None = None,
-) -> list[Finding]:
-    """What is wrong with an encoder; one that reads weights is asked only if ``weights`` is given."""
-    return check_component(component, options=options, device=device, weights=weights)
-
-
-def check_model(
-    component: type[Architecture],
-    *,
-    options: Mapping[str, Any] | None = None,
-    device: str = "cpu",
-    weights: Path | None = None,
-) -> list[Finding]:
-    """What is wrong with an architecture: its networks answer, are differentiated and restored."""
-    return check_component(component, options=options, device=device, weights=weights)
-
-
-def check_reporter(plugin: ModuleType) -> list[Finding]:
-    """What is wrong with a reporter: it is told of cells that are finished, failed and skipped."""
-    return check_component(plugin)
 
 
 def check_track(name: str) -> list[Finding]:
@@ -270,9 +173,6 @@ def check_track(name: str) -> list[Finding]:
     Raises:
         UsageError: no track is called so.
     """
-    from mia_bench.plugins import host
-    from mia_bench.testing.track import findings
-
     registry = host().registry
     return findings(registry, registry.get("track", name))
 

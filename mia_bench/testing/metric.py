@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
-from functools import cached_property, partial
-from typing import Any, get_args
+from functools import partial
+from typing import Any, ClassVar, cast, get_args
 
-import numpy as np
-import torch
-from torch import Tensor, nn
+from etils.epy import lazy_imports
 
-from mia_bench.api.classifier import Activations, Classifier
+from mia_bench.api.encoder import Embed
 from mia_bench.api.metric import (
     AttackEvidence,
     AttackMetric,
@@ -23,81 +21,90 @@ from mia_bench.api.metric import (
     TargetEvidence,
     mean,
 )
-from mia_bench.errors import MiaBenchError
-from mia_bench.models.snapshot import Snapshot, equal
-from mia_bench.plugins import describe_error
+from mia_bench.errors import MiaBenchError, Modified
 from mia_bench.statistics import estimate
-from mia_bench.testing.findings import Attempt, Check, Problem, raises
-from mia_bench.testing.isolation import TracedTrial, changes, gpu_device, isolated
-from mia_bench.testing.world import World, emptied, without, world
+from mia_bench.testing.checks import Problem, check
+from mia_bench.testing.isolation import isolated
+from mia_bench.testing.trial import Attempt, Run, Trial, differing
+
+with lazy_imports():
+    import numpy as np
+    import torch
+    from torch import Tensor, nn
+
+    from mia_bench.api.classifier import Classifier
+    from mia_bench.models import snapshot
+    from mia_bench.protocol import measurement as protocol
+    from mia_bench.testing import world as toy
 
 Evidence = TargetEvidence | AttackEvidence
 Computed = dict[str, Measurement | str]
 
-_PARTS = ("train", "validation", "test")
 
-
-class NotANumber(Classifier):
-    """A network whose every answer is NaN."""
-
-    def __init__(self, network: Classifier) -> None:
-        super().__init__()
-        self.network = network
-
-    def activations(self, images: Tensor) -> Activations:
-        """What the network says, times NaN."""
-        made = self.network.activations(images)
-        return Activations(made.logits * torch.nan, made.features * torch.nan, ())
-
-
-def _nan_embed(images: Tensor) -> Tensor:
-    return torch.full((len(images), 12), torch.nan, device=images.device)
-
-
-class MetricTrial(TracedTrial):
+class MetricTrial(Trial[Computed]):
     """A metric that measures the toy world."""
 
-    @property
-    def of_attacks(self) -> bool:
-        """Whether it measures reconstructions."""
-        return issubclass(self.component, AttackMetric)
+    draws_globally = False
+    advice: ClassVar = {
+        "runs": "See mia_bench.TargetMetric and mia_bench.AttackMetric",
+        "repeatable": "Seed what draws: mia_bench.seeds.generator",
+        "no-encoder": "Give evidence.missing['gallery'] for each name where embed or gallery is None",
+        "few-images": "Give the reason as a string where there are too few",
+        "gpu": "Move batches to evidence.device, and values back to the CPU",
+    }
 
-    @cached_property
-    def evidence(self) -> Evidence:
-        """Of :attr:`base`."""
-        return self.see(world(), self.device)
+    def compute(self, run: Run) -> Computed:
+        """Measure fresh evidence."""
+        return self.measure(self.evidence(run))
 
-    @cached_property
-    def before(self) -> dict[str, Snapshot]:
-        """The networks of :attr:`evidence` as they were."""
-        return {name: Snapshot.of(network) for name, network in _networks(self.evidence).items()}
+    def evidence(self, run: Run) -> Evidence:
+        """What it measures; of a small world one reconstruction a class, and no validation images."""
+        evidence: Evidence = run.world.target_evidence(run.device)
+        if issubclass(self.component, AttackMetric):
+            evidence = run.world.attack_evidence(run.device, 1 if run.small else 2)
+        if run.small:
+            evidence = replace(evidence, splits=toy.emptied(evidence.splits, "validation"))
+        return evidence
 
-    @cached_property
-    def base(self) -> Attempt[Computed]:
-        """The first measurement."""
-        _ = self.before
-        return Attempt.of(lambda: self.compute(self.evidence))
+    def measure(self, evidence: Evidence) -> Computed:
+        """What a fresh instance gives.
 
-    def see(self, where: World, device: torch.device, each: int = 2) -> Evidence:
-        """Evidence of the kind that it asks for."""
-        if self.of_attacks:
-            return where.attack_evidence(device, each)
-        return where.target_evidence(device)
-
-    def compute(self, evidence: Evidence) -> Computed:
-        """Measure, as the host does."""
-        with self.traced(0):
+        Raises:
+            Modified: it changed the evidence.
+        """
+        splits, models, own = evidence.splits, {"target": evidence.target}, None
+        if isinstance(evidence, AttackEvidence):
+            models["evaluation model"], own = evidence.evaluation_model, evidence.images
+        images = [splits.train.images, splits.validation.images, splits.test.images]
+        images += [] if own is None else [own]
+        before = [tensor.clone() for tensor in images]
+        with protocol.assert_evidence_unmodified(models, splits, own):
             computed: Computed = self.make().compute(evidence)
+        if not all(map(snapshot.equal, images, before)):  # through a view of NumPy, say
+            raise Modified("it changes images")
         return computed
 
+    def outcome(self, made: Computed) -> Mapping[str, Any]:
+        """The values by name."""
+        return {name: _values(given) for name, given in made.items()}
 
-def _networks(evidence: Evidence) -> dict[str, nn.Module]:
-    found = {"the target": evidence.target}
-    if isinstance(evidence, AttackEvidence):
-        found["the evaluation model"] = evidence.evaluation_model
-    return found
+    def replaced(self, network: nn.Module, embed: Embed) -> Evidence:
+        """Evidence with another network and encoder in the place of all."""
+        evidence = self.evidence(self.first)
+        if isinstance(evidence, TargetEvidence):
+            return replace(evidence, target=network)
+        network = cast("Classifier", network)
+        return replace(
+            evidence, target=network, evaluation_model=network, judge=network, embed=embed
+        )
 
 
+def _values(given: object) -> Any:
+    values = getattr(given, "values", given)
+    return torch.as_tensor(values) if isinstance(values, np.ndarray) else values
+
+
+@check("metric")
 def names(trial: MetricTrial) -> Iterator[Problem]:
     """Every quantity has a description, a direction, a kind and a role that are known."""
     quantities: Any = trial.component.quantities
@@ -122,34 +129,33 @@ def names(trial: MetricTrial) -> Iterator[Problem]:
             )
 
 
-def runs(trial: MetricTrial) -> Iterator[Problem]:
+@check("metric", name="runs")
+def promised(trial: MetricTrial) -> Iterator[Problem]:
     """It gives every quantity that it declares and no other."""
-    if trial.base.error is not None:
-        yield f"compute raised {describe_error(trial.base.error)}", "See the contract of Metric"
-        return
     given, promised = set(trial.base.made), set(trial.make().quantities)
     if given != promised:
-        yield (
-            f"it gives {sorted(given)}, its quantities are {sorted(promised)}",
-            "Give each name, with the reason as a string where there is no number",
-        )
+        advice = "Give each name, with the reason as a string where there is no number"
+        yield f"it gives {sorted(given)}, its quantities are {sorted(promised)}", advice
 
 
+@check("metric")
 def measurements(trial: MetricTrial) -> Iterator[Problem]:
     """Values ``(N,)`` or ``(N, D)`` with a class each, and a finite statistic of them."""
-    for name, measurement in trial.base.made.items():
-        if isinstance(measurement, str):
+    for name, given in trial.base.made.items():
+        if isinstance(given, str):
             continue
-        if not isinstance(measurement, Measurement):
-            yield (
-                f"{name!r} is {type(measurement).__name__}",
-                "Give a mia_bench.Measurement of the samples, the host averages",
-            )
-        elif problem := _shape_problem(measurement):
-            yield f"{name!r}: {problem}", "Give arrays: a row of values a sample, and its class"
-        elif not np.isfinite(measurement.statistic(measurement.values)):
+        if not isinstance(given, Measurement):
+            advice = "Give a mia_bench.Measurement of the samples, the host averages"
+            yield f"{name!r} is {type(given).__name__}", advice
+            continue
+        values, groups = np.asarray(given.values), np.asarray(given.groups)
+        integers = np.issubdtype(groups.dtype, np.integer)
+        if values.ndim not in (1, 2) or groups.shape != values.shape[:1] or not integers:
+            found = f"values {values.shape}, groups {groups.shape} of {groups.dtype}"
+            yield f"{name!r} has {found}", "Give a row of values a sample, and its class"
+        elif not np.isfinite(given.statistic(values)):
             yield f"{name!r} is not finite", "Give the reason as a string instead"
-        elif _paired(trial, name) and not _is_mean(measurement):
+        elif _paired(trial, name) and not _is_mean(given):
             yield (
                 f"{name!r} is paired, but not the mean of one value a sample",
                 "Let paired be False: boards would compare other numbers than the tables show",
@@ -165,52 +171,29 @@ def _is_mean(measurement: Measurement) -> bool:
     return measurement.values.ndim == 1 and measurement.statistic is mean
 
 
-def _shape_problem(measurement: Measurement) -> str:
-    values, groups = measurement.values, measurement.groups
-    if not (isinstance(values, np.ndarray) and isinstance(groups, np.ndarray)):
-        return "values and groups are no arrays of NumPy"
-    if values.ndim not in (1, 2) or groups.shape != values.shape[:1]:
-        return f"values are {values.shape}, groups {groups.shape}"
-    if not np.issubdtype(groups.dtype, np.integer):
-        return f"groups are {groups.dtype}, not integers"
-    return ""
+@check("metric")
+def nan(trial: MetricTrial) -> Iterator[Problem]:
+    """Where every network answers NaN there is no number, unless it depends on no network."""
+    made = trial.outcome(trial.base.made)
+    broken, other = toy.world().target(trial.device), toy.world().target(trial.device)
+    broken.blocks[0].register_forward_hook(lambda *passed: passed[2] * torch.nan)
+    other.blocks[0].register_forward_hook(lambda *passed: passed[2].flip(1))
+    with isolated(0):
+        changed = trial.outcome(trial.measure(trial.replaced(other, _other_embed)))
+    depending = differing(made, changed)
+    evidence = trial.replaced(broken, _nan_embed)
+    yield from _never_a_number(trial, evidence, "where every network answers NaN", depending)
 
 
-def untouched(trial: MetricTrial) -> Iterator[Problem]:
-    """Networks and images stay as they are."""
-    _ = trial.base
-    for name, network in _networks(trial.evidence).items():
-        yield from changes(trial.before[name], network, name)
-    fresh = trial.see(world(), trial.device)
-    pairs = [(getattr(trial.evidence.splits, p), getattr(fresh.splits, p)) for p in _PARTS]
-    changed = any(not equal(seen.images, new.images) for seen, new in pairs)
-    if isinstance(trial.evidence, AttackEvidence) and isinstance(fresh, AttackEvidence):
-        changed |= not equal(trial.evidence.images, fresh.images)
-    if changed:
-        yield "it changes the images it is given", "Work on a copy"
+def _nan_embed(images: Tensor) -> Tensor:
+    return torch.full((len(images), toy.EMBEDDING), torch.nan, device=images.device)
 
 
-def repeatable(trial: MetricTrial) -> Iterator[Problem]:
-    """The same evidence gives the same numbers."""
-    trial.to_the_bit()
-    first, again = trial.base.made, trial.compute(trial.see(world(), trial.device))
-    for name, measurement in first.items():
-        if not _same(measurement, again.get(name)):
-            yield f"{name!r} differs the second time", "Seed what draws: mia_bench.seeds.generator"
+def _other_embed(images: Tensor) -> Tensor:
+    return nn.functional.normalize(images.flatten(1)[:, 100 : 100 + toy.EMBEDDING], dim=1)
 
 
-def _same(first: object, second: object) -> bool:
-    if isinstance(first, Measurement) and isinstance(second, Measurement):
-        return np.array_equal(first.values, second.values, equal_nan=True)
-    return first == second
-
-
-def global_state(trial: MetricTrial) -> Iterator[Problem]:
-    """No global generator is drawn from or seeded, and no setting of torch is changed."""
-    yield from trial.traces.problems(draws=True)
-
-
-def _scores(computed: Computed) -> Iterator[tuple[str, float]]:
+def _numbers(computed: Computed) -> Iterator[tuple[str, float]]:
     """Names that have a number, and the number."""
     for name, measurement in computed.items():
         if isinstance(measurement, Measurement):
@@ -219,141 +202,49 @@ def _scores(computed: Computed) -> Iterator[tuple[str, float]]:
                 yield name, attempt.value.value
 
 
-def _never_a_score(
-    trial: MetricTrial, evidence: Evidence, what: str, allowed: Callable[[str], bool]
+def _never_a_number(
+    trial: MetricTrial, evidence: Evidence, what: str, names: Collection[str]
 ) -> Iterator[Problem]:
-    """Whether there is a number where there must be none."""
-    attempt = Attempt.of(lambda: trial.compute(evidence))
-    if attempt.error is not None:
-        if not isinstance(attempt.error, MiaBenchError):
-            yield (
-                f"{what} it raised {describe_error(attempt.error)}",
-                "Give the reason as a string for each name, or raise a MiaBenchError",
-            )
+    """What is wrong where some names must have no number."""
+    try:
+        with isolated(0):
+            computed = trial.measure(evidence)
+    except MiaBenchError:
         return
-    for name, value in _scores(attempt.made):
-        if not allowed(name):
-            yield (
-                f"{what} {name!r} is {value:.4g}, as if it had been measured",
-                "Give the reason as a string, or values that are NaN",
-            )
+    advice = "Give the reason as a string, or values that are NaN"
+    for name, value in _numbers(computed):
+        if name in names:
+            yield f"{what} {name!r} is {value:.4g}, as if it had been measured", advice
 
 
-def nan(trial: MetricTrial) -> Iterator[Problem]:
-    """Where every network answers NaN there is no number, unless it depends on no network."""
-    _ = trial.base.made
-    evidence = trial.see(world(), trial.device)
-    broken: dict[str, Any] = {"target": _broken(evidence.target)}
-    if isinstance(evidence, AttackEvidence):
-        judge = _broken(evidence.evaluation_model)
-        broken |= {"evaluation_model": judge, "judge": judge, "embed": _nan_embed}
-    yield from _never_a_score(
-        trial,
-        replace(evidence, **broken),
-        "where every network answers NaN",
-        lambda name: _ignores_networks(trial, name),
-    )
-
-
-def _broken(network: nn.Module) -> NotANumber:
-    assert isinstance(network, Classifier)
-    return NotANumber(network).eval()
-
-
-def _ignores_networks(trial: MetricTrial, name: str) -> bool:
-    """Whether a number stays when the networks are untrained ones: it does not depend on them."""
-    evidence = trial.see(world(), trial.device)
-    with isolated(9):
-        other: Any = world().network().to(trial.device).eval()
-    changes: dict[str, Any] = {"target": other}
-    if isinstance(evidence, AttackEvidence):
-        changes |= {"evaluation_model": other, "judge": other, "embed": _other_embed}
-    changed = trial.compute(replace(evidence, **changes))
-    return _same(trial.base.made[name], changed.get(name))
-
-
-def _other_embed(images: Tensor) -> Tensor:
-    return nn.functional.normalize(images.flatten(1)[:, 100:112], dim=1)
-
-
+@check("metric")
 def no_samples(trial: MetricTrial) -> Iterator[Problem]:
     """Without reconstructions or test images there is no number."""
-    _ = trial.base.made
-    evidence = trial.see(world(), trial.device)
-    if isinstance(evidence, AttackEvidence):
-        assert evidence.gallery is not None
-        nothing = torch.empty(0)
+    evidence, names = trial.evidence(trial.first), set(trial.base.made)
+    parts = ("test",) if isinstance(evidence, AttackEvidence) else ("train", "validation", "test")
+    evidence = replace(evidence, splits=toy.emptied(evidence.splits, *parts))
+    if isinstance(evidence, AttackEvidence) and evidence.gallery is not None:
+        gallery, nothing = evidence.gallery, torch.empty(0)
         evidence = replace(
             evidence,
             images=evidence.images[:0],
             labels=evidence.labels[:0],
-            splits=emptied(evidence.splits, "test"),
-            gallery=replace(evidence.gallery, test=evidence.gallery.test[:0], verification=nothing),
+            gallery=replace(gallery, test=gallery.test[:0], verification=nothing),
         )
-    else:
-        evidence = replace(evidence, splits=emptied(evidence.splits, *_PARTS))
-    yield from _never_a_score(trial, evidence, "without samples", lambda name: False)
+    yield from _never_a_number(trial, evidence, "without samples", names)
 
 
+@check("metric")
 def no_encoder(trial: MetricTrial) -> Iterator[Problem]:
     """Without encoder and judge there are reasons; what needs neither is measured."""
     _ = trial.base.made
-    evidence = trial.see(world(), trial.device)
+    evidence = trial.evidence(trial.first)
     if not isinstance(evidence, AttackEvidence):
         return
-    reason = "no encoder"
-    without_both = replace(
-        evidence, gallery=None, embed=None, judge=None, missing={"gallery": reason}
-    )
-    attempt = Attempt.of(lambda: trial.compute(without_both))
-    metric: Any = trial.component
-    if attempt.error is not None:
-        yield (
-            f"without encoder and judge it raised {describe_error(attempt.error)}",
-            "Give evidence.missing['gallery'] for each name where embed or gallery is None",
+    missing = {"gallery": "no encoder"}
+    with isolated(0):
+        computed = trial.measure(
+            replace(evidence, gallery=None, embed=None, judge=None, missing=missing)
         )
-    elif metric.needs_gallery and any(_scores(attempt.made)):
+    if trial.component.needs_gallery and any(_numbers(computed)):
         yield "it has needs_gallery, and numbers without an encoder", "Let needs_gallery be False"
-
-
-def few_images(trial: MetricTrial) -> Iterator[Problem]:
-    """Two classes with one image each are measured."""
-    _ = trial.base.made
-    where = world(2, 1)
-    evidence = trial.see(where, trial.device, each=1)
-    evidence = replace(
-        evidence, splits=replace(evidence.splits, validation=without(evidence.splits.validation))
-    )
-    yield from raises(
-        lambda: trial.compute(evidence),
-        "with 2 classes of 1 image it",
-        "Give the reason as a string where there are too few",
-    )
-
-
-def gpu(trial: MetricTrial) -> Iterator[Problem]:
-    """It measures networks on a GPU; images come and values go on the CPU."""
-    _ = trial.base.made
-    device = gpu_device()
-    yield from raises(
-        lambda: trial.compute(trial.see(world(), device)),
-        "on a GPU it",
-        "Move batches to evidence.device, and values back to the CPU",
-    )
-
-
-TRIAL = MetricTrial
-
-CHECKS: dict[str, Check] = {
-    "names": names,
-    "runs": runs,
-    "measurements": measurements,
-    "untouched": untouched,
-    "repeatable": repeatable,
-    "global-state": global_state,
-    "nan": nan,
-    "no-samples": no_samples,
-    "no-encoder": no_encoder,
-    "few-images": few_images,
-    "gpu": gpu,
-}

@@ -2,38 +2,42 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, ClassVar
 
-import torch
-from torch import Tensor
+from etils.epy import lazy_imports
 
 from mia_bench.api.dataset import ImageSet
-from mia_bench.api.generative import GenerativeModel
-from mia_bench.api.prior import Prior, PriorTask
-from mia_bench.data.fingerprints import image_fingerprints
 from mia_bench.device import autocast
 from mia_bench.errors import MiaBenchError
-from mia_bench.models.snapshot import equal
-from mia_bench.plugins import describe_error
 from mia_bench.seeds import generator
-from mia_bench.testing.findings import Attempt, Check, NotMade, Problem, Trial, raises
-from mia_bench.testing.isolation import (
-    Traces,
-    gpu_device,
-    image_problems,
-    isolated,
-    private_files,
-    reloaded,
-    same_tensors,
+from mia_bench.testing.checks import CheckSkipped, Problem, check
+from mia_bench.testing.isolation import isolated, reloaded
+from mia_bench.testing.trial import (
+    Attempt,
+    Run,
+    Trial,
+    differing,
+    observe,
+    reported_by,
+    require_images,
 )
-from mia_bench.testing.world import RESOLUTION, prior_task, without, world
+
+with lazy_imports():
+    import torch
+    from torch import Tensor
+
+    from mia_bench.api import generative
+    from mia_bench.models import snapshot
+    from mia_bench.protocol import prior as protocol
+    from mia_bench.testing import world as toy
 
 IMAGES = 6
-"""How many images are drawn to look at."""
+"""How many images are drawn."""
 
 
 class Stopped(Exception):
@@ -41,107 +45,124 @@ class Stopped(Exception):
 
 
 @dataclass
-class KeptCheckpoint:
-    """A checkpoint in memory."""
+class StopAfterSaving:
+    """Progress that stops the work once something was saved."""
 
-    kept: dict[str, Tensor] | None = None
-
-    def load(self) -> dict[str, Tensor] | None:
-        """A copy of what was saved last."""
-        return copy.deepcopy(self.kept)
-
-    def save(self, state: dict[str, Tensor]) -> None:
-        """Keep a copy."""
-        self.kept = copy.deepcopy(state)
-
-
-@dataclass
-class StopAfter:
-    """Progress that stops the work at the first report after something was saved."""
-
-    checkpoint: KeptCheckpoint
-    stopped: bool = field(default=False)
+    checkpoint: toy.MemoryCheckpoint
+    stopped: bool = False
 
     def __call__(self, done: int, total: int, unit: str) -> None:
         """Stop, but not at the end."""
-        if self.checkpoint.kept is not None and done < total:
+        if self.checkpoint.state is not None and done < total:
             self.stopped = True
             raise Stopped
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """A prior that was made, and the model that its state describes."""
+    """A prior's state, the model that it describes, and images ``(IMAGES, 3, R, R)`` of the model."""
 
     state: dict[str, Tensor]
-    model: GenerativeModel
-    drew: bool
-    traces: Traces
+    model: generative.GenerativeModel
+    images: Tensor
 
 
-class PriorTrial(Trial):
+class PriorTrial(Trial[Fitted]):
     """A prior that is made from the toy world's public images."""
 
-    @cached_property
-    def base(self) -> Attempt[Fitted]:
-        """The first one."""
-        return Attempt.of(self.fit)
+    follows_seed = False
+    advice: ClassVar = {
+        "runs": "See mia_bench.Prior",
+        "repeatable": "Draw everything from task.generator",
+        "saved": "Return everything the model needs from fit, and build from that alone",
+        "resumed": "Restore all that save was given",
+        "few-images": "Take images from task.training_images()",
+        "bfloat16": "Do what needs precision in float32",
+        "gpu": "Move images and draws to task.device; task.generator is the CPU's",
+    }
+
+    def compute(self, run: Run) -> Fitted:
+        """Fit it, build its model, and draw images."""
+        prior = self.make()
+        state = self.fit(run, prior)
+        model = self.build(state, run, prior)
+        if not isinstance(model, generative.GenerativeModel):
+            raise TypeError(f"build returned {type(model).__name__}, not a GenerativeModel")
+        with torch.no_grad(), autocast(run.precision, run.device):
+            images = model(draw(model).to(run.device)).float()
+        with reported_by("images", "Return images (N, 3, R, R) in [0, 1] from forward"):
+            require_images(images, (IMAGES, 3, toy.RESOLUTION, toy.RESOLUTION))
+        return Fitted(state, model, images)
 
     def fit(
         self,
-        seed: int = 0,
+        run: Run,
+        prior: Any = None,
         public: ImageSet | None = None,
-        device: torch.device | None = None,
-        **more: Any,
-    ) -> Fitted:
-        """Make and build it, as the host does."""
-        prior: Prior = self.make()
-        device = device or self.device
-        public = copy.deepcopy(world().splits.public) if public is None else public
-        task: PriorTask = replace(prior_task(public, seed, device), **more)
-        before = task.generator.get_state()
-        with isolated(seed) as traces:
-            state = prior.fit(task)
-            moved = not torch.equal(before, task.generator.get_state())
-            stored = {name: tensor for name, tensor in state.items() if name != "trained_on"}
-            model = prior.build(stored, resolution=RESOLUTION)
-        if not isinstance(model, GenerativeModel):
-            raise TypeError(f"build returned {type(model).__name__}, not a GenerativeModel")
-        return Fitted(state, model.to(device), moved or traces.drew, traces)
+        checkpoint: toy.MemoryCheckpoint | None = None,
+        progress: Callable[[int, int, str], None] | None = None,
+    ) -> dict[str, Tensor]:
+        """The state that the host stores."""
+        prior = prior or self.make()
+        observe(prior, "fit", run)
+        context = replace(run.context, progress=progress) if progress else run.context
+        return protocol.fit_prior(
+            prior.fit,
+            copy.deepcopy(run.world.splits.public) if public is None else public,
+            context,
+            source="toy",
+            checkpoint=checkpoint or toy.MemoryCheckpoint(),
+            watch=toy.ignore_model,
+        ).state
+
+    def build(
+        self, state: dict[str, Tensor], run: Run, prior: Any = None
+    ) -> generative.GenerativeModel:
+        """The model of a state, as attacks get it."""
+        # That no private image was seen is a check of its own.
+        state = {**state, protocol.TRAINED_ON: torch.empty(0, dtype=torch.int64)}
+        return protocol.restore_prior(
+            prior or self.make(), state, run.world.splits, run.context, name="it"
+        )
+
+    def outcome(self, made: Fitted) -> Mapping[str, Any]:
+        """The state, and images."""
+        return {**made.state, "its images": made.images}
+
+    def restored(self, made: Fitted) -> Mapping[str, Any]:
+        """Images of the restored model."""
+        with torch.no_grad(), isolated(3):
+            model = self.build(reloaded(made.state), self.first)
+            return {"its images": model(draw(model).to(self.device)).float()}
 
 
-def draw(model: GenerativeModel, seed: int = 0, truncation: float = 1.0) -> Tensor:
+def draw(model: generative.GenerativeModel, seed: int = 0, truncation: float = 1.0) -> Tensor:
     """Latents ``(IMAGES, D)``."""
     return model.sample(IMAGES, generator(seed, "sample"), truncation=truncation)
 
 
-def runs(trial: PriorTrial) -> Iterator[Problem]:
-    """It makes tensors by name, and an image model of them."""
-    if trial.base.error is not None:
-        yield f"fit or build raised {describe_error(trial.base.error)}", "See the contract of Prior"
-
-
+@check("prior")
 def model(trial: PriorTrial) -> Iterator[Problem]:
-    """The model is in eval mode, knows its resolution, and has a discriminator as it says."""
-    built = trial.base.made.model
-    if any(module.training for module in built.modules()):
+    """The model is in eval mode, knows its resolution, and has a discriminator if it says so."""
+    made, prior = trial.base.made, trial.make()
+    own = {name: tensor for name, tensor in made.state.items() if name != protocol.TRAINED_ON}
+    if any(m.training for m in prior.build(own, resolution=toy.RESOLUTION).modules()):
         yield "build returns a model in training mode", "Call .eval() before you return it"
-    if built.resolution != RESOLUTION:
-        yield f"the model's resolution is {built.resolution}, not {RESOLUTION}", "Set it in build"
-    images = built(draw(built).to(trial.device))
-    says = trial.make().has_discriminator
+    if made.model.resolution != toy.RESOLUTION:
+        yield f"the model's resolution is {made.model.resolution}", "Set it in build"
     try:
-        scores = built.discriminate(images)
+        scores = made.model.discriminate(made.images)
     except NotImplementedError:
-        if says:
+        if prior.has_discriminator:
             yield "it says that it has a discriminator, and has none", "Implement discriminate"
         return
-    if not says:
+    if not prior.has_discriminator:
         yield "it has a discriminator, and says that it has none", "Let has_discriminator be True"
     elif tuple(scores.shape) != (IMAGES,):
         yield f"discriminate gives {tuple(scores.shape)}, not ({IMAGES},)", "One score an image"
 
 
+@check("prior")
 def latents(trial: PriorTrial) -> Iterator[Problem]:
     """``sample`` gives ``(N, D)`` in float32 on the CPU, from its generator; truncation 0 the mean."""
     built = trial.base.made.model
@@ -153,22 +174,19 @@ def latents(trial: PriorTrial) -> Iterator[Problem]:
         return
     if first.dtype != torch.float32 or first.device.type != "cpu":
         yield f"sample gives {first.dtype} on {first.device}", "Return float32 on the CPU"
-    if not equal(first, again) or equal(first, other) or traces.drew:
+    if not snapshot.equal(first, again) or snapshot.equal(first, other) or traces.drew:
         yield "samples do not follow from the generator", "Draw with generator=generator on the CPU"
     if not torch.allclose(narrow, narrow[:1].expand_as(narrow), atol=1e-5):
         yield "truncation 0 gives different latents", "Pull towards the mean latent: 0 gives it"
 
 
-def images(trial: PriorTrial) -> Iterator[Problem]:
-    """Images ``(N, 3, R, R)`` as floats in [0, 1]."""
-    built = trial.base.made.model
-    with torch.no_grad():
-        made = built(draw(built).to(trial.device))
-    yield from image_problems(made, (IMAGES, 3, RESOLUTION, RESOLUTION), "the model's images")
-    if not made.is_floating_point():
-        yield f"the model's images are {made.dtype}", "Return floats in [0, 1]"
+@check("prior")
+def images(trial: PriorTrial) -> None:
+    """Images ``(N, 3, R, R)`` in [0, 1]."""
+    trial.report("images")
 
 
+@check("prior")
 def gradients(trial: PriorTrial) -> Iterator[Problem]:
     """Images are differentiable in the latents, with finite gradients."""
     built = trial.base.made.model
@@ -184,131 +202,40 @@ def gradients(trial: PriorTrial) -> Iterator[Problem]:
         yield "gradients in the latents are all 0", "Attacks can't optimise there: see forward"
 
 
-def private_data(trial: PriorTrial) -> Iterator[Problem]:
-    """Nothing is read below the data root, and no private image was trained on."""
-    fitted = trial.base.made
-    yield from private_files(fitted.traces)
-    splits = world().splits
-    private = torch.cat([part.images for part in (splits.train, splits.validation, splits.test)])
-    seen = fitted.state.get("trained_on", torch.empty(0, dtype=torch.int64))
-    if bool(torch.isin(image_fingerprints(private), seen).any()):
-        yield "it was trained on private images", "Use task.training_images() and nothing else"
+@check("prior", name="private-data")
+def private_images(trial: PriorTrial) -> None:
+    """No private image was trained on."""
+    seen, name = trial.base.made.state[protocol.TRAINED_ON], trial.component.__name__
+    with reported_by("private-data", "Use task.training_images() and nothing else"):
+        protocol.check_prior_is_public(name, seen, toy.world().splits)
 
 
-def repeatable(trial: PriorTrial) -> Iterator[Problem]:
-    """Made again with the same seed it is the same."""
-    trial.to_the_bit()
-    if not same_tensors(trial.base.made.state, trial.fit().state):
-        yield "made twice with one seed it differs", "Draw everything from task.generator"
-
-
-def seeds(trial: PriorTrial) -> Iterator[Problem]:
-    """Another seed gives another prior, if it draws at all."""
-    trial.to_the_bit()
-    fitted = trial.base.made
-    if fitted.drew and same_tensors(fitted.state, trial.fit(seed=1).state):
-        yield "it draws, but another seed changes nothing", "Use the numbers that were drawn"
-
-
-def global_state(trial: PriorTrial) -> Iterator[Problem]:
-    """No global generator is seeded, and no setting of torch changed.
-
-    Initial weights may come from torch's, which the host has seeded.
-    """
-    yield from trial.base.made.traces.problems(draws=False)
-
-
+@check("prior")
 def resumed(trial: PriorTrial) -> Iterator[Problem]:
-    """Stopped and gone on with, it ends as if it had not been stopped."""
-    trial.to_the_bit()
-    fitted = trial.base.made
-    checkpoint = KeptCheckpoint()
-    progress = StopAfter(checkpoint)
-    attempt = Attempt.of(lambda: trial.fit(checkpoint=checkpoint, progress=progress))
-    if not progress.stopped:
-        raise NotMade("it saves no checkpoint before it ends")
-    if not isinstance(attempt.error, Stopped):
+    """Stopped and resumed it ends as if it had not been stopped."""
+    trial.require_exact()
+    made, run = trial.base.made, Run(trial.device)
+    checkpoint = toy.MemoryCheckpoint()
+    stop = StopAfterSaving(checkpoint)
+    with isolated(0):
+        stopped = Attempt.of(partial(trial.fit, run, checkpoint=checkpoint, progress=stop))
+    if not stop.stopped:
+        raise CheckSkipped("it saves no checkpoint before it ends")
+    if not isinstance(stopped.error, Stopped):
         yield "an exception in progress does not end it", "Let what progress raises pass"
         return
-    again = Attempt.of(lambda: trial.fit(checkpoint=checkpoint))
-    if again.error is not None:
-        yield f"going on raised {describe_error(again.error)}", "Restore all that save was given"
-    elif not same_tensors(fitted.state, again.made.state):
-        yield (
-            "stopped and gone on with it ends elsewhere",
-            "Save optimisers, averages, the step and task.generator.get_state() too",
-        )
+    with isolated(0):
+        again = trial.fit(run, checkpoint=checkpoint)
+    if differing(made.state, again):
+        advice = "Save optimisers, averages, the step and task.generator.get_state() too"
+        yield "stopped and resumed it ends elsewhere", advice
 
 
-def saved(trial: PriorTrial) -> Iterator[Problem]:
-    """Restored from its stored tensors it makes the same images."""
-    fitted = trial.base.made
-    state = reloaded(fitted.state)
-    state.pop("trained_on", None)
-    prior: Prior = trial.make()
-    with torch.no_grad(), isolated(3):
-        restored = prior.build(state, resolution=RESOLUTION).to(trial.device)
-        first, second = (m(draw(m).to(trial.device)) for m in (fitted.model, restored))
-    if not torch.allclose(first, second, atol=1e-5):
-        yield (
-            "a restored model makes other images",
-            "Return everything the model needs from fit, and build from that alone",
-        )
-
-
-def few_images(trial: PriorTrial) -> Iterator[Problem]:
-    """Two public images do; without any it runs, or fails with one clear line."""
+@check("prior")
+def few_images(trial: PriorTrial) -> None:
+    """Two public images are enough; without any it runs, or fails with one clear line."""
     _ = trial.base.made
-    public = world().splits.public
-    two = ImageSet(public.images[:2], public.labels[:2])
-    for what, part in (("2 public images", two), ("no public images", without(public))):
-        error = Attempt.of(partial(trial.fit, public=part)).error
-        if error is not None and not isinstance(error, MiaBenchError):
-            yield (
-                f"with {what} it raised {describe_error(error)}",
-                "Take them from task.training_images(), and raise a DataError that says what is "
-                "missing",
-            )
-
-
-def bfloat16(trial: PriorTrial) -> Iterator[Problem]:
-    """Its model works under autocast to bfloat16."""
-    built = trial.base.made.model
-    with torch.no_grad(), autocast("bfloat16", trial.device):
-        made = built(draw(built).to(trial.device)).float()
-    shape = (IMAGES, 3, RESOLUTION, RESOLUTION)
-    for problem, _ in image_problems(made, shape, "the model's images"):
-        if any(images(trial)):
-            return  # the same again
-        yield f"in bfloat16 {problem}", "Do what needs precision in float32"
-
-
-def gpu(trial: PriorTrial) -> Iterator[Problem]:
-    """It is made on a GPU."""
-    _ = trial.base.made
-    device = gpu_device()
-    yield from raises(
-        lambda: trial.fit(device=device),
-        "on a GPU it",
-        "Move images and draws to task.device; task.generator is the CPU's",
-    )
-
-
-TRIAL = PriorTrial
-
-CHECKS: dict[str, Check] = {
-    "runs": runs,
-    "model": model,
-    "latents": latents,
-    "images": images,
-    "gradients": gradients,
-    "private-data": private_data,
-    "repeatable": repeatable,
-    "seeded": seeds,
-    "global-state": global_state,
-    "resumed": resumed,
-    "saved": saved,
-    "few-images": few_images,
-    "bfloat16": bfloat16,
-    "gpu": gpu,
-}
+    public = toy.world().splits.public
+    for part in (ImageSet(public.images[:2], public.labels[:2]), toy.without(public)):
+        with isolated(0), contextlib.suppress(MiaBenchError):
+            trial.fit(Run(trial.device), public=part)

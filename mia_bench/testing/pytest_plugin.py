@@ -7,12 +7,13 @@ test file imports the kit.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
+from etils.epy import lazy_imports
 
-if TYPE_CHECKING:
+with lazy_imports():
+    from mia_bench import testing
     from mia_bench.testing import Conformance, Finding
 
 
@@ -37,11 +38,9 @@ class CheckItem(pytest.Item):
         Raises:
             Nonconforming: it has findings.
         """
-        from mia_bench.testing import NotMade
-
         try:
             findings = self.conformance.check(self.check)
-        except NotMade as reason:
+        except testing.CheckSkipped as reason:
             pytest.skip(str(reason))
         if findings:
             raise Nonconforming(findings)
@@ -57,23 +56,16 @@ class CheckItem(pytest.Item):
         return self.path, None, self.name
 
 
-def _is_conformance(thing: object) -> bool:
-    module = sys.modules.get("mia_bench.testing")
-    return module is not None and isinstance(thing, module.Conformance)
-
-
 @pytest.hookimpl(tryfirst=True)
 def pytest_pycollect_makeitem(
     collector: pytest.Module | pytest.Class, name: str, obj: object
 ) -> list[pytest.Item] | None:
     """A test for each check of a conformance whose name begins with ``test``."""
-    if not name.startswith("test") or not _is_conformance(obj):
+    if "mia_bench.testing" not in sys.modules or not name.startswith("test"):
         return None
-    return list(_items(collector, name, obj))
-
-
-def _items(collector: pytest.Collector, name: str, conformance: Any) -> Iterator[pytest.Item]:
-    for check in conformance.checks:
-        yield CheckItem.from_parent(
-            collector, name=f"{name}[{check}]", conformance=conformance, check=check
-        )
+    if not isinstance(obj, testing.Conformance):
+        return None
+    return [
+        CheckItem.from_parent(collector, name=f"{name}[{check}]", conformance=obj, check=check)
+        for check in obj.checks
+    ]

@@ -7,24 +7,28 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, cached_property
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mia_bench.api.architecture import Architecture, NetworkTask
 from mia_bench.api.classifier import Classifier
 from mia_bench.api.dataset import ImageSet, Splits
 from mia_bench.api.defense import Defense
 from mia_bench.api.generative import GenerativeModel
 from mia_bench.api.images import to_float
-from mia_bench.api.metric import AttackEvidence, Gallery, TargetEvidence
+from mia_bench.api.metric import AttackEvidence, TargetEvidence
 from mia_bench.api.prior import Prior, PriorTask
-from mia_bench.models.inference import embed_images
-from mia_bench.seeds import generator, seeded
+from mia_bench.protocol.context import Context
+from mia_bench.protocol.gallery import build_gallery
+from mia_bench.protocol.measurement import Instruments, attack_evidence
+from mia_bench.protocol.prior import FittedPrior, fit_prior, restore_prior
+from mia_bench.protocol.target import Target, freeze, train_target
+from mia_bench.seeds import generator
 from mia_bench.track import Recipe
-from mia_bench.training import train_classifier
 
 RESOLUTION = 16
 RECIPE = Recipe(epochs=2, batch_size=8, shift=1)
@@ -37,8 +41,13 @@ EMBEDDING = 12
 """Dimensions of the toy encoder."""
 
 
-def quiet(done: int, total: int, unit: str) -> None:
-    """Progress that nobody watches."""
+def context(device: torch.device | None = None, seed: int = 0) -> Context:
+    """Where a step of the protocol is computed, on the CPU unless told."""
+    return Context(RESOLUTION, seed, device or torch.device("cpu"))
+
+
+def ignore_model(model: GenerativeModel, step: int) -> None:
+    """A monitor of a prior's training that observes nothing."""
 
 
 class ToyNetwork(Classifier):
@@ -55,6 +64,18 @@ class ToyNetwork(Classifier):
 def _block(inputs: int, outputs: int) -> nn.Sequential:
     convolution = nn.Conv2d(inputs, outputs, 3, 2, padding=1, bias=False)
     return nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.ReLU())
+
+
+class ToyArchitecture(Architecture):
+    """Makes a :class:`ToyNetwork` of a width."""
+
+    def __init__(self, width: int = 8) -> None:
+        super().__init__()
+        self.width = width
+
+    def build(self, task: NetworkTask) -> Classifier:
+        """A new network."""
+        return ToyNetwork(task.num_classes, self.width)
 
 
 class ToyImageModel(GenerativeModel):
@@ -107,31 +128,19 @@ class ToyPrior(Prior):
         return ToyImageModel(state["mean"], state["basis"], resolution).eval()
 
 
-@dataclass(frozen=True)
-class NoCheckpoint:
-    """A checkpoint that keeps nothing."""
+@dataclass
+class MemoryCheckpoint:
+    """A checkpoint in memory."""
+
+    state: dict[str, Tensor] | None = None
 
     def load(self) -> dict[str, Tensor] | None:
-        """Nothing."""
-        return None
+        """A copy of what was saved last."""
+        return copy.deepcopy(self.state)
 
     def save(self, state: dict[str, Tensor]) -> None:
-        """Forget it."""
-
-
-def prior_task(public: ImageSet, seed: int = 0, device: torch.device | None = None) -> PriorTask:
-    """What a prior is made from."""
-    return PriorTask(
-        public=public,
-        source="toy",
-        resolution=RESOLUTION,
-        generator=generator(seed, "toy", "prior"),
-        device=device or torch.device("cpu"),
-        progress=quiet,
-        checkpoint=NoCheckpoint(),
-        weights=None,
-        watch=lambda model, step: None,
-    )
+        """Keep a copy."""
+        self.state = copy.deepcopy(state)
 
 
 @dataclass(frozen=True)
@@ -149,22 +158,44 @@ class World:
         """Number of private classes."""
         return self.splits.num_classes
 
-    def network(self) -> Classifier:
-        """A new network, from torch's global generator."""
-        return ToyNetwork(self.classes)
-
     def target(self, device: torch.device) -> Classifier:
         """A plainly trained target, frozen."""
-        return _frozen(_trained(self.classes, len(self.splits.train), 8), device)
+        return freeze(copy.deepcopy(self._target), device)
 
-    def evaluator(self, device: torch.device) -> Classifier:
+    def evaluation_model(self, device: torch.device) -> Classifier:
         """Another classifier of the same data, frozen."""
-        return _frozen(_trained(self.classes, len(self.splits.train), 6), device)
+        return freeze(copy.deepcopy(self._evaluation_model), device)
 
     def prior(self, device: torch.device) -> GenerativeModel:
         """The toy prior of the public images, frozen."""
-        model = _prior(self.classes, len(self.splits.train))
-        return copy.deepcopy(model).to(device).requires_grad_(False)
+        return restore_prior(
+            ToyPrior(), self._prior.state, self.splits, context(device), name="toy-prior"
+        )
+
+    @cached_property
+    def _target(self) -> Classifier:
+        return self._train(8)
+
+    @cached_property
+    def _evaluation_model(self) -> Classifier:
+        return self._train(6)
+
+    def _train(self, width: int) -> Classifier:
+        recipe = RECIPE.model_copy(update={"epochs": 12, "learning_rate": 0.01})
+        architecture = ToyArchitecture(width)
+        trained = train_target(Defense(), architecture, self.splits, recipe, context(seed=width))
+        return trained.training.model
+
+    @cached_property
+    def _prior(self) -> FittedPrior:
+        return fit_prior(
+            ToyPrior().fit,
+            self.splits.public,
+            context(),
+            source="toy",
+            checkpoint=MemoryCheckpoint(),
+            watch=ignore_model,
+        )
 
     def enlarged(self, size: int) -> Tensor:
         """The test images ``(N, 3, size, size)`` in [0, 1], for networks that take no tiny ones."""
@@ -176,49 +207,23 @@ class World:
 
     def attack_evidence(self, device: torch.device, each: int = 2) -> AttackEvidence:
         """What a metric of an attack sees: ``each`` samples of the prior for every class."""
-        latents = self.prior(device).sample(self.classes * each, generator(0, "toy", "attack"))
-        splits = copy.deepcopy(self.splits)
-        return AttackEvidence(
-            images=self.prior(device).pictures(latents, device=device),
-            labels=torch.arange(self.classes).repeat_interleave(each),
-            target=self.target(device),
-            draws=1,
-            splits=splits,
-            evaluation_model=self.evaluator(device),
-            judge=self.evaluator(device),
-            gallery=gallery(splits),
+        model, splits = self.prior(device), copy.deepcopy(self.splits)
+        latents = model.sample(self.classes * each, generator(0, "toy", "attack"))
+        target = self.target(device)
+        instruments = Instruments(
+            evaluation_model=self.evaluation_model(device),
+            judge=self.evaluation_model(device),
+            gallery=build_gallery(splits, embed, context(device)),
             embed=embed,
-            missing={},
-            device=device,
         )
-
-
-def _frozen(network: Classifier, device: torch.device) -> Classifier:
-    return copy.deepcopy(network).to(device).eval().requires_grad_(False)
+        images = model.pictures(latents, device=device).unflatten(0, (self.classes, each))
+        return attack_evidence(images, Target(target, target, False), splits, instruments, device)
 
 
 def embed(images: Tensor) -> Tensor:
     """The toy encoder: a fixed projection ``(N, 3, R, R)`` to unit-norm ``(N, EMBEDDING)``."""
     matrix = torch.randn(3 * RESOLUTION**2, EMBEDDING, generator=generator(0, "toy", "embed"))
     return F.normalize((images.flatten(1) - 0.5) @ matrix.to(images.device), dim=1)
-
-
-def gallery(splits: Splits) -> Gallery:
-    """What the toy encoder makes of the data."""
-    cpu = torch.device("cpu")
-    train, decoys, test = (
-        embed_images(embed, part.images, cpu) for part in (splits.train, splits.decoys, splits.test)
-    )
-    return Gallery(
-        private=_means(train, splits.train.labels),
-        decoys=_means(decoys, splits.decoys.labels),
-        test=test,
-        verification=torch.tensor([0.0, 1.0, 1.0]),
-    )
-
-
-def _means(rows: Tensor, labels: Tensor) -> Tensor:
-    return F.normalize(torch.stack([rows[labels == i].mean(0) for i in labels.unique()]), dim=1)
 
 
 @cache
@@ -232,7 +237,7 @@ def world(classes: int = 4, images: int = 6) -> World:
             validation=private["validation"],
             test=private["test"],
             public=_images(24, 2, "public", "public"),
-            decoys=_images(8, 2, "decoys", "decoys"),
+            decoys=_images(24, 2, "decoys", "decoys"),
             class_names=tuple(f"toy-{number}" for number in range(classes)),
             judging=_images(classes, 4, "private", "judging"),
         )
@@ -247,28 +252,6 @@ def _images(identities: int, each: int, role: str, part: str) -> ImageSet:
     shape = (len(labels), 3, RESOLUTION, RESOLUTION)
     noise = 0.05 * torch.randn(shape, generator=generator(0, "toy", part))
     return ImageSet(((smooth[labels] + noise).clamp(0, 1) * 255).to(torch.uint8), labels)
-
-
-@cache
-def _trained(classes: int, size: int, width: int) -> Classifier:
-    with seeded(width, "toy", "init"):
-        network: Classifier = ToyNetwork(classes, width)
-    return train_classifier(
-        network,
-        world(classes, size // classes).splits.train,
-        RECIPE.model_copy(update={"epochs": 12, "learning_rate": 0.01}),
-        Defense(),
-        seed=0,
-        device=torch.device("cpu"),
-        progress=quiet,
-    ).model.eval()
-
-
-@cache
-def _prior(classes: int, size: int) -> GenerativeModel:
-    public = world(classes, size // classes).splits.public
-    prior = ToyPrior()
-    return prior.build(prior.fit(prior_task(public)), resolution=RESOLUTION)
 
 
 def without(part: ImageSet) -> ImageSet:
