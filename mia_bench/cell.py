@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mia_bench.record import Record
 from mia_bench.store import Store
 
 
@@ -13,13 +14,13 @@ from mia_bench.store import Store
 class FinishedCell:
     """A stored record and the arrays behind it."""
 
-    record: dict[str, Any]
+    record: Record
     store: Store
 
     @property
     def key(self) -> str:
         """The cell's key."""
-        return str(self.record["key"])
+        return self.record.key
 
     @property
     def pictures(self) -> Path:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from etils.epy import lazy_imports
 
 from mia_bench.cell import FinishedCell
+from mia_bench.record import Record
 
 with lazy_imports():
     import numpy as np
@@ -68,11 +68,11 @@ def cell_picture(cell: FinishedCell, rows: int = ROWS) -> Image.Image:
     return picture
 
 
-def title(record: dict[str, Any]) -> str:
+def title(record: Record) -> str:
     """Track, defense, attack, prior and seed of a cell in one line."""
     return (
-        f"{record['track']['name']}: {record['defense']['name']} under {record['attack']['name']} "
-        f"({record['prior']['name']}), seed {record['seed']}"
+        f"{record.track.name}: {record.defense.name} under {record.attack.name} "
+        f"({record.prior.name}), seed {record.seed}"
     )
 
 

@@ -17,7 +17,7 @@ from mia_bench.api.metric import Metric, Quantity
 from mia_bench.errors import MiaBenchError, UsageError, did_you_mean
 from mia_bench.paths import default_store
 from mia_bench.plugins import host
-from mia_bench.record import ComponentRef, MetricValue, Record, TrackRef, check_record
+from mia_bench.record import ComponentRef, MetricValue, Record, TrackRef
 from mia_bench.recorded_options import changed_options, options_text
 from mia_bench.registry import Registry
 from mia_bench.store import Store
@@ -79,14 +79,7 @@ def read_store(
     root = Path(store) if store is not None else default_store()
     if store is not None and not root.is_dir():
         raise UsageError(f"there is no store at {root}")
-    records = []
-    for data in Store(root).records(track) if root.is_dir() else []:
-        try:
-            records.append(check_record(data, f"the store {root}, record {data.get('key', '?')}"))
-        except MiaBenchError as error:
-            if strict:
-                raise
-            log.warning("%s; it is left out", error)
+    records = Store(root).records(track, strict=strict) if root.is_dir() else []
     if track is not None and not records:
         known = host().registry.names("track")
         if track not in known:

@@ -31,7 +31,8 @@ from typing import TYPE_CHECKING, Any
 
 import filelock
 
-from mia_bench.errors import CorruptArtifact, StoreError, UsageError
+from mia_bench.errors import CorruptArtifact, MiaBenchError, StoreError, UsageError
+from mia_bench.record import Record, check_record
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -237,32 +238,39 @@ class Store:
         """Where a cell's record lies."""
         return self.root / "records" / track / f"{key}.json"
 
-    def write_record(self, record: Mapping[str, Any]) -> None:
+    def write_record(self, record: Record) -> None:
         """Write a cell's record atomically."""
-        path = self.record_path(record["track"]["name"], record["key"])
         with explained(self.root):
-            text = json.dumps(record, indent=1, sort_keys=True, ensure_ascii=False)
-            write_whole(path, (text + "\n").encode())
+            path = self.record_path(record.track.name, record.key)
+            write_whole(path, record.file_text().encode())
 
-    def record(self, track: str, key: str) -> dict[str, Any] | None:
-        """A cell's record, or None; a damaged file is set aside with a warning."""
+    def record(self, track: str, key: str) -> Record | None:
+        """A cell's record; None, with a warning if it is damaged, where there is no valid one."""
         path = self.record_path(track, key)
-        try:
-            return _read_json(path)
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError) as error:
-            log.warning("the record %s is damaged (%s); the cell is computed again", path, error)
-            return None
+        return _read_record(path, strict=False) if path.exists() else None
 
-    def records(self, track: str | None = None) -> list[dict[str, Any]]:
-        """All records, of one track or of all, oldest first."""
-        found = []
-        for path in sorted((self.root / "records").glob(f"{track or '*'}/*.json")):
-            record = self.record(path.parent.name, path.stem)
-            if record is not None:
-                found.append(record)
-        return sorted(found, key=lambda r: str(r.get("provenance", {}).get("finished", "")))
+    def records(self, track: str | None = None, *, strict: bool = False) -> list[Record]:
+        """The valid records, of one track or of all, oldest first.
+
+        Raises:
+            MiaBenchError: ``strict``, and one is damaged; otherwise a warning says so.
+        """
+        paths = sorted((self.root / "records").glob(f"{track or '*'}/*.json"))
+        found = [_read_record(path, strict=strict) for path in paths]
+        return sorted((r for r in found if r is not None), key=lambda r: r.provenance.finished)
+
+
+def _read_record(path: Path, *, strict: bool) -> Record | None:
+    try:
+        return check_record(_read_json(path), f"the record {path}")
+    except (OSError, ValueError) as error:
+        reason = f"the record {path} is damaged ({error})"
+    except MiaBenchError as error:
+        reason = str(error)
+    if strict:
+        raise MiaBenchError(reason)
+    log.warning("%s; it is left out, and its cell computed again", reason)
+    return None
 
 
 def _separate(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

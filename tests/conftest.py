@@ -200,8 +200,8 @@ def undisturbed(toy_site: Path, tmp_path_factory: pytest.TempPathFactory) -> Und
             store=store,
         )
         plugins_module.host.cache_clear()
-    assert [record["status"] for record in records] == ["done"] * 4
-    return Undisturbed(store, {record["key"]: record for record in records})
+    assert [record.status for record in records] == ["done"] * 4
+    return Undisturbed(store, {record.key: record.to_json() for record in records})
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from stored import read_json
 
 from mia_bench import store as store_module
 from mia_bench.engine import stages as stages_module
@@ -498,7 +499,7 @@ def test_ctrl_c_in_a_stage_keeps_the_rest_and_a_later_run_goes_on(
     )
     (record,) = outcome.records
     assert record["status"] == "interrupted"
-    assert Store(folder).record("toy", record["key"]) == record
+    assert read_json(Store(folder), "toy", record["key"]) == record
     assert set(before) <= set(folder.glob("artifacts/*/*"))
     assert not list(folder.glob(f"artifacts/{stage}/*"))
     assert not list(folder.rglob(".tmp-*"))

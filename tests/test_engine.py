@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from stored import read_json, write_json
 
 import mia_bench
 from mia_bench.components import parse_option_values
@@ -70,7 +71,7 @@ def computed(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
 
 def run(tmp_path: Path, defenses, attacks, **more) -> list[dict]:
-    return mia_bench.run(
+    records = mia_bench.run(
         track="toy",
         defense=defenses,
         attack=attacks,
@@ -78,6 +79,7 @@ def run(tmp_path: Path, defenses, attacks, **more) -> list[dict]:
         store=tmp_path / "store",
         **more,
     )
+    return [record.to_json() for record in records]
 
 
 # --- estimates -----------------------------------------------------------------------------------
@@ -462,7 +464,7 @@ def test_skipped_attack_has_a_reason_and_computes_nothing(toy, computed, tmp_pat
     assert record["reason"] == "needs a prior with a discriminator"
     assert record["metrics"] == {}
     assert computed == {}
-    assert Store(tmp_path / "store").record("toy", record["key"]) == record
+    assert read_json(Store(tmp_path / "store"), "toy", record["key"]) == record
 
 
 # --- reruns --------------------------------------------------------------------------------------
@@ -497,7 +499,7 @@ def test_interrupted_rerun_loses_nothing(
         patch.setitem(stages_module.COMPUTE, "train", interrupted)
         with pytest.raises(Interrupted) as stopped:
             run(tmp_path, ["none", "neg-ls"], "ppa", rerun="always")
-    assert [record["status"] for record in stopped.value.records] == ["interrupted"]
+    assert [record.status for record in stopped.value.records] == ["interrupted"]
     assert sorted(folder.glob("artifacts/*/*")) == artifacts
     computed.clear()  # the stage that was interrupted
     assert run(tmp_path, ["none", "neg-ls"], "ppa") == first
@@ -515,7 +517,7 @@ def test_failed_rerun_leaves_the_finished_record(toy, store, monkeypatch, tmp_pa
         patch.setitem(stages_module.COMPUTE, "invert", fails)
         (again,) = run(tmp_path, "none", "ppa", rerun="always")
     assert again["status"] == "failed"
-    assert Store(folder).record("toy", first["key"]) == first
+    assert read_json(Store(folder), "toy", first["key"]) == first
 
 
 def test_failed_cells_are_tried_again_unless_never(toy, store, computed, tmp_path: Path) -> None:
@@ -534,7 +536,7 @@ def test_interrupted_cells_go_on_even_with_never(toy, store, tmp_path: Path) -> 
     folder = store(*ALL)
     (record,) = run(tmp_path, "none", "ppa")
     opened = Store(folder)
-    opened.write_record({**record, "status": "interrupted", "metrics": {}, "reason": "interrupted"})
+    write_json(opened, {**record, "status": "interrupted", "metrics": {}, "reason": "interrupted"})
     (again,) = run(tmp_path, "none", "ppa", rerun="never")
     assert again["status"] == "done"
     assert again["metrics"] == record["metrics"]
@@ -556,7 +558,7 @@ def test_record_of_a_newer_schema_is_not_used(
 ) -> None:
     folder = store(*ALL)
     (record,) = run(tmp_path, "none", "ppa")
-    Store(folder).write_record({**record, "schema": 99})
+    write_json(Store(folder), {**record, "schema": 99})
     with caplog.at_level(logging.WARNING):
         prepared = prepare(RunConfig(track="toy", defense=["none"], attack=["ppa"], store=folder))
     assert len(prepared.open_cells) == 1

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from stored import write_json
 
 import mia_bench.engine.run  # noqa: F401  (before a test replaces what it imports)
 from mia_bench import Attack, AttackMetric, Defense, Prior, Quantity, TargetMetric
@@ -259,7 +260,7 @@ def folder(tmp_path: Path, registry: Registry, some: list[dict[str, Any]]) -> Pa
     """A folder of boards with records."""
     store = Store(tmp_path / "made-store")
     for record in some:
-        store.write_record(record)
+        write_json(store, record)
     target = tmp_path / "boards"
     assert len(submit(store, None, target, registry).written) == len(some)
     return target
@@ -835,18 +836,18 @@ def test_submit_leaves_out_what_is_interrupted_or_outdated(
     tmp_path: Path, registry: Registry
 ) -> None:
     store = Store(tmp_path / "made-store")
-    store.write_record(make_record(seed=0))
-    store.write_record(make_record(seed=1, status="interrupted", metrics={}, cost={}))
-    store.write_record(make_record(seed=2, attack="aim", prior=part("faces", "0")))
-    store.write_record(make_record(seed=3, track={"name": "little", "version": 1, "data": "fp"}))
+    write_json(store, make_record(seed=0))
+    write_json(store, make_record(seed=1, status="interrupted", metrics={}, cost={}))
+    write_json(store, make_record(seed=2, attack="aim", prior=part("faces", "0")))
+    write_json(store, make_record(seed=3, track={"name": "little", "version": 1, "data": "fp"}))
     done = submit(store, None, tmp_path / "boards", registry)
     assert [path.stem for path in done.written] == [make_record(seed=0)["key"]]
 
 
 def test_submit_copies_nothing_when_a_record_is_invalid(tmp_path: Path, registry: Registry) -> None:
     store = Store(tmp_path / "made-store")
-    store.write_record(make_record(seed=0))
-    store.write_record(make_record(seed=1, schema=99))
+    write_json(store, make_record(seed=0))
+    write_json(store, make_record(seed=1, schema=99))
     with pytest.raises(MiaBenchError, match="schema 99"):
         submit(store, None, tmp_path / "boards", registry)
     assert not (tmp_path / "boards").exists()
@@ -858,7 +859,7 @@ def test_a_failure_never_replaces_a_finished_record(
     failed = make_record(status="failed", reason="boom", metrics={}, cost={})
     for number, key in enumerate((failed["key"], "another")):
         store = Store(tmp_path / f"store-{number}")
-        store.write_record({**failed, "key": key})
+        write_json(store, {**failed, "key": key})
         assert submit(store, None, folder, registry) == Submission()
     assert {record.status for record in records.load(folder, "little")} == {"done"}
 
@@ -881,7 +882,7 @@ def test_a_newer_record_of_a_cell_takes_the_place_of_the_older(
     new = later(old, defense=part("foreign", "2"))
     place_of(folder, old).write_text(record_text(old))
     store = Store(tmp_path / "another-store")
-    store.write_record(new)
+    write_json(store, new)
     done = submit(store, None, folder, registry)
     assert (done.written, done.removed) == ([place_of(folder, new)], [place_of(folder, old)])
     assert not place_of(folder, old).exists()
@@ -895,7 +896,7 @@ def test_an_older_record_of_a_cell_takes_no_place(
     new = later(old, defense=part("foreign", "2"))
     place_of(folder, new).write_text(record_text(new))
     store = Store(tmp_path / "another-store")
-    store.write_record(old)
+    write_json(store, old)
     assert submit(store, None, folder, registry) == Submission()
     assert "a finished or newer one is there already" in caplog.text
 
@@ -906,8 +907,8 @@ def test_of_two_records_of_a_cell_in_a_store_one_is_copied(
     first = make_record("foreign")
     failed = later(first, status="failed", reason="boom", metrics={}, cost={})
     store = Store(tmp_path / "made-store")
-    store.write_record(first)
-    store.write_record(failed)
+    write_json(store, first)
+    write_json(store, failed)
     (written,) = submit(store, None, tmp_path / "boards", registry).written
     assert written.stem == first["key"]
     assert "another of the cell is finished or newer" in caplog.text
@@ -921,7 +922,7 @@ def test_records_that_cannot_stay_beside_the_new_ones_are_removed_only_when_aske
         place_of(folder, record).write_text(record_text(record))
     before = sorted(folder.rglob("*.json"))
     store = Store(tmp_path / "another-store")
-    store.write_record(later(old[0], defense=part("foreign", "2")))
+    write_json(store, later(old[0], defense=part("foreign", "2")))
     with pytest.raises(
         MiaBenchError,
         match=r"has 1 more .*: foreign × aim, seed 1\. .*--replace",
@@ -935,9 +936,12 @@ def test_records_that_cannot_stay_beside_the_new_ones_are_removed_only_when_aske
 
 def test_records_that_share_no_board_are_not_copied(tmp_path: Path, registry: Registry) -> None:
     store = Store(tmp_path / "made-store")
-    store.write_record(make_record())
-    store.write_record(
-        make_record("guard", track={"name": "little", "version": 2, "data": "fp", "protocol": "p2"})
+    write_json(store, make_record())
+    write_json(
+        store,
+        make_record(
+            "guard", track={"name": "little", "version": 2, "data": "fp", "protocol": "p2"}
+        ),
     )
     with pytest.raises(MiaBenchError, match="different protocols"):
         submit(store, None, tmp_path / "boards", registry)
@@ -948,8 +952,8 @@ def test_records_of_an_unknown_track_are_left_out(
     tmp_path: Path, registry: Registry, caplog: pytest.LogCaptureFixture
 ) -> None:
     store = Store(tmp_path / "made-store")
-    store.write_record(make_record(track={"name": "gone", "version": 1, "data": "fp"}))
-    store.write_record(make_record())
+    write_json(store, make_record(track={"name": "gone", "version": 1, "data": "fp"}))
+    write_json(store, make_record())
     assert len(submit(store, None, tmp_path / "boards", registry).written) == 1
     assert "no track is called 'gone'" in caplog.text
 
@@ -958,10 +962,10 @@ def test_cells_without_numbers_are_told_and_can_be_left_out(
     tmp_path: Path, registry: Registry, caplog: pytest.LogCaptureFixture
 ) -> None:
     store = Store(tmp_path / "made-store")
-    store.write_record(make_record())
+    write_json(store, make_record())
     for seed in (1, 2):
-        store.write_record(
-            make_record(seed=seed, status="failed", reason="boom", metrics={}, cost={})
+        write_json(
+            store, make_record(seed=seed, status="failed", reason="boom", metrics={}, cost={})
         )
     only = submit(store, None, tmp_path / "only", registry, finished_only=True)
     assert (len(only.written), caplog.text) == (1, "")
@@ -1118,7 +1122,7 @@ def test_the_commands(
 ) -> None:
     store = Store(tmp_path / "made-store")
     for record in some:
-        store.write_record(record)
+        write_json(store, record)
     folder = tmp_path / "boards"
     where = ("--folder", folder)
     assert cli("leaderboard", "build", *where).code == 2
@@ -1135,7 +1139,7 @@ def test_the_commands(
     assert cli("leaderboard", "submit", *where, "--store", tmp_path / "none").code == 2
     replaced = make_record("foreign")
     place_of(folder, replaced).write_text(record_text(replaced))
-    store.write_record(later(replaced))
+    write_json(store, later(replaced))
     again = cli("leaderboard", "submit", *where, "--store", store.root)
     assert again.out.splitlines()[-1] == f"removed {place_of(folder, replaced)}"
     monkeypatch.chdir(tmp_path)

@@ -41,7 +41,7 @@ class Listener(SilentProgress):
 
 
 def run(tmp_path, defenses, attacks, **more) -> list[dict]:
-    return mia_bench.run(
+    records = mia_bench.run(
         track="toy",
         defense=defenses,
         attack=attacks,
@@ -50,6 +50,7 @@ def run(tmp_path, defenses, attacks, **more) -> list[dict]:
         jobs=2,
         **more,
     )
+    return [record.to_json() for record in records]
 
 
 def test_two_processes_make_the_records_of_one(toy, store, undisturbed, tmp_path) -> None:

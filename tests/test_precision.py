@@ -22,7 +22,7 @@ def run(tmp_path, defense: str = "none", attack: str = "ppa", **more) -> dict:
     (record,) = mia_bench.run(
         track="toy", defense=defense, attack=attack, device="cpu", store=tmp_path / "store", **more
     )
-    return record
+    return record.to_json()
 
 
 def reconstructions(tmp_path, record: dict) -> torch.Tensor:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from stored import write_json
 from test_leaderboard import make_record, make_registry, read
 
 from mia_bench import load_results, plugins, results
@@ -42,7 +43,7 @@ def some() -> list[dict[str, Any]]:
 def store(tmp_path: Path, some: list[dict[str, Any]]) -> Path:
     made = Store(tmp_path / "made-store")
     for record in some:
-        made.write_record(record)
+        write_json(made, record)
     return made.root
 
 

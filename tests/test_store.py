@@ -13,11 +13,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from stored import write_json
 
 from mia_bench import seeds
 from mia_bench import store as store_module
-from mia_bench.engine.run import load_records
-from mia_bench.errors import CorruptArtifact, StoreError, UsageError
+from mia_bench.errors import CorruptArtifact, MiaBenchError, StoreError, UsageError
 from mia_bench.record import RECORD_SCHEMA, Record, read_record
 from mia_bench.store import STORE_SCHEMA, Store
 
@@ -173,6 +173,7 @@ OPEN_AT_ONCE = """
 import sys, time
 from pathlib import Path
 from mia_bench.store import Store
+from stored import write_json
 start = float(sys.argv[1])
 for number in range(20):
     time.sleep(max(0, start + number / 50 - time.time()))
@@ -255,8 +256,9 @@ def record(key: str = "k", **changes) -> dict:
 
 def test_record_comes_back_and_lies_where_it_should(root: Path) -> None:
     made = Store(root)
-    made.write_record(record())
-    assert made.record("toy", "k") == record()
+    made.write_record(read_record(record()))
+    assert made.record("toy", "k") == read_record(record())
+    assert json.loads(made.record_path("toy", "k").read_text()) == record()
     assert made.record_path("toy", "k") == root / "records" / "toy" / "k.json"
     assert made.record("toy", "other") is None
     assert made.records("other") == []
@@ -266,18 +268,19 @@ def test_truncated_record_is_passed_over_with_a_warning(
     root: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     made = Store(root)
-    made.write_record(record("k1"))
-    made.write_record(record("k2"))
+    write_json(made, record("k1"))
+    write_json(made, record("k2"))
     path = made.record_path("toy", "k1")
     path.write_text(path.read_text()[:-20])
-    assert [one["key"] for one in made.records()] == ["k2"]
-    assert [one.key for one in load_records(root)] == ["k2"]
+    assert [one.key for one in made.records()] == ["k2"]
+    with pytest.raises(MiaBenchError, match=f"{path} is damaged"):
+        made.records(strict=True)
     assert str(path) in caplog.text
 
 
 def test_record_is_written_whole_or_not_at_all(root: Path, monkeypatch) -> None:
     made = Store(root)
-    made.write_record(record())
+    write_json(made, record())
 
     def full(path: Path, data: bytes) -> None:
         path.write_bytes(data[:10])
@@ -285,8 +288,8 @@ def test_record_is_written_whole_or_not_at_all(root: Path, monkeypatch) -> None:
 
     monkeypatch.setattr(store_module, "_write_synced", full)
     with pytest.raises(StoreError, match="full"):
-        made.write_record(record(status="failed"))
-    assert made.record("toy", "k") == record()
+        made.write_record(read_record(record(status="failed")))
+    assert made.record("toy", "k") == read_record(record())
     assert [path.name for path in (root / "records" / "toy").iterdir()] == ["k.json"]
 
 
@@ -304,7 +307,7 @@ def test_records_of_a_run_fit_the_schema(undisturbed) -> None:
             else:
                 assert metric["low"] <= metric["value"] <= metric["high"]
                 assert metric["n"] > 0
-    assert len(load_records(undisturbed.store)) == len(undisturbed.records)
+    assert len(Store(undisturbed.store).records()) == len(undisturbed.records)
 
 
 def test_record_of_a_newer_schema_is_refused() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from mia_bench.engine.progress import terminal_progress
 from mia_bench.engine.run import Prepared, execute, prepare
 from mia_bench.engine.scheduler import Interrupted
 from mia_bench.plugins import host
-from mia_bench.record import read_record
+from mia_bench.record import Record
 from mia_bench.results import results_table
 
 
@@ -51,12 +50,12 @@ def command(config: Path | None, show_config: bool, dry_run: bool, **options: An
         records = execute(prepared, terminal_progress())
     except Interrupted as stopped:
         if chosen.format == "json":
-            click.echo(json.dumps(stopped.records, indent=1, ensure_ascii=False))
-        elif done := [one for one in stopped.records if one["status"] != "interrupted"]:
+            click.echo(results_table(stopped.records, "json"))
+        elif done := [one for one in stopped.records if one.status != "interrupted"]:
             _print_records(done, prepared)
         raise
     _print_records(records, prepared)
-    if prepared.left_out or any(record["status"] == "failed" for record in records):
+    if prepared.left_out or any(record.status == "failed" for record in records):
         sys.exit(1)
 
 
@@ -65,13 +64,13 @@ def _warn(lines: list[str]) -> None:
         click.echo(f"warning: {line}", err=True)
 
 
-def _print_records(records: list[dict[str, Any]], prepared: Prepared) -> None:
-    click.echo(results_table([read_record(record) for record in records], prepared.config.format))
+def _print_records(records: list[Record], prepared: Prepared) -> None:
+    click.echo(results_table(records, prepared.config.format))
     if prepared.config.format != "table":
         return
-    pictures = [prepared.store.root / "pictures" / f"{record['key']}.png" for record in records]
+    pictures = [prepared.store.root / "pictures" / f"{record.key}.png" for record in records]
     shown = [path for path in pictures if path.exists()]
-    for note in sorted({note for record in records for note in record["notes"].values()}):
+    for note in sorted({note for record in records for note in record.notes.values()}):
         click.echo(f"note: {note}", err=True)
     if shown:
         click.echo(f"pictures: {shown[0]}" + (f" and {len(shown) - 1} more" if shown[1:] else ""))

@@ -25,19 +25,19 @@ def command(cell: str, output: Path | None, rows: int, store: Path | None) -> No
     """
     opened = open_store(store)
     records = opened.records()
-    found = [record for record in records if record["key"].startswith(cell)]
+    found = [record for record in records if record.key.startswith(cell)]
     if not found:
         raise UsageError(
             f"no cell's key begins with {cell!r}; "
             + (f"{len(records)} cells: see mia-bench results" if records else "the store is empty")
         )
     if len(found) > 1:
-        keys = ", ".join(record["key"][:12] for record in found[:5])
+        keys = ", ".join(record.key[:12] for record in found[:5])
         raise UsageError(f"{len(found)} cells' keys begin with {cell!r}: {keys}")
     (record,) = found
-    if record["status"] != "done":
-        raise UsageError(f"cell {record['key'][:8]} is {record['status']}: {record['reason']}")
-    path = output or Path(f"{record['key'][:8]}.png")
+    if record.status != "done":
+        raise UsageError(f"cell {record.key[:8]} is {record.status}: {record.reason}")
+    path = output or Path(f"{record.key[:8]}.png")
     try:
         picture = cell_picture(FinishedCell(record, opened), rows)
     except CorruptArtifact as error:

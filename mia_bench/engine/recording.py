@@ -9,18 +9,16 @@ from mia_bench.components import ConfiguredComponent, changed_keys
 from mia_bench.engine.code import code_of, label, stored_code
 from mia_bench.engine.plan import PlannedCell, Stage
 from mia_bench.errors import CorruptArtifact
-from mia_bench.record import RECORD_SCHEMA, About
+from mia_bench.record import RECORD_SCHEMA, About, Record, Status
 from mia_bench.store import Store
 from mia_bench.track import Track
-
-Record = dict[str, Any]
 
 _MADE_BY = {"defense": "train", "prior": "prior", "attack": "invert"}
 """The stage whose code is that of a component."""
 
 
 def make_record(
-    store: Store, planned: PlannedCell, started: str, status: str, reason: str | None = None
+    store: Store, planned: PlannedCell, started: str, status: Status, reason: str | None = None
 ) -> Record:
     """The record of a planned cell whose stages are stored, or that has no numbers.
 
@@ -35,7 +33,7 @@ def make_record(
     info = store.info(*planned.measure.id) if status == "done" else None
     run = info["run"] if info else {}
     made = _made(store, planned.measure) if info else {}
-    return {
+    content = {
         "schema": RECORD_SCHEMA,
         "key": planned.key,
         "track": {
@@ -66,6 +64,7 @@ def make_record(
         },
         "notes": info["notes"] if info else {},
     }
+    return Record.model_validate(content)
 
 
 def _describe(store: Store, planned: PlannedCell, component: ConfiguredComponent) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,9 +24,9 @@ from mia_bench.engine.progress import ProgressDisplay, SilentProgress
 from mia_bench.engine.scheduler import Scheduler
 from mia_bench.engine.worker import Worker
 from mia_bench.errors import MiaBenchError
-from mia_bench.paths import Roots, default_store
+from mia_bench.paths import Roots
 from mia_bench.plugins import Host, describe_error, host
-from mia_bench.record import Record, read_record
+from mia_bench.record import Record
 from mia_bench.registry import Registry
 from mia_bench.store import Store
 from mia_bench.track import Track, load_track
@@ -80,7 +79,7 @@ class Prepared:
     cells: list[PlannedCell]
     warnings: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
-    cached: dict[str, dict[str, Any]] = field(default_factory=dict)
+    cached: dict[str, Record] = field(default_factory=dict)
 
     @property
     def open_cells(self) -> list[PlannedCell]:
@@ -113,27 +112,14 @@ def prepare(config: RunConfig) -> Prepared:
     if config.rerun != "always":
         keep = {"done", "skipped"} | ({"failed"} if config.rerun == "never" else set())
         for one in plan.cells:
-            record = _valid(prepared.store.record(setup.track.name, one.key))
-            if record is not None and record["status"] in keep:
+            record = prepared.store.record(setup.track.name, one.key)
+            if record is not None and record.status in keep:
                 prepared.cached[one.key] = record
         prepared.warnings += changed_code(plan.cells, setup.store)
     return prepared
 
 
-def _valid(record: dict[str, Any] | None) -> dict[str, Any] | None:
-    if record is None:
-        return None
-    try:
-        read_record(record)
-    except ValueError as error:
-        log.warning(
-            "a stored record doesn't fit the schema (%s); the cell is computed again", error
-        )
-        return None
-    return record
-
-
-def execute(prepared: Prepared, display: ProgressDisplay | None = None) -> list[dict[str, Any]]:
+def execute(prepared: Prepared, display: ProgressDisplay | None = None) -> list[Record]:
     """Carry out a prepared run; the records of all its cells in the grid's order.
 
     Raises:
@@ -144,13 +130,14 @@ def execute(prepared: Prepared, display: ProgressDisplay | None = None) -> list[
         prepared.store.sweep()
         scheduler = _scheduler(prepared, display or SilentProgress())
         fresh = scheduler.run(prepared.open_cells, rerun=prepared.config.rerun == "always")
-        prepared.cached.update({record["key"]: record for record in fresh})
+        prepared.cached.update({record.key: record for record in fresh})
     return [prepared.cached[planned.key] for planned in prepared.cells]
 
 
 def _scheduler(prepared: Prepared, display: ProgressDisplay) -> Scheduler:
-    def finished(record: dict[str, Any]) -> None:
-        announce(host(), FinishedCell(copy.deepcopy(record), prepared.store))  # theirs to change
+    def finished(record: Record) -> None:
+        copied = record.model_copy(deep=True)  # theirs to change
+        announce(host(), FinishedCell(copied, prepared.store))
 
     return Scheduler(prepared.store, _executor(prepared, display), display, finished)
 
@@ -191,7 +178,7 @@ def run(
     rerun: Literal["never", "failed", "always"] = "failed",
     allow_partial: bool = False,
     display: ProgressDisplay | None = None,
-) -> list[dict[str, Any]]:
+) -> list[Record]:
     """Run every defense × attack × seed of a track and return the records (:mod:`mia_bench.record`).
 
     The arguments are the keys of :class:`mia_bench.config.RunConfig`, as in a file of ``--config``.
@@ -284,9 +271,3 @@ def make_data(config: RunConfig, display: ProgressDisplay | None = None) -> Spli
     PlannedStage(stage, setup).make(display)
     workspace = stages.Workspace(setup.store, choose_device("cpu"), setup.roots, lambda *_: None)
     return stages.load_data(stage, workspace)
-
-
-def load_records(store: Path | None = None, track: str | None = None) -> list[Record]:
-    """The records of a store, checked; damaged ones are passed over with a warning."""
-    found = Store(store or default_store()).records(track)
-    return [read_record(record) for record in found if _valid(record)]

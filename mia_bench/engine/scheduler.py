@@ -11,8 +11,9 @@ from mia_bench.engine.estimate import stage_seconds
 from mia_bench.engine.executor import Executor
 from mia_bench.engine.plan import CELL_STAGES, PlannedCell, Stage, pending_stages
 from mia_bench.engine.progress import ProgressDisplay, reporting
-from mia_bench.engine.recording import Record, make_record
+from mia_bench.engine.recording import make_record
 from mia_bench.errors import MiaBenchError
+from mia_bench.record import Record
 from mia_bench.store import Store
 
 REESTIMATE_SECONDS = 5.0
@@ -176,8 +177,8 @@ class Scheduler:
 
     def _keep(self, record: Record) -> None:
         """Store a record; a finished one is never replaced by one without numbers."""
-        if record["status"] != "done":
-            before = self._store.record(record["track"]["name"], record["key"])
-            if before is not None and before.get("status") == "done":
+        if record.status != "done":
+            before = self._store.record(record.track.name, record.key)
+            if before is not None and before.status == "done":
                 return
         self._store.write_record(record)

@@ -74,7 +74,7 @@ def finished_cell(folder: Path, status: Status = "done") -> FinishedCell:
             finished=now,
         ),
         **numbers,
-    ).model_dump(mode="json", by_alias=True)
+    )
     store.write_record(record)
     return FinishedCell(record, store)
 
@@ -106,7 +106,7 @@ class ReporterTrial(Trial[bool]):
     advice: ClassVar = {
         "runs": "See mia_bench.cell.FinishedCell; metrics of a record may be None",
         "again": "Overwrite, or go on with, what is there",
-        "unfinished": "Look at record['status'] first",
+        "unfinished": "Look at record.status first",
         "untouched": "Write elsewhere than in the store's artifacts",
     }
     draws_globally = False
@@ -160,6 +160,7 @@ def untouched(trial: ReporterTrial) -> Iterator[Problem]:
     _ = Attempt.of(trial.run).made
     if cell.record != record:
         yield "it changes the record", "Work on a copy: other reporters get the same object"
-        cell.record.update(record)
+        for name in Record.model_fields:
+            setattr(cell.record, name, getattr(record, name))
     if not all(np.array_equal(array, arrays[name]) for name, array in cell.arrays().items()):
         yield "it changes what is stored of the cell", trial.advice["untouched"]

@@ -19,6 +19,7 @@ from typing import Any
 from mia_bench import hookimpl, lazy_imports
 from mia_bench.cell import FinishedCell
 from mia_bench.pictures import cell_picture
+from mia_bench.record import Record
 
 with lazy_imports():
     from tensorboard.compat.proto import event_pb2, summary_pb2
@@ -36,18 +37,18 @@ def run_folder(cell: FinishedCell) -> Path:
     given = os.environ.get(VARIABLE)
     root = Path(given).expanduser() if given else cell.store.root / "tensorboard"
     record = cell.record
-    parts = [record[kind]["name"] for kind in ("defense", "attack", "prior")]
-    name = "-".join([*parts, f"seed{record['seed']}", cell.key])
-    return root / _plain(record["track"]["name"]) / _plain(name)
+    parts = [record.defense.name, record.attack.name, record.prior.name]
+    name = "-".join([*parts, f"seed{record.seed}", cell.key])
+    return root / _plain(record.track.name) / _plain(name)
 
 
-def scalars(record: dict[str, Any]) -> Iterator[tuple[str, float]]:
+def scalars(record: Record) -> Iterator[tuple[str, float]]:
     """Yield tag and value of all numbers of a record."""
-    for name, metric in record["metrics"].items():
+    for name, metric in record.metrics.items():
         if metric is not None:
             for part in ("value", "low", "high"):
-                yield f"{name}/{part}", metric[part]
-    for name, value in record["cost"].items():
+                yield f"{name}/{part}", getattr(metric, part)
+    for name, value in record.cost:
         if value is not None:
             yield f"cost/{name}", value
 
@@ -62,7 +63,7 @@ def mia_bench_cell_finished(cell: FinishedCell) -> None:
     folder = run_folder(cell)
     for stale in folder.glob("events.out.tfevents.*"):
         stale.unlink()
-    if cell.record["status"] != "done":
+    if cell.record.status != "done":
         return
     summary = _summary(cell)
     writer = event_file_writer.EventFileWriter(str(folder))
@@ -72,9 +73,9 @@ def mia_bench_cell_finished(cell: FinishedCell) -> None:
         writer.close()
 
 
-def _finished(record: dict[str, Any]) -> float:
+def _finished(record: Record) -> float:
     """The time when the cell was finished, in seconds since 1970."""
-    return datetime.fromisoformat(record["provenance"]["finished"]).timestamp()
+    return datetime.fromisoformat(record.provenance.finished).timestamp()
 
 
 def _summary(cell: FinishedCell) -> Any:
@@ -93,8 +94,8 @@ def _summary(cell: FinishedCell) -> Any:
         encoded_image_string=png.getvalue(),
     )
     values.append(summary_pb2.Summary.Value(tag="picture", image=image))
-    if cell.record["notes"]:
-        values.append(_notes(cell.record["notes"]))
+    if cell.record.notes:
+        values.append(_notes(cell.record.notes))
     return summary_pb2.Summary(value=values)
 
 

@@ -17,14 +17,16 @@ NAME = "plugin_name.jsonl"
 def mia_bench_cell_finished(cell: FinishedCell) -> None:
     """Append the line; a cell that failed or was skipped has a reason instead of metrics."""
     record = cell.record
-    metrics = {name: metric and metric["value"] for name, metric in record["metrics"].items()}
+    metrics = {name: metric and metric.value for name, metric in record.metrics.items()}
     line = {
         "cell": cell.key,
-        "track": record["track"]["name"],
-        **{kind: record[kind]["name"] for kind in ("defense", "prior", "attack")},
-        "seed": record["seed"],
-        "status": record["status"],
-        "reason": record["reason"],
+        "track": record.track.name,
+        "defense": record.defense.name,
+        "prior": record.prior.name,
+        "attack": record.attack.name,
+        "seed": record.seed,
+        "status": record.status,
+        "reason": record.reason,
         "metrics": metrics,
     }
     with open(cell.store.root / NAME, "a", encoding="utf-8") as file:

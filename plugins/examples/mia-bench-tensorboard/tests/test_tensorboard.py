@@ -14,6 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import mia_bench_tensorboard
 from mia_bench.cell import FinishedCell
 from mia_bench.pictures import cell_picture
+from mia_bench.record import read_record
 from mia_bench.testing import Conformance, finished_cell
 from mia_bench_tensorboard import mia_bench_cell_finished, run_folder
 
@@ -23,20 +24,21 @@ test_conformance = Conformance(mia_bench_tensorboard)
 def cell(folder: Path, **more: Any) -> FinishedCell:
     """The toy world's, with numbers that are known."""
     made = finished_cell(folder)
+    stored = made.record.to_json()
     record = {
-        **made.record,
-        "prior": {**made.record["prior"], "name": "eigen faces"},
+        **stored,
+        "prior": {**stored["prior"], "name": "eigen faces"},
         "seed": 3,
         "metrics": {
             "test_accuracy": {"value": 0.75, "low": 0.5, "high": 0.875, "n": 8},
             "delta_face": None,
         },
         "cost": {"train_seconds": 1.5, "invert_seconds": None, "target_queries": 12345},
-        "provenance": {**made.record["provenance"], "finished": "2026-01-02T03:04:05+00:00"},
+        "provenance": {**stored["provenance"], "finished": "2026-01-02T03:04:05+00:00"},
         "notes": {"delta_face": "no encoder"},
         **more,
     }
-    return FinishedCell(record, made.store)
+    return FinishedCell(read_record(record), made.store)
 
 
 def read(folder: Path) -> EventAccumulator:
