@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import logging
 from collections import defaultdict
@@ -101,7 +99,11 @@ def load_results(store: str | Path | None = None, track: str | None = None) -> p
     Raises:
         UsageError: the store or the track is not there.
     """
-    columns, rows = result_rows(read_store(store, track))
+    return _frame(read_store(store, track))
+
+
+def _frame(records: Sequence[Record]) -> pd.DataFrame:
+    columns, rows = result_rows(records)
     frame = pd.DataFrame(rows, columns=columns)
     numbers = columns[len(_CELL_COLUMNS) :]
     types = {name: "Int64" if name in _COUNTS else "float64" for name in numbers}
@@ -174,21 +176,12 @@ def results_table(records: Sequence[Record], format: str = "table") -> str:
         objects = [record.to_json() for record in records]
         return json.dumps(objects, indent=1, sort_keys=True, ensure_ascii=False)
     if format == "csv":
-        return _csv(records)
+        return _frame(records).to_csv(index=False, lineterminator="\n").removesuffix("\n")
     style = "github" if format == "markdown" else "simple"
     rows = _table_rows(records)
     if format == "markdown":
         rows = [{k.replace("|", "\\|"): v.replace("|", "\\|") for k, v in r.items()} for r in rows]
     return tabulate.tabulate(rows, headers="keys", tablefmt=style, disable_numparse=True)
-
-
-def _csv(records: Sequence[Record]) -> str:
-    columns, rows = result_rows(records)
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue().removesuffix("\n")
 
 
 def _tracks(registry: Registry, records: Iterable[Record]) -> dict[tuple[str, int], Track | None]:

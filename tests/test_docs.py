@@ -20,7 +20,7 @@ sys.path.insert(0, str(DOCS))
 
 import generated  # noqa: E402
 
-from mia_bench import Defense, Options, TargetMetric  # noqa: E402
+from mia_bench import Defense, Options, Quantity, TargetMetric  # noqa: E402
 from mia_bench import record as record_module  # noqa: E402
 from mia_bench.api.access import LEVELS  # noqa: E402
 from mia_bench.engine.plan import STAGE_VERSIONS  # noqa: E402
@@ -160,7 +160,7 @@ class _Unsaid(TargetMetric):
     """A metric without a line of its own."""
 
     summary = "a metric that no page knows"
-    names = {"unsaid": "lower"}  # noqa: RUF012
+    quantities = {"unsaid": Quantity("")}  # noqa: RUF012
 
     def compute(self, evidence):
         raise NotImplementedError

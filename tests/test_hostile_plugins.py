@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 
 from mia_bench import (
-    Attack, AttackMetric, Dataset, Defense, Measurement, Prior, Reconstructions, hookimpl
+    Attack, AttackMetric, Dataset, Defense, Measurement, Prior, Quantity, Reconstructions, hookimpl
 )
 from mia_bench.api.generative import GenerativeModel
 from mia_bench_plugins.datasets.synth_faces import SynthFaces
@@ -231,7 +231,7 @@ def metric(work: str) -> str:
     return f"""
     class Hostile(AttackMetric):
         summary = "hostile"
-        names = {{"hostile_share": "lower"}}
+        quantities = {{"hostile_share": Quantity("hostile", "lower", "share")}}
 
         def compute(self, evidence):
             import numpy as np

@@ -1099,6 +1099,153 @@ def test_kinds_of_numbers(registry: Registry, track: Track) -> None:
     assert board.utility[0].metrics["x"] == Estimate(-3.0, -3.1, -2.9, 10)  # no bounds are known
 
 
+# --- a third party's metric ------------------------------------------------------------------
+
+
+class Farness(AttackMetric):
+    """As a plugin of somebody else would declare it: the farther, the better; from 0 to infinity."""
+
+    quantities: ClassVar[Any] = {
+        "farness": Quantity("how far off", "higher", "distance", "leakage", paired=True),
+        "sharpness": Quantity("how sharp"),
+    }
+
+    def compute(self, evidence: Any) -> Any:
+        raise NotImplementedError
+
+
+def far_registry(folder: Path, ranked_by: str) -> Registry:
+    """The made registry, with a metric from another distribution on the track."""
+    registry = make_registry(folder)
+    owner = PluginInfo("far", "far-dist", "1", "far")
+    registry.add("metric", "far", Farness, "", owner)
+    path = folder / "little.toml"
+    ours = 'ranked_by = ["id_gallery_acc1", "id_acc1", "attack_acc1"]\n'
+    text = path.read_text().replace(ours, ranked_by)
+    path.write_text(text.replace('"cost", "leak"', '"far", "cost", "leak"'))
+    return registry
+
+
+def far_record(defense: str, seed: int, classes: list[float], **changes: Any) -> dict[str, Any]:
+    made = make_record(defense, seed, **changes)
+    value = sum(classes) / len(classes)
+    made["metrics"] |= {"farness": metric(value, 1.0), "sharpness": metric(value)}
+    made["per_class"] = {"farness": classes, "attack_acc1": [0.5] * len(classes)}
+    return made
+
+
+def test_a_third_partys_metric_orders_a_board_is_paired_and_bounded(tmp_path: Path) -> None:
+    registry = far_registry(tmp_path, 'ranked_by = ["farness"]\n')
+    made = [
+        far_record("plain", 0, [0.2, 0.4]),
+        far_record("plain", 1, [0.6, 0.8]),
+        far_record("guard", 0, [3.0, 5.0]),
+        far_record("guard", 1, [3.4, 5.4]),
+        far_record("guard", 0, [9.0, 9.0], options={"alpha": 0.1}),
+        far_record("guard", 1, [9.4, 9.4], options={"alpha": 0.1}),
+    ]
+    board = build_board(registry, load_track(registry, "little"), read(*made))
+    assert (board.primary, board.paired) == ("farness", ("farness",))
+    # In the order of the track's metrics, and of each metric's quantities.
+    assert board.leakage_metrics[:2] == ("farness", "attack_acc1")
+    assert board.further_metrics == ("sharpness", "blurriness")
+    [section] = board.sections
+    assert [(row.defense, row.value("farness")) for row in section.rows] == [
+        ("guard", pytest.approx(9.2)),
+        ("guard", pytest.approx(4.2)),
+        ("plain", pytest.approx(0.5)),
+    ]
+    plain = section.rows[-1].metrics["farness"]
+    assert isinstance(plain, Estimate)
+    assert plain.low == 0.0  # a distance is not below
+    assert plain.high > 1.5
+    best, other = (difference.metrics["farness"] for difference in section.differences)
+    assert best is not None
+    assert other is not None
+    assert (best.mean, other.mean) == (pytest.approx(8.7), pytest.approx(3.7))
+    assert best.seeds == (0, 1)
+    text = pages.page(board, registry)
+    assert "- `farness` ↑: how far off\n" in text
+    assert "ordered by `farness`" in text
+
+
+def test_a_sweep_is_judged_by_the_direction_of_what_orders_the_board(tmp_path: Path) -> None:
+    registry = far_registry(tmp_path, 'ranked_by = ["farness"]\n')
+    made = [far_record("plain", 1000, [1.0])]
+    made += [
+        far_record("guard", 1000, [value], options={"alpha": value}) for value in (2.0, 5.0, 3.0)
+    ]
+    for record in made:
+        record["metrics"]["validation_accuracy"] = metric(0.9)
+    board = build_board(registry, load_track(registry, "little"), read(*made))
+    found = tuning.choose(board, registry)
+    assert found is not None
+    assert (found.metric, found.selection) == ("farness", "validation_accuracy")
+    assert found.choices[0].setting is not None
+    assert found.choices[0].setting.options["alpha"] == 5.0
+
+
+def test_without_a_ranking_the_paired_quantities_of_leakage_rank(tmp_path: Path) -> None:
+    registry = far_registry(tmp_path, "")
+    made = far_record("plain", 0, [1.0, 2.0])
+    board = build_board(registry, load_track(registry, "little"), read(made))
+    assert board.paired == ("farness", "id_gallery_acc1")  # the first that is measured, the last
+    made["metrics"]["farness"] = None
+    board = build_board(registry, load_track(registry, "little"), read(made))
+    assert board.paired == ("attack_acc1", "id_gallery_acc1")
+
+
+def test_a_ranking_by_what_no_metric_gives_is_an_error(tmp_path: Path) -> None:
+    registry = far_registry(tmp_path, 'ranked_by = ["nearness"]\n')
+    with pytest.raises(MiaBenchError, match=r"ranked by 'nearness', which none of its metrics"):
+        build_board(registry, load_track(registry, "little"), read(make_record()))
+
+
+def test_ties_are_broken_by_the_last_of_the_ranking(registry: Registry, track: Track) -> None:
+    tied, less = make_record("plain", gallery=0.4), make_record("guard", gallery=0.4)
+    tied["metrics"]["attack_acc1"], less["metrics"]["attack_acc1"] = metric(0.8), metric(0.7)
+    tied["metrics"]["id_acc1"], less["metrics"]["id_acc1"] = metric(0.1), metric(0.2)
+    for made in ([tied, less], [less, tied]):
+        [section] = build_board(registry, track, read(*made)).sections
+        assert [row.defense for row in section.rows] == ["guard", "plain"]
+
+
+def test_the_ceiling_of_a_quantity_is_the_one_that_it_names(
+    registry: Registry, track: Track
+) -> None:
+    made = make_record()
+    made["metrics"]["attack_acc1_ceiling"] = metric(0.99)  # attack_acc1 names none
+    [section] = build_board(registry, track, read(made)).sections
+    assert section.ceiling is not None
+    assert list(section.ceiling.metrics) == ["id_gallery_acc1"]
+
+
+def test_what_no_cell_sets_or_settings_are_chosen_by_is_no_column(
+    registry: Registry, track: Track
+) -> None:
+    made = [make_record(), make_record(seed=1)]
+    for record in made:
+        record["metrics"]["validation_accuracy"] = metric(0.7)
+    board = build_board(registry, track, read(*made))
+    assert board.references == {"verification_accuracy": Estimate(0.99, 0.985, 0.995, 10)}
+    shown = {*board.utility_metrics, *board.leakage_metrics, *board.further_metrics}
+    assert not shown & {"verification_accuracy", "id_gallery_acc1_ceiling", "validation_accuracy"}
+
+
+def test_what_a_defense_says_of_its_report_does_not_depend_on_what_is_installed(
+    registry: Registry, track: Track, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Guard, "reports", {"spent": Quantity("budget spent", kind="amount")})
+    made = make_record("guard")
+    made["metrics"]["spent"] = metric(2.0)
+    [installed] = [build_board(registry, track, read(made)).quantities["spent"]]
+    assert (installed.description, installed.kind) == ("budget spent", "amount")
+    made["defense"]["about"] = {"summary": "speaks for itself"}
+    board = build_board(registry, track, read(made))
+    assert board.quantities["spent"].description == "reported by the defense"
+    assert board.utility_metrics[-1] == "spent"
+
+
 # --- command line ----------------------------------------------------------------------------
 
 

@@ -8,9 +8,14 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
+from mia_bench import AttackMetric, Measurement, Quantity
 from mia_bench.api.classifier import Activations, Classifier
 from mia_bench.api.dataset import ImageSet, Splits
 from mia_bench.api.metric import AttackEvidence, Gallery, TargetEvidence
+from mia_bench.plugins import host
+from mia_bench.protocol.measurement import Measured, measure_reconstructions
+from mia_bench.provenance import HOST
+from mia_bench.track import load_track
 from mia_bench_plugins.metrics.evaluation_classifier import (
     EvaluationClassifier,
     nearest_squared_distances,
@@ -217,3 +222,46 @@ def test_without_an_encoder_every_number_is_null_with_the_reason() -> None:
     found = Identification().compute(evidence(torch.zeros(1, 3, 4, 4), [0], 6))
     assert set(found) == set(Identification.quantities)
     assert set(found.values()) == {"no encoder"}
+
+
+# --- what a record keeps -------------------------------------------------------------------------
+
+
+def test_means_of_classes_are_kept_of_paired_quantities_only() -> None:
+    class Toy(AttackMetric):
+        quantities = {  # noqa: RUF012
+            "compared": Quantity("one number an image", "lower", "share", "leakage", paired=True),
+            "shown": Quantity("the same", "lower", "share", "leakage"),
+            "absent": Quantity("nothing", paired=True),
+        }
+
+        def compute(self, evidence):
+            given = Measurement(np.array([0.0, 1.0, 1.0]), evidence.labels.numpy())
+            return {"compared": given, "shown": given, "absent": "there is none"}
+
+    measured = Measured()
+    seen = evidence(torch.zeros(3, 3, 4, 4), [0, 0, 1], 6)
+    measure_reconstructions({"metric 'toy'": Toy()}, seen, measured, seed=0)
+    assert measured.per_class == {"compared": [0.5, 1.0]}
+
+
+def test_records_keep_the_means_of_three_built_in_quantities() -> None:
+    registry = host().registry
+    quantities = {
+        (entry.name, name): quantity
+        for entry in registry.entries("metric")
+        if entry.plugin.distribution == HOST
+        for name, quantity in entry.load().quantities.items()
+    }
+    paired = {name for (_, name), quantity in quantities.items() if quantity.paired}
+    assert paired == {"attack_acc1", "id_acc1", "id_gallery_acc1"}
+
+
+@pytest.mark.parametrize("name", ["synth-faces", "lfw", "mnist", "facescrub", "stanford-dogs"])
+def test_the_ranking_of_a_built_in_track_is_by_quantities_of_its_metrics(name: str) -> None:
+    registry = host().registry
+    track = load_track(registry, name)
+    given = {n for m in track.metrics for n in registry.get("metric", m).load().quantities}
+    assert track.ranked_by
+    assert set(track.ranked_by) <= given
+    assert track.ranked_by[-1] == "attack_acc1"
