@@ -93,6 +93,8 @@ CONTENTS = """
 /docs/protocol
 /docs/statistics
 /docs/caching
+/docs/architecture
+/docs/glossary
 ```
 
 ```{toctree}

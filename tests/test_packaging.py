@@ -55,6 +55,8 @@ def test_wheel_in_a_clean_environment_lists_every_built_in(tmp_path: Path) -> No
     files = {path.name for path in (made / "mia-bench-my-defense").rglob("*")}
     assert {"LICENSE", "pyproject.toml", "ci.yml", ".gitignore"} <= files
     [plugins] = clean.glob("lib/*/site-packages/mia_bench_plugins")
+    for template in (ROOT / "mia_bench" / "leaderboard" / "templates").iterdir():
+        assert (plugins.parent / template.relative_to(ROOT)).is_file()
     for folder in ("encoders", "priors"):
         for line in (plugins / folder / "SHA256SUMS").read_text().splitlines():
             expected, _, name = line.partition("  ")

@@ -6,6 +6,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
+from string import ascii_lowercase
 from typing import Any
 
 from jinja2 import Environment
@@ -28,8 +29,6 @@ from mia_bench.track import Track
 
 TITLE = "# Leaderboard: "
 """What the page of a track begins with."""
-
-_LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
 def page(
@@ -67,9 +66,9 @@ def index(found: Sequence[Board]) -> str:
         attacks = [section for section in board.sections if not section.reference]
         # Sections of reference attacks come last and stand for the track only when alone.
         rows += [(board, section) for section in attacks or board.sections[:1]]
-    names = [(name, board) for board, _ in rows for name in (board.primary,) if name]
-    names += [(name, board) for board, _ in rows for name in board.utility_metrics[:1]]
-    defined = dict.fromkeys((name, board.quantities[name]) for name, board in names)
+    names = [(board, board.primary) for board in found if board.primary]
+    names += [(board, name) for board in found for name in board.utility_metrics[:1]]
+    defined = {(name, board.quantities[name]): None for board, name in names}
     return _render("index.md.j2", rows=rows, defined=list(defined))
 
 
@@ -134,7 +133,7 @@ def footnotes(rows: Iterable[Row], names: Sequence[str]) -> dict[str, str]:
     shown = (row.metrics.get(name) for row in rows for name in names)
     reasons = dict.fromkeys(one.reason for one in shown if isinstance(one, Missing))
     return {
-        reason: _LETTERS[number % 26] + str(number // 26 or "")
+        reason: ascii_lowercase[number % 26] + str(number // 26 or "")
         for number, reason in enumerate(reasons)
     }
 
