@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from etils.epy import lazy_imports
 
-from mia_bench.api.attack import Attack, Setting
+from mia_bench.api.attack import Attack, Reconstructions, Setting
 from mia_bench.api.defense import Defense
 from mia_bench.api.images import to_uint8
 from mia_bench.errors import Modified
@@ -129,6 +129,8 @@ class AttackTrial(Trial[Inverted]):
         inverted = perform(attack, attack.invert, step="invert", state=state)
         if not snapshot.equal(splits.public.images, run.world.splits.public.images):
             raise Modified("the attack changed the public images; it may only use them")
+        if not isinstance(inverted.result, Reconstructions):
+            raise TypeError(f"invert returned {type(inverted.result).__name__}")
         with reported_by(
             "images", "Return (K, M, 3, R, R) in [0, 1] and latents (K, M, D) or None"
         ):
