@@ -32,6 +32,8 @@ from mia_bench.cli.main import cli as command_line
 from mia_bench.engine.plan import CELL_STAGES, STAGE_VERSIONS
 from mia_bench.plugins import host
 from mia_bench.registry import BASES, KINDS, Entry, Registry
+from mia_bench.testing.checks import CHECKS
+from mia_bench.testing.checks import KINDS as ALL_KINDS
 from mia_bench.track import load_track
 
 DISTRIBUTION = "mia-bench"
@@ -403,6 +405,19 @@ def hook_table(_: str = "") -> str:
     return _table(["hook", "what it does"], rows)
 
 
+def checks(_: str = "") -> str:
+    """The checks of the conformance kit: their kinds, and what each asks for."""
+    titles = {**TITLES, "reporter": "Reporters"}
+    rows = []
+    for part in CHECKS:
+        left_out = [kind for kind in ALL_KINDS if kind not in part.kinds]
+        kinds = ", ".join(titles[kind] for kind in part.kinds).lower()
+        if len(left_out) < 2:
+            kinds = " but ".join(["all", *(titles[kind].lower() for kind in left_out)])
+        rows.append([_code(part.name), kinds, markdown(part.words)])
+    return _table(["check", "of", "what it asks for"], rows)
+
+
 def stages(_: str = "") -> str:
     """The stages with their versions."""
     rows = [
@@ -452,6 +467,7 @@ def python(_: str = "") -> str:
 
 SECTIONS: dict[str, Callable[[str], str]] = {
     "attacks": attacks,
+    "checks": checks,
     "cli": cli,
     "hook": hook,
     "hooks": hook_table,

@@ -73,7 +73,7 @@ def test_answers_of_a_random_target_are_averaged() -> None:
     images = where.splits.train.images.repeat(10, 1, 1, 1)[:240].view(
         2, 120, 3, RESOLUTION, RESOLUTION
     )
-    instruments = Instruments(where.evaluator(CPU))
+    instruments = Instruments(where.evaluation_model(CPU))
     for stochastic, deviation in ((True, 0.5 / 16**0.5), (False, 0.5)):
         target = Target(None, Coin(), stochastic)
         evidence = attack_evidence(images, target, where.splits, instruments, CPU)
@@ -115,7 +115,7 @@ def evaluate(attack: Attack, target: Target):
         attack,
         where.prior(CPU),
         Budget(images_per_class=3),
-        Instruments(where.evaluator(CPU)),
+        Instruments(where.evaluation_model(CPU)),
         {"utility": Utility(), "evaluation": EvaluationClassifier()},
         attack_context=CONTEXT,
         measure_context=CONTEXT,

@@ -431,6 +431,18 @@ class UnstorableState(RightAttack):
         return {"number": 3}
 
 
+@wrong("saved")
+class RemembersPreparing(RightAttack):
+    shade = 1.0
+
+    def prepare(self, task):
+        self.shade = 0.5
+        return {}
+
+    def invert(self, task):
+        return Reconstructions(sampled(task).images * self.shade)
+
+
 @wrong("few-images")
 class ManyClasses(RightAttack):
     def invert(self, task):

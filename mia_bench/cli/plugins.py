@@ -162,4 +162,4 @@ def _report(what: str, findings: list[Finding], left_out: dict[str, str]) -> Ite
         yield f"  {finding}"
     for reason in dict.fromkeys(left_out.values()):
         names = ", ".join(name for name, why in left_out.items() if why == reason)
-        yield f"  ({names} not made: {reason})"
+        yield f"  ({names} skipped: {reason})"

@@ -19,8 +19,9 @@ that run nothing) and ``shared``.
 """
 
 from mia_bench.testing.checks import CheckSkipped, Finding
-from mia_bench.testing.conformance import Conformance, check_component, check_track, checks_of
+from mia_bench.testing.conformance import Conformance, check_component, checks_of
 from mia_bench.testing.reporter import finished_cell
+from mia_bench.testing.track import check_track
 
 __all__ = [
     "CheckSkipped",

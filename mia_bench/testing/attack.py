@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from etils.epy import lazy_imports
 
-from mia_bench.api.attack import Attack, Setting
+from mia_bench.api.attack import Attack, Reconstructions, Setting
 from mia_bench.api.defense import Defense
 from mia_bench.api.images import to_uint8
 from mia_bench.errors import Modified
@@ -66,12 +66,10 @@ class Inverted:
 
     Attributes:
         images: what it returned, on the CPU.
-        state: what ``prepare`` returned.
         queries: images that were counted.
     """
 
     images: Tensor
-    state: dict[str, Tensor]
     queries: int
 
 
@@ -123,26 +121,29 @@ class AttackTrial(Trial[Inverted]):
             context=run.context,
         )
         observe(attack, "prepare", run)
-        observe(attack, "invert", run)
         prepared = perform(attack, attack.prepare, step="prepare")
-        state = reloaded(prepared.result) if run.stored else prepared.result
+        state = prepared.result
+        if run.stored:
+            attack, state = self.make(), reloaded(state)
+        observe(attack, "invert", run)
         inverted = perform(attack, attack.invert, step="invert", state=state)
         if not snapshot.equal(splits.public.images, run.world.splits.public.images):
             raise Modified("the attack changed the public images; it may only use them")
-        with reported_by(
-            "images", "Return (K, M, 3, R, R) in [0, 1] and latents (K, M, D) or None"
-        ):
+        if not isinstance(inverted.result, Reconstructions):
+            raise TypeError(f"invert returned {type(inverted.result).__name__}")
+        advice = "Return images (K, M, 3, R, R) in [0, 1], and latents (K, M, D) or None"
+        with reported_by("images", advice):
             protocol.check_reconstructions(inverted.result, inverted.task, toy.RESOLUTION)
         images = inverted.result.images.detach().cpu()
-        return Inverted(images, prepared.result, prepared.queries + inverted.queries)
+        return Inverted(images, prepared.queries + inverted.queries)
 
     def outcome(self, made: Inverted) -> Mapping[str, Any]:
         """The images."""
         return {"its images": made.images}
 
     def restored(self, made: Inverted) -> Mapping[str, Any]:
-        """The images that ``invert`` makes with the state as it was stored."""
-        if not made.state:
+        """The images that ``invert`` of a fresh instance makes with the state as it was stored."""
+        if self.component.prepare is Attack.prepare:
             return {}
         self.require_exact()
         return self.outcome(self.run(stored=True))

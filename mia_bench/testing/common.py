@@ -36,10 +36,8 @@ def paper(trial: Trial[Any]) -> Iterator[Problem]:
     component = trial.component
     exempt = getattr(component, "baseline", False) or getattr(component, "reference", "")
     if not component.paper.strip() and not exempt:
-        yield (
-            "it names no paper",
-            "Set the class attribute paper: authors, venue and arXiv number, or 'unpublished'",
-        )
+        advice = "Set the class attribute paper: authors, venue and arXiv number, or 'unpublished'"
+        yield "it names no paper", advice
 
 
 @check("dataset", "encoder")
@@ -58,15 +56,11 @@ def options(trial: Trial[Any]) -> Iterator[Problem]:
     """Every option has a description, and every number a limit."""
     for name, entry in trial.component.Options.model_json_schema().get("properties", {}).items():
         if not entry.get("description", "").strip():
-            yield (
-                f"the option {name!r} has no description",
-                f"Write {name} = Field(…, description=…): describe and the docs show it",
-            )
+            advice = f"Write {name} = Field(…, description=…): describe and the docs show it"
+            yield f"the option {name!r} has no description", advice
         if any(_unlimited(part) for part in _parts(entry)):
-            yield (
-                f"the option {name!r} takes any number",
-                f"Give it limits (ge, gt, le, lt) in its Field: a wrong {name} is refused then",
-            )
+            advice = f"Give it limits (ge, gt, le, lt) in its Field: a wrong {name} is refused then"
+            yield f"the option {name!r} takes any number", advice
 
 
 def _parts(entry: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
@@ -92,20 +86,16 @@ def overrides(trial: Trial[Any]) -> Iterator[Problem]:
     }
     overridden = {name for base in own for name in vars(base)} & methods
     if not overridden and not getattr(component, "baseline", False):
-        yield (
-            f"it overrides no method of {hosts[0].__name__}, so that it changes nothing",
-            f"Override one of {', '.join(sorted(methods))}",
-        )
+        problem = f"it overrides no method of {hosts[0].__name__}, so that it changes nothing"
+        yield problem, f"Override one of {', '.join(sorted(methods))}"
     for name, value in vars(component).items():
         if not _is_method(name, value) or name in methods:
             continue
         free = sorted(methods - overridden)
         near = difflib.get_close_matches(name.lower(), free, 1, 0.75)
         if near := near or [word for word in name.lower().split("_") if word in free]:
-            yield (
-                f"it has a method {name!r}",
-                f"If that is meant to be {near[0]!r}, rename it; if not, begin its name with '_'",
-            )
+            advice = f"If that is meant to be {near[0]!r}, rename it; if not, begin it with '_'"
+            yield f"it has a method {name!r}", advice
 
 
 def _is_method(name: str, value: object) -> bool:

@@ -27,7 +27,7 @@ from mia_bench.testing.encoder import EncoderTrial
 from mia_bench.testing.metric import MetricTrial
 from mia_bench.testing.prior import PriorTrial
 from mia_bench.testing.reporter import ReporterTrial
-from mia_bench.testing.track import findings
+from mia_bench.testing.track import check_track
 from mia_bench.testing.trial import Trial
 
 Checked = type[Component] | ModuleType
@@ -144,47 +144,20 @@ def _plugin_module(component: type[Component], kind: str) -> str:
     return component.__module__
 
 
-def check_component(
-    component: Checked,
-    *,
-    options: Mapping[str, Any] | None = None,
-    device: str = "cpu",
-    data: Path | None = None,
-    weights: Path | None = None,
-) -> list[Finding]:
+def check_component(component: Checked, **settings: Any) -> list[Finding]:
     """What is wrong with a component of any kind, or a reporter; nothing if it conforms.
 
     Args:
         component: its class, or the module of a reporter.
-        options: by name; choose small ones, a component runs several times.
-        device: where to compute, ``cpu`` or ``cuda``.
-        data: root of the files that a data set reads; without it one that reads files is not loaded.
-        weights: folder of the weight files that an encoder or an architecture reads.
+        settings: as of :class:`Conformance`.
 
     Raises:
         UsageError: wrong options, or a device that is not here.
     """
-    return Conformance(component, options or {}, device, data, weights=weights).findings()[0]
+    return Conformance(component, **settings).findings()[0]
 
 
-def check_track(name: str) -> list[Finding]:
-    """What is wrong with a registered track: its file, and the components and options it names.
-
-    Raises:
-        UsageError: no track is called so.
-    """
-    registry = host().registry
-    return findings(registry, registry.get("track", name))
-
-
-def check_entry(
-    entry: Entry,
-    *,
-    options: Mapping[str, Any],
-    device: str,
-    data: Path | None,
-    weights: Path | None,
-) -> tuple[list[Finding], dict[str, str]]:
+def check_entry(entry: Entry, **settings: Any) -> tuple[list[Finding], dict[str, str]]:
     """As :meth:`Conformance.findings`, of a registered name.
 
     Raises:
@@ -192,4 +165,4 @@ def check_entry(
     """
     if entry.kind == "track":
         return check_track(entry.name), {}
-    return Conformance(entry.load(), options, device, data, weights=weights).findings()
+    return Conformance(entry.load(), **settings).findings()

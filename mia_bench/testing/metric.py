@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Any, ClassVar, cast, get_args
+from typing import Any, ClassVar, get_args
 
 from etils.epy import lazy_imports
 
-from mia_bench.api.encoder import Embed
 from mia_bench.api.metric import (
     AttackEvidence,
     AttackMetric,
@@ -30,9 +29,8 @@ from mia_bench.testing.trial import Attempt, Run, Trial, differing
 with lazy_imports():
     import numpy as np
     import torch
-    from torch import Tensor, nn
+    from torch import Tensor
 
-    from mia_bench.api.classifier import Classifier
     from mia_bench.models import snapshot
     from mia_bench.protocol import measurement as protocol
     from mia_bench.testing import world as toy
@@ -88,15 +86,16 @@ class MetricTrial(Trial[Computed]):
         """The values by name."""
         return {name: _values(given) for name, given in made.items()}
 
-    def replaced(self, network: nn.Module, embed: Embed) -> Evidence:
-        """Evidence with another network and encoder in the place of all."""
+    def disturbed(self, change: Callable[[Tensor], Tensor]) -> Evidence:
+        """Evidence whose networks and encoder compute something else."""
         evidence = self.evidence(self.first)
-        if isinstance(evidence, TargetEvidence):
-            return replace(evidence, target=network)
-        network = cast("Classifier", network)
-        return replace(
-            evidence, target=network, evaluation_model=network, judge=network, embed=embed
-        )
+        networks: list[Any] = [evidence.target]
+        if isinstance(evidence, AttackEvidence):
+            networks += [evidence.evaluation_model, evidence.judge]
+            evidence = replace(evidence, embed=lambda images: change(toy.embed(images)))
+        for network in networks:
+            network.blocks[0].register_forward_hook(lambda *passed: change(passed[2]))
+        return evidence
 
 
 def _values(given: object) -> Any:
@@ -106,13 +105,11 @@ def _values(given: object) -> Any:
 
 @check("metric")
 def names(trial: MetricTrial) -> Iterator[Problem]:
-    """Every quantity has a description, a direction, a kind and a role that are known."""
-    quantities: Any = trial.component.quantities
+    """Every quantity has a description, and a known direction, kind, role and ceiling."""
+    quantities: Mapping[str, Any] = trial.component.quantities
     if not quantities:
-        yield (
-            "it declares no quantity",
-            "Set the class attribute quantities: {'my_quantity': Quantity('what it is')}",
-        )
+        advice = "Set the class attribute quantities: {'my_quantity': Quantity('what it is')}"
+        yield "it declares no quantity", advice
     for name, quantity in quantities.items():
         if not isinstance(quantity, Quantity):
             yield f"{name!r} is {quantity!r}", "Declare it as a mia_bench.Quantity"
@@ -123,18 +120,16 @@ def names(trial: MetricTrial) -> Iterator[Problem]:
             if (value := getattr(quantity, word)) not in get_args(known):
                 yield f"{word} of {name!r} is {value!r}", f"Use one of {', '.join(get_args(known))}"
         if quantity.ceiling and quantity.ceiling not in quantities:
-            yield (
-                f"the ceiling of {name!r} is {quantity.ceiling!r}, which it does not declare",
-                "Name a quantity of the same metric",
-            )
+            problem = f"the ceiling of {name!r} is {quantity.ceiling!r}, which it does not declare"
+            yield problem, "Name a quantity of the same metric"
 
 
 @check("metric", name="runs")
 def promised(trial: MetricTrial) -> Iterator[Problem]:
     """It gives every quantity that it declares and no other."""
-    given, promised = set(trial.base.made), set(trial.make().quantities)
+    given, promised = set(trial.base.made), set(trial.component.quantities)
     if given != promised:
-        advice = "Give each name, with the reason as a string where there is no number"
+        advice = "Give each, with the reason as a string where there is no number"
         yield f"it gives {sorted(given)}, its quantities are {sorted(promised)}", advice
 
 
@@ -155,42 +150,24 @@ def measurements(trial: MetricTrial) -> Iterator[Problem]:
             yield f"{name!r} has {found}", "Give a row of values a sample, and its class"
         elif not np.isfinite(given.statistic(values)):
             yield f"{name!r} is not finite", "Give the reason as a string instead"
-        elif _paired(trial, name) and not _is_mean(given):
-            yield (
-                f"{name!r} is paired, but not the mean of one value a sample",
-                "Let paired be False: boards would compare other numbers than the tables show",
-            )
+        elif _is_paired(trial, name) and (values.ndim != 1 or given.statistic is not mean):
+            advice = "Let paired be False: boards would compare other numbers than tables show"
+            yield f"{name!r} is paired, but not the mean of one value a sample", advice
 
 
-def _paired(trial: MetricTrial, name: str) -> bool:
+def _is_paired(trial: MetricTrial, name: str) -> bool:
     quantity: Quantity | None = trial.component.quantities.get(name)
     return quantity is not None and quantity.paired
-
-
-def _is_mean(measurement: Measurement) -> bool:
-    return measurement.values.ndim == 1 and measurement.statistic is mean
 
 
 @check("metric")
 def nan(trial: MetricTrial) -> Iterator[Problem]:
     """Where every network answers NaN there is no number, unless it depends on no network."""
     made = trial.outcome(trial.base.made)
-    broken, other = toy.world().target(trial.device), toy.world().target(trial.device)
-    broken.blocks[0].register_forward_hook(lambda *passed: passed[2] * torch.nan)
-    other.blocks[0].register_forward_hook(lambda *passed: passed[2].flip(1))
     with isolated(0):
-        changed = trial.outcome(trial.measure(trial.replaced(other, _other_embed)))
-    depending = differing(made, changed)
-    evidence = trial.replaced(broken, _nan_embed)
+        others = trial.outcome(trial.measure(trial.disturbed(lambda rows: rows.flip(1))))
+    evidence, depending = trial.disturbed(lambda rows: rows * torch.nan), differing(made, others)
     yield from _never_a_number(trial, evidence, "where every network answers NaN", depending)
-
-
-def _nan_embed(images: Tensor) -> Tensor:
-    return torch.full((len(images), toy.EMBEDDING), torch.nan, device=images.device)
-
-
-def _other_embed(images: Tensor) -> Tensor:
-    return nn.functional.normalize(images.flatten(1)[:, 100 : 100 + toy.EMBEDDING], dim=1)
 
 
 def _numbers(computed: Computed) -> Iterator[tuple[str, float]]:

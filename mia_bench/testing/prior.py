@@ -44,20 +44,6 @@ class Stopped(Exception):
     """What a training that is stopped ends with."""
 
 
-@dataclass
-class StopAfterSaving:
-    """Progress that stops the work once something was saved."""
-
-    checkpoint: toy.MemoryCheckpoint
-    stopped: bool = False
-
-    def __call__(self, done: int, total: int, unit: str) -> None:
-        """Stop, but not at the end."""
-        if self.checkpoint.state is not None and done < total:
-            self.stopped = True
-            raise Stopped
-
-
 @dataclass(frozen=True)
 class Fitted:
     """A prior's state, the model that it describes, and images ``(IMAGES, 3, R, R)`` of the model."""
@@ -214,12 +200,17 @@ def private_images(trial: PriorTrial) -> None:
 def resumed(trial: PriorTrial) -> Iterator[Problem]:
     """Stopped and resumed it ends as if it had not been stopped."""
     trial.require_exact()
-    made, run = trial.base.made, Run(trial.device)
-    checkpoint = toy.MemoryCheckpoint()
-    stop = StopAfterSaving(checkpoint)
+    made, run, checkpoint = trial.base.made, Run(trial.device), toy.MemoryCheckpoint()
+    stops: list[int] = []
+
+    def stop(done: int, total: int, unit: str) -> None:
+        if checkpoint.state is not None and done < total:
+            stops.append(done)
+            raise Stopped
+
     with isolated(0):
         stopped = Attempt.of(partial(trial.fit, run, checkpoint=checkpoint, progress=stop))
-    if not stop.stopped:
+    if not stops:
         raise CheckSkipped("it saves no checkpoint before it ends")
     if not isinstance(stopped.error, Stopped):
         yield "an exception in progress does not end it", "Let what progress raises pass"

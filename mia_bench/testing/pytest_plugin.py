@@ -14,14 +14,7 @@ from etils.epy import lazy_imports
 
 with lazy_imports():
     from mia_bench import testing
-    from mia_bench.testing import Conformance, Finding
-
-
-class Nonconforming(Exception):
-    """A check has findings."""
-
-    def __init__(self, findings: list[Finding]) -> None:
-        super().__init__("\n".join(map(str, findings)))
+    from mia_bench.testing import Conformance
 
 
 class CheckItem(pytest.Item):
@@ -33,23 +26,13 @@ class CheckItem(pytest.Item):
         self.check = check
 
     def runtest(self) -> None:
-        """Make the check.
-
-        Raises:
-            Nonconforming: it has findings.
-        """
+        """Make the check; its findings are the failure, without a traceback."""
         try:
             findings = self.conformance.check(self.check)
         except testing.CheckSkipped as reason:
             pytest.skip(str(reason))
         if findings:
-            raise Nonconforming(findings)
-
-    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
-        """The findings, without a traceback."""
-        if isinstance(excinfo.value, Nonconforming):
-            return str(excinfo.value)
-        return super().repr_failure(excinfo, style)
+            pytest.fail("\n".join(map(str, findings)), pytrace=False)
 
     def reportinfo(self) -> tuple[Any, int | None, str]:
         """Where the test is, and its name."""

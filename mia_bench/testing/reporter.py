@@ -44,14 +44,9 @@ def finished_cell(folder: Path, status: Status = "done") -> FinishedCell:
     """
     store, done, now = Store(folder / "store"), status == "done", provenance.now()
     key = f"{get_args(Status).index(status):020x}"
-    numbers: dict[str, Any] = {}
+    tensors, info = _measured() if done else ({}, {})
     if done:
-        tensors, numbers = _measured()
-        names = list(toy.world().splits.class_names)
-        info = {**numbers, "costs": numbers["cost"], "class_names": names}
-        del info["cost"]
         store.save("measure", key, tensors, info)
-    own = provenance.package_version("mia-bench") or ""
     component = partial(ComponentRef, distribution="mia-bench", version="1", options={})
     record = Record(
         schema_=RECORD_SCHEMA,
@@ -64,7 +59,7 @@ def finished_cell(folder: Path, status: Status = "done") -> FinishedCell:
         status=status,
         reason=None if done else f"a cell that is {status}, for tests",
         provenance=Provenance(
-            mia_bench=own,
+            mia_bench=provenance.package_version("mia-bench") or "",
             git=None,
             python=provenance.python_version(),
             torch=provenance.package_version("torch"),
@@ -73,7 +68,10 @@ def finished_cell(folder: Path, status: Status = "done") -> FinishedCell:
             started=now,
             finished=now,
         ),
-        **numbers,
+        metrics=info.get("metrics", {}),
+        per_class=info.get("per_class", {}),
+        cost=info.get("costs", {}),
+        notes=info.get("notes", {}),
     )
     store.write_record(record)
     return FinishedCell(record, store)
@@ -90,13 +88,14 @@ def _measured() -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, {
         "metrics": {"attack_acc1": vars(found), "id_acc1": None},
         "per_class": {"attack_acc1": correct.mean(1).tolist()},
-        "cost": {
+        "costs": {
             "train_seconds": 1.0,
             "invert_seconds": 0.5,
             "peak_memory_bytes": 1_000_000,
             "target_queries": 0,
         },
         "notes": {"id_acc1": "the toy world's track has no identity encoder"},
+        "class_names": list(where.splits.class_names),
     }
 
 

@@ -7,15 +7,21 @@ from typing import Any
 
 from mia_bench.components import resolve
 from mia_bench.errors import MiaBenchError
-from mia_bench.registry import Entry, Registry
+from mia_bench.plugins import host
 from mia_bench.testing.checks import Finding
 from mia_bench.track import Track, load_track
 
 
-def findings(registry: Registry, entry: Entry) -> list[Finding]:
-    """What is wrong with a registered track."""
+def check_track(name: str) -> list[Finding]:
+    """What is wrong with a registered track: its file, and the components and options it names.
+
+    Raises:
+        UsageError: no track is called so.
+    """
+    registry = host().registry
+    registry.get("track", name)
     try:
-        track = load_track(registry, entry.name)
+        track = load_track(registry, name)
     except MiaBenchError as error:
         return [Finding("runs", str(error), "See mia_bench.track.Track")]
     found = []

@@ -71,7 +71,7 @@ class Run:
         precision: of the networks.
         small: in a world of 2 classes with one training image each.
         random_target: an attack meets a target that answers at random.
-        stored: what an attack prepared goes through the store before it is used.
+        stored: an attack inverts as a fresh instance, from what it prepared as the store gives it.
         traces: filled while it runs.
     """
 
