@@ -44,8 +44,8 @@ T = TypeVar("T")
 # --- types of values -------------------------------------------------------------------------
 
 
-def _told(check: Callable[[T], T]) -> Callable[[T], T]:
-    """``check`` with its UsageError as a ValueError, which pydantic collects with the key."""
+def _as_value_error(check: Callable[[T], T]) -> Callable[[T], T]:
+    """Raise the UsageError of ``check`` as a ValueError, which pydantic collects with the key."""
 
     def checked(value: T) -> T:
         try:
@@ -56,15 +56,15 @@ def _told(check: Callable[[T], T]) -> Callable[[T], T]:
     return checked
 
 
-def _several(value: Any) -> bool:
+def _is_list(value: Any) -> bool:
     return isinstance(value, Iterable) and not isinstance(value, (str, Mapping))
 
 
 def _as_tuple(value: Any) -> Any:
-    return tuple(value) if _several(value) else (value,)
+    return tuple(value) if _is_list(value) else (value,)
 
 
-def _no_bool(value: Any) -> Any:
+def _refuse_bool(value: Any) -> Any:
     """Refuse ``true``, which Python counts as 1."""
     if isinstance(value, bool):
         raise PydanticCustomError("int_type", "Input should be a valid integer")
@@ -110,8 +110,8 @@ def flatten_options(given: Any) -> dict[str, tuple[str, ...]]:
                 for key, inner in value.items():
                     add(f"{name}.{key}", inner)
             else:
-                add(name, value)
-    elif _several(given) and all(isinstance(text, str) for text in given):
+                add(str(name), value)
+    elif _is_list(given) and all(isinstance(text, str) for text in given):
         for text in given:
             path, equals, value = text.partition("=")
             if not equals:
@@ -133,20 +133,23 @@ def _option_text(value: Any) -> str:
 
 
 Names = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
-Number = Annotated[int, BeforeValidator(_no_bool), Field(ge=1)]
+Number = Annotated[int, BeforeValidator(_refuse_bool), Field(ge=1)]
 Seeds = Annotated[
-    tuple[Annotated[int, BeforeValidator(_no_bool), Field(ge=0)], ...], BeforeValidator(_as_tuple)
+    tuple[Annotated[int, BeforeValidator(_refuse_bool), Field(ge=0)], ...],
+    BeforeValidator(_as_tuple),
 ]
 NumberOrSeeds = Annotated[
     Annotated[Number, Tag("number")]
     | Annotated[Seeds, AfterValidator(_at_least_one), Tag("several")],
-    Discriminator(lambda value: "several" if _several(value) else "number"),
+    Discriminator(lambda value: "several" if _is_list(value) else "number"),
 ]
-OptionTexts = Annotated[dict[str, tuple[str, ...]], BeforeValidator(_told(flatten_options))]
-Device = Annotated[str, AfterValidator(_told(check_device_form))]
-Seconds = Annotated[float, BeforeValidator(_no_bool), Field(gt=0)]
+OptionTexts = Annotated[
+    dict[str, tuple[str, ...]], BeforeValidator(_as_value_error(flatten_options))
+]
+Device = Annotated[str, AfterValidator(_as_value_error(check_device_form))]
+Seconds = Annotated[float, BeforeValidator(_refuse_bool), Field(gt=0)]
 Folder = Annotated[Path, BeforeValidator(_expanded)]
-DataRoot = Annotated[Folder, AfterValidator(_told(check_data_root))]
+DataRoot = Annotated[Folder, AfterValidator(_as_value_error(check_data_root))]
 
 
 # --- the model -------------------------------------------------------------------------------
@@ -159,7 +162,7 @@ def _key(default: Any, help_text: str, metavar: str = "", **more: Any) -> Any:
 
 
 class RunConfig(BaseModel):
-    """A run, checked: names of components are looked up later, everything else is right.
+    """What a run is asked for; all values are checked here except the names of components.
 
     Paths are expanded (``~``, ``$NAME``); those that are not given come from the environment.
     """
@@ -168,7 +171,7 @@ class RunConfig(BaseModel):
         extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False
     )
 
-    track: str = _key(DEFAULT_TRACK, "Protocol to run.", "NAME")
+    track: str = _key(DEFAULT_TRACK, "Track, the protocol to run.", "NAME")
     defense: Names = _key((), "Defense; repeat for several. All of them unless given.", "NAME")
     attack: Names = _key((), "Attack; repeat for several. All of them unless given.", "NAME")
     prior: Names = _key(
@@ -187,7 +190,7 @@ class RunConfig(BaseModel):
         "SECONDS",
     )
     precision: Precision | None = _key(
-        None, "Of the networks in attacks; rows of another precision are of another protocol."
+        None, "Precision of the networks in attacks; rows of another one can't share a board."
     )
     compile: bool = _key(False, "Compile the networks that attacks pass through.")
     store: Folder = Field(
@@ -202,12 +205,14 @@ class RunConfig(BaseModel):
         description="Folder of weight files; else MIA_BENCH_WEIGHTS, or weights beside the data root.",
     )
     rerun: Literal["never", "failed", "always"] = _key(
-        "failed", "Which cells with a record are computed again."
+        "failed", "Which cells that have a record are computed again."
     )
     allow_partial: bool = _key(
         False, "Go on with data that are not the protocol's; every record is marked."
     )
-    format: Literal["table", "json", "markdown"] = _key("table", "What to print of the records.")
+    format: Literal["table", "json", "markdown"] = _key(
+        "table", "Form in which the records are printed."
+    )
 
     @model_validator(mode="after")
     def _seed_or_seeds(self) -> Self:

@@ -13,6 +13,7 @@ from mia_bench.errors import MiaBenchError
 from mia_bench.paths import data_roots, default_store
 from mia_bench.plugins import host
 from mia_bench.provenance import git_commit, package_version, platform_name, python_version
+from mia_bench.registry import Entry
 from mia_bench.store import Store
 
 Finding = tuple[bool | None, str]
@@ -46,12 +47,10 @@ def packages() -> Iterator[Finding]:
     for name in ("torch", "torchvision", "opacus", "facenet-pytorch"):
         found = package_version(name)
         yield (True, f"{name} {found}") if found else (False, f"{name} is not installed")
-    onnx = package_version("onnxruntime")
-    yield (
-        (True, f"onnxruntime {onnx}")
-        if onnx
-        else (None, "onnxruntime is not installed: pip install 'mia-bench[onnx]' for ONNX encoders")
-    )
+    if onnx := package_version("onnxruntime"):
+        yield True, f"onnxruntime {onnx}"
+    else:
+        yield None, "onnxruntime is not installed: pip install 'mia-bench[onnx]' for ONNX encoders"
 
 
 def devices() -> Iterator[Finding]:
@@ -79,7 +78,7 @@ def plugins() -> Iterator[Finding]:
 
 
 def places(store: Path | None, data: Path | None) -> Iterator[Finding]:
-    """The store, the data root and the weights."""
+    """The store, the data root, the data sets and the encoders' weights."""
     try:
         opened = Store(store or default_store())
         opened.check_writable()
@@ -93,30 +92,25 @@ def places(store: Path | None, data: Path | None) -> Iterator[Finding]:
         return
     if roots.data is None:
         yield None, "no data root: tracks with photographs need --data or MIA_BENCH_DATA"
-    registry = host().registry
-    for entry in registry.entries("dataset"):
-        try:
-            dataset = entry.load()()
-        except Exception as error:  # a plugin may raise anything
-            yield False, entry.failure(error)
-            continue
-        if not dataset.needs_root or roots.data is None:
-            continue
-        try:
-            yield (
-                True,
-                f"data set {entry.name}: found, fingerprint {dataset.fingerprint(roots.data)}",
-            )
-        except MiaBenchError as error:
-            yield None, str(error)
-    for entry in registry.entries("encoder"):
-        try:
-            encoder = entry.load()()
-        except Exception as error:  # a plugin may raise anything
-            yield False, entry.failure(error)
-            continue
-        try:
-            encoder.fingerprint(roots.weights)
-            yield True, f"encoder {entry.name}: found"
-        except MiaBenchError as error:
-            yield None, f"encoder {entry.name}: {error}"
+    for entry in host().registry.entries("dataset"):
+        yield from _found(entry, roots.data)
+    for entry in host().registry.entries("encoder"):
+        yield from _found(entry, roots.weights)
+
+
+def _found(entry: Entry, root: Path | None) -> Iterator[Finding]:
+    """Whether the files of a data set or an encoder are there; nothing of one that needs none."""
+    try:
+        component = entry.load()()
+    except Exception as error:  # a plugin may raise anything
+        yield False, entry.failure(error)
+        return
+    if entry.kind == "dataset" and (root is None or not component.needs_root):
+        return
+    what = f"{'data set' if entry.kind == 'dataset' else entry.kind} {entry.name}"
+    try:
+        fingerprint = component.fingerprint(root)
+    except MiaBenchError as error:
+        yield None, f"{what}: {str(error).removeprefix(f'{entry.name}: ')}"
+    else:
+        yield True, f"{what}: found" + (f", fingerprint {fingerprint}" if fingerprint else "")

@@ -94,15 +94,10 @@ def cli(debug: bool) -> None:
         stream=sys.stderr,
     )
     if not debug:
-        # The host's own warnings are for people, with a word that says what they are.
-        logging.getLogger("mia_bench").handlers = [_warning_handler()]
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(logging.Formatter("warning: %(message)s"))
+        logging.getLogger("mia_bench").handlers = [handler]
         logging.getLogger("mia_bench").propagate = False
-
-
-def _warning_handler() -> logging.Handler:
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("warning: %(message)s"))
-    return handler
 
 
 def _terminate(signum: int, frame: FrameType | None) -> None:
@@ -131,14 +126,9 @@ def main(args: list[str] | None = None) -> Any:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except MiaBenchError as error:
-        if cli_debug():
+        if logging.getLogger().level == logging.DEBUG:  # --debug
             raise
         _fail(str(error), error.exit_code)
-
-
-def cli_debug() -> bool:
-    """Whether ``--debug`` was given."""
-    return logging.getLogger().level == logging.DEBUG
 
 
 def _one_line(error: click.UsageError) -> str:

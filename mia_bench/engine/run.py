@@ -181,28 +181,13 @@ def run(
 ) -> list[Record]:
     """Run every defense × attack × seed of a track and return the records (:mod:`mia_bench.record`).
 
-    The arguments are the keys of :class:`mia_bench.config.RunConfig`, as in a file of ``--config``.
+    The arguments are the keys of :class:`mia_bench.config.RunConfig`, which explains and checks them; a
+    script with several ``jobs`` guards what it does by ``if __name__ == "__main__"``.
 
     Args:
-        track: name of the protocol.
-        defense: names; none means all.
-        attack: names; none means all.
-        prior: names; none means each attack's default on the track.
         seeds: a list, or a number N for 0 … N−1; 0 alone unless given.
-        seed: one seed or several, in place of ``seeds``.
         options: ``{"neg-ls.alpha": -0.1}`` or ``{"neg-ls": {"alpha": -0.1}}``; a list of values multiplies
             the grid.
-        device: ``auto``, ``cpu``, ``cuda[:i]`` or ``mps``.
-        jobs: processes that compute at once, on the GPUs in turn; a script that asks for several guards
-            what it does by ``if __name__ == "__main__"``.
-        time_limit: seconds that a stage may take before it fails; computes in a process of its own, too.
-        precision: ``float32`` or ``bfloat16``, of the networks in attacks; none means the track's.
-        compile: compile the networks that attacks pass through.
-        store: folder of artifacts and records.
-        data: root of data sets.
-        weights: folder of weight files.
-        rerun: ``never``, ``failed`` or ``always``: which cells with a record are computed again.
-        allow_partial: go on with data that are not the protocol's; every record is marked.
         display: shows the progress; silent unless given.
 
     Raises:
