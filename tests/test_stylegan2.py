@@ -178,7 +178,7 @@ def test_truncation_goes_to_the_mean_style() -> None:
     w = torch.randn(3, 5)
     torch.testing.assert_close(mapping.truncate(w, 1.0), w)
     torch.testing.assert_close(mapping.truncate(w, 0.0), mapping.w_avg.expand(3, -1))
-    mapping.follow(w, 0.75)
+    mapping.update_average(w, 0.75)
     torch.testing.assert_close(mapping.w_avg, 0.75 * torch.arange(5.0) + 0.25 * w.mean(0))
 
 
