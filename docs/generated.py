@@ -40,9 +40,7 @@ DISTRIBUTION = "mia-bench"
 """What others have installed beside it is no part of the site."""
 
 END = "<!-- end -->"
-MARK = re.compile(
-    rf"^<!-- generated: ([^>]+) -->$(\n(?:(?!<!-- generated)[\s\S])*?^{END}$)?", re.MULTILINE
-)
+MARK = re.compile(rf"^<!-- generated: ([^>]+) -->$(\n(?:(?!<!-- generated)[\s\S])*?^{END}$)?", re.MULTILINE)
 """What is asked for, and what the file has of it."""
 
 TITLES = {
@@ -313,9 +311,7 @@ def _fields(what: str, models: Sequence[type[BaseModel]]) -> str:
         for name, text in field_texts(model).items():
             field = model.model_fields[name]
             default = "" if field.is_required() else field.get_default(call_default_factory=True)
-            default = (
-                "" if default == "" or isinstance(default, BaseModel) else _code(repr(default))
-            )
+            default = "" if default == "" or isinstance(default, BaseModel) else _code(repr(default))
             shown = field.alias or name
             annotation = str(inspect.get_annotations(model)[name])
             rows.append(
@@ -429,9 +425,7 @@ def stages(_: str = "") -> str:
 
 def levels(_: str = "") -> str:
     """The access levels, and what each lets through."""
-    rows = [
-        [_code(level), markdown(inspect.getdoc(access) or "")] for level, access in LEVELS.items()
-    ]
+    rows = [[_code(level), markdown(inspect.getdoc(access) or "")] for level, access in LEVELS.items()]
     return _table(["level", "what is seen"], rows)
 
 
@@ -493,8 +487,7 @@ def inventory(
     """Everything that the site must document, from the code."""
     registry = registry or host().registry
     found = [
-        Item(_anchor("hook", name), inspect.getdoc(hook) or "")
-        for name, hook in hooks(hooks_of).items()
+        Item(_anchor("hook", name), inspect.getdoc(hook) or "") for name, hook in hooks(hooks_of).items()
     ]
     for words, command in commands(root):
         found.append(Item(_anchor("command", *words), command.help or ""))

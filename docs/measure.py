@@ -80,9 +80,7 @@ def training(train: ImageSet) -> tuple[Work, Work]:
     images = train.images[:64].float() / 255
 
     def whole() -> None:
-        train_classifier(
-            network, train, recipe, Defense(), seed=0, device=CPU, progress=lambda *_: None
-        )
+        train_classifier(network, train, recipe, Defense(), seed=0, device=CPU, progress=lambda *_: None)
 
     def bare() -> None:
         network.train()

@@ -98,8 +98,7 @@ def main() -> None:
     print("| --- |" + " --- |" * (len(METRICS) + 1))
     for partial, by_seed in sides.items():
         found = [
-            ", ".join(f"{r['metrics'][name]['value']:.3f}" for r in by_seed.values())
-            for name in METRICS
+            ", ".join(f"{r['metrics'][name]['value']:.3f}" for r in by_seed.values()) for name in METRICS
         ]
         taken = ", ".join(f"{r['cost']['invert_seconds']:.0f}" for r in by_seed.values())
         print(f"| {str(partial).lower()} | " + " | ".join(found) + f" | {taken} |")

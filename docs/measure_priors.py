@@ -75,9 +75,7 @@ def main() -> None:
         planned.make(terminal_progress())
         workspace = Workspace(planned.store, device, planned.roots, lambda *_: None)
         splits: Splits = workspace.load(planned.stage.inputs["data"])
-        embed: Embed = (
-            planned.stage.parts["encoder"].make().load(planned.roots.weights, device=device)
-        )
+        embed: Embed = planned.stage.parts["encoder"].make().load(planned.roots.weights, device=device)
         order = torch.randperm(len(splits.decoys), generator=generator(0, "decoys"))
         images, labels = splits.decoys.images[order], splits.decoys.labels[order]
         unseen = embed_images(embed, images[:SAMPLES], device)
@@ -96,9 +94,7 @@ def main() -> None:
         torch.randperm(len(splits.public), generator=generator(0, "public"))[:SAMPLES]
     ]
     distance = frechet_distance(unseen, embed_images(embed, public, device))
-    print(
-        "| prior | Fréchet distance | similarity of fitted faces | their error in pixels, of 255 |"
-    )
+    print("| prior | Fréchet distance | similarity of fitted faces | their error in pixels, of 255 |")
     print("| --- | --- | --- | --- |")
     print("\n".join(rows))
     print(f"| public images themselves | {distance:.3f} | – | – |")

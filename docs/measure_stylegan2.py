@@ -158,9 +158,7 @@ def main() -> None:
     print("| --- | --- | --- | --- |")
     for name, value in middle.items():
         if name.startswith("a step"):
-            ratios = (
-                value / whole for whole in (middle["bare passes through both"], bare, default)
-            )
+            ratios = (value / whole for whole in (middle["bare passes through both"], bare, default))
             print(f"| {name} | " + " | ".join(f"{ratio:.2f}" for ratio in ratios) + " |")
 
 

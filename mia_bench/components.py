@@ -65,8 +65,7 @@ class OptionValues:
         """Every combination of the values given for one component."""
         given = self.values.get((kind, name), {})
         return [
-            dict(zip(given, combination, strict=True))
-            for combination in itertools.product(*given.values())
+            dict(zip(given, combination, strict=True)) for combination in itertools.product(*given.values())
         ]
 
     def single(self, kind: str, name: str) -> dict[str, Any]:
@@ -101,23 +100,17 @@ def parse_option_values(
         owner, _, key = path.rpartition(".")
         kind, colon, name = owner.rpartition(":")
         if colon and kind not in kinds_known:
-            raise UsageError(
-                f"option {path!r}: no kind {kind!r}; {did_you_mean(kind, kinds_known)}"
-            )
+            raise UsageError(f"option {path!r}: no kind {kind!r}; {did_you_mean(kind, kinds_known)}")
         kinds = [k for k in ([kind] if colon else kinds_known) if name in registry.names(k)]
         if not kinds:
             others = [e.kind for e in registry.find(name) if e.kind not in kinds_known]
             if others and not colon:
-                raise UsageError(
-                    f"option {path!r}: options of the {others[0]} {name!r} are set by the track"
-                )
+                raise UsageError(f"option {path!r}: options of the {others[0]} {name!r} are set by the track")
             known = {n for k in ([kind] if colon else kinds_known) for n in registry.names(k)}
             raise UsageError(f"option {path!r}: no plugin {name!r}; {did_you_mean(name, known)}")
         if len(kinds) > 1:
             forms = " or ".join(f"{k}:{name}.{key}" for k in kinds)
-            raise UsageError(
-                f"option {path!r}: {name!r} is the name of several kinds; write {forms}"
-            )
+            raise UsageError(f"option {path!r}: {name!r} is the name of several kinds; write {forms}")
         values = parsed.values.setdefault((kinds[0], name), {}).setdefault(key, [])
         values += [text for text in texts if text not in values]
     return parsed

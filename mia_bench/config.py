@@ -139,13 +139,10 @@ Seeds = Annotated[
     BeforeValidator(_as_tuple),
 ]
 NumberOrSeeds = Annotated[
-    Annotated[Number, Tag("number")]
-    | Annotated[Seeds, AfterValidator(_at_least_one), Tag("several")],
+    Annotated[Number, Tag("number")] | Annotated[Seeds, AfterValidator(_at_least_one), Tag("several")],
     Discriminator(lambda value: "several" if _is_list(value) else "number"),
 ]
-OptionTexts = Annotated[
-    dict[str, tuple[str, ...]], BeforeValidator(_as_value_error(flatten_options))
-]
+OptionTexts = Annotated[dict[str, tuple[str, ...]], BeforeValidator(_as_value_error(flatten_options))]
 Device = Annotated[str, AfterValidator(_as_value_error(check_device_form))]
 Seconds = Annotated[float, BeforeValidator(_refuse_bool), Field(gt=0)]
 Folder = Annotated[Path, BeforeValidator(_expanded)]
@@ -167,16 +164,12 @@ class RunConfig(BaseModel):
     Paths are expanded (``~``, ``$NAME``); those that are not given come from the environment.
     """
 
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False
-    )
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
     track: str = _key(DEFAULT_TRACK, "Track, the protocol to run.", "NAME")
     defense: Names = _key((), "Defense; repeat for several. All of them unless given.", "NAME")
     attack: Names = _key((), "Attack; repeat for several. All of them unless given.", "NAME")
-    prior: Names = _key(
-        (), "Image prior; repeat for several. Each attack's default unless given.", "NAME"
-    )
+    prior: Names = _key((), "Image prior; repeat for several. Each attack's default unless given.", "NAME")
     seeds: NumberOrSeeds = _key(1, "Number of seeds: 0 … N-1.", "N")
     seed: Seeds = _key((), "One seed, in place of a number of them; repeat for several.", "SEED")
     options: OptionTexts = _key(
@@ -207,12 +200,8 @@ class RunConfig(BaseModel):
     rerun: Literal["never", "failed", "always"] = _key(
         "failed", "Which cells that have a record are computed again."
     )
-    allow_partial: bool = _key(
-        False, "Go on with data that are not the protocol's; every record is marked."
-    )
-    format: Literal["table", "json", "markdown"] = _key(
-        "table", "Form in which the records are printed."
-    )
+    allow_partial: bool = _key(False, "Go on with data that are not the protocol's; every record is marked.")
+    format: Literal["table", "json", "markdown"] = _key("table", "Form in which the records are printed.")
 
     @model_validator(mode="after")
     def _seed_or_seeds(self) -> Self:

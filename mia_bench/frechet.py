@@ -30,9 +30,7 @@ def frechet_distance(first: Tensor, second: Tensor) -> float:
     values, vectors = torch.linalg.eigh(covariance1)
     root = (vectors * values.clamp_min(0).sqrt()) @ vectors.T
     inner = torch.linalg.eigvalsh(root @ covariance2 @ root).clamp_min(0).sqrt().sum()
-    distance = (
-        (mean1 - mean2).square().sum() + covariance1.trace() + covariance2.trace() - 2 * inner
-    )
+    distance = (mean1 - mean2).square().sum() + covariance1.trace() + covariance2.trace() - 2 * inner
     return max(float(distance), 0.0)
 
 

@@ -61,9 +61,7 @@ def cell_picture(cell: FinishedCell, rows: int = ROWS) -> Image.Image:
             x = x_reconstructions + column * (TILE + _GAP)
             picture.paste(_tile(image), (x, y + _LABEL))
             right = arrays["judged"][index, column] == arrays["classes"][index]
-            text = (
-                f"{arrays['target_confidence'][index, column]:.2f} {'right' if right else 'wrong'}"
-            )
+            text = f"{arrays['target_confidence'][index, column]:.2f} {'right' if right else 'wrong'}"
             draw.text((x, y + _LABEL + TILE + 2), text, _RIGHT if right else _WRONG, small)
     return picture
 

@@ -40,9 +40,7 @@ def package_url(name: str) -> str:
         given = metadata(name).get_all("Project-URL") or []
     except PackageNotFoundError:
         return ""
-    pairs = [
-        (label.strip().lower(), url.strip()) for label, _, url in (g.partition(",") for g in given)
-    ]
+    pairs = [(label.strip().lower(), url.strip()) for label, _, url in (g.partition(",") for g in given)]
     named = {label: url for label, url in pairs if re.fullmatch(r"https?://[^\s`<>\"']+", url)}
     ordered = ("repository", "source", "source code", "homepage", *named)
     return next((named[label] for label in ordered if label in named), "")

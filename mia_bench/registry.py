@@ -100,9 +100,7 @@ class Entry:
         if isinstance(error, MiaBenchError):
             return str(error)
         package = self.plugin.module.partition(":")[0].partition(".")[0]
-        return f"{self.kind} {self.name!r} of plugin {self.plugin.id}: " + summarize_error(
-            error, {package}
-        )
+        return f"{self.kind} {self.name!r} of plugin {self.plugin.id}: " + summarize_error(error, {package})
 
     @property
     def summary(self) -> str:
@@ -146,9 +144,7 @@ class Registry:
             if not (module and colon and attribute):
                 raise ValueError(f"{kind} {name!r}: {component!r} is not 'package.module:Class'")
         elif not (isinstance(component, type) and issubclass(component, BASES[kind])):
-            raise TypeError(
-                f"{kind} {name!r}: {component!r} is not a subclass of {BASES[kind].__name__}"
-            )
+            raise TypeError(f"{kind} {name!r}: {component!r} is not a subclass of {BASES[kind].__name__}")
         entries = self._entries.setdefault((kind, name), [])
         entries.append(Entry(kind, name, component, plugin, summary))
 

@@ -89,9 +89,7 @@ def _resampled(measurement: Measurement, members: Classes, picks: Classes) -> Ar
         means: Array = sums[picks].sum(1) / counts[picks].sum(1)
         return means
     rows = [np.flatnonzero(members == number) for number in range(picks.shape[1])]
-    return np.array(
-        [measurement.statistic(values[np.concatenate([rows[i] for i in p])]) for p in picks]
-    )
+    return np.array([measurement.statistic(values[np.concatenate([rows[i] for i in p])]) for p in picks])
 
 
 def _corrected(resampled: Array, value: float) -> tuple[float, float]:

@@ -58,9 +58,7 @@ class Store:
             if not version.exists():
                 root.mkdir(parents=True, exist_ok=True)
                 # Another run may be making this store now, or was killed while it did.
-                strangers = [
-                    path for path in root.iterdir() if not path.name.startswith(_TEMPORARY)
-                ]
+                strangers = [path for path in root.iterdir() if not path.name.startswith(_TEMPORARY)]
                 if not strangers:
                     write_whole(version, (json.dumps({"schema": STORE_SCHEMA}) + "\n").encode())
                 elif not version.exists():
@@ -132,9 +130,7 @@ class Store:
         """Remove an artifact, if it is there."""
         shutil.rmtree(self._folder(stage, key), ignore_errors=True)
 
-    def save(
-        self, stage: str, key: str, tensors: Mapping[str, Tensor], info: Mapping[str, Any]
-    ) -> None:
+    def save(self, stage: str, key: str, tensors: Mapping[str, Tensor], info: Mapping[str, Any]) -> None:
         """Write an artifact; it appears whole or not at all."""
         from safetensors.torch import save
 

@@ -99,9 +99,7 @@ def train_classifier(
 def _setup(model: Classifier, train: ImageSet, recipe: Recipe, seed: int) -> TrainingSetup:
     size = len(train)
     parameters = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.Adam(
-        parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay
-    )
+    optimizer = torch.optim.Adam(parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
     scheduler = torch.optim.lr_scheduler.MultiStepLR(
         optimizer, [round(m * recipe.epochs) for m in recipe.milestones], recipe.gamma
     )

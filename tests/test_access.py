@@ -85,9 +85,7 @@ def test_the_search_for_attributes_finds_the_network_of_a_white_box(model: Tiny)
 
 
 @pytest.mark.parametrize("level", ["black-box", "label-only", "white-box"])
-def test_answers_of_permitted_questions_carry_no_gradient(
-    model: Tiny, images: torch.Tensor, level
-) -> None:
+def test_answers_of_permitted_questions_carry_no_gradient(model: Tiny, images: torch.Tensor, level) -> None:
     access = open_access(level, model, CLASSES)
     asked = images.clone().requires_grad_(True)
     assert not access.labels(asked).requires_grad
@@ -120,9 +118,7 @@ def test_white_box_logits_are_differentiable_in_the_images_but_not_in_the_weight
     assert not any(parameter.requires_grad for parameter in model.parameters())
 
 
-def test_white_box_of_a_wrapped_target_has_no_hidden_features(
-    model: Tiny, images: torch.Tensor
-) -> None:
+def test_white_box_of_a_wrapped_target_has_no_hidden_features(model: Tiny, images: torch.Tensor) -> None:
     access = open_access("white-box", nn.Sequential(model), CLASSES)
     with pytest.raises(PermissionError, match="no hidden features"):
         access.activations(images)

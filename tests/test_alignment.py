@@ -16,9 +16,7 @@ def moved(turn: complex, shift: complex) -> np.ndarray:
 def drawn(landmarks: np.ndarray, size: tuple[int, int], width: float) -> Image.Image:
     """A black image with a soft dot at each landmark."""
     x, y = np.meshgrid(np.arange(size[0]), np.arange(size[1]))
-    light = sum(
-        np.exp(-((x - p.real) ** 2 + (y - p.imag) ** 2) / (2 * width**2)) for p in landmarks
-    )
+    light = sum(np.exp(-((x - p.real) ** 2 + (y - p.imag) ** 2) / (2 * width**2)) for p in landmarks)
     grey = (255 * light).round().clip(0, 255).astype(np.uint8)
     return Image.fromarray(np.stack([grey] * 3, 2))
 
@@ -50,9 +48,7 @@ def test_fit_is_that_of_linear_least_squares() -> None:
                 np.stack([points.imag, points.real, nil, one], 1),
             ]
         )
-        a, b, x, y = np.linalg.lstsq(rows, np.concatenate([images.real, images.imag]), rcond=None)[
-            0
-        ]
+        a, b, x, y = np.linalg.lstsq(rows, np.concatenate([images.real, images.imag]), rcond=None)[0]
         assert np.allclose(similarity(points, images), (a + 1j * b, x + 1j * y), atol=1e-12)
 
 
@@ -62,15 +58,11 @@ def test_one_point_is_no_face() -> None:
             similarity(*points)
 
 
-@pytest.mark.parametrize(
-    "turn", [0.4, 1.0, 1.3 * np.exp(0.5j), 0.8 * np.exp(-1.2j), 2.2, 3.7 * np.exp(0.3j)]
-)
+@pytest.mark.parametrize("turn", [0.4, 1.0, 1.3 * np.exp(0.5j), 0.8 * np.exp(-1.2j), 2.2, 3.7 * np.exp(0.3j)])
 def test_landmarks_land_where_they_should(turn: complex) -> None:
     landmarks = moved(turn, 400 - turn * (100 + 100j) + 390j)
     image = drawn(landmarks, (800, 780), 4 * abs(turn))
-    found = dots(
-        np.asarray(cut(image, landmarks, STANDARD, 200))[..., 0].astype(float), STANDARD, 14
-    )
+    found = dots(np.asarray(cut(image, landmarks, STANDARD, 200))[..., 0].astype(float), STANDARD, 14)
     assert np.abs(found - STANDARD).max() < 0.05
 
 
@@ -81,9 +73,7 @@ def test_noisy_landmarks_land_where_the_fit_says() -> None:
     expected = (landmarks - shift) / turn
     assert np.abs(expected - STANDARD).max() > 1
     image = drawn(landmarks, (500, 480), 5)
-    found = dots(
-        np.asarray(cut(image, landmarks, STANDARD, 200))[..., 0].astype(float), expected, 12
-    )
+    found = dots(np.asarray(cut(image, landmarks, STANDARD, 200))[..., 0].astype(float), expected, 12)
     assert np.abs(found - expected).max() < 0.05
 
 

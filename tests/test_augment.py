@@ -137,9 +137,7 @@ def test_colours_change_as_torchvisions_do(ours, theirs, factors: list[float]) -
     """Each image by its own factor; grey, black and saturated pixels among them."""
     images = torch.rand(len(factors), 3, 9, 9, generator=draws(3))
     images[:, :, 0], images[:, :, 1, :3], images[:, 0, 2] = 0.4, 0.0, 1.0
-    expected = torch.stack(
-        [theirs(one, factor) for one, factor in zip(images, factors, strict=True)]
-    )
+    expected = torch.stack([theirs(one, factor) for one, factor in zip(images, factors, strict=True)])
     result = ours(images, torch.tensor(factors).view(-1, 1, 1, 1))
     torch.testing.assert_close(result, expected, atol=2e-6, rtol=0)
 

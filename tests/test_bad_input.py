@@ -18,7 +18,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from stored import read_json
 
 from mia_bench import store as store_module
 from mia_bench.engine import stages as stages_module
@@ -26,6 +25,7 @@ from mia_bench.engine.plan import STAGE_VERSIONS
 from mia_bench.plugins import host
 from mia_bench.store import Store
 from mia_bench_plugins.defenses.none import NoDefense
+from stored import read_json
 
 SHARED = ("data", "prior", "evaluator", "gallery")
 TRAINED = (*SHARED, "train", "assess")
@@ -58,9 +58,7 @@ def folder_run(cli, root: Path, *more: object, track: str = "toy-folder"):
 def same_metrics(records: list[dict], undisturbed) -> bool:
     return all(
         (record["status"], record["metrics"], record["notes"])
-        == tuple(
-            undisturbed.records[record["key"]][part] for part in ("status", "metrics", "notes")
-        )
+        == tuple(undisturbed.records[record["key"]][part] for part in ("status", "metrics", "notes"))
         for record in records
     )
 
@@ -166,9 +164,7 @@ def test_too_many_corrupt_images_fail_the_cell_and_name_the_first(
     assert "5 of 49 images can't be read, the first is Ann/Ann_0001.jpg" in record["reason"]
 
 
-def test_identities_with_one_image_are_public_never_private(
-    cli, toy, make_tree, tmp_path: Path
-) -> None:
+def test_identities_with_one_image_are_public_never_private(cli, toy, make_tree, tmp_path: Path) -> None:
     root = make_tree(tmp_path / "data", PEOPLE)
     outcome = folder_run(cli, root)
     assert outcome.code == 0
@@ -185,9 +181,7 @@ def test_only_identities_with_one_image_is_an_error(cli, toy, make_tree, tmp_pat
     assert "Traceback" not in outcome.err
 
 
-def test_private_identity_with_one_readable_image_is_named(
-    cli, toy, make_tree, tmp_path: Path
-) -> None:
+def test_private_identity_with_one_readable_image_is_named(cli, toy, make_tree, tmp_path: Path) -> None:
     root = make_tree(tmp_path / "data", {"Ann": 30, "Bob": 3, "Cyd": 2, "Dan": 40})
     for number in (1, 2):
         (root / "Bob" / f"Bob_000{number}.jpg").write_bytes(b"?")
@@ -239,9 +233,7 @@ def test_missing_onnx_file_makes_identification_null_with_a_note(
     assert record["metrics"]["attack_acc1"] is not None
 
 
-def test_damaged_onnx_file_fails_the_cell_and_names_the_encoder(
-    cli, toy, make_tree, tmp_path: Path
-) -> None:
+def test_damaged_onnx_file_fails_the_cell_and_names_the_encoder(cli, toy, make_tree, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     (tmp_path / "weights").mkdir()
     (tmp_path / "weights" / "mobilefacenet.onnx").write_bytes(b"not a network")
@@ -293,9 +285,7 @@ def test_read_only_store_is_found_before_the_work_begins(cli, toy, store, monkey
     monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
     outcome = cli(*CELL)
     assert outcome.code == 2
-    assert one_error_line(outcome) == (
-        f"error: the store {folder} is not writable: Read-only file system"
-    )
+    assert one_error_line(outcome) == (f"error: the store {folder} is not writable: Read-only file system")
     assert "stages to compute" not in outcome.err
 
 
@@ -307,9 +297,7 @@ def test_store_that_becomes_read_only_stops_the_run(cli, toy, store, monkeypatch
     assert f"the store {folder} is not writable" in one_error_line(outcome)
 
 
-def test_finished_results_can_be_read_from_a_read_only_store(
-    cli, toy, undisturbed, monkeypatch
-) -> None:
+def test_finished_results_can_be_read_from_a_read_only_store(cli, toy, undisturbed, monkeypatch) -> None:
     monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
     monkeypatch.setattr(store_module, "_write_synced", refuse)
     outcome = cli(*CELL, "--store", undisturbed.store)
@@ -396,9 +384,7 @@ def test_damaged_artifact_is_computed_again_with_a_warning(
     assert cli(*CELL).err == ""  # repaired
 
 
-def test_damaged_prior_is_computed_again_when_the_attack_needs_it(
-    cli, toy, store, undisturbed
-) -> None:
+def test_damaged_prior_is_computed_again_when_the_attack_needs_it(cli, toy, store, undisturbed) -> None:
     folder = store(*TRAINED)
     path = one_artifact(folder, "prior")
     path.write_bytes(path.read_bytes()[:-1000])
@@ -444,9 +430,7 @@ def test_two_runs_on_one_store_compute_everything_once(spawn, toy, store, undist
     results = [process.communicate(timeout=240) for process in running]
     assert [process.returncode for process in running] == [0, 0], results
     done = Counter(
-        label
-        for _, err in results
-        for label in re.findall(r"^\[.*?\] (.*): done in", err, re.MULTILINE)
+        label for _, err in results for label in re.findall(r"^\[.*?\] (.*): done in", err, re.MULTILINE)
     )
     # 2 of the track, then train, assess, prepare, invert and measure of two defenses
     assert len(done) == 2 + 2 * 5
@@ -592,9 +576,7 @@ def test_reporter_that_fails_on_a_full_disk_loses_no_result(
     monkeypatch.setattr(Image.Image, "save", full)
     outcome = cli(*CELL)
     assert outcome.code == 0
-    assert (
-        "warning: plugin mia-bench:pictures: mia_bench_cell_finished raised OSError" in outcome.err
-    )
+    assert "warning: plugin mia-bench:pictures: mia_bench_cell_finished raised OSError" in outcome.err
     assert same_metrics(outcome.records, undisturbed)
 
 
@@ -756,9 +738,7 @@ def test_out_of_memory_with_one_image_fails_the_cell(cli, toy, store) -> None:
                   "-o", "toy-hungry.fits=0", "--format", "json")  # fmt: skip
     assert outcome.code == 1
     [record] = outcome.records
-    assert record["reason"].endswith(
-        "toy-hungry: OutOfMemoryError: CUDA out of memory (attack.py:79)"
-    )
+    assert record["reason"].endswith("toy-hungry: OutOfMemoryError: CUDA out of memory (attack.py:79)")
 
 
 @pytest.mark.parametrize("damage", ["truncated", "altered"])

@@ -331,9 +331,7 @@ HARD = {
 @each_measure
 @pytest.mark.parametrize("name", HARD)
 @pytest.mark.parametrize("scale", [1.0, 0.0, 1e-6, 1e-20, 1e3])
-def test_hard_batches_have_a_finite_loss_and_gradient(
-    measure: Measure, name: str, scale: float
-) -> None:
+def test_hard_batches_have_a_finite_loss_and_gradient(measure: Measure, name: str, scale: float) -> None:
     images, labels, hidden = HARD[name]
     hidden = [(scale * layer.detach()).requires_grad_() for layer in hidden]
     step = training_step(images, labels, hidden)
@@ -358,9 +356,7 @@ def test_twins_keep_a_gradient() -> None:
     for measure in MEASURES:
         of_x, _ = dependencies(images, labels, hidden, measure, 5.0)
         gradients = torch.autograd.grad(of_x.sum(), hidden)
-        assert all(
-            gradient.abs().amax(tuple(range(1, gradient.ndim))).min() > 0 for gradient in gradients
-        )
+        assert all(gradient.abs().amax(tuple(range(1, gradient.ndim))).min() > 0 for gradient in gradients)
 
 
 # --- the defense ---------------------------------------------------------------------------------
@@ -454,9 +450,7 @@ def test_wrong_options_are_one_clear_line(options: dict[str, object], message: s
 
 def test_registers_under_its_name() -> None:
     registered = {}
-    mia_bench_register_defenses(
-        register=lambda name, component: registered.update({name: component})
-    )
+    mia_bench_register_defenses(register=lambda name, component: registered.update({name: component}))
     assert registered == {"bido": BilateralDependency}
     assert BilateralDependency.summary
     assert "2206.05483" in BilateralDependency.paper

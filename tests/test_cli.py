@@ -177,9 +177,7 @@ def test_dry_run_computes_nothing_and_tells_cached_from_open(spawn, toy, store) 
     assert str(folder) in out
 
 
-def test_dry_run_tells_disk_space_and_gpu_memory_where_something_is_known(
-    cli, toy, monkeypatch
-) -> None:
+def test_dry_run_tells_disk_space_and_gpu_memory_where_something_is_known(cli, toy, monkeypatch) -> None:
     assert "disk:" not in cli("run", *CELL, "--dry-run").out
     validate = Track.model_validate
     rough = {"megabytes": {"train": 5700, "invert": 300}, "gpu_megabytes": {"train": 24000}}
@@ -200,9 +198,7 @@ def test_dry_run_of_a_finished_grid_has_nothing_to_compute(cli, toy, store) -> N
     assert "0 stages to compute" in outcome.out
 
 
-def test_second_run_computes_nothing_imports_no_torch_and_prints_the_same(
-    cli, spawn, toy, store
-) -> None:
+def test_second_run_computes_nothing_imports_no_torch_and_prints_the_same(cli, spawn, toy, store) -> None:
     store(*TRAINED)
     first = cli("run", *CELL, "--format", "json")
     assert first.code == 0

@@ -120,9 +120,7 @@ def test_the_three_ways_have_the_same_keys() -> None:
     assert all(field.description for field in RunConfig.model_fields.values())
 
 
-def test_paths_are_expanded_and_come_from_the_environment(
-    cli, toy, monkeypatch, tmp_path: Path
-) -> None:
+def test_paths_are_expanded_and_come_from_the_environment(cli, toy, monkeypatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("HERE", "here")
     assert load_config({"store": "~/$HERE/store"}).store == tmp_path / "here" / "store"

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_paper_datasets import celeba, facescrub
 
 from mia_bench.data import trees
 from mia_bench.plugins import host
 from mia_bench.store import Store
+from test_paper_datasets import celeba, facescrub
 
 
 def test_every_data_set_on_disk_says_its_layout_and_origin() -> None:

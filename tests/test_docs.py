@@ -134,9 +134,7 @@ def test_metrics_of_the_published_records_are_described() -> None:
 
 
 def test_explanations_name_what_they_explain() -> None:
-    caching, threats = (
-        (DOCS / name).read_text("utf-8") for name in ("caching.md", "threat-models.md")
-    )
+    caching, threats = ((DOCS / name).read_text("utf-8") for name in ("caching.md", "threat-models.md"))
     assert [stage for stage in STAGE_VERSIONS if f"`{stage}`" not in caching] == []
     seen = ("labels", "probabilities", "logits", "answers", "activations", "model")
     assert [name for name in (*LEVELS, *seen) if f"`{name}" not in threats] == []
@@ -194,11 +192,7 @@ def test_what_is_undocumented_is_found(places) -> None:
     for command in (root, unheard):
         command.callback.__module__ = "mia_bench.cli.test"
     items = generated.inventory(registry, root, _module_with_a_hook())
-    found = [
-        line
-        for line in generated.missing(places, items)
-        if not line.startswith(("record", "track"))
-    ]
+    found = [line for line in generated.missing(places, items) if not line.startswith(("record", "track"))]
     assert found == [
         "hook-mia-bench-undocumented: no page shows it",
         "command-unheard: no page shows it",
@@ -312,9 +306,7 @@ def install_by_hand(site: Path, module: str) -> None:
     """What pip leaves of a distribution with one entry point."""
     folder = site / "example-1.0.dist-info"
     folder.mkdir()
-    (folder / "METADATA").write_text(
-        "Metadata-Version: 2.1\nName: example\nVersion: 1.0\n", "utf-8"
-    )
+    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: example\nVersion: 1.0\n", "utf-8")
     (folder / "entry_points.txt").write_text(f"[mia_bench]\n{module} = {module}\n", "utf-8")
 
 

@@ -69,9 +69,7 @@ def make_setup(
 def make_steps(
     setup: TrainingSetup, noise: float = 0.0, clip: float = 1.0, physical: int = 1000
 ) -> PrivateSteps:
-    return PrivateSteps(
-        setup, noise_multiplier=noise, max_grad_norm=clip, physical_batch_size=physical
-    )
+    return PrivateSteps(setup, noise_multiplier=noise, max_grad_norm=clip, physical_batch_size=physical)
 
 
 def walk(
@@ -273,9 +271,7 @@ OPACUS_ORDERS = [1 + x / 10 for x in range(1, 100)] + list(range(12, 64))
 MANY_ORDERS = [1 + 1.02**k / 100 for k in range(600)]
 
 
-def integrated_epsilon(
-    noise: float, rate: float, steps: int, delta: float, orders: list[float]
-) -> float:
+def integrated_epsilon(noise: float, rate: float, steps: int, delta: float, orders: list[float]) -> float:
     """Rényi accounting of the subsampled Gaussian by numerical integration, for orders of any kind.
 
     The moments of Mironov, Talwar, Zhang 2019, section 3.1; conversion of Balle et al. 2020, theorem 21.
@@ -313,9 +309,7 @@ def spent(noise: float, rate: float, steps: int, delta: float) -> float:
 @pytest.mark.parametrize("rate", [0.01, 0.1])
 def test_epsilon_agrees_with_numerical_integration(noise: float, rate: float) -> None:
     ours = spent(noise, rate, 300, 1e-5)
-    assert ours == pytest.approx(
-        integrated_epsilon(noise, rate, 300, 1e-5, OPACUS_ORDERS), rel=1e-4
-    )
+    assert ours == pytest.approx(integrated_epsilon(noise, rate, 300, 1e-5, OPACUS_ORDERS), rel=1e-4)
     tightest = integrated_epsilon(noise, rate, 300, 1e-5, MANY_ORDERS)
     assert (1 - 1e-4) * tightest < ours < 1.06 * tightest
 
@@ -571,9 +565,7 @@ def test_a_parameter_outside_every_layer_is_refused() -> None:
         train(private(), Scaled())
 
 
-@pytest.mark.parametrize(
-    "layer", [nn.GroupNorm(2, 4), nn.Dropout(0.5), nn.ReLU(), nn.LayerNorm(14)]
-)
+@pytest.mark.parametrize("layer", [nn.GroupNorm(2, 4), nn.Dropout(0.5), nn.ReLU(), nn.LayerNorm(14)])
 def test_networks_that_can_be_accounted_for_pass(layer: nn.Module) -> None:
     model = WithLayer(layer).train()
     check_network(model, 16, seed=0)

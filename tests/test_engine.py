@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from stored import read_json, write_json
 
 import mia_bench
 from mia_bench.components import parse_option_values
@@ -39,6 +38,7 @@ from mia_bench_plugins.metrics.identification import Identification
 from mia_bench_plugins.metrics.utility import Utility
 from mia_bench_plugins.models.convnet_small import ConvNetSmall
 from mia_bench_plugins.models.resnet_small import ResNetSmall
+from stored import read_json, write_json
 
 SHARED = ("data", "prior", "evaluator", "gallery")
 TRAINED = (*SHARED, "train", "assess")
@@ -92,8 +92,7 @@ def test_estimates_are_of_the_same_component_before(plan, monkeypatch, tmp_path:
     store = Store(tmp_path / "store")
     cells = plan(defense=["none", "mid"], attack=["ppa", "prior-sample"], seeds=[0, 1])
     stages = {
-        (cell.cell.defense.name, cell.cell.attack.name, cell.cell.seed): cell.measure.inputs
-        for cell in cells
+        (cell.cell.defense.name, cell.cell.attack.name, cell.cell.seed): cell.measure.inputs for cell in cells
     }
 
     def estimated(defense: str, attack: str, seed: int, stage: str) -> float:
@@ -202,9 +201,7 @@ def test_keys_of_a_cell_and_its_stages_are_20_hexadecimal_digits(plan) -> None:
     ],
 )
 def test_option_changes_the_keys_of_what_it_reaches_and_no_other(plan, options, unchanged) -> None:
-    keys, changed = (
-        {s.id for s in cells[0].measure.upstream()} for cells in (plan(), plan(*options))
-    )
+    keys, changed = ({s.id for s in cells[0].measure.upstream()} for cells in (plan(), plan(*options)))
     assert {name for name, _ in keys & changed} == unchanged
 
 
@@ -250,9 +247,7 @@ def test_device_store_and_order_are_not_in_the_key(plan, tmp_path: Path) -> None
     assert [cell.key for cell in again] != keys
 
 
-def test_path_of_the_data_is_not_in_the_key_but_its_content_is(
-    plan, make_tree, tmp_path: Path
-) -> None:
+def test_path_of_the_data_is_not_in_the_key_but_its_content_is(plan, make_tree, tmp_path: Path) -> None:
     counts = {f"p{i}": 4 for i in range(6)}
     for name in ("a", "b", "c"):
         make_tree(tmp_path / name, {**counts, **({"p9": 1} if name == "c" else {})})
@@ -261,9 +256,7 @@ def test_path_of_the_data_is_not_in_the_key_but_its_content_is(
     assert keys[0] != keys[2]
 
 
-def test_place_inside_the_data_root_is_not_in_key_or_record(
-    plan, make_tree, tmp_path: Path
-) -> None:
+def test_place_inside_the_data_root_is_not_in_key_or_record(plan, make_tree, tmp_path: Path) -> None:
     counts = {f"p{i}": 4 for i in range(6)}
     for name in ("one", "two"):
         make_tree(tmp_path / "data" / name, counts)
@@ -428,17 +421,14 @@ def test_a_plugin_that_raises_while_planning_is_named(plan, monkeypatch) -> None
         raise RuntimeError("lost\nits way")
 
     monkeypatch.setattr(PlugAndPlay, "skip", fails)
-    with pytest.raises(
-        MiaBenchError, match="'ppa' of plugin mia-bench: RuntimeError: lost its way"
-    ):
+    with pytest.raises(MiaBenchError, match="'ppa' of plugin mia-bench: RuntimeError: lost its way"):
         plan()
     monkeypatch.undo()
 
 
 def test_queries_of_the_preparation_are_counted(undisturbed) -> None:
     queries = {
-        record["attack"]["name"]: record["cost"]["target_queries"]
-        for record in undisturbed.records.values()
+        record["attack"]["name"]: record["cost"]["target_queries"] for record in undisturbed.records.values()
     }
     assert queries["toy-prepared"] == 8
     # search 40 images plain and mirrored, 24 candidates: 3 steps and 3 views of each
@@ -470,9 +460,7 @@ def test_skipped_attack_has_a_reason_and_computes_nothing(toy, computed, tmp_pat
 # --- reruns --------------------------------------------------------------------------------------
 
 
-def test_done_cells_are_computed_again_only_with_always(
-    toy, store, computed, tmp_path: Path
-) -> None:
+def test_done_cells_are_computed_again_only_with_always(toy, store, computed, tmp_path: Path) -> None:
     store(*TRAINED)
     (first,) = run(tmp_path, "none", "prior-sample")
     assert computed == {"invert": 1, "measure": 1}
@@ -588,9 +576,7 @@ def test_store_errors_stop_the_run_at_once(toy, store, tmp_path: Path, monkeypat
         raise StoreError("the store is full")
 
     monkeypatch.setattr(Store, "save", full)
-    prepared = prepare(
-        RunConfig(track="toy", defense=["none"], attack=["ppa"], store=tmp_path / "store")
-    )
+    prepared = prepare(RunConfig(track="toy", defense=["none"], attack=["ppa"], store=tmp_path / "store"))
     with pytest.raises(StoreError, match="full"):
         execute(prepared)
 

@@ -107,9 +107,7 @@ def test_a_local_file_of_another_hash_is_refused(site: Site, tmp_path: Path) -> 
 @pytest.mark.parametrize("knows_ranges", [True, False])
 def test_a_download_that_broke_off_goes_on(site: Site, tmp_path: Path, knows_ranges: bool) -> None:
     site.breaks_off_after, site.knows_ranges = 3_000_000, knows_ranges
-    with pytest.raises(
-        Unavailable, match=r"after 3000000 of 5120000 bytes.*give the command again"
-    ):
+    with pytest.raises(Unavailable, match=r"after 3000000 of 5120000 bytes.*give the command again"):
         obtain(file(site), tmp_path, quiet)
     assert not (tmp_path / "weights.pt").exists()
     site.breaks_off_after = None
@@ -130,12 +128,8 @@ def test_what_was_sent_is_checked(site: Site, tmp_path: Path) -> None:
     assert list(tmp_path.glob("weights*")) == []
 
 
-def test_a_missing_page_and_a_machine_without_network_say_what_to_do(
-    site: Site, tmp_path: Path
-) -> None:
-    with pytest.raises(
-        Unavailable, match=r"gone\.pt can't be downloaded .*Not Found.*put the file"
-    ):
+def test_a_missing_page_and_a_machine_without_network_say_what_to_do(site: Site, tmp_path: Path) -> None:
+    with pytest.raises(Unavailable, match=r"gone\.pt can't be downloaded .*Not Found.*put the file"):
         obtain(file(site, name="gone.pt"), tmp_path, quiet)
     closed = Published("weights.pt", "http://127.0.0.1:9/weights.pt")
     with pytest.raises(Unavailable, match=r"weights\.pt can't be downloaded .*refused"):

@@ -108,8 +108,7 @@ def test_descent_raises_the_targets_confidence_and_pleases_the_critic() -> None:
     assert confidence(end.images) > confidence(start.images) + 0.05
     alone = attack(steps=60, identity_weight=0.0, learning_rate=0.05).invert(task())
     pleased, before = (
-        Judged().discriminate(to_float(found.images.flatten(0, 1))).mean()
-        for found in (alone, start)
+        Judged().discriminate(to_float(found.images.flatten(0, 1))).mean() for found in (alone, start)
     )
     assert pleased > before
 

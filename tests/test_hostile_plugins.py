@@ -79,9 +79,7 @@ def hostile(sites, toy_site: Path, tmp_path: Path, forget_hostile):
         lines += ["@hookimpl", f"def mia_bench_register_{hook}(register):"]
         lines += ["    for name, known in KNOWN.items(): register(name, known)"]
         if track:
-            (site / "hostile.toml").write_text(
-                TRACK.replace("\n[target]", f"\n{dedent(track)}\n[target]", 1)
-            )
+            (site / "hostile.toml").write_text(TRACK.replace("\n[target]", f"\n{dedent(track)}\n[target]", 1))
             lines += ["@hookimpl", "def mia_bench_register_priors(register):"]
             lines += ["    register('quick', 'mia_bench.testing.world:ToyPrior', summary='quick')"]
             lines += ["@hookimpl", "def mia_bench_register_tracks(register):"]
@@ -129,9 +127,7 @@ ATTACKS = {
 }
 
 
-def test_attacks_are_named_and_the_others_are_as_without_them(
-    cli, hostile, store, undisturbed
-) -> None:
+def test_attacks_are_named_and_the_others_are_as_without_them(cli, hostile, store, undisturbed) -> None:
     names = hostile("attack", *map(attack, ATTACKS))
     store(*TRAINED)
     asked = [word for name in [*names, "ppa"] for word in ("--attack", name)]
@@ -222,9 +218,7 @@ def test_priors_are_named_and_the_others_finish(cli, hostile, store) -> None:
     assert done["status"] == "done"
 
 
-METRICS_OF_TRACK = 'metrics = ["utility", "evaluation-classifier", "hostile"]' + SMALL.format(
-    "synth-faces"
-)
+METRICS_OF_TRACK = 'metrics = ["utility", "evaluation-classifier", "hostile"]' + SMALL.format("synth-faces")
 
 
 def metric(work: str) -> str:
@@ -314,9 +308,7 @@ def test_commands_survive_a_component_that_raises(cli, hostile) -> None:
         """,
     )
     doctor = cli("doctor")
-    assert re.search(
-        "BROKEN dataset 'hostile' of plugin hostile:hostile: RuntimeError: init no", doctor.out
-    )
+    assert re.search("BROKEN dataset 'hostile' of plugin hostile:hostile: RuntimeError: init no", doctor.out)
     for words in (("list",), ("data", "list"), ("describe", "hostile"), ("plugins",)):
         outcome = cli(*words)
         assert outcome.code == 0

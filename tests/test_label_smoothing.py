@@ -100,11 +100,7 @@ def test_defenses_use_their_alpha_and_schedule() -> None:
     ramp = NegativeLabelSmoothing(NegativeLabelSmoothing.Options(alpha=-0.2))
     torch.testing.assert_close(ramp.loss(step(0)), plain)
     torch.testing.assert_close(ramp.loss(step(9)), smoothed_cross_entropy(logits, labels, -0.2))
-    constant = NegativeLabelSmoothing(
-        NegativeLabelSmoothing.Options(alpha=-0.2, schedule="constant")
-    )
+    constant = NegativeLabelSmoothing(NegativeLabelSmoothing.Options(alpha=-0.2, schedule="constant"))
     torch.testing.assert_close(constant.loss(step(0)), ramp.loss(step(9)))
     positive = PositiveLabelSmoothing(PositiveLabelSmoothing.Options(alpha=0.3))
-    torch.testing.assert_close(
-        positive.loss(step(0)), F.cross_entropy(logits, labels, label_smoothing=0.3)
-    )
+    torch.testing.assert_close(positive.loss(step(0)), F.cross_entropy(logits, labels, label_smoothing=0.3))

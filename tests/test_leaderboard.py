@@ -14,7 +14,6 @@ from typing import Any, ClassVar
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from stored import write_json
 
 import mia_bench.engine.run  # noqa: F401  (before a test replaces what it imports)
 from mia_bench import Attack, AttackMetric, Defense, Prior, Quantity, TargetMetric
@@ -33,6 +32,7 @@ from mia_bench.results import read_store
 from mia_bench.statistics import Estimate
 from mia_bench.store import Store
 from mia_bench.track import Track, load_track
+from stored import write_json
 
 TRACK = """
 name = "little"
@@ -139,9 +139,7 @@ PARTS = {
 }
 
 
-def submit(
-    store: Store, track: str | None, folder: Path, registry: Registry, **how: bool
-) -> Submission:
+def submit(store: Store, track: str | None, folder: Path, registry: Registry, **how: bool) -> Submission:
     """Submit the records of a store, as the command does."""
     return submit_records(read_store(store.root, track, strict=True), folder, registry, **how)
 
@@ -269,9 +267,7 @@ def folder(tmp_path: Path, registry: Registry, some: list[dict[str, Any]]) -> Pa
 # --- numbers ---------------------------------------------------------------------------------
 
 
-def test_seeds_are_combined_and_cut_at_the_values_a_metric_can_have(
-    registry: Registry, track: Track
-) -> None:
+def test_seeds_are_combined_and_cut_at_the_values_a_metric_can_have(registry: Registry, track: Track) -> None:
     made = [make_record("plain", seed, gallery=value) for seed, value in enumerate((0.8, 0.9, 1.0))]
     [section] = build_board(registry, track, read(*made)).sections
     [row] = section.rows
@@ -309,9 +305,7 @@ def test_differences_are_paired_by_seed_and_class(registry: Registry, track: Tra
     assert found.high == pytest.approx(-0.15 + 12.7062047 * 0.05)
 
 
-def test_the_difference_of_one_seed_has_the_interval_of_its_classes(
-    registry: Registry, track: Track
-) -> None:
+def test_the_difference_of_one_seed_has_the_interval_of_its_classes(registry: Registry, track: Track) -> None:
     classes = {"id_gallery_acc1": [0.5 + 0.01 * number for number in range(20)]}
     other = {"id_gallery_acc1": [0.3 + 0.02 * number for number in range(20)]}
     made = read(make_record("plain", per_class=classes), make_record("guard", per_class=other))
@@ -324,9 +318,7 @@ def test_the_difference_of_one_seed_has_the_interval_of_its_classes(
     assert found.seeds == (0,)
 
 
-def test_records_of_different_protocols_are_refused_naming_both(
-    registry: Registry, track: Track
-) -> None:
+def test_records_of_different_protocols_are_refused_naming_both(registry: Registry, track: Track) -> None:
     changed = {"name": "little", "version": 2, "data": "fp", "protocol": "p2"}
     made = read(make_record(), make_record(seed=1, track=changed))
     with pytest.raises(MiaBenchError, match=r"different protocols .*p1 \(1 records.*p2 \(1 rec"):
@@ -367,9 +359,7 @@ def test_the_baseline_is_the_undefended_target_as_the_track_has_it(
 
     monkeypatch.setattr(Plain, "Options", Options)
     registry = make_registry(tmp_path)
-    group = make_record(
-        "plain", options={"norm": "a-group"}, gallery=0.1
-    )  # sorts and leaks before it
+    group = make_record("plain", options={"norm": "a-group"}, gallery=0.1)  # sorts and leaks before it
     plain = make_record("plain", options={"norm": "batch"}, gallery=0.6)
     board = build_board(registry, load_track(registry, "little"), read(group, plain))
     [section] = board.sections
@@ -410,18 +400,14 @@ def test_the_best_independent_judge_that_a_board_has_orders_it(
     assert f"ordered by `{primary}`" in pages.page(board, registry)
 
 
-def test_a_metric_that_one_seed_lacks_is_missing_with_the_reason(
-    registry: Registry, track: Track
-) -> None:
+def test_a_metric_that_one_seed_lacks_is_missing_with_the_reason(registry: Registry, track: Track) -> None:
     made = [make_record("plain", 0), make_record("plain", 1, gallery=None)]
     row = build_board(registry, track, read(*made)).sections[0].rows[0]
     assert row.metrics["id_gallery_acc1"] == Missing("seed 1: no weights")
     assert row.metrics["attack_acc5"] == Missing("5 classes only")
 
 
-def test_rows_are_ordered_by_what_leaks_least_and_nulls_come_last(
-    registry: Registry, track: Track
-) -> None:
+def test_rows_are_ordered_by_what_leaks_least_and_nulls_come_last(registry: Registry, track: Track) -> None:
     made = read(
         make_record("plain", gallery=0.5),
         make_record("guard", gallery=None),
@@ -541,9 +527,7 @@ def test_where_no_setting_is_near_the_nearest_is_chosen_and_said(
     assert "submit --track little --folder leaderboards/tuning" in whole
 
 
-def test_a_defense_without_a_finished_setting_is_said(
-    registry: Registry, track: Track, some: list
-) -> None:
+def test_a_defense_without_a_finished_setting_is_said(registry: Registry, track: Track, some: list) -> None:
     failed = swept(0.3, 0, 0.0, status="failed", reason="it broke", metrics={}, per_class={})
     found = chosen(registry, track, failed)
     assert found is not None
@@ -560,9 +544,7 @@ def test_a_sweep_that_allows_no_choice_is_an_error(registry: Registry, track: Tr
         chosen(registry, track, swept(0.1, 0.9, 0.1) | {"attack": part("aim", steps=8)})
 
 
-def test_the_sweep_below_the_folder_has_a_page_and_is_checked(
-    folder: Path, registry: Registry
-) -> None:
+def test_the_sweep_below_the_folder_has_a_page_and_is_checked(folder: Path, registry: Registry) -> None:
     undefended = make_record("plain", 1000)
     undefended["metrics"]["validation_accuracy"] = metric(0.9)
     for record in (undefended, swept(0.1, 0.9, 0.3), swept(0.2, 0.9, 0.2)):
@@ -608,9 +590,7 @@ def test_another_version_of_the_track_is_refused(registry: Registry, track: Trac
 
 
 def test_another_track_is_refused(registry: Registry, track: Track) -> None:
-    assert "'big'" in refused(
-        registry, track, make_record(track={"name": "big", "version": 2, "data": "fp"})
-    )
+    assert "'big'" in refused(registry, track, make_record(track={"name": "big", "version": 2, "data": "fp"}))
 
 
 def test_other_data_are_refused(tmp_path: Path) -> None:
@@ -621,9 +601,7 @@ def test_other_data_are_refused(tmp_path: Path) -> None:
     assert build_board(registry, track, read(right)).sections
 
 
-def test_mixed_data_are_refused_when_the_track_declares_none(
-    registry: Registry, track: Track
-) -> None:
+def test_mixed_data_are_refused_when_the_track_declares_none(registry: Registry, track: Track) -> None:
     one = make_record(seed=0)
     other = make_record(seed=1, track={"name": "little", "version": 2, "data": "changed"})
     message = refused(registry, track, one, other)
@@ -640,16 +618,12 @@ def test_the_same_cell_twice_is_refused(registry: Registry, track: Track) -> Non
 
 
 def test_two_versions_of_a_component_never_share_a_board(registry: Registry, track: Track) -> None:
-    message = refused(
-        registry, track, make_record(seed=0), make_record("guard", 1, prior=part("faces", "0"))
-    )
+    message = refused(registry, track, make_record(seed=0), make_record("guard", 1, prior=part("faces", "0")))
     assert "prior 'faces'" in message
 
 
 def test_an_interrupted_cell_is_refused(registry: Registry, track: Track) -> None:
-    assert "interrupted" in refused(
-        registry, track, make_record(status="interrupted", metrics={}, cost={})
-    )
+    assert "interrupted" in refused(registry, track, make_record(status="interrupted", metrics={}, cost={}))
 
 
 def test_a_newer_schema_is_refused_and_the_file_named(folder: Path, registry: Registry) -> None:
@@ -709,9 +683,7 @@ def test_the_page_says_what_was_measured(registry: Registry, track: Track, some:
     assert "Difference from `plain` on the same seeds" in text
     assert "2026-01-03" in text
     assert "fewer than" not in text
-    nowhere = (
-        "```sh\npip install made-dist  # its records name no address\nmia-bench run --track little "
-    )
+    nowhere = "```sh\npip install made-dist  # its records name no address\nmia-bench run --track little "
     assert nowhere in text
     assert "mia-bench leaderboard submit --track little" in text
 
@@ -732,15 +704,11 @@ def test_an_address_that_is_none_is_refused(url: str) -> None:
         read(made)
 
 
-def test_failed_and_skipped_cells_are_listed_without_numbers(
-    registry: Registry, track: Track
-) -> None:
+def test_failed_and_skipped_cells_are_listed_without_numbers(registry: Registry, track: Track) -> None:
     made = [
         make_record("plain"),
         *(
-            make_record(
-                "guard", seed, status="failed", reason="| boom\n`x` <b>", metrics={}, cost={}
-            )
+            make_record("guard", seed, status="failed", reason="| boom\n`x` <b>", metrics={}, cost={})
             for seed in (0, 1)
         ),
         make_record("guard", 2, status="skipped", reason="no latents", metrics={}, cost={}),
@@ -832,9 +800,7 @@ def test_submitted_records_are_the_stores_bytes(
     assert submit(store, "little", folder, registry) == Submission()
 
 
-def test_submit_leaves_out_what_is_interrupted_or_outdated(
-    tmp_path: Path, registry: Registry
-) -> None:
+def test_submit_leaves_out_what_is_interrupted_or_outdated(tmp_path: Path, registry: Registry) -> None:
     store = Store(tmp_path / "made-store")
     write_json(store, make_record(seed=0))
     write_json(store, make_record(seed=1, status="interrupted", metrics={}, cost={}))
@@ -853,9 +819,7 @@ def test_submit_copies_nothing_when_a_record_is_invalid(tmp_path: Path, registry
     assert not (tmp_path / "boards").exists()
 
 
-def test_a_failure_never_replaces_a_finished_record(
-    tmp_path: Path, folder: Path, registry: Registry
-) -> None:
+def test_a_failure_never_replaces_a_finished_record(tmp_path: Path, folder: Path, registry: Registry) -> None:
     failed = make_record(status="failed", reason="boom", metrics={}, cost={})
     for number, key in enumerate((failed["key"], "another")):
         store = Store(tmp_path / f"store-{number}")
@@ -939,9 +903,7 @@ def test_records_that_share_no_board_are_not_copied(tmp_path: Path, registry: Re
     write_json(store, make_record())
     write_json(
         store,
-        make_record(
-            "guard", track={"name": "little", "version": 2, "data": "fp", "protocol": "p2"}
-        ),
+        make_record("guard", track={"name": "little", "version": 2, "data": "fp", "protocol": "p2"}),
     )
     with pytest.raises(MiaBenchError, match="different protocols"):
         submit(store, None, tmp_path / "boards", registry)
@@ -964,9 +926,7 @@ def test_cells_without_numbers_are_told_and_can_be_left_out(
     store = Store(tmp_path / "made-store")
     write_json(store, make_record())
     for seed in (1, 2):
-        write_json(
-            store, make_record(seed=seed, status="failed", reason="boom", metrics={}, cost={})
-        )
+        write_json(store, make_record(seed=seed, status="failed", reason="boom", metrics={}, cost={}))
     only = submit(store, None, tmp_path / "only", registry, finished_only=True)
     assert (len(only.written), caplog.text) == (1, "")
     assert len(submit(store, None, tmp_path / "boards", registry).written) == 3
@@ -1051,9 +1011,7 @@ def test_the_page_is_the_same_where_a_plugin_is_not_installed(
     for (kind, name), entries in registry._entries.items():
         if kind in ("metric", "track"):
             without.add(kind, name, entries[0].component, "", entries[0].plugin)
-    text, other = (
-        pages.page(build_board(one, track, read(*made)), one) for one in (registry, without)
-    )
+    text, other = (pages.page(build_board(one, track, read(*made)), one) for one in (registry, without))
     assert text == other
     assert "Access: black-box. Attack options" in text
     assert "- defense `guard`: guards \\<b\\>\n" in text
@@ -1063,9 +1021,7 @@ def test_the_page_is_the_same_where_a_plugin_is_not_installed(
     assert "--defense guard -o guard.alpha=0.5 --attack" in text
 
 
-def test_code_that_changed_under_a_version_is_told_by_the_check(
-    folder: Path, registry: Registry
-) -> None:
+def test_code_that_changed_under_a_version_is_told_by_the_check(folder: Path, registry: Registry) -> None:
     for seed, code in ((0, "0.1.0 aaa"), (1, "0.1.0 bbb"), (2, "0.2.0 ccc")):
         made = make_record("foreign", seed)
         made["defense"]["about"] = {"code": code}
@@ -1091,10 +1047,7 @@ def test_kinds_of_numbers(registry: Registry, track: Track) -> None:
     guard = make_record("guard")
     guard["metrics"]["x"] = metric(-3.0)
     board = build_board(registry, track, read(guard))
-    kinds = {
-        name: board.quantities[name].kind
-        for name in ("id_gallery_acc1_ceiling", "id_median_rank", "x")
-    }
+    kinds = {name: board.quantities[name].kind for name in ("id_gallery_acc1_ceiling", "id_median_rank", "x")}
     assert kinds == {"id_gallery_acc1_ceiling": "share", "id_median_rank": "rank", "x": "number"}
     assert board.utility[0].metrics["x"] == Estimate(-3.0, -3.1, -2.9, 10)  # no bounds are known
 
@@ -1172,9 +1125,7 @@ def test_a_third_partys_metric_orders_a_board_is_paired_and_bounded(tmp_path: Pa
 def test_a_sweep_is_judged_by_the_direction_of_what_orders_the_board(tmp_path: Path) -> None:
     registry = far_registry(tmp_path, 'ranked_by = ["farness"]\n')
     made = [far_record("plain", 1000, [1.0])]
-    made += [
-        far_record("guard", 1000, [value], options={"alpha": value}) for value in (2.0, 5.0, 3.0)
-    ]
+    made += [far_record("guard", 1000, [value], options={"alpha": value}) for value in (2.0, 5.0, 3.0)]
     for record in made:
         record["metrics"]["validation_accuracy"] = metric(0.9)
     board = build_board(registry, load_track(registry, "little"), read(*made))
@@ -1210,9 +1161,7 @@ def test_ties_are_broken_by_the_last_of_the_ranking(registry: Registry, track: T
         assert [row.defense for row in section.rows] == ["guard", "plain"]
 
 
-def test_the_ceiling_of_a_quantity_is_the_one_that_it_names(
-    registry: Registry, track: Track
-) -> None:
+def test_the_ceiling_of_a_quantity_is_the_one_that_it_names(registry: Registry, track: Track) -> None:
     made = make_record()
     made["metrics"]["attack_acc1_ceiling"] = metric(0.99)  # attack_acc1 names none
     [section] = build_board(registry, track, read(made)).sections
@@ -1220,9 +1169,7 @@ def test_the_ceiling_of_a_quantity_is_the_one_that_it_names(
     assert list(section.ceiling.metrics) == ["id_gallery_acc1"]
 
 
-def test_what_no_cell_sets_or_settings_are_chosen_by_is_no_column(
-    registry: Registry, track: Track
-) -> None:
+def test_what_no_cell_sets_or_settings_are_chosen_by_is_no_column(registry: Registry, track: Track) -> None:
     made = [make_record(), make_record(seed=1)]
     for record in made:
         record["metrics"]["validation_accuracy"] = metric(0.7)

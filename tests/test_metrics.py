@@ -121,9 +121,7 @@ class Coin(nn.Module):
 
 def test_random_targets_are_averaged_over_draws() -> None:
     torch.manual_seed(0)
-    found = TargetConfidence().compute(
-        evidence(one_hot_images([0] * 50, 2), [0] * 50, 2, target=Coin())
-    )
+    found = TargetConfidence().compute(evidence(one_hot_images([0] * 50, 2), [0] * 50, 2, target=Coin()))
     assert set(found["target_confidence"].values.round(6)) == {0.0, 1.0}
     many = AttackEvidence(
         **{**vars(evidence(one_hot_images([0] * 50, 2), [0] * 50, 2, target=Coin())), "draws": 400}

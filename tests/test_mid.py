@@ -135,9 +135,7 @@ def test_a_network_that_answers_otherwise_is_asked_by_its_own_way() -> None:
     assert torch.equal(found, found.round())
 
 
-@pytest.mark.parametrize(
-    ("bottleneck", "width"), [(0.5, 4), (0.25, 2), (0.01, 1), (1.0, 1), (5.0, 5)]
-)
+@pytest.mark.parametrize(("bottleneck", "width"), [(0.5, 4), (0.25, 2), (0.01, 1), (1.0, 1), (5.0, 5)])
 def test_width_is_a_share_or_a_number(bottleneck: float, width: int) -> None:
     assert build(bottleneck=bottleneck).head.in_features == width
 

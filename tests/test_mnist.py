@@ -44,9 +44,7 @@ def made(tmp_path: Path) -> Path:
 
 def load(root: Path, *, seed: int = 1, resolution: int = 32, **options: int) -> Splits:
     dataset = MNIST(MNIST.Options(**{"per_class": 10, "public_per_class": 8, **options}))
-    return dataset.load(
-        root, resolution=resolution, seed=seed, progress=lambda *_: None, scratch=root
-    )
+    return dataset.load(root, resolution=resolution, seed=seed, progress=lambda *_: None, scratch=root)
 
 
 def digits(part: ImageSet) -> list[int]:
@@ -115,9 +113,7 @@ def test_a_digit_that_is_not_there_is_named(made: Path) -> None:
 
 
 def test_the_official_files(real_data: Path) -> None:
-    splits = MNIST().load(
-        real_data, resolution=32, seed=2024, progress=lambda *_: None, scratch=real_data
-    )
+    splits = MNIST().load(real_data, resolution=32, seed=2024, progress=lambda *_: None, scratch=real_data)
     assert splits.judging is not None
     assert len(splits.judging) == 5139
     assert splits.train.labels.bincount().tolist() == [750] * 5
@@ -170,9 +166,7 @@ def test_without_a_judge_every_number_is_null_with_the_reason() -> None:
     assert set(found.values()) == {"the track has no independent judge"}
 
 
-def test_mnist_end_to_end_on_made_digits(
-    cli: Callable, made: Path, monkeypatch, tmp_path: Path
-) -> None:
+def test_mnist_end_to_end_on_made_digits(cli: Callable, made: Path, monkeypatch, tmp_path: Path) -> None:
     options = ("mnist.per_class=10", "mnist.public_per_class=8", "ppa.search=60", "ppa.steps=2",
                "ppa.views=2", "eigenfaces.components=8")  # fmt: skip
     words = [word for option in options for word in ("-o", option)]

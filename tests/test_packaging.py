@@ -9,6 +9,7 @@ import venv
 from pathlib import Path
 
 import pytest
+
 from oldest import pins
 
 ROOT = Path(__file__).parent.parent

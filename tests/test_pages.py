@@ -19,16 +19,6 @@ from markdown_it import MarkdownIt
 from markdown_it.renderer import RendererHTML
 from myst_parser.config.main import MdParserConfig
 from myst_parser.parsers.mdit import create_md_parser
-from test_leaderboard import (
-    PARTS,
-    chosen,
-    make_record,
-    make_registry,
-    metric,
-    planned,
-    read,
-    swept,
-)
 
 from mia_bench import Quantity
 from mia_bench.errors import MiaBenchError
@@ -41,6 +31,16 @@ from mia_bench.plugins import host
 from mia_bench.registry import Registry
 from mia_bench.statistics import Estimate
 from mia_bench.track import Recipe, Track, load_track
+from test_leaderboard import (
+    PARTS,
+    chosen,
+    make_record,
+    make_registry,
+    metric,
+    planned,
+    read,
+    swept,
+)
 
 HOSTILE = (
     "`",
@@ -252,9 +252,7 @@ def structure(text: str) -> tuple[Any, ...]:
     text.encode()
     found = list(tokens(text, "github"))
     assert {t.type for t in found} == {t.type for t in tokens(text, "myst")}
-    links = [
-        t.attrs.get("href", t.attrs.get("src")) for t in found if t.type in ("link_open", "image")
-    ]
+    links = [t.attrs.get("href", t.attrs.get("src")) for t in found if t.type in ("link_open", "image")]
     commands = []
     for token in found:
         if token.type == "fence":
@@ -336,9 +334,7 @@ def test_no_text_of_a_track_changes_the_structure(registry: Registry, track: Tra
     assert {str(page(text)) for text in LOUD} == {str(page("word"))}
 
 
-def test_no_text_of_a_plugin_changes_the_structure(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_text_of_a_plugin_changes_the_structure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def page(text: str) -> tuple[Any, ...]:
         for (kind, _), component in PARTS.items():
             for attribute in ("summary", "paper"):
@@ -352,25 +348,20 @@ def test_no_text_of_a_plugin_changes_the_structure(
         registry = make_registry(tmp_path)
         silent = [make_record(), make_record("guard", 1)]  # of these the classes are asked
         return structure(
-            pages.page(
-                build_board(registry, load_track(registry, "little"), read(*silent)), registry
-            )
+            pages.page(build_board(registry, load_track(registry, "little"), read(*silent)), registry)
         )
 
     assert {str(page(text)) for text in LOUD} == {str(page("word"))}
 
 
 def test_no_text_of_a_sweep_changes_the_structure(registry: Registry, track: Track) -> None:
-    found = chosen(
-        registry, track, swept(0.1, 0.9, 0.3), swept(0.2, 0.9, 0.2), swept(0.3, 0.1, 0.2)
-    )
+    found = chosen(registry, track, swept(0.1, 0.9, 0.3), swept(0.2, 0.9, 0.2), swept(0.3, 0.1, 0.2))
     assert found is not None
 
     def page(text: str, *, sweep: bool) -> tuple[Any, ...]:
         [choice] = found.choices
         tried = tuple(
-            dataclasses.replace(one, options={text: one.options["alpha"], "x": text})
-            for one in choice.tried
+            dataclasses.replace(one, options={text: one.options["alpha"], "x": text}) for one in choice.tried
         )
         spoken = dataclasses.replace(
             choice, defense=text, tried=tried, setting=tried[choice.tried.index(choice.setting)]
@@ -450,8 +441,7 @@ def test_a_difference_of_nothing_has_no_minus() -> None:
 def test_reasons_have_a_footnote_each(registry: Registry, track: Track) -> None:
     [section] = build_board(registry, track, read(make_record())).sections
     rows = [
-        dataclasses.replace(section.rows[0], metrics={str(n): Missing(f"reason {n % 30}")})
-        for n in range(31)
+        dataclasses.replace(section.rows[0], metrics={str(n): Missing(f"reason {n % 30}")}) for n in range(31)
     ]
     letters = pages.footnotes(rows, [str(n) for n in range(31)])
     assert list(letters)[:2] == ["reason 0", "reason 1"]

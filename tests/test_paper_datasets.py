@@ -217,9 +217,7 @@ def test_faces_of_celeba_are_cut_by_their_landmarks(tmp_path: Path, photographed
     assert "cut out by five landmarks, not by HD-CelebA-Cropper's 68" in note
 
 
-def test_cut_images_come_before_originals_and_these_before_aligned_ones(
-    tmp_path: Path, counts: None
-) -> None:
+def test_cut_images_come_before_originals_and_these_before_aligned_ones(tmp_path: Path, counts: None) -> None:
     celeba(tmp_path)
     dataset = made("celeba", tmp_path, allow_partial=False)
     before = dataset.fingerprint(tmp_path)
@@ -242,9 +240,7 @@ def test_cut_images_come_before_originals_and_these_before_aligned_ones(
     assert {path.parent.name for path in partial.paths} == {"img_align_celeba"}
 
 
-def test_fingerprint_of_celeba_knows_the_landmarks_that_are_used(
-    tmp_path: Path, monkeypatch
-) -> None:
+def test_fingerprint_of_celeba_knows_the_landmarks_that_are_used(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr("mia_bench_plugins.datasets.celeba.CLASSES", 3)
     with_originals(tmp_path)
     dataset = made("celeba", tmp_path)
@@ -272,9 +268,7 @@ def test_fingerprint_of_celeba_knows_the_landmarks_that_are_used(
         ("binary", r"list_landmarks_celeba\.txt is no text"),
     ],
 )
-def test_damaged_landmarks_of_celeba_are_one_line(
-    tmp_path: Path, damage: str, message: str
-) -> None:
+def test_damaged_landmarks_of_celeba_are_one_line(tmp_path: Path, damage: str, message: str) -> None:
     with_originals(tmp_path)
     path = tmp_path / "celeba" / ORIGINAL[1]
     text = path.read_text()

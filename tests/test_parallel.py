@@ -90,9 +90,7 @@ def test_failures_and_deaths_stop_only_what_needs_them(toy, store, tmp_path) -> 
 def test_warnings_of_a_process_are_passed_on(toy, store, tmp_path) -> None:
     store("data", "prior", "gallery", "evaluator", "train", "assess")
     listener = Listener()
-    (record,) = run(
-        tmp_path, "none", "toy-hungry", options={"toy-hungry.fits": 64}, display=listener
-    )
+    (record,) = run(tmp_path, "none", "toy-hungry", options={"toy-hungry.fits": 64}, display=listener)
     assert record["notes"]["invert"] == "out of memory; the batch was halved to 32"
     assert any("the batch was halved to 32" in line for line in listener.said)
 

@@ -29,9 +29,7 @@ SHARED = ("data", "prior", "evaluator", "gallery")
 
 
 def test_built_ins_come_in_by_their_entry_points() -> None:
-    named = {
-        e.name for e in entry_points(group="mia_bench") if e.dist and e.dist.name == "mia-bench"
-    }
+    named = {e.name for e in entry_points(group="mia_bench") if e.dist and e.dist.name == "mia-bench"}
     found = [info for info in host().plugins if info.distribution == "mia-bench"]
     assert {info.name for info in found} == named
     assert {info.status for info in found} == {"ok"}
@@ -156,12 +154,8 @@ def test_list_and_doctor_survive_names_behind_which_nothing_is(cli, broken) -> N
     assert re.search(r"^ +lazy-track .*broken", listed.out, re.MULTILINE)
     assert re.search(r"^ +attack_acc1 ", listed.out, re.MULTILINE)
     found = cli("doctor").out
-    assert re.search(
-        "BROKEN dataset 'lazy-dataset' of plugin mia-bench-broken:promises-nothing", found
-    )
-    assert re.search(
-        "BROKEN encoder 'lazy-encoder' of plugin mia-bench-broken:promises-nothing", found
-    )
+    assert re.search("BROKEN dataset 'lazy-dataset' of plugin mia-bench-broken:promises-nothing", found)
+    assert re.search("BROKEN encoder 'lazy-encoder' of plugin mia-bench-broken:promises-nothing", found)
 
 
 @pytest.mark.parametrize(
@@ -183,9 +177,7 @@ def test_using_such_a_name_says_which_plugin_is_to_blame(
 
 def test_plugins_check_imports_every_component(cli, broken) -> None:
     assert "lazy-metric" not in cli("plugins").err
-    assert (
-        "problem: metric 'lazy-metric' of plugin mia-bench-broken" in cli("plugins", "--check").err
-    )
+    assert "problem: metric 'lazy-metric' of plugin mia-bench-broken" in cli("plugins", "--check").err
 
 
 # --- two plugins, one name -----------------------------------------------------------------------
@@ -267,9 +259,7 @@ def test_strict_mode_off_by_zero(broken, monkeypatch: pytest.MonkeyPatch) -> Non
     assert host().broken
 
 
-def test_strict_mode_raises_in_the_python_interface(
-    broken, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_strict_mode_raises_in_the_python_interface(broken, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MIA_BENCH_STRICT", "1")
     plugins_module.host.cache_clear()
     with pytest.raises(UsageError, match="raises-at-import"):

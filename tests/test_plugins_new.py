@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import install
 
+from conftest import install
 from mia_bench.registry import BASES
 from mia_bench.scaffold import KINDS, LONGEST, class_name, create
 from mia_bench.testing import checks_of
@@ -84,9 +84,7 @@ def test_no_placeholder_is_left(made: Path, kind: str) -> None:
 
 
 @pytest.mark.newest
-def test_ruff_and_mypy_find_nothing_whatever_the_length_of_the_name(
-    made: Path, tmp_path: Path
-) -> None:
+def test_ruff_and_mypy_find_nothing_whatever_the_length_of_the_name(made: Path, tmp_path: Path) -> None:
     for kind in KINDS:
         create("x" if kind == "track" else f"x{kind[0:2]}", kind, tmp_path)
         create(f"{kind}-{'y' * (LONGEST - len(kind) - 1)}", kind, tmp_path)
@@ -206,9 +204,7 @@ def test_defense_attack_and_prior_run(cli, installed, store) -> None:
 
 
 def test_data_set_and_track_are_planned(cli, installed) -> None:
-    outcome = cli(
-        "run", "--track", "made-track", "--defense", "none", "--attack", "ppa", "--dry-run"
-    )
+    outcome = cli("run", "--track", "made-track", "--defense", "none", "--attack", "ppa", "--dry-run")
     assert outcome.code == 0, outcome.err
     assert "made-track" in outcome.out
 

@@ -25,9 +25,7 @@ def reference_poincare(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tens
         u = o / o.abs().sum()
         v = torch.zeros_like(u)
         v[y] = 1 - 1e-4
-        argument = 1 + 2 * (u - v).square().sum() / (
-            (1 - u.square().sum()) * (1 - v.square().sum())
-        )
+        argument = 1 + 2 * (u - v).square().sum() / ((1 - u.square().sum()) * (1 - v.square().sum()))
         rows.append(torch.acosh(argument))
     return torch.stack(rows)
 
@@ -235,9 +233,7 @@ def test_averaging_over_answers_takes_the_gradient_of_the_mean_loss() -> None:
     w = start.clone().requires_grad_(True)
     logits = MeanColour()(colour_prior()(w))
     disturbance = torch.tensor([6.0, -3.0, 1.0])
-    mean = (
-        poincare_loss(logits + disturbance, labels) + poincare_loss(logits - disturbance, labels)
-    ) / 2
+    mean = (poincare_loss(logits + disturbance, labels) + poincare_loss(logits - disturbance, labels)) / 2
     (gradient,) = torch.autograd.grad(mean.sum(), w)
     torch.testing.assert_close(moved, start - 0.01 * gradient.sign(), rtol=0, atol=1e-5)
 

@@ -26,9 +26,7 @@ def run(tmp_path, defense: str = "none", attack: str = "ppa", **more) -> dict:
 
 
 def reconstructions(tmp_path, record: dict) -> torch.Tensor:
-    return torch.from_numpy(
-        Store(tmp_path / "store").arrays("measure", record["key"])["reconstructions"]
-    )
+    return torch.from_numpy(Store(tmp_path / "store").arrays("measure", record["key"])["reconstructions"])
 
 
 def test_precision_is_in_the_keys_of_attacks_and_in_the_protocol(toy, tmp_path) -> None:

@@ -29,9 +29,7 @@ def test_trained_prior_is_listed_shown_and_used_by_a_run(cli, toy, tmp_path: Pat
     looks = store.info("prior", key)["watched"]
     assert [look["step"] for look in looks] == list(range(2, 21, 2))
     assert all(look["frechet_distance"] > 0 for look in looks)
-    assert not (store.root / "checkpoints").exists() or not list(
-        (store.root / "checkpoints").iterdir()
-    )
+    assert not (store.root / "checkpoints").exists() or not list((store.root / "checkpoints").iterdir())
     listed = cli("prior", "list")
     assert key[:8] in listed.out
     assert "wgan-gp" in listed.out

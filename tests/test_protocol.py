@@ -70,9 +70,7 @@ class Coin(nn.Module):
 
 def test_answers_of_a_random_target_are_averaged() -> None:
     where = world()
-    images = where.splits.train.images.repeat(10, 1, 1, 1)[:240].view(
-        2, 120, 3, RESOLUTION, RESOLUTION
-    )
+    images = where.splits.train.images.repeat(10, 1, 1, 1)[:240].view(2, 120, 3, RESOLUTION, RESOLUTION)
     instruments = Instruments(where.evaluation_model(CPU))
     for stochastic, deviation in ((True, 0.5 / 16**0.5), (False, 0.5)):
         target = Target(None, Coin(), stochastic)
@@ -98,8 +96,7 @@ def test_a_report_can_not_replace_a_measurement() -> None:
     with pytest.raises(MiaBenchError) as raised:
         add_report(measured, {"ece": 0.0}, "defense 'mine' of plugin theirs")
     assert str(raised.value) == (
-        "'ece' is given twice: by metric 'utility' of plugin mia-bench and by defense 'mine' of "
-        "plugin theirs"
+        "'ece' is given twice: by metric 'utility' of plugin mia-bench and by defense 'mine' of plugin theirs"
     )
     assert measured.values["ece"] == Estimate(0.1, 0.0, 0.2, 9)
 
@@ -147,7 +144,5 @@ def test_an_attack_that_modifies_the_target_is_refused() -> None:
         access = "white-box"
 
     network = world().target(CPU)
-    with pytest.raises(
-        MiaBenchError, match=r"the attack changed blocks\.0\.0\.weight of the target"
-    ):
+    with pytest.raises(MiaBenchError, match=r"the attack changed blocks\.0\.0\.weight of the target"):
         evaluate(Modifying(), Target(network, network, stochastic=False))

@@ -57,9 +57,7 @@ def test_private_photographs_are_not_among_the_public_ones(lfw: Splits) -> None:
     assert public.isdisjoint(private)
 
 
-def test_recogniser_tells_people_apart_at_the_track_resolution(
-    lfw: Splits, real_weights: Path
-) -> None:
+def test_recogniser_tells_people_apart_at_the_track_resolution(lfw: Splits, real_weights: Path) -> None:
     embed = MobileFaceNet().load(real_weights, device=torch.device("cpu"))
     labels = lfw.decoys.labels
     several = labels.bincount()[labels] > 1

@@ -42,9 +42,7 @@ def test_plain_lines_say_what_is_done_and_how_long_it_takes(clock: Any, capsys: 
     ]
 
 
-def test_time_left_of_a_stage_that_goes_on_follows_from_what_was_done_since(
-    clock: Any, capsys: Any
-) -> None:
+def test_time_left_of_a_stage_that_goes_on_follows_from_what_was_done_since(clock: Any, capsys: Any) -> None:
     plain = PlainProgress()
     plain.stage_begins(STAGE, 0)
     clock.now += 20  # looking for what was done before

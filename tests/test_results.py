@@ -10,8 +10,6 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from stored import write_json
-from test_leaderboard import make_record, make_registry, read
 
 from mia_bench import load_results, plugins, results
 from mia_bench.errors import UsageError
@@ -19,6 +17,8 @@ from mia_bench.record import read_record
 from mia_bench.recorded_options import options_text
 from mia_bench.results import result_rows, results_table
 from mia_bench.store import Store
+from stored import write_json
+from test_leaderboard import make_record, make_registry, read
 
 
 @pytest.fixture(autouse=True)

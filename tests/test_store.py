@@ -13,13 +13,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
-from stored import write_json
 
 from mia_bench import seeds
 from mia_bench import store as store_module
 from mia_bench.errors import CorruptArtifact, MiaBenchError, StoreError, UsageError
 from mia_bench.record import RECORD_SCHEMA, Record, read_record
 from mia_bench.store import STORE_SCHEMA, Store
+from stored import write_json
 
 TENSORS = {"x": torch.arange(6.0).view(2, 3), "n": torch.tensor([3])}
 
@@ -141,9 +141,7 @@ def test_opening_makes_a_store_and_opening_again_finds_it(root: Path) -> None:
         (b"\xff\xfe", "version.json"),
     ],
 )
-def test_store_that_cannot_be_read_is_one_line(
-    root: Path, version: str | bytes, message: str
-) -> None:
+def test_store_that_cannot_be_read_is_one_line(root: Path, version: str | bytes, message: str) -> None:
     root.mkdir()
     data = version if isinstance(version, bytes) else version.encode()
     (root / "version.json").write_bytes(data)
@@ -173,7 +171,6 @@ OPEN_AT_ONCE = """
 import sys, time
 from pathlib import Path
 from mia_bench.store import Store
-from stored import write_json
 start = float(sys.argv[1])
 for number in range(20):
     time.sleep(max(0, start + number / 50 - time.time()))
@@ -264,9 +261,7 @@ def test_record_comes_back_and_lies_where_it_should(root: Path) -> None:
     assert made.records("other") == []
 
 
-def test_truncated_record_is_passed_over_with_a_warning(
-    root: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_truncated_record_is_passed_over_with_a_warning(root: Path, caplog: pytest.LogCaptureFixture) -> None:
     made = Store(root)
     write_json(made, record("k1"))
     write_json(made, record("k2"))
@@ -312,9 +307,7 @@ def test_records_of_a_run_fit_the_schema(undisturbed) -> None:
 
 def test_record_of_a_newer_schema_is_refused() -> None:
     assert read_record(record()).key == "k"
-    with pytest.raises(
-        ValueError, match=f"schema {RECORD_SCHEMA + 1} is newer than {RECORD_SCHEMA}"
-    ):
+    with pytest.raises(ValueError, match=f"schema {RECORD_SCHEMA + 1} is newer than {RECORD_SCHEMA}"):
         read_record(record(schema=RECORD_SCHEMA + 1))
 
 

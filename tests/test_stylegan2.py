@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from prior_tasks import Stopped, public, task
 from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional as F
@@ -45,6 +44,7 @@ from mia_bench_plugins.priors.stylegan2_networks import (
 )
 from mia_bench_plugins.priors.stylegan2_pickle import Networks, read_pickle
 from mia_bench_plugins.shipped import write_hash
+from prior_tasks import Stopped, public, task
 
 TINY = Shape(resolution=16, latent=6, style=5, layers=2, channel_base=64, channel_max=8)
 OPTIONS = {"latent": 6, "style": 5, "layers": 2, "channel_base": 32, "channel_max": 6}
@@ -96,10 +96,7 @@ def test_upsampling_is_zeros_between_pixels_and_the_filter() -> None:
 def correlate(x: np.ndarray, kernel: np.ndarray) -> np.ndarray:
     """``(I, H, W)`` and ``(O, I, k, k)`` to ``(O, H', W')``, valid, as deep learning convolves."""
     return np.stack(
-        [
-            sum(filtered(x[i], kernel[o, i, ::-1, ::-1]) for i in range(x.shape[0]))
-            for o in range(len(kernel))
-        ]
+        [sum(filtered(x[i], kernel[o, i, ::-1, ::-1]) for i in range(x.shape[0])) for o in range(len(kernel))]
     )
 
 
@@ -285,8 +282,7 @@ def persistent(module: nn.Module, class_name: str, easy: type, **arguments) -> _
         "_parameters": OrderedDict(module._parameters),
         "_buffers": OrderedDict(module._buffers),
         "_modules": OrderedDict(
-            (name, persistent(child, type(child).__name__, easy))
-            for name, child in module.named_children()
+            (name, persistent(child, type(child).__name__, easy)) for name, child in module.named_children()
         ),
         "_non_persistent_buffers_set": set(),
         "weight_gain": np.float64(0.5),
@@ -305,9 +301,7 @@ def content(easy: type, shape: Shape = TINY, **changes) -> dict:
     generator.load_state_dict(given.generator)
     judge.load_state_dict(given.discriminator)
     common = {"c_dim": 0, "img_resolution": shape.resolution, "img_channels": 3}
-    sizes = easy(
-        channel_base=shape.channel_base, channel_max=shape.channel_max, conv_clamp=shape.clamp
-    )
+    sizes = easy(channel_base=shape.channel_base, channel_max=shape.channel_max, conv_clamp=shape.clamp)
     arguments = {
         "z_dim": shape.latent,
         "w_dim": shape.style,
@@ -362,9 +356,7 @@ class _Command:
     ("function", "name"),
     [(os.system, "system"), (eval, "builtins.eval"), (getattr, "getattr"), (open, "open")],
 )
-def test_foreign_names_are_refused_and_not_called(
-    authors, tmp_path: Path, function, name: str
-) -> None:
+def test_foreign_names_are_refused_and_not_called(authors, tmp_path: Path, function, name: str) -> None:
     told = tmp_path / "it-ran"
     command = {os.system: f"touch {told}", eval: f"open({str(told)!r}, 'w')"}.get(function, told)
     arguments = (command, "w") if function is open else (command,)
@@ -380,9 +372,7 @@ def test_code_inside_a_tensor_is_refused(authors, tmp_path: Path) -> None:
 
     class Storage:
         def __reduce__(self):
-            return torch.storage._load_from_bytes, (
-                pickle.dumps(_Command(os.system, f"touch {told}")),
-            )
+            return torch.storage._load_from_bytes, (pickle.dumps(_Command(os.system, f"touch {told}")),)
 
     path = written(tmp_path / "evil.pkl", {"G_ema": Storage()})
     with pytest.raises(DataError, match=r"evil\.pkl"):
@@ -421,9 +411,7 @@ def test_a_truncated_file_is_refused(authors, tmp_path: Path, kept: int) -> None
         ({"w_dim": 7}, r"has the shape \(.*\), not \("),
     ],
 )
-def test_networks_of_another_make_are_refused(
-    authors, tmp_path: Path, changes: dict, message: str
-) -> None:
+def test_networks_of_another_make_are_refused(authors, tmp_path: Path, changes: dict, message: str) -> None:
     path = written(tmp_path / "other.pkl", content(authors.EasyDict, **changes))
     with pytest.raises(DataError, match=rf"other\.pkl is refused: .*{message}"):
         read_pickle(path)
@@ -709,9 +697,7 @@ def test_shipped_weights_are_used_for_their_data_and_options(tmp_path: Path, mon
     assert StyleGAN2Prior(options(steps=2)).weights("data-key", None) is None
     state = prior.fit(task(tmp_path / "other"))
     for name, tensor in half.items():
-        assert torch.equal(
-            state[name], tensor.float() if tensor.dtype.is_floating_point else tensor
-        )
+        assert torch.equal(state[name], tensor.float() if tensor.dtype.is_floating_point else tensor)
     assert prior.build(state, resolution=8).latent_dim == 5
 
 

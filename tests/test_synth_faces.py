@@ -19,9 +19,7 @@ SMALL = {"identities": 6, "train": 4, "validation": 2, "test": 3, "public_identi
 
 def load(seed: int = 1, **options: float) -> Splits:
     dataset = SynthFaces(SynthFaces.Options(**{**SMALL, **options}))
-    return dataset.load(
-        None, resolution=32, seed=seed, progress=lambda *_: None, scratch=Path("unused")
-    )
+    return dataset.load(None, resolution=32, seed=seed, progress=lambda *_: None, scratch=Path("unused"))
 
 
 @pytest.fixture(scope="module")

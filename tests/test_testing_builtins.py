@@ -11,9 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_mnist import write_half
-from test_paper_datasets import celeba, dogs, facescrub, picture
-from test_paper_tracks import write_facenet
 
 from mia_bench.plugins import host
 from mia_bench.registry import Entry
@@ -21,6 +18,9 @@ from mia_bench.seeds import seeded
 from mia_bench.testing import CheckSkipped, Conformance, check_track, checks_of
 from mia_bench_brep_mi import BoundaryRepulsion
 from mia_bench_midre import RandomErasing
+from test_mnist import write_half
+from test_paper_datasets import celeba, dogs, facescrub, picture
+from test_paper_tracks import write_facenet
 
 SMALL = {
     "ppa": {"search": 24, "candidates": 3, "steps": 2, "views": 3},

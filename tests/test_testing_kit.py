@@ -6,13 +6,12 @@ import sys
 from pathlib import Path
 from textwrap import dedent
 
-import heavy_plugin
 import numpy as np
 import pytest
 import torch
-import wrong_plugins
-from wrong_plugins import WRONG
 
+import heavy_plugin
+import wrong_plugins
 from mia_bench.cli.plugins import command
 from mia_bench.errors import UsageError
 from mia_bench.registry import BASES
@@ -27,6 +26,7 @@ from mia_bench.testing.checks import CHECKS
 from mia_bench.testing.conformance import kind_of
 from mia_bench.testing.world import world
 from mia_bench_plugins.attacks.ppa import PlugAndPlay
+from wrong_plugins import WRONG
 
 UNTESTABLE = {"gpu"}
 """Checks that need a GPU to fail."""
@@ -36,9 +36,7 @@ UNTESTABLE = {"gpu"}
 
 
 @pytest.mark.parametrize(("component", "check"), WRONG, ids=lambda x: getattr(x, "__name__", x))
-def test_a_wrong_plugin_trips_the_check_meant_for_it_and_no_other(
-    component: type, check: str
-) -> None:
+def test_a_wrong_plugin_trips_the_check_meant_for_it_and_no_other(component: type, check: str) -> None:
     findings = check_component(component)
     assert {finding.check for finding in findings} == {check}, "\n".join(map(str, findings))
     assert all(f.problem and f.advice and "\n" not in str(f) for f in findings)

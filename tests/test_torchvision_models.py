@@ -84,8 +84,7 @@ def test_the_head_is_new_and_follows_the_seed(published, tmp_path: Path) -> None
 def test_weights_with_the_old_names_of_densenets(published, tmp_path: Path) -> None:
     state = theirs("densenet169").state_dict()
     old = {
-        key.replace("norm1.", "norm.1.").replace("conv1.", "conv.1."): tensor
-        for key, tensor in state.items()
+        key.replace("norm1.", "norm.1.").replace("conv1.", "conv.1."): tensor for key, tensor in state.items()
     }
     assert old.keys() != state.keys()
     published("densenet169", old)

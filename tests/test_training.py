@@ -117,9 +117,7 @@ def test_every_image_is_seen_once_an_epoch_in_an_order_of_its_own() -> None:
     assert len(set(orders)) == PLAIN.epochs
 
 
-@pytest.mark.parametrize(
-    ("count", "sizes"), [(16, [8, 8]), (17, [8, 9]), (18, [8, 8, 2]), (1, [1])]
-)
+@pytest.mark.parametrize(("count", "sizes"), [(16, [8, 8]), (17, [8, 9]), (18, [8, 8, 2]), (1, [1])])
 def test_a_last_batch_of_one_joins_its_neighbour(count: int, sizes: list[int]) -> None:
     recorder = Recorder()
     train(defense=recorder, data=images(count), recipe=PLAIN.model_copy(update={"epochs": 1}))
@@ -167,9 +165,7 @@ def test_a_defense_can_change_images_sampler_and_optimiser() -> None:
 
             optimizer = torch.optim.SGD(setup.model.parameters(), lr=0.0)
             scheduler = torch.optim.lr_scheduler.ConstantLR(optimizer)
-            return dataclasses.replace(
-                setup, optimizer=optimizer, scheduler=scheduler, batches=batches
-            )
+            return dataclasses.replace(setup, optimizer=optimizer, scheduler=scheduler, batches=batches)
 
     defense = Changes()
     start = tiny().state_dict()
@@ -201,9 +197,7 @@ def test_what_a_defense_draws_shifts_nobody_elses_draws() -> None:
 
 
 @pytest.mark.parametrize(("widths", "expected"), [((4, 8), False), ((8, 16), True)])
-def test_layouts_that_write_past_their_memory_are_not_taken(
-    widths: tuple[int, ...], expected: bool
-) -> None:
+def test_layouts_that_write_past_their_memory_are_not_taken(widths: tuple[int, ...], expected: bool) -> None:
     """oneDNN's gradient of a narrow strided 1×1 convolution, channels-last on a CPU with AVX2."""
     network = move_model(residual_network(widths, 3), torch.device("cpu"))
     laid = [

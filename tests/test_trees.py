@@ -112,9 +112,7 @@ def test_no_image_is_in_two_parts_and_none_is_lost(make_tree, tmp_path: Path, da
     if dataset == "lfw":
         root, made = tmp_path, lfw()
         make_tree(tmp_path / "lfw", COUNTS, size=(250, 250))
-        expected = (
-            9 + 12 + 7 + (3 + 2 + 1 + 1)
-        )  # Dan has too few to be private, too many to be public
+        expected = 9 + 12 + 7 + (3 + 2 + 1 + 1)  # Dan has too few to be private, too many to be public
     else:
         root, made = make_tree(tmp_path / "tree", COUNTS), folder()
         expected = sum(COUNTS.values())
@@ -163,9 +161,7 @@ def test_limit_of_images_of_a_private_identity(make_tree, tmp_path: Path, datase
     root, made = (tmp_path, lfw) if dataset == "lfw" else (tmp_path / "lfw", folder)
     splits = load(made(max_images=6), root)
     counted = Counter(
-        label
-        for name in ("train", "validation", "test")
-        for label in getattr(splits, name).labels.tolist()
+        label for name in ("train", "validation", "test") for label in getattr(splits, name).labels.tolist()
     )
     assert max(counted.values()) == 6
 
@@ -182,9 +178,7 @@ def test_shares_within_each_identity() -> None:
 @pytest.mark.parametrize("count", [2, 3, 4, 7])
 def test_small_identities_keep_a_training_and_a_test_image(count: int) -> None:
     images, labels = torch.zeros(count, 3, 2, 2, dtype=torch.uint8), torch.zeros(count).long()
-    train, validation, test = split_by_identity(
-        images, labels, Shares(), torch.Generator().manual_seed(0)
-    )
+    train, validation, test = split_by_identity(images, labels, Shares(), torch.Generator().manual_seed(0))
     assert len(train) >= 1
     assert len(test) >= 1
     assert len(train) + len(validation) + len(test) == count
@@ -318,9 +312,7 @@ def same(one: Decoded, other: Decoded) -> bool:
     return torch.equal(one.images, other.images)
 
 
-def test_stopped_decoding_goes_on_where_it_was(
-    many: list[Path], opened: list[Path], tmp_path: Path
-) -> None:
+def test_stopped_decoding_goes_on_where_it_was(many: list[Path], opened: list[Path], tmp_path: Path) -> None:
     whole = decode(many, central_square, 8, quiet)
     assert len(whole.images) == 29
     scratch = tmp_path / "scratch"
@@ -389,9 +381,7 @@ def test_short_lists_leave_nothing(many: list[Path], tmp_path: Path) -> None:
     assert not (tmp_path / "scratch").exists()
 
 
-def test_disk_full_while_decoding_is_one_line(
-    many: list[Path], tmp_path: Path, monkeypatch
-) -> None:
+def test_disk_full_while_decoding_is_one_line(many: list[Path], tmp_path: Path, monkeypatch) -> None:
     def full(path: Path, data: bytes) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 

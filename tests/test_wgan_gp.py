@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from prior_tasks import Stopped, public, task
 from safetensors.torch import save_file
 from torch import nn
 
@@ -22,6 +21,7 @@ from mia_bench_plugins.priors import shipped_priors
 from mia_bench_plugins.priors.wgan_gp import Training, WassersteinGAN, gradient_penalty
 from mia_bench_plugins.priors.wgan_networks import Critic, Generator, stage_widths
 from mia_bench_plugins.shipped import write_hash
+from prior_tasks import Stopped, public, task
 
 TINY = {"latent": 4, "width": 4, "steps": 8, "batch_size": 6, "critic_steps": 2}
 
@@ -227,9 +227,7 @@ def shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-def test_shipped_weights_are_used_only_for_their_data_and_options(
-    shipped: Path, tmp_path: Path
-) -> None:
+def test_shipped_weights_are_used_only_for_their_data_and_options(shipped: Path, tmp_path: Path) -> None:
     prior = WassersteinGAN(options())
     assert prior.weights("data-key", None) == hashlib.sha256(shipped.read_bytes()).hexdigest()
     found = prior.fit(dataclasses.replace(task(tmp_path / "store"), source="data-key"))
@@ -260,9 +258,7 @@ def test_the_default_track_has_shipped_weights_of_public_images(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("damage", ["truncated", "altered", "unknown"])
-def test_shipped_weights_that_are_not_as_they_were_shipped_are_refused(
-    shipped: Path, damage: str
-) -> None:
+def test_shipped_weights_that_are_not_as_they_were_shipped_are_refused(shipped: Path, damage: str) -> None:
     data = shipped.read_bytes()
     if damage == "truncated":
         shipped.write_bytes(data[:-10])

@@ -852,9 +852,7 @@ class Floats(RightDataset):
     def change(self, splits):
         from dataclasses import replace
 
-        return replace(
-            splits, train=ImageSet(splits.train.images.float() / 255, splits.train.labels)
-        )
+        return replace(splits, train=ImageSet(splits.train.images.float() / 255, splits.train.labels))
 
 
 @wrong("parts")

@@ -52,9 +52,7 @@ class AttackTask:
 
     def reconstructions(self, latents: Tensor) -> Reconstructions:
         """Reconstructions from latents ``(K, M, D)``, best first, as uint8 images of the prior."""
-        images = self.prior.pictures(
-            latents.flatten(0, 1), device=self.device, batch_size=self.batch_size
-        )
+        images = self.prior.pictures(latents.flatten(0, 1), device=self.device, batch_size=self.batch_size)
         return Reconstructions(images.unflatten(0, latents.shape[:2]), latents.float().cpu())
 
 

@@ -42,9 +42,7 @@ class GenerativeModel(nn.Module):
     def render(self, latents: Tensor, *, device: torch.device, batch_size: int = 512) -> Tensor:
         """Images of many latents ``(N, 3, R, R)``, in batches and in float32, on the CPU."""
         with torch.autocast(device.type, enabled=False):
-            return torch.cat(
-                [self(chunk.to(device)).float().cpu() for chunk in latents.split(batch_size)]
-            )
+            return torch.cat([self(chunk.to(device)).float().cpu() for chunk in latents.split(batch_size)])
 
     def pictures(self, latents: Tensor, *, device: torch.device, batch_size: int = 512) -> Tensor:
         """As :meth:`render`, in uint8, the format that images are stored in.

@@ -20,9 +20,7 @@ class Options(BaseModel):
 
     places: ClassVar[frozenset[str]] = frozenset()
 
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False
-    )
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
 
 Share = Annotated[float, Field(ge=0, lt=1)]
@@ -108,6 +106,4 @@ def _bounds(entry: Mapping[str, Any]) -> str:
         "maximum": "≤",
     }
     parts = [entry, *entry.get("anyOf", [])]
-    return ", ".join(
-        f"{sign} {part[key]:g}" for part in parts for key, sign in signs.items() if key in part
-    )
+    return ", ".join(f"{sign} {part[key]:g}" for part in parts for key, sign in signs.items() if key in part)

@@ -61,9 +61,7 @@ def describe(registry: Registry, entry: Entry) -> str:
             lines.append(f"  {label}: {value}")
     lines.append(f"  version: {entry.identity()['version']}")
     for name, quantity in getattr(component, "quantities", {}).items():
-        lines.append(
-            f"  {name}: {quantity.description} (better for the defender: {quantity.better})"
-        )
+        lines.append(f"  {name}: {quantity.description} (better for the defender: {quantity.better})")
     for name, quantity in getattr(component, "reports", {}).items():
         lines.append(f"  reports {name}: {quantity.description}")
     options = describe_options(component.Options)
@@ -97,8 +95,7 @@ def describe_track(registry: Registry, entry: Entry) -> str:
         f"{track.evaluation.recipe.epochs} epochs",
         f"  identity encoder: {_choice(track.encoder) if track.encoder else 'none'}",
         *([f"  independent judge: {_choice(track.judge.architecture)}"] if track.judge else []),
-        f"  images a class: {track.images_per_class}; "
-        f"classes attacked: {track.attacked_classes or 'all'}",
+        f"  images a class: {track.images_per_class}; classes attacked: {track.attacked_classes or 'all'}",
         f"  default prior: {track.default_prior}",
     ]
     for kind, settings in (

@@ -82,9 +82,7 @@ def submit(
             f"there is no folder {folder} here; go to a checkout, or name one by --folder (it is made)"
         )
     records = read_store(opened.root, track, strict=True)
-    done = copy_records(
-        records, folder, host().registry, finished_only=finished_only, replace=replace
-    )
+    done = copy_records(records, folder, host().registry, finished_only=finished_only, replace=replace)
     for path in done.written:
         click.echo(path)
     for path in done.removed:

@@ -19,9 +19,7 @@ def command(kind: str | None) -> None:
     """List the components of a KIND, or of all kinds, with one line each."""
     console = Console(width=None if Console().is_terminal else 120)
     for plural in [kind] if kind else LISTED:
-        table = Table(
-            title=plural, title_justify="left", title_style="bold", box=None, padding=(0, 2)
-        )
+        table = Table(title=plural, title_justify="left", title_style="bold", box=None, padding=(0, 2))
         table.add_column("name", style="cyan", no_wrap=True)
         table.add_column("what it is")
         table.add_column("from", style="dim", no_wrap=True)

@@ -55,9 +55,7 @@ class LazyGroup(click.Group):
         self._loaded_host = loaded
         self.commands.clear()
         for plugin, error in loaded.call("mia_bench_register_commands", cli=self):
-            click.echo(
-                f"warning: plugin {plugin}: its commands raised {describe_error(error)}", err=True
-            )
+            click.echo(f"warning: plugin {plugin}: its commands raised {describe_error(error)}", err=True)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

@@ -30,9 +30,7 @@ def print_plan(prepared: Prepared) -> None:
         cells = [[row.get(column, "") for column in columns] for row in rows]
         click.echo("\n" + tabulate(cells, list(columns)))
     total = sum(estimate.seconds for estimate in expected.values()) / prepared.config.jobs
-    click.echo(
-        f"\n{len(todo)} stages to compute, about {duration(total)}; store {prepared.store.root}"
-    )
+    click.echo(f"\n{len(todo)} stages to compute, about {duration(total)}; store {prepared.store.root}")
     _print_room(prepared, expected.values())
 
 
@@ -62,6 +60,4 @@ def _print_room(prepared: Prepared, expected: Collection[Estimate]) -> None:
             click.echo("warning: the disk is too small for all of it", err=True)
     memory = max((estimate.gpu_memory or 0 for estimate in expected), default=0)
     if memory:
-        click.echo(
-            f"GPU memory: up to about {size(memory)}; attacks halve their batches until they fit"
-        )
+        click.echo(f"GPU memory: up to about {size(memory)}; attacks halve their batches until they fit")

@@ -101,9 +101,7 @@ def check(
     broken = False
     for entry in entries:
         values = given.single(entry.kind, entry.name)
-        findings, left_out = check_entry(
-            entry, options=values, device=device, data=data, weights=weights
-        )
+        findings, left_out = check_entry(entry, options=values, device=device, data=data, weights=weights)
         broken |= bool(findings)
         click.echo("\n".join(_report(f"{entry.kind} {entry.name}", findings, left_out)))
     for plugin, module in reporters.items():

@@ -86,9 +86,7 @@ def list_(store: Path | None) -> None:
 @command.command()
 @click.argument("prior")
 @click.option("--output", type=PathType(output=True), help="PNG file.  [default: PRIOR.png]")
-@click.option(
-    "--count", type=Integer(1, 1024), default=64, show_default=True, help="Number of samples."
-)
+@click.option("--count", type=Integer(1, 1024), default=64, show_default=True, help="Number of samples.")
 @click.option("--seed", type=Integer(0), default=0, show_default=True, help="Seed of the samples.")
 @store_option
 def show(prior: str, output: Path | None, count: int, seed: int, store: Path | None) -> None:
@@ -111,9 +109,7 @@ def show(prior: str, output: Path | None, count: int, seed: int, store: Path | N
 
 @command.command()
 @click.argument("file", type=PathType(exists=True, dir_okay=False))
-@click.option(
-    "--prior", "name", default="", help="Prior whose file it is, if its ending is shared."
-)
+@click.option("--prior", "name", default="", help="Prior whose file it is, if its ending is shared.")
 @click.option(
     "--output",
     type=PathType(output=True),
@@ -121,9 +117,7 @@ def show(prior: str, output: Path | None, count: int, seed: int, store: Path | N
 )
 def convert(file: Path, name: str, output: Path | None) -> None:
     """Convert a published FILE of weights to safetensors, without running anything in it."""
-    priors = [
-        entry.load() for entry in host().registry.entries("prior") if name in ("", entry.name)
-    ]
+    priors = [entry.load() for entry in host().registry.entries("prior") if name in ("", entry.name)]
     able = [prior for prior in priors if file.suffix in prior.converts]
     if len(able) != 1:
         among = f"the prior {name!r} does not convert" if name else f"{len(able)} priors convert"
@@ -142,9 +136,7 @@ def fetch(name: str) -> None:
     It goes into the folder that MIA_BENCH_WEIGHTS names, or into a cache.
     """
     published = {
-        file.name: file
-        for entry in host().registry.entries("prior")
-        for file in entry.load().published
+        file.name: file for entry in host().registry.entries("prior") for file in entry.load().published
     }
     if name not in published:
         raise UsageError(f"no prior publishes {name!r}; {did_you_mean(name, published)}")
@@ -166,9 +158,7 @@ def _table(priors: list[tuple[str, dict[str, Any]]]) -> str:
             "name": info["prior"]["name"],
             "options": options_text(info["prior"]["options"]),
             "trained on": (
-                "elsewhere"
-                if info["public_images"] is None
-                else f"{info['public_images']} public images"
+                "elsewhere" if info["public_images"] is None else f"{info['public_images']} public images"
             ),
             "Fréchet distance": _distance(info["watched"][-1]) if info["watched"] else "–",
             "made": info["run"]["finished"][:10],

@@ -26,9 +26,7 @@ from mia_bench.results import results_table
     type=PathType(exists=True, dir_okay=False),
     help="TOML file with these options as keys; the command line wins.",
 )
-@click.option(
-    "--show-config", is_flag=True, help="Print what is set as a file of --config and stop."
-)
+@click.option("--show-config", is_flag=True, help="Print what is set as a file of --config and stop.")
 @click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
 def command(config: Path | None, show_config: bool, dry_run: bool, **options: Any) -> None:
     """Run every defense × attack pair of a track and print the results.

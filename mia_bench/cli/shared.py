@@ -101,12 +101,8 @@ def set_option(help_text: str = "Set an option.") -> Decorator:
     )
 
 
-store_option = click.option(
-    "--store", type=PathType(), help=RunConfig.model_fields["store"].description
-)
-data_option = click.option(
-    "--data", type=PathType(), help=RunConfig.model_fields["data"].description
-)
+store_option = click.option("--store", type=PathType(), help=RunConfig.model_fields["store"].description)
+data_option = click.option("--data", type=PathType(), help=RunConfig.model_fields["data"].description)
 
 
 def open_store(folder: Path | None) -> Store:

@@ -43,9 +43,7 @@ def cut(image: Image.Image, landmarks: np.ndarray, standard: np.ndarray, side: i
     corners = turn * side * np.array([0, 1, 1j, 1 + 1j]) + shift
     columns = np.arange(int(corners.real.min()) - 3, int(corners.real.max()) + 3)
     rows = np.arange(int(corners.imag.min()) - 3, int(corners.imag.max()) + 3)
-    pixels = np.asarray(image)[
-        rows.clip(0, image.height - 1)[:, None], columns.clip(0, image.width - 1)
-    ]
+    pixels = np.asarray(image)[rows.clip(0, image.height - 1)[:, None], columns.clip(0, image.width - 1)]
     shift -= complex(columns[0], rows[0])
     return Image.fromarray(pixels).transform(
         (side, side),

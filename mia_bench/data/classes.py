@@ -66,12 +66,8 @@ class LabelledDataset(Dataset):
         """Options of data sets without public images."""
 
         classes: int | None = Field(None, ge=2, description="the first so many only; null: all")
-        split_seed: int = Field(
-            42, ge=0, lt=2**32, description="of NumPy's shuffle; 42 is the papers'"
-        )
-        held_out: float = Field(
-            0.0, ge=0, lt=1, description="share of the training images kept for tuning"
-        )
+        split_seed: int = Field(42, ge=0, lt=2**32, description="of NumPy's shuffle; 42 is the papers'")
+        held_out: float = Field(0.0, ge=0, lt=1, description="share of the training images kept for tuning")
         allow_partial: bool = Field(
             False, description="go on with data that are not the protocol's; no row of it then"
         )

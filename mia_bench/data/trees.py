@@ -214,9 +214,7 @@ def _collect(
         if (start + number) % EVERY == 0:
             progress(start + number, total, "image")
     blank = np.empty((0, 3, resolution, resolution), np.uint8)
-    return _Block(
-        np.stack(arrays) if arrays else blank, np.array(index, np.int64), np.array(bad, np.str_)
-    )
+    return _Block(np.stack(arrays) if arrays else blank, np.array(index, np.int64), np.array(bad, np.str_))
 
 
 def _block_name(paths: Sequence[Path], resolution: int) -> str:

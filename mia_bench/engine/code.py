@@ -31,9 +31,7 @@ def installed_code(component: ConfiguredComponent) -> str:
     identity = component.identity
     if identity["distribution"] == HOST or identity["version"].startswith("src-"):
         return ""
-    return (
-        f"{package_version(identity['distribution'])} {code_hash(component.component.__module__)}"
-    )
+    return f"{package_version(identity['distribution'])} {code_hash(component.component.__module__)}"
 
 
 def _components(stage: Stage) -> Iterator[ConfiguredComponent]:

@@ -68,9 +68,7 @@ def build_grid(
         "attack": list(dict.fromkeys(attacks)) or registry.names("attack"),
         "prior": list(dict.fromkeys(priors)),
     }
-    attack_priors = {
-        attack: names["prior"] or [track.prior_of(attack)] for attack in names["attack"]
-    }
+    attack_priors = {attack: names["prior"] or [track.prior_of(attack)] for attack in names["attack"]}
     used = {
         "defense": set(names["defense"]),
         "attack": set(names["attack"]),
@@ -80,9 +78,7 @@ def build_grid(
     }
     for kind, name in options.values:
         if name not in used[kind]:
-            raise UsageError(
-                f"an option is set for the {kind} {name!r}, which this run does not use"
-            )
+            raise UsageError(f"an option is set for the {kind} {name!r}, which this run does not use")
 
     def variants(kind: str, name: str) -> list[ConfiguredComponent]:
         plugin = registry.get(kind, name).plugin.id  # a name that is none is the user's mistake

@@ -176,9 +176,7 @@ class _Process:
         try:
             self.connection.send((stage, renew, seconds))
         except (pickle.PicklingError, AttributeError, TypeError) as error:
-            raise UsageError(
-                f"--jobs: {stage.label} can't be sent to a process: {error}"
-            ) from error
+            raise UsageError(f"--jobs: {stage.label} can't be sent to a process: {error}") from error
         self.stage = stage
 
     def end(self) -> Stage:

@@ -189,9 +189,7 @@ class _Shared:
     attack_metrics: list[ConfiguredComponent]
 
 
-def _shared_stages(
-    registry: Registry, track: Track, roots: Roots, options: OptionValues
-) -> _Shared:
+def _shared_stages(registry: Registry, track: Track, roots: Roots, options: OptionValues) -> _Shared:
     seed = track.data.split_seed
     chosen = resolve_choice(registry, "dataset", track.data.dataset, options)
     dataset: Dataset = chosen.make()
@@ -221,9 +219,7 @@ def _shared_stages(
     )
     evaluator = _classifier_stage(registry, "evaluator", "evaluation model", track.evaluation, data)
     judge = (
-        _classifier_stage(registry, "judge", "independent judge", track.judge, data)
-        if track.judge
-        else None
+        _classifier_stage(registry, "judge", "independent judge", track.judge, data) if track.judge else None
     )
     gallery, missing = _gallery(registry, track, roots, options, data)
     metrics = [resolve(registry, "metric", name, {}, {}) for name in track.metrics]
@@ -272,9 +268,7 @@ def _shared_stages(
     )
 
 
-def _classifier_stage(
-    registry: Registry, name: str, words: str, spec: ClassifierSpec, data: Stage
-) -> Stage:
+def _classifier_stage(registry: Registry, name: str, words: str, spec: ClassifierSpec, data: Stage) -> Stage:
     """A classifier that the whole track shares."""
     architecture = resolve_choice(registry, "model", spec.architecture, OptionValues())
     return Stage(

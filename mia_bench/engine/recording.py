@@ -106,7 +106,5 @@ def _component(resolved: ConfiguredComponent, track: Track, code: str) -> dict[s
 def _weights(measure: Stage) -> dict[str, str]:
     """The weights behind a cell that nothing of it trained, by stage."""
     return {
-        stage.name: str(stage.spec["weights"])
-        for stage in measure.upstream()
-        if stage.spec.get("weights")
+        stage.name: str(stage.spec["weights"]) for stage in measure.upstream() if stage.spec.get("weights")
     }

@@ -147,9 +147,7 @@ def _executor(prepared: Prepared, display: ProgressDisplay) -> Executor:
     given = (prepared.store, config.device, prepared.roots, display)
     if config.jobs == 1 and config.time_limit is None:
         return LocalExecutor(Worker(*given, compiled=config.compile))
-    return ParallelExecutor(
-        *given, jobs=config.jobs, time_limit=config.time_limit, compiled=config.compile
-    )
+    return ParallelExecutor(*given, jobs=config.jobs, time_limit=config.time_limit, compiled=config.compile)
 
 
 def announce(loaded: Host, cell: FinishedCell) -> None:

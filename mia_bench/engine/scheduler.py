@@ -128,9 +128,7 @@ class Scheduler:
                 return
             if not any(self._is_open(needed) for needed in stage.inputs.values()):
                 del self._waiting[stage.id]
-                self._executor.begin(
-                    stage, renew=stage.id in self._renew, seconds=self._seconds[stage.id]
-                )
+                self._executor.begin(stage, renew=stage.id in self._renew, seconds=self._seconds[stage.id])
 
     def _is_open(self, stage: Stage) -> bool:
         """Whether the stage is waiting or running."""

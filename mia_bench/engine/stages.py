@@ -205,9 +205,7 @@ def compute_judge(stage: Stage, workspace: Workspace) -> Artifact:
     return _train_evaluation_model(stage, workspace, splits, judging_images(splits))
 
 
-def _train_evaluation_model(
-    stage: Stage, workspace: Workspace, splits: Splits, images: ImageSet
-) -> Artifact:
+def _train_evaluation_model(stage: Stage, workspace: Workspace, splits: Splits, images: ImageSet) -> Artifact:
     training = train_evaluation_model(
         stage.parts["architecture"].make(),
         splits,
@@ -390,9 +388,7 @@ def _assessed(stage: Stage, workspace: Workspace) -> Measured:
     info = workspace.info(stage)
     values = {n: v and Estimate(**v) for n, v in info["metrics"].items()}
     sources = {
-        name: metric.owner
-        for metric in stage.parts["metrics"]
-        for name in metric.component.quantities
+        name: metric.owner for metric in stage.parts["metrics"] for name in metric.component.quantities
     }
     return Measured(values, dict(info["notes"]), sources=sources)
 
@@ -465,8 +461,7 @@ def run_stage(stage: Stage, workspace: Workspace) -> None:
         "settings": stage.settings,
         "started": started,
         "finished": provenance.now(),
-        "device": provenance.device_name(workspace.device)
-        + (", compiled" if workspace.compiled else ""),
+        "device": provenance.device_name(workspace.device) + (", compiled" if workspace.compiled else ""),
         "torch": torch.__version__,
         "git": provenance.git_commit(),
         "code": code_of(stage),

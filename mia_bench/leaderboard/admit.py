@@ -26,11 +26,7 @@ def name_cell(record: Record) -> str:
 def refusals(track: Track, records: Iterable[Record]) -> list[str]:
     """Why these records can't share a board: one line for each reason, empty when they can."""
     ordered = sorted(records, key=lambda record: record.key)
-    lines = [
-        f"{name_record(record)}: {reason}"
-        for record in ordered
-        if (reason := _unfit(track, record))
-    ]
+    lines = [f"{name_record(record)}: {reason}" for record in ordered if (reason := _unfit(track, record))]
     return lines or [
         *_different_data(track, ordered),
         *_different_protocols(ordered),
@@ -54,10 +50,7 @@ def _unfit(track: Track, record: Record) -> str:
         return "it was interrupted; run the cell again"
     expected = track.data.fingerprint
     if expected and record.track.data != expected:
-        return (
-            f"made from other data (fingerprint {record.track.data or 'none'}, the track's is "
-            f"{expected})"
-        )
+        return f"made from other data (fingerprint {record.track.data or 'none'}, the track's is {expected})"
     return ""
 
 

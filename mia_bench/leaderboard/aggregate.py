@@ -109,9 +109,7 @@ def average(measured: Sequence[MetricValue]) -> Estimate:
 def clamp(quantity: Quantity, estimate: Estimate) -> Estimate:
     """Keep the interval within the values that the quantity can have."""
     lowest, highest = quantity.bounds
-    return Estimate(
-        estimate.value, max(estimate.low, lowest), min(estimate.high, highest), estimate.n
-    )
+    return Estimate(estimate.value, max(estimate.low, lowest), min(estimate.high, highest), estimate.n)
 
 
 def _mean_costs(records: Sequence[Record]) -> dict[str, float]:

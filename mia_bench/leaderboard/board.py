@@ -154,9 +154,7 @@ def build_board(registry: Registry, track: Track, records: Iterable[Record]) -> 
         references={
             name: average(found)
             for name, quantity in plan.quantities.items()
-            if quantity.role == "reference"
-            and name not in ceilings
-            and (found := values(name, done))
+            if quantity.role == "reference" and name not in ceilings and (found := values(name, done))
         },
         seeds=tuple(by_seed(ordered)),
         versions=_versions(ordered),
@@ -197,9 +195,7 @@ def _plan(registry: Registry, track: Track, records: Sequence[Record]) -> _Plan:
 def _ranked(track: Track, quantities: Quantities, records: Sequence[Record]) -> tuple[str, ...]:
     """The first quantity of the track's ranking that was measured, and the last, which breaks ties."""
     names = track.ranked_by or [
-        name
-        for name, quantity in quantities.items()
-        if quantity.paired and quantity.role == "leakage"
+        name for name, quantity in quantities.items() if quantity.paired and quantity.role == "leakage"
     ]
     if unknown := [name for name in names if name not in quantities]:
         raise MiaBenchError(
@@ -225,11 +221,7 @@ def _sections(records: Sequence[Record], plan: _Plan) -> tuple[Section, ...]:
         group(records, section_key).items(),
         key=lambda item: (plan.references[item[0][0]] != "", item[0]),
     )
-    floors = {
-        key: _baseline(_finished_rows(same), plan)
-        for key, same in groups
-        if plan.references[key[0]]
-    }
+    floors = {key: _baseline(_finished_rows(same), plan) for key, same in groups if plan.references[key[0]]}
     sections = []
     for key, same in groups:
         same_prior = [] if key in floors else [f for k, f in floors.items() if k[2:] == key[2:]]

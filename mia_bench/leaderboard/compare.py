@@ -75,9 +75,7 @@ def differences(
 
     def key(difference: Difference) -> tuple[Any, ...]:
         keys = (
-            quantities[name].sort_key(one.mean)
-            for name, one in difference.metrics.items()
-            if one is not None
+            quantities[name].sort_key(one.mean) for name, one in difference.metrics.items() if one is not None
         )
         return next(keys), difference.defense, difference.options
 

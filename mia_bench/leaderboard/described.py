@@ -37,12 +37,8 @@ def about(registry: Registry, kind: str, component: ComponentRef) -> About:
     cls = _class_of(registry, kind, component)
     if cls is None:
         return component.about
-    words = {
-        name: str(getattr(cls, name, "")) for name in ("summary", "paper", "access", "reference")
-    }
-    return component.about.model_copy(
-        update={**words, "baseline": bool(getattr(cls, "baseline", False))}
-    )
+    words = {name: str(getattr(cls, name, "")) for name in ("summary", "paper", "access", "reference")}
+    return component.about.model_copy(update={**words, "baseline": bool(getattr(cls, "baseline", False))})
 
 
 def changed(registry: Registry, track: Track, kind: str, component: ComponentRef) -> dict[str, Any]:

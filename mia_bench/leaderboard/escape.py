@@ -26,8 +26,7 @@ _START = re.compile(r"^(\d+(?=[.)](?: |$))|(?=[=%:(]|[-+](?!\d)))")
 def one_line(text: str) -> str:
     """``text`` on one line; control characters, format characters and surrogates become U+FFFD."""
     visible = (
-        "\ufffd" if unicodedata.category(c) in ("Cc", "Cf", "Cs") and not c.isspace() else c
-        for c in text
+        "\ufffd" if unicodedata.category(c) in ("Cc", "Cf", "Cs") and not c.isspace() else c for c in text
     )
     return " ".join("".join(visible).split())
 

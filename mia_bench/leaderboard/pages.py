@@ -31,9 +31,7 @@ TITLE = "# Leaderboard: "
 """What the page of a track begins with."""
 
 
-def page(
-    board: Board, registry: Registry, tuning: Tuning | None = None, *, sweep: bool = False
-) -> str:
+def page(board: Board, registry: Registry, tuning: Tuning | None = None, *, sweep: bool = False) -> str:
     """The page of one track; its text depends on the records and the track only.
 
     Args:
@@ -92,9 +90,7 @@ def _environment() -> Environment:
 # --- what the templates call -----------------------------------------------------------------
 
 
-def show(
-    quantity: Quantity, shown: Shown | float | None, letters: Mapping[str, str] | None = None
-) -> Markup:
+def show(quantity: Quantity, shown: Shown | float | None, letters: Mapping[str, str] | None = None) -> Markup:
     """``0.842 [0.801, 0.880]``, the value alone where nothing is uncertain, or a dash and a footnote."""
     if isinstance(shown, Missing):
         return Markup(f"– ({letters[shown.reason]})" if letters else "–")
@@ -161,9 +157,7 @@ def variant(board: Board, section: Section) -> dict[str, Any]:
 def differing(options: Mapping[str, Any], others: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The options that some of ``others`` don't share."""
     return {
-        key: option
-        for key, option in options.items()
-        if any(other.get(key) != option for other in others)
+        key: option for key, option in options.items() if any(other.get(key) != option for other in others)
     }
 
 
@@ -188,8 +182,7 @@ def run_arguments(board: Board, registry: Registry) -> list[_Words]:
     for record in board.records:
         if record.status == "done":
             defense, attack, prior = (
-                _arguments(registry, board.track, kind, record)
-                for kind in ("defense", "attack", "prior")
+                _arguments(registry, board.track, kind, record) for kind in ("defense", "attack", "prior")
             )
             usual = ("--prior", board.track.prior_of(record.attack.name))
             seeds[defense, attack if prior == usual else (*attack, *prior)].add(record.seed)
@@ -238,7 +231,5 @@ def _packages(board: Board, registry: Registry) -> dict[str, str]:
 
 def _notes(records: Iterable[Record]) -> list[tuple[str, int]]:
     """What the runs had to say that belongs to no quantity, and in how many cells."""
-    found = Counter(
-        note for r in records for name, note in r.notes.items() if name not in r.metrics
-    )
+    found = Counter(note for r in records for name, note in r.notes.items() if name not in r.metrics)
     return sorted(found.items())

@@ -229,8 +229,7 @@ def _check_records(folder: Path, name: str, registry: Registry) -> tuple[list[st
 
 def _made_dirty(folder: Path, name: str, records: list[Record]) -> list[str]:
     return [
-        f"{folder.name}, track {name!r}: {name_record(record)}: made from a changed checkout "
-        f"({commit})"
+        f"{folder.name}, track {name!r}: {name_record(record)}: made from a changed checkout ({commit})"
         for record in records
         if "-dirty" in (commit := record.provenance.git or "")
     ]

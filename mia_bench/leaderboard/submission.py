@@ -100,9 +100,7 @@ def _plan(
         if new is None:
             kept.append(old)
         elif _rank(old) > _rank(new) and (old.key != new.key or new.status != "done"):
-            log.warning(
-                "%s is left out: a finished or newer one is there already", name_record(new)
-            )
+            log.warning("%s is left out: a finished or newer one is there already", name_record(new))
             kept.append(old)
             del chosen[cell_key(old)]
         elif old.key != new.key:
@@ -114,9 +112,7 @@ def _plan(
             "whose versions decide, or submit from a store without the others"
         )
     blocked = {
-        old.key: _cause(lines[0])
-        for old in kept
-        if copied and (lines := refusals(track, [*copied, old]))
+        old.key: _cause(lines[0]) for old in kept if copied and (lines := refusals(track, [*copied, old]))
     }
     if blocked and not replace:
         cells = sorted(name_cell(old) for old in kept if old.key in blocked)
@@ -159,8 +155,7 @@ def _outdated(record: Record, track: Track, registry: Registry) -> str:
             version = registry.get(kind, component.name).identity()["version"]
             if version != component.version:
                 return (
-                    f"the {kind} {component.name!r} is at version {version}, they are of "
-                    f"{component.version}"
+                    f"the {kind} {component.name!r} is at version {version}, they are of {component.version}"
                 )
     return ""
 
@@ -174,9 +169,7 @@ def _newest(found: Iterable[Record], registry: Registry) -> dict[CellKey, Record
     for cell, same in by_cell.items():
         *others, last = sorted(same, key=_rank)
         for record in others:
-            log.warning(
-                "%s is left out: another of the cell is finished or newer", name_record(record)
-            )
+            log.warning("%s is left out: another of the cell is finished or newer", name_record(record))
         chosen[cell] = last
     return chosen
 

@@ -109,9 +109,7 @@ def choose(board: Board, registry: Registry) -> Tuning | None:
         )
     accuracy = _value(board, selection, undefended) if undefended else None
     if accuracy is None:
-        raise MiaBenchError(
-            f"track {track.name!r}: the sweep has no undefended target with a {selection}"
-        )
+        raise MiaBenchError(f"track {track.name!r}: the sweep has no undefended target with a {selection}")
     seeds = tuple(sorted({record.seed for record in undefended}))
     candidates: dict[str, list[Candidate]] = defaultdict(list)
     for (name, _), same in group(tried, row_key).items():
@@ -147,9 +145,7 @@ def _choose(defense: str, tried: Sequence[Candidate], accuracy: float, leakage: 
     return Chosen(defense, tuple(tried), tried[best[2]], bool(near))
 
 
-def _candidate(
-    board: Board, records: Sequence[Record], seeds: Sequence[int], selection: str
-) -> Candidate:
+def _candidate(board: Board, records: Sequence[Record], seeds: Sequence[int], selection: str) -> Candidate:
     """Over exactly ``seeds``: a candidate that lacks one can't be compared with the others."""
     options = records[0].defense.options
     done = [record for record in records if record.status == "done" and record.seed in seeds]

@@ -23,9 +23,7 @@ ModuleT = TypeVar("ModuleT", bound="nn.Module")
 def move_model(model: ModuleT, device: torch.device) -> ModuleT:
     """Move the model to the device; convert it to channels-last if it allows that and it is faster."""
     model.to(device)
-    fast = device.type == "cuda" or (
-        device.type == "cpu" and not any(map(_narrow, model.modules()))
-    )
+    fast = device.type == "cuda" or (device.type == "cpu" and not any(map(_narrow, model.modules())))
     if getattr(model, "channels_last", False) and fast:
         model.to(memory_format=torch.channels_last)
     return model
@@ -74,16 +72,11 @@ def extract_features(
     """Penultimate features ``(N, F)`` on the CPU in float32."""
     with torch.no_grad():
         return torch.cat(
-            [
-                model.features(to_float(chunk.to(device))).float()
-                for chunk in images.split(batch_size)
-            ]
+            [model.features(to_float(chunk.to(device))).float() for chunk in images.split(batch_size)]
         ).cpu()
 
 
-def embed_images(
-    embed: Embed, images: Tensor, device: torch.device, batch_size: int = 256
-) -> Tensor:
+def embed_images(embed: Embed, images: Tensor, device: torch.device, batch_size: int = 256) -> Tensor:
     """Embeddings ``(N, D)`` on the CPU of images, uint8 or in [0, 1], computed in batches.
 
     Raises:

@@ -30,9 +30,7 @@ class Snapshot:
         now = model.state_dict()
         kept = [n for n, tensor in self.tensors.items() if n in now and equal(tensor, now[n])]
         behaviour = _behaviour(model)
-        others = [
-            n for n in (self.behaviour | behaviour) if self.behaviour.get(n) != behaviour.get(n)
-        ]
+        others = [n for n in (self.behaviour | behaviour) if self.behaviour.get(n) != behaviour.get(n)]
         return [name for name in (self.tensors | now) if name not in kept] + [
             f"hooks or forward of {name or 'the module'}" for name in others
         ]

@@ -159,9 +159,7 @@ def assert_unmodified(target: Target, prior: GenerativeModel) -> Iterator[None]:
 
 def is_out_of_memory(error: Exception) -> bool:
     """Whether torch or Python ran out of memory; on a CPU torch has no error of its own for it."""
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
-        "DefaultCPUAllocator" in str(error)
-    )
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or ("DefaultCPUAllocator" in str(error))
 
 
 def check_reconstructions(result: Reconstructions, task: AttackTask, resolution: int) -> None:
@@ -178,9 +176,7 @@ def check_reconstructions(result: Reconstructions, task: AttackTask, resolution:
         raise MiaBenchError(f"it returned images {tuple(images.shape)}, expected {expected}")
     if latents is not None:
         if latents.shape[:2] != images.shape[:2]:
-            raise MiaBenchError(
-                f"it returned latents {tuple(latents.shape)}, expected {expected[:2]} first"
-            )
+            raise MiaBenchError(f"it returned latents {tuple(latents.shape)}, expected {expected[:2]} first")
         if not bool(torch.isfinite(latents).all()):
             raise MiaBenchError("it returned latents with NaN or infinity")
     if images.dtype == torch.uint8:

@@ -70,9 +70,7 @@ def _check_part(name: str, part: ImageSet, classes: int | None, resolution: int)
     images, labels = part.images, part.labels
     shape = (len(labels), 3, resolution, resolution)
     if images.dtype != torch.uint8 or tuple(images.shape) != shape:
-        raise DataError(
-            f"{name} images are {images.dtype} {tuple(images.shape)}, not uint8 {shape}"
-        )
+        raise DataError(f"{name} images are {images.dtype} {tuple(images.shape)}, not uint8 {shape}")
     if labels.dtype != torch.int64 or labels.dim() != 1:
         raise DataError(f"{name} labels are {labels.dtype} {tuple(labels.shape)}, not int64 (N,)")
     if classes is None or not len(labels):

@@ -47,9 +47,7 @@ def _centroids(embeddings: Tensor, labels: Tensor) -> Tensor:
     return nn.functional.normalize(sums.index_add(0, index, embeddings), dim=1)
 
 
-def verify_pairs(
-    embeddings: Tensor, labels: Tensor, rng: torch.Generator, pairs: int = 3000
-) -> Tensor:
+def verify_pairs(embeddings: Tensor, labels: Tensor, rng: torch.Generator, pairs: int = 3000) -> Tensor:
     """Whether the encoder tells same from different, on pairs of people it never saw.
 
     As many pairs of one identity as of two, up to ``pairs`` in all. The threshold is chosen on one half

@@ -168,9 +168,7 @@ def picture_tensors(evidence: AttackEvidence, shape: torch.Size, *, seed: int) -
     images, labels, device = evidence.images, evidence.labels, evidence.device
     classes, each = shape[:2]
     with seeded(seed, "answers"):
-        probabilities = predict_probabilities(
-            evidence.target, images, device=device, draws=evidence.draws
-        )
+        probabilities = predict_probabilities(evidence.target, images, device=device, draws=evidence.draws)
     predicted = predict_probabilities(evidence.evaluation_model, images, device=device).argmax(1)
     return {
         "reconstructions": images.view(shape),
@@ -212,9 +210,7 @@ def assert_evidence_unmodified(
     tensors += [images] if images is not None else []
     versions = [tensor._version for tensor in tensors]  # torch counts changes in place
     yield
-    changed = [
-        f"{key} of the {n}" for n, model in models.items() for key in before[n].changed(model)
-    ]
+    changed = [f"{key} of the {n}" for n, model in models.items() for key in before[n].changed(model)]
     changed += [f"the mode of the {n}" for n, m in models.items() if before[n].mode_changed(m)]
     if [tensor._version for tensor in tensors] != versions:
         changed.append("images")

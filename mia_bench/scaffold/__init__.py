@@ -42,9 +42,7 @@ def create(name: str, kind: str, output: Path, *, reuse_name: bool = False) -> P
     """
     check_name(name, reuse_name=reuse_name)
     folder = output / f"mia-bench-{name}"
-    files = {
-        folder / _PLACES.get(target, target): text for target, text in rendered(name, kind).items()
-    }
+    files = {folder / _PLACES.get(target, target): text for target, text in rendered(name, kind).items()}
     try:
         folder.mkdir(parents=True)
         for path, text in files.items():
@@ -77,9 +75,7 @@ def _owner(name: str) -> str:
     found: list[Entry] = loaded.registry.find(name)
     if found:
         return f"the {found[0].kind} of plugin {found[0].plugin.id}"
-    owners = [
-        p.id for p in loaded.plugins if name == p.name or p.distribution == f"mia-bench-{name}"
-    ]
+    owners = [p.id for p in loaded.plugins if name == p.name or p.distribution == f"mia-bench-{name}"]
     return f"the plugin {owners[0]}" if owners else ""
 
 
@@ -108,9 +104,7 @@ def rendered(name: str, kind: str) -> dict[str, str]:
         "plugin_base": _BASE_NAMES.get(kind, ""),
         "plugin_kind": {"dataset": "data set", "model": "architecture"}.get(kind, kind),
     }
-    return {
-        _fill(path, words): _fill(text, words) for path, text in (*_files("common"), *_files(kind))
-    }
+    return {_fill(path, words): _fill(text, words) for path, text in (*_files("common"), *_files(kind))}
 
 
 def _files(folder: str) -> Iterator[tuple[str, str]]:

@@ -47,8 +47,7 @@ class ArchitectureTrial(Trial[Built]):
         "hooks": "Avoid in-place operations (inplace=True, +=)",
         "untouched": "Work on copies, heed eval mode, and handle batches of one",
         "repeatable": "Draw from torch's global generator alone",
-        "saved": "Build the same with restoring, and keep what answers depend on in parameters or "
-        "buffers",
+        "saved": "Build the same with restoring, and keep what answers depend on in parameters or buffers",
         "bfloat16": "Leave dtypes to autocast",
         "gpu": "Keep tensors in parameters or buffers, and make new ones on the images' device",
     }

@@ -81,8 +81,7 @@ class AttackTrial(Trial[Inverted]):
     tolerance_saved = 0.0
     advice: ClassVar = {
         "runs": "See mia_bench.Attack",
-        "repeatable": "Draw everything from task.generator, and keep nothing from one run to the "
-        "next",
+        "repeatable": "Draw everything from task.generator, and keep nothing from one run to the next",
         "saved": "Put everything that invert needs into the tensors that prepare returns",
         "few-images": "Handle two classes, one image a class, and a batch_size of 1",
         "random-target": "No two answers are the same then: ask for a mean (draws=…), and compare "

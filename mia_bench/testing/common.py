@@ -81,9 +81,7 @@ def overrides(trial: Trial[Any]) -> Iterator[Problem]:
     component = trial.component
     hosts = [base for base in component.__mro__ if base.__module__.startswith("mia_bench.")]
     own = [base for base in component.__mro__[:-1] if base not in hosts]
-    methods = {
-        name for base in hosts for name, value in vars(base).items() if _is_method(name, value)
-    }
+    methods = {name for base in hosts for name, value in vars(base).items() if _is_method(name, value)}
     overridden = {name for base in own for name in vars(base)} & methods
     if not overridden and not getattr(component, "baseline", False):
         problem = f"it overrides no method of {hosts[0].__name__}, so that it changes nothing"

@@ -65,9 +65,7 @@ class DefenseTrial(Trial[Trained]):
         observe(defense, "loss", run)
         _require_soundness(defense)
         recipe = toy.RECIPE.model_copy(update={"precision": run.precision})
-        trained = target.train_target(
-            defense, toy.ToyArchitecture(), run.world.splits, recipe, run.context
-        )
+        trained = target.train_target(defense, toy.ToyArchitecture(), run.world.splits, recipe, run.context)
         state = {name: tensor.clone() for name, tensor in trained.state.items()}
         return Trained(trained.training.model, state, *_restore(defense, state, run))
 

@@ -84,9 +84,7 @@ def isolated(seed: int, traces: Traces | None = None) -> Iterator[Traces]:
                 traces.seeded.append("random")
             if _numpy_state() != start[1]:
                 traces.seeded.append("numpy")
-            traces.settings = [
-                name for name, value in torch_settings().items() if value != settings[name]
-            ]
+            traces.settings = [name for name, value in torch_settings().items() if value != settings[name]]
             random.setstate(python)
             np.random.set_state(numpy)  # noqa: NPY002
             restore_settings(settings)

@@ -220,8 +220,6 @@ def no_encoder(trial: MetricTrial) -> Iterator[Problem]:
         return
     missing = {"gallery": "no encoder"}
     with isolated(0):
-        computed = trial.measure(
-            replace(evidence, gallery=None, embed=None, judge=None, missing=missing)
-        )
+        computed = trial.measure(replace(evidence, gallery=None, embed=None, judge=None, missing=missing))
     if trial.component.needs_gallery and any(_numbers(computed)):
         yield "it has needs_gallery, and numbers without an encoder", "Let needs_gallery be False"

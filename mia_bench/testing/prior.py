@@ -101,15 +101,11 @@ class PriorTrial(Trial[Fitted]):
             watch=toy.ignore_model,
         ).state
 
-    def build(
-        self, state: dict[str, Tensor], run: Run, prior: Any = None
-    ) -> generative.GenerativeModel:
+    def build(self, state: dict[str, Tensor], run: Run, prior: Any = None) -> generative.GenerativeModel:
         """The model of a state, as attacks get it."""
         # That no private image was seen is a check of its own.
         state = {**state, protocol.TRAINED_ON: torch.empty(0, dtype=torch.int64)}
-        return protocol.restore_prior(
-            prior or self.make(), state, run.world.splits, run.context, name="it"
-        )
+        return protocol.restore_prior(prior or self.make(), state, run.world.splits, run.context, name="it")
 
     def outcome(self, made: Fitted) -> Mapping[str, Any]:
         """The state, and images."""

@@ -231,9 +231,7 @@ def require_images(made: Tensor, shape: tuple[int, ...]) -> None:
     api_images.to_uint8(made.detach())
 
 
-def differing(
-    first: Mapping[str, Any], second: Mapping[str, Any], tolerance: float = 0.0
-) -> list[str]:
+def differing(first: Mapping[str, Any], second: Mapping[str, Any], tolerance: float = 0.0) -> list[str]:
     """Names whose values differ, or that one lacks; NaN equals NaN."""
     shared = [name for name in first if name in second]
     others = [name for name in (*first, *second) if name not in shared]
@@ -245,6 +243,4 @@ def _same(first: Any, second: Any, tolerance: float) -> bool:
         return bool(first == second)
     if not tolerance:
         return snapshot.equal(first, second)
-    return first.shape == second.shape and torch.allclose(
-        first, second, atol=tolerance, equal_nan=True
-    )
+    return first.shape == second.shape and torch.allclose(first, second, atol=tolerance, equal_nan=True)

@@ -168,9 +168,7 @@ class World:
 
     def prior(self, device: torch.device) -> GenerativeModel:
         """The toy prior of the public images, frozen."""
-        return restore_prior(
-            ToyPrior(), self._prior.state, self.splits, context(device), name="toy-prior"
-        )
+        return restore_prior(ToyPrior(), self._prior.state, self.splits, context(device), name="toy-prior")
 
     @cached_property
     def _target(self) -> Classifier:

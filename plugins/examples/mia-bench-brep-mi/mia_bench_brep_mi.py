@@ -224,9 +224,7 @@ class BoundaryRepulsion(Attack):
 def _labels(task: AttackTask, latents: Tensor) -> Tensor:
     """The target's labels ``(N,)`` of the images of latents ``(N, D)``, on the device."""
     with torch.no_grad():
-        return torch.cat(
-            [task.access.labels(task.prior(chunk)) for chunk in latents.split(task.batch_size)]
-        )
+        return torch.cat([task.access.labels(task.prior(chunk)) for chunk in latents.split(task.batch_size)])
 
 
 @hookimpl

@@ -80,10 +80,7 @@ def _finished(record: Record) -> float:
 
 def _summary(cell: FinishedCell) -> Any:
     """The protocol buffer with scalars, picture and notes."""
-    values = [
-        summary_pb2.Summary.Value(tag=tag, simple_value=value)
-        for tag, value in scalars(cell.record)
-    ]
+    values = [summary_pb2.Summary.Value(tag=tag, simple_value=value) for tag, value in scalars(cell.record)]
     picture = cell_picture(cell)
     png = io.BytesIO()
     picture.save(png, format="PNG")

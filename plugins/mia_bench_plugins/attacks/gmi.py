@@ -57,9 +57,7 @@ class GenerativeModelInversion(Attack):
         classes, each, restarts = len(task.classes), task.images_per_class, self.options.restarts
         starts = task.prior.sample(classes * each * restarts, task.generator)
         labels = task.classes.repeat_interleave(each * restarts)
-        batches = list(
-            zip(starts.split(task.batch_size), labels.split(task.batch_size), strict=True)
-        )
+        batches = list(zip(starts.split(task.batch_size), labels.split(task.batch_size), strict=True))
         ends, scores = [], []
         for number, (latents, wanted) in enumerate(batches):
             done = number * self.options.steps
@@ -75,16 +73,12 @@ class GenerativeModelInversion(Attack):
         order = score.amax(2).argsort(dim=1, descending=True)
         return task.reconstructions(chosen.gather(1, order[:, :, None].expand_as(chosen)))
 
-    def _descend(
-        self, task: AttackTask, latents: Tensor, labels: Tensor, done: int, total: int
-    ) -> Tensor:
+    def _descend(self, task: AttackTask, latents: Tensor, labels: Tensor, done: int, total: int) -> Tensor:
         """Optimise latents ``(N, D)``; ``done`` of ``total`` steps precede, for the progress report."""
         options = self.options
         wanted = labels.to(task.device)
         z = latents.to(task.device).clone().requires_grad_(True)
-        descent = torch.optim.SGD(
-            [z], lr=options.learning_rate, momentum=options.momentum, nesterov=True
-        )
+        descent = torch.optim.SGD([z], lr=options.learning_rate, momentum=options.momentum, nesterov=True)
         for step in range(options.steps):
             descent.zero_grad(set_to_none=True)
             self._objective(task, z, wanted).sum().backward()
@@ -98,9 +92,7 @@ class GenerativeModelInversion(Attack):
         """The loss of each latent, ``(N,)``."""
         images = task.prior(latents)
         answers = task.access.answers(images, draws=self.options.eot)
-        losses = F.cross_entropy(
-            answers.flatten(0, 1), labels.repeat(len(answers)), reduction="none"
-        )
+        losses = F.cross_entropy(answers.flatten(0, 1), labels.repeat(len(answers)), reduction="none")
         identity = losses.view(len(answers), -1).mean(0)
         return self.options.identity_weight * identity - task.prior.discriminate(images).float()
 

@@ -74,9 +74,7 @@ class PlugAndPlay(Attack):
         learning_rate: float = Field(0.005, gt=0, description="of Adam, in the latent space")
         betas: tuple[Share, Share] = Field((0.1, 0.1), description="of Adam, each below 1")
         loss: Literal["poincare", "cross-entropy"] = Field("poincare", description="identity loss")
-        crop: Range = Field(
-            (0.9, 1.0), description="area range of the random crops while optimising"
-        )
+        crop: Range = Field((0.9, 1.0), description="area range of the random crops while optimising")
         views: int = Field(100, ge=1, description="random crops that score the final selection")
         views_crop: Range = Field(
             (0.5, 0.9), description="area range of those crops (ratio 0.8 to 1.2, with mirroring)"
@@ -120,9 +118,7 @@ class PlugAndPlay(Attack):
 
     def _initial_selection(self, task: AttackTask) -> Tensor:
         """Distinct latents ``(K, candidates, D)`` of each class, best first."""
-        latents = task.prior.sample(
-            self.options.search, task.generator, truncation=self.options.truncation
-        )
+        latents = task.prior.sample(self.options.search, task.generator, truncation=self.options.truncation)
         scores = []
         with torch.no_grad():
             for chunk in latents.split(task.batch_size):
@@ -137,17 +133,13 @@ class PlugAndPlay(Attack):
 
     def _optimise(self, task: AttackTask, latents: Tensor, labels: Tensor) -> Tensor:
         """Optimise latents ``(N, D)`` for labels ``(N,)``, batch by batch."""
-        batches = list(
-            zip(latents.split(task.batch_size), labels.split(task.batch_size), strict=True)
-        )
+        batches = list(zip(latents.split(task.batch_size), labels.split(task.batch_size), strict=True))
         total = len(batches) * self.options.steps
         results = []
         for number, (start, label) in enumerate(batches):
             label = label.to(task.device)
             w = start.to(task.device).clone().requires_grad_(True)
-            adam = torch.optim.Adam(
-                [w], lr=self.options.learning_rate, betas=self.options.betas, fused=False
-            )
+            adam = torch.optim.Adam([w], lr=self.options.learning_rate, betas=self.options.betas, fused=False)
             for step in range(self.options.steps):
                 adam.zero_grad(set_to_none=True)
                 view = random_resized_crop(task.prior(w), task.generator, scale=self.options.crop)

@@ -27,9 +27,7 @@ class PriorSample(Attack):
     def invert(self, task: AttackTask) -> Reconstructions:
         """Draw independent samples for every class."""
         shape = (len(task.classes), task.images_per_class)
-        latents = task.prior.sample(
-            shape[0] * shape[1], task.generator, truncation=self.options.truncation
-        )
+        latents = task.prior.sample(shape[0] * shape[1], task.generator, truncation=self.options.truncation)
         return task.reconstructions(latents.unflatten(0, shape))
 
 

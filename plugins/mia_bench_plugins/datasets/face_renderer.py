@@ -155,9 +155,7 @@ def render(identities: Tensor, nuisances: Tensor, size: int = 32) -> Tensor:
 
 def add_noise(images: Tensor, generator: torch.Generator, std: float) -> Tensor:
     """Add independent Gaussian sensor noise and clamp to [0, 1]."""
-    noise = torch.randn(
-        images.shape, generator=generator, device=generator.device, dtype=images.dtype
-    )
+    noise = torch.randn(images.shape, generator=generator, device=generator.device, dtype=images.dtype)
     return noise.to(images.device).mul_(std).add_(images).clamp_(0.0, 1.0)
 
 
@@ -179,13 +177,9 @@ def _sample(count: int, width: int, generator: torch.Generator, scale: float) ->
 
 def _check_latents(identities: Tensor, nuisances: Tensor, size: int) -> None:
     if identities.ndim != 2 or identities.shape[1] != len(IDENTITY_FACTORS):
-        raise ValueError(
-            f"identities must be (N, {len(IDENTITY_FACTORS)}), got {tuple(identities.shape)}"
-        )
+        raise ValueError(f"identities must be (N, {len(IDENTITY_FACTORS)}), got {tuple(identities.shape)}")
     if nuisances.ndim != 2 or nuisances.shape[1] != len(NUISANCE_FACTORS):
-        raise ValueError(
-            f"nuisances must be (N, {len(NUISANCE_FACTORS)}), got {tuple(nuisances.shape)}"
-        )
+        raise ValueError(f"nuisances must be (N, {len(NUISANCE_FACTORS)}), got {tuple(nuisances.shape)}")
     if identities.shape[0] != nuisances.shape[0]:
         raise ValueError(f"got {identities.shape[0]} identities but {nuisances.shape[0]} nuisances")
     if size < 1:
@@ -258,9 +252,7 @@ def _palette(position: Tensor, stops: tuple[tuple[float, float, float], ...]) ->
 
 def _rgb(like: Tensor, red: float, green: float, blue: float) -> Tensor:
     """A fixed colour, on the device of ``like``."""
-    return torch.tensor((red, green, blue), dtype=torch.float32, device=like.device).view(
-        1, 3, 1, 1
-    )
+    return torch.tensor((red, green, blue), dtype=torch.float32, device=like.device).view(1, 3, 1, 1)
 
 
 def _hue_wheel(angle: Tensor, level: Tensor, chroma: Tensor | float) -> Tensor:
@@ -463,9 +455,7 @@ def _paint_face(
     _paint(canvas, skin * 0.70 + 0.34, glow)
 
 
-def _paint_nose(
-    canvas: Tensor, frame: _Frame, skull: _Skull, layout: _Layout, shade: Tensor
-) -> None:
+def _paint_nose(canvas: Tensor, frame: _Frame, skull: _Skull, layout: _Layout, shade: Tensor) -> None:
     u, v, half = _centre_line(frame, skull, 0.10), frame.v - layout.nose, layout.nose_half
     # The wings: one curve under the tip, turned up at both ends.
     reach = (u * (1.0 / half)).square_()
@@ -587,9 +577,7 @@ def _paint_beard(
     _paint(canvas, tone, soft.mul_(amount * 0.92))
 
 
-def _paint_glasses(
-    canvas: Tensor, person: _Rows, frame: _Frame, skull: _Skull, eyes: _Pair
-) -> None:
+def _paint_glasses(canvas: Tensor, person: _Rows, frame: _Frame, skull: _Skull, eyes: _Pair) -> None:
     amount = torch.sigmoid(12.0 * (person["glasses"] - 0.42))
     width = 0.180 + 0.03 * person["glasses"]
     height = 0.156 + 0.02 * person["glasses"]

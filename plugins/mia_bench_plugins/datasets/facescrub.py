@@ -26,9 +26,7 @@ class FaceScrub(LabelledDataset):
     paper: ClassVar[str] = "Ng and Winkler, ICIP 2014"
     version: ClassVar[str] = "1"
     terms: str = "photographs of public figures from the web, for research; personal data"
-    layout: str = (
-        "<data>/facescrub/actors/faces/<Name>/<image> and <data>/facescrub/actresses/faces/…"
-    )
+    layout: str = "<data>/facescrub/actors/faces/<Name>/<image> and <data>/facescrub/actresses/faces/…"
     origin: str = "https://vintage.winklerbros.net/facescrub.html (lists of links, on request)"
 
     def fingerprint(self, root: Path | None) -> str:

@@ -42,9 +42,7 @@ class LFW(Dataset):
     class Options(Dataset.Options):
         """Options of ``lfw``."""
 
-        private_min: int = Field(
-            20, ge=2, description="private: identities with at least this many"
-        )
+        private_min: int = Field(20, ge=2, description="private: identities with at least this many")
         public_max: int = Field(9, ge=1, description="public: identities with at most this many")
         max_images: int = Field(60, ge=2, description="images used of a private identity")
         decoys: int = Field(1000, ge=1, description="public identities kept for the gallery")

@@ -60,9 +60,7 @@ class MNIST(Dataset):
         for name in FILES:
             path = _folder(root) / name
             if not path.is_file():
-                raise DataError(
-                    f"mnist: there is no file {path} (unpacked, as torchvision keeps it)"
-                )
+                raise DataError(f"mnist: there is no file {path} (unpacked, as torchvision keeps it)")
             digest.update(f"{name}\0{path.stat().st_size}\n".encode())
         return digest.hexdigest()[:16]
 

@@ -87,9 +87,7 @@ class SynthFaces(Dataset):
         """Identity latents ``(count, K)`` of one role."""
         return face_renderer.sample_identities(count, generator(seed, "identities", role), spread)
 
-    def photograph(
-        self, identities: Tensor, each: int, resolution: int, seed: int, part: str
-    ) -> ImageSet:
+    def photograph(self, identities: Tensor, each: int, resolution: int, seed: int, part: str) -> ImageSet:
         """``each`` uint8 images of every identity, with nuisances drawn for this part."""
         labels = torch.arange(len(identities)).repeat_interleave(each)
         rng = generator(seed, "nuisances", part)

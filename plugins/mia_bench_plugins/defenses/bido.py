@@ -144,9 +144,7 @@ class BilateralDependency(Defense):
     class Options(Defense.Options):
         """Options of ``bido``."""
 
-        measure: Measure = Field(
-            "hsic", description="hsic: normalised HSIC; coco: constrained covariance"
-        )
+        measure: Measure = Field("hsic", description="hsic: normalised HSIC; coco: constrained covariance")
         lambda_x: float | None = Field(
             None,
             ge=0,

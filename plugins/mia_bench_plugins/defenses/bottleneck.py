@@ -31,8 +31,7 @@ class Bottleneck(Classifier):
         super().__init__()
         if not isinstance(network.head, nn.Linear):
             raise MiaBenchError(
-                f"mid needs a linear head to replace, this network's is "
-                f"{type(network.head).__name__}"
+                f"mid needs a linear head to replace, this network's is {type(network.head).__name__}"
             )
         features = network.head.in_features
         code = width(features)

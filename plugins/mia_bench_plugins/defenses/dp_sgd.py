@@ -70,9 +70,7 @@ class DPSGD(Defense):
         noise_multiplier: float | None = Field(
             None, gt=0, description="noise over clipping norm, instead of a budget"
         )
-        delta: float | None = Field(
-            None, gt=0, lt=1, description="null: 1 / (10 × training images)"
-        )
+        delta: float | None = Field(None, gt=0, lt=1, description="null: 1 / (10 × training images)")
         max_grad_norm: float = Field(1.0, gt=0, description="clipping norm of an image's gradient")
         groups: int = Field(8, ge=1, description="most groups of a GroupNorm")
         accountant: Literal["rdp"] = Field("rdp", description="rdp: Rényi differential privacy")
@@ -130,9 +128,7 @@ class DPSGD(Defense):
             max_grad_norm=options.max_grad_norm,
             physical_batch_size=options.physical_batch_size,
         )
-        return dataclasses.replace(
-            setup, optimizer=self._steps.optimizer, batches=self._steps.batches
-        )
+        return dataclasses.replace(setup, optimizer=self._steps.optimizer, batches=self._steps.batches)
 
     def augment(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Require gradients of the images, which the hook of the first layer needs."""

@@ -65,9 +65,7 @@ class _LabelSmoothing(Defense):
 
     def loss(self, step: TrainingStep) -> Tensor:
         """The smoothed cross-entropy of the batch."""
-        return smoothed_cross_entropy(
-            step.outputs.logits, step.labels, self.alpha(step.epoch, step.epochs)
-        )
+        return smoothed_cross_entropy(step.outputs.logits, step.labels, self.alpha(step.epoch, step.epochs))
 
 
 class PositiveLabelSmoothing(_LabelSmoothing):

@@ -207,9 +207,7 @@ def check_network(network: Classifier, resolution: int, seed: int) -> None:
     try:
         with per_sample_gradients(network):
             logits = network.activations(images).logits
-            F.cross_entropy(
-                logits, torch.zeros(3, dtype=torch.int64, device=logits.device)
-            ).backward()
+            F.cross_entropy(logits, torch.zeros(3, dtype=torch.int64, device=logits.device)).backward()
             _check_gradients(network)
     except (RuntimeError, ValueError, AttributeError) as error:
         first = str(error).splitlines()[0]

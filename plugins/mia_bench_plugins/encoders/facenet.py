@@ -56,9 +56,7 @@ class FaceNet(Encoder):
     def load(self, weights: Path | None, *, device: torch.device) -> Embed:
         """The network on the device."""
         path = self._path(weights)
-        network = facenet_pytorch.InceptionResnetV1(
-            pretrained=None, classify=False, num_classes=PEOPLE
-        )
+        network = facenet_pytorch.InceptionResnetV1(pretrained=None, classify=False, num_classes=PEOPLE)
         try:
             network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
         except Exception as error:  # a damaged file can raise anything

@@ -80,9 +80,7 @@ class EvaluationClassifier(AttackMetric):
             paired=True,
             ceiling="attack_acc1_ceiling",
         ),
-        "attack_acc5": leaked_share(
-            "share of reconstructions with their class among the first five"
-        ),
+        "attack_acc5": leaked_share("share of reconstructions with their class among the first five"),
         "delta_eval": Quantity(
             "mean squared feature distance to the nearest training image of the class",
             better="higher",

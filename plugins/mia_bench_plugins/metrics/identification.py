@@ -77,9 +77,7 @@ class Identification(AttackMetric):
         "id_median_rank_ceiling": Quantity(
             "id_median_rank of real held-out images", kind="rank", role="reference"
         ),
-        "verification_accuracy": reference(
-            "the encoder's same-or-different accuracy on unseen people"
-        ),
+        "verification_accuracy": reference("the encoder's same-or-different accuracy on unseen people"),
     }
 
     def compute(self, evidence: AttackEvidence) -> dict[str, Measurement | str]:
@@ -108,9 +106,7 @@ class Identification(AttackMetric):
                 if len(gallery.decoys)
                 else "the data set keeps no decoys"
             )
-            found["id_median_rank" + suffix] = Measurement(
-                among_all.double().numpy(), groups, median
-            )
+            found["id_median_rank" + suffix] = Measurement(among_all.double().numpy(), groups, median)
         pairs = gallery.verification
         found["verification_accuracy"] = (
             Measurement(pairs.double().numpy(), torch.arange(len(pairs)).numpy())

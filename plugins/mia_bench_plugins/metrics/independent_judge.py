@@ -31,9 +31,7 @@ class IndependentJudge(AttackMetric):
             paired=True,
             ceiling="id_acc1_ceiling",
         ),
-        "id_acc5": leaked_share(
-            "share of reconstructions with their class among the judge's first five"
-        ),
+        "id_acc5": leaked_share("share of reconstructions with their class among the judge's first five"),
         "id_acc1_ceiling": reference("the independent judge's accuracy on real held-out images"),
     }
 

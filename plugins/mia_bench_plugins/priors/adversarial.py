@@ -115,9 +115,7 @@ class AdversarialTraining(ABC, Generic[GeneratorT]):
     def _update_average(self) -> None:
         """Update weights and batch statistics of the average, with a faster decay in early steps."""
         decay = min(self.decay, (1 + self.step) / (10 + self.step))
-        pairs = zip(
-            self.average.state_dict().values(), self.generator.state_dict().values(), strict=True
-        )
+        pairs = zip(self.average.state_dict().values(), self.generator.state_dict().values(), strict=True)
         with torch.no_grad():
             for mean, value in pairs:
                 if mean.is_floating_point():
@@ -146,9 +144,7 @@ class AdversarialTraining(ABC, Generic[GeneratorT]):
             last = self.step == steps
             if self.step % save == 0 or last:
                 if not torch.isfinite(loss):
-                    raise Diverged(
-                        f"the {network}'s loss is not finite at step {self.step} of {steps}"
-                    )
+                    raise Diverged(f"the {network}'s loss is not finite at step {self.step} of {steps}")
                 task.checkpoint.save(self.state())
             if self.step % show == 0 or last:
                 task.watch(self.result(), self.step)

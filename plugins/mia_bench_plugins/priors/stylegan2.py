@@ -51,8 +51,7 @@ class StyleGAN2Prior(Prior):
     version = "1"
     converts = frozenset({".pkl"})
     published = tuple(
-        Published(f"{name}.pkl", f"{PUBLISHED_AT}/{name}.pkl")
-        for name in ("ffhq", "metfaces", "afhqdog")
+        Published(f"{name}.pkl", f"{PUBLISHED_AT}/{name}.pkl") for name in ("ffhq", "metfaces", "afhqdog")
     )
 
     class Options(Prior.Options):
@@ -60,9 +59,7 @@ class StyleGAN2Prior(Prior):
 
         places = frozenset({"file"})
 
-        file: str = Field(
-            "", description="networks to take: a path, or a name in the weights folder"
-        )
+        file: str = Field("", description="networks to take: a path, or a name in the weights folder")
         trained_on: str = Field("", description="images the file's networks saw, by its publisher")
         crop: int | None = Field(
             None, ge=4, description="central square kept of the networks' images, in pixels"
@@ -93,9 +90,7 @@ class StyleGAN2Prior(Prior):
         @model_validator(mode="after")
         def _require_file_and_trained_on_together(self) -> StyleGAN2Prior.Options:
             if bool(self.file) != bool(self.trained_on):
-                raise ValueError(
-                    "file and trained_on go together: records say what a prior was trained on"
-                )
+                raise ValueError("file and trained_on go together: records say what a prior was trained on")
             return self
 
     options: Options
@@ -153,9 +148,7 @@ class StyleGAN2Prior(Prior):
 
     def build(self, state: dict[str, Tensor], *, resolution: int) -> stylegan2_model.StyleGAN2:
         """The two networks."""
-        return stylegan2_model.build(
-            state, resolution, crop=self.options.crop, partial=self.options.partial
-        )
+        return stylegan2_model.build(state, resolution, crop=self.options.crop, partial=self.options.partial)
 
     @classmethod
     def convert(cls, path: Path, output: Path) -> None:
@@ -312,9 +305,7 @@ def differentiable_augmentation(images: Tensor, rng: torch.Generator) -> Tensor:
     the size set to zero. Pixels shifted in from outside are zero.
     """
     count, _, size, _ = images.shape
-    brightness, saturation, contrast = torch.rand(3, count, 1, 1, 1, generator=rng).to(
-        images.device
-    )
+    brightness, saturation, contrast = torch.rand(3, count, 1, 1, 1, generator=rng).to(images.device)
     images = images + (brightness - 0.5)
     grey = images.mean(1, keepdim=True)
     images = (images - grey) * (2 * saturation) + grey

@@ -103,9 +103,7 @@ def state_of(networks: Networks) -> dict[str, Tensor]:
     }
 
 
-def build(
-    state: Mapping[str, Tensor], resolution: int, *, crop: int | None, partial: bool
-) -> StyleGAN2:
+def build(state: Mapping[str, Tensor], resolution: int, *, crop: int | None, partial: bool) -> StyleGAN2:
     """The model with a state from :func:`state_of` or from training, in eval mode.
 
     Raises:

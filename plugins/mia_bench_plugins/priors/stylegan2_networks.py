@@ -163,9 +163,7 @@ class Synthesis(nn.Module):
 
     noise_const: Tensor
 
-    def __init__(
-        self, inputs: int, outputs: int, shape: Shape, resolution: int, *, up: bool = False
-    ) -> None:
+    def __init__(self, inputs: int, outputs: int, shape: Shape, resolution: int, *, up: bool = False) -> None:
         super().__init__()
         self.up = up
         self.clamp = shape.clamp
@@ -266,9 +264,7 @@ class SynthesisNetwork(nn.Module):
         """Number of styles per image."""
         return 2 * len(self.resolutions)
 
-    def forward(
-        self, styles: Tensor, noise: Noise | None = None, *, up_to: int | None = None
-    ) -> Tensor:
+    def forward(self, styles: Tensor, noise: Noise | None = None, *, up_to: int | None = None) -> Tensor:
         """Images ``(N, 3, R, R)``, about within ±1.
 
         Args:

@@ -74,9 +74,7 @@ def _storage(data: bytes) -> Any:
     return torch.load(io.BytesIO(data), weights_only=True, map_location="cpu")
 
 
-def _tensor(
-    storage: Any, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: object
-) -> Tensor:
+def _tensor(storage: Any, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: object) -> Tensor:
     tensor: Tensor = torch._utils._rebuild_tensor(storage, offset, size, stride)
     return tensor
 
@@ -186,9 +184,7 @@ def _shape(generator: Described, discriminator: Described) -> Shape:
     g_arguments = _arguments(generator, GENERATOR)
     d_arguments = _arguments(discriminator, DISCRIMINATOR)
     if d_arguments.get("mbstd_group_size", 4) is None:
-        raise DataError(
-            "its discriminator compares whole batches of images, which is not supported"
-        )
+        raise DataError("its discriminator compares whole batches of images, which is not supported")
     shape = Shape(
         resolution=g_arguments["img_resolution"],
         latent=g_arguments["z_dim"],
@@ -244,9 +240,7 @@ def _check_arguments(network: str, given: Mapping[str, Any], expected: Mapping[s
         if name not in expected:
             raise DataError(f"its {network} was made with {name}={value!r}, which is not known")
         if value != expected[name]:
-            raise DataError(
-                f"its {network} was made with {name}={value!r}; supported is {expected[name]!r}"
-            )
+            raise DataError(f"its {network} was made with {name}={value!r}; supported is {expected[name]!r}")
 
 
 def _weights(part: Described, network: nn.Module) -> dict[str, Tensor]:

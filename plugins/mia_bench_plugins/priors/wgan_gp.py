@@ -48,17 +48,11 @@ class WassersteinGAN(Prior):
         width: int = Field(64, ge=1, description="channels of the stage next to the image")
         steps: int = Field(20000, ge=1, description="steps of the generator")
         batch_size: int = Field(64, ge=2, description="images a step")
-        critic_steps: int = Field(
-            5, ge=1, description="steps of the critic for one of the generator"
-        )
+        critic_steps: int = Field(5, ge=1, description="steps of the critic for one of the generator")
         penalty: float = Field(10.0, ge=0, description="weight of the gradient penalty")
         learning_rate: float = Field(2e-4, gt=0, description="of Adam, for both")
-        betas: tuple[Share, Share] = Field(
-            (0.5, 0.999), description="of Adam, for both, each below 1"
-        )
-        average: float = Field(
-            0.999, ge=0, lt=1, description="decay of the generator's moving average"
-        )
+        betas: tuple[Share, Share] = Field((0.5, 0.999), description="of Adam, for both, each below 1")
+        average: float = Field(0.999, ge=0, lt=1, description="decay of the generator's moving average")
         mirror: bool = Field(True, description="mirror half of the images")
 
     options: Options

@@ -162,9 +162,7 @@ def test_queries_are_exact_and_batches_full() -> None:
 
 def test_the_budget_of_starts_and_steps_is_kept() -> None:
     told = []
-    given = task(
-        lambda z: z[:, 0] > 100, progress=lambda *step: told.append(step), images_per_class=2
-    )
+    given = task(lambda z: z[:, 0] > 100, progress=lambda *step: told.append(step), images_per_class=2)
     attack(search=ROUND + 300).invert(given)
     assert given.access.queries == ROUND + 300
     assert told == [(1000, 1300, "sample"), (1300, 1300, "sample")]
@@ -237,9 +235,7 @@ def test_a_class_that_is_everywhere_ends_with_finite_images() -> None:
     found = attack(steps=80, points=2).invert(task(lambda z: torch.ones(len(z))))
     assert torch.isfinite(found.images).all()
     brep = attack(steps=80, points=2)
-    _, radii = brep._walk(
-        task(lambda z: torch.ones(len(z))), torch.zeros(2, 3), torch.ones(2).long(), 0, 80
-    )
+    _, radii = brep._walk(task(lambda z: torch.ones(len(z))), torch.zeros(2, 3), torch.ones(2).long(), 0, 80)
     assert radii.tolist() == [1e6, 1e6]
 
 
