@@ -24,8 +24,7 @@ from mia_bench.api.metric import Measurement
 from mia_bench.config import load_config
 from mia_bench.device import choose_device
 from mia_bench.engine.progress import terminal_progress
-from mia_bench.engine.run import prepare_prior
-from mia_bench.engine.stages import Workspace
+from mia_bench.engine.run import prior_stage, set_up
 from mia_bench.frechet import frechet_distance
 from mia_bench.models.inference import embed_images
 from mia_bench.plugins import host
@@ -71,15 +70,16 @@ def main() -> None:
     device, rows = choose_device(given.device), []
     config = load_config(vars(given))
     for name in load_track(host().registry, given.track).priors:
-        planned = prepare_prior(config, name)
-        planned.make(terminal_progress())
-        workspace = Workspace(planned.store, device, planned.roots, lambda *_: None)
-        splits: Splits = workspace.load(planned.stage.inputs["data"])
-        embed: Embed = planned.stage.parts["encoder"].make().load(planned.roots.weights, device=device)
+        setup = set_up(config)
+        stage = prior_stage(setup, name)
+        setup.make([stage], terminal_progress())
+        workspace = setup.workspace()
+        splits: Splits = workspace.load(stage.inputs["data"])
+        embed: Embed = stage.parts["encoder"].make().load(setup.roots.weights, device=device)
         order = torch.randperm(len(splits.decoys), generator=generator(0, "decoys"))
         images, labels = splits.decoys.images[order], splits.decoys.labels[order]
         unseen = embed_images(embed, images[:SAMPLES], device)
-        model: GenerativeModel = workspace.load(planned.stage)
+        model: GenerativeModel = workspace.load(stage)
         drawn = model.render(model.sample(SAMPLES, generator(0, "samples")), device=device)
         distance = frechet_distance(unseen, embed_images(embed, drawn, device))
         near = fitted(model, to_float(images[:IMAGES]), device)

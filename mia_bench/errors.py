@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import sysconfig
+import traceback
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
@@ -68,9 +70,6 @@ def summarize_error(error: BaseException, packages: Collection[str] = ()) -> str
 
 def _place(error: BaseException, packages: Collection[str]) -> str:
     """File, without its folders, and line where a plugin's code last was before the error."""
-    import sysconfig
-    import traceback
-
     installed = {Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib")}
     for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
         package = str(frame.f_globals.get("__name__", "")).partition(".")[0]

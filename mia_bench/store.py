@@ -27,14 +27,18 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import filelock
+from etils.epy import lazy_imports
 
 from mia_bench.errors import CorruptArtifact, MiaBenchError, StoreError, UsageError
 from mia_bench.record import Record, check_record
 
-if TYPE_CHECKING:
+with lazy_imports():
+    import safetensors
+    from safetensors import numpy as safetensors_numpy
+    from safetensors import torch as safetensors_torch
     from torch import Tensor
 
 STORE_SCHEMA = 1
@@ -132,9 +136,7 @@ class Store:
 
     def save(self, stage: str, key: str, tensors: Mapping[str, Tensor], info: Mapping[str, Any]) -> None:
         """Write an artifact; it appears whole or not at all."""
-        from safetensors.torch import save
-
-        data = save(_separate(tensors))
+        data = safetensors_torch.save(_separate(tensors))
         meta = {
             "stage": stage,
             "key": key,
@@ -178,15 +180,11 @@ class Store:
         Raises:
             CorruptArtifact: the file is missing, truncated or altered.
         """
-        from safetensors.torch import load
-
-        return dict(load(self._verified(stage, key)))
+        return dict(safetensors_torch.load(self._verified(stage, key)))
 
     def arrays(self, stage: str, key: str) -> dict[str, Any]:
         """The artifact's tensors as NumPy arrays, without importing torch."""
-        from safetensors.numpy import load
-
-        return dict(load(self._verified(stage, key)))
+        return dict(safetensors_numpy.load(self._verified(stage, key)))
 
     def _verified(self, stage: str, key: str) -> bytes:
         folder = self._folder(stage, key)
@@ -289,22 +287,17 @@ class StoredCheckpoint:
 
     def load(self) -> dict[str, Tensor] | None:
         """What was saved last; None, with a warning if it is damaged, where there is nothing."""
-        from safetensors import SafetensorError
-        from safetensors.torch import load
-
         try:
-            return dict(load(self._path.read_bytes()))
+            return dict(safetensors_torch.load(self._path.read_bytes()))
         except FileNotFoundError:
             return None
-        except (OSError, SafetensorError) as error:
+        except (OSError, safetensors.SafetensorError) as error:
             log.warning("the checkpoint %s is damaged (%s); it begins anew", self._path, error)
             return None
 
     def save(self, state: Mapping[str, Tensor]) -> None:
         """Replace what was saved."""
-        from safetensors.torch import save
-
-        data = save(_separate(state))
+        data = safetensors_torch.save(_separate(state))
         with explained(self._store.root):
             write_whole(self._path, data)
 

@@ -14,7 +14,7 @@ from mia_bench.api.dataset import ImageSet, Splits
 from mia_bench.api.prior import PriorTask
 from mia_bench.config import RunConfig
 from mia_bench.data.fingerprints import image_fingerprints
-from mia_bench.engine.run import prepare_prior
+from mia_bench.engine.run import prior_stage, set_up
 from mia_bench.errors import DataError, Diverged, MiaBenchError
 from mia_bench.protocol.prior import check_prior_is_public
 from mia_bench_plugins.priors import shipped_priors
@@ -239,12 +239,12 @@ def test_shipped_weights_are_used_only_for_their_data_and_options(shipped: Path,
 
 @torch.no_grad()
 def test_the_default_track_has_shipped_weights_of_public_images(tmp_path: Path) -> None:
-    planned = prepare_prior(RunConfig(track="synth-faces", store=tmp_path / "store"), "wgan-gp")
-    prior = planned.stage.parts["prior"].make()
-    assert planned.stage.spec["weights"]
+    stage = prior_stage(set_up(RunConfig(track="synth-faces", store=tmp_path / "store")), "wgan-gp")
+    prior = stage.parts["prior"].make()
+    assert stage.spec["weights"]
     shipped = shipped_priors.FOLDER / shipped_priors.file_name("wgan-gp", "synth-faces")
     assert shipped.stat().st_size < 6e6
-    given = dataclasses.replace(task(tmp_path / "other"), source=planned.stage.inputs["data"].key)
+    given = dataclasses.replace(task(tmp_path / "other"), source=stage.inputs["data"].key)
     state = prior.fit(given)
     assert len(state.pop("trained_on")) == 7200
     model = prior.build(state, resolution=32)

@@ -56,7 +56,7 @@ def packages() -> Iterator[Finding]:
 def devices() -> Iterator[Finding]:
     """What torch can compute on."""
     try:
-        import torch
+        import torch  # here, so that a broken installation is reported
     except ImportError as error:
         yield False, f"torch can't be imported: {error}"
         return

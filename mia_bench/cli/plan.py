@@ -17,10 +17,10 @@ from mia_bench.engine.run import Prepared
 def print_plan(prepared: Prepared) -> None:
     """The cells, the stages behind them, what is cached and what the rest may take."""
     wanted = [planned.measure for planned in prepared.open_cells if planned.skip is None]
-    todo, cached = pending_stages(wanted, prepared.store.has)
-    expected = estimates(prepared.store, todo)
+    todo, cached = pending_stages(wanted, prepared.setup.store.has)
+    expected = estimates(prepared.setup.store, todo)
     done = len(prepared.cells) - len(prepared.open_cells)
-    click.echo(f"{len(prepared.cells)} cells of track {prepared.config.track}, {done} done before")
+    click.echo(f"{len(prepared.cells)} cells of track {prepared.setup.config.track}, {done} done before")
     for planned in prepared.cells:
         click.echo(f"  {planned.key[:8]}  {planned.cell.label}: {_state(planned, prepared)}")
     rows = [{"stage": s.name, "what": s.label, "state": "cached"} for s in cached]
@@ -29,8 +29,8 @@ def print_plan(prepared: Prepared) -> None:
         columns = dict.fromkeys(column for row in rows for column in row)
         cells = [[row.get(column, "") for column in columns] for row in rows]
         click.echo("\n" + tabulate(cells, list(columns)))
-    total = sum(estimate.seconds for estimate in expected.values()) / prepared.config.jobs
-    click.echo(f"\n{len(todo)} stages to compute, about {duration(total)}; store {prepared.store.root}")
+    total = sum(estimate.seconds for estimate in expected.values()) / prepared.setup.config.jobs
+    click.echo(f"\n{len(todo)} stages to compute, about {duration(total)}; store {prepared.setup.store.root}")
     _print_room(prepared, expected.values())
 
 
@@ -54,7 +54,7 @@ def _print_room(prepared: Prepared, expected: Collection[Estimate]) -> None:
     """Disk space and GPU memory, where something is known of them, and whether they are there."""
     disk = sum(estimate.disk or 0 for estimate in expected)
     if disk:
-        free = shutil.disk_usage(prepared.store.root).free
+        free = shutil.disk_usage(prepared.setup.store.root).free
         click.echo(f"disk: about {size(disk)}, {size(free)} are free")
         if disk > free:
             click.echo("warning: the disk is too small for all of it", err=True)

@@ -22,7 +22,7 @@ from mia_bench.cli.shared import (
 )
 from mia_bench.config import load_config
 from mia_bench.engine.progress import terminal_progress
-from mia_bench.engine.run import prepare_prior
+from mia_bench.engine.run import prior_stage, set_up
 from mia_bench.errors import CorruptArtifact, StoreError, UsageError, did_you_mean
 from mia_bench.fetch import obtain
 from mia_bench.paths import data_roots
@@ -55,13 +55,14 @@ def train(name: str, **options: Any) -> None:
 
     Sample sheets are written while it trains, and its Fréchet distance to the public images is measured.
     """
-    planned = prepare_prior(load_config(given_values(options)), name)
-    planned.make(terminal_progress())
-    info = planned.store.info(*planned.stage.id)
-    click.echo(_table([(planned.stage.key, info)]))
+    setup = set_up(load_config(given_values(options)))
+    stage = prior_stage(setup, name)
+    setup.make([stage], terminal_progress())
+    info = setup.store.info(*stage.id)
+    click.echo(_table([(stage.key, info)]))
     for look in info["watched"]:
         click.echo(f"step {look['step']}: {_distance(look)}")
-    sheets = sheets_folder(planned.store.root, planned.stage.key)
+    sheets = sheets_folder(setup.store.root, stage.key)
     if sheets.is_dir():
         click.echo(f"sample sheets: {sheets}")
 

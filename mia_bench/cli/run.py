@@ -63,10 +63,10 @@ def _warn(lines: list[str]) -> None:
 
 
 def _print_records(records: list[Record], prepared: Prepared) -> None:
-    click.echo(results_table(records, prepared.config.format))
-    if prepared.config.format != "table":
+    click.echo(results_table(records, prepared.setup.config.format))
+    if prepared.setup.config.format != "table":
         return
-    pictures = [prepared.store.root / "pictures" / f"{record.key}.png" for record in records]
+    pictures = [prepared.setup.store.root / "pictures" / f"{record.key}.png" for record in records]
     shown = [path for path in pictures if path.exists()]
     for note in sorted({note for record in records for note in record.notes.values()}):
         click.echo(f"note: {note}", err=True)

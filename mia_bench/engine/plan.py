@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -421,7 +421,7 @@ def plan_prior(
     return _prior_stage(track, prior, _shared_stages(registry, track, roots, options), roots)
 
 
-def pending_stages(wanted: list[Stage], has: Any) -> tuple[list[Stage], list[Stage]]:
+def pending_stages(wanted: Iterable[Stage], has: Any) -> tuple[list[Stage], list[Stage]]:
     """(stages to compute, stages cached) for ``wanted``, each once, inputs before what needs them.
 
     ``has(name, key)`` says whether an artifact is in the store. A cached stage hides what is above.

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from etils.epy import lazy_imports
 
+from mia_bench.api.progress import Progress, no_progress
 from mia_bench.cell import FinishedCell
 from mia_bench.components import OptionValues, parse_option_values, resolve, track_options
 from mia_bench.config import DEFAULT_TRACK, RunConfig, load_config
@@ -34,6 +35,7 @@ from mia_bench.track import Track, load_track
 with lazy_imports():
     from mia_bench.api.dataset import Splits
     from mia_bench.engine import stages
+    from mia_bench.engine.stages import Workspace
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +50,22 @@ class Setup:
     options: OptionValues
     roots: Roots
     store: Store
+
+    def workspace(self, progress: Progress = no_progress) -> Workspace:
+        """What loads, or computes, stages on the device."""
+        return stages.Workspace(self.store, choose_device(self.config.device), self.roots, progress)
+
+    def make(self, wanted: Sequence[Stage], display: ProgressDisplay | None = None) -> None:
+        """Compute stages, or go on with them, unless they are stored already.
+
+        Raises:
+            MiaBenchError: one failed.
+            Interrupted: stopped by the user; the next call goes on.
+        """
+        self.store.check_writable()
+        display = display or SilentProgress()
+        worker = Worker(self.store, self.config.device, self.roots, display)
+        Scheduler(self.store, LocalExecutor(worker), display).make(wanted)
 
 
 def set_up(config: RunConfig) -> Setup:
@@ -73,9 +91,7 @@ def set_up(config: RunConfig) -> Setup:
 class Prepared:
     """A planned run: its cells, and the records that are there already."""
 
-    config: RunConfig
-    store: Store
-    roots: Roots
+    setup: Setup
     cells: list[PlannedCell]
     warnings: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
@@ -108,11 +124,11 @@ def prepare(config: RunConfig) -> Prepared:
     left_out += plan.left_out
     if left_out and not plan.cells:
         raise MiaBenchError("; ".join(left_out))
-    prepared = Prepared(config, setup.store, setup.roots, plan.cells, plan.warnings, left_out)
+    prepared = Prepared(setup, plan.cells, plan.warnings, left_out)
     if config.rerun != "always":
         keep = {"done", "skipped"} | ({"failed"} if config.rerun == "never" else set())
         for one in plan.cells:
-            record = prepared.store.record(setup.track.name, one.key)
+            record = setup.store.record(setup.track.name, one.key)
             if record is not None and record.status in keep:
                 prepared.cached[one.key] = record
         prepared.warnings += changed_code(plan.cells, setup.store)
@@ -126,25 +142,22 @@ def execute(prepared: Prepared, display: ProgressDisplay | None = None) -> list[
         Interrupted: stopped by the user.
     """
     if prepared.open_cells:
-        prepared.store.check_writable()
-        prepared.store.sweep()
-        scheduler = _scheduler(prepared, display or SilentProgress())
-        fresh = scheduler.run(prepared.open_cells, rerun=prepared.config.rerun == "always")
+        setup, display = prepared.setup, display or SilentProgress()
+        setup.store.check_writable()
+        setup.store.sweep()
+
+        def finished(record: Record) -> None:
+            copied = record.model_copy(deep=True)  # theirs to change
+            announce(host(), FinishedCell(copied, setup.store))
+
+        scheduler = Scheduler(setup.store, _executor(setup, display), display, finished)
+        fresh = scheduler.run(prepared.open_cells, rerun=setup.config.rerun == "always")
         prepared.cached.update({record.key: record for record in fresh})
     return [prepared.cached[planned.key] for planned in prepared.cells]
 
 
-def _scheduler(prepared: Prepared, display: ProgressDisplay) -> Scheduler:
-    def finished(record: Record) -> None:
-        copied = record.model_copy(deep=True)  # theirs to change
-        announce(host(), FinishedCell(copied, prepared.store))
-
-    return Scheduler(prepared.store, _executor(prepared, display), display, finished)
-
-
-def _executor(prepared: Prepared, display: ProgressDisplay) -> Executor:
-    config = prepared.config
-    given = (prepared.store, config.device, prepared.roots, display)
+def _executor(setup: Setup, display: ProgressDisplay) -> Executor:
+    config, given = setup.config, (setup.store, setup.config.device, setup.roots, display)
     if config.jobs == 1 and config.time_limit is None:
         return LocalExecutor(Worker(*given, compiled=config.compile))
     return ParallelExecutor(*given, jobs=config.jobs, time_limit=config.time_limit, compiled=config.compile)
@@ -199,47 +212,16 @@ def run(
     return execute(prepared, display)
 
 
-@dataclass(frozen=True)
-class PlannedStage:
-    """A stage that a track's cells share, to be made ahead of them."""
-
-    stage: Stage
-    setup: Setup
-
-    @property
-    def store(self) -> Store:
-        """Where it is kept."""
-        return self.setup.store
-
-    @property
-    def roots(self) -> Roots:
-        """Where its data and weights lie."""
-        return self.setup.roots
-
-    def make(self, display: ProgressDisplay | None = None) -> None:
-        """Compute it, or go on with it, unless it is stored already.
-
-        Raises:
-            MiaBenchError: it failed.
-            Interrupted: stopped by the user; the next call goes on.
-        """
-        self.store.check_writable()
-        display = display or SilentProgress()
-        worker = Worker(self.store, self.setup.config.device, self.roots, display)
-        Scheduler(self.store, LocalExecutor(worker), display).make(self.stage)
-
-
-def prepare_prior(config: RunConfig, prior: str = "") -> PlannedStage:
-    """Plan the prior of that name, or the track's default; options and paths are checked.
+def prior_stage(setup: Setup, prior: str = "") -> Stage:
+    """The stage that makes the prior of that name, or the track's default.
 
     Raises:
-        UsageError: a name, option, path or device is wrong.
+        UsageError: the name or an option is wrong.
     """
-    setup = set_up(config)
     registry, track, name = setup.registry, setup.track, prior or setup.track.default_prior
     given = setup.options.single("prior", name)
     resolved = resolve(registry, "prior", name, track_options(track, "prior", name), given)
-    return PlannedStage(plan_prior(registry, track, resolved, setup.roots, setup.options), setup)
+    return plan_prior(registry, track, resolved, setup.roots, setup.options)
 
 
 def make_data(config: RunConfig, display: ProgressDisplay | None = None) -> Splits:
@@ -251,6 +233,5 @@ def make_data(config: RunConfig, display: ProgressDisplay | None = None) -> Spli
     """
     setup = set_up(config)
     stage = plan_data(setup.registry, setup.track, setup.roots, setup.options)
-    PlannedStage(stage, setup).make(display)
-    workspace = stages.Workspace(setup.store, choose_device("cpu"), setup.roots, lambda *_: None)
-    return stages.load_data(stage, workspace)
+    setup.make([stage], display)
+    return stages.load_data(stage, setup.workspace())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, closing
 
 from mia_bench import provenance
@@ -84,14 +84,14 @@ class Scheduler:
                 records += self._interrupt(left, started)
                 raise Interrupted(records) from None
 
-    def make(self, stage: Stage) -> None:
-        """Compute one stage and what it needs, unless it is stored already.
+    def make(self, wanted: Sequence[Stage]) -> None:
+        """Compute stages and what they need, unless they are stored already.
 
         Raises:
-            MiaBenchError: it failed.
+            MiaBenchError: one failed.
             Interrupted: Ctrl-C or a termination signal.
         """
-        self._plan([stage])
+        self._plan(wanted)
         with self._reporting(), closing(self._executor):
             try:
                 self._begin_stages()
@@ -100,10 +100,11 @@ class Scheduler:
                     self._begin_stages()
             except KeyboardInterrupt:
                 raise Interrupted([]) from None
-        if stage.id in self._failed:
-            raise MiaBenchError(self._failed[stage.id])
+        for stage in wanted:
+            if stage.id in self._failed:
+                raise MiaBenchError(self._failed[stage.id])
 
-    def _plan(self, wanted: list[Stage]) -> None:
+    def _plan(self, wanted: Sequence[Stage]) -> None:
         """Note what there is to compute, inputs first, and estimate it."""
         todo, _ = pending_stages(wanted, self._has)
         self._waiting = {stage.id: stage for stage in todo}

@@ -334,7 +334,7 @@ def compute_invert(stage: Stage, workspace: Workspace) -> Artifact:
 def compute_assess(stage: Stage, workspace: Workspace) -> Artifact:
     """The target's utility, once for all attacks."""
     measured = measure_target(
-        _metrics(stage),
+        metrics_of(stage),
         workspace.load(stage.inputs["train"]),
         workspace.load(stage.inputs["data"]),
         workspace.context(stage),
@@ -350,7 +350,7 @@ def compute_measure(stage: Stage, workspace: Workspace) -> Artifact:
     instruments = load_instruments(stage, workspace)
     evidence = attack_evidence(images, target, splits, instruments, workspace.device)
     measured = _assessed(stage.inputs["assess"], workspace)
-    measure_reconstructions(_metrics(stage), evidence, measured, seed=stage.seed)
+    measure_reconstructions(metrics_of(stage), evidence, measured, seed=stage.seed)
     train = stage.inputs["train"]
     add_report(measured, workspace.info(train)["report"], train.parts["defense"].owner)
     notes = {**measured.notes, **workspace.info(stage.inputs["invert"])["notes"]}
@@ -378,7 +378,7 @@ def load_instruments(stage: Stage, workspace: Workspace) -> Instruments:
     )
 
 
-def _metrics(stage: Stage) -> dict[str, Any]:
+def metrics_of(stage: Stage) -> dict[str, Any]:
     """The metrics of a stage by the words that name them in errors."""
     return {metric.owner: metric.make() for metric in stage.parts["metrics"]}
 

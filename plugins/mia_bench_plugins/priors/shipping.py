@@ -15,11 +15,9 @@ import torch
 from safetensors.torch import save_file
 
 from mia_bench.config import DEFAULT_TRACK, load_config
-from mia_bench.device import choose_device
 from mia_bench.engine.progress import reporting, terminal_progress
-from mia_bench.engine.run import prepare_prior
-from mia_bench.engine.stages import Workspace, fit_prior_stage
-from mia_bench.engine.worker import Worker
+from mia_bench.engine.run import prior_stage, set_up
+from mia_bench.engine.stages import fit_prior_stage
 from mia_bench_plugins.priors import shipped_priors
 from mia_bench_plugins.shipped import write_hash
 
@@ -32,22 +30,24 @@ from mia_bench_plugins.shipped import write_hash
 def main(prior: str, device: str, store: Path | None, output: Path | None) -> None:
     """Train PRIOR and write its weights as float16 safetensors."""
     output = output or shipped_priors.FOLDER / shipped_priors.file_name(prior, DEFAULT_TRACK)
-    planned = prepare_prior(load_config({"track": DEFAULT_TRACK, "store": store}), prior)
+    config = load_config({"track": DEFAULT_TRACK, "store": store, "device": device})
+    setup = set_up(config)
+    stage = prior_stage(setup, prior)
     reporter = terminal_progress()
-    Worker(planned.store, device, planned.roots, reporter).compute(planned.stage.inputs["data"])
-    progress = partial(reporter.progress, planned.stage)
-    workspace = Workspace(planned.store, choose_device(device), planned.roots, progress)
-    made = planned.stage.parts["prior"].make()
+    setup.make([stage.inputs["data"]], reporter)
+    progress = partial(reporter.progress, stage)
+    workspace = setup.workspace(progress)
+    made = stage.parts["prior"].make()
     with reporting(reporter, 1, 0.0):
-        reporter.stage_begins(planned.stage, 0.0)
-        state, info = fit_prior_stage(planned.stage, workspace, made.train)
+        reporter.stage_begins(stage, 0.0)
+        state, info = fit_prior_stage(stage, workspace, made.train)
     half = {
         name: (tensor.half() if tensor.is_floating_point() else tensor).contiguous()
         for name, tensor in state.items()
     }
     metadata = {
         "format": prior,
-        "source": planned.stage.inputs["data"].key,
+        "source": stage.inputs["data"].key,
         "options": json.dumps(made.options.model_dump(mode="json")),
         "watched": json.dumps(info["watched"]),
         "torch": torch.__version__,
