@@ -501,7 +501,7 @@ def inventory(
                 anchor = _anchor("option", kind, entry.name, row["option"])
                 found.append(Item(anchor, row["help"]))
     for kind, name, described, _ in _families(registry):
-        found += [Item(_anchor(kind, name, metric), text) for metric, text in described.items()]
+        found += [Item(_anchor(kind, name, key), quantity.description) for key, quantity in described.items()]
     for entry in entries(registry, "track"):
         found.append(Item(_anchor("track", entry.name), load_track(registry, entry.name).summary))
     for what, models in (("record", RECORD), ("trackfile", TRACK)):
