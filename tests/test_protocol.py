@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+import mia_bench
 from mia_bench.api.attack import Attack, Reconstructions
 from mia_bench.errors import MiaBenchError
 from mia_bench.protocol.attack import Budget
@@ -25,6 +26,7 @@ from mia_bench.seeds import generator
 from mia_bench.statistics import Estimate
 from mia_bench.testing.world import RESOLUTION, world
 from mia_bench_plugins.attacks.prior_sample import PriorSample
+from mia_bench_plugins.defenses.none import NoDefense
 from mia_bench_plugins.metrics.evaluation_classifier import EvaluationClassifier
 from mia_bench_plugins.metrics.utility import Utility
 
@@ -99,6 +101,18 @@ def test_a_report_can_not_replace_a_measurement() -> None:
         "'ece' is given twice: by metric 'utility' of plugin mia-bench and by defense 'mine' of plugin theirs"
     )
     assert measured.values["ece"] == Estimate(0.1, 0.0, 0.2, 9)
+
+
+def test_a_cell_whose_report_and_metric_share_a_name_fails(toy, store, monkeypatch, tmp_path) -> None:
+    store("data", "prior", "gallery", "evaluator")
+    monkeypatch.setattr(NoDefense, "report", lambda self, setup: {"test_accuracy": 1.0})
+    given = {"track": "toy", "defense": "none", "attack": "prior-sample", "device": "cpu"}
+    (record,) = mia_bench.run(**given, store=tmp_path / "store")
+    assert record.status == "failed"
+    assert "'test_accuracy' is given twice" in record.reason
+    assert "metric 'utility' of plugin mia-bench" in record.reason
+    assert "defense 'none' of plugin mia-bench" in record.reason
+    assert record.metrics == {}
 
 
 # --- evaluation ----------------------------------------------------------------------------------
