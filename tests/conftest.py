@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from mia_bench import plugins as plugins_module
 
@@ -25,43 +26,59 @@ HERE = Path(__file__).parent
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
-def install(distribution: Path, target: Path) -> Path:
-    """Install the sources of a distribution into a folder with pip."""
+def install(target: Path, *distributions: Path) -> None:
+    """Install the sources of distributions into a folder with pip."""
     with tempfile.TemporaryDirectory() as work:  # building leaves files beside the sources
-        sources = shutil.copytree(
-            distribution,
-            Path(work) / distribution.name,
-            ignore=shutil.ignore_patterns("build", "*.egg-info", "__pycache__"),
-        )
+        ignored = shutil.ignore_patterns("build", "*.egg-info", "__pycache__")
+        sources = [shutil.copytree(path, Path(work) / path.name, ignore=ignored) for path in distributions]
         subprocess.run(
             [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation",
-             "--disable-pip-version-check", "--target", str(target), "."],
-            cwd=sources,
+             "--disable-pip-version-check", "--target", target, *sources],
             check=True,
             capture_output=True,
         )  # fmt: skip
-    return target
+
+
+MakeOnce = Callable[[str, Callable[[Path], object]], Path]
 
 
 @pytest.fixture(scope="session")
-def toy_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def make_once(tmp_path_factory: pytest.TempPathFactory) -> MakeOnce:
+    """Make a folder once for all processes of pytest-xdist: ``make_once(name, make)`` calls ``make(folder)``."""
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+
+    def get(name: str, make: Callable[[Path], object]) -> Path:
+        folder, unfinished = shared / f"once-{name}", shared / f"unfinished-{name}"
+        with FileLock(shared / f"once-{name}.lock"):
+            if not folder.exists():
+                shutil.rmtree(unfinished, ignore_errors=True)
+                unfinished.mkdir()
+                make(unfinished)
+                unfinished.rename(folder)
+        return folder
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def toy_site(make_once: MakeOnce) -> Path:
     """A folder with the toy distribution installed."""
-    return install(HERE / "distributions" / "toy", tmp_path_factory.mktemp("toy"))
+    return make_once("toy", lambda folder: install(folder, HERE / "distributions" / "toy"))
 
 
 @pytest.fixture(scope="session")
-def broken_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def broken_site(make_once: MakeOnce) -> Path:
     """A folder with the broken plugins installed."""
-    return install(HERE / "distributions" / "broken", tmp_path_factory.mktemp("broken"))
+    return make_once("broken", lambda folder: install(folder, HERE / "distributions" / "broken"))
 
 
 @pytest.fixture(scope="session")
-def examples_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def examples_site(make_once: MakeOnce) -> Path:
     """A folder with the three distributions of ``plugins/examples`` installed."""
-    target = tmp_path_factory.mktemp("examples")
-    for project in sorted((HERE.parent / "plugins" / "examples").glob("*/pyproject.toml")):
-        install(project.parent, target)
-    return target
+    projects = sorted(path.parent for path in (HERE.parent / "plugins" / "examples").glob("*/pyproject.toml"))
+    return make_once("examples", lambda folder: install(folder, *projects))
 
 
 @pytest.fixture
@@ -183,25 +200,29 @@ class Undisturbed:
 
 
 @pytest.fixture(scope="session")
-def undisturbed(toy_site: Path, tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
+def undisturbed(toy_site: Path, make_once: MakeOnce) -> Undisturbed:
     """none and neg-ls against ppa and toy-prepared, on the toy track, on the CPU."""
     import mia_bench
 
-    store = tmp_path_factory.mktemp("undisturbed") / "store"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("MIA_BENCH_DISABLE_PLUGINS", raising=False)
-        patch.syspath_prepend(str(toy_site))
-        plugins_module.host.cache_clear()
-        records = mia_bench.run(
-            track="toy",
-            defense=["none", "neg-ls"],
-            attack=["ppa", "toy-prepared"],
-            device="cpu",
-            store=store,
-        )
-        plugins_module.host.cache_clear()
-    assert [record.status for record in records] == ["done"] * 4
-    return Undisturbed(store, {record.key: record.to_json() for record in records})
+    def make(folder: Path) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.delenv("MIA_BENCH_DISABLE_PLUGINS", raising=False)
+            patch.syspath_prepend(str(toy_site))
+            plugins_module.host.cache_clear()
+            records = mia_bench.run(
+                track="toy",
+                defense=["none", "neg-ls"],
+                attack=["ppa", "toy-prepared"],
+                device="cpu",
+                store=folder / "store",
+            )
+            plugins_module.host.cache_clear()
+        assert [record.status for record in records] == ["done"] * 4
+        (folder / "records.json").write_text(json.dumps([record.to_json() for record in records]))
+
+    folder = make_once("undisturbed", make)
+    records = json.loads((folder / "records.json").read_text())
+    return Undisturbed(folder / "store", {record["key"]: record for record in records})
 
 
 @pytest.fixture

@@ -638,8 +638,8 @@ def test_training_that_fails_is_one_line_and_the_others_go_on(
     ("how", "reason"),
     [
         ("raise", "ValueError: no idea what to do (attack.py:101)"),
-        ("shape", r"it returned images (6, 2, 3, 32, 31), expected"),
-        ("few", r"it returned images (6, 1, 3, 32, 32), expected"),
+        ("shape", r"it returned images (6, 2, 3, 16, 15), expected"),
+        ("few", r"it returned images (6, 1, 3, 16, 16), expected"),
         ("nan", "it returned images with NaN or infinity"),
         ("range", "it returned images outside [0, 1]"),
         ("nothing", "it returned NoneType, not Reconstructions"),

@@ -1,5 +1,6 @@
 """The documentation: it builds, it leaves nothing out, and what it shows runs."""
 
+import importlib
 import os
 import re
 import shlex
@@ -316,40 +317,32 @@ TUTORIAL = DOCS / "tutorial.md"
 
 
 @pytest.fixture
-def shell(tmp_path: Path, toy_site: Path) -> Callable[[str], str]:
-    """Run lines with bash in an empty folder; ``mia-bench`` and ``pip`` are this environment's."""
-    binaries, installed = tmp_path / "bin", tmp_path / "installed"
-    binaries.mkdir()
-    python = shlex.quote(sys.executable)
-    scripts = {
-        "python": f'exec {python} "$@"',
-        "mia-bench": f'exec {python} -c "from mia_bench.cli import main; main()" "$@"',
-        "pip": f'exec {python} -m pip "$@" -q --no-deps --no-build-isolation --target {installed}',
-    }
-    for name, line in scripts.items():
-        (binaries / name).write_text(f"#!/bin/sh\n{line}\n", "utf-8")
-        (binaries / name).chmod(0o755)
-    paths = [str(installed), str(toy_site), *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = {
-        **{k: v for k, v in os.environ.items() if not k.startswith("MIA_BENCH")},
-        "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}",
-        "PYTHONPATH": os.pathsep.join(paths),
-        "MIA_BENCH_STORE": str(tmp_path / "store"),
-    }
+def shell(tmp_path: Path, toy_site: Path, sites, cli, monkeypatch, forget_modules) -> Callable[[str], str]:
+    """Run a line in an empty folder, ``mia-bench`` in this process; ``pip`` installs into a folder of its own."""
+    installed = tmp_path / "example-site"
+    installed.mkdir()
+    for name in [name for name in os.environ if name.startswith("MIA_BENCH")]:
+        monkeypatch.delenv(name)
+    sites(installed, toy_site)
+    monkeypatch.setenv("MIA_BENCH_STORE", str(tmp_path / "store"))
+    monkeypatch.chdir(tmp_path)
+    options = ["-q", "--no-deps", "--no-build-isolation", "--target", str(installed)]
 
-    def run(text: str) -> str:
-        done = subprocess.run(
-            ["bash", "-euo", "pipefail", "-c", text],
-            cwd=tmp_path,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
-        lines = done.stdout.splitlines()
-        # That the checkout which runs the tests is changed is for its author to know.
-        if not (lines and all("made from a changed checkout" in line for line in lines)):
-            assert done.returncode == 0, f"{text}\n{done.stdout}\n{done.stderr}"
+    def run(line: str) -> str:
+        program, *words = shlex.split(line)
+        if program == "mia-bench":
+            done = cli(*words)
+            lines = done.out.splitlines()
+            # That the checkout which runs the tests is changed is for its author to know.
+            if not (lines and all("made from a changed checkout" in line for line in lines)):
+                assert done.code == 0, f"{line}\n{done.out}\n{done.err}"
+            return done.out
+        module = {"python": words, "pip": ["-m", "pip", *words, *options]}[program]
+        done = subprocess.run([sys.executable, *module], capture_output=True, text=True)
+        assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
+        if program == "pip":
+            importlib.invalidate_caches()
+            host.cache_clear()
         return done.stdout
 
     return run

@@ -186,7 +186,7 @@ def prior(forward: str) -> str:
 
         def build(self, state, *, resolution):
             class Model(GenerativeModel):
-                latent_dim, resolution = 4, 32
+                latent_dim, resolution = 4, 16
 
                 def sample(self, count, generator, *, truncation=1.0):
                     return torch.randn(count, 4, generator=generator)
@@ -199,8 +199,8 @@ def prior(forward: str) -> str:
 
 
 PRIORS = {
-    "torch.full((len(latents), 3, 32, 32), 1.5)": "the prior makes images from 1.5 to 1.5",
-    "torch.full((len(latents), 3, 32, 32), torch.nan)": "the prior makes images with NaN",
+    "torch.full((len(latents), 3, 16, 16), 1.5)": "the prior makes images from 1.5 to 1.5",
+    "torch.full((len(latents), 3, 16, 16), torch.nan)": "the prior makes images with NaN",
     "1 / 0": "in plugin hostile:hostile: ZeroDivisionError",
 }
 

@@ -13,7 +13,7 @@ import pytest
 from oldest import pins
 
 ROOT = Path(__file__).parent.parent
-LIGHT = ("click", "filelock", "numpy", "platformdirs", "pluggy", "pydantic", "rich", "tabulate")
+LIGHT = ("click", "etils[epy]", "filelock", "numpy", "platformdirs", "pluggy", "pydantic", "rich", "tabulate", "tomli-w")
 """What listing needs; installing torch anew would take minutes and listing must not import it."""
 
 
@@ -29,9 +29,8 @@ def test_wheel_in_a_clean_environment_lists_every_built_in(tmp_path: Path) -> No
     subprocess.run([*pip, "wheel", "--no-deps", "-w", tmp_path, source], check=True)
     (wheel,) = tmp_path.glob("*.whl")
     clean = tmp_path / "clean"
-    venv.create(clean, with_pip=True)
-    python = clean / "bin" / "python"
-    install = [python, *pip[1:], "install"]
+    venv.create(clean)
+    install = [*pip, "--python", clean / "bin" / "python", "install"]
     subprocess.run([*install, *LIGHT], check=True)
     subprocess.run([*install, "--no-deps", wheel], check=True)
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "MIA_BENCH"))}

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import mia_bench
+from mia_bench.engine import parallel
 from mia_bench.engine.parallel import assign_devices
 from mia_bench.engine.progress import SilentProgress
 from mia_bench.errors import UsageError
@@ -132,15 +133,16 @@ def test_processes_take_the_gpus_in_turn_unless_one_is_named(monkeypatch) -> Non
 
 
 def test_a_stage_that_hangs_fails_after_the_time_limit_and_the_rest_goes_on(
-    cli, toy, store, tmp_path
+    cli, toy, store, tmp_path, monkeypatch
 ) -> None:
+    monkeypatch.setattr(parallel, "PATIENCE_SECONDS", 0.1)
     store("data", "prior", "gallery", "evaluator")
     given = ("run", "--track", "toy", "--defense", "toy-hanging", "--defense", "none")
-    result = cli(*given, "--attack", "prior-sample", "--device", "cpu", "--time-limit", 15,
+    result = cli(*given, "--attack", "prior-sample", "--device", "cpu", "--time-limit", 10,
                  "--format", "json")  # fmt: skip
     assert result.code == 1
     hanging, fine = result.records
-    reason = "train of plugin mia-bench-toy:toy-hanging: it took longer than the time limit of 15 s"
+    reason = "train of plugin mia-bench-toy:toy-hanging: it took longer than the time limit of 10 s"
     assert hanging["reason"] == reason
     assert f"FAILED toy-hanging × prior-sample, seed 0: {reason}" in result.err
     assert fine["status"] == "done"

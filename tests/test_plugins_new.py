@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import install
+from conftest import MakeOnce, install
 from mia_bench.registry import BASES
 from mia_bench.scaffold import KINDS, LONGEST, class_name, create
 from mia_bench.testing import checks_of
@@ -33,21 +33,15 @@ def run_tool(*command: object, cwd: Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made(make_once: MakeOnce) -> Path:
     """A folder with a distribution of each kind, as the command writes it."""
-    folder = tmp_path_factory.mktemp("made")
-    for kind, name in NAMES.items():
-        create(name, kind, folder)
-    return folder
+    return make_once("made", lambda folder: [create(name, kind, folder) for kind, name in NAMES.items()])
 
 
 @pytest.fixture(scope="module")
-def made_site(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made_site(made: Path, make_once: MakeOnce) -> Path:
     """A folder with all of them installed."""
-    target = tmp_path_factory.mktemp("made-site")
-    for folder in sorted(made.iterdir()):
-        install(folder, target)
-    return target
+    return make_once("made-site", lambda folder: install(folder, *sorted(made.iterdir())))
 
 
 @pytest.fixture
@@ -88,10 +82,9 @@ def test_ruff_and_mypy_find_nothing_whatever_the_length_of_the_name(made: Path, 
     for kind in KINDS:
         create("x" if kind == "track" else f"x{kind[0:2]}", kind, tmp_path)
         create(f"{kind}-{'y' * (LONGEST - len(kind) - 1)}", kind, tmp_path)
-    for folder in (made, tmp_path):
-        for distribution in sorted(folder.iterdir()):
-            run_tool("ruff", "check", "--no-cache", ".", cwd=distribution)
-            run_tool("ruff", "format", "--no-cache", "--check", ".", cwd=distribution)
+    for folder in (made, tmp_path):  # each distribution has settings of its own
+        run_tool("ruff", "check", "--no-cache", ".", cwd=folder)
+        run_tool("ruff", "format", "--no-cache", "--check", ".", cwd=folder)
     sources = [path for path in made.rglob("*.py") if "build" not in path.parts]
     assert len(sources) == 2 * len(KINDS)
     configured = made / "mia-bench-made-defense"

@@ -1,4 +1,4 @@
-"""A third party's distribution: defenses, attacks, tracks and a command of its own."""
+"""A third party's distribution: defenses, attacks, an encoder, tracks and a command of its own."""
 
 from pathlib import Path
 
@@ -23,6 +23,11 @@ def mia_bench_register_attacks(register):
     register("toy-hungry", "mia_bench_toy.attack:ToyHungry", summary="runs out of memory")
     register("toy-wrong", "mia_bench_toy.attack:ToyWrong", summary="does what it must not")
     register("toy-needs-critic", "mia_bench_toy.attack:ToyNeedsCritic", summary="is skipped")
+
+
+@hookimpl
+def mia_bench_register_encoders(register):
+    register("toy-encoder", "mia_bench_toy.encoder:ToyEncoder", summary="encoder of small faces")
 
 
 @hookimpl
