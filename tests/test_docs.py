@@ -318,7 +318,7 @@ TUTORIAL = DOCS / "tutorial.md"
 
 @pytest.fixture
 def shell(tmp_path: Path, toy_site: Path, sites, cli, monkeypatch, forget_modules) -> Callable[[str], str]:
-    """Run a line in an empty folder, ``mia-bench`` in this process; ``pip`` installs into a folder of its own."""
+    """Run a line in an empty folder, ``mia-bench`` in this process; ``pip`` installs elsewhere."""
     installed = tmp_path / "example-site"
     installed.mkdir()
     for name in [name for name in os.environ if name.startswith("MIA_BENCH")]:

@@ -98,6 +98,15 @@ def test_a_checkpoint_that_does_not_fit_is_one_line(toy, store, tmp_path: Path, 
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.parametrize("classes", [5, 7])
+def test_a_model_of_other_classes_is_refused(toy, store, tmp_path: Path, classes: int) -> None:
+    store(*SHARED)
+    model = Plain()
+    model.head = nn.Linear(3, classes)
+    with pytest.raises(UsageError, match=rf"\(1, {classes}\), not with logits \(1, 6\)"):
+        evaluate(model, tmp_path)
+
+
 def test_several_values_or_an_attack_that_can_not_run_are_refused(toy, store, tmp_path: Path) -> None:
     store(*SHARED)
     with pytest.raises(UsageError, match="one value of each option"):

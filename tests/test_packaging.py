@@ -13,7 +13,18 @@ import pytest
 from oldest import pins
 
 ROOT = Path(__file__).parent.parent
-LIGHT = ("click", "etils[epy]", "filelock", "numpy", "platformdirs", "pluggy", "pydantic", "rich", "tabulate", "tomli-w")
+LIGHT = (
+    "click",
+    "etils[epy]",
+    "filelock",
+    "numpy",
+    "platformdirs",
+    "pluggy",
+    "pydantic",
+    "rich",
+    "tabulate",
+    "tomli-w",
+)
 """What listing needs; installing torch anew would take minutes and listing must not import it."""
 
 

@@ -20,7 +20,8 @@ with lazy_imports():
     import torch
     from torch import Tensor, nn
 
-    from mia_bench.api import classifier
+    from mia_bench.api import classifier, images
+    from mia_bench.api.dataset import Splits
     from mia_bench.engine import stages
     from mia_bench.protocol import attack as attacks
     from mia_bench.protocol import evaluate as protocol
@@ -103,9 +104,11 @@ def evaluate(
     shared = {**measure.inputs, "prior": invert.inputs["prior"]}
     setup.make([shared[role] for role in _SHARED if role in shared], display)
     workspace = setup.workspace()
+    target = _target(model, planned, workspace, stochastic=stochastic)
+    _check_answers(target, workspace.load(shared["data"]), workspace.device)
     metrics = {**stages.metrics_of(measure.inputs["assess"]), **stages.metrics_of(measure)}
     return protocol.evaluate_target(
-        _target(model, planned, workspace, stochastic=stochastic),
+        target,
         workspace.load(shared["data"]),
         planned.cell.attack.make(),
         workspace.load(shared["prior"]),
@@ -140,6 +143,15 @@ def _target(
     deployed = targets.freeze(copy.deepcopy(model), workspace.device)
     network = deployed if isinstance(deployed, classifier.Classifier) else None
     return targets.Target(network, deployed, stochastic)
+
+
+def _check_answers(target: Target, splits: Splits, device: torch.device) -> None:
+    """Raise UsageError unless the target answers with a logit for each class of the track."""
+    image = images.to_float(splits.test.images[:1]).to(device)
+    with torch.no_grad():
+        found = tuple(classifier.answers(target.deployed, image, 1)[0].shape)
+    if found != (expected := (1, splits.num_classes)):
+        raise UsageError(f"the model answers one image with {found}, not with logits {expected}")
 
 
 def read_checkpoint(path: Path) -> dict[str, Tensor]:
