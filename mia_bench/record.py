@@ -151,6 +151,11 @@ class Record(_Part):
 
     model_config = ConfigDict(extra="forbid", populate_by_name=True)
 
+    @property
+    def components(self) -> dict[str, ComponentRef]:
+        """The components of the cell by their kind."""
+        return {"defense": self.defense, "attack": self.attack, "prior": self.prior}
+
     def to_json(self) -> dict[str, Any]:
         """The JSON object with all fields."""
         return self.model_dump(mode="json", by_alias=True)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from mia_bench.api.metric import Metric, Quantity
 from mia_bench.errors import MiaBenchError, UsageError, did_you_mean
 from mia_bench.paths import default_store
 from mia_bench.plugins import host
-from mia_bench.record import ComponentRef, MetricValue, Record, TrackRef
+from mia_bench.record import MetricValue, Record
 from mia_bench.recorded_options import changed_options, options_text
 from mia_bench.registry import Registry
 from mia_bench.store import Store
@@ -25,35 +25,24 @@ with lazy_imports():
     import pandas as pd
     import tabulate
 
-log = logging.getLogger(__name__)
-
 FORMATS = ("table", "json", "csv", "markdown")
 
-_CELL_COLUMNS = (
-    "track",
-    "track_version",
-    "defense",
-    "defense_options",
-    "prior",
-    "attack",
-    "attack_options",
-    "seed",
-    "status",
-    "reason",
-    "key",
-)
+_CELL_COLUMNS: dict[str, Callable[[Record], Any]] = {
+    "track": attrgetter("track.name"),
+    "track_version": attrgetter("track.version"),
+    "defense": attrgetter("defense.name"),
+    "defense_options": lambda record: options_text(record.defense.options),
+    "prior": attrgetter("prior.name"),
+    "attack": attrgetter("attack.name"),
+    "attack_options": lambda record: options_text(record.attack.options),
+    "seed": attrgetter("seed"),
+    "status": attrgetter("status"),
+    "reason": attrgetter("reason"),
+    "key": attrgetter("key"),
+}
 _COUNTS = ("peak_memory_bytes", "target_queries")
 _COST_COLUMNS = ("train_seconds", "invert_seconds", *_COUNTS)
 _NONE = "–"
-
-
-def find_track(registry: Registry, reference: TrackRef) -> Track | None:
-    """The track a record names, or None when it, or that version of it, is not known any more."""
-    try:
-        track = load_track(registry, reference.name)
-    except MiaBenchError:
-        return None
-    return track if track.version == reference.version else None
 
 
 # --- reading ---------------------------------------------------------------------------------
@@ -135,19 +124,7 @@ def result_rows(records: Sequence[Record]) -> tuple[list[str], list[dict[str, An
 
 
 def _result_row(record: Record, names: Sequence[str]) -> dict[str, Any]:
-    row: dict[str, Any] = {
-        "track": record.track.name,
-        "track_version": record.track.version,
-        "defense": record.defense.name,
-        "defense_options": options_text(record.defense.options),
-        "prior": record.prior.name,
-        "attack": record.attack.name,
-        "attack_options": options_text(record.attack.options),
-        "seed": record.seed,
-        "status": record.status,
-        "reason": record.reason,
-        "key": record.key,
-    }
+    row = {column: read(record) for column, read in _CELL_COLUMNS.items()}
     for name in names:
         metric = record.metrics.get(name)
         row[name] = metric.value if metric else None
@@ -185,9 +162,16 @@ def results_table(records: Sequence[Record], format: str = "table") -> str:
 
 
 def _tracks(registry: Registry, records: Iterable[Record]) -> dict[tuple[str, int], Track | None]:
-    """The tracks of the records by name and version, None where it is not known any more."""
-    references = {(record.track.name, record.track.version): record.track for record in records}
-    return {key: find_track(registry, reference) for key, reference in references.items()}
+    """The tracks of the records by name and version; None where that version is not known any more."""
+    found: dict[tuple[str, int], Track | None] = {}
+    for name, version in dict.fromkeys((record.track.name, record.track.version) for record in records):
+        try:
+            track = load_track(registry, name)
+        except MiaBenchError:
+            found[name, version] = None
+        else:
+            found[name, version] = track if track.version == version else None
+    return found
 
 
 def _table_rows(records: Sequence[Record]) -> list[dict[str, str]]:
@@ -205,8 +189,7 @@ def _table_rows(records: Sequence[Record]) -> list[dict[str, str]]:
     unfinished = any(record.reason for record in records)
     versions: dict[tuple[str, str], set[str]] = defaultdict(set)
     for record in records:
-        for kind in ("defense", "attack", "prior"):
-            component: ComponentRef = getattr(record, kind)
+        for kind, component in record.components.items():
             versions[kind, component.name].add(component.version)
     rows = []
     for record in records:
@@ -214,8 +197,7 @@ def _table_rows(records: Sequence[Record]) -> list[dict[str, str]]:
         row = {"cell": record.key[:8]}
         if several:
             row["track"] = record.track.name
-        for kind in ("defense", "attack", "prior"):
-            component = getattr(record, kind)
+        for kind, component in record.components.items():
             changed = changed_options(registry, track, kind, component)
             words = [options_text(changed)] if changed else []
             if len(versions[kind, component.name]) > 1:

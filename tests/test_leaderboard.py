@@ -455,7 +455,7 @@ def swept(alpha: float, accuracy: float, leakage: float, **more: Any) -> dict[st
 def chosen(registry: Registry, track: Track, *made: dict[str, Any]) -> tuning.Tuning | None:
     undefended = make_record("plain", 1000, gallery=0.7)
     undefended["metrics"]["validation_accuracy"] = metric(0.9)
-    return tuning.choose(build_board(registry, track, read(undefended, *made)), registry)
+    return tuning.choose(build_board(registry, track, read(undefended, *made)))
 
 
 def test_the_least_leaking_setting_near_the_undefended_accuracy_is_chosen(
@@ -539,7 +539,7 @@ def test_a_sweep_that_allows_no_choice_is_an_error(registry: Registry, track: Tr
     assert chosen(registry, track) is None  # it tried no defense
     only = build_board(registry, track, read(swept(0.1, 0.9, 0.1)))
     with pytest.raises(MiaBenchError, match="no undefended target"):
-        tuning.choose(only, registry)
+        tuning.choose(only)
     with pytest.raises(MiaBenchError, match="found: none"):
         chosen(registry, track, swept(0.1, 0.9, 0.1) | {"attack": part("aim", steps=8)})
 
@@ -1129,7 +1129,7 @@ def test_a_sweep_is_judged_by_the_direction_of_what_orders_the_board(tmp_path: P
     for record in made:
         record["metrics"]["validation_accuracy"] = metric(0.9)
     board = build_board(registry, load_track(registry, "little"), read(*made))
-    found = tuning.choose(board, registry)
+    found = tuning.choose(board)
     assert found is not None
     assert (found.metric, found.selection) == ("farness", "validation_accuracy")
     assert found.choices[0].setting is not None

@@ -6,10 +6,9 @@ import itertools
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
-from mia_bench.leaderboard.described import CELL_KINDS
-from mia_bench.leaderboard.grouping import CellKey, cell_key, group
+from mia_bench.leaderboard.grouping import cell_key, group
 from mia_bench.provenance import code_differs
-from mia_bench.record import RECORD_SCHEMA, ComponentRef, Record
+from mia_bench.record import RECORD_SCHEMA, Record
 from mia_bench.track import Track
 
 
@@ -55,14 +54,13 @@ def _unfit(track: Track, record: Record) -> str:
 
 
 def _different_data(track: Track, records: Sequence[Record]) -> list[str]:
-    if track.data.fingerprint or not records:
+    groups = group(records, lambda record: record.track.data)
+    if track.data.fingerprint or len(groups) < 2:
         return []
-    first = records[0]
-    others = {r.track.data: r for r in reversed(records) if r.track.data != first.track.data}
+    words = [f"{data or 'none'} ({name_record(same[0])})" for data, same in groups.items()]
     return [
-        f"{name_record(first)} and {name_record(other)} are made from different data (fingerprints "
-        f"{first.track.data or 'none'} and {data or 'none'}); keep those of one"
-        for data, other in sorted(others.items())
+        f"the records are made from different data: their fingerprints are {', '.join(words)}; "
+        "keep those of one"
     ]
 
 
@@ -78,55 +76,55 @@ def _different_protocols(records: Sequence[Record]) -> list[str]:
     ]
     return [
         "the records were measured by different protocols (another version of the data set, a network, "
-        f"a judge or its weights, or a metric): {', '.join(sorted(words))}; keep those of one"
+        f"a judge or its weights, or a metric): {', '.join(words)}; keep those of one"
     ]
 
 
 def _same_cell_twice(records: Sequence[Record]) -> list[str]:
-    seen: dict[CellKey, Record] = {}
     lines = []
-    for record in records:
-        first = seen.setdefault(cell_key(record), record)
-        if first is not record:
-            older = min(first, record, key=lambda one: one.provenance.finished)
+    for first, *others in group(records, cell_key).values():
+        for other in others:
+            older = min(first, other, key=lambda one: one.provenance.finished)
             lines.append(
-                f"{name_record(first)} and {name_record(record)} are the same cell twice (an older "
+                f"{name_record(first)} and {name_record(other)} are the same cell twice (an older "
                 f"version of a component?); remove results/{older.track.name}/{older.key}.json, the older"
             )
     return lines
 
 
 def _different_versions(records: Sequence[Record]) -> list[str]:
-    seen: dict[tuple[str, str], Record] = {}
+    seen: dict[tuple[str, str], tuple[Record, str]] = {}
     lines = {}
     for record in records:
-        for kind in CELL_KINDS:
-            component: ComponentRef = getattr(record, kind)
-            first = seen.setdefault((kind, component.name), record)
-            known: ComponentRef = getattr(first, kind)
-            one, other = _version(known), _version(component)
-            if one != other:
-                lines[kind, component.name, other] = (
+        for kind, component in record.components.items():
+            version = f"{component.distribution} {component.version}"
+            first, known = seen.setdefault((kind, component.name), (record, version))
+            if version != known:
+                lines[kind, component.name, version] = (
                     f"{name_record(first)} and {name_record(record)} hold different versions of the "
-                    f"{kind} {component.name!r} ({one}, {other}); remove those of one"
+                    f"{kind} {component.name!r} ({known}, {version}); remove those of one"
                 )
     return list(lines.values())
 
 
-def _version(component: ComponentRef) -> str:
-    return f"{component.distribution} {component.version}"
+def doubts(records: Sequence[Record]) -> list[str]:
+    """Why the numbers of these records may not be what they seem; they can be on a board nevertheless.
 
-
-def mixed_code(records: Iterable[Record]) -> list[str]:
-    """A line for each component that was run with different code under one version."""
+    A line for each component that was run with different code under one version, and for each record that
+    was made from a changed checkout.
+    """
     codes: dict[tuple[str, str, str], set[str]] = defaultdict(set)
     for record in records:
-        for kind in CELL_KINDS:
-            component: ComponentRef = getattr(record, kind)
+        for kind, component in record.components.items():
             codes[kind, component.name, component.version].add(component.about.code)
-    return [
+    mixed = [
         f"the code of {kind} {name!r} changed between records of its version {version}: raise the "
         "version, and run again"
         for (kind, name, version), found in codes.items()
         if any(code_differs(one, other) for one, other in itertools.combinations(found, 2))
+    ]
+    return mixed + [
+        f"{name_record(record)}: made from a changed checkout ({record.provenance.git})"
+        for record in records
+        if "-dirty" in (record.provenance.git or "")
     ]

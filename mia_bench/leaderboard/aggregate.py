@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -61,13 +61,17 @@ class Row:
 
 def make_row(records: Sequence[Record], quantities: Quantities, label: str = "") -> Row:
     """The row of one setting of a defense."""
-    first = records[0]
+    defense = records[0].defense
+    costs = {
+        name: [cost for record in records if (cost := getattr(record.cost, name)) is not None]
+        for name in ("train_seconds", "invert_seconds", "target_queries")
+    }
     return Row(
-        first.defense.name,
-        options_text(first.defense.options),
+        defense.name,
+        options_text(defense.options),
         tuple(by_seed(records)),
         {name: combine(name, quantity, records) for name, quantity in quantities.items()},
-        _mean_costs(records),
+        {name: float(np.mean(found)) for name, found in costs.items() if found},
         label,
     )
 
@@ -98,24 +102,13 @@ def values(name: str, records: Sequence[Record]) -> list[MetricValue]:
 
 def average(measured: Sequence[MetricValue]) -> Estimate:
     """One estimate from several measurements of the same thing (they differ by rounding only)."""
-    return Estimate(
-        float(np.mean([v.value for v in measured])),
-        float(np.mean([v.low for v in measured])),
-        float(np.mean([v.high for v in measured])),
-        max(v.n for v in measured),
+    value, low, high = (
+        float(np.mean([getattr(one, end) for one in measured])) for end in ("value", "low", "high")
     )
+    return Estimate(value, low, high, max(one.n for one in measured))
 
 
 def clamp(quantity: Quantity, estimate: Estimate) -> Estimate:
     """Keep the interval within the values that the quantity can have."""
     lowest, highest = quantity.bounds
-    return Estimate(estimate.value, max(estimate.low, lowest), min(estimate.high, highest), estimate.n)
-
-
-def _mean_costs(records: Sequence[Record]) -> dict[str, float]:
-    costs: dict[str, float] = {}
-    for name in ("train_seconds", "invert_seconds", "target_queries"):
-        found = [v for r in records if (v := getattr(r.cost, name)) is not None]
-        if found:
-            costs[name] = float(np.mean(found))
-    return costs
+    return replace(estimate, low=max(estimate.low, lowest), high=min(estimate.high, highest))

@@ -1,23 +1,22 @@
 """From records to a board: which quantities are shown where, and the tables.
 
-Pure functions of records, track and registry; the order of the records never matters.
+Everything follows from records, track and registry; the order of the records never matters.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import cached_property
 
 from mia_bench.api.metric import AttackMetric, Metric, Quantity
 from mia_bench.errors import MiaBenchError
-from mia_bench.leaderboard import described
 from mia_bench.leaderboard.admit import refusals
 from mia_bench.leaderboard.aggregate import Quantities, Row, Shown, average, clamp, make_row, values
 from mia_bench.leaderboard.compare import Difference, best_first, differences
-from mia_bench.leaderboard.described import CELL_KINDS
-from mia_bench.leaderboard.grouping import RowKey, by_seed, group, row_key, section_key
+from mia_bench.leaderboard.described import describe, reports
+from mia_bench.leaderboard.grouping import by_seed, group, row_key, section_key
 from mia_bench.record import About, ComponentRef, Record
 from mia_bench.recorded_options import options_text
 from mia_bench.registry import Registry
@@ -44,7 +43,6 @@ class Section:
     """One attack with its options and prior: a table whose rows can be compared.
 
     Attributes:
-        reference: what kind of reference the attack is (``floor``), empty for real attacks.
         ceiling: held-out real images instead of reconstructions.
         rows: best defended first.
         floors: rows of reference attacks with the same prior, against the baseline.
@@ -52,11 +50,8 @@ class Section:
             no cell of it finished.
     """
 
-    attack: str
-    attack_options: Mapping[str, Any]
-    prior: str
-    prior_options: Mapping[str, Any]
-    reference: str
+    attack: ComponentRef
+    prior: ComponentRef
     ceiling: Row | None
     rows: tuple[Row, ...]
     floors: tuple[Row, ...]
@@ -64,64 +59,170 @@ class Section:
     differences: tuple[Difference, ...]
     unfinished: tuple[Unfinished, ...]
 
+    @property
+    def reference(self) -> str:
+        """What kind of reference the attack is (``floor``), empty for real attacks."""
+        return self.attack.about.reference
+
 
 @dataclass(frozen=True)
 class Board:
-    """Everything a page shows.
+    """Everything a page shows, derived from the records.
 
     Attributes:
-        quantities: by name, of everything that is shown; first the declared ones in the order of the track's
-            metrics.
-        utility_metrics, leakage_metrics, further_metrics: names of the columns.
-        primary: the quantity that orders the tables; empty where there is none.
-        paired: the quantities compared with the baseline class by class.
-        methods: what the components say of themselves, by kind and name.
-        references: quantities that depend on no cell and are no ceiling of another.
+        records: sorted by key, and described (:mod:`mia_bench.leaderboard.described`).
+        quantities: by name, those that the track's metrics declare first, in their order.
+        of_attack: names of the quantities that are measured on reconstructions.
+        ranked: the quantity that orders the tables and the one that breaks ties, as far as there are any.
     """
 
     track: Track
     records: tuple[Record, ...]
     quantities: Quantities
-    utility: tuple[Row, ...]
-    utility_metrics: tuple[str, ...]
-    leakage_metrics: tuple[str, ...]
-    further_metrics: tuple[str, ...]
-    primary: str
-    paired: tuple[str, ...]
-    methods: Mapping[tuple[str, str], About]
-    sections: tuple[Section, ...]
-    references: Mapping[str, Estimate]
-    seeds: tuple[int, ...]
-    versions: Mapping[str, tuple[str, ...]]
-    finished: str
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """Which quantities go where, and which components play a part.
-
-    Attributes:
-        ranked: the quantity that orders rows, and the one that breaks ties.
-        references: what kind of reference each attack is.
-    """
-
-    utility: Quantities
-    leakage: Quantities
-    further: Quantities
-    quantities: Quantities
+    of_attack: frozenset[str]
     ranked: tuple[str, ...]
-    references: Mapping[str, str]
-    baselines: frozenset[RowKey]
+
+    # --- what is shown -----------------------------------------------------------------------
+
+    @property
+    def primary(self) -> str:
+        """The quantity that orders the tables; empty where there is none."""
+        return next(iter(self.ranked), "")
 
     @property
     def paired(self) -> tuple[str, ...]:
-        """What is compared class by class, of the quantities that order rows."""
+        """What is compared with the baseline class by class, of the quantities that order rows."""
         return tuple(name for name in self.ranked if self.quantities[name].paired)
 
+    @cached_property
+    def columns(self) -> Quantities:
+        """What was measured and is shown in tables."""
+        present = {name for record in self.records for name in record.metrics}
+        hidden = ("reference", "selection")
+        return {n: q for n, q in self.quantities.items() if n in present and q.role not in hidden}
+
     @property
-    def of_attack(self) -> Quantities:
-        """What a section shows."""
-        return {**self.leakage, **self.further}
+    def utility_metrics(self) -> tuple[str, ...]:
+        """Names of the columns about the target, with what defenses report."""
+        return tuple(name for name in self.columns if name not in self.of_attack)
+
+    @property
+    def leakage_metrics(self) -> tuple[str, ...]:
+        """Names of the columns that say what an attack recovers."""
+        return tuple(n for n, q in self.columns.items() if n in self.of_attack and q.role == "leakage")
+
+    @property
+    def further_metrics(self) -> tuple[str, ...]:
+        """Names of the other columns about reconstructions."""
+        return tuple(n for n, q in self.columns.items() if n in self.of_attack and q.role != "leakage")
+
+    @cached_property
+    def attack_columns(self) -> Quantities:
+        """The columns of a section, leakage first."""
+        return {name: self.quantities[name] for name in self.leakage_metrics + self.further_metrics}
+
+    # --- tables ------------------------------------------------------------------------------
+
+    @cached_property
+    def done(self) -> tuple[Record, ...]:
+        """The records with numbers."""
+        return tuple(record for record in self.records if record.status == "done")
+
+    @cached_property
+    def utility(self) -> tuple[Row, ...]:
+        """A row for each setting of a defense, the baseline first."""
+        columns = {name: self.quantities[name] for name in self.utility_metrics}
+        settings = sorted(group(self.done, row_key).values(), key=lambda same: not is_baseline(same))
+        return tuple(make_row(same, columns) for same in settings)
+
+    @cached_property
+    def sections(self) -> tuple[Section, ...]:
+        """A section for each setting of attack and prior: real attacks, then references."""
+        real, floors, floors_of_prior = [], [], defaultdict(list)
+        for (_, prior), same in group(self.records, section_key).items():
+            if same[0].attack.about.reference:
+                floors.append(same)
+                if baseline := _baseline(_finished_rows(same)):
+                    floors_of_prior[prior].append(self._floor(baseline))
+            else:
+                real.append((prior, same))
+        return (
+            *(self._section(same, floors_of_prior[prior]) for prior, same in real),
+            *(self._section(same) for same in floors),
+        )
+
+    def _section(self, records: Sequence[Record], floors: Iterable[Row] = ()) -> Section:
+        attack, prior = records[0].attack, records[0].prior
+        rows = _finished_rows(records)
+        baseline = [] if attack.about.reference else _baseline(rows)
+        made = (make_row(same, self.attack_columns, attack.about.reference) for same in rows)
+        return Section(
+            attack=attack,
+            prior=prior,
+            ceiling=self._ceiling([record for same in rows for record in same]),
+            rows=tuple(best_first(made, self.ranked, self.quantities)),
+            floors=tuple(floors),
+            baseline=make_row(baseline, self.attack_columns) if baseline else None,
+            differences=tuple(differences(rows, baseline, self.paired, self.quantities)),
+            unfinished=_unfinished(records),
+        )
+
+    def _floor(self, records: Sequence[Record]) -> Row:
+        attack = records[0].attack
+        row = make_row(records, self.attack_columns, f"{attack.about.reference}: {attack.name}")
+        # The defense plays no part in a floor; what sets it are the attack's options.
+        return replace(row, options=options_text(attack.options))
+
+    def _ceiling(self, records: Sequence[Record]) -> Row | None:
+        """What held-out real images reach; it depends on no cell, so the cells' numbers are averaged."""
+        found: dict[str, Shown] = {
+            name: clamp(quantity, average(measured))
+            for name, quantity in self.attack_columns.items()
+            if (measured := values(quantity.ceiling, records))
+        }
+        return Row("", "", (), found, label="real held-out images") if found else None
+
+    # --- what stands around them -------------------------------------------------------------
+
+    @property
+    def references(self) -> dict[str, Estimate]:
+        """Quantities that depend on no cell and are no ceiling of another."""
+        ceilings = {quantity.ceiling for quantity in self.quantities.values()}
+        return {
+            name: average(found)
+            for name, quantity in self.quantities.items()
+            if quantity.role == "reference" and name not in ceilings and (found := values(name, self.done))
+        }
+
+    @property
+    def methods(self) -> dict[tuple[str, str], About]:
+        """What the components say of themselves in their newest record, by kind and name."""
+        newest = sorted(self.records, key=lambda record: record.provenance.finished)
+        return {(kind, part.name): part.about for r in newest for kind, part in r.components.items()}
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """The seeds of all cells."""
+        return tuple(by_seed(self.records))
+
+    @property
+    def versions(self) -> dict[str, tuple[str, ...]]:
+        """The distinct versions of what made the records, the most frequent first."""
+        found: dict[str, Counter[str]] = defaultdict(Counter)
+        for record in self.records:
+            for name in ("mia_bench", "git", "python", "torch", "device", "platform"):
+                found[name][getattr(record.provenance, name) or "unknown"] += 1
+            for kind, part in record.components.items():
+                found[kind][f"{part.name} {part.version} ({part.distribution})"] += 1
+        return {
+            name: tuple(sorted(counts, key=lambda version: (-counts[version], version)))
+            for name, counts in found.items()
+        }
+
+    @property
+    def finished(self) -> str:
+        """When the newest record was finished; empty where there is none."""
+        return max((record.provenance.finished for record in self.records), default="")
 
 
 def build_board(registry: Registry, track: Track, records: Iterable[Record]) -> Board:
@@ -130,65 +231,21 @@ def build_board(registry: Registry, track: Track, records: Iterable[Record]) -> 
     Raises:
         MiaBenchError: a record can't be on it; the message names the record and why.
     """
-    ordered = sorted(records, key=lambda record: record.key)
-    ordered = [described.completed(registry, record) for record in ordered]
-    if lines := refusals(track, ordered):
+    stored = sorted(records, key=lambda record: record.key)
+    described = tuple(describe(registry, track, record) for record in stored)
+    if lines := refusals(track, described):
         more = f" (and {len(lines) - 1} more)" if len(lines) > 1 else ""
         raise MiaBenchError(f"track {track.name!r}: {lines[0]}{more}")
-    plan = _plan(registry, track, ordered)
-    done = [record for record in ordered if record.status == "done"]
-    settings = sorted(group(done, row_key).items(), key=lambda item: item[0] not in plan.baselines)
-    ceilings = {quantity.ceiling for quantity in plan.quantities.values()}
-    return Board(
-        track=track,
-        records=tuple(ordered),
-        quantities=plan.quantities,
-        utility=tuple(make_row(same, plan.utility) for _, same in settings),
-        utility_metrics=tuple(plan.utility),
-        leakage_metrics=tuple(plan.leakage),
-        further_metrics=tuple(plan.further),
-        primary=next(iter(plan.ranked), ""),
-        paired=plan.paired,
-        methods=_methods(registry, ordered),
-        sections=_sections(ordered, plan),
-        references={
-            name: average(found)
-            for name, quantity in plan.quantities.items()
-            if quantity.role == "reference" and name not in ceilings and (found := values(name, done))
-        },
-        seeds=tuple(by_seed(ordered)),
-        versions=_versions(ordered),
-        finished=max((record.provenance.finished for record in ordered), default=""),
-    )
-
-
-def _plan(registry: Registry, track: Track, records: Sequence[Record]) -> _Plan:
     metrics: list[type[Metric]] = [registry.get("metric", name).load() for name in track.metrics]
     declared = {name: quantity for m in metrics for name, quantity in m.quantities.items()}
-    of_attack = {n for m in metrics if issubclass(m, AttackMetric) for n in m.quantities}
-    present = {name for record in records for name in record.metrics}
-    reported = described.reports(registry, records)
-    known = {**declared, **{n: q for n, q in reported.items() if n not in declared}}
-    quantities = {**known, **dict.fromkeys(sorted(present - known.keys()), UNDECLARED)}
-    columns = {
-        name: quantity
-        for name, quantity in quantities.items()
-        if name in present and quantity.role not in ("reference", "selection")
-    }
-    leakage = {n: q for n, q in columns.items() if n in of_attack and q.role == "leakage"}
-    return _Plan(
-        utility={n: q for n, q in columns.items() if n not in of_attack},
-        leakage=leakage,
-        further={n: q for n, q in columns.items() if n in of_attack and n not in leakage},
-        quantities=quantities,
-        ranked=_ranked(track, declared, records),
-        references={r.attack.name: described.reference_kind(registry, r) for r in records},
-        baselines=frozenset(
-            row_key(record)
-            for record in records
-            if described.is_baseline(registry, record)
-            and not described.changed(registry, track, "defense", record.defense)
-        ),
+    known = {**declared, **{n: q for n, q in reports(registry, stored).items() if n not in declared}}
+    others = {name for record in stored for name in record.metrics} - known.keys()
+    return Board(
+        track,
+        described,
+        {**known, **dict.fromkeys(sorted(others), UNDECLARED)},
+        frozenset(n for m in metrics if issubclass(m, AttackMetric) for n in m.quantities),
+        _ranked(track, declared, stored),
     )
 
 
@@ -205,74 +262,17 @@ def _ranked(track: Track, quantities: Quantities, records: Sequence[Record]) -> 
     return tuple(dict.fromkeys([*measured[:1], *names[-1:]]))
 
 
-def _methods(registry: Registry, records: Iterable[Record]) -> dict[tuple[str, str], About]:
-    """Of each component what its newest record says."""
-    newest = sorted(records, key=lambda record: record.provenance.finished)
-    return {
-        (kind, getattr(record, kind).name): described.about(registry, kind, getattr(record, kind))
-        for kind in CELL_KINDS
-        for record in newest
-    }
+def is_baseline(records: Iterable[Record]) -> bool:
+    """Whether the records of a row are of the undefended target with the track's options."""
+    return any(record.defense.about.baseline and not record.defense.about.changed for record in records)
 
 
-def _sections(records: Sequence[Record], plan: _Plan) -> tuple[Section, ...]:
-    # Real attacks first, then the references.
-    groups = sorted(
-        group(records, section_key).items(),
-        key=lambda item: (plan.references[item[0][0]] != "", item[0]),
-    )
-    floors = {key: _baseline(_finished_rows(same), plan) for key, same in groups if plan.references[key[0]]}
-    sections = []
-    for key, same in groups:
-        same_prior = [] if key in floors else [f for k, f in floors.items() if k[2:] == key[2:]]
-        sections.append(_section(same, plan, [floor for floor in same_prior if floor]))
-    return tuple(sections)
+def _finished_rows(records: Iterable[Record]) -> list[list[Record]]:
+    return list(group((record for record in records if record.status == "done"), row_key).values())
 
 
-def _finished_rows(records: Iterable[Record]) -> dict[RowKey, list[Record]]:
-    return group((record for record in records if record.status == "done"), row_key)
-
-
-def _baseline(rows: Mapping[RowKey, list[Record]], plan: _Plan) -> list[Record]:
-    return next((same for key, same in rows.items() if key in plan.baselines), [])
-
-
-def _section(records: Sequence[Record], plan: _Plan, floors: Sequence[Sequence[Record]]) -> Section:
-    first = records[0]
-    reference = plan.references[first.attack.name]
-    rows = _finished_rows(records)
-    baseline = [] if reference else _baseline(rows, plan)
-    made = (make_row(same, plan.of_attack, reference) for same in rows.values())
-    return Section(
-        attack=first.attack.name,
-        attack_options=first.attack.options,
-        prior=first.prior.name,
-        prior_options=first.prior.options,
-        reference=reference,
-        ceiling=_ceiling([record for same in rows.values() for record in same], plan),
-        rows=tuple(best_first(made, plan.ranked, plan.quantities)),
-        floors=tuple(_floor(floor, plan) for floor in floors),
-        baseline=make_row(baseline, plan.of_attack) if baseline else None,
-        differences=tuple(differences(rows.values(), baseline, plan.paired, plan.quantities)),
-        unfinished=_unfinished(records),
-    )
-
-
-def _floor(records: Sequence[Record], plan: _Plan) -> Row:
-    attack = records[0].attack
-    row = make_row(records, plan.of_attack, f"{plan.references[attack.name]}: {attack.name}")
-    # The defense plays no part in a floor; what sets it are the attack's options.
-    return replace(row, options=options_text(attack.options))
-
-
-def _ceiling(records: Sequence[Record], plan: _Plan) -> Row | None:
-    """What held-out real images reach; it depends on no cell, so the cells' numbers are averaged."""
-    found: dict[str, Shown] = {
-        name: clamp(quantity, average(measured))
-        for name, quantity in plan.of_attack.items()
-        if (measured := values(quantity.ceiling, records))
-    }
-    return Row("", "", (), found, label="real held-out images") if found else None
+def _baseline(rows: Iterable[list[Record]]) -> list[Record]:
+    return next((same for same in rows if is_baseline(same)), [])
 
 
 def _unfinished(records: Iterable[Record]) -> tuple[Unfinished, ...]:
@@ -282,26 +282,7 @@ def _unfinished(records: Iterable[Record]) -> tuple[Unfinished, ...]:
     )
     return tuple(
         Unfinished(
-            same[0].defense.name,
-            options_text(same[0].defense.options),
-            tuple(sorted(record.seed for record in same)),
-            status,
-            reason,
+            same[0].defense.name, options_text(same[0].defense.options), tuple(by_seed(same)), status, reason
         )
         for (_, status, reason), same in groups.items()
     )
-
-
-def _versions(records: Sequence[Record]) -> dict[str, tuple[str, ...]]:
-    """The distinct versions found, the most frequent first."""
-    found: dict[str, Counter[str]] = defaultdict(Counter)
-    for record in records:
-        for name in ("mia_bench", "git", "python", "torch", "device", "platform"):
-            found[name][getattr(record.provenance, name) or "unknown"] += 1
-        for kind in CELL_KINDS:
-            component: ComponentRef = getattr(record, kind)
-            found[kind][f"{component.name} {component.version} ({component.distribution})"] += 1
-    return {
-        name: tuple(value for value, _ in sorted(counts.items(), key=lambda i: (-i[1], i[0])))
-        for name, counts in found.items()
-    }

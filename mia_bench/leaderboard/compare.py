@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from mia_bench.leaderboard.aggregate import Quantities, Row
 from mia_bench.record import Record
@@ -49,10 +48,9 @@ def paired(name: str, records: Sequence[Record], baseline: Sequence[Record]) -> 
 def best_first(rows: Iterable[Row], names: Sequence[str], quantities: Quantities) -> list[Row]:
     """Rows ordered by the quantities ``names``, best defended first; rows without the first last."""
 
-    def key(row: Row) -> tuple[Any, ...]:
+    def key(row: Row) -> tuple[list[tuple[bool, float]], str, str]:
         found = [(quantities[name], row.value(name)) for name in names]
-        numbers = [(v is None, 0.0 if v is None else q.sort_key(v)) for q, v in found]
-        return (*numbers, row.defense, row.options)
+        return [(v is None, 0.0 if v is None else q.sort_key(v)) for q, v in found], row.defense, row.options
 
     return sorted(rows, key=key)
 
@@ -64,8 +62,6 @@ def differences(
     quantities: Quantities,
 ) -> list[Difference]:
     """Of each row the differences in the quantities ``names``, best defended first."""
-    if not baseline:
-        return []
     found = []
     for records in rows:
         by_name = {name: paired(name, records, baseline) for name in names}
@@ -73,10 +69,8 @@ def differences(
             defense = records[0].defense
             found.append(Difference(defense.name, options_text(defense.options), by_name))
 
-    def key(difference: Difference) -> tuple[Any, ...]:
-        keys = (
-            quantities[name].sort_key(one.mean) for name, one in difference.metrics.items() if one is not None
-        )
-        return next(keys), difference.defense, difference.options
+    def key(difference: Difference) -> tuple[float, str, str]:
+        name, first = next((name, one) for name, one in difference.metrics.items() if one)
+        return quantities[name].sort_key(first.mean), difference.defense, difference.options
 
     return sorted(found, key=key)

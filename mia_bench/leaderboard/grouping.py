@@ -4,40 +4,37 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any, TypeAlias, TypeVar
 
-from mia_bench.record import Record
+from mia_bench.record import ComponentRef, Record
 
-RowKey: TypeAlias = tuple[str, str]
-"""Defense and its options."""
+Setting: TypeAlias = tuple[str, str]
+"""A component's name and its options as canonical JSON."""
 
-SectionKey: TypeAlias = tuple[str, str, str, str]
-"""Attack, its options, prior, its options."""
-
-CellKey: TypeAlias = tuple[SectionKey, RowKey, int]
+CellKey: TypeAlias = tuple[Setting, Setting, Setting, int]
 
 Key = TypeVar("Key", bound=Any)
 
 
-def _canonical(options: Mapping[str, Any]) -> str:
-    return json.dumps(options, sort_keys=True)
+def setting(component: ComponentRef) -> Setting:
+    """What tells a component with its options from others, whatever its version."""
+    return component.name, json.dumps(component.options, sort_keys=True)
 
 
-def row_key(record: Record) -> RowKey:
-    """What records of one row share."""
-    return record.defense.name, _canonical(record.defense.options)
+def row_key(record: Record) -> Setting:
+    """What the records of a row share: the defense."""
+    return setting(record.defense)
 
 
-def section_key(record: Record) -> SectionKey:
-    """What records of one section share."""
-    attack, prior = record.attack, record.prior
-    return attack.name, _canonical(attack.options), prior.name, _canonical(prior.options)
+def section_key(record: Record) -> tuple[Setting, Setting]:
+    """What the records of a section share: attack and prior."""
+    return setting(record.attack), setting(record.prior)
 
 
 def cell_key(record: Record) -> CellKey:
     """What all records of a cell share, whatever the versions of its components."""
-    return section_key(record), row_key(record), record.seed
+    return *section_key(record), row_key(record), record.seed
 
 
 def group(records: Iterable[Record], key: Callable[[Record], Key]) -> dict[Key, list[Record]]:

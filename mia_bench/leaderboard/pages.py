@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,18 +15,16 @@ from markupsafe import Markup
 
 from mia_bench.api.metric import Quantity
 from mia_bench.components import OPTION_KINDS
-from mia_bench.leaderboard import described
 from mia_bench.leaderboard.aggregate import FEW_SEEDS, Missing, Row, Shown
 from mia_bench.leaderboard.board import Board, Section
 from mia_bench.leaderboard.compare import Paired
 from mia_bench.leaderboard.escape import make_environment
 from mia_bench.leaderboard.tuning import MARGIN, Tuning
 from mia_bench.provenance import HOST, package_url
-from mia_bench.record import Record
-from mia_bench.recorded_options import option_text, options_text
+from mia_bench.record import ComponentRef, Record
+from mia_bench.recorded_options import options_text
 from mia_bench.registry import Registry
 from mia_bench.statistics import RESAMPLES, Estimate
-from mia_bench.track import Track
 
 TITLE = "# Leaderboard: "
 """What the page of a track begins with."""
@@ -40,17 +39,12 @@ def page(board: Board, registry: Registry, tuning: Tuning | None = None, *, swee
         tuning: what chose the settings of the defenses.
         sweep: the page is that of the sweep which chose them.
     """
-    official = board.track.data.fingerprint
-    found = {official} if official else {record.track.data for record in board.records}
     return _render(
         "page.md.j2",
         board=board,
         track=board.track,
         tuning=tuning,
         sweep=sweep,
-        finished=sum(record.status == "done" for record in board.records),
-        fingerprints=sorted(found - {""}),
-        priors=sorted({*board.track.priors, board.track.default_prior}),
         notes=_notes(board.records),
         packages=_packages(board, registry),
         runs=run_arguments(board, registry),
@@ -66,7 +60,7 @@ def index(found: Sequence[Board]) -> str:
         rows += [(board, section) for section in attacks or board.sections[:1]]
     names = [(board, board.primary) for board in found if board.primary]
     names += [(board, name) for board in found for name in board.utility_metrics[:1]]
-    defined = {(name, board.quantities[name]): None for board, name in names}
+    defined = dict.fromkeys((name, board.quantities[name]) for board, name in names)
     return _render("index.md.j2", rows=rows, defined=list(defined))
 
 
@@ -147,10 +141,11 @@ def best(board: Board, section: Section) -> Row | None:
 
 def variant(board: Board, section: Section) -> dict[str, Any]:
     """The options that tell a section from others of its attack and prior."""
-    same = [s for s in board.sections if (s.attack, s.prior) == (section.attack, section.prior)]
+    names = (section.attack.name, section.prior.name)
+    same = [s for s in board.sections if (s.attack.name, s.prior.name) == names]
     return {
-        **differing(section.attack_options, [other.attack_options for other in same]),
-        **differing(section.prior_options, [other.prior_options for other in same]),
+        **differing(section.attack.options, [other.attack.options for other in same]),
+        **differing(section.prior.options, [other.prior.options for other in same]),
     }
 
 
@@ -179,13 +174,11 @@ _Words = tuple[str, ...]
 def run_arguments(board: Board, registry: Registry) -> list[_Words]:
     """Arguments of ``mia-bench run`` that make exactly the finished cells, in few commands."""
     seeds: dict[tuple[_Words, _Words], set[int]] = defaultdict(set)
-    for record in board.records:
-        if record.status == "done":
-            defense, attack, prior = (
-                _arguments(registry, board.track, kind, record) for kind in ("defense", "attack", "prior")
-            )
-            usual = ("--prior", board.track.prior_of(record.attack.name))
-            seeds[defense, attack if prior == usual else (*attack, *prior)].add(record.seed)
+    for record in board.done:
+        words = {kind: _arguments(registry, kind, part) for kind, part in record.components.items()}
+        usual = ("--prior", board.track.prior_of(record.attack.name))
+        prior = () if words["prior"] == usual else words["prior"]
+        seeds[words["defense"], (*words["attack"], *prior)].add(record.seed)
     cells = [(defense, (attack, sorted(found))) for (defense, attack), found in seeds.items()]
     by_attack = _joined(sorted(cells))
     by_defense = _joined((attack, (words, found)) for words, (attack, found) in by_attack)
@@ -204,19 +197,16 @@ def _joined(pairs: Iterable[tuple[_Words, Any]]) -> list[tuple[_Words, Any]]:
     return list(groups.values())
 
 
-def _arguments(registry: Registry, track: Track, kind: str, record: Record) -> _Words:
+def _arguments(registry: Registry, kind: str, component: ComponentRef) -> _Words:
     """``--defense NAME -o NAME.KEY=VALUE …``, with the options that are not the track's."""
-    component = getattr(record, kind)
-    changed = described.changed(registry, track, kind, component)
     kinds = [other for other in OPTION_KINDS if component.name in registry.names(other)]
     owner = f"{kind}:{component.name}" if len(kinds) > 1 else component.name
-    options = (f"{owner}.{key}={_compact(changed[key])}" for key in sorted(changed))
-    return (f"--{kind}", component.name, *(word for option in options for word in ("-o", option)))
-
-
-def _compact(option: Any) -> str:
-    text = option_text(option)
-    return re.sub(r"\s", "", text) if isinstance(option, list) else text
+    words = [f"--{kind}", component.name]
+    for key, option in sorted(component.options.items()):
+        if key in component.about.changed:
+            compact = json.dumps(option, ensure_ascii=False, separators=(",", ":"))
+            words += ["-o", f"{owner}.{key}={option if isinstance(option, str) else compact}"]
+    return tuple(words)
 
 
 def _packages(board: Board, registry: Registry) -> dict[str, str]:
@@ -224,7 +214,7 @@ def _packages(board: Board, registry: Registry) -> dict[str, str]:
     owner = registry.get("track", board.track.name).plugin.distribution
     urls = {owner: package_url(owner)}
     for record in board.records:
-        for part in (record.defense, record.prior, record.attack):
+        for part in record.components.values():
             urls[part.distribution] = part.about.url or urls.get(part.distribution, "")
     return {name: url for name, url in sorted(urls.items()) if name != HOST}
 

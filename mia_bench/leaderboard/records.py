@@ -16,7 +16,7 @@ import re
 from pathlib import Path
 
 from mia_bench.errors import MiaBenchError, StoreError, UsageError
-from mia_bench.leaderboard.admit import mixed_code, name_record, refusals
+from mia_bench.leaderboard.admit import doubts, refusals
 from mia_bench.leaderboard.board import Board, build_board
 from mia_bench.leaderboard.pages import TITLE, index, page
 from mia_bench.leaderboard.tuning import Tuning, choose
@@ -134,16 +134,19 @@ def pages(folder: Path, registry: Registry) -> dict[Path, str]:
     """
     sweeps = folder / TUNING
     swept = {name: _board(sweeps, name, registry) for name in sweep_names(folder)}
-    tunings = {name: choose(board, registry) for name, board in swept.items()}
+    tunings = {name: choose(board) for name, board in swept.items()}
     boards = [_board(folder, name, registry) for name in track_names(folder)]
-    texts = {
-        folder / f"{board.track.name}.md": page(board, registry, tunings.get(board.track.name))
-        for board in boards
+    return {
+        **{
+            folder / f"{board.track.name}.md": page(board, registry, tunings.get(board.track.name))
+            for board in boards
+        },
+        folder / INDEX: index(boards),
+        **{
+            sweeps / f"{name}.md": page(board, registry, tunings[name], sweep=True)
+            for name, board in swept.items()
+        },
     }
-    texts[folder / INDEX] = index(boards)
-    for name, board in swept.items():
-        texts[sweeps / f"{name}.md"] = page(board, registry, tunings[name], sweep=True)
-    return texts
 
 
 def sweep_names(folder: Path) -> list[str]:
@@ -158,7 +161,7 @@ def load_tuning(folder: Path, track: str, registry: Registry) -> Tuning | None:
     Raises:
         MiaBenchError: its records are not valid or don't allow a choice.
     """
-    return choose(_board(folder / TUNING, track, registry), registry)
+    return choose(_board(folder / TUNING, track, registry))
 
 
 def _board(folder: Path, name: str, registry: Registry) -> Board:
@@ -181,58 +184,34 @@ def check(folder: Path, registry: Registry) -> list[str]:
     that settings were chosen on, and pages that differ from what :func:`build` would write.
     """
     blocking, other = [], []
-    sweeps = folder / TUNING
+    seeds: dict[tuple[Path, str], set[int]] = {}
     named = [(folder, name) for name in track_names(folder)]
-    named += [(sweeps, name) for name in sweep_names(folder)]
+    named += [(folder / TUNING, name) for name in sweep_names(folder)]
     for place, name in named:
-        found, changed = _check_records(place, name, registry)
-        blocking += found
-        other += changed
+        found = []
+        for path in _files(results_folder(place) / name):
+            try:
+                found.append(read_file(path))
+            except MiaBenchError as error:
+                blocking.append(str(error))
+        try:
+            refused = refusals(load_track(registry, name), found)
+        except MiaBenchError as error:
+            blocking.append(f"{results_folder(place) / name}: {error}")
+        else:
+            blocking += [f"{place.name}, track {name!r}: {line}" for line in refused]
+        other += [f"{place.name}, track {name!r}: {line}" for line in doubts(found)]
+        seeds[place, name] = {record.seed for record in found}
     if not blocking:  # while a record is refused there is no page to compare with
-        other += _check_seeds(folder)
+        for name in sweep_names(folder):
+            if shared := sorted(seeds[folder / TUNING, name] & seeds.get((folder, name), set())):
+                on = ", ".join(map(str, shared))
+                other.append(f"track {name!r}: settings were chosen on seeds of the board: {on}")
         try:
             other += _check_pages(folder, registry)
         except MiaBenchError as error:
             blocking.append(str(error))
     return blocking + other
-
-
-def _check_seeds(folder: Path) -> list[str]:
-    problems = []
-    for name in sweep_names(folder):
-        tuned = {record.seed for record in load(folder / TUNING, name)}
-        if shared := sorted(tuned & {record.seed for record in load(folder, name)}):
-            seeds = ", ".join(map(str, shared))
-            problems.append(f"track {name!r}: settings were chosen on seeds of the board: {seeds}")
-    return problems
-
-
-def _check_records(folder: Path, name: str, registry: Registry) -> tuple[list[str], list[str]]:
-    """(why no page can be made, what else is wrong)."""
-    problems, records = [], []
-    for path in _files(results_folder(folder) / name):
-        try:
-            records.append(read_file(path))
-        except MiaBenchError as error:
-            problems.append(str(error))
-    changed = [
-        *(f"{folder.name}, track {name!r}: {line}" for line in mixed_code(records)),
-        *_made_dirty(folder, name, records),
-    ]
-    try:
-        track = load_track(registry, name)
-    except MiaBenchError as error:
-        return [*problems, f"{results_folder(folder) / name}: {error}"], changed
-    refused = refusals(track, records)
-    return problems + [f"{folder.name}, track {name!r}: {line}" for line in refused], changed
-
-
-def _made_dirty(folder: Path, name: str, records: list[Record]) -> list[str]:
-    return [
-        f"{folder.name}, track {name!r}: {name_record(record)}: made from a changed checkout ({commit})"
-        for record in records
-        if "-dirty" in (commit := record.provenance.git or "")
-    ]
 
 
 def _check_pages(folder: Path, registry: Registry) -> list[str]:
@@ -244,7 +223,6 @@ def _check_pages(folder: Path, registry: Registry) -> list[str]:
             problems.append(f"{path}: missing; run 'mia-bench leaderboard build'")
         elif found != text:
             problems.append(f"{path}: differs from its records; run 'mia-bench leaderboard build'")
-    there = [*folder.glob("*.md"), *(folder / TUNING).glob("*.md")]
-    others = sorted(path for path in there if path not in expected)
-    stale = [path for path in others if (_text(path) or "").startswith(TITLE)]
+    there = {*folder.glob("*.md"), *(folder / TUNING).glob("*.md")}
+    stale = [path for path in sorted(there - expected.keys()) if (_text(path) or "").startswith(TITLE)]
     return problems + [f"{path}: a page without records; remove it" for path in stale]

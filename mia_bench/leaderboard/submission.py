@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +11,7 @@ from pathlib import Path
 from mia_bench.errors import MiaBenchError, StoreError
 from mia_bench.leaderboard import records
 from mia_bench.leaderboard.admit import name_cell, name_record, refusals
-from mia_bench.leaderboard.described import CELL_KINDS, completed
+from mia_bench.leaderboard.described import describe
 from mia_bench.leaderboard.grouping import CellKey, cell_key, group
 from mia_bench.record import Record
 from mia_bench.registry import Registry
@@ -64,19 +64,20 @@ def submit(
     """
     published = ("done",) if finished_only else PUBLISHED
     given = [record for record in found if record.status in published]
-    by_track = group(given, lambda record: record.track.name)
-    planned = [_plan(name, same, folder, registry, replace) for name, same in by_track.items()]
     # All paths before the first file is written: a name may be no file name.
     texts = {records.record_path(folder, record): record.file_text() for record in given}
-    copied = [records.record_path(folder, record) for new, _ in planned for record in new]
-    superseded = [records.record_path(folder, old) for _, replaced in planned for old in replaced]
+    written, superseded = [], []
+    for name, same in group(given, lambda record: record.track.name).items():
+        copied, replaced = _plan(name, same, folder, registry, replace)
+        written += [records.record_path(folder, record) for record in copied]
+        superseded += [records.record_path(folder, record) for record in replaced]
     return Submission(
-        written=[path for path in copied if records.write(path, texts[path])],
-        removed=[_removed(path) for path in superseded],
+        written=[path for path in written if records.write(path, texts[path])],
+        removed=[_remove(path) for path in superseded],
     )
 
 
-def _removed(path: Path) -> Path:
+def _remove(path: Path) -> Path:
     try:
         path.unlink()
     except OSError as error:
@@ -92,10 +93,9 @@ def _plan(
         log.warning("%d records are left out: no track is called %r", len(found), name)
         return [], []
     track = load_track(registry, name)
-    chosen = _newest(_current(found, track, registry), registry)
-    there = records.load(folder, name)
+    chosen = _newest(describe(registry, track, record) for record in _current(found, track, registry))
     superseded, kept = [], []
-    for old in (completed(registry, record) for record in there):
+    for old in (describe(registry, track, record) for record in records.load(folder, name)):
         new = chosen.get(cell_key(old))
         if new is None:
             kept.append(old)
@@ -122,7 +122,16 @@ def _plan(
             f"{'; …' if cells[SHOWN:] else ''}. Run these cells again and submit, or let --replace remove "
             "them"
         )
-    _tell_failures(copied)
+    failures = Counter(
+        (record.status, record.reason or "no reason recorded") for record in copied if record.status != "done"
+    )
+    for (status, reason), count in failures.items():
+        log.warning(
+            "%d without numbers, shown on the page as %s (--finished-only leaves them out): %s",
+            count,
+            status,
+            reason,
+        )
     return copied, superseded + [old for old in kept if old.key in blocked]
 
 
@@ -133,61 +142,34 @@ def _cause(line: str) -> str:
 
 def _current(found: Iterable[Record], track: Track, registry: Registry) -> list[Record]:
     """Records of the versions that are installed."""
-    kept = []
-    reasons: Counter[str] = Counter()
-    for record in found:
-        if reason := _outdated(record, track, registry):
-            reasons[reason] += 1
-        else:
-            kept.append(record)
-    for reason, count in reasons.items():
+    reasons = [(record, _outdated(record, track, registry)) for record in found]
+    for reason, count in Counter(reason for _, reason in reasons if reason).items():
         log.warning("%d records are left out: %s", count, reason)
-    return kept
+    return [record for record, reason in reasons if not reason]
 
 
 def _outdated(record: Record, track: Track, registry: Registry) -> str:
     """Which version of a record is older than what is installed, or nothing."""
     if track.version != record.track.version:
         return f"the track is at version {track.version}, they are of {record.track.version}"
-    for kind in CELL_KINDS:
-        component = getattr(record, kind)
-        if component.name in registry.names(kind):
-            version = registry.get(kind, component.name).identity()["version"]
-            if version != component.version:
-                return (
-                    f"the {kind} {component.name!r} is at version {version}, they are of {component.version}"
-                )
+    for kind, part in record.components.items():
+        if part.name in registry.names(kind):
+            version = registry.get(kind, part.name).identity()["version"]
+            if version != part.version:
+                return f"the {kind} {part.name!r} is at version {version}, they are of {part.version}"
     return ""
 
 
-def _newest(found: Iterable[Record], registry: Registry) -> dict[CellKey, Record]:
+def _newest(found: Iterable[Record]) -> dict[CellKey, Record]:
     """The record of each cell: a finished one before a failure, then the newest."""
-    by_cell: dict[CellKey, list[Record]] = defaultdict(list)
-    for record in (completed(registry, record) for record in found):
-        by_cell[cell_key(record)].append(record)
     chosen = {}
-    for cell, same in by_cell.items():
-        *others, last = sorted(same, key=_rank)
+    for cell, same in group(found, cell_key).items():
+        *others, chosen[cell] = sorted(same, key=_rank)
         for record in others:
             log.warning("%s is left out: another of the cell is finished or newer", name_record(record))
-        chosen[cell] = last
     return chosen
 
 
 def _rank(record: Record) -> tuple[bool, str]:
     """The higher, the more a record is worth among those of its cell."""
     return record.status == "done", record.provenance.finished
-
-
-def _tell_failures(copied: Iterable[Record]) -> None:
-    counts: dict[tuple[str, str], int] = defaultdict(int)
-    for record in copied:
-        if record.status != "done":
-            counts[record.status, record.reason or "no reason recorded"] += 1
-    for (status, reason), count in counts.items():
-        log.warning(
-            "%d without numbers, shown on the page as %s (--finished-only leaves them out): %s",
-            count,
-            status,
-            reason,
-        )

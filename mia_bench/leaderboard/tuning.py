@@ -1,8 +1,8 @@
 """How a track's settings of the defenses were chosen: from the records of a sweep, by one rule.
 
-Of the settings whose validation accuracy is at most :data:`MARGIN` below the undefended target's the one
-that leaks least is chosen; where there is none, the one whose validation accuracy is highest. Seeds and
-images of the sweep are none that a board shows.
+Of the settings whose validation accuracy is at most :data:`MARGIN` below the undefended target's, the one
+that leaks least is chosen; where there is none, the one whose validation accuracy is highest. No board shows
+a seed or an image of a sweep.
 """
 
 from __future__ import annotations
@@ -10,17 +10,15 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 from mia_bench.api.metric import Quantity
 from mia_bench.errors import MiaBenchError
-from mia_bench.leaderboard.aggregate import combine
-from mia_bench.leaderboard.board import Board
-from mia_bench.leaderboard.described import changed, is_baseline, reference_kind
+from mia_bench.leaderboard.aggregate import make_row
+from mia_bench.leaderboard.board import Board, is_baseline
 from mia_bench.leaderboard.grouping import group, row_key
 from mia_bench.record import Record
-from mia_bench.registry import Registry
-from mia_bench.statistics import Estimate
 
 MARGIN = 0.03
 """How far a chosen setting's validation accuracy may be below the undefended target's."""
@@ -75,42 +73,35 @@ class Tuning:
     choices: tuple[Chosen, ...]
 
 
-def choose(board: Board, registry: Registry) -> Tuning | None:
+def choose(board: Board) -> Tuning | None:
     """What the sweep on ``board`` chose; None where it tried no defense.
 
     Raises:
         MiaBenchError: the sweep's records don't allow a choice; says why.
     """
-    track = board.track
-    if all(is_baseline(registry, record) for record in board.records):
+    track = f"track {board.track.name!r}"
+    if all(record.defense.about.baseline for record in board.records):
         return None
-    usual = [record for record in board.records if _is_usual(board, registry, record)]
-    tried = [record for record in usual if not is_baseline(registry, record)]
-    attacks = {record.attack.name for record in tried}
+    usual = [record for record in board.records if _is_usual(board, record)]
+    tried = [record for record in usual if not record.defense.about.baseline]
+    attacks = sorted({record.attack.name for record in tried})
     if len(attacks) != 1:
-        found = ", ".join(sorted(attacks)) or "none"
         raise MiaBenchError(
-            f"track {track.name!r}: the settings of a sweep are compared under one attack with the "
-            f"track's options and prior; found: {found}"
+            f"{track}: the settings of a sweep are compared under one attack with the track's options and "
+            f"prior; found: {', '.join(attacks) or 'none'}"
         )
     [attack] = attacks
-    undefended = [
-        record
-        for record in usual
-        if record.attack.name == attack
-        and is_baseline(registry, record)
-        and not changed(registry, track, "defense", record.defense)
-    ]
+    undefended = [record for record in usual if record.attack.name == attack and is_baseline([record])]
     selection = next((n for n, q in board.quantities.items() if q.role == "selection"), "")
     if not (selection and board.primary):
         raise MiaBenchError(
-            f"track {track.name!r}: its metrics give no quantity to choose settings by (one with the role "
-            "'selection', one of leakage)"
+            f"{track}: its metrics give no quantity to choose settings by (one with the role 'selection', "
+            "one of leakage)"
         )
-    accuracy = _value(board, selection, undefended) if undefended else None
-    if accuracy is None:
-        raise MiaBenchError(f"track {track.name!r}: the sweep has no undefended target with a {selection}")
     seeds = tuple(sorted({record.seed for record in undefended}))
+    accuracy = _candidate(board, undefended, seeds, selection).accuracy if undefended else None
+    if accuracy is None:
+        raise MiaBenchError(f"{track}: the sweep has no undefended target with a {selection}")
     candidates: dict[str, list[Candidate]] = defaultdict(list)
     for (name, _), same in group(tried, row_key).items():
         candidates[name].append(_candidate(board, same, seeds, selection))
@@ -119,30 +110,25 @@ def choose(board: Board, registry: Registry) -> Tuning | None:
     return Tuning(attack, board.primary, selection, seeds, accuracy, choices)
 
 
-def _is_usual(board: Board, registry: Registry, record: Record) -> bool:
+def _is_usual(board: Board, record: Record) -> bool:
     """Whether attack and prior are as the track has them, and the attack is no reference."""
-    track = board.track
-    return (
-        record.prior.name == track.prior_of(record.attack.name)
-        and not changed(registry, track, "attack", record.attack)
-        and not changed(registry, track, "prior", record.prior)
-        and not reference_kind(registry, record)
-    )
+    attack, prior = record.attack, record.prior
+    same = prior.name == board.track.prior_of(attack.name)
+    return same and not (attack.about.changed or prior.about.changed or attack.about.reference)
 
 
 def _choose(defense: str, tried: Sequence[Candidate], accuracy: float, leakage: Quantity) -> Chosen:
-    lowest = accuracy - MARGIN - 1e-9  # a difference of exactly so many images is within
     finished = [
-        (leakage.sort_key(one.leakage), -one.accuracy, number)
-        for number, one in enumerate(tried)
+        (leakage.sort_key(one.leakage), -one.accuracy, one)
+        for one in tried
         if one.accuracy is not None and one.leakage is not None
     ]
     if not finished:
         return Chosen(defense, tuple(tried), None, near=False)
+    lowest = accuracy - MARGIN - 1e-9  # a difference of exactly so many images is within
     near = [ranked for ranked in finished if -ranked[1] >= lowest]
-    nearest = min(finished, key=lambda ranked: (ranked[1], ranked[0], ranked[2]))
-    best = min(near) if near else nearest
-    return Chosen(defense, tuple(tried), tried[best[2]], bool(near))
+    best = min(near, key=itemgetter(0, 1)) if near else min(finished, key=itemgetter(1, 0))
+    return Chosen(defense, tuple(tried), best[2], bool(near))
 
 
 def _candidate(board: Board, records: Sequence[Record], seeds: Sequence[int], selection: str) -> Candidate:
@@ -151,9 +137,5 @@ def _candidate(board: Board, records: Sequence[Record], seeds: Sequence[int], se
     done = [record for record in records if record.status == "done" and record.seed in seeds]
     if {record.seed for record in done} != set(seeds):
         return Candidate(options, None, None)
-    return Candidate(options, _value(board, selection, done), _value(board, board.primary, done))
-
-
-def _value(board: Board, name: str, records: Sequence[Record]) -> float | None:
-    shown = combine(name, board.quantities[name], records)
-    return shown.value if isinstance(shown, Estimate) else None
+    row = make_row(done, {name: board.quantities[name] for name in (selection, board.primary)})
+    return Candidate(options, row.value(selection), row.value(board.primary))
