@@ -13,14 +13,12 @@ from mia_bench.registry import Registry
 from mia_bench.track import Track
 
 
-def option_text(value: Any) -> str:
-    """An option's value as it is written after ``-o PLUGIN.KEY=``."""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
 def options_text(options: Mapping[str, Any]) -> str:
-    """``key=value, …`` sorted by key; empty without options."""
-    return ", ".join(f"{key}={option_text(options[key])}" for key in sorted(options))
+    """``key=value, …`` sorted by key, each as after ``-o PLUGIN.``; empty without options."""
+    return ", ".join(
+        f"{key}={value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}"
+        for key, value in sorted(options.items())
+    )
 
 
 def changed_options(

@@ -15,9 +15,8 @@ from mia_bench.api.metric import Metric, Quantity
 from mia_bench.errors import MiaBenchError, UsageError, did_you_mean
 from mia_bench.paths import default_store
 from mia_bench.plugins import host
-from mia_bench.record import MetricValue, Record
+from mia_bench.record import Cost, MetricValue, Record
 from mia_bench.recorded_options import changed_options, options_text
-from mia_bench.registry import Registry
 from mia_bench.store import Store
 from mia_bench.track import Track, load_track
 
@@ -41,11 +40,6 @@ _CELL_COLUMNS: dict[str, Callable[[Record], Any]] = {
     "key": attrgetter("key"),
 }
 _COUNTS = ("peak_memory_bytes", "target_queries")
-_COST_COLUMNS = ("train_seconds", "invert_seconds", *_COUNTS)
-_NONE = "–"
-
-
-# --- reading ---------------------------------------------------------------------------------
 
 
 def read_store(
@@ -92,48 +86,48 @@ def load_results(store: str | Path | None = None, track: str | None = None) -> p
 
 
 def _frame(records: Sequence[Record]) -> pd.DataFrame:
-    columns, rows = result_rows(records)
-    frame = pd.DataFrame(rows, columns=columns)
-    numbers = columns[len(_CELL_COLUMNS) :]
-    types = {name: "Int64" if name in _COUNTS else "float64" for name in numbers}
+    names = _quantities(_tracks(records).values(), records)
+    costs = tuple(Cost.model_fields)
+    metrics = [f"{name}{end}" for name in names for end in ("", "_low", "_high")]
+    rows = []
+    for record in records:
+        row = [read(record) for read in _CELL_COLUMNS.values()]
+        for name in names:
+            found = record.metrics.get(name)
+            row += [found.value, found.low, found.high] if found else [None] * 3
+        rows.append([*row, *(getattr(record.cost, name) for name in costs)])
+    types = {name: "Int64" if name in _COUNTS else "float64" for name in (*metrics, *costs)}
+    frame = pd.DataFrame(rows, columns=[*_CELL_COLUMNS, *types])
     return frame.astype({"track_version": "int64", "seed": "int64", **types})
 
 
-def known_quantities(registry: Registry, tracks: Iterable[Track | None]) -> dict[str, Quantity]:
-    """The quantities of metrics in the order of ``tracks``, then those of other installed metrics."""
+def _tracks(records: Iterable[Record]) -> dict[tuple[str, int], Track | None]:
+    """The tracks of the records by name and version; None where that version is not known any more."""
+    found: dict[tuple[str, int], Track | None] = {}
+    for name, version in dict.fromkeys((record.track.name, record.track.version) for record in records):
+        try:
+            track = load_track(host().registry, name)
+        except MiaBenchError:
+            found[name, version] = None
+        else:
+            found[name, version] = track if track.version == version else None
+    return found
+
+
+def _quantities(tracks: Iterable[Track | None], records: Iterable[Record]) -> dict[str, Quantity]:
+    """What the records hold: in the order of the tracks' metrics, of other installed ones, then the rest."""
+    registry = host().registry
     names = [name for track in tracks if track for name in track.metrics]
-    found: dict[str, Quantity] = {}
+    known: dict[str, Quantity] = {}
     for name in dict.fromkeys([*names, *registry.names("metric")]):
         try:
             metric: type[Metric] = registry.get("metric", name).load()
         except MiaBenchError:
-            continue  # not installed or broken: its numbers stand with those of unknown metrics
-        found = {**metric.quantities, **found}
-    return found
-
-
-def result_rows(records: Sequence[Record]) -> tuple[list[str], list[dict[str, Any]]]:
-    """The columns of :func:`load_results`, and one mapping a record."""
+            continue  # not installed or broken: nothing is known of its numbers
+        known |= {n: quantity for n, quantity in metric.quantities.items() if n not in known}
     present = {name for record in records for name in record.metrics}
-    known = known_quantities(host().registry, _tracks(host().registry, records).values())
-    names = [name for name in known if name in present] + sorted(present - known.keys())
-    columns = list(_CELL_COLUMNS)
-    for name in names:
-        columns += [name, f"{name}_low", f"{name}_high"]
-    return [*columns, *_COST_COLUMNS], [_result_row(record, names) for record in records]
-
-
-def _result_row(record: Record, names: Sequence[str]) -> dict[str, Any]:
-    row = {column: read(record) for column, read in _CELL_COLUMNS.items()}
-    for name in names:
-        metric = record.metrics.get(name)
-        row[name] = metric.value if metric else None
-        row[f"{name}_low"] = metric.low if metric else None
-        row[f"{name}_high"] = metric.high if metric else None
-    return {**row, **record.cost.model_dump()}
-
-
-# --- writing ---------------------------------------------------------------------------------
+    unknown = dict.fromkeys(sorted(present - known.keys()), Quantity(""))
+    return {name: quantity for name, quantity in (known | unknown).items() if name in present}
 
 
 def results_table(records: Sequence[Record], format: str = "table") -> str:
@@ -154,36 +148,20 @@ def results_table(records: Sequence[Record], format: str = "table") -> str:
         return json.dumps(objects, indent=1, sort_keys=True, ensure_ascii=False)
     if format == "csv":
         return _frame(records).to_csv(index=False, lineterminator="\n").removesuffix("\n")
-    style = "github" if format == "markdown" else "simple"
-    rows = _table_rows(records)
+    rows, style = _table_rows(records), "simple"
     if format == "markdown":
         rows = [{k.replace("|", "\\|"): v.replace("|", "\\|") for k, v in r.items()} for r in rows]
+        style = "github"
     return tabulate.tabulate(rows, headers="keys", tablefmt=style, disable_numparse=True)
-
-
-def _tracks(registry: Registry, records: Iterable[Record]) -> dict[tuple[str, int], Track | None]:
-    """The tracks of the records by name and version; None where that version is not known any more."""
-    found: dict[tuple[str, int], Track | None] = {}
-    for name, version in dict.fromkeys((record.track.name, record.track.version) for record in records):
-        try:
-            track = load_track(registry, name)
-        except MiaBenchError:
-            found[name, version] = None
-        else:
-            found[name, version] = track if track.version == version else None
-    return found
 
 
 def _table_rows(records: Sequence[Record]) -> list[dict[str, str]]:
     """One row a cell: the utility that is better the higher, and what boards compare class by class."""
-    registry = host().registry
-    tracks = _tracks(registry, records)
-    present = {name for record in records for name in record.metrics}
+    tracks = _tracks(records)
     shown = {
         name: quantity
-        for name, quantity in known_quantities(registry, tracks.values()).items()
-        if name in present
-        and (quantity.paired or (quantity.role == "utility" and quantity.better == "higher"))
+        for name, quantity in _quantities(tracks.values(), records).items()
+        if quantity.paired or (quantity.role == "utility" and quantity.better == "higher")
     }
     several = len({record.track.name for record in records}) > 1
     unfinished = any(record.reason for record in records)
@@ -198,7 +176,7 @@ def _table_rows(records: Sequence[Record]) -> list[dict[str, str]]:
         if several:
             row["track"] = record.track.name
         for kind, component in record.components.items():
-            changed = changed_options(registry, track, kind, component)
+            changed = changed_options(host().registry, track, kind, component)
             words = [options_text(changed)] if changed else []
             if len(versions[kind, component.name]) > 1:
                 words.append(f"version {component.version}")
@@ -214,7 +192,7 @@ def _table_rows(records: Sequence[Record]) -> list[dict[str, str]]:
 def _interval(quantity: Quantity, metric: MetricValue | None) -> str:
     """``0.46 [0.41, 0.52]``; a dash where there is no value."""
     if metric is None:
-        return _NONE
+        return "–"
     value, low, high = (
         f"{number:.2f}" if quantity.kind == "share" else quantity.format(number)
         for number in (metric.value, metric.low, metric.high)

@@ -53,7 +53,9 @@ def estimate(measurement: Measurement, *, seed: int = 0) -> Estimate:
         ValueError: there are no samples, or the statistic is not finite.
     """
     values = measurement.values
-    if values.ndim == 1 and len(values) and (np.all(values == 0) or np.all(values == 1)):
+    if not len(values):
+        raise ValueError("no samples")
+    if values.ndim == 1 and (np.all(values == 0) or np.all(values == 1)):
         margin = 1 - 0.025 ** (1 / (int(_members(measurement).max()) + 1))
         low, high = (0.0, margin) if values[0] == 0 else (1 - margin, 1.0)
         return Estimate(float(values[0]), low, high, len(values))
@@ -67,16 +69,20 @@ def _members(measurement: Measurement) -> Classes:
 
 
 def _bootstrap(measurement: Measurement, seed: int = 0) -> Estimate:
+    """The statistic and its bias-corrected percentile interval."""
     values = measurement.values
-    if not len(values):
-        raise ValueError("no samples")
     value = float(measurement.statistic(values))
     if not math.isfinite(value):
         raise ValueError(f"the value is {value}")
     members = _members(measurement)
     classes = int(members.max()) + 1
     picks = np.random.default_rng(seed).integers(0, classes, size=(RESAMPLES, classes))
-    low, high = _corrected(_resampled(measurement, members, picks), value)
+    resampled = _resampled(measurement, members, picks)
+    below = np.mean(resampled < value) + np.mean(resampled == value) / 2
+    edge = 0.5 / RESAMPLES
+    bias = _NORMAL.inv_cdf(min(max(float(below), edge), 1 - edge))
+    shares = [_NORMAL.cdf(2 * bias + side * _NORMAL.inv_cdf(0.975)) for side in (-1, 1)]
+    low, high = map(float, np.quantile(resampled, shares))
     return Estimate(value, min(low, value), max(high, value), len(values))
 
 
@@ -90,21 +96,6 @@ def _resampled(measurement: Measurement, members: Classes, picks: Classes) -> Ar
         return means
     rows = [np.flatnonzero(members == number) for number in range(picks.shape[1])]
     return np.array([measurement.statistic(values[np.concatenate([rows[i] for i in p])]) for p in picks])
-
-
-def _corrected(resampled: Array, value: float) -> tuple[float, float]:
-    """Bias-corrected percentile limits at 95 %."""
-    below = np.mean(resampled < value) + np.mean(resampled == value) / 2
-    edge = 0.5 / len(resampled)
-    bias = _NORMAL.inv_cdf(min(max(float(below), edge), 1 - edge))
-    shares = [_NORMAL.cdf(2 * bias + side * _NORMAL.inv_cdf(0.975)) for side in (-1, 1)]
-    low, high = np.quantile(resampled, shares)
-    return float(low), float(high)
-
-
-def student_t(degrees: int) -> float:
-    """The two-sided 95 % point of Student's t."""
-    return float(special.stdtrit(degrees, 0.975))
 
 
 def combine_seeds(seeds: Sequence[Estimate]) -> Estimate:
@@ -129,7 +120,8 @@ def _widened(value: float, below: float, above: float, seeds: Array, n: int) -> 
     """Half-widths ``below`` and ``above`` the value with the spread of the ``seeds`` ``(S,)``."""
     spread = 0.0
     if len(seeds) > 1:
-        spread = student_t(len(seeds) - 1) * float(seeds.std(ddof=1)) / math.sqrt(len(seeds))
+        student_t = float(special.stdtrit(len(seeds) - 1, 0.975))  # the two-sided 95 % point
+        spread = student_t * float(seeds.std(ddof=1)) / math.sqrt(len(seeds))
     return Estimate(value, value - math.hypot(spread, below), value + math.hypot(spread, above), n)
 
 

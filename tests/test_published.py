@@ -6,6 +6,8 @@ import pytest
 
 from mia_bench.components import resolve, track_options
 from mia_bench.leaderboard import records
+from mia_bench.leaderboard.board import build_board
+from mia_bench.leaderboard.tuning import choose
 from mia_bench.plugins import host
 from mia_bench.track import load_track
 
@@ -20,7 +22,7 @@ def test_records_and_pages_are_right() -> None:
 def test_settings_of_the_defenses_are_what_the_sweep_chose(name: str) -> None:
     registry = host().registry
     track = load_track(registry, name)
-    tuning = records.load_tuning(BOARDS, name, registry)
+    tuning = choose(build_board(registry, track, records.load(BOARDS / records.TUNING, name)))
     if tuning is None:
         pytest.skip(f"the sweep of {name} tried no defenses yet")
     for chosen in tuning.choices:

@@ -10,7 +10,6 @@ from mia_bench.statistics import (
     combine_seeds,
     estimate,
     paired_difference,
-    student_t,
 )
 
 
@@ -64,13 +63,6 @@ def test_statistics_other_than_the_mean() -> None:
 def test_same_evidence_same_interval() -> None:
     measurement = Measurement(np.random.default_rng(3).normal(size=50), np.arange(50))
     assert estimate(measurement) == estimate(measurement)
-
-
-def test_student_t_equals_scipy() -> None:
-    from scipy.stats import t
-
-    for degrees in range(1, 200):
-        assert student_t(degrees) == pytest.approx(t.ppf(0.975, degrees), rel=1e-8)
 
 
 def test_one_seed_keeps_its_interval() -> None:

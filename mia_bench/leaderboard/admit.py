@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from mia_bench.leaderboard.grouping import cell_key, group
 from mia_bench.provenance import code_differs
@@ -27,8 +27,13 @@ def refusals(track: Track, records: Iterable[Record]) -> list[str]:
     ordered = sorted(records, key=lambda record: record.key)
     lines = [f"{name_record(record)}: {reason}" for record in ordered if (reason := _unfit(track, record))]
     return lines or [
-        *_different_data(track, ordered),
-        *_different_protocols(ordered),
+        *_mixed("the records are made from different data", ordered, lambda record: record.track.data),
+        *_mixed(
+            "the records were measured by different protocols (another version of the data set, a network, a "
+            "judge or its weights, or a metric)",
+            (record for record in ordered if record.status == "done"),
+            lambda record: record.track.protocol,
+        ),
         *_same_cell_twice(ordered),
         *_different_versions(ordered),
     ]
@@ -53,31 +58,15 @@ def _unfit(track: Track, record: Record) -> str:
     return ""
 
 
-def _different_data(track: Track, records: Sequence[Record]) -> list[str]:
-    groups = group(records, lambda record: record.track.data)
-    if track.data.fingerprint or len(groups) < 2:
-        return []
-    words = [f"{data or 'none'} ({name_record(same[0])})" for data, same in groups.items()]
-    return [
-        f"the records are made from different data: their fingerprints are {', '.join(words)}; "
-        "keep those of one"
-    ]
-
-
-def _different_protocols(records: Sequence[Record]) -> list[str]:
-    done = (record for record in records if record.status == "done")
-    groups = group(done, lambda record: record.track.protocol)
-    if len(groups) < 2:
-        return []
+def _mixed(what: str, records: Iterable[Record], read: Callable[[Record], str]) -> list[str]:
+    """A line where ``records`` don't agree in something that all rows of a board share."""
+    groups = group(records, read)
     words = [
-        f"{protocol or 'none'} ({len(same)} records, the newest of "
+        f"{found or 'none'} ({len(same)} records, such as {name_record(same[0])}, the newest of "
         f"{max(record.provenance.finished for record in same)})"
-        for protocol, same in groups.items()
+        for found, same in groups.items()
     ]
-    return [
-        "the records were measured by different protocols (another version of the data set, a network, "
-        f"a judge or its weights, or a metric): {', '.join(words)}; keep those of one"
-    ]
+    return [f"{what}: {', '.join(words)}; keep those of one"] if len(groups) > 1 else []
 
 
 def _same_cell_twice(records: Sequence[Record]) -> list[str]:

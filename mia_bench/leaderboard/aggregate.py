@@ -10,7 +10,7 @@ import numpy as np
 
 from mia_bench.api.metric import Quantity
 from mia_bench.leaderboard.grouping import by_seed
-from mia_bench.record import MetricValue, Record
+from mia_bench.record import Record
 from mia_bench.recorded_options import options_text
 from mia_bench.statistics import Estimate, combine_seeds
 
@@ -48,11 +48,6 @@ class Row:
     cost: Mapping[str, float] = field(default_factory=dict)
     label: str = ""
 
-    @property
-    def few_seeds(self) -> bool:
-        """Whether the row rests on fewer than :data:`FEW_SEEDS` seeds."""
-        return len(self.seeds) < FEW_SEEDS
-
     def value(self, name: str) -> float | None:
         """The quantity's value, None where it is missing."""
         shown = self.metrics.get(name)
@@ -83,8 +78,8 @@ def combine(name: str, quantity: Quantity, records: Sequence[Record]) -> Shown:
     """
     estimates, reasons = [], {}
     for seed, same in by_seed(records).items():
-        if found := values(name, same):
-            estimates.append(average(found))
+        if found := measured(name, same):
+            estimates.append(found)
         else:
             given = [r.notes.get(name, "no reason recorded") for r in same if name in r.metrics]
             reasons[seed] = given[0] if given else "not measured for this row"
@@ -95,17 +90,15 @@ def combine(name: str, quantity: Quantity, records: Sequence[Record]) -> Shown:
     return Missing("; ".join(f"seed {seed}: {reason}" for seed, reason in reasons.items()))
 
 
-def values(name: str, records: Sequence[Record]) -> list[MetricValue]:
-    """What was measured of a quantity."""
-    return [value for record in records if (value := record.metrics.get(name)) is not None]
-
-
-def average(measured: Sequence[MetricValue]) -> Estimate:
-    """One estimate from several measurements of the same thing (they differ by rounding only)."""
+def measured(name: str, records: Sequence[Record]) -> Estimate | None:
+    """A quantity that is the same in all ``records`` that have it: they differ by rounding only."""
+    found = [metric for record in records if (metric := record.metrics.get(name))]
+    if not found:
+        return None
     value, low, high = (
-        float(np.mean([getattr(one, end) for one in measured])) for end in ("value", "low", "high")
+        float(np.mean([getattr(one, end) for one in found])) for end in ("value", "low", "high")
     )
-    return Estimate(value, low, high, max(one.n for one in measured))
+    return Estimate(value, low, high, max(one.n for one in found))
 
 
 def clamp(quantity: Quantity, estimate: Estimate) -> Estimate:

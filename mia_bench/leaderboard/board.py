@@ -13,7 +13,7 @@ from functools import cached_property
 from mia_bench.api.metric import AttackMetric, Metric, Quantity
 from mia_bench.errors import MiaBenchError
 from mia_bench.leaderboard.admit import refusals
-from mia_bench.leaderboard.aggregate import Quantities, Row, Shown, average, clamp, make_row, values
+from mia_bench.leaderboard.aggregate import Quantities, Row, Shown, clamp, make_row, measured
 from mia_bench.leaderboard.compare import Difference, best_first, differences
 from mia_bench.leaderboard.described import describe, reports
 from mia_bench.leaderboard.grouping import by_seed, group, row_key, section_key
@@ -82,8 +82,6 @@ class Board:
     of_attack: frozenset[str]
     ranked: tuple[str, ...]
 
-    # --- what is shown -----------------------------------------------------------------------
-
     @property
     def primary(self) -> str:
         """The quantity that orders the tables; empty where there is none."""
@@ -120,8 +118,6 @@ class Board:
     def attack_columns(self) -> Quantities:
         """The columns of a section, leakage first."""
         return {name: self.quantities[name] for name in self.leakage_metrics + self.further_metrics}
-
-    # --- tables ------------------------------------------------------------------------------
 
     @cached_property
     def done(self) -> tuple[Record, ...]:
@@ -176,22 +172,20 @@ class Board:
     def _ceiling(self, records: Sequence[Record]) -> Row | None:
         """What held-out real images reach; it depends on no cell, so the cells' numbers are averaged."""
         found: dict[str, Shown] = {
-            name: clamp(quantity, average(measured))
+            name: clamp(quantity, ceiling)
             for name, quantity in self.attack_columns.items()
-            if (measured := values(quantity.ceiling, records))
+            if (ceiling := measured(quantity.ceiling, records))
         }
         return Row("", "", (), found, label="real held-out images") if found else None
-
-    # --- what stands around them -------------------------------------------------------------
 
     @property
     def references(self) -> dict[str, Estimate]:
         """Quantities that depend on no cell and are no ceiling of another."""
         ceilings = {quantity.ceiling for quantity in self.quantities.values()}
         return {
-            name: average(found)
+            name: found
             for name, quantity in self.quantities.items()
-            if quantity.role == "reference" and name not in ceilings and (found := values(name, self.done))
+            if quantity.role == "reference" and name not in ceilings and (found := measured(name, self.done))
         }
 
     @property
@@ -258,8 +252,8 @@ def _ranked(track: Track, quantities: Quantities, records: Sequence[Record]) -> 
         raise MiaBenchError(
             f"track {track.name!r}: it is ranked by {unknown[0]!r}, which none of its metrics gives"
         )
-    measured = [name for name in names if values(name, records)]
-    return tuple(dict.fromkeys([*measured[:1], *names[-1:]]))
+    first = [name for name in names if measured(name, records)][:1]
+    return tuple(dict.fromkeys([*first, *names[-1:]]))
 
 
 def is_baseline(records: Iterable[Record]) -> bool:

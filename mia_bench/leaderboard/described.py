@@ -33,7 +33,8 @@ def _describe(registry: Registry, track: Track, kind: str, component: ComponentR
     if _speaks_for_itself(component):
         return completed
     found: dict[str, Any] = {"changed": list(changed_options(registry, track, kind, completed))}
-    if cls := _installed(registry, kind, component):
+    if component.name in registry.names(kind):
+        cls = registry.get(kind, component.name).load()
         found |= {name: str(getattr(cls, name, "")) for name in ("summary", "paper", "access", "reference")}
         found["baseline"] = bool(getattr(cls, "baseline", False))
     return completed.model_copy(update={"about": component.about.model_copy(update=found)})
@@ -61,16 +62,11 @@ def _speaks_for_itself(component: ComponentRef) -> bool:
     return component.distribution != HOST and component.about != About()
 
 
-def _installed(registry: Registry, kind: str, component: ComponentRef) -> type[Any] | None:
-    names = registry.names(kind)
-    return registry.get(kind, component.name).load() if component.name in names else None
-
-
 def reports(registry: Registry, records: Iterable[Record]) -> dict[str, Quantity]:
     """The quantities that the defenses of ``records`` (as stored) report of their training."""
     defenses = {record.defense.name: record.defense for record in records}
     found: dict[str, Quantity] = {}
-    for _, defense in sorted(defenses.items()):
-        if not _speaks_for_itself(defense) and (cls := _installed(registry, "defense", defense)):
-            found |= cls.reports
+    for name in sorted(defenses.keys() & set(registry.names("defense"))):
+        if not _speaks_for_itself(defenses[name]):
+            found |= registry.get("defense", name).load().reports
     return found

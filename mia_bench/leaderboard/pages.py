@@ -51,17 +51,12 @@ def page(board: Board, registry: Registry, tuning: Tuning | None = None, *, swee
     )
 
 
-def index(found: Sequence[Board]) -> str:
+def index(boards: Sequence[Board]) -> str:
     """The page that lists the boards."""
-    rows = []
-    for board in found:
-        attacks = [section for section in board.sections if not section.reference]
-        # Sections of reference attacks come last and stand for the track only when alone.
-        rows += [(board, section) for section in attacks or board.sections[:1]]
-    names = [(board, board.primary) for board in found if board.primary]
-    names += [(board, name) for board in found for name in board.utility_metrics[:1]]
+    names = [(board, name) for board in boards for name in board.ranked[:1]]
+    names += [(board, name) for board in boards for name in board.utility_metrics[:1]]
     defined = dict.fromkeys((name, board.quantities[name]) for board, name in names)
-    return _render("index.md.j2", rows=rows, defined=list(defined))
+    return _render("index.md.j2", boards=boards, defined=list(defined))
 
 
 def _render(template: str, **values: Any) -> str:
@@ -75,13 +70,10 @@ def _environment() -> Environment:
     environment = make_environment()
     environment.filters |= {"options": options_text, "sentence": _sentence}
     environment.tests["package"] = _is_package
-    functions = (best, cost, differing, footnotes, leakage, paired, paired_names, show, variant)
+    functions = (differing, footnotes, paired, paired_names, show, variant)
     environment.globals |= {function.__name__: function for function in functions}
     environment.globals |= {"FEW_SEEDS": FEW_SEEDS, "MARGIN": MARGIN, "RESAMPLES": RESAMPLES}
     return environment
-
-
-# --- what the templates call -----------------------------------------------------------------
 
 
 def show(quantity: Quantity, shown: Shown | float | None, letters: Mapping[str, str] | None = None) -> Markup:
@@ -111,13 +103,6 @@ def paired_names(board: Board, section: Section) -> list[str]:
     return [name for name in board.paired if any(d.metrics[name] for d in section.differences)]
 
 
-def cost(row: Row, name: str) -> Markup:
-    """Seconds with one decimal, counts without; empty in reference rows."""
-    if name not in row.cost:
-        return Markup("–" if row.seeds else "")
-    return Markup(f"{row.cost[name]:.{1 if name.endswith('seconds') else 0}f}")
-
-
 def footnotes(rows: Iterable[Row], names: Sequence[str]) -> dict[str, str]:
     """The letter of each reason why a number of a table is missing."""
     shown = (row.metrics.get(name) for row in rows for name in names)
@@ -126,17 +111,6 @@ def footnotes(rows: Iterable[Row], names: Sequence[str]) -> dict[str, str]:
         reason: ascii_lowercase[number % 26] + str(number // 26 or "")
         for number, reason in enumerate(reasons)
     }
-
-
-def leakage(section: Section) -> list[Row]:
-    """The rows of a section: those of real images first, floors last."""
-    ceiling = [section.ceiling] if section.ceiling else []
-    return [*ceiling, *section.rows, *section.floors]
-
-
-def best(board: Board, section: Section) -> Row | None:
-    """The best defended row; None where none has the number that orders the board."""
-    return next((row for row in section.rows if row.value(board.primary) is not None), None)
 
 
 def variant(board: Board, section: Section) -> dict[str, Any]:
@@ -165,8 +139,6 @@ def _is_package(name: str) -> bool:
     """Whether pip takes ``name`` for a package's: not for an option, an address or a path."""
     return bool(re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?", name))
 
-
-# --- how to run it again ---------------------------------------------------------------------
 
 _Words = tuple[str, ...]
 

@@ -19,23 +19,16 @@ from mia_bench.errors import MiaBenchError, StoreError, UsageError
 from mia_bench.leaderboard.admit import doubts, refusals
 from mia_bench.leaderboard.board import Board, build_board
 from mia_bench.leaderboard.pages import TITLE, index, page
-from mia_bench.leaderboard.tuning import Tuning, choose
+from mia_bench.leaderboard.tuning import choose
 from mia_bench.record import Record, check_record
 from mia_bench.registry import Registry
 from mia_bench.track import load_track
 
 INDEX = "README.md"
+RESULTS = "results"
 TUNING = "tuning"
 
 _SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
-
-
-# --- reading ---------------------------------------------------------------------------------
-
-
-def results_folder(folder: Path) -> Path:
-    """Where the records of the boards in ``folder`` lie."""
-    return folder / "results"
 
 
 def record_path(folder: Path, record: Record) -> Path:
@@ -45,12 +38,12 @@ def record_path(folder: Path, record: Record) -> Path:
         MiaBenchError: its key or track name is no file name.
     """
     _check_names(record, f"record {record.key!r}")
-    return results_folder(folder) / record.track.name / f"{record.key}.json"
+    return folder / RESULTS / record.track.name / f"{record.key}.json"
 
 
 def track_names(folder: Path) -> list[str]:
     """The tracks that have records in ``folder``, sorted."""
-    root = results_folder(folder)
+    root = folder / RESULTS
     if not root.is_dir():
         raise UsageError(f"there are no records: {root} is not a folder (--folder names another)")
     return sorted(path.name for path in root.iterdir() if path.is_dir() and _files(path))
@@ -66,7 +59,7 @@ def load(folder: Path, track: str) -> list[Record]:
     Raises:
         MiaBenchError: a file is no valid record; the line names it.
     """
-    return [read_file(path) for path in _files(results_folder(folder) / track)]
+    return [read_file(path) for path in _files(folder / RESULTS / track)]
 
 
 def read_file(path: Path) -> Record:
@@ -98,9 +91,6 @@ def _check_names(record: Record, name: str) -> None:
             raise MiaBenchError(f"{name}: the {what} {value!r} is not letters, digits, '-' and '_'")
 
 
-# --- writing ---------------------------------------------------------------------------------
-
-
 def write(path: Path, text: str) -> bool:
     """Write a file whole or not at all; False when it already says so."""
     if _text(path) == text:
@@ -121,9 +111,6 @@ def _text(path: Path) -> str | None:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
         return None
-
-
-# --- pages -----------------------------------------------------------------------------------
 
 
 def pages(folder: Path, registry: Registry) -> dict[Path, str]:
@@ -152,16 +139,7 @@ def pages(folder: Path, registry: Registry) -> dict[Path, str]:
 def sweep_names(folder: Path) -> list[str]:
     """The tracks whose settings were chosen by a sweep below ``folder``, sorted."""
     sweeps = folder / TUNING
-    return track_names(sweeps) if results_folder(sweeps).is_dir() else []
-
-
-def load_tuning(folder: Path, track: str, registry: Registry) -> Tuning | None:
-    """What the sweep below ``folder`` chose for the defenses of a track; None where it tried none.
-
-    Raises:
-        MiaBenchError: its records are not valid or don't allow a choice.
-    """
-    return choose(_board(folder / TUNING, track, registry))
+    return track_names(sweeps) if (sweeps / RESULTS).is_dir() else []
 
 
 def _board(folder: Path, name: str, registry: Registry) -> Board:
@@ -189,7 +167,7 @@ def check(folder: Path, registry: Registry) -> list[str]:
     named += [(folder / TUNING, name) for name in sweep_names(folder)]
     for place, name in named:
         found = []
-        for path in _files(results_folder(place) / name):
+        for path in _files(place / RESULTS / name):
             try:
                 found.append(read_file(path))
             except MiaBenchError as error:
@@ -197,7 +175,7 @@ def check(folder: Path, registry: Registry) -> list[str]:
         try:
             refused = refusals(load_track(registry, name), found)
         except MiaBenchError as error:
-            blocking.append(f"{results_folder(place) / name}: {error}")
+            blocking.append(f"{place / RESULTS / name}: {error}")
         else:
             blocking += [f"{place.name}, track {name!r}: {line}" for line in refused]
         other += [f"{place.name}, track {name!r}: {line}" for line in doubts(found)]

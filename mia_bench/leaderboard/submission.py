@@ -117,7 +117,7 @@ def _plan(
     if blocked and not replace:
         cells = sorted(name_cell(old) for old in kept if old.key in blocked)
         raise MiaBenchError(
-            f"{records.results_folder(folder) / name} has {len(cells)} more that can't stay beside these "
+            f"{folder / records.RESULTS / name} has {len(cells)} more that can't stay beside these "
             f"({next(iter(blocked.values()))}): {'; '.join(cells[:SHOWN])}"
             f"{'; …' if cells[SHOWN:] else ''}. Run these cells again and submit, or let --replace remove "
             "them"

@@ -32,11 +32,6 @@ class Candidate:
     accuracy: float | None
     leakage: float | None
 
-    @property
-    def finished(self) -> bool:
-        """Whether it can be chosen."""
-        return self.accuracy is not None and self.leakage is not None
-
 
 @dataclass(frozen=True)
 class Chosen:
