@@ -15,7 +15,7 @@ Status = Literal["done", "failed", "skipped", "interrupted"]
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", populate_by_name=True)
 
 
 class TrackRef(_Part):
@@ -148,8 +148,6 @@ class Record(_Part):
     """Where the numbers come from."""
     notes: dict[str, str] = Field(default_factory=dict)
     """By metric the reason why it is null; by stage or ``data`` what the run had to say."""
-
-    model_config = ConfigDict(extra="forbid", populate_by_name=True)
 
     @property
     def components(self) -> dict[str, ComponentRef]:

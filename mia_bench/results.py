@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -61,10 +62,8 @@ def read_store(
     if store is not None and not root.is_dir():
         raise UsageError(f"there is no store at {root}")
     records = Store(root).records(track, strict=strict) if root.is_dir() else []
-    if track is not None and not records:
-        known = host().registry.names("track")
-        if track not in known:
-            raise UsageError(f"unknown track {track!r}; {did_you_mean(track, known)}")
+    if track is not None and not records and track not in (known := host().registry.names("track")):
+        raise UsageError(f"unknown track {track!r}; {did_you_mean(track, known)}")
     return records
 
 
@@ -105,11 +104,9 @@ def _tracks(records: Iterable[Record]) -> dict[tuple[str, int], Track | None]:
     """The tracks of the records by name and version; None where that version is not known any more."""
     found: dict[tuple[str, int], Track | None] = {}
     for name, version in dict.fromkeys((record.track.name, record.track.version) for record in records):
-        try:
+        found[name, version] = None
+        with contextlib.suppress(MiaBenchError):
             track = load_track(host().registry, name)
-        except MiaBenchError:
-            found[name, version] = None
-        else:
             found[name, version] = track if track.version == version else None
     return found
 
@@ -120,11 +117,9 @@ def _quantities(tracks: Iterable[Track | None], records: Iterable[Record]) -> di
     names = [name for track in tracks if track for name in track.metrics]
     known: dict[str, Quantity] = {}
     for name in dict.fromkeys([*names, *registry.names("metric")]):
-        try:
+        with contextlib.suppress(MiaBenchError):  # not installed or broken: nothing is known of its numbers
             metric: type[Metric] = registry.get("metric", name).load()
-        except MiaBenchError:
-            continue  # not installed or broken: nothing is known of its numbers
-        known |= {n: quantity for n, quantity in metric.quantities.items() if n not in known}
+            known |= {n: quantity for n, quantity in metric.quantities.items() if n not in known}
     present = {name for record in records for name in record.metrics}
     unknown = dict.fromkeys(sorted(present - known.keys()), Quantity(""))
     return {name: quantity for name, quantity in (known | unknown).items() if name in present}

@@ -129,8 +129,7 @@ def class_means(measurement: Measurement) -> list[float]:
     """The mean of each class's samples ``(N,)``, in the order of the classes."""
     _, members = np.unique(measurement.groups, return_inverse=True)
     counts = np.bincount(members)
-    means: Array = np.bincount(members, weights=measurement.values) / counts
-    return [float(value) for value in means]
+    return list(map(float, np.bincount(members, weights=measurement.values) / counts))
 
 
 def paired_difference(seeds: Mapping[int, Sequence[float]]) -> Estimate:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from mia_bench.leaderboard.grouping import cell_key, group
 from mia_bench.provenance import code_differs
-from mia_bench.record import RECORD_SCHEMA, Record
+from mia_bench.record import Record
 from mia_bench.track import Track
 
 
@@ -41,8 +41,6 @@ def refusals(track: Track, records: Iterable[Record]) -> list[str]:
 
 def _unfit(track: Track, record: Record) -> str:
     """Why a record can't be on the board of ``track``, whatever the others are."""
-    if record.schema_ != RECORD_SCHEMA:
-        return f"schema {record.schema_} is not known (this is {RECORD_SCHEMA})"
     if record.track.name != track.name:
         return f"it belongs to the track {record.track.name!r}, not {track.name!r}"
     if record.track.version != track.version:

@@ -56,10 +56,7 @@ def best_first(rows: Iterable[Row], names: Sequence[str], quantities: Quantities
 
 
 def differences(
-    rows: Iterable[Sequence[Record]],
-    baseline: Sequence[Record],
-    names: Sequence[str],
-    quantities: Quantities,
+    rows: Iterable[Sequence[Record]], baseline: Sequence[Record], names: Sequence[str], quantities: Quantities
 ) -> list[Difference]:
     """Of each row the differences in the quantities ``names``, best defended first."""
     found = []

@@ -123,17 +123,11 @@ def pages(folder: Path, registry: Registry) -> dict[Path, str]:
     swept = {name: _board(sweeps, name, registry) for name in sweep_names(folder)}
     tunings = {name: choose(board) for name, board in swept.items()}
     boards = [_board(folder, name, registry) for name in track_names(folder)]
-    return {
-        **{
-            folder / f"{board.track.name}.md": page(board, registry, tunings.get(board.track.name))
-            for board in boards
-        },
-        folder / INDEX: index(boards),
-        **{
-            sweeps / f"{name}.md": page(board, registry, tunings[name], sweep=True)
-            for name, board in swept.items()
-        },
-    }
+    texts = {folder / f"{b.track.name}.md": page(b, registry, tunings.get(b.track.name)) for b in boards}
+    texts[folder / INDEX] = index(boards)
+    for name, board in swept.items():
+        texts[sweeps / f"{name}.md"] = page(board, registry, tunings[name], sweep=True)
+    return texts
 
 
 def sweep_names(folder: Path) -> list[str]:

@@ -20,8 +20,6 @@ from mia_bench.track import Track, load_track
 SHOWN = 5
 """Cells that a message names."""
 
-PUBLISHED = ("done", "failed", "skipped")
-
 log = logging.getLogger(__name__)
 
 
@@ -31,7 +29,7 @@ class Submission:
 
     Attributes:
         written: files that are new or changed.
-        removed: files of records that others took the place of.
+        removed: files of records that others replaced.
     """
 
     written: list[Path] = field(default_factory=list)
@@ -48,9 +46,9 @@ def submit(
 ) -> Submission:
     """Copy records into the folder of the boards.
 
-    Left out with a warning: interrupted cells, records of older versions than ``registry`` holds, all but
-    the newest of a cell, and failures where a finished record of the cell is there. A record of the folder
-    makes room for a newer one of its cell.
+    Interrupted cells are left out; with a warning, so are records of other versions than ``registry`` holds,
+    all but the newest of a cell, and failures of a cell that has a finished record. A newer record replaces
+    the folder's record of its cell.
 
     Args:
         found: the records, of one track or of several.
@@ -62,7 +60,7 @@ def submit(
     Raises:
         MiaBenchError: records can't share a board. Nothing is changed then.
     """
-    published = ("done",) if finished_only else PUBLISHED
+    published = ("done",) if finished_only else ("done", "failed", "skipped")
     given = [record for record in found if record.status in published]
     # All paths before the first file is written: a name may be no file name.
     texts = {records.record_path(folder, record): record.file_text() for record in given}

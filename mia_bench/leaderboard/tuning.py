@@ -7,7 +7,6 @@ a seed or an image of a sweep.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
@@ -97,12 +96,12 @@ def choose(board: Board) -> Tuning | None:
     accuracy = _candidate(board, undefended, seeds, selection).accuracy if undefended else None
     if accuracy is None:
         raise MiaBenchError(f"{track}: the sweep has no undefended target with a {selection}")
-    candidates: dict[str, list[Candidate]] = defaultdict(list)
-    for (name, _), same in group(tried, row_key).items():
-        candidates[name].append(_candidate(board, same, seeds, selection))
-    leakage = board.quantities[board.primary]
-    choices = tuple(_choose(*item, accuracy, leakage) for item in sorted(candidates.items()))
-    return Tuning(attack, board.primary, selection, seeds, accuracy, choices)
+    choices = []
+    for defense, same in group(tried, lambda record: record.defense.name).items():
+        rows = group(same, row_key).values()
+        candidates = tuple(_candidate(board, row, seeds, selection) for row in rows)
+        choices.append(_choose(defense, candidates, accuracy, board.quantities[board.primary]))
+    return Tuning(attack, board.primary, selection, seeds, accuracy, tuple(choices))
 
 
 def _is_usual(board: Board, record: Record) -> bool:
@@ -112,18 +111,18 @@ def _is_usual(board: Board, record: Record) -> bool:
     return same and not (attack.about.changed or prior.about.changed or attack.about.reference)
 
 
-def _choose(defense: str, tried: Sequence[Candidate], accuracy: float, leakage: Quantity) -> Chosen:
+def _choose(defense: str, tried: tuple[Candidate, ...], accuracy: float, leakage: Quantity) -> Chosen:
     finished = [
         (leakage.sort_key(one.leakage), -one.accuracy, one)
         for one in tried
         if one.accuracy is not None and one.leakage is not None
     ]
     if not finished:
-        return Chosen(defense, tuple(tried), None, near=False)
+        return Chosen(defense, tried, None, near=False)
     lowest = accuracy - MARGIN - 1e-9  # a difference of exactly so many images is within
     near = [ranked for ranked in finished if -ranked[1] >= lowest]
     best = min(near, key=itemgetter(0, 1)) if near else min(finished, key=itemgetter(1, 0))
-    return Chosen(defense, tuple(tried), best[2], bool(near))
+    return Chosen(defense, tried, best[2], bool(near))
 
 
 def _candidate(board: Board, records: Sequence[Record], seeds: Sequence[int], selection: str) -> Candidate:

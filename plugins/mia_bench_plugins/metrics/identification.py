@@ -52,9 +52,7 @@ class Identification(AttackMetric):
     needs_gallery = True
     quantities: ClassVar[dict[str, Quantity]] = {
         "id_acc1": leaked_share(
-            "share identified first among the private identities",
-            paired=True,
-            ceiling="id_acc1_ceiling",
+            "share identified first among the private identities", paired=True, ceiling="id_acc1_ceiling"
         ),
         "id_acc5": leaked_share(
             "share identified among the first five private identities", ceiling="id_acc5_ceiling"

@@ -42,9 +42,7 @@ class Utility(TargetMetric):
             role="utility",
         ),
         "train_accuracy": Quantity(
-            "share of its training images the target classifies correctly",
-            kind="share",
-            role="utility",
+            "share of its training images the target classifies correctly", kind="share", role="utility"
         ),
         "ece": Quantity(
             "expected calibration error on the test images, 15 bins",
@@ -53,9 +51,7 @@ class Utility(TargetMetric):
             role="utility",
         ),
         "validation_accuracy": Quantity(
-            "share of the images kept for tuning that it classifies correctly",
-            kind="share",
-            role="selection",
+            "share of the images kept for tuning that it classifies correctly", kind="share", role="selection"
         ),
     }
 
