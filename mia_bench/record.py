@@ -28,8 +28,8 @@ class TrackRef(_Part):
     data: str = ""
     """Fingerprint of the data read (relative names and sizes of the files)."""
     protocol: str = ""
-    """Digest of everything that all rows of a board share: data, networks, recipes, judges and their
-    weights, metrics, with all versions."""
+    """Digest of everything that all rows of a board share: data, networks and their weights, recipes,
+    metrics, with all versions."""
 
 
 class About(_Part):

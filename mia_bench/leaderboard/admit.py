@@ -29,8 +29,8 @@ def refusals(track: Track, records: Iterable[Record]) -> list[str]:
     return lines or [
         *_mixed("the records are made from different data", ordered, lambda record: record.track.data),
         *_mixed(
-            "the records were measured by different protocols (another version of the data set, a network, a "
-            "judge or its weights, or a metric)",
+            "the records were measured by different protocols (another version of the data set, of a network "
+            "or its weights, or of a metric)",
             (record for record in ordered if record.status == "done"),
             lambda record: record.track.protocol,
         ),

@@ -76,13 +76,15 @@ class EvaluationClassifier(AttackMetric):
     version = "1"
     quantities: ClassVar[dict[str, Quantity]] = {
         "attack_acc1": leaked_share(
-            "share of reconstructions the evaluation model gives their class",
+            "share of reconstructions that the evaluation model assigns to their class",
             paired=True,
             ceiling="attack_acc1_ceiling",
         ),
-        "attack_acc5": leaked_share("share of reconstructions with their class among the first five"),
+        "attack_acc5": leaked_share(
+            "share of reconstructions with their class among the evaluation model's first five"
+        ),
         "delta_eval": Quantity(
-            "mean squared feature distance to the nearest training image of the class",
+            "mean squared distance to the class's nearest training image, in the evaluation model's features",
             better="higher",
             kind="distance",
             role="leakage",

@@ -28,7 +28,7 @@ class FaceDistance(AttackMetric):
     needs_gallery = True
     quantities: ClassVar[dict[str, Quantity]] = {
         "delta_face": Quantity(
-            "mean squared embedding distance to the nearest training image of the class",
+            "mean squared distance to the class's nearest training image, by the identity encoder",
             better="higher",
             kind="distance",
             role="leakage",

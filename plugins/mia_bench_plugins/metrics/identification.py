@@ -52,18 +52,21 @@ class Identification(AttackMetric):
     needs_gallery = True
     quantities: ClassVar[dict[str, Quantity]] = {
         "id_acc1": leaked_share(
-            "share identified first among the private identities", paired=True, ceiling="id_acc1_ceiling"
+            "share of reconstructions whose identity ranks first among the private ones",
+            paired=True,
+            ceiling="id_acc1_ceiling",
         ),
         "id_acc5": leaked_share(
-            "share identified among the first five private identities", ceiling="id_acc5_ceiling"
+            "share of reconstructions whose identity ranks among the first five private ones",
+            ceiling="id_acc5_ceiling",
         ),
         "id_gallery_acc1": leaked_share(
-            "share identified first among private identities and decoys",
+            "share of reconstructions whose identity ranks first among the private ones and the decoys",
             paired=True,
             ceiling="id_gallery_acc1_ceiling",
         ),
         "id_median_rank": Quantity(
-            "median rank of the true identity among private ones and decoys (from 1)",
+            "median rank of the true identity among the private ones and the decoys (1 is the best match)",
             better="higher",
             kind="rank",
             role="leakage",
@@ -75,7 +78,9 @@ class Identification(AttackMetric):
         "id_median_rank_ceiling": Quantity(
             "id_median_rank of real held-out images", kind="rank", role="reference"
         ),
-        "verification_accuracy": reference("the encoder's same-or-different accuracy on unseen people"),
+        "verification_accuracy": reference(
+            "the identity encoder's accuracy in telling pairs of the same unseen person from other pairs"
+        ),
     }
 
     def compute(self, evidence: AttackEvidence) -> dict[str, Measurement | str]:

@@ -23,11 +23,13 @@ class IndependentJudge(AttackMetric):
     version = "1"
     quantities: ClassVar[dict[str, Quantity]] = {
         "id_acc1": leaked_share(
-            "share of reconstructions the independent judge gives their class",
+            "share of reconstructions that the independent judge assigns to their class",
             paired=True,
             ceiling="id_acc1_ceiling",
         ),
-        "id_acc5": leaked_share("share of reconstructions with their class among the judge's first five"),
+        "id_acc5": leaked_share(
+            "share of reconstructions with their class among the independent judge's first five"
+        ),
         "id_acc1_ceiling": reference("the independent judge's accuracy on real held-out images"),
     }
 

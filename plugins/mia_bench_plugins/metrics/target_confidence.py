@@ -17,7 +17,7 @@ class TargetConfidence(AttackMetric):
     version = "1"
     quantities: ClassVar[dict[str, Quantity]] = {
         "target_confidence": Quantity(
-            "mean target probability of the class (diagnostic, not leakage)", kind="share"
+            "mean probability that the target gives the class (diagnostic, not leakage)", kind="share"
         )
     }
 

@@ -36,13 +36,13 @@ class Utility(TargetMetric):
     version = "2"
     quantities: ClassVar[dict[str, Quantity]] = {
         "test_accuracy": Quantity(
-            "share of held-out private images the target classifies correctly",
+            "share of held-out private images that the target classifies correctly",
             better="higher",
             kind="share",
             role="utility",
         ),
         "train_accuracy": Quantity(
-            "share of its training images the target classifies correctly", kind="share", role="utility"
+            "share of its training images that the target classifies correctly", kind="share", role="utility"
         ),
         "ece": Quantity(
             "expected calibration error on the test images, 15 bins",
@@ -51,7 +51,9 @@ class Utility(TargetMetric):
             role="utility",
         ),
         "validation_accuracy": Quantity(
-            "share of the images kept for tuning that it classifies correctly", kind="share", role="selection"
+            "share of the validation images, kept for tuning, that the target classifies correctly",
+            kind="share",
+            role="selection",
         ),
     }
 
