@@ -1021,6 +1021,24 @@ def test_the_page_is_the_same_where_a_plugin_is_not_installed(
     assert "--defense guard -o guard.alpha=0.5 --attack" in text
 
 
+def test_one_record_that_speaks_of_an_uninstalled_plugin_is_enough(registry: Registry, track: Track) -> None:
+    """As for the baseline and the floor here: their older records say nothing."""
+    made = [make_record("guard"), make_record("guard", attack="sketch")]
+    for attack in ("aim", "sketch"):
+        for seed in (0, 1):
+            record = make_record("undefended", seed, attack)
+            if seed:
+                record["defense"]["about"] = {"baseline": True}
+                record["attack"]["about"] = {"reference": "floor"} if attack == "sketch" else {}
+            made.append(record)
+    for order in (made, made[::-1]):
+        real, floor = build_board(registry, track, read(*order)).sections
+        assert (real.reference, floor.reference) == ("", "floor")
+        assert real.baseline is not None
+        assert real.baseline.defense == "undefended"
+        assert [row.label for row in real.floors] == ["floor: sketch"]
+
+
 def test_code_that_changed_under_a_version_is_told_by_the_check(folder: Path, registry: Registry) -> None:
     for seed, code in ((0, "0.1.0 aaa"), (1, "0.1.0 bbb"), (2, "0.2.0 ccc")):
         made = make_record("foreign", seed)

@@ -16,7 +16,7 @@ from mia_bench.leaderboard.admit import refusals
 from mia_bench.leaderboard.aggregate import Quantities, Row, Shown, clamp, make_row, measured
 from mia_bench.leaderboard.compare import Difference, best_first, differences
 from mia_bench.leaderboard.described import describe, reports
-from mia_bench.leaderboard.grouping import by_seed, group, row_key, section_key
+from mia_bench.leaderboard.grouping import Setting, by_seed, group, row_key, section_key
 from mia_bench.record import About, ComponentRef, Record
 from mia_bench.recorded_options import options_text
 from mia_bench.registry import Registry
@@ -43,6 +43,7 @@ class Section:
     """One attack with its options and prior: a table whose rows can be compared.
 
     Attributes:
+        reference: what kind of reference the attack is (``floor``), empty for real attacks.
         ceiling: held-out real images instead of reconstructions.
         rows: best defended first.
         floors: rows of reference attacks with the same prior, against the baseline.
@@ -52,17 +53,13 @@ class Section:
 
     attack: ComponentRef
     prior: ComponentRef
+    reference: str
     ceiling: Row | None
     rows: tuple[Row, ...]
     floors: tuple[Row, ...]
     baseline: Row | None
     differences: tuple[Difference, ...]
     unfinished: tuple[Unfinished, ...]
-
-    @property
-    def reference(self) -> str:
-        """What kind of reference the attack is (``floor``), empty for real attacks."""
-        return self.attack.about.reference
 
 
 @dataclass(frozen=True)
@@ -128,17 +125,29 @@ class Board:
     def utility(self) -> tuple[Row, ...]:
         """A row for each setting of a defense, the baseline first."""
         columns = {name: self.quantities[name] for name in self.utility_metrics}
-        settings = sorted(group(self.done, row_key).values(), key=lambda same: not is_baseline(same))
-        return tuple(make_row(same, columns) for same in settings)
+        settings = sorted(group(self.done, row_key).items(), key=lambda item: item[0] not in self.baselines)
+        return tuple(make_row(same, columns) for _, same in settings)
+
+    @cached_property
+    def baselines(self) -> frozenset[Setting]:
+        """The undefended target with the track's options, which other rows are compared with."""
+        said = ((row_key(record), record.defense.about) for record in self.records)
+        return frozenset(key for key, about in said if about.baseline and not about.changed)
+
+    @cached_property
+    def reference_kinds(self) -> dict[str, str]:
+        """Of each reference attack its kind, as some record of it says."""
+        said = ((record.attack.name, record.attack.about.reference) for record in self.records)
+        return {name: reference for name, reference in said if reference}
 
     @cached_property
     def sections(self) -> tuple[Section, ...]:
         """A section for each setting of attack and prior: real attacks, then references."""
         real, floors, floors_of_prior = [], [], defaultdict(list)
         for (_, prior), same in group(self.records, section_key).items():
-            if same[0].attack.about.reference:
+            if same[0].attack.name in self.reference_kinds:
                 floors.append(same)
-                if baseline := _baseline(_finished_rows(same)):
+                if baseline := self._baseline(_finished_rows(same)):
                     floors_of_prior[prior].append(self._floor(baseline))
             else:
                 real.append((prior, same))
@@ -149,12 +158,14 @@ class Board:
 
     def _section(self, records: Sequence[Record], floors: Iterable[Row] = ()) -> Section:
         attack, prior = records[0].attack, records[0].prior
+        reference = self.reference_kinds.get(attack.name, "")
         rows = _finished_rows(records)
-        baseline = [] if attack.about.reference else _baseline(rows)
-        made = (make_row(same, self.attack_columns, attack.about.reference) for same in rows)
+        baseline = [] if reference else self._baseline(rows)
+        made = (make_row(same, self.attack_columns, reference) for same in rows)
         return Section(
             attack=attack,
             prior=prior,
+            reference=reference,
             ceiling=self._ceiling([record for same in rows for record in same]),
             rows=tuple(best_first(made, self.ranked, self.quantities)),
             floors=tuple(floors),
@@ -163,9 +174,12 @@ class Board:
             unfinished=_unfinished(records),
         )
 
+    def _baseline(self, rows: Iterable[list[Record]]) -> list[Record]:
+        return next((same for same in rows if row_key(same[0]) in self.baselines), [])
+
     def _floor(self, records: Sequence[Record]) -> Row:
         attack = records[0].attack
-        row = make_row(records, self.attack_columns, f"{attack.about.reference}: {attack.name}")
+        row = make_row(records, self.attack_columns, f"{self.reference_kinds[attack.name]}: {attack.name}")
         # The defense plays no part in a floor; what sets it are the attack's options.
         return replace(row, options=options_text(attack.options))
 
@@ -256,17 +270,8 @@ def _ranked(track: Track, quantities: Quantities, records: Sequence[Record]) -> 
     return tuple(dict.fromkeys([*first, *names[-1:]]))
 
 
-def is_baseline(records: Iterable[Record]) -> bool:
-    """Whether the records of a row are of the undefended target with the track's options."""
-    return any(record.defense.about.baseline and not record.defense.about.changed for record in records)
-
-
 def _finished_rows(records: Iterable[Record]) -> list[list[Record]]:
     return list(group((record for record in records if record.status == "done"), row_key).values())
-
-
-def _baseline(rows: Iterable[list[Record]]) -> list[Record]:
-    return next((same for same in rows if is_baseline(same)), [])
 
 
 def _unfinished(records: Iterable[Record]) -> tuple[Unfinished, ...]:

@@ -22,9 +22,7 @@ def describe(registry: Registry, track: Track, record: Record) -> Record:
 
     After this, ``about`` can be read without asking what is installed.
     """
-    parts = {
-        kind: _describe(registry, track, kind, component) for kind, component in record.components.items()
-    }
+    parts = {kind: _describe(registry, track, kind, part) for kind, part in record.components.items()}
     return record.model_copy(update=parts)
 
 

@@ -57,11 +57,6 @@ def shell(word: str) -> Markup:
     return Markup(f"$'{''.join(escaped)}'")
 
 
-def comment(text: str) -> Markup:
-    """``text`` after the ``#`` of a shell comment."""
-    return Markup(one_line(text))
-
-
 @pass_context
 def _escape(context: Context, value: Any) -> Markup:
     if isinstance(value, Markup):
@@ -83,5 +78,6 @@ def make_environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"code": code, "comment": comment}
+    # A shell comment ends with its line and needs no other escape.
+    environment.filters |= {"code": code, "comment": lambda text: Markup(one_line(text))}
     return environment

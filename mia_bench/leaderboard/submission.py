@@ -17,8 +17,7 @@ from mia_bench.record import Record
 from mia_bench.registry import Registry
 from mia_bench.track import Track, load_track
 
-SHOWN = 5
-"""Cells that a message names."""
+SHOWN = 5  # cells that a message names
 
 log = logging.getLogger(__name__)
 

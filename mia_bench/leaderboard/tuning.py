@@ -15,7 +15,7 @@ from typing import Any
 from mia_bench.api.metric import Quantity
 from mia_bench.errors import MiaBenchError
 from mia_bench.leaderboard.aggregate import make_row
-from mia_bench.leaderboard.board import Board, is_baseline
+from mia_bench.leaderboard.board import Board
 from mia_bench.leaderboard.grouping import group, row_key
 from mia_bench.record import Record
 
@@ -85,7 +85,9 @@ def choose(board: Board) -> Tuning | None:
             f"prior; found: {', '.join(attacks) or 'none'}"
         )
     [attack] = attacks
-    undefended = [record for record in usual if record.attack.name == attack and is_baseline([record])]
+    undefended = [
+        record for record in usual if record.attack.name == attack and row_key(record) in board.baselines
+    ]
     selection = next((n for n, q in board.quantities.items() if q.role == "selection"), "")
     if not (selection and board.primary):
         raise MiaBenchError(
@@ -107,8 +109,8 @@ def choose(board: Board) -> Tuning | None:
 def _is_usual(board: Board, record: Record) -> bool:
     """Whether attack and prior are as the track has them, and the attack is no reference."""
     attack, prior = record.attack, record.prior
-    same = prior.name == board.track.prior_of(attack.name)
-    return same and not (attack.about.changed or prior.about.changed or attack.about.reference)
+    same = prior.name == board.track.prior_of(attack.name) and attack.name not in board.reference_kinds
+    return same and not (attack.about.changed or prior.about.changed)
 
 
 def _choose(defense: str, tried: tuple[Candidate, ...], accuracy: float, leakage: Quantity) -> Chosen:
