@@ -930,7 +930,7 @@ def test_cells_without_numbers_are_told_and_can_be_left_out(
     only = submit(store, None, tmp_path / "only", registry, finished_only=True)
     assert (len(only.written), caplog.text) == (1, "")
     assert len(submit(store, None, tmp_path / "boards", registry).written) == 3
-    assert "2 without numbers" in caplog.text
+    assert "2 cells without numbers" in caplog.text
     assert "boom" in caplog.text
 
 

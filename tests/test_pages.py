@@ -396,7 +396,7 @@ def test_what_is_no_package_is_not_installed(registry: Registry, track: Track) -
         text = pages.page(build_board(registry, track, read(made)), registry)
         lines = [line for line in text.splitlines() if line.startswith("pip")]
         assert lines == ["pip install made-dist  # its records name no address"]
-        assert f"# {escape.one_line(name)} is no name of a package" in text
+        assert f"# {escape.one_line(name)} is not the name of a package" in text
 
 
 # --- what pages say --------------------------------------------------------------------------

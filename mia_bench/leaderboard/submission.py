@@ -124,7 +124,7 @@ def _plan(
     )
     for (status, reason), count in failures.items():
         log.warning(
-            "%d without numbers, shown on the page as %s (--finished-only leaves them out): %s",
+            "%d cells without numbers, shown on the page as %s (--finished-only leaves them out): %s",
             count,
             status,
             reason,
