@@ -27,8 +27,9 @@ def stored_target(folder: Path) -> tuple[dict[str, Tensor], dict]:
     return opened.tensors("train", path.name), opened.info("train", path.name)
 
 
-def evaluate(model, tmp_path: Path, **more):
-    return mia_bench.evaluate(model, track="toy", device="cpu", store=tmp_path / "store", **more)
+def evaluate(model, tmp_path: Path, attack: str = "ppa", **more):
+    given = {"track": "toy", "attack": attack, "device": "cpu", "store": tmp_path / "store"}
+    return mia_bench.evaluate(model, **given, **more)
 
 
 def test_a_checkpoint_has_the_numbers_of_the_cell_that_trained_it(

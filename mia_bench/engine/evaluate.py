@@ -14,6 +14,7 @@ from mia_bench.engine.plan import PlannedCell
 from mia_bench.engine.progress import ProgressDisplay
 from mia_bench.engine.run import prepare
 from mia_bench.errors import MiaBenchError, UsageError
+from mia_bench.plugins import host
 
 with lazy_imports():
     import safetensors.torch
@@ -37,9 +38,9 @@ _SHARED = ("data", "prior", "evaluator", "judge", "gallery")
 def evaluate(
     model: nn.Module | str | Path,
     *,
+    attack: str,
     track: str = DEFAULT_TRACK,
-    attack: str = "ppa",
-    defense: str = "none",
+    defense: str | None = None,
     prior: str | None = None,
     seed: int = 0,
     stochastic: bool = False,
@@ -60,9 +61,10 @@ def evaluate(
         model: a module from images ``(N, 3, H, W)`` in [0, 1] to logits ``(N, C)`` of the track's classes, in
             their order; or the file of a checkpoint: weights of the track's architecture as the defense
             builds it, safetensors or what ``torch.save`` wrote of a state dict.
-        track: name of the protocol.
         attack: name of the attack.
-        defense: name of the defense that a checkpoint was trained under; a module is deployed as it is.
+        track: name of the protocol.
+        defense: name of the defense that a checkpoint was trained under, the baseline unless given; a module is
+            deployed as it is.
         prior: name of the attacker's image model; the attack's default on the track unless given.
         seed: of the attack.
         stochastic: whether a module's answers are random; of a checkpoint the defense says so.
@@ -82,7 +84,7 @@ def evaluate(
         {
             "track": track,
             "attack": attack,
-            "defense": defense,
+            "defense": defense or _baseline(),
             "prior": prior,
             "seed": seed,
             "options": options,
@@ -118,6 +120,11 @@ def evaluate(
         attack_context=workspace.context(invert),
         measure_context=workspace.context(measure),
     )
+
+
+def _baseline() -> str:
+    """The name of the defense that boards compare others with."""
+    return next(entry.name for entry in host().registry.entries("defense") if entry.load().baseline)
 
 
 def _target(
