@@ -63,8 +63,8 @@ def evaluate(
             builds it, safetensors or what ``torch.save`` wrote of a state dict.
         attack: name of the attack.
         track: name of the protocol.
-        defense: name of the defense that a checkpoint was trained under, the baseline unless given; a module is
-            deployed as it is.
+        defense: name of the defense that a checkpoint was trained under, the baseline unless given; a module
+            is deployed as it is.
         prior: name of the attacker's image model; the attack's default on the track unless given.
         seed: of the attack.
         stochastic: whether a module's answers are random; of a checkpoint the defense says so.
