@@ -112,11 +112,7 @@ class Entry:
     def identity(self) -> dict[str, str]:
         """Name, distribution and version: what a cache key and a record say of the component."""
         version = component_version(self.load())
-        return {
-            "name": self.name,
-            "distribution": self.plugin.distribution,
-            "version": version,
-        }
+        return {"name": self.name, "distribution": self.plugin.distribution, "version": version}
 
 
 class Registry:

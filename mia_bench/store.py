@@ -141,10 +141,7 @@ class Store:
             "stage": stage,
             "key": key,
             "files": {
-                "tensors.safetensors": {
-                    "bytes": len(data),
-                    "sha256": hashlib.sha256(data).hexdigest(),
-                }
+                "tensors.safetensors": {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
             },
             "info": dict(info),
         }

@@ -17,7 +17,7 @@ from etils.epy import lazy_imports
 
 from mia_bench.engine.executor import Outcome
 from mia_bench.engine.plan import Stage
-from mia_bench.engine.progress import ProgressDisplay, SilentProgress
+from mia_bench.engine.progress import ProgressDisplay
 from mia_bench.engine.worker import StageFailed, Worker, failure
 from mia_bench.errors import MiaBenchError, StoreError, UsageError
 from mia_bench.paths import Roots
@@ -198,7 +198,7 @@ class _Process:
 
 
 @dataclass
-class _Sender(SilentProgress):
+class _Sender(ProgressDisplay):
     """Sends the progress of the stage that was given out to the first process."""
 
     connection: Connection

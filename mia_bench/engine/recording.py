@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from mia_bench import provenance
-from mia_bench.components import ConfiguredComponent, changed_keys
+from mia_bench.components import ConfiguredComponent
 from mia_bench.engine.code import code_of, label, stored_code
 from mia_bench.engine.plan import PlannedCell, Stage
 from mia_bench.errors import CorruptArtifact
 from mia_bench.record import RECORD_SCHEMA, About, Record, Status
 from mia_bench.store import Store
-from mia_bench.track import Track
 
 _MADE_BY = {"defense": "train", "prior": "prior", "attack": "invert"}
 """The stage whose code is that of a component."""
@@ -30,8 +29,7 @@ def make_record(
         reason: why it is not done.
     """
     cell = planned.cell
-    info = store.info(*planned.measure.id) if status == "done" else None
-    run = info["run"] if info else {}
+    info = store.info(*planned.measure.id) if status == "done" else {}
     made = _made(store, planned.measure) if info else {}
     content = {
         "schema": RECORD_SCHEMA,
@@ -48,9 +46,9 @@ def make_record(
         "seed": cell.seed,
         "status": status,
         "reason": reason,
-        "metrics": info["metrics"] if info else {},
-        "per_class": info["per_class"] if info else {},
-        "cost": info["costs"] if info else {},
+        "metrics": info.get("metrics", {}),
+        "per_class": info.get("per_class", {}),
+        "cost": info.get("costs", {}),
         "provenance": {
             "mia_bench": provenance.package_version("mia-bench"),
             "git": made.get("git", provenance.git_commit()),
@@ -59,10 +57,14 @@ def make_record(
             "device": made.get("device"),
             "platform": provenance.platform_name(),
             "started": started,
-            "finished": run.get("finished", provenance.now()),
-            "weights": _weights(planned.measure),
+            "finished": info["run"]["finished"] if info else provenance.now(),
+            "weights": {
+                stage.name: str(stage.spec["weights"])
+                for stage in planned.measure.upstream()
+                if stage.spec.get("weights")
+            },
         },
-        "notes": info["notes"] if info else {},
+        "notes": info.get("notes", {}),
     }
     return Record.model_validate(content)
 
@@ -72,7 +74,18 @@ def _describe(store: Store, planned: PlannedCell, component: ConfiguredComponent
     made_by = _MADE_BY[component.kind]
     stage = next(s for s in planned.measure.upstream() if s.name == made_by)
     code = {**code_of(stage), **stored_code(store, stage)}
-    return _component(component, planned.cell.track, code.get(label(component), ""))
+    cls = component.component
+    about = About(
+        summary=cls.summary,
+        paper=cls.paper,
+        access=getattr(cls, "access", ""),
+        reference=getattr(cls, "reference", ""),
+        baseline=getattr(cls, "baseline", False),
+        changed=list(component.changed),
+        url=provenance.package_url(component.identity["distribution"]),
+        code=code.get(label(component), ""),
+    )
+    return {**component.spec(), "about": about.model_dump()}
 
 
 def _made(store: Store, measure: Stage) -> dict[str, str]:
@@ -88,23 +101,3 @@ def _made(store: Store, measure: Stage) -> dict[str, str]:
             if value and value not in found.setdefault(name, []):
                 found[name].append(value)
     return {name: ", ".join(values) for name, values in found.items() if values}
-
-
-def _component(resolved: ConfiguredComponent, track: Track, code: str) -> dict[str, Any]:
-    """What a record says of a component."""
-    about = About(
-        **{name: getattr(resolved.component, name, "") for name in ("summary", "paper", "access")},
-        reference=getattr(resolved.component, "reference", ""),
-        baseline=getattr(resolved.component, "baseline", False),
-        changed=changed_keys(resolved, track),
-        url=provenance.package_url(resolved.identity["distribution"]),
-        code=code,
-    )
-    return {**resolved.spec(), "about": about.model_dump()}
-
-
-def _weights(measure: Stage) -> dict[str, str]:
-    """The weights behind a cell that nothing of it trained, by stage."""
-    return {
-        stage.name: str(stage.spec["weights"]) for stage in measure.upstream() if stage.spec.get("weights")
-    }

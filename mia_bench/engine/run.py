@@ -12,7 +12,7 @@ from etils.epy import lazy_imports
 
 from mia_bench.api.progress import Progress, no_progress
 from mia_bench.cell import FinishedCell
-from mia_bench.components import OptionValues, parse_option_values, resolve, track_options
+from mia_bench.components import OptionValues, parse_option_values, resolve_choice, track_options
 from mia_bench.config import DEFAULT_TRACK, RunConfig, load_config
 from mia_bench.device import Precision, choose_device
 from mia_bench.engine.code import changed_code
@@ -20,8 +20,8 @@ from mia_bench.engine.executor import Executor
 from mia_bench.engine.grid import build_grid
 from mia_bench.engine.local import LocalExecutor
 from mia_bench.engine.parallel import ParallelExecutor
-from mia_bench.engine.plan import PlannedCell, Stage, build_plan, plan_data, plan_prior
-from mia_bench.engine.progress import ProgressDisplay, SilentProgress
+from mia_bench.engine.plan import PlannedCell, Stage, TrackPlan, build_plan
+from mia_bench.engine.progress import ProgressDisplay
 from mia_bench.engine.scheduler import Scheduler
 from mia_bench.engine.worker import Worker
 from mia_bench.errors import MiaBenchError
@@ -30,7 +30,7 @@ from mia_bench.plugins import Host, describe_error, host
 from mia_bench.record import Record
 from mia_bench.registry import Registry
 from mia_bench.store import Store
-from mia_bench.track import Track, load_track
+from mia_bench.track import Choice, Track, load_track
 
 with lazy_imports():
     from mia_bench.api.dataset import Splits
@@ -55,6 +55,10 @@ class Setup:
         """What loads, or computes, stages on the device."""
         return stages.Workspace(self.store, choose_device(self.config.device), self.roots, progress)
 
+    def track_plan(self) -> TrackPlan:
+        """The stages that the track's cells share."""
+        return TrackPlan(self.registry, self.track, self.roots, self.options)
+
     def make(self, wanted: Sequence[Stage], display: ProgressDisplay | None = None) -> None:
         """Compute stages, or go on with them, unless they are stored already.
 
@@ -63,7 +67,7 @@ class Setup:
             Interrupted: stopped by the user; the next call goes on.
         """
         self.store.check_writable()
-        display = display or SilentProgress()
+        display = display or ProgressDisplay()
         worker = Worker(self.store, self.config.device, self.roots, display)
         Scheduler(self.store, LocalExecutor(worker), display).make(wanted)
 
@@ -110,6 +114,7 @@ def prepare(config: RunConfig) -> Prepared:
         UsageError: a name, option, path or device is wrong.
     """
     setup = set_up(config)
+    left_out: list[str] = []
     cells = build_grid(
         setup.registry,
         setup.track,
@@ -118,7 +123,7 @@ def prepare(config: RunConfig) -> Prepared:
         priors=config.prior,
         seeds=config.seed_list,
         options=setup.options,
-        left_out=(left_out := []),
+        left_out=left_out,
     )
     plan = build_plan(setup.registry, cells, setup.roots, setup.options)
     left_out += plan.left_out
@@ -142,7 +147,7 @@ def execute(prepared: Prepared, display: ProgressDisplay | None = None) -> list[
         Interrupted: stopped by the user.
     """
     if prepared.open_cells:
-        setup, display = prepared.setup, display or SilentProgress()
+        setup, display = prepared.setup, display or ProgressDisplay()
         setup.store.check_writable()
         setup.store.sweep()
 
@@ -218,10 +223,9 @@ def prior_stage(setup: Setup, prior: str = "") -> Stage:
     Raises:
         UsageError: the name or an option is wrong.
     """
-    registry, track, name = setup.registry, setup.track, prior or setup.track.default_prior
-    given = setup.options.single("prior", name)
-    resolved = resolve(registry, "prior", name, track_options(track, "prior", name), given)
-    return plan_prior(registry, track, resolved, setup.roots, setup.options)
+    name = prior or setup.track.default_prior
+    choice = Choice(name=name, options=track_options(setup.track, "prior", name))
+    return setup.track_plan().prior(resolve_choice(setup.registry, "prior", choice, setup.options))
 
 
 def make_data(config: RunConfig, display: ProgressDisplay | None = None) -> Splits:
@@ -232,6 +236,6 @@ def make_data(config: RunConfig, display: ProgressDisplay | None = None) -> Spli
         Interrupted: stopped by the user.
     """
     setup = set_up(config)
-    stage = plan_data(setup.registry, setup.track, setup.roots, setup.options)
+    stage = setup.track_plan().data
     setup.make([stage], display)
     return stages.load_data(stage, setup.workspace())

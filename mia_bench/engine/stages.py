@@ -36,11 +36,7 @@ from mia_bench.plugins import attribute_errors
 from mia_bench.protocol.attack import AttackRun, Budget, check_reconstructions, run_attack
 from mia_bench.protocol.context import Context
 from mia_bench.protocol.data import PARTS, make_splits, present_parts
-from mia_bench.protocol.evaluation import (
-    judging_images,
-    restore_evaluation_model,
-    train_evaluation_model,
-)
+from mia_bench.protocol.evaluation import judging_images, restore_evaluation_model, train_evaluation_model
 from mia_bench.protocol.gallery import build_gallery
 from mia_bench.protocol.measurement import (
     Instruments,
@@ -247,11 +243,7 @@ def load_train(stage: Stage, workspace: Workspace) -> Target:
     splits: Splits = workspace.load(stage.inputs["data"])
     with attribute_errors(defense.owner):
         target = restore_target(
-            defense.make(),
-            stage.parts["architecture"].make(),
-            splits,
-            state,
-            workspace.context(stage),
+            defense.make(), stage.parts["architecture"].make(), splits, state, workspace.context(stage)
         )
     workspace.maybe_compile(target.deployed)
     return target
@@ -263,9 +255,7 @@ def load_train(stage: Stage, workspace: Workspace) -> Target:
 def compute_gallery(stage: Stage, workspace: Workspace) -> Artifact:
     """Embed the private identities and the decoys once."""
     gallery = build_gallery(
-        workspace.load(stage.inputs["data"]),
-        _load_encoder(stage, workspace),
-        workspace.context(stage),
+        workspace.load(stage.inputs["data"]), _load_encoder(stage, workspace), workspace.context(stage)
     )
     return dict(vars(gallery)), {}
 

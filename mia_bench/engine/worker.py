@@ -49,13 +49,7 @@ class Worker:
     """
 
     def __init__(
-        self,
-        store: Store,
-        device: str,
-        roots: Roots,
-        display: ProgressDisplay,
-        *,
-        compiled: bool = False,
+        self, store: Store, device: str, roots: Roots, display: ProgressDisplay, *, compiled: bool = False
     ) -> None:
         self._store = store
         self._device = device

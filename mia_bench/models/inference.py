@@ -43,12 +43,7 @@ def _narrow(layer: nn.Module) -> bool:
 
 
 def predict_probabilities(
-    model: nn.Module,
-    images: Tensor,
-    *,
-    device: torch.device,
-    batch_size: int = 512,
-    draws: int = 1,
+    model: nn.Module, images: Tensor, *, device: torch.device, batch_size: int = 512, draws: int = 1
 ) -> Tensor:
     """Softmax probabilities ``(N, C)`` on the CPU in float32, averaged over ``draws`` passes.
 

@@ -121,11 +121,7 @@ def run_attack(
             state=dict(state or {}),
         )
         try:
-            with (
-                seeded(seed, step),
-                autocast(budget.precision, device),
-                assert_unmodified(target, prior),
-            ):
+            with seeded(seed, step), autocast(budget.precision, device), assert_unmodified(target, prior):
                 return AttackRun(method(task), task, notes)
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error) or batch_size == 1:

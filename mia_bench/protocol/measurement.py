@@ -138,11 +138,7 @@ class Instruments:
 
 
 def attack_evidence(
-    reconstructions: Tensor,
-    target: Target,
-    splits: Splits,
-    instruments: Instruments,
-    device: torch.device,
+    reconstructions: Tensor, target: Target, splits: Splits, instruments: Instruments, device: torch.device
 ) -> AttackEvidence:
     """What metrics of an attack see of reconstructions ``(K, M, 3, H, W)`` of the first K classes."""
     classes, each = reconstructions.shape[:2]

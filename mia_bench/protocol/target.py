@@ -70,12 +70,7 @@ def build_network(
 
 
 def build_target(
-    defense: Defense,
-    architecture: Architecture,
-    splits: Splits,
-    context: Context,
-    *,
-    restoring: bool = False,
+    defense: Defense, architecture: Architecture, splits: Splits, context: Context, *, restoring: bool = False
 ) -> Classifier:
     """The network that the defense makes of the track's architecture.
 
