@@ -281,8 +281,8 @@ class TrackPlan:
         except Unavailable as error:
             self._missing["gallery"] = str(error)
             return None
-        label = f"gallery of identities ({chosen.name})"
-        return self._stage("gallery", label, {"encoder": chosen}, {"data": self.data}, spec={"weights": weights})
+        label, spec = f"gallery of identities ({chosen.name})", {"weights": weights}
+        return self._stage("gallery", label, {"encoder": chosen}, {"data": self.data}, spec=spec)
 
     def _warnings(self) -> list[str]:
         reasons = self._missing.values() if self._encoder else ()
