@@ -401,14 +401,17 @@ def test_preparation_and_inversion_draw_apart(toy, monkeypatch, tmp_path: Path) 
     drawn = {}
     run_attack = stages_module.run_attack
 
-    def watched(attack, method, *objects, step, **more):
+    def watched(attack, *objects, step, **more):
+        method = getattr(attack, step)
+
         def sampled(task):
             state = task.generator.get_state()
             drawn[step] = task.prior.sample(3, task.generator).tolist()
             task.generator.set_state(state)
             return method(task)
 
-        return run_attack(attack, sampled, *objects, step=step, **more)
+        setattr(attack, step, sampled)
+        return run_attack(attack, *objects, step=step, **more)
 
     monkeypatch.setattr(stages_module, "run_attack", watched)
     run(tmp_path, "none", "toy-prepared")

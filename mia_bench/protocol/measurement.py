@@ -206,8 +206,7 @@ def assert_evidence_unmodified(
     tensors += [images] if images is not None else []
     versions = [tensor._version for tensor in tensors]  # torch counts changes in place
     yield
-    changed = [f"{key} of the {n}" for n, model in models.items() for key in before[n].changed(model)]
-    changed += [f"the mode of the {n}" for n, m in models.items() if before[n].mode_changed(m)]
+    changed = [f"{what} of the {n}" for n, model in models.items() for what in before[n].changed(model)]
     if [tensor._version for tensor in tensors] != versions:
         changed.append("images")
     if changed:
