@@ -111,10 +111,8 @@ class Host:
 
     def implementing(self, hook: str) -> list[tuple[PluginInfo, ModuleType]]:
         """The plugins with that hook, and their modules."""
-        found: list[tuple[PluginInfo, Any]] = [
-            (info, self.manager.get_plugin(info.id)) for info in self.plugins
-        ]
-        return [(info, module) for info, module in found if hasattr(module, hook)]
+        found = [(info, self.manager.get_plugin(info.id)) for info in self.plugins]
+        return [(info, module) for info, module in found if module is not None and hasattr(module, hook)]
 
     @property
     def packages(self) -> frozenset[str]:

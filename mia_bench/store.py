@@ -128,10 +128,6 @@ class Store:
     def discard(self, stage: str, key: str, reason: str) -> None:
         """Drop a damaged artifact, so that it is computed again."""
         log.warning("the %s artifact %s is damaged (%s); it is computed again", stage, key, reason)
-        self.forget(stage, key)
-
-    def forget(self, stage: str, key: str) -> None:
-        """Remove an artifact, if it is there."""
         shutil.rmtree(self._folder(stage, key), ignore_errors=True)
 
     def save(self, stage: str, key: str, tensors: Mapping[str, Tensor], info: Mapping[str, Any]) -> None:
@@ -165,10 +161,8 @@ class Store:
         Raises:
             CorruptArtifact: missing or unreadable.
         """
-        try:
+        with _corrupt_unless_read(stage, key):
             info: dict[str, Any] = _read_json(self._folder(stage, key) / "meta.json")["info"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise CorruptArtifact(f"{stage} artifact {key}: {error}") from error
         return info
 
     def tensors(self, stage: str, key: str) -> dict[str, Tensor]:
@@ -185,11 +179,9 @@ class Store:
 
     def _verified(self, stage: str, key: str) -> bytes:
         folder = self._folder(stage, key)
-        try:
+        with _corrupt_unless_read(stage, key):
             data = (folder / "tensors.safetensors").read_bytes()
             expected = _read_json(folder / "meta.json")["files"]["tensors.safetensors"]["sha256"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise CorruptArtifact(f"{stage} artifact {key}: {error}") from error
         if hashlib.sha256(data).hexdigest() != expected:
             raise CorruptArtifact(f"{stage} artifact {key}: the hash differs")
         return data
@@ -249,6 +241,15 @@ class Store:
         paths = sorted((self.root / "records").glob(f"{track or '*'}/*.json"))
         found = [_read_record(path, strict=strict) for path in paths]
         return sorted((r for r in found if r is not None), key=lambda r: r.provenance.finished)
+
+
+@contextlib.contextmanager
+def _corrupt_unless_read(stage: str, key: str) -> Iterator[None]:
+    """Raise CorruptArtifact where a file of an artifact is missing or not as it was written."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CorruptArtifact(f"{stage} artifact {key}: {error}") from error
 
 
 def _read_record(path: Path, *, strict: bool) -> Record | None:

@@ -78,22 +78,10 @@ def evaluate(
         UsageError: a name, option, path or device is wrong, or the checkpoint does not fit.
         MiaBenchError: the attack can't run in this setting, or fails.
     """
-    config = load_config(
-        {
-            "track": track,
-            "attack": attack,
-            "defense": defense,
-            "prior": prior,
-            "seed": seed,
-            "options": options,
-            "device": device,
-            "store": store,
-            "data": data,
-            "weights": weights,
-            "allow_partial": allow_partial,
-        }
-    )
-    prepared = prepare(config)
+    given = dict(locals())
+    for own in ("model", "stochastic", "display"):
+        del given[own]
+    prepared = prepare(load_config(given))
     if len(prepared.cells) != 1:
         raise UsageError("evaluate takes one value of each option")
     (planned,) = prepared.cells

@@ -23,7 +23,7 @@ from mia_bench.engine.parallel import ParallelExecutor
 from mia_bench.engine.plan import PlannedCell, Stage, TrackPlan, build_plan
 from mia_bench.engine.progress import ProgressDisplay
 from mia_bench.engine.scheduler import Scheduler
-from mia_bench.engine.worker import Worker
+from mia_bench.engine.worker import Worker, WorkerSetup
 from mia_bench.errors import MiaBenchError
 from mia_bench.paths import Roots
 from mia_bench.plugins import Host, describe_error, host
@@ -51,6 +51,10 @@ class Setup:
     roots: Roots
     store: Store
 
+    def worker_setup(self) -> WorkerSetup:
+        """What every worker of the run needs."""
+        return WorkerSetup(self.store, self.config.device, self.roots, self.config.compile)
+
     def workspace(self, progress: Progress = no_progress) -> Workspace:
         """What loads, or computes, stages on the device."""
         return stages.Workspace(self.store, choose_device(self.config.device), self.roots, progress)
@@ -68,8 +72,8 @@ class Setup:
         """
         self.store.check_writable()
         display = display or ProgressDisplay()
-        worker = Worker(self.store, self.config.device, self.roots, display)
-        Scheduler(self.store, LocalExecutor(worker), display).make(wanted)
+        executor = LocalExecutor(Worker(self.worker_setup(), display))
+        Scheduler(self.store, executor, display).make(wanted)
 
 
 def set_up(config: RunConfig) -> Setup:
@@ -162,10 +166,10 @@ def execute(prepared: Prepared, display: ProgressDisplay | None = None) -> list[
 
 
 def _executor(setup: Setup, display: ProgressDisplay) -> Executor:
-    config, given = setup.config, (setup.store, setup.config.device, setup.roots, display)
-    if config.jobs == 1 and config.time_limit is None:
-        return LocalExecutor(Worker(*given, compiled=config.compile))
-    return ParallelExecutor(*given, jobs=config.jobs, time_limit=config.time_limit, compiled=config.compile)
+    jobs, time_limit = setup.config.jobs, setup.config.time_limit
+    if jobs == 1 and time_limit is None:
+        return LocalExecutor(Worker(setup.worker_setup(), display))
+    return ParallelExecutor(setup.worker_setup(), display, jobs=jobs, time_limit=time_limit)
 
 
 def announce(loaded: Host, cell: FinishedCell) -> None:

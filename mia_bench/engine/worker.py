@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
-from functools import partial
+from dataclasses import dataclass
+from functools import cached_property, partial
 
 from etils.epy import lazy_imports
 
+from mia_bench.api.progress import no_progress
 from mia_bench.device import choose_device
 from mia_bench.engine.plan import Stage
 from mia_bench.engine.progress import ProgressDisplay
@@ -37,26 +39,35 @@ class StageFailed(Exception):
         self.reason = reason
 
 
-class Worker:
-    """Computes stages and stores them.
+@dataclass(frozen=True)
+class WorkerSetup:
+    """What every worker of a run needs; it can be sent to another process.
 
-    Args:
+    Attributes:
         store: where artifacts go.
         device: ``auto``, ``cpu``, ``cuda[:i]`` or ``mps``.
         roots: where data and weights lie.
-        display: shows the progress.
         compiled: compile what attacks pass through.
     """
 
-    def __init__(
-        self, store: Store, device: str, roots: Roots, display: ProgressDisplay, *, compiled: bool = False
-    ) -> None:
-        self._store = store
-        self._device = device
-        self._roots = roots
+    store: Store
+    device: str
+    roots: Roots
+    compiled: bool = False
+
+
+class Worker:
+    """Computes stages, stores them, and shows the progress on a display."""
+
+    def __init__(self, setup: WorkerSetup, display: ProgressDisplay) -> None:
+        self._setup = setup
+        self._store = setup.store
         self._display = display
-        self._compiled = compiled
-        self._workspace: Workspace | None = None
+
+    @cached_property
+    def _workspace(self) -> Workspace:
+        device = choose_device(self._setup.device)
+        return stages.Workspace(self._store, device, self._setup.roots, no_progress, self._setup.compiled)
 
     def compute(self, stage: Stage, *, renew: bool = False, seconds: float = 0.0) -> None:
         """Compute a stage, and inputs that are missing, unless they are stored already.
@@ -88,9 +99,8 @@ class Worker:
     def _attempt(self, stage: Stage) -> None:
         for attempt in range(_ATTEMPTS):
             try:
-                workspace = self._open()
-                workspace.progress = partial(self._display.progress, stage)
-                stages.run_stage(stage, workspace)
+                self._workspace.progress = partial(self._display.progress, stage)
+                stages.run_stage(stage, self._workspace)
                 return
             except CorruptArtifact as error:
                 # An input was damaged after it was written: drop it, make it again, try again.
@@ -112,14 +122,6 @@ class Worker:
             self._store.info(*stage.id)
         except CorruptArtifact as error:
             self._store.discard(*stage.id, str(error))
-
-    def _open(self) -> Workspace:
-        if self._workspace is None:
-            device = choose_device(self._device)
-            self._workspace = stages.Workspace(
-                self._store, device, self._roots, lambda *_: None, self._compiled
-            )
-        return self._workspace
 
 
 def failure(stage: Stage, error: BaseException) -> str:
