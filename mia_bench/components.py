@@ -52,9 +52,14 @@ class ConfiguredComponent:
         return f"{self.name} ({changed})" if changed else self.name
 
     @property
+    def title(self) -> str:
+        """Kind and name: ``defense 'mixup'``."""
+        return f"{self.kind} {self.name!r}"
+
+    @property
     def owner(self) -> str:
         """The component and its plugin, as error messages name them."""
-        return f"{self.kind} {self.name!r} of plugin {self.identity['distribution']}"
+        return f"{self.title} of plugin {self.identity['distribution']}"
 
     def spec(self) -> dict[str, Any]:
         """What a cache key and a record hold: name, distribution, version and all options."""

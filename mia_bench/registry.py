@@ -71,6 +71,11 @@ class Entry:
     plugin: PluginInfo
     given_summary: str
 
+    @property
+    def owner(self) -> str:
+        """The component and its plugin, as error messages name them."""
+        return f"{self.kind} {self.name!r} of plugin {self.plugin.id}"
+
     def load(self) -> type[Any]:
         """The component's class, imported now if it was registered as a string.
 
@@ -83,16 +88,11 @@ class Entry:
             try:
                 component = getattr(importlib.import_module(module), attribute)
             except (Exception, SystemExit) as error:
-                raise MiaBenchError(
-                    f"{self.kind} {self.name!r} of plugin {self.plugin.id} can't be loaded: "
-                    + summarize_error(error, {module.partition(".")[0]})
-                ) from error
+                reason = summarize_error(error, {module.partition(".")[0]})
+                raise MiaBenchError(f"{self.owner} can't be loaded: {reason}") from error
         base = BASES[self.kind]
         if not (isinstance(component, type) and issubclass(component, base)):
-            raise MiaBenchError(
-                f"{self.kind} {self.name!r} of plugin {self.plugin.id} is {component!r}, "
-                f"not a subclass of mia_bench.{base.__name__}"
-            )
+            raise MiaBenchError(f"{self.owner} is {component!r}, not a subclass of mia_bench.{base.__name__}")
         return component
 
     def failure(self, error: Exception) -> str:
@@ -100,7 +100,7 @@ class Entry:
         if isinstance(error, MiaBenchError):
             return str(error)
         package = self.plugin.module.partition(":")[0].partition(".")[0]
-        return f"{self.kind} {self.name!r} of plugin {self.plugin.id}: " + summarize_error(error, {package})
+        return f"{self.owner}: {summarize_error(error, {package})}"
 
     @property
     def summary(self) -> str:

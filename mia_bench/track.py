@@ -205,7 +205,7 @@ def load_track(registry: Registry, name: str) -> Track:
         track = Track.model_validate(_read(registry, name))
     except (OSError, tomllib.TOMLDecodeError, ValidationError) as error:
         first = str(error).replace("\n", " ")
-        raise MiaBenchError(f"track {name!r} of plugin {entry.plugin.id}: {first}") from error
+        raise MiaBenchError(f"{entry.owner}: {first}") from error
     if track.name != name:
         raise MiaBenchError(f"track file {path.name} says {track.name!r}, registered as {name!r}")
     return track

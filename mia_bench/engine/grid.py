@@ -68,7 +68,7 @@ def build_grid(
             raise UsageError(f"an option is set for the {kind} {name!r}, which this run does not use")
 
     def variants(kind: str, name: str) -> list[ConfiguredComponent]:
-        plugin = registry.get(kind, name).plugin.id  # a name that is unknown is the user's mistake
+        entry = registry.get(kind, name)  # a name that is unknown is the user's mistake
         defaults = track_options(track, kind, name)
         combinations = options.combinations(kind, name)
         try:
@@ -78,7 +78,7 @@ def build_grid(
         except MiaBenchError as error:
             if left_out is None or any(combinations):
                 raise
-            left_out.append(f"the {kind} {name!r} of plugin {plugin} is left out: {error}")
+            left_out.append(f"the {entry.owner} is left out: {error}")
             return []
         return found
 

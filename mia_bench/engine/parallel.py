@@ -191,7 +191,6 @@ class _Sender(ProgressDisplay):
     _sent: float = 0.0
 
     def stage_begins(self, stage: Stage, seconds: float) -> None:
-        """Send it."""
         if stage is self.stage:
             self.connection.send(("begins", seconds))
 
@@ -203,12 +202,10 @@ class _Sender(ProgressDisplay):
             self.connection.send(("progress", done, total, unit))
 
     def stage_ends(self, stage: Stage, seconds: float) -> None:
-        """Send it."""
         if stage is self.stage:
             self.connection.send(("ends", seconds))
 
     def say(self, line: str) -> None:
-        """Send it."""
         self.connection.send(("say", line))
 
 

@@ -6,9 +6,8 @@ from typing import Any
 
 from mia_bench import provenance
 from mia_bench.components import ConfiguredComponent
-from mia_bench.engine.code import code_of, label, stored_code
+from mia_bench.engine.code import code_of, stored_code, stored_run
 from mia_bench.engine.plan import PlannedCell, Stage
-from mia_bench.errors import CorruptArtifact
 from mia_bench.record import RECORD_SCHEMA, About, Record, Status
 from mia_bench.store import Store
 
@@ -83,7 +82,7 @@ def _describe(store: Store, planned: PlannedCell, component: ConfiguredComponent
         baseline=getattr(cls, "baseline", False),
         changed=list(component.changed),
         url=provenance.package_url(component.identity["distribution"]),
-        code=code.get(label(component), ""),
+        code=code.get(component.title, ""),
     )
     return {**component.spec(), "about": about.model_dump()}
 
@@ -92,10 +91,9 @@ def _made(store: Store, measure: Stage) -> dict[str, str]:
     """Commit, torch and device behind a cell; several where its stages differ."""
     found: dict[str, list[str]] = {}
     for stage in measure.upstream():
-        try:
-            run = store.info(*stage.id)["run"]
-        except (CorruptArtifact, KeyError):
-            continue  # an input that is gone; what was made from it is still there
+        run = stored_run(
+            store, stage
+        )  # empty for an input that is gone; what was made from it is still there
         for name in ("git", "torch", "device"):
             value = run.get(name)
             if value and value not in found.setdefault(name, []):

@@ -13,7 +13,7 @@ from mia_bench.engine.plan import CELL_STAGES, PlannedCell, Stage, pending_stage
 from mia_bench.engine.progress import ProgressDisplay, reporting
 from mia_bench.engine.recording import make_record
 from mia_bench.errors import MiaBenchError
-from mia_bench.record import Record
+from mia_bench.record import Record, Status
 from mia_bench.store import Store
 
 REESTIMATE_SECONDS = 5.0
@@ -150,14 +150,14 @@ class Scheduler:
 
     def _settle(self, planned: PlannedCell, started: str) -> Record:
         """The record of a cell that is settled, stored and announced."""
-        reason = self._failed.get(planned.measure.id)
-        if planned.skip is not None:
-            record = make_record(self._store, planned, started, "skipped", planned.skip)
-        elif reason is not None:
+        status: Status = "done"
+        reason = planned.skip
+        if reason is not None:
+            status = "skipped"
+        elif (reason := self._failed.get(planned.measure.id)) is not None:
+            status = "failed"
             self._display.say(f"FAILED {planned.cell.label}: {reason}")
-            record = make_record(self._store, planned, started, "failed", reason)
-        else:
-            record = make_record(self._store, planned, started, "done")
+        record = make_record(self._store, planned, started, status, reason)
         self._keep(record)
         self._finished(record)
         return record

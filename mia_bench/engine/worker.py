@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 
@@ -126,8 +125,7 @@ class Worker:
 
 def failure(stage: Stage, error: BaseException) -> str:
     """One line on why a stage failed: the stage, the plugin it is there for, the one that raised."""
-    parts: Mapping[str, object] = stage.parts
-    part = next((stage.parts[role] for role in _OWNERS if parts.get(role) is not None), None)
+    part = next((stage.parts[role] for role in _OWNERS if role in stage.parts), None)
     owner = f" of plugin {part.identity['distribution']}:{part.name}" if part else ""
     source = plugin_behind(error)
     if part and source == host().registry.get(part.kind, part.name).plugin.id:

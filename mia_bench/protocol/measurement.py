@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -82,10 +83,8 @@ def measure_target(
     measured = Measured()
     evidence = TargetEvidence(target.deployed, splits, target.draws, context.device)
     for source, metric in metrics.items():
-        with seeded(context.seed, "assess"), attribute_errors(source, all_errors=True):
-            with assert_evidence_unmodified({"target": target.deployed}, splits):
-                computed = metric.compute(evidence)
-            _add(measured, source, metric, computed)
+        with seeded(context.seed, "assess"):
+            _compute(measured, source, metric, evidence, {"target": target.deployed})
     return measured
 
 
@@ -98,10 +97,8 @@ def measure_reconstructions(
     """
     models = {"target": evidence.target, "evaluation model": evidence.evaluation_model}
     for source, metric in metrics.items():
-        with seeded(seed, "measure"), attribute_errors(source, all_errors=True):
-            with assert_evidence_unmodified(models, evidence.splits, evidence.images):
-                computed = metric.compute(evidence)
-            _add(measured, source, metric, computed)
+        with seeded(seed, "measure"):
+            computed = _compute(measured, source, metric, evidence, models, evidence.images)
         for name, quantity in metric.quantities.items():
             measurement = computed.get(name)
             if quantity.paired and isinstance(measurement, Measurement):
@@ -175,21 +172,28 @@ def picture_tensors(evidence: AttackEvidence, shape: torch.Size, *, seed: int) -
     }
 
 
-def _add(
+def _compute(
     measured: Measured,
     source: str,
     metric: TargetMetric | AttackMetric,
-    computed: Mapping[str, Measurement | str],
-) -> None:
-    for name in computed:
-        if name not in metric.quantities:
-            raise MiaBenchError(f"it gives {name!r}, which is not among its quantities")
-    for name in metric.quantities:
-        value = computed.get(name, "the metric did not give it")
-        try:
-            measured.add(source, name, value if isinstance(value, str) else estimate(value))
-        except ValueError as error:  # no samples, NaN: never a number
-            measured.add(source, name, str(error))
+    evidence: Any,
+    models: Mapping[str, nn.Module],
+    images: Tensor | None = None,
+) -> dict[str, Measurement | str]:
+    """Compute one metric, which must modify neither models nor images, and add what it gives."""
+    with attribute_errors(source, all_errors=True):
+        with assert_evidence_unmodified(models, evidence.splits, images):
+            computed: dict[str, Measurement | str] = metric.compute(evidence)
+        for name in computed:
+            if name not in metric.quantities:
+                raise MiaBenchError(f"it gives {name!r}, which is not among its quantities")
+        for name in metric.quantities:
+            value = computed.get(name, "the metric did not give it")
+            try:
+                measured.add(source, name, value if isinstance(value, str) else estimate(value))
+            except ValueError as error:  # no samples, NaN: never a number
+                measured.add(source, name, str(error))
+    return computed
 
 
 @contextlib.contextmanager
