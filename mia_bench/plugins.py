@@ -152,15 +152,15 @@ def host() -> Host:
 def plugin_behind(error: BaseException) -> str:
     """The plugin whose code an error came from: the last one that was entered; empty if none was."""
     modules = {info.module.partition(":")[0]: info.id for info in host().plugins}
-    packages = {name.partition(".")[0]: plugin for name, plugin in modules.items()}
     for frame, _ in reversed(list(traceback.walk_tb(error.__traceback__))):
         name = str(frame.f_globals.get("__name__", ""))
         if name in modules:
             return modules[name]
-        package = name.partition(".")[0]
         # Of several plugins of one package only the module tells which it is.
-        if sum(one.partition(".")[0] == package for one in modules) == 1:
-            return packages[package]
+        package = name.partition(".")[0]
+        of_package = [plugin for module, plugin in modules.items() if module.partition(".")[0] == package]
+        if len(of_package) == 1:
+            return of_package[0]
     return ""
 
 

@@ -147,10 +147,8 @@ class Registry:
     def discard(self, plugin_id: str) -> None:
         """Forget what a plugin registered."""
         for key, entries in list(self._entries.items()):
-            kept = [entry for entry in entries if entry.plugin.id != plugin_id]
-            if kept:
-                self._entries[key] = kept
-            else:
+            self._entries[key] = [entry for entry in entries if entry.plugin.id != plugin_id]
+            if not self._entries[key]:
                 del self._entries[key]
 
     def conflicts(self) -> list[str]:

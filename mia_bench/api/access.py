@@ -44,6 +44,10 @@ class Access:
         self.stochastic = stochastic
         self._queries = 0
         self._ask = _asker(model)
+        self._keep(model, network)
+
+    def _keep(self, model: nn.Module, network: Classifier | None) -> None:
+        """Keep what the level shows of the networks: nothing."""
 
     @property
     def queries(self) -> int:
@@ -107,15 +111,7 @@ class WhiteBox(BlackBox):
 
     level: AccessLevel = "white-box"
 
-    def __init__(
-        self,
-        model: nn.Module,
-        num_classes: int,
-        *,
-        network: Classifier | None = None,
-        stochastic: bool = False,
-    ) -> None:
-        super().__init__(model, num_classes, stochastic=stochastic)
+    def _keep(self, model: nn.Module, network: Classifier | None) -> None:
         self._model = model
         self._network = network
 

@@ -43,17 +43,11 @@ def _components(stage: Stage) -> Iterator[ConfiguredComponent]:
 
 
 def stored_run(store: Store, stage: Stage) -> dict[str, Any]:
-    """What was noted of the run of a stage; empty if it is not stored."""
+    """What was noted of the run of a stage, its :func:`code_of` included; empty if it is not stored."""
     try:
         found: dict[str, Any] = store.info(*stage.id)["run"]
     except (CorruptArtifact, KeyError):
         return {}
-    return found
-
-
-def stored_code(store: Store, stage: Stage) -> dict[str, str]:
-    """:func:`code_of` a stage when it was computed; empty if it was not."""
-    found: dict[str, str] = stored_run(store, stage).get("code", {})
     return found
 
 
@@ -101,7 +95,8 @@ def changed_code(planned: Iterable[PlannedCell], store: Store) -> list[str]:
     now = {name: code for name, part in parts.items() if (code := installed_code(part))}
     if not now:
         return []
-    then = [pair for stage in stages.values() for pair in stored_code(store, stage).items()]
+    runs = (stored_run(store, stage) for stage in stages.values())
+    then = [pair for run in runs for pair in run.get("code", {}).items()]
     for track in {stage.track.name for stage in stages.values()}:
         for record in store.records(track):
             then += _recorded(record, parts)

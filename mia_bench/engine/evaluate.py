@@ -60,18 +60,11 @@ def evaluate(
         model: a module from images ``(N, 3, H, W)`` in [0, 1] to logits ``(N, C)`` of the track's classes, in
             their order; or the file of a checkpoint: weights of the track's architecture as the defense
             builds it, safetensors or what ``torch.save`` wrote of a state dict.
-        track: name of the protocol.
-        attack: name of the attack.
         defense: name of the defense that a checkpoint was trained under; a module is deployed as it is.
         prior: name of the attacker's image model; the attack's default on the track unless given.
         seed: of the attack.
         stochastic: whether a module's answers are random; of a checkpoint the defense says so.
-        options: ``{"ppa.steps": 50}``.
-        device: ``auto``, ``cpu``, ``cuda[:i]`` or ``mps``.
-        store: folder of artifacts.
-        data: root of data sets.
-        weights: folder of weight files.
-        allow_partial: go on with data that are not the protocol's.
+        options, device, store, data, weights, allow_partial: as of :func:`mia_bench.run`.
         display: shows the progress; silent unless given.
 
     Raises:

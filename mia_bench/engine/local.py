@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from mia_bench.engine.executor import Outcome
 from mia_bench.engine.plan import Stage
 from mia_bench.engine.worker import StageFailed, Worker
@@ -14,27 +16,22 @@ class LocalExecutor:
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
-        self._given: tuple[Stage, bool, float] | None = None
-
-    @property
-    def running(self) -> list[Stage]:
-        """The stage that was begun, if any."""
-        return [self._given[0]] if self._given else []
+        self.running: list[Stage] = []
 
     def begin(self, stage: Stage, *, renew: bool, seconds: float) -> None:
         """Take a stage."""
-        self._given = stage, renew, seconds
+        self.running = [stage]
+        self._compute = partial(self._worker.compute, stage, renew=renew, seconds=seconds)
 
     def wait(self) -> Outcome:
         """Compute the stage that was begun."""
-        assert self._given is not None
-        stage, renew, seconds = self._given
+        (stage,) = self.running
         try:
-            self._worker.compute(stage, renew=renew, seconds=seconds)
+            self._compute()
             outcome = Outcome(stage)
         except StageFailed as failed:
             outcome = Outcome(stage, failed.reason)
-        self._given = None
+        self.running = []
         return outcome
 
     def close(self) -> None:

@@ -53,6 +53,7 @@ class ParallelExecutor:
         self.slots = jobs
         self._display = display
         self._setups = [replace(setup, device=device) for device in assign_devices(setup.device, jobs)]
+        self._threads = max(1, (os.cpu_count() or 1) // jobs)
         self._limit = math.inf if time_limit is None else time_limit
         self._processes: list[_Process] = []
 
@@ -71,12 +72,9 @@ class ParallelExecutor:
         """Give a stage to an idle process, started if need be."""
         idle = next((process for process in self._processes if process.stage is None), None)
         if idle is None:
-            idle = self._start(self._setups[len(self._processes)])
+            idle = _Process(self._setups[len(self._processes)], self._threads)
             self._processes.append(idle)
         idle.begin(stage, renew=renew, seconds=seconds)
-
-    def _start(self, setup: WorkerSetup) -> _Process:
-        return _Process(setup, threads=max(1, (os.cpu_count() or 1) // self.slots))
 
     def wait(self) -> Outcome:
         """Handle messages of the processes until one is done with its stage."""
@@ -122,7 +120,7 @@ class ParallelExecutor:
 
     def _replace(self, process: _Process, reason: str) -> Outcome | None:
         """Start another process in place of one that was dismissed; its stage has failed."""
-        self._processes[self._processes.index(process)] = self._start(process.setup)
+        self._processes[self._processes.index(process)] = _Process(process.setup, self._threads)
         if process.stage is None:
             return None
         self._display.stage_fails(process.stage)
@@ -148,7 +146,6 @@ class _Process:
 
     @property
     def at(self) -> Stage:
-        """The stage it is at."""
         assert self.stage is not None
         return self.stage
 
@@ -217,7 +214,6 @@ class _WarningSender(logging.Handler):
         self._sender = sender
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Send one line."""
         self._sender.say(f"warning: {record.getMessage()}")
 
 

@@ -133,37 +133,8 @@ class PlannedCell:
         return self.measure.key
 
 
-@dataclass(frozen=True)
-class Plan:
-    """The cells, and what the user should know before the work begins."""
-
-    cells: list[PlannedCell]
-    warnings: list[str]
-    left_out: list[str] = field(default_factory=list)
-    """A line for each cell that can't be planned because a plugin fails."""
-
-
-def build_plan(registry: Registry, cells: list[Cell], roots: Roots, options: OptionValues) -> Plan:
-    """Plan every cell of a track once; stages with the same content are one object."""
-    if not cells:
-        return Plan([], [])
-    track_plan = TrackPlan(registry, cells[0].track, roots, options)
-    planned: dict[str, PlannedCell] = {}
-    left_out = []
-    for cell in cells:
-        try:
-            one = track_plan.cell(cell)
-        except UsageError:
-            raise
-        except MiaBenchError as error:
-            left_out.append(f"{cell.label} is left out: {error}")
-        else:
-            planned.setdefault(one.key, one)  # "0.1" and "0.10" are one value
-    return Plan(list(planned.values()), track_plan.warnings, left_out)
-
-
 class TrackPlan:
-    """The stages that all cells of a track share, and what makes those of a prior and of a cell.
+    """The stages that all cells of a track share, and those of its priors and cells, each as one object.
 
     Attributes:
         data, evaluator, judge, gallery: the shared stages; None where the track has no such thing.
@@ -236,10 +207,8 @@ class TrackPlan:
         """A stage; inputs that are None are left out.
 
         Args:
-            name: one of :data:`STAGE_VERSIONS`.
-            label: in words.
-            parts: the components it needs, which are a part of its spec.
-            inputs: the stages it reads.
+            name, label, inputs: as of :class:`Stage`.
+            parts: components and recipes that it needs; what they are is in its spec.
             spec: what else changes its result.
             seed: the track's unless given.
             unkeyed: components that do not change its result.
@@ -316,6 +285,20 @@ class TrackPlan:
                 unkeyed={"encoder": self._encoder} if self.gallery else {},
             )
         return self._priors[known]
+
+    def cells(self, cells: Iterable[Cell], left_out: list[str]) -> list[PlannedCell]:
+        """Every cell with its stages, once; a line goes to ``left_out`` for each whose plugins fail."""
+        planned: dict[str, PlannedCell] = {}
+        for cell in cells:
+            try:
+                one = self.cell(cell)
+            except UsageError:
+                raise
+            except MiaBenchError as error:
+                left_out.append(f"{cell.label} is left out: {error}")
+            else:
+                planned.setdefault(one.key, one)  # "0.1" and "0.10" are one value
+        return list(planned.values())
 
     def cell(self, cell: Cell) -> PlannedCell:
         """A cell with its stages.

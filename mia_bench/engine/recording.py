@@ -6,7 +6,7 @@ from typing import Any
 
 from mia_bench import provenance
 from mia_bench.components import ConfiguredComponent
-from mia_bench.engine.code import code_of, stored_code, stored_run
+from mia_bench.engine.code import code_of, stored_run
 from mia_bench.engine.plan import PlannedCell, Stage
 from mia_bench.record import RECORD_SCHEMA, About, Record, Status
 from mia_bench.store import Store
@@ -22,7 +22,6 @@ def make_record(
 
     Args:
         store: where the artifacts are.
-        planned: the cell.
         started: when the run began, ISO 8601.
         status: ``done``, ``failed``, ``skipped`` or ``interrupted``.
         reason: why it is not done.
@@ -72,7 +71,7 @@ def _describe(store: Store, planned: PlannedCell, component: ConfiguredComponent
     """A component as the record has it, with the code that was run, which may not be today's."""
     made_by = _MADE_BY[component.kind]
     stage = next(s for s in planned.measure.upstream() if s.name == made_by)
-    code = {**code_of(stage), **stored_code(store, stage)}
+    code = {**code_of(stage), **stored_run(store, stage).get("code", {})}
     cls = component.component
     about = About(
         summary=cls.summary,

@@ -20,7 +20,7 @@ from mia_bench.engine.executor import Executor
 from mia_bench.engine.grid import build_grid
 from mia_bench.engine.local import LocalExecutor
 from mia_bench.engine.parallel import ParallelExecutor
-from mia_bench.engine.plan import PlannedCell, Stage, TrackPlan, build_plan
+from mia_bench.engine.plan import PlannedCell, Stage, TrackPlan
 from mia_bench.engine.progress import ProgressDisplay
 from mia_bench.engine.scheduler import Scheduler
 from mia_bench.engine.worker import Worker, WorkerSetup
@@ -100,7 +100,7 @@ class Prepared:
     """A planned run: its cells, and the records that are there already."""
 
     setup: Setup
-    cells: list[PlannedCell]
+    cells: list[PlannedCell] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     cached: dict[str, Record] = field(default_factory=dict)
@@ -129,18 +129,19 @@ def prepare(config: RunConfig) -> Prepared:
         options=setup.options,
         left_out=left_out,
     )
-    plan = build_plan(setup.registry, cells, setup.roots, setup.options)
-    left_out += plan.left_out
-    if left_out and not plan.cells:
+    prepared = Prepared(setup, left_out=left_out)
+    if cells:
+        plan = setup.track_plan()
+        prepared.cells, prepared.warnings = plan.cells(cells, left_out), plan.warnings
+    if left_out and not prepared.cells:
         raise MiaBenchError("; ".join(left_out))
-    prepared = Prepared(setup, plan.cells, plan.warnings, left_out)
     if config.rerun != "always":
         keep = {"done", "skipped"} | ({"failed"} if config.rerun == "never" else set())
-        for one in plan.cells:
+        for one in prepared.cells:
             record = setup.store.record(setup.track.name, one.key)
             if record is not None and record.status in keep:
                 prepared.cached[one.key] = record
-        prepared.warnings += changed_code(plan.cells, setup.store)
+        prepared.warnings += changed_code(prepared.cells, setup.store)
     return prepared
 
 

@@ -110,9 +110,6 @@ class Workspace:
         return self.store.info(*stage.id)
 
 
-# --- data ------------------------------------------------------------------------------------
-
-
 def compute_data(stage: Stage, workspace: Workspace) -> Artifact:
     """Decode, crop and split once; uint8."""
     dataset, scratch = stage.make("dataset"), workspace.store.scratch(*stage.id)
@@ -130,9 +127,6 @@ def load_data(stage: Stage, workspace: Workspace) -> Splits:
     parts = {n: ImageSet(tensors[f"{n}.images"], tensors[f"{n}.labels"]) for n in names}
     notes = tuple(info.get("notes", ()))
     return Splits(**parts, class_names=tuple(info["class_names"]), notes=notes)
-
-
-# --- prior -----------------------------------------------------------------------------------
 
 
 def compute_prior(stage: Stage, workspace: Workspace) -> Artifact:
@@ -164,9 +158,6 @@ def load_prior(stage: Stage, workspace: Workspace) -> GenerativeModel:
     prior, splits = stage.parts["prior"], workspace.input(stage, "data")
     state, context = workspace.tensors(stage), workspace.context(stage)
     return workspace.maybe_compile(restore_prior(prior.make(), state, splits, context, name=prior.name))
-
-
-# --- classifiers -----------------------------------------------------------------------------
 
 
 def compute_evaluation_model(stage: Stage, workspace: Workspace) -> Artifact:
@@ -212,9 +203,6 @@ def load_train(stage: Stage, workspace: Workspace) -> Target:
     return target
 
 
-# --- gallery ---------------------------------------------------------------------------------
-
-
 def compute_gallery(stage: Stage, workspace: Workspace) -> Artifact:
     """Embed the private identities and the decoys once."""
     splits, embed = workspace.input(stage, "data"), _load_encoder(stage, workspace)
@@ -229,9 +217,6 @@ def _load_encoder(stage: Stage, workspace: Workspace) -> Embed:
 def load_gallery(stage: Stage, workspace: Workspace) -> tuple[Gallery, Embed]:
     """The gallery on the CPU, and the encoder that made it on the device."""
     return Gallery(**workspace.tensors(stage)), _load_encoder(stage, workspace)
-
-
-# --- attack ----------------------------------------------------------------------------------
 
 
 def _run_attack(stage: Stage, workspace: Workspace, step: Step) -> AttackRun:
@@ -266,9 +251,6 @@ def compute_invert(stage: Stage, workspace: Workspace) -> Artifact:
     if run.result.latents is not None:
         tensors["latents"] = run.result.latents.float().cpu()
     return tensors, {"queries": queries, "notes": notes}
-
-
-# --- measurement -----------------------------------------------------------------------------
 
 
 def compute_assess(stage: Stage, workspace: Workspace) -> Artifact:

@@ -75,15 +75,12 @@ class Worker:
             StageFailed: it can't be computed.
             StoreError: the store is full or not writable.
         """
-
-        def waiting() -> None:
-            self._display.say(f"waiting for another run that computes: {stage.label}")
-
         if not renew and self._store.has(*stage.id):
             return
         for needed in stage.inputs.values():
             self.compute(needed)
-        with self._store.lock(*stage.id, waiting):
+        waiting = f"waiting for another run that computes: {stage.label}"
+        with self._store.lock(*stage.id, partial(self._display.say, waiting)):
             if not renew and self._store.has(*stage.id):
                 return
             self._display.stage_begins(stage, seconds)

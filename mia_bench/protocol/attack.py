@@ -85,10 +85,8 @@ def run_attack(
     Random numbers depend on nothing of the defense: every defense meets the same candidates.
 
     Args:
-        attack: what is run.
         target, prior: as restored; the attack may use them and must not modify them.
         splits: the data; the attack sees the public images only.
-        budget: the track's.
         context: seed of the cell, device, progress.
         step: the method to run; it names the stream of random numbers too.
         state: what ``prepare`` returned.

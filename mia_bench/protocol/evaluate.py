@@ -58,9 +58,6 @@ def evaluate_target(
     """Measure the target's utility, attack it, and measure the leakage.
 
     Args:
-        target: the deployed model.
-        splits: the data.
-        attack, prior, budget: how it is attacked.
         instruments: what reconstructions are measured with.
         metrics: by the words that name each in errors.
         attack_context: seed of the cell.

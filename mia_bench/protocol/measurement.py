@@ -73,8 +73,6 @@ def measure_target(
 
     Args:
         metrics: by the words that name each in errors.
-        target: as restored.
-        splits: the data.
         context: seed of the track, device.
 
     Raises:
@@ -154,7 +152,6 @@ def picture_tensors(evidence: AttackEvidence, shape: torch.Size, *, seed: int) -
     """What the picture of a cell shows, see :meth:`mia_bench.cell.FinishedCell.arrays`.
 
     Args:
-        evidence: what metrics saw.
         shape: of the reconstructions, ``(K, M, …)``.
         seed: of the track.
     """

@@ -88,8 +88,7 @@ class TrainingMonitor:
     def _features(self, images: Tensor) -> Tensor:
         if self._load_encoder is None:
             return nn.functional.adaptive_avg_pool2d(images, 8).flatten(1)
-        if self._embed is None:
-            self._embed = self._load_encoder()
+        self._embed = self._embed or self._load_encoder()
         return embed_images(self._embed, images, self._context.device)
 
     def _stored(self) -> list[dict[str, Any]]:
@@ -121,7 +120,6 @@ def fit_prior(
 
     Args:
         fit: a prior's method of that name.
-        public: the images.
         context: resolution, seed, device, progress, weights.
         source: key of the data they are from.
         checkpoint: keeps the state of long training.
@@ -163,9 +161,8 @@ def check_prior_is_public(name: str, trained_on: Tensor, splits: Splits) -> None
     """Check that a prior saw no private image.
 
     Args:
-        name: of the prior.
+        name: of the prior, for the message.
         trained_on: ``(N,)`` fingerprints of its training images.
-        splits: the data.
 
     Raises:
         DataError: it saw some; says how many.
