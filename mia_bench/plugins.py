@@ -1,7 +1,7 @@
 """Discovery: every plugin comes in through the entry-point group ``mia_bench``, built-ins too.
 
 The host iterates the entry points itself: pluggy's own loader stops at the first failing import and
-passes over a repeated name in silence. A broken plugin is kept with its error and left out.
+silently skips a repeated name. A broken plugin is kept with its error and left out.
 """
 
 from __future__ import annotations

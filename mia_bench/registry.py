@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -126,7 +126,7 @@ class Registry:
     def add(
         self, kind: str, name: str, component: type | str | Path, summary: str, plugin: PluginInfo
     ) -> None:
-        """Register; raises ``ValueError`` or ``TypeError`` on nonsense, which marks the plugin broken."""
+        """Register a name; a ValueError or TypeError says what is wrong and marks the plugin broken."""
         if not isinstance(summary, str):
             raise TypeError(f"{kind} {name!r}: the summary {summary!r} is not a string")
         if not isinstance(name, str) or not _NAME.fullmatch(name):
@@ -157,13 +157,11 @@ class Registry:
 
     @staticmethod
     def _conflict(entries: list[Entry]) -> str:
-        owners = " and ".join(dict.fromkeys(entry.plugin.id for entry in entries))
-        if " and " not in owners:
-            return f"{entries[0].kind} {entries[0].name!r} is registered twice by {owners}"
-        return (
-            f"{entries[0].kind} {entries[0].name!r} is claimed by {owners}; "
-            "disable one with MIA_BENCH_DISABLE_PLUGINS"
-        )
+        title = f"{entries[0].kind} {entries[0].name!r}"
+        owners = list(dict.fromkeys(entry.plugin.id for entry in entries))
+        if len(owners) == 1:
+            return f"{title} is registered twice by {owners[0]}"
+        return f"{title} is claimed by {' and '.join(owners)}; disable one with MIA_BENCH_DISABLE_PLUGINS"
 
     def get(self, kind: str, name: str) -> Entry:
         """The entry of that name.
@@ -187,10 +185,9 @@ class Registry:
         """The names of one kind, sorted."""
         return sorted(name for k, name in self._entries if k == kind)
 
-    def entries(self, kind: str) -> Iterator[Entry]:
+    def entries(self, kind: str) -> list[Entry]:
         """One entry a name of one kind, sorted by name."""
-        for name in self.names(kind):
-            yield self._entries[kind, name][0]
+        return [self._entries[kind, name][0] for name in self.names(kind)]
 
     def find(self, name: str) -> list[Entry]:
         """The entries of that name in every kind."""

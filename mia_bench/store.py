@@ -204,15 +204,15 @@ class Store:
 
     def checkpoint(self, stage: str, key: str) -> StoredCheckpoint:
         """The place for the state of a long stage that is under way."""
-        return StoredCheckpoint(self, self.root / "checkpoints" / f"{stage}-{key}.safetensors")
+        return StoredCheckpoint(self, self.scratch(stage, key).with_suffix(".safetensors"))
 
     def scratch(self, stage: str, key: str) -> Path:
-        """The folder, if it is there, of the unfinished work of a data set."""
+        """The folder for the unfinished work of a data set; it may be missing."""
         return self.root / "checkpoints" / f"{stage}-{key}"
 
     def clear(self, stage: str, key: str) -> None:
         """Remove what was kept while a stage was under way."""
-        self.checkpoint(stage, key).remove()
+        self.scratch(stage, key).with_suffix(".safetensors").unlink(missing_ok=True)
         shutil.rmtree(self.scratch(stage, key), ignore_errors=True)
 
     # --- records -----------------------------------------------------------------------------
@@ -228,7 +228,7 @@ class Store:
             write_whole(path, record.file_text().encode())
 
     def record(self, track: str, key: str) -> Record | None:
-        """A cell's record; None, with a warning if it is damaged, where there is no valid one."""
+        """A cell's record, or None if there is no valid one (with a warning if it is damaged)."""
         path = self.record_path(track, key)
         return _read_record(path, strict=False) if path.exists() else None
 
@@ -284,7 +284,7 @@ class StoredCheckpoint:
         self._path = path
 
     def load(self) -> dict[str, Tensor] | None:
-        """What was saved last; None, with a warning if it is damaged, where there is nothing."""
+        """The state saved last, or None if there is none (with a warning if the file is damaged)."""
         try:
             return dict(safetensors_torch.load(self._path.read_bytes()))
         except FileNotFoundError:
@@ -298,10 +298,6 @@ class StoredCheckpoint:
         data = safetensors_torch.save(_separate(state))
         with explained(self._store.root):
             write_whole(self._path, data)
-
-    def remove(self) -> None:
-        """Forget it."""
-        self._path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -97,9 +97,8 @@ def changed_code(planned: Iterable[PlannedCell], store: Store) -> list[str]:
         return []
     runs = (stored_run(store, stage) for stage in stages.values())
     then = [pair for run in runs for pair in run.get("code", {}).items()]
-    for track in {stage.track.name for stage in stages.values()}:
-        for record in store.records(track):
-            then += _recorded(record, parts)
+    tracks = {stage.track.name for stage in stages.values()}
+    then += [pair for track in tracks for record in store.records(track) for pair in _recorded(record, parts)]
     changed = {name for name, code in then if code_differs(code, now.get(name, ""))}
     return [
         f"the code of {name} changed after results of its version were stored; raise version if results "

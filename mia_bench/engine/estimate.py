@@ -1,7 +1,7 @@
-"""What a stage may take: the median of what it took before, else the track's rough figure.
+"""Cost estimates of stages: the median of earlier runs, else the track's rough figure.
 
-Before: with the same settings, or with any where those were never computed. A rough figure is scaled by
-how much longer than theirs other stages took here.
+Earlier runs are those with the same settings, or with any settings where there are none. A rough figure is
+scaled by how much longer than their figures other stages took on this machine.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from mia_bench.store import Store
 FALLBACK_SECONDS = 30.0
 
 SCALED_SECONDS = 5.0
-"""Figures below it say little about how fast a machine is."""
+"""Stages with a smaller figure say little about how fast a machine is."""
 
 LOADED_SECONDS = 1.0
-"""Of a prior whose weights are there, so that nothing is trained."""
+"""Of a prior that loads its weights rather than training them."""
 
 
 @dataclass(frozen=True)

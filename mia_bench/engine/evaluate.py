@@ -10,7 +10,7 @@ from typing import Any
 from etils.epy import lazy_imports
 
 from mia_bench.config import DEFAULT_TRACK, load_config
-from mia_bench.engine.plan import PlannedCell
+from mia_bench.engine.plan import CELL_STAGES, PlannedCell
 from mia_bench.engine.progress import ProgressDisplay
 from mia_bench.engine.run import prepare
 from mia_bench.errors import MiaBenchError, UsageError
@@ -28,10 +28,6 @@ with lazy_imports():
     from mia_bench.protocol import target as targets
     from mia_bench.protocol.evaluate import Evaluation
     from mia_bench.protocol.target import Target
-
-
-_SHARED = ("data", "prior", "evaluator", "judge", "gallery")
-"""Stages that are the track's, not the model's."""
 
 
 def evaluate(
@@ -82,8 +78,9 @@ def evaluate(
         raise MiaBenchError(f"{attack} can't run here: {planned.skip}")
     setup, measure = prepared.setup, planned.measure
     invert = measure.inputs["invert"]
-    shared = {**measure.inputs, "prior": invert.inputs["prior"]}
-    setup.make([shared[role] for role in _SHARED if role in shared], display)
+    inputs = {**measure.inputs, "prior": invert.inputs["prior"]}
+    shared = {role: stage for role, stage in inputs.items() if stage.name not in CELL_STAGES}
+    setup.make(list(shared.values()), display)
     workspace = setup.workspace()
     target = _target(model, planned, workspace, stochastic=stochastic)
     _check_answers(target, workspace.load(shared["data"]), workspace.device)

@@ -19,20 +19,20 @@ class LocalExecutor:
         self.running: list[Stage] = []
 
     def begin(self, stage: Stage, *, renew: bool, seconds: float) -> None:
-        """Take a stage."""
+        """Keep the stage for :meth:`wait`."""
         self.running = [stage]
         self._compute = partial(self._worker.compute, stage, renew=renew, seconds=seconds)
 
     def wait(self) -> Outcome:
         """Compute the stage that was begun."""
         (stage,) = self.running
+        reason = None
         try:
             self._compute()
-            outcome = Outcome(stage)
         except StageFailed as failed:
-            outcome = Outcome(stage, failed.reason)
+            reason = failed.reason
         self.running = []
-        return outcome
+        return Outcome(stage, reason)
 
     def close(self) -> None:
-        """Nothing is running once nobody waits."""
+        """Do nothing: stages run within :meth:`wait` only."""

@@ -39,7 +39,7 @@ STAGE_VERSIONS = {
     "invert": 2,
     "measure": 3,
 }
-"""The host's own code in each stage; raised when a change there changes results."""
+"""Version of the host's code in each stage; raised when a change there changes results."""
 
 
 def _digest(content: Mapping[str, Any]) -> str:
@@ -98,16 +98,12 @@ class Stage:
 
     @property
     def settings(self) -> str:
-        """Hash of what decides its cost beside the subject: the options, and of an attack the prior."""
+        """Hash of what else decides its cost: the options, and the prior of an attack."""
         prior = self.inputs.get("prior")
         return _digest({"own": self.spec, "prior": prior.spec if prior else None})[:12]
 
     def make(self, role: str) -> Any:
-        """A fresh instance of one of its components.
-
-        Raises:
-            MiaBenchError: the plugin fails; it is named.
-        """
+        """A fresh instance of one of its components."""
         return self.parts[role].make()
 
     def upstream(self) -> Iterator[Stage]:
@@ -145,7 +141,7 @@ class TrackPlan:
 
     Raises:
         UsageError: a name or an option is wrong, or no data root is given.
-        MiaBenchError: a plugin of the track fails.
+        MiaBenchError: a plugin fails; its methods raise it too.
     """
 
     def __init__(self, registry: Registry, track: Track, roots: Roots, options: OptionValues) -> None:
@@ -265,23 +261,18 @@ class TrackPlan:
         return warnings
 
     def prior(self, chosen: ConfiguredComponent) -> Stage:
-        """The stage that makes a prior.
-
-        Raises:
-            MiaBenchError: its plugin fails.
-        """
+        """The stage that makes a prior."""
         known = _digest(chosen.spec())
         if known not in self._priors:  # once a prior, not once a cell: it may hash the weights it comes with
             prior: Prior = chosen.planned
             with attribute_errors(chosen.owner):
                 weights = prior.weights(self.data.key, self._roots.weights)
-            spec = {"weights": weights} if weights else {}
             self._priors[known] = self._stage(
                 "prior",
                 f"prior {chosen.label}",
                 {"prior": chosen},
                 {"data": self.data},
-                spec=spec,
+                spec={"weights": weights} if weights else {},
                 unkeyed={"encoder": self._encoder} if self.gallery else {},
             )
         return self._priors[known]
@@ -301,11 +292,7 @@ class TrackPlan:
         return list(planned.values())
 
     def cell(self, cell: Cell) -> PlannedCell:
-        """A cell with its stages.
-
-        Raises:
-            MiaBenchError: a plugin of the cell fails.
-        """
+        """A cell with its stages."""
         track, seed = self._track, cell.seed
         recipe = track.target.recipe
         target = {"defense": cell.defense, "architecture": self._architecture, "recipe": recipe}

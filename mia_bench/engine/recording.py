@@ -88,13 +88,8 @@ def _describe(store: Store, planned: PlannedCell, component: ConfiguredComponent
 
 def _made(store: Store, measure: Stage) -> dict[str, str]:
     """Commit, torch and device behind a cell; several where its stages differ."""
-    found: dict[str, list[str]] = {}
-    for stage in measure.upstream():
-        run = stored_run(
-            store, stage
-        )  # empty for an input that is gone; what was made from it is still there
-        for name in ("git", "torch", "device"):
-            value = run.get(name)
-            if value and value not in found.setdefault(name, []):
-                found[name].append(value)
+    # Nothing is known of an input that is gone; what was made from it is still there.
+    runs = [stored_run(store, stage) for stage in measure.upstream()]
+    names = ("git", "torch", "device")
+    found = {name: dict.fromkeys(run[name] for run in runs if run.get(name)) for name in names}
     return {name: ", ".join(values) for name, values in found.items() if values}

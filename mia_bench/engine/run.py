@@ -26,7 +26,7 @@ from mia_bench.engine.scheduler import Scheduler
 from mia_bench.engine.worker import Worker, WorkerSetup
 from mia_bench.errors import MiaBenchError
 from mia_bench.paths import Roots
-from mia_bench.plugins import Host, describe_error, host
+from mia_bench.plugins import describe_error, host
 from mia_bench.record import Record
 from mia_bench.registry import Registry
 from mia_bench.store import Store
@@ -51,9 +51,13 @@ class Setup:
     roots: Roots
     store: Store
 
-    def worker_setup(self) -> WorkerSetup:
-        """What every worker of the run needs."""
-        return WorkerSetup(self.store, self.config.device, self.roots, self.config.compile)
+    def executor(self, display: ProgressDisplay) -> Executor:
+        """What computes stages: this process, or others where jobs or a time limit ask for them."""
+        jobs, time_limit = self.config.jobs, self.config.time_limit
+        given = WorkerSetup(self.store, self.config.device, self.roots, self.config.compile)
+        if jobs == 1 and time_limit is None:
+            return LocalExecutor(Worker(given, display))
+        return ParallelExecutor(given, display, jobs=jobs, time_limit=time_limit)
 
     def workspace(self, progress: Progress = no_progress) -> Workspace:
         """What loads, or computes, stages on the device."""
@@ -72,8 +76,7 @@ class Setup:
         """
         self.store.check_writable()
         display = display or ProgressDisplay()
-        executor = LocalExecutor(Worker(self.worker_setup(), display))
-        Scheduler(self.store, executor, display).make(wanted)
+        Scheduler(self.store, self.executor(display), display).make(wanted)
 
 
 def set_up(config: RunConfig) -> Setup:
@@ -157,26 +160,16 @@ def execute(prepared: Prepared, display: ProgressDisplay | None = None) -> list[
         setup.store.sweep()
 
         def finished(record: Record) -> None:
-            copied = record.model_copy(deep=True)  # theirs to change
-            announce(host(), FinishedCell(copied, setup.store))
+            """Call every reporter; one that raises is named in a warning and stops nothing."""
+            cell = FinishedCell(record.model_copy(deep=True), setup.store)  # a copy is theirs to change
+            for plugin, error in host().call("mia_bench_cell_finished", cell=cell):
+                reason = describe_error(error)
+                log.warning("plugin %s: mia_bench_cell_finished raised %s", plugin, reason)
 
-        scheduler = Scheduler(setup.store, _executor(setup, display), display, finished)
+        scheduler = Scheduler(setup.store, setup.executor(display), display, finished)
         fresh = scheduler.run(prepared.open_cells, rerun=setup.config.rerun == "always")
         prepared.cached.update({record.key: record for record in fresh})
     return [prepared.cached[planned.key] for planned in prepared.cells]
-
-
-def _executor(setup: Setup, display: ProgressDisplay) -> Executor:
-    jobs, time_limit = setup.config.jobs, setup.config.time_limit
-    if jobs == 1 and time_limit is None:
-        return LocalExecutor(Worker(setup.worker_setup(), display))
-    return ParallelExecutor(setup.worker_setup(), display, jobs=jobs, time_limit=time_limit)
-
-
-def announce(loaded: Host, cell: FinishedCell) -> None:
-    """Call every reporter; one that raises is named in a warning and stops nothing."""
-    for plugin, error in loaded.call("mia_bench_cell_finished", cell=cell):
-        log.warning("plugin %s: mia_bench_cell_finished raised %s", plugin, describe_error(error))
 
 
 def run(

@@ -145,8 +145,7 @@ def fit_prior_stage(
         public,
         sheets_folder(workspace.store.root, stage.key),
         context,
-        encoder=encoder.name if encoder else None,
-        load_encoder=(lambda: _load_encoder(stage, workspace)) if encoder else None,
+        (encoder.name, lambda: _load_encoder(stage, workspace)) if encoder else None,
     )
     source, checkpoint = stage.inputs["data"].key, workspace.store.checkpoint(*stage.id)
     fitted = fit_prior(fit, public, context, source=source, checkpoint=checkpoint, watch=monitor)
