@@ -103,21 +103,14 @@ def _target(
 ) -> Target:
     """The model as a target on the device; the user's own object stays as it is."""
     if isinstance(model, (str, Path)):
-        train = planned.measure.inputs["train"]
+        train, state = planned.measure.inputs["train"], read_checkpoint(Path(model))
+        defense, architecture = train.parts["defense"], train.parts["architecture"]
+        splits, context = workspace.input(train, "data"), workspace.context(train)
         try:
-            return targets.restore_target(
-                planned.cell.defense.make(),
-                train.parts["architecture"].make(),
-                workspace.load(train.inputs["data"]),
-                read_checkpoint(Path(model)),
-                workspace.context(train),
-            )
+            return targets.restore_target(defense.make(), architecture.make(), splits, state, context)
         except RuntimeError as error:  # of load_state_dict
-            first = " ".join(str(error).split())
-            raise UsageError(
-                f"{model} does not fit {train.parts['architecture'].name} under {planned.cell.defense.name}: "
-                f"{first[:300]}"
-            ) from error
+            built, reason = f"{architecture.name} under {defense.name}", " ".join(str(error).split())[:300]
+            raise UsageError(f"{model} does not fit {built}: {reason}") from error
     deployed = targets.freeze(copy.deepcopy(model), workspace.device)
     network = deployed if isinstance(deployed, classifier.Classifier) else None
     return targets.Target(network, deployed, stochastic)

@@ -163,8 +163,7 @@ def execute(prepared: Prepared, display: ProgressDisplay | None = None) -> list[
             """Call every reporter; one that raises is named in a warning and stops nothing."""
             cell = FinishedCell(record.model_copy(deep=True), setup.store)  # a copy is theirs to change
             for plugin, error in host().call("mia_bench_cell_finished", cell=cell):
-                reason = describe_error(error)
-                log.warning("plugin %s: mia_bench_cell_finished raised %s", plugin, reason)
+                log.warning("plugin %s: mia_bench_cell_finished raised %s", plugin, describe_error(error))
 
         scheduler = Scheduler(setup.store, setup.executor(display), display, finished)
         fresh = scheduler.run(prepared.open_cells, rerun=setup.config.rerun == "always")

@@ -139,11 +139,8 @@ def _checked_report(report: dict[str, float | str]) -> dict[str, float | str]:
     """The report with a reason in place of each number that is not finite."""
     if wrong := [name for name in report if not isinstance(name, str) or not name]:
         raise MiaBenchError(f"its report has the name {wrong[0]!r}, not a non-empty string")
-    return {
-        name: value
-        if isinstance(value, str)
-        else float(value)
-        if math.isfinite(value)
-        else f"the value is {value}"
-        for name, value in report.items()
-    }
+    checked = dict(report)
+    for name, value in report.items():
+        if not isinstance(value, str):
+            checked[name] = float(value) if math.isfinite(value) else f"the value is {value}"
+    return checked
