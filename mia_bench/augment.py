@@ -13,8 +13,7 @@ with lazy_imports():
 def flip(images: Tensor, generator: torch.Generator) -> Tensor:
     """Mirror each image with probability one half."""
     chosen = torch.rand(len(images), 1, 1, 1, generator=generator) < 0.5
-    mirrored: Tensor = torch.where(chosen.to(images.device), images.flip(3), images)
-    return mirrored
+    return torch.where(chosen.to(images.device), images.flip(3), images)
 
 
 def shift(images: Tensor, pixels: int, generator: torch.Generator) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from mia_bench.api.component import Component
@@ -23,12 +24,21 @@ OPTION_KINDS = (*GRID_KINDS, "dataset", "encoder")
 
 @dataclass(frozen=True)
 class ConfiguredComponent:
-    """A component with checked options, and what identifies it in keys and records."""
+    """A component with checked options, and what identifies it in keys and records.
+
+    Attributes:
+        kind: one of :data:`mia_bench.registry.KINDS`.
+        identity: name, distribution and version.
+        component: the class.
+        options: all of them, checked.
+        changed: the options that differ from the track's, without those that hold paths.
+    """
 
     kind: str
     identity: dict[str, str]
     component: type[Any]
     options: Options
+    changed: dict[str, Any] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -36,9 +46,20 @@ class ConfiguredComponent:
         return self.identity["name"]
 
     @property
+    def label(self) -> str:
+        """The name and, in parentheses, the options that differ from the track's."""
+        changed = ", ".join(f"{key}={value}" for key, value in self.changed.items())
+        return f"{self.name} ({changed})" if changed else self.name
+
+    @property
+    def title(self) -> str:
+        """Kind and name: ``defense 'mixup'``."""
+        return f"{self.kind} {self.name!r}"
+
+    @property
     def owner(self) -> str:
         """The component and its plugin, as error messages name them."""
-        return f"{self.kind} {self.name!r} of plugin {self.identity['distribution']}"
+        return f"{self.title} of plugin {self.identity['distribution']}"
 
     def spec(self) -> dict[str, Any]:
         """What a cache key and a record hold: name, distribution, version and all options."""
@@ -53,6 +74,15 @@ class ConfiguredComponent:
         """
         with attribute_errors(self.owner):
             return self.component(self.options)
+
+    @cached_property
+    def planned(self) -> Any:
+        """The instance that is asked while a run is planned; what computes makes its own."""
+        return self.make()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The fields; the planned instance stays in this process."""
+        return {key: value for key, value in vars(self).items() if key != "planned"}
 
 
 @dataclass
@@ -81,9 +111,7 @@ class OptionValues:
 
 
 def parse_option_values(
-    registry: Registry,
-    given: Mapping[str, Sequence[Any]],
-    kinds_known: Sequence[str] = OPTION_KINDS,
+    registry: Registry, given: Mapping[str, Sequence[Any]], kinds_known: Sequence[str] = OPTION_KINDS
 ) -> OptionValues:
     """Find the components of known kinds that options are given for.
 
@@ -117,17 +145,23 @@ def parse_option_values(
 
 
 def resolve(
-    registry: Registry,
-    kind: str,
-    name: str,
-    defaults: Mapping[str, Any],
-    given: Mapping[str, Any],
+    registry: Registry, kind: str, name: str, defaults: Mapping[str, Any], given: Mapping[str, Any]
 ) -> ConfiguredComponent:
     """Load the component ``name`` and check its options: the class's, then the track's, then given."""
     entry = registry.get(kind, name)
     component: type[Component] = entry.load()
     options = parse_options(name, component.Options, {**defaults, **given})
-    return ConfiguredComponent(kind, entry.identity(), component, options)
+    plain = parse_options(name, component.Options, defaults) if given else options
+    dumped = options.model_dump(exclude=set(options.places))
+    changed = {key: value for key, value in dumped.items() if value != getattr(plain, key)}
+    return ConfiguredComponent(kind, entry.identity(), component, options, changed)
+
+
+def resolve_choice(
+    registry: Registry, kind: str, choice: Choice, options: OptionValues
+) -> ConfiguredComponent:
+    """A component that the track names, with the command line's options."""
+    return resolve(registry, kind, choice.name, choice.options, options.single(kind, choice.name))
 
 
 def track_options(track: Track, kind: str, name: str) -> dict[str, Any]:
@@ -137,41 +171,3 @@ def track_options(track: Track, kind: str, name: str) -> dict[str, Any]:
     if kind == "attack":
         return track.attacks[name].options if name in track.attacks else {}
     return track.priors.get(name, {})
-
-
-def changed_keys(resolved: ConfiguredComponent, track: Track) -> list[str]:
-    """The options that are not the track's, by name."""
-    default = resolved.component.Options(**track_options(track, resolved.kind, resolved.name))
-    return [text.partition("=")[0] for text in changed_options(resolved.options, default)]
-
-
-def short_options(resolved: ConfiguredComponent, track: Track) -> str:
-    """The options that differ from the track's defaults, in parentheses; empty if none does."""
-    component: type[Component] = resolved.component
-    default = component.Options(**track_options(track, resolved.kind, resolved.name))
-    changed = changed_options(resolved.options, default)
-    return f" ({', '.join(changed)})" if changed else ""
-
-
-def changed_options(options: Options, default: Options) -> list[str]:
-    """``key=value`` for each option that is not the default."""
-    return [
-        f"{key}={value}"
-        for key, value in options.model_dump(exclude=set(options.places)).items()
-        if value != getattr(default, key)
-    ]
-
-
-def resolve_choice(
-    registry: Registry, kind: str, choice: Choice, options: OptionValues
-) -> ConfiguredComponent:
-    """A component that the track names, with the command line's options."""
-    given = options.single(kind, choice.name) if kind in OPTION_KINDS else {}
-    return resolve(registry, kind, choice.name, choice.options, given)
-
-
-def short_choice(registry: Registry, kind: str, choice: Choice, options: OptionValues) -> str:
-    """``+key=value`` for each option of a component of the track that the command line changed."""
-    plain = resolve_choice(registry, kind, choice, OptionValues())
-    chosen = resolve_choice(registry, kind, choice, options)
-    return "".join(f"+{text}" for text in changed_options(chosen.options, plain.options))

@@ -6,7 +6,7 @@ import contextlib
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from etils.epy import lazy_imports
 
@@ -17,8 +17,6 @@ with lazy_imports():
 
 Precision = Literal["float32", "bfloat16"]
 """The dtype that networks compute in."""
-
-PRECISIONS: tuple[str, ...] = get_args(Precision)
 
 _FORM = re.compile(r"auto|cpu|mps|cuda(:\d{1,3})?")
 

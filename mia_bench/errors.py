@@ -46,7 +46,7 @@ class Modified(MiaBenchError):
 
 
 LONGEST = 500
-"""Characters of a message that are told."""
+"""Number of characters that are shown of a message."""
 
 
 def summarize_error(error: BaseException, packages: Collection[str] = ()) -> str:

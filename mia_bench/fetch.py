@@ -60,12 +60,7 @@ def obtain(file: Published, folder: Path | None, progress: Progress) -> Path:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         _download(file.url, part, progress)
-    except (
-        urllib_error.URLError,
-        http.client.HTTPException,
-        TimeoutError,
-        ConnectionError,
-    ) as error:
+    except (urllib_error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
         reason = getattr(error, "reason", None) or error
         raise Unavailable(
             f"{file.name} can't be downloaded from {file.url} ({reason}): give the command again to go "

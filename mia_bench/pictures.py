@@ -46,12 +46,7 @@ def cell_picture(cell: FinishedCell, rows: int = ROWS) -> Image.Image:
     draw.text((_MARGIN, 10), title(cell.record), _INK, font)
     x_reconstructions = _MARGIN + left + 3 * _GAP
     draw.text((_MARGIN, 34), "private training images", _SOFT, small)
-    draw.text(
-        (x_reconstructions, 34),
-        "reconstructions: target confidence, evaluation model",
-        _SOFT,
-        small,
-    )
+    draw.text((x_reconstructions, 34), "reconstructions: target confidence, evaluation model", _SOFT, small)
     for number, index in enumerate(shown):
         y = _HEADER + number * (TILE + 2 * _LABEL + _GAP)
         draw.text((_MARGIN, y), info["class_names"][arrays["classes"][index]], _INK, small)

@@ -1,7 +1,7 @@
 """Discovery: every plugin comes in through the entry-point group ``mia_bench``, built-ins too.
 
 The host iterates the entry points itself: pluggy's own loader stops at the first failing import and
-passes over a repeated name in silence. A broken plugin is kept with its error and left out.
+silently skips a repeated name. A broken plugin is kept with its error and left out.
 """
 
 from __future__ import annotations
@@ -111,10 +111,8 @@ class Host:
 
     def implementing(self, hook: str) -> list[tuple[PluginInfo, ModuleType]]:
         """The plugins with that hook, and their modules."""
-        found: list[tuple[PluginInfo, Any]] = [
-            (info, self.manager.get_plugin(info.id)) for info in self.plugins
-        ]
-        return [(info, module) for info, module in found if hasattr(module, hook)]
+        found = [(info, self.manager.get_plugin(info.id)) for info in self.plugins]
+        return [(info, module) for info, module in found if module is not None and hasattr(module, hook)]
 
     @property
     def packages(self) -> frozenset[str]:
@@ -154,15 +152,15 @@ def host() -> Host:
 def plugin_behind(error: BaseException) -> str:
     """The plugin whose code an error came from: the last one that was entered; empty if none was."""
     modules = {info.module.partition(":")[0]: info.id for info in host().plugins}
-    packages = {name.partition(".")[0]: plugin for name, plugin in modules.items()}
     for frame, _ in reversed(list(traceback.walk_tb(error.__traceback__))):
         name = str(frame.f_globals.get("__name__", ""))
         if name in modules:
             return modules[name]
-        package = name.partition(".")[0]
         # Of several plugins of one package only the module tells which it is.
-        if sum(one.partition(".")[0] == package for one in modules) == 1:
-            return packages[package]
+        package = name.partition(".")[0]
+        of_package = [plugin for module, plugin in modules.items() if module.partition(".")[0] == package]
+        if len(of_package) == 1:
+            return of_package[0]
     return ""
 
 

@@ -46,6 +46,8 @@ def package_url(name: str) -> str:
     return next((named[label] for label in ordered if label in named), "")
 
 
+python_version = platform.python_version
+
 HOST = "mia-bench"
 """The distribution of the host and the built-in plugins."""
 
@@ -80,11 +82,6 @@ def git_commit() -> str | None:
 def platform_name() -> str:
     """Operating system, processor architecture and number of cores; no host name."""
     return f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"
-
-
-def python_version() -> str:
-    """The interpreter's version."""
-    return ".".join(map(str, sys.version_info[:3]))
 
 
 def device_name(device: torch.device) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,6 +71,11 @@ class Entry:
     plugin: PluginInfo
     given_summary: str
 
+    @property
+    def owner(self) -> str:
+        """The component and its plugin, as error messages name them."""
+        return f"{self.kind} {self.name!r} of plugin {self.plugin.id}"
+
     def load(self) -> type[Any]:
         """The component's class, imported now if it was registered as a string.
 
@@ -83,16 +88,11 @@ class Entry:
             try:
                 component = getattr(importlib.import_module(module), attribute)
             except (Exception, SystemExit) as error:
-                raise MiaBenchError(
-                    f"{self.kind} {self.name!r} of plugin {self.plugin.id} can't be loaded: "
-                    + summarize_error(error, {module.partition(".")[0]})
-                ) from error
+                reason = summarize_error(error, {module.partition(".")[0]})
+                raise MiaBenchError(f"{self.owner} can't be loaded: {reason}") from error
         base = BASES[self.kind]
         if not (isinstance(component, type) and issubclass(component, base)):
-            raise MiaBenchError(
-                f"{self.kind} {self.name!r} of plugin {self.plugin.id} is {component!r}, "
-                f"not a subclass of mia_bench.{base.__name__}"
-            )
+            raise MiaBenchError(f"{self.owner} is {component!r}, not a subclass of mia_bench.{base.__name__}")
         return component
 
     def failure(self, error: Exception) -> str:
@@ -100,7 +100,7 @@ class Entry:
         if isinstance(error, MiaBenchError):
             return str(error)
         package = self.plugin.module.partition(":")[0].partition(".")[0]
-        return f"{self.kind} {self.name!r} of plugin {self.plugin.id}: " + summarize_error(error, {package})
+        return f"{self.owner}: {summarize_error(error, {package})}"
 
     @property
     def summary(self) -> str:
@@ -112,11 +112,7 @@ class Entry:
     def identity(self) -> dict[str, str]:
         """Name, distribution and version: what a cache key and a record say of the component."""
         version = component_version(self.load())
-        return {
-            "name": self.name,
-            "distribution": self.plugin.distribution,
-            "version": version,
-        }
+        return {"name": self.name, "distribution": self.plugin.distribution, "version": version}
 
 
 class Registry:
@@ -130,7 +126,7 @@ class Registry:
     def add(
         self, kind: str, name: str, component: type | str | Path, summary: str, plugin: PluginInfo
     ) -> None:
-        """Register; raises ``ValueError`` or ``TypeError`` on nonsense, which marks the plugin broken."""
+        """Register a name; a ValueError or TypeError says what is wrong and marks the plugin broken."""
         if not isinstance(summary, str):
             raise TypeError(f"{kind} {name!r}: the summary {summary!r} is not a string")
         if not isinstance(name, str) or not _NAME.fullmatch(name):
@@ -151,10 +147,8 @@ class Registry:
     def discard(self, plugin_id: str) -> None:
         """Forget what a plugin registered."""
         for key, entries in list(self._entries.items()):
-            kept = [entry for entry in entries if entry.plugin.id != plugin_id]
-            if kept:
-                self._entries[key] = kept
-            else:
+            self._entries[key] = [entry for entry in entries if entry.plugin.id != plugin_id]
+            if not self._entries[key]:
                 del self._entries[key]
 
     def conflicts(self) -> list[str]:
@@ -163,13 +157,11 @@ class Registry:
 
     @staticmethod
     def _conflict(entries: list[Entry]) -> str:
-        owners = " and ".join(dict.fromkeys(entry.plugin.id for entry in entries))
-        if " and " not in owners:
-            return f"{entries[0].kind} {entries[0].name!r} is registered twice by {owners}"
-        return (
-            f"{entries[0].kind} {entries[0].name!r} is claimed by {owners}; "
-            "disable one with MIA_BENCH_DISABLE_PLUGINS"
-        )
+        title = f"{entries[0].kind} {entries[0].name!r}"
+        owners = list(dict.fromkeys(entry.plugin.id for entry in entries))
+        if len(owners) == 1:
+            return f"{title} is registered twice by {owners[0]}"
+        return f"{title} is claimed by {' and '.join(owners)}; disable one with MIA_BENCH_DISABLE_PLUGINS"
 
     def get(self, kind: str, name: str) -> Entry:
         """The entry of that name.
@@ -193,10 +185,9 @@ class Registry:
         """The names of one kind, sorted."""
         return sorted(name for k, name in self._entries if k == kind)
 
-    def entries(self, kind: str) -> Iterator[Entry]:
+    def entries(self, kind: str) -> list[Entry]:
         """One entry a name of one kind, sorted by name."""
-        for name in self.names(kind):
-            yield self._entries[kind, name][0]
+        return [self._entries[kind, name][0] for name in self.names(kind)]
 
     def find(self, name: str) -> list[Entry]:
         """The entries of that name in every kind."""

@@ -128,10 +128,6 @@ class Store:
     def discard(self, stage: str, key: str, reason: str) -> None:
         """Drop a damaged artifact, so that it is computed again."""
         log.warning("the %s artifact %s is damaged (%s); it is computed again", stage, key, reason)
-        self.forget(stage, key)
-
-    def forget(self, stage: str, key: str) -> None:
-        """Remove an artifact, if it is there."""
         shutil.rmtree(self._folder(stage, key), ignore_errors=True)
 
     def save(self, stage: str, key: str, tensors: Mapping[str, Tensor], info: Mapping[str, Any]) -> None:
@@ -141,10 +137,7 @@ class Store:
             "stage": stage,
             "key": key,
             "files": {
-                "tensors.safetensors": {
-                    "bytes": len(data),
-                    "sha256": hashlib.sha256(data).hexdigest(),
-                }
+                "tensors.safetensors": {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
             },
             "info": dict(info),
         }
@@ -168,10 +161,8 @@ class Store:
         Raises:
             CorruptArtifact: missing or unreadable.
         """
-        try:
+        with _corrupt_unless_read(stage, key):
             info: dict[str, Any] = _read_json(self._folder(stage, key) / "meta.json")["info"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise CorruptArtifact(f"{stage} artifact {key}: {error}") from error
         return info
 
     def tensors(self, stage: str, key: str) -> dict[str, Tensor]:
@@ -188,11 +179,9 @@ class Store:
 
     def _verified(self, stage: str, key: str) -> bytes:
         folder = self._folder(stage, key)
-        try:
+        with _corrupt_unless_read(stage, key):
             data = (folder / "tensors.safetensors").read_bytes()
             expected = _read_json(folder / "meta.json")["files"]["tensors.safetensors"]["sha256"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise CorruptArtifact(f"{stage} artifact {key}: {error}") from error
         if hashlib.sha256(data).hexdigest() != expected:
             raise CorruptArtifact(f"{stage} artifact {key}: the hash differs")
         return data
@@ -215,15 +204,15 @@ class Store:
 
     def checkpoint(self, stage: str, key: str) -> StoredCheckpoint:
         """The place for the state of a long stage that is under way."""
-        return StoredCheckpoint(self, self.root / "checkpoints" / f"{stage}-{key}.safetensors")
+        return StoredCheckpoint(self, self.scratch(stage, key).with_suffix(".safetensors"))
 
     def scratch(self, stage: str, key: str) -> Path:
-        """The folder, if it is there, of the unfinished work of a data set."""
+        """The folder for the unfinished work of a data set; it may be missing."""
         return self.root / "checkpoints" / f"{stage}-{key}"
 
     def clear(self, stage: str, key: str) -> None:
         """Remove what was kept while a stage was under way."""
-        self.checkpoint(stage, key).remove()
+        self.scratch(stage, key).with_suffix(".safetensors").unlink(missing_ok=True)
         shutil.rmtree(self.scratch(stage, key), ignore_errors=True)
 
     # --- records -----------------------------------------------------------------------------
@@ -239,7 +228,7 @@ class Store:
             write_whole(path, record.file_text().encode())
 
     def record(self, track: str, key: str) -> Record | None:
-        """A cell's record; None, with a warning if it is damaged, where there is no valid one."""
+        """A cell's record, or None if there is no valid one (with a warning if it is damaged)."""
         path = self.record_path(track, key)
         return _read_record(path, strict=False) if path.exists() else None
 
@@ -252,6 +241,15 @@ class Store:
         paths = sorted((self.root / "records").glob(f"{track or '*'}/*.json"))
         found = [_read_record(path, strict=strict) for path in paths]
         return sorted((r for r in found if r is not None), key=lambda r: r.provenance.finished)
+
+
+@contextlib.contextmanager
+def _corrupt_unless_read(stage: str, key: str) -> Iterator[None]:
+    """Raise CorruptArtifact where a file of an artifact is missing or not as it was written."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CorruptArtifact(f"{stage} artifact {key}: {error}") from error
 
 
 def _read_record(path: Path, *, strict: bool) -> Record | None:
@@ -286,7 +284,7 @@ class StoredCheckpoint:
         self._path = path
 
     def load(self) -> dict[str, Tensor] | None:
-        """What was saved last; None, with a warning if it is damaged, where there is nothing."""
+        """The state saved last, or None if there is none (with a warning if the file is damaged)."""
         try:
             return dict(safetensors_torch.load(self._path.read_bytes()))
         except FileNotFoundError:
@@ -300,10 +298,6 @@ class StoredCheckpoint:
         data = safetensors_torch.save(_separate(state))
         with explained(self._store.root):
             write_whole(self._path, data)
-
-    def remove(self) -> None:
-        """Forget it."""
-        self._path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

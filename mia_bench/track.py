@@ -200,12 +200,12 @@ def load_track(registry: Registry, name: str) -> Track:
         MiaBenchError: the file can't be read or doesn't fit the model; the plugin is named.
     """
     entry = registry.get("track", name)
-    path = Path(str(entry.component))
     try:
         track = Track.model_validate(_read(registry, name))
     except (OSError, tomllib.TOMLDecodeError, ValidationError) as error:
         first = str(error).replace("\n", " ")
-        raise MiaBenchError(f"track {name!r} of plugin {entry.plugin.id}: {first}") from error
+        raise MiaBenchError(f"{entry.owner}: {first}") from error
     if track.name != name:
-        raise MiaBenchError(f"track file {path.name} says {track.name!r}, registered as {name!r}")
+        file = Path(str(entry.component)).name
+        raise MiaBenchError(f"track file {file} says {track.name!r}, registered as {name!r}")
     return track

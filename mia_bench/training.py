@@ -49,7 +49,6 @@ def train_classifier(
         recipe: the protocol's training recipe.
         defense: what it overrides changes the loop; plain training with the base class.
         seed: the batches and augmentations follow from it.
-        device: where to compute.
         progress: called once an epoch.
 
     Raises:

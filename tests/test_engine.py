@@ -19,7 +19,7 @@ from mia_bench.engine import stages as stages_module
 from mia_bench.engine.estimate import (
     FALLBACK_SECONDS,
     LOADED_SECONDS,
-    Estimate,
+    CostEstimate,
     estimates,
     stage_seconds,
 )
@@ -165,11 +165,11 @@ def test_estimates_of_disk_and_gpu_memory_are_of_what_was_measured_before(
     store, invert = Store(tmp_path / "store"), plan()[0].measure.inputs["invert"]
     train = invert.inputs["train"]
 
-    def estimated(stage) -> Estimate:
+    def estimated(stage) -> CostEstimate:
         return estimates(store, [stage])[stage.id]
 
-    assert estimated(train) == Estimate(FALLBACK_SECONDS, None, None)
-    assert estimated(invert) == Estimate(FALLBACK_SECONDS, 3e6, 900e6)
+    assert estimated(train) == CostEstimate(FALLBACK_SECONDS, None, None)
+    assert estimated(invert) == CostEstimate(FALLBACK_SECONDS, 3e6, 900e6)
     tensors = {"images": torch.zeros(1000)}
     for seconds, device in ((5.0, "cpu (2 threads)"), (7.0, "cuda:0: a GPU")):
         run = {"seconds": seconds, "track": "toy", "subject": "ppa", "device": device}
@@ -401,14 +401,17 @@ def test_preparation_and_inversion_draw_apart(toy, monkeypatch, tmp_path: Path) 
     drawn = {}
     run_attack = stages_module.run_attack
 
-    def watched(attack, method, *objects, step, **more):
+    def watched(attack, *objects, step, **more):
+        method = getattr(attack, step)
+
         def sampled(task):
             state = task.generator.get_state()
             drawn[step] = task.prior.sample(3, task.generator).tolist()
             task.generator.set_state(state)
             return method(task)
 
-        return run_attack(attack, sampled, *objects, step=step, **more)
+        setattr(attack, step, sampled)
+        return run_attack(attack, *objects, step=step, **more)
 
     monkeypatch.setattr(stages_module, "run_attack", watched)
     run(tmp_path, "none", "toy-prepared")

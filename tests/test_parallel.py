@@ -13,13 +13,13 @@ import torch
 import mia_bench
 from mia_bench.engine import parallel
 from mia_bench.engine.parallel import assign_devices
-from mia_bench.engine.progress import SilentProgress
+from mia_bench.engine.progress import ProgressDisplay
 from mia_bench.errors import UsageError
 
 CELLS = ("none", "neg-ls"), ("ppa", "toy-prepared")
 
 
-class Listener(SilentProgress):
+class Listener(ProgressDisplay):
     """Remembers what it was told."""
 
     def __init__(self) -> None:

@@ -12,6 +12,7 @@ from mia_bench.engine.run import prepare
 from mia_bench.errors import UsageError
 from mia_bench.store import Store
 from mia_bench.track import Track
+from mia_bench_plugins.attacks import ppa
 from mia_bench_plugins.priors.stylegan2_model import StyleGAN2
 from mia_bench_plugins.priors.stylegan2_networks import Shape
 
@@ -48,16 +49,13 @@ def test_attacks_in_bfloat16_find_much_the_same_and_render_in_float32(
     toy, store, tmp_path, monkeypatch
 ) -> None:
     store("data", "prior", "gallery", "evaluator", "train", "assess")
-    from mia_bench_plugins.attacks.ppa import PlugAndPlay
+    seen, crop = set(), ppa.random_resized_crop
 
-    seen = set()
-    crop = PlugAndPlay._crop
-
-    def watched(self, images, generator):
+    def watched(images, generator, **more):
         seen.add(torch.is_autocast_enabled("cpu"))
-        return crop(self, images, generator)
+        return crop(images, generator, **more)
 
-    monkeypatch.setattr(PlugAndPlay, "_crop", watched)
+    monkeypatch.setattr(ppa, "random_resized_crop", watched)
     single, half = run(tmp_path), run(tmp_path, precision="bfloat16")
     assert seen == {False, True}
     first, second = (reconstructions(tmp_path, record).float() for record in (single, half))

@@ -416,7 +416,8 @@ def test_scratch_of_a_stored_stage_is_swept_another_stays(tmp_path: Path) -> Non
 
 
 def test_checkpoint_appears_whole_and_goes(tmp_path: Path) -> None:
-    checkpoint = Store(tmp_path / "s").checkpoint("prior", "k")
+    store = Store(tmp_path / "s")
+    checkpoint = store.checkpoint("prior", "k")
     assert checkpoint.load() is None
     for value in (1.0, 2.0):
         checkpoint.save({"w": torch.full((3,), value)})
@@ -424,6 +425,6 @@ def test_checkpoint_appears_whole_and_goes(tmp_path: Path) -> None:
     assert found is not None
     assert found["w"].tolist() == [2.0] * 3
     assert [p.name for p in (tmp_path / "s" / "checkpoints").iterdir()] == ["prior-k.safetensors"]
-    checkpoint.remove()
-    checkpoint.remove()
+    store.clear("prior", "k")
+    store.clear("prior", "k")
     assert checkpoint.load() is None

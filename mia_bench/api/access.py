@@ -32,10 +32,22 @@ class Access:
 
     level: AccessLevel
 
-    def __init__(self, num_classes: int, *, stochastic: bool = False) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        num_classes: int,
+        *,
+        network: Classifier | None = None,
+        stochastic: bool = False,
+    ) -> None:
         self.num_classes = num_classes
         self.stochastic = stochastic
         self._queries = 0
+        self._ask = _asker(model)
+        self._keep(model, network)
+
+    def _keep(self, model: nn.Module, network: Classifier | None) -> None:
+        """Keep what the level shows of the networks: nothing."""
 
     @property
     def queries(self) -> int:
@@ -44,7 +56,8 @@ class Access:
 
     def labels(self, images: Tensor) -> Tensor:
         """Predicted classes ``(N,)`` of ``(N, 3, H, W)`` images in [0, 1]; no gradient."""
-        raise NotImplementedError
+        self._queries += len(images)
+        return self._ask(images, 1)[0].argmax(1)
 
     def _draws(self, wanted: int) -> int:
         """Number of passes for an average over ``wanted`` answers: one if the target is deterministic."""
@@ -80,15 +93,6 @@ class LabelOnly(Access):
 
     level: AccessLevel = "label-only"
 
-    def __init__(self, model: nn.Module, num_classes: int, *, stochastic: bool = False) -> None:
-        super().__init__(num_classes, stochastic=stochastic)
-        self._ask = _asker(model)
-
-    def labels(self, images: Tensor) -> Tensor:
-        """Predicted classes ``(N,)``."""
-        self._queries += len(images)
-        return self._ask(images, 1)[0].argmax(1)
-
 
 class BlackBox(LabelOnly):
     """Probabilities, no gradients."""
@@ -107,15 +111,7 @@ class WhiteBox(BlackBox):
 
     level: AccessLevel = "white-box"
 
-    def __init__(
-        self,
-        model: nn.Module,
-        num_classes: int,
-        *,
-        network: Classifier | None = None,
-        stochastic: bool = False,
-    ) -> None:
-        super().__init__(model, num_classes, stochastic=stochastic)
+    def _keep(self, model: nn.Module, network: Classifier | None) -> None:
         self._model = model
         self._network = network
 
@@ -147,9 +143,7 @@ def _asker(model: nn.Module) -> Callable[[Tensor, int], Tensor]:
     return ask
 
 
-LEVELS: dict[AccessLevel, type[LabelOnly]] = {
-    access.level: access for access in (LabelOnly, BlackBox, WhiteBox)
-}
+LEVELS: dict[AccessLevel, type[Access]] = {access.level: access for access in (LabelOnly, BlackBox, WhiteBox)}
 
 
 def open_access(
@@ -162,6 +156,4 @@ def open_access(
 ) -> Access:
     """Wrap a deployed model in the access of one level; ``network`` adds hidden features to white-box."""
     deployed.requires_grad_(False)
-    if level == "white-box":
-        return WhiteBox(deployed, num_classes, network=network, stochastic=stochastic)
-    return LEVELS[level](deployed, num_classes, stochastic=stochastic)
+    return LEVELS[level](deployed, num_classes, network=network, stochastic=stochastic)

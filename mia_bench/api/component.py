@@ -9,8 +9,6 @@ from typing import ClassVar
 
 from mia_bench.api.options import Options as BaseOptions
 
-_API = "mia_bench.api."
-
 
 class Component:
     """Base of :class:`Defense`, :class:`Attack`, :class:`Prior` and the other kinds.
@@ -48,7 +46,7 @@ def component_version(cls: type[Component]) -> str:
     parents: dict[str, type[Component]] = {}
     for base in cls.__mro__:
         foreign = base.__module__ != cls.__module__
-        if foreign and issubclass(base, Component) and not base.__module__.startswith(_API):
+        if foreign and issubclass(base, Component) and not base.__module__.startswith("mia_bench.api."):
             parents.setdefault(base.__module__, base)
     return "/".join([_own_version(cls), *(_own_version(base) for base in parents.values())])
 

@@ -39,14 +39,8 @@ says nothing about either. ``reference``: depends on no cell, such as what real 
 settings are chosen by it, boards don't show it.
 """
 
-_BOUNDS: dict[Kind, tuple[float, float]] = {
-    "share": (0.0, 1.0),
-    "rank": (1.0, math.inf),
-    "distance": (0.0, math.inf),
-    "count": (0.0, math.inf),
-    "amount": (0.0, math.inf),
-    "number": (-math.inf, math.inf),
-}
+_LEAST: dict[Kind, float] = {"rank": 1.0, "number": -math.inf}
+"""The least value of kinds that do not begin at 0."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +67,7 @@ class Quantity:
     @property
     def bounds(self) -> tuple[float, float]:
         """The least and the largest value that it can have."""
-        return _BOUNDS[self.kind]
+        return _LEAST.get(self.kind, 0.0), 1.0 if self.kind == "share" else math.inf
 
     def format(self, value: float) -> str:
         """``0.842`` for a share, ``12.0`` for a rank, four digits (``1.234e+04``) for the others."""
@@ -98,7 +92,7 @@ class Measurement:
     Attributes:
         values: ``(N,)`` or ``(N, D)``, one row a sample.
         groups: ``(N,)`` integers, the class of each sample: the bootstrap resamples classes.
-        statistic: from resampled rows to the number; the mean unless told.
+        statistic: from resampled rows to the number; the mean by default.
     """
 
     values: Array

@@ -99,11 +99,6 @@ def _type_name(entry: Mapping[str, Any]) -> str:
 
 
 def _bounds(entry: Mapping[str, Any]) -> str:
-    signs = {
-        "exclusiveMinimum": ">",
-        "minimum": "≥",
-        "exclusiveMaximum": "<",
-        "maximum": "≤",
-    }
+    signs = {"exclusiveMinimum": ">", "minimum": "≥", "exclusiveMaximum": "<", "maximum": "≤"}
     parts = [entry, *entry.get("anyOf", [])]
     return ", ".join(f"{sign} {part[key]:g}" for part in parts for key, sign in signs.items() if key in part)

@@ -9,4 +9,4 @@ Progress = Callable[[int, int, str], None]
 
 
 def no_progress(done: int, total: int, unit: str) -> None:
-    """Progress that nobody watches."""
+    """Ignore the report."""

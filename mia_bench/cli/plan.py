@@ -8,7 +8,7 @@ from collections.abc import Collection
 import click
 from tabulate import tabulate
 
-from mia_bench.engine.estimate import Estimate, estimates
+from mia_bench.engine.estimate import CostEstimate, estimates
 from mia_bench.engine.plan import PlannedCell, Stage, pending_stages
 from mia_bench.engine.progress import duration, size
 from mia_bench.engine.run import Prepared
@@ -40,7 +40,7 @@ def _state(planned: PlannedCell, prepared: Prepared) -> str:
     return "done" if planned.key in prepared.cached else "to run"
 
 
-def _row(stage: Stage, estimate: Estimate) -> dict[str, str]:
+def _row(stage: Stage, estimate: CostEstimate) -> dict[str, str]:
     row = {"stage": stage.name, "what": stage.label, "state": "to compute"}
     row["estimate"] = duration(estimate.seconds)
     if estimate.disk is not None:
@@ -50,7 +50,7 @@ def _row(stage: Stage, estimate: Estimate) -> dict[str, str]:
     return row
 
 
-def _print_room(prepared: Prepared, expected: Collection[Estimate]) -> None:
+def _print_room(prepared: Prepared, expected: Collection[CostEstimate]) -> None:
     """Disk space and GPU memory, where something is known of them, and whether they are there."""
     disk = sum(estimate.disk or 0 for estimate in expected)
     if disk:

@@ -8,6 +8,7 @@ import inspect
 import sys
 from collections.abc import Iterable, Iterator
 from functools import cache
+from typing import Any
 
 from mia_bench.components import GRID_KINDS, ConfiguredComponent
 from mia_bench.engine.plan import PlannedCell, Stage
@@ -19,7 +20,7 @@ from mia_bench.store import Store
 
 def code_of(stage: Stage) -> dict[str, str]:
     """:func:`installed_code` of the third-party components of a stage, by kind and name."""
-    found = {label(part): installed_code(part) for part in _components(stage)}
+    found = {part.title: installed_code(part) for part in _components(stage)}
     return {name: code for name, code in found.items() if code}
 
 
@@ -36,22 +37,15 @@ def installed_code(component: ConfiguredComponent) -> str:
 
 def _components(stage: Stage) -> Iterator[ConfiguredComponent]:
     for part in stage.parts.values():
-        for one in part if isinstance(part, (list, tuple)) else [part]:
+        for one in part if isinstance(part, list) else [part]:
             if isinstance(one, ConfiguredComponent):
                 yield one
 
 
-def label(component: ConfiguredComponent) -> str:
-    """``defense 'mixup'``."""
-    return f"{component.kind} {component.name!r}"
-
-
-def stored_code(store: Store, stage: Stage) -> dict[str, str]:
-    """:func:`code_of` a stage when it was computed; empty if it was not."""
-    if not store.has(*stage.id):
-        return {}
+def stored_run(store: Store, stage: Stage) -> dict[str, Any]:
+    """What was noted of the run of a stage, its :func:`code_of` included; empty if it is not stored."""
     try:
-        found: dict[str, str] = store.info(*stage.id)["run"].get("code", {})
+        found: dict[str, Any] = store.info(*stage.id)["run"]
     except (CorruptArtifact, KeyError):
         return {}
     return found
@@ -97,14 +91,14 @@ class _RemoveImports(ast.NodeTransformer):
 def changed_code(planned: Iterable[PlannedCell], store: Store) -> list[str]:
     """A line for each component with stored results of other code, though its versions are the same."""
     stages = {stage.id: stage for one in planned for stage in one.measure.upstream()}
-    parts = {label(part): part for stage in stages.values() for part in _components(stage)}
+    parts = {part.title: part for stage in stages.values() for part in _components(stage)}
     now = {name: code for name, part in parts.items() if (code := installed_code(part))}
     if not now:
         return []
-    then = [pair for stage in stages.values() for pair in stored_code(store, stage).items()]
-    for track in {stage.track.name for stage in stages.values()}:
-        for record in store.records(track):
-            then += _recorded(record, parts)
+    runs = (stored_run(store, stage) for stage in stages.values())
+    then = [pair for run in runs for pair in run.get("code", {}).items()]
+    tracks = {stage.track.name for stage in stages.values()}
+    then += [pair for track in tracks for record in store.records(track) for pair in _recorded(record, parts)]
     changed = {name for name, code in then if code_differs(code, now.get(name, ""))}
     return [
         f"the code of {name} changed after results of its version were stored; raise version if results "

@@ -1,7 +1,7 @@
-"""What a stage may take: the median of what it took before, else the track's rough figure.
+"""Cost estimates of stages: the median of earlier runs, else the track's rough figure.
 
-Before: with the same settings, or with any where those were never computed. A rough figure is scaled by
-how much longer than theirs other stages took here.
+Earlier runs are those with the same settings, or with any settings where there are none. A rough figure is
+scaled by how much longer than their figures other stages took on this machine.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from mia_bench.store import Store
 FALLBACK_SECONDS = 30.0
 
 SCALED_SECONDS = 5.0
-"""Figures below it say little about how fast a machine is."""
+"""Stages with a smaller figure say little about how fast a machine is."""
 
 LOADED_SECONDS = 1.0
-"""Of a prior whose weights are there, so that nothing is trained."""
+"""Of a prior that loads its weights rather than training them."""
 
 
 @dataclass(frozen=True)
-class Estimate:
+class CostEstimate:
     """Time, disk space and GPU memory of a stage; None where nothing is known of it."""
 
     seconds: float
@@ -34,7 +34,7 @@ class Estimate:
     gpu_memory: float | None = None
 
 
-def estimates(store: Store, stages: Iterable[Stage]) -> dict[tuple[str, str], Estimate]:
+def estimates(store: Store, stages: Iterable[Stage]) -> dict[tuple[str, str], CostEstimate]:
     """The estimate of each stage, by stage id; disk space and memory in bytes."""
     stages = list(stages)
     tracks = {stage.track.name: stage.track for stage in stages}
@@ -85,28 +85,20 @@ def _figure(figures: Mapping[str, float], stage: str, subject: str) -> float | N
     return figures.get(f"{stage}.{subject}", figures.get(stage))
 
 
-def _estimate(stage: Stage, before: list[dict[str, float]], pace: float) -> Estimate:
-    track = stage.track
-
-    def middle(what: str) -> float | None:
+def _estimate(stage: Stage, before: list[dict[str, float]], pace: float) -> CostEstimate:
+    def expected(what: str, figures: Mapping[str, float], unit: float) -> float | None:
         found = [taken[what] for taken in before if what in taken]
-        return statistics.median(found) if found else None
-
-    def rough(figures: Mapping[str, float], unit: float) -> float | None:
+        if found:
+            return statistics.median(found)
         figure = _figure(figures, stage.name, stage.subject)
         return None if figure is None else unit * figure
 
-    def either(what: str, figures: Mapping[str, float], unit: float) -> float | None:
-        found = middle(what)
-        return rough(figures, unit) if found is None else found
-
-    loaded = stage.name == "prior" and stage.spec.get("weights")
-    if loaded:
-        seconds = either("seconds", {"prior": LOADED_SECONDS}, 1)
+    if stage.name == "prior" and stage.spec.get("weights"):
+        seconds = expected("seconds", {"prior": LOADED_SECONDS}, 1)
     else:
-        seconds = either("seconds", track.seconds, pace)
-    return Estimate(
+        seconds = expected("seconds", stage.track.seconds, pace)
+    return CostEstimate(
         FALLBACK_SECONDS if seconds is None else seconds,
-        either("disk", track.megabytes, 1e6),
-        either("gpu_memory", track.gpu_megabytes, 1e6),
+        expected("disk", stage.track.megabytes, 1e6),
+        expected("gpu_memory", stage.track.gpu_megabytes, 1e6),
     )

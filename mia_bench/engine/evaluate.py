@@ -10,7 +10,7 @@ from typing import Any
 from etils.epy import lazy_imports
 
 from mia_bench.config import DEFAULT_TRACK, load_config
-from mia_bench.engine.plan import PlannedCell
+from mia_bench.engine.plan import CELL_STAGES, PlannedCell
 from mia_bench.engine.progress import ProgressDisplay
 from mia_bench.engine.run import prepare
 from mia_bench.errors import MiaBenchError, UsageError
@@ -29,10 +29,6 @@ with lazy_imports():
     from mia_bench.protocol import target as targets
     from mia_bench.protocol.evaluate import Evaluation
     from mia_bench.protocol.target import Target
-
-
-_SHARED = ("data", "prior", "evaluator", "judge", "gallery")
-"""Stages that are the track's, not the model's."""
 
 
 def evaluate(
@@ -68,34 +64,18 @@ def evaluate(
         prior: name of the attacker's image model; the attack's default on the track unless given.
         seed: of the attack.
         stochastic: whether a module's answers are random; of a checkpoint the defense says so.
-        options: ``{"ppa.steps": 50}``.
-        device: ``auto``, ``cpu``, ``cuda[:i]`` or ``mps``.
-        store: folder of artifacts.
-        data: root of data sets.
-        weights: folder of weight files.
-        allow_partial: go on with data that are not the protocol's.
+        options, device, store, data, weights, allow_partial: as of :func:`mia_bench.run`.
         display: shows the progress; silent unless given.
 
     Raises:
         UsageError: a name, option, path or device is wrong, or the checkpoint does not fit.
         MiaBenchError: the attack can't run in this setting, or fails.
     """
-    config = load_config(
-        {
-            "track": track,
-            "attack": attack,
-            "defense": defense or _baseline(),
-            "prior": prior,
-            "seed": seed,
-            "options": options,
-            "device": device,
-            "store": store,
-            "data": data,
-            "weights": weights,
-            "allow_partial": allow_partial,
-        }
-    )
-    prepared = prepare(config)
+    given = dict(locals())
+    for own in ("model", "stochastic", "display"):
+        del given[own]
+    given["defense"] = defense or _baseline()
+    prepared = prepare(load_config(given))
     if len(prepared.cells) != 1:
         raise UsageError("evaluate takes one value of each option")
     (planned,) = prepared.cells
@@ -103,8 +83,9 @@ def evaluate(
         raise MiaBenchError(f"{attack} can't run here: {planned.skip}")
     setup, measure = prepared.setup, planned.measure
     invert = measure.inputs["invert"]
-    shared = {**measure.inputs, "prior": invert.inputs["prior"]}
-    setup.make([shared[role] for role in _SHARED if role in shared], display)
+    inputs = {**measure.inputs, "prior": invert.inputs["prior"]}
+    shared = {role: stage for role, stage in inputs.items() if stage.name not in CELL_STAGES}
+    setup.make(list(shared.values()), display)
     workspace = setup.workspace()
     target = _target(model, planned, workspace, stochastic=stochastic)
     _check_answers(target, workspace.load(shared["data"]), workspace.device)
@@ -132,21 +113,14 @@ def _target(
 ) -> Target:
     """The model as a target on the device; the user's own object stays as it is."""
     if isinstance(model, (str, Path)):
-        train = planned.measure.inputs["train"]
+        train, state = planned.measure.inputs["train"], read_checkpoint(Path(model))
+        defense, architecture = train.parts["defense"], train.parts["architecture"]
+        splits, context = workspace.input(train, "data"), workspace.context(train)
         try:
-            return targets.restore_target(
-                planned.cell.defense.make(),
-                train.parts["architecture"].make(),
-                workspace.load(train.inputs["data"]),
-                read_checkpoint(Path(model)),
-                workspace.context(train),
-            )
+            return targets.restore_target(defense.make(), architecture.make(), splits, state, context)
         except RuntimeError as error:  # of load_state_dict
-            first = " ".join(str(error).split())
-            raise UsageError(
-                f"{model} does not fit {train.parts['architecture'].name} under {planned.cell.defense.name}: "
-                f"{first[:300]}"
-            ) from error
+            built, reason = f"{architecture.name} under {defense.name}", " ".join(str(error).split())[:300]
+            raise UsageError(f"{model} does not fit {built}: {reason}") from error
     deployed = targets.freeze(copy.deepcopy(model), workspace.device)
     network = deployed if isinstance(deployed, classifier.Classifier) else None
     return targets.Target(network, deployed, stochastic)

@@ -54,4 +54,4 @@ class Executor(Protocol):
         """
 
     def close(self) -> None:
-        """End what is running and give back what was taken."""
+        """Stop what is running and release its resources."""

@@ -6,13 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mia_bench.api.attack import Attack, Setting
-from mia_bench.components import (
-    ConfiguredComponent,
-    OptionValues,
-    resolve,
-    short_options,
-    track_options,
-)
+from mia_bench.components import ConfiguredComponent, OptionValues, resolve, track_options
 from mia_bench.errors import MiaBenchError, UsageError
 from mia_bench.plugins import attribute_errors
 from mia_bench.registry import Registry
@@ -29,19 +23,12 @@ class Cell:
     attack: ConfiguredComponent
     seed: int
 
-    def named(self, component: ConfiguredComponent) -> str:
-        """A component of the cell by its name and the options that are not the track's."""
-        return component.name + short_options(component, self.track)
-
     @property
     def label(self) -> str:
         """The cell in words, for progress and messages; the prior unless it is the attack's default."""
-        label, prior = (
-            f"{self.named(self.defense)} × {self.named(self.attack)}",
-            self.named(self.prior),
-        )
-        if prior != self.track.prior_of(self.attack.name):
-            label += f" with {prior}"
+        label = f"{self.defense.label} × {self.attack.label}"
+        if self.prior.label != self.track.prior_of(self.attack.name):
+            label += f" with {self.prior.label}"
         return f"{label}, seed {self.seed}"
 
 
@@ -66,48 +53,49 @@ def build_grid(
     names = {
         "defense": list(dict.fromkeys(defenses)) or registry.names("defense"),
         "attack": list(dict.fromkeys(attacks)) or registry.names("attack"),
-        "prior": list(dict.fromkeys(priors)),
     }
-    attack_priors = {attack: names["prior"] or [track.prior_of(attack)] for attack in names["attack"]}
+    attack_priors = {
+        attack: list(dict.fromkeys(priors)) or [track.prior_of(attack)] for attack in names["attack"]
+    }
+    names["prior"] = list(dict.fromkeys(prior for several in attack_priors.values() for prior in several))
     used = {
-        "defense": set(names["defense"]),
-        "attack": set(names["attack"]),
-        "prior": {p for ps in attack_priors.values() for p in ps},
-        "dataset": {track.data.dataset.name},
-        "encoder": {track.encoder.name} if track.encoder else set(),
+        **names,
+        "dataset": [track.data.dataset.name],
+        "encoder": [track.encoder.name] if track.encoder else [],
     }
     for kind, name in options.values:
         if name not in used[kind]:
             raise UsageError(f"an option is set for the {kind} {name!r}, which this run does not use")
 
     def variants(kind: str, name: str) -> list[ConfiguredComponent]:
-        plugin = registry.get(kind, name).plugin.id  # a name that is none is the user's mistake
+        entry = registry.get(kind, name)  # a name that is unknown is the user's mistake
         defaults = track_options(track, kind, name)
-        combinations = list(options.combinations(kind, name))
+        combinations = options.combinations(kind, name)
         try:
             found = [resolve(registry, kind, name, defaults, given) for given in combinations]
             for resolved in found:
-                resolved.make()
+                _ = resolved.planned
         except MiaBenchError as error:
             if left_out is None or any(combinations):
                 raise
-            left_out.append(f"the {kind} {name!r} of plugin {plugin} is left out: {error}")
+            left_out.append(f"the {entry.owner} is left out: {error}")
             return []
         return found
 
-    all_defenses = [d for name in names["defense"] for d in variants("defense", name)]
-    all_attacks = [
+    found = {kind: {name: variants(kind, name) for name in several} for kind, several in names.items()}
+    pairs = [
         (attack, prior)
-        for name in names["attack"]
-        for attack in variants("attack", name)
+        for name, several in found["attack"].items()
+        for attack in several
         for prior_name in attack_priors[name]
-        for prior in variants("prior", prior_name)
+        for prior in found["prior"][prior_name]
     ]
     return [
         Cell(track, defense, prior, attack, seed)
         for seed in dict.fromkeys(seeds)
-        for defense in all_defenses
-        for attack, prior in all_attacks
+        for several in found["defense"].values()
+        for defense in several
+        for attack, prior in pairs
     ]
 
 
@@ -117,8 +105,8 @@ def skip_reason(cell: Cell) -> str | None:
     Raises:
         MiaBenchError: the attack's plugin fails; it is named.
     """
-    attack: Attack = cell.attack.make()
-    setting = Setting(cell.prior.make(), cell.defense.make(), cell.track.images_per_class)
+    attack: Attack = cell.attack.planned
+    setting = Setting(cell.prior.planned, cell.defense.planned, cell.track.images_per_class)
     with attribute_errors(cell.attack.owner):
         reason = attack.skip(setting)
         if not (reason is None or (isinstance(reason, str) and reason)):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from mia_bench.engine.executor import Outcome
 from mia_bench.engine.plan import Stage
 from mia_bench.engine.worker import StageFailed, Worker
@@ -14,28 +16,23 @@ class LocalExecutor:
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
-        self._given: tuple[Stage, bool, float] | None = None
-
-    @property
-    def running(self) -> list[Stage]:
-        """The stage that was begun, if any."""
-        return [self._given[0]] if self._given else []
+        self.running: list[Stage] = []
 
     def begin(self, stage: Stage, *, renew: bool, seconds: float) -> None:
-        """Take a stage."""
-        self._given = stage, renew, seconds
+        """Keep the stage for :meth:`wait`."""
+        self.running = [stage]
+        self._compute = partial(self._worker.compute, stage, renew=renew, seconds=seconds)
 
     def wait(self) -> Outcome:
         """Compute the stage that was begun."""
-        assert self._given is not None
-        stage, renew, seconds = self._given
+        (stage,) = self.running
+        reason = None
         try:
-            self._worker.compute(stage, renew=renew, seconds=seconds)
-            outcome = Outcome(stage)
+            self._compute()
         except StageFailed as failed:
-            outcome = Outcome(stage, failed.reason)
-        self._given = None
-        return outcome
+            reason = failed.reason
+        self.running = []
+        return Outcome(stage, reason)
 
     def close(self) -> None:
-        """Nothing is running once nobody waits."""
+        """Do nothing: stages run within :meth:`wait` only."""

@@ -10,23 +10,19 @@ import os
 import pickle
 import signal
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 
 from etils.epy import lazy_imports
 
 from mia_bench.engine.executor import Outcome
 from mia_bench.engine.plan import Stage
-from mia_bench.engine.progress import ProgressDisplay, SilentProgress
-from mia_bench.engine.worker import StageFailed, Worker, failure
+from mia_bench.engine.progress import ProgressDisplay
+from mia_bench.engine.worker import StageFailed, Worker, WorkerSetup, failure
 from mia_bench.errors import MiaBenchError, StoreError, UsageError
-from mia_bench.paths import Roots
-from mia_bench.store import Store
 
 with lazy_imports():
     import torch
-
-Given = tuple[Store, Roots, bool]
 
 PATIENCE_SECONDS = 5.0
 """How long a process has to end after the termination signal before it is killed."""
@@ -52,20 +48,12 @@ class ParallelExecutor:
     """
 
     def __init__(
-        self,
-        store: Store,
-        device: str,
-        roots: Roots,
-        display: ProgressDisplay,
-        *,
-        jobs: int,
-        time_limit: float | None = None,
-        compiled: bool = False,
+        self, setup: WorkerSetup, display: ProgressDisplay, *, jobs: int, time_limit: float | None = None
     ) -> None:
         self.slots = jobs
-        self._given: Given = (store, roots, compiled)
         self._display = display
-        self._devices = assign_devices(device, jobs)
+        self._setups = [replace(setup, device=device) for device in assign_devices(setup.device, jobs)]
+        self._threads = max(1, (os.cpu_count() or 1) // jobs)
         self._limit = math.inf if time_limit is None else time_limit
         self._processes: list[_Process] = []
 
@@ -84,13 +72,9 @@ class ParallelExecutor:
         """Give a stage to an idle process, started if need be."""
         idle = next((process for process in self._processes if process.stage is None), None)
         if idle is None:
-            idle = self._start(self._devices[len(self._processes)])
+            idle = _Process(self._setups[len(self._processes)], self._threads)
             self._processes.append(idle)
         idle.begin(stage, renew=renew, seconds=seconds)
-
-    def _start(self, device: str) -> _Process:
-        threads = max(1, (os.cpu_count() or 1) // self.slots)
-        return _Process(device, self._given, threads)
 
     def wait(self) -> Outcome:
         """Handle messages of the processes until one is done with its stage."""
@@ -104,9 +88,8 @@ class ParallelExecutor:
                     outcome = self._receive(process)
                 elif time.monotonic() - process.since > self._limit:
                     process.dismiss()
-                    outcome = self._replace(
-                        process, f"it took longer than the time limit of {self._limit:g} s"
-                    )
+                    reason = f"it took longer than the time limit of {self._limit:g} s"
+                    outcome = self._replace(process, reason)
                 if outcome is not None:
                     return outcome
 
@@ -137,7 +120,7 @@ class ParallelExecutor:
 
     def _replace(self, process: _Process, reason: str) -> Outcome | None:
         """Start another process in place of one that was dismissed; its stage has failed."""
-        self._processes[self._processes.index(process)] = self._start(process.device)
+        self._processes[self._processes.index(process)] = _Process(process.setup, self._threads)
         if process.stage is None:
             return None
         self._display.stage_fails(process.stage)
@@ -152,18 +135,17 @@ class _Process:
         since: when it began to compute that; it may have waited for another run first.
     """
 
-    def __init__(self, device: str, given: Given, threads: int) -> None:
-        self.device = device
+    def __init__(self, setup: WorkerSetup, threads: int) -> None:
+        self.setup = setup
         self.stage: Stage | None = None
         self.since = math.inf
         self.connection, theirs = _context.Pipe()
-        self._process = _context.Process(target=_work, args=(theirs, device, given, threads))
+        self._process = _context.Process(target=_work, args=(theirs, setup, threads))
         self._process.start()
         theirs.close()
 
     @property
     def at(self) -> Stage:
-        """The stage it is at."""
         assert self.stage is not None
         return self.stage
 
@@ -198,7 +180,7 @@ class _Process:
 
 
 @dataclass
-class _Sender(SilentProgress):
+class _Sender(ProgressDisplay):
     """Sends the progress of the stage that was given out to the first process."""
 
     connection: Connection
@@ -206,7 +188,6 @@ class _Sender(SilentProgress):
     _sent: float = 0.0
 
     def stage_begins(self, stage: Stage, seconds: float) -> None:
-        """Send it."""
         if stage is self.stage:
             self.connection.send(("begins", seconds))
 
@@ -218,12 +199,10 @@ class _Sender(SilentProgress):
             self.connection.send(("progress", done, total, unit))
 
     def stage_ends(self, stage: Stage, seconds: float) -> None:
-        """Send it."""
         if stage is self.stage:
             self.connection.send(("ends", seconds))
 
     def say(self, line: str) -> None:
-        """Send it."""
         self.connection.send(("say", line))
 
 
@@ -235,18 +214,16 @@ class _WarningSender(logging.Handler):
         self._sender = sender
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Send one line."""
         self._sender.say(f"warning: {record.getMessage()}")
 
 
-def _work(connection: Connection, device: str, given: Given, threads: int) -> None:
+def _work(connection: Connection, setup: WorkerSetup, threads: int) -> None:
     """Compute one stage after another until the connection is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process ends this one
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
     sender = _Sender(connection)
     logging.getLogger("mia_bench").addHandler(_WarningSender(sender))
-    store, roots, compiled = given
-    worker = Worker(store, device, roots, sender, compiled=compiled)
+    worker = Worker(setup, sender)
     with contextlib.suppress(EOFError, BrokenPipeError):
         while True:
             sender.stage, renew, seconds = connection.recv()

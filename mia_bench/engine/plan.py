@@ -19,20 +19,13 @@ from mia_bench.api.dataset import Dataset
 from mia_bench.api.encoder import Encoder
 from mia_bench.api.metric import AttackMetric, TargetMetric
 from mia_bench.api.prior import Prior
-from mia_bench.components import (
-    ConfiguredComponent,
-    OptionValues,
-    resolve,
-    resolve_choice,
-    short_choice,
-    short_options,
-)
+from mia_bench.components import ConfiguredComponent, OptionValues, resolve, resolve_choice
 from mia_bench.engine.grid import Cell, skip_reason
 from mia_bench.errors import MiaBenchError, Unavailable, UsageError
 from mia_bench.paths import Roots
 from mia_bench.plugins import attribute_errors
 from mia_bench.registry import Registry
-from mia_bench.track import ClassifierSpec, Track
+from mia_bench.track import Choice, ClassifierSpec, Track
 
 STAGE_VERSIONS = {
     "data": 1,
@@ -46,7 +39,7 @@ STAGE_VERSIONS = {
     "invert": 2,
     "measure": 3,
 }
-"""The host's own code in each stage; raised when a change there changes results."""
+"""Version of the host's code in each stage; raised when a change there changes results."""
 
 
 def _digest(content: Mapping[str, Any]) -> str:
@@ -105,9 +98,13 @@ class Stage:
 
     @property
     def settings(self) -> str:
-        """Hash of what decides its cost beside the subject: the options, and of an attack the prior."""
+        """Hash of what else decides its cost: the options, and the prior of an attack."""
         prior = self.inputs.get("prior")
         return _digest({"own": self.spec, "prior": prior.spec if prior else None})[:12]
+
+    def make(self, role: str) -> Any:
+        """A fresh instance of one of its components."""
+        return self.parts[role].make()
 
     def upstream(self) -> Iterator[Stage]:
         """Every stage this one needs, inputs first, then itself; a stage may come up again."""
@@ -132,293 +129,210 @@ class PlannedCell:
         return self.measure.key
 
 
-@dataclass(frozen=True)
-class Plan:
-    """The cells, and what the user should know before the work begins."""
+class TrackPlan:
+    """The stages that all cells of a track share, and those of its priors and cells, each as one object.
 
-    cells: list[PlannedCell]
-    warnings: list[str]
-    left_out: list[str] = field(default_factory=list)
-    """A line for each cell that can't be planned because a plugin fails."""
+    Attributes:
+        data, evaluator, judge, gallery: the shared stages; None where the track has no such thing.
+        warnings: what the user should know.
+        fingerprint: of the data, with the options of data set and encoder that the command line changed:
+            other options make another protocol, and no board may mix them.
+        protocol: digest of everything that all rows of a board share.
 
+    Raises:
+        UsageError: a name or an option is wrong, or no data root is given.
+        MiaBenchError: a plugin fails; its methods raise it too.
+    """
 
-def build_plan(registry: Registry, cells: list[Cell], roots: Roots, options: OptionValues) -> Plan:
-    """Plan every cell once; stages with the same content are one object."""
-    if not cells:
-        return Plan([], [])
-    shared = _shared_stages(registry, cells[0].track, roots, options)
-    unique: dict[tuple[str, str], Stage] = {}
-    # Once a prior, not once a cell: a prior may hash the weights it comes with.
-    priors = {_digest(cell.prior.spec()): cell.prior for cell in cells}
-    stages: dict[str, Stage | MiaBenchError] = {}
-    for key, prior in priors.items():
-        try:
-            stages[key] = _prior_stage(cells[0].track, prior, shared, roots)
-        except UsageError:
-            raise
-        except MiaBenchError as error:
-            stages[key] = error
-    planned, left_out = [], []
-    for cell in cells:
-        try:
-            stage = stages[_digest(cell.prior.spec())]
-            if isinstance(stage, MiaBenchError):
-                raise stage
-            planned.append(_plan_cell(cell, shared, stage, unique))
-        except UsageError:
-            raise
-        except MiaBenchError as error:
-            left_out.append(f"{cell.label} is left out: {error}")
-    unique_cells = {one.key: one for one in planned}  # "0.1" and "0.10" are one value
-    return Plan(list(unique_cells.values()), shared.warnings, left_out)
-
-
-@dataclass(frozen=True)
-class _Shared:
-    data: Stage
-    evaluator: Stage
-    judge: Stage | None
-    gallery: Stage | None
-    encoder: ConfiguredComponent | None
-    missing: dict[str, str]
-    warnings: list[str]
-    fingerprint: str
-    protocol: str
-    architecture: ConfiguredComponent
-    target_metrics: list[ConfiguredComponent]
-    attack_metrics: list[ConfiguredComponent]
-
-
-def _shared_stages(registry: Registry, track: Track, roots: Roots, options: OptionValues) -> _Shared:
-    seed = track.data.split_seed
-    chosen = resolve_choice(registry, "dataset", track.data.dataset, options)
-    dataset: Dataset = chosen.make()
-    if dataset.needs_root and roots.data is None:
-        raise UsageError(
-            f"track {track.name!r} reads images from disk: give --data DIR or set MIA_BENCH_DATA"
-        )
-    with attribute_errors(chosen.owner):
-        fingerprint = dataset.fingerprint(roots.data)
-    changed = "".join(
-        short_choice(registry, kind, choice, options)
-        for kind, choice in (("dataset", track.data.dataset), ("encoder", track.encoder))
-        if choice is not None
-    )
-    data = Stage(
-        name="data",
-        spec={
+    def __init__(self, registry: Registry, track: Track, roots: Roots, options: OptionValues) -> None:
+        self._registry, self._options = registry, options
+        self._track, self._roots = track, roots
+        self._stages: dict[tuple[str, str], Stage] = {}
+        self._priors: dict[str, Stage] = {}
+        dataset = self._choice("dataset", track.data.dataset)
+        fingerprint = self._fingerprint(dataset)
+        data = {
             "track": {"name": track.name, "version": track.version},
-            "dataset": chosen.spec(),
             "resolution": track.data.resolution,
             "fingerprint": fingerprint,
-        },
-        track=track,
-        label=f"images of {track.name}",
-        seed=seed,
-        parts={"dataset": chosen},
-    )
-    evaluator = _classifier_stage(registry, "evaluator", "evaluation model", track.evaluation, data)
-    judge = (
-        _classifier_stage(registry, "judge", "independent judge", track.judge, data) if track.judge else None
-    )
-    gallery, missing = _gallery(registry, track, roots, options, data)
-    metrics = [resolve(registry, "metric", name, {}, {}) for name in track.metrics]
-    for metric in metrics:
-        if not issubclass(metric.component, (TargetMetric, AttackMetric)):
-            raise MiaBenchError(
-                f"metric {metric.name!r} of plugin {metric.identity['distribution']} is neither a "
-                "TargetMetric nor an AttackMetric"
-            )
-    architecture = resolve_choice(registry, "model", track.target.architecture, options)
-    protocol = {
-        "data": data.key,
-        "evaluator": evaluator.key,
-        **({"judge": judge.key} if judge else {}),
-        "gallery": gallery.key if gallery else None,
-        "architecture": architecture.spec(),
-        "recipe": track.target.recipe.spec(),
-        "metrics": [metric.spec() for metric in metrics],
-        "images_per_class": track.images_per_class,
-        "attacked_classes": track.attacked_classes,
-        **_precision(track),
-        # Those of the shared stages are in their keys.
-        "stages": {name: STAGE_VERSIONS[name] for name in CELL_STAGES},
-    }
-    warnings = [f"{reason}: what needs it will be null" for reason in missing.values()]
-    official = track.data.fingerprint
-    if official and fingerprint + changed != official:
-        warnings.append(
-            f"these are not the data of the protocol (fingerprint {fingerprint + changed}, not "
-            f"{official}): the rows can't be on its board"
-        )
-    return _Shared(
-        data=data,
-        evaluator=evaluator,
-        judge=judge,
-        gallery=gallery,
-        encoder=gallery.parts["encoder"] if gallery else None,
-        missing=missing,
-        warnings=warnings if track.encoder else warnings[len(missing) :],
-        # Other options of the data or the judge make another protocol: no board may mix them.
-        fingerprint=fingerprint + changed,
-        protocol=_digest(protocol)[:12],
-        architecture=architecture,
-        target_metrics=[m for m in metrics if issubclass(m.component, TargetMetric)],
-        attack_metrics=[m for m in metrics if issubclass(m.component, AttackMetric)],
-    )
-
-
-def _classifier_stage(registry: Registry, name: str, words: str, spec: ClassifierSpec, data: Stage) -> Stage:
-    """A classifier that the whole track shares."""
-    architecture = resolve_choice(registry, "model", spec.architecture, OptionValues())
-    return Stage(
-        name=name,
-        spec={"architecture": architecture.spec(), "recipe": spec.recipe.spec()},
-        track=data.track,
-        label=f"{words} ({architecture.name})",
-        seed=data.seed,
-        inputs={"data": data},
-        parts={"architecture": architecture, "recipe": spec.recipe},
-    )
-
-
-def _gallery(
-    registry: Registry, track: Track, roots: Roots, options: OptionValues, data: Stage
-) -> tuple[Stage | None, dict[str, str]]:
-    if track.encoder is None:
-        return None, {"gallery": f"track {track.name!r} has no identity encoder"}
-    chosen = resolve_choice(registry, "encoder", track.encoder, options)
-    encoder: Encoder = chosen.make()
-    try:
-        with attribute_errors(chosen.owner):
-            weights = encoder.fingerprint(roots.weights)
-    except Unavailable as error:
-        return None, {"gallery": str(error)}
-    stage = Stage(
-        name="gallery",
-        spec={"encoder": chosen.spec(), "weights": weights},
-        track=track,
-        label=f"gallery of identities ({chosen.name})",
-        seed=data.seed,
-        inputs={"data": data},
-        parts={"encoder": chosen},
-    )
-    return stage, {}
-
-
-def _plan_cell(
-    cell: Cell, shared: _Shared, prior: Stage, unique: dict[tuple[str, str], Stage]
-) -> PlannedCell:
-    track, data = cell.track, shared.data
-
-    def stage(name: str, label: str, seed: int, **rest: Any) -> Stage:
-        made = Stage(name=name, track=track, label=label, seed=seed, **rest)
-        return unique.setdefault(made.id, made)
-
-    train = stage(
-        "train",
-        f"target under {cell.named(cell.defense)}, seed {cell.seed}",
-        cell.seed,
-        spec={
-            "defense": cell.defense.spec(),
-            "architecture": shared.architecture.spec(),
+        }
+        self.data = self._stage("data", f"images of {track.name}", {"dataset": dataset}, spec=data)
+        self._architecture = self._choice("model", track.target.architecture)
+        self.evaluator = self._classifier("evaluator", "evaluation model", track.evaluation)
+        self.judge = self._classifier("judge", "independent judge", track.judge) if track.judge else None
+        self._encoder = self._choice("encoder", track.encoder) if track.encoder else None
+        self._missing: dict[str, str] = {}
+        self.gallery = self._gallery()
+        metrics = [resolve(registry, "metric", name, {}, {}) for name in track.metrics]
+        self._target_metrics = [m for m in metrics if issubclass(m.component, TargetMetric)]
+        self._attack_metrics = [m for m in metrics if issubclass(m.component, AttackMetric)]
+        for metric in metrics:
+            if not issubclass(metric.component, (TargetMetric, AttackMetric)):
+                raise MiaBenchError(f"{metric.owner} is neither a TargetMetric nor an AttackMetric")
+        changed = [*dataset.changed.items(), *(self._encoder.changed.items() if self._encoder else ())]
+        self.fingerprint = fingerprint + "".join(f"+{key}={value}" for key, value in changed)
+        protocol = {
+            "data": self.data.key,
+            "evaluator": self.evaluator.key,
+            **({"judge": self.judge.key} if self.judge else {}),
+            "gallery": self.gallery.key if self.gallery else None,
+            "architecture": self._architecture.spec(),
             "recipe": track.target.recipe.spec(),
-        },
-        inputs={"data": data},
-        parts={"defense": cell.defense, "architecture": shared.architecture},
-    )
-    assess = stage(
-        "assess",
-        f"utility of {cell.named(cell.defense)}, seed {cell.seed}",
-        data.seed,
-        spec={"metrics": [m.spec() for m in shared.target_metrics]},
-        inputs={"data": data, "train": train},
-        parts={"metrics": shared.target_metrics},
-    )
-    attack_spec = {
-        "attack": cell.attack.spec(),
+            "metrics": [metric.spec() for metric in metrics],
+            **_attack_budget(track),
+            # Those of the shared stages are in their keys.
+            "stages": {name: STAGE_VERSIONS[name] for name in CELL_STAGES},
+        }
+        self.protocol = _digest(protocol)[:12]
+        self.warnings = self._warnings()
+
+    def _choice(self, kind: str, choice: Choice) -> ConfiguredComponent:
+        return resolve_choice(self._registry, kind, choice, self._options)
+
+    def _stage(
+        self,
+        name: str,
+        label: str,
+        parts: Mapping[str, Any],
+        inputs: Mapping[str, Stage | None] | None = None,
+        *,
+        spec: Mapping[str, Any] | None = None,
+        seed: int | None = None,
+        unkeyed: Mapping[str, Any] | None = None,
+    ) -> Stage:
+        """A stage; inputs that are None are left out.
+
+        Args:
+            name, label, inputs: as of :class:`Stage`.
+            parts: components and recipes that it needs; what they are is in its spec.
+            spec: what else changes its result.
+            seed: the track's unless given.
+            unkeyed: components that do not change its result.
+        """
+        made = Stage(
+            name=name,
+            spec={**{role: _spec(part) for role, part in parts.items()}, **(spec or {})},
+            track=self._track,
+            label=label,
+            seed=self._track.data.split_seed if seed is None else seed,
+            inputs={role: stage for role, stage in (inputs or {}).items() if stage is not None},
+            parts={**parts, **(unkeyed or {})},
+        )
+        return self._stages.setdefault(made.id, made)
+
+    def _fingerprint(self, chosen: ConfiguredComponent) -> str:
+        dataset: Dataset = chosen.make()
+        if dataset.needs_root and self._roots.data is None:
+            raise UsageError(
+                f"track {self._track.name!r} reads images from disk: give --data DIR or set MIA_BENCH_DATA"
+            )
+        with attribute_errors(chosen.owner):
+            return dataset.fingerprint(self._roots.data)
+
+    def _classifier(self, name: str, words: str, chosen: ClassifierSpec) -> Stage:
+        architecture = self._choice("model", chosen.architecture)
+        parts = {"architecture": architecture, "recipe": chosen.recipe}
+        return self._stage(name, f"{words} ({architecture.name})", parts, {"data": self.data})
+
+    def _gallery(self) -> Stage | None:
+        chosen = self._encoder
+        if chosen is None:
+            self._missing["gallery"] = f"track {self._track.name!r} has no identity encoder"
+            return None
+        encoder: Encoder = chosen.make()
+        try:
+            with attribute_errors(chosen.owner):
+                weights = encoder.fingerprint(self._roots.weights)
+        except Unavailable as error:
+            self._missing["gallery"] = str(error)
+            return None
+        label, spec = f"gallery of identities ({chosen.name})", {"weights": weights}
+        return self._stage("gallery", label, {"encoder": chosen}, {"data": self.data}, spec=spec)
+
+    def _warnings(self) -> list[str]:
+        reasons = self._missing.values() if self._encoder else ()
+        warnings = [f"{reason}: what needs it will be null" for reason in reasons]
+        official = self._track.data.fingerprint
+        if official and self.fingerprint != official:
+            warnings.append(
+                f"these are not the data of the protocol (fingerprint {self.fingerprint}, not "
+                f"{official}): the rows can't be on its board"
+            )
+        return warnings
+
+    def prior(self, chosen: ConfiguredComponent) -> Stage:
+        """The stage that makes a prior."""
+        known = _digest(chosen.spec())
+        if known not in self._priors:  # once a prior, not once a cell: it may hash the weights it comes with
+            prior: Prior = chosen.planned
+            with attribute_errors(chosen.owner):
+                weights = prior.weights(self.data.key, self._roots.weights)
+            self._priors[known] = self._stage(
+                "prior",
+                f"prior {chosen.label}",
+                {"prior": chosen},
+                {"data": self.data},
+                spec={"weights": weights} if weights else {},
+                unkeyed={"encoder": self._encoder} if self.gallery else {},
+            )
+        return self._priors[known]
+
+    def cells(self, cells: Iterable[Cell], left_out: list[str]) -> list[PlannedCell]:
+        """Every cell with its stages, once; a line goes to ``left_out`` for each whose plugins fail."""
+        planned: dict[str, PlannedCell] = {}
+        for cell in cells:
+            try:
+                one = self.cell(cell)
+            except UsageError:
+                raise
+            except MiaBenchError as error:
+                left_out.append(f"{cell.label} is left out: {error}")
+            else:
+                planned.setdefault(one.key, one)  # "0.1" and "0.10" are one value
+        return list(planned.values())
+
+    def cell(self, cell: Cell) -> PlannedCell:
+        """A cell with its stages."""
+        track, seed = self._track, cell.seed
+        recipe = track.target.recipe
+        target = {"defense": cell.defense, "architecture": self._architecture, "recipe": recipe}
+        under = f"{cell.defense.label}, seed {seed}"
+        train = self._stage("train", f"target under {under}", target, {"data": self.data}, seed=seed)
+        utility, inputs = {"metrics": self._target_metrics}, {**{"data": self.data}, "train": train}
+        assess = self._stage("assess", f"utility of {under}", utility, inputs)
+        attack = {"attack": cell.attack}
+        budget = {**_attack_budget(track), "batch_size": track.attack_batch_size}
+        attacked = {**inputs, "prior": self.prior(cell.prior)}
+        if cell.attack.component.prepare is not Attack.prepare:
+            label = f"preparation of {cell.label}"
+            prepare = self._stage("prepare", label, attack, attacked, spec=budget, seed=seed)
+            attacked = {**attacked, "prepare": prepare}
+        invert = self._stage("invert", f"attack {cell.label}", attack, attacked, spec=budget, seed=seed)
+        instruments = {"evaluator": self.evaluator, "gallery": self.gallery, "judge": self.judge}
+        measure = self._stage(
+            "measure",
+            f"measurement of {cell.label}",
+            {"metrics": self._attack_metrics},
+            {**inputs, "assess": assess, "invert": invert, **instruments},
+            spec={"missing": self._missing},
+        )
+        return PlannedCell(cell, measure, self.fingerprint, self.protocol, skip_reason(cell))
+
+
+def _spec(part: Any) -> Any:
+    """What a key says of a component, a recipe or a list of them."""
+    return [one.spec() for one in part] if isinstance(part, list) else part.spec()
+
+
+def _attack_budget(track: Track) -> dict[str, Any]:
+    """What a track grants every attack; the precision only where it is not what it always was."""
+    budget: dict[str, Any] = {
         "images_per_class": track.images_per_class,
         "attacked_classes": track.attacked_classes,
-        "batch_size": track.attack_batch_size,
-        **_precision(track),
     }
-    attack_inputs = {"data": data, "train": train, "prior": prior}
-    attack_parts = {"attack": cell.attack}
-    if cell.attack.component.prepare is not Attack.prepare:
-        prepare = stage(
-            "prepare",
-            f"preparation of {cell.label}",
-            cell.seed,
-            spec=attack_spec,
-            inputs=attack_inputs,
-            parts=attack_parts,
-        )
-        attack_inputs = {**attack_inputs, "prepare": prepare}
-    invert = stage(
-        "invert",
-        f"attack {cell.label}",
-        cell.seed,
-        spec=attack_spec,
-        inputs=attack_inputs,
-        parts=attack_parts,
-    )
-    inputs = {
-        "data": data,
-        "train": train,
-        "assess": assess,
-        "invert": invert,
-        "evaluator": shared.evaluator,
-    }
-    if shared.gallery is not None:
-        inputs["gallery"] = shared.gallery
-    if shared.judge is not None:
-        inputs["judge"] = shared.judge
-    measure = stage(
-        "measure",
-        f"measurement of {cell.label}",
-        data.seed,
-        spec={"metrics": [m.spec() for m in shared.attack_metrics], "missing": shared.missing},
-        inputs=inputs,
-        parts={"metrics": shared.attack_metrics},
-    )
-    return PlannedCell(cell, measure, shared.fingerprint, shared.protocol, skip_reason(cell))
-
-
-def _precision(track: Track) -> dict[str, str]:
-    """A part of specs, unless it is what it always was."""
-    precision = track.attack_precision
-    return {} if precision == "float32" else {"precision": precision}
-
-
-def _prior_stage(track: Track, prior: ConfiguredComponent, shared: _Shared, roots: Roots) -> Stage:
-    made: Prior = prior.make()
-    with attribute_errors(prior.owner):
-        weights = made.weights(shared.data.key, roots.weights)
-    return Stage(
-        name="prior",
-        track=track,
-        label=f"prior {prior.name}{short_options(prior, track)}",
-        seed=shared.data.seed,
-        spec={"prior": prior.spec(), **({"weights": weights} if weights else {})},
-        inputs={"data": shared.data},
-        parts={"prior": prior, "encoder": shared.encoder},
-    )
-
-
-def plan_data(registry: Registry, track: Track, roots: Roots, options: OptionValues) -> Stage:
-    """The stage that decodes the images of ``track``."""
-    return _shared_stages(registry, track, roots, options).data
-
-
-def plan_prior(
-    registry: Registry,
-    track: Track,
-    prior: ConfiguredComponent,
-    roots: Roots,
-    options: OptionValues,
-) -> Stage:
-    """The stage that makes a prior of ``track``."""
-    return _prior_stage(track, prior, _shared_stages(registry, track, roots, options), roots)
+    if track.attack_precision != "float32":
+        budget["precision"] = track.attack_precision
+    return budget
 
 
 def pending_stages(wanted: Iterable[Stage], has: Any) -> tuple[list[Stage], list[Stage]]:

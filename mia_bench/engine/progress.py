@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol
 
 from rich.console import Console
 from rich.progress import (
@@ -23,8 +22,8 @@ from rich.progress import (
 from mia_bench.engine.plan import Stage
 
 
-class ProgressDisplay(Protocol):
-    """What an executor calls; several stages may be under way at once."""
+class ProgressDisplay:
+    """What a scheduler and its executor call; several stages may be under way at once. Shows nothing."""
 
     def begin(self, stages: int, seconds: float) -> None:
         """A run of ``stages`` stages begins; ``seconds`` is the estimate."""
@@ -39,7 +38,7 @@ class ProgressDisplay(Protocol):
         """A stage is finished and stored."""
 
     def stage_fails(self, stage: Stage) -> None:
-        """A stage failed; why is said of the cells that needed it."""
+        """A stage failed; the reason is in the records of the cells that needed it."""
 
     def say(self, line: str) -> None:
         """One line for the user."""
@@ -48,41 +47,16 @@ class ProgressDisplay(Protocol):
         """The run is over."""
 
 
-class SilentProgress:
-    """Says nothing; for the Python API and tests."""
-
-    def begin(self, stages: int, seconds: float) -> None:
-        """Nothing."""
-
-    def stage_begins(self, stage: Stage, seconds: float) -> None:
-        """Nothing."""
-
-    def progress(self, stage: Stage, done: int, total: int, unit: str) -> None:
-        """Nothing."""
-
-    def stage_ends(self, stage: Stage, seconds: float) -> None:
-        """Nothing."""
-
-    def stage_fails(self, stage: Stage) -> None:
-        """Nothing."""
-
-    def say(self, line: str) -> None:
-        """Nothing."""
-
-    def end(self) -> None:
-        """Nothing."""
-
-
 @dataclass
 class _Spoken:
-    """What was said about a stage: its label, when it was last, and the first progress heard of."""
+    """The lines printed about a stage: its label, the time of the last one, and the first progress."""
 
     label: str
     last: float
     first: tuple[float, int] | None = None
 
 
-class PlainProgress(SilentProgress):
+class PlainProgress(ProgressDisplay):
     """One line a stage, and a line now and then within long ones; for logs and pipes."""
 
     def __init__(self, every: float = 15.0) -> None:
@@ -129,7 +103,7 @@ class PlainProgress(SilentProgress):
         print(line, file=sys.stderr, flush=True)
 
 
-class ProgressBars(SilentProgress):
+class ProgressBars(ProgressDisplay):
     """Bars on a terminal: the stages of the whole run, and each stage under way."""
 
     def __init__(self, console: Console) -> None:
@@ -190,17 +164,17 @@ def terminal_progress() -> ProgressDisplay:
 
 
 @contextmanager
-def reporting(reporter: ProgressDisplay, stages: int, seconds: float) -> Iterator[None]:
-    """``begin`` and, whatever happens, ``end``."""
-    reporter.begin(stages, seconds)
+def reporting(display: ProgressDisplay, stages: int, seconds: float) -> Iterator[None]:
+    """Call ``begin`` and, whatever happens, ``end``."""
+    display.begin(stages, seconds)
     try:
         yield
     finally:
-        reporter.end()
+        display.end()
 
 
 def duration(seconds: float) -> str:
-    """Seconds in words that people read: ``0.4 s``, ``42 s``, ``3 min 10 s``, ``2 h 5 min``."""
+    """Seconds in words: ``0.4 s``, ``42 s``, ``3 min 10 s``, ``2 h 5 min``."""
     if seconds < 10:
         return f"{seconds:.1f} s"
     whole = round(seconds)

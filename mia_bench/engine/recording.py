@@ -5,13 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from mia_bench import provenance
-from mia_bench.components import ConfiguredComponent, changed_keys
-from mia_bench.engine.code import code_of, label, stored_code
+from mia_bench.components import ConfiguredComponent
+from mia_bench.engine.code import code_of, stored_run
 from mia_bench.engine.plan import PlannedCell, Stage
-from mia_bench.errors import CorruptArtifact
 from mia_bench.record import RECORD_SCHEMA, About, Record, Status
 from mia_bench.store import Store
-from mia_bench.track import Track
 
 _MADE_BY = {"defense": "train", "prior": "prior", "attack": "invert"}
 """The stage whose code is that of a component."""
@@ -24,14 +22,12 @@ def make_record(
 
     Args:
         store: where the artifacts are.
-        planned: the cell.
         started: when the run began, ISO 8601.
         status: ``done``, ``failed``, ``skipped`` or ``interrupted``.
         reason: why it is not done.
     """
     cell = planned.cell
-    info = store.info(*planned.measure.id) if status == "done" else None
-    run = info["run"] if info else {}
+    info = store.info(*planned.measure.id) if status == "done" else {}
     made = _made(store, planned.measure) if info else {}
     content = {
         "schema": RECORD_SCHEMA,
@@ -48,9 +44,9 @@ def make_record(
         "seed": cell.seed,
         "status": status,
         "reason": reason,
-        "metrics": info["metrics"] if info else {},
-        "per_class": info["per_class"] if info else {},
-        "cost": info["costs"] if info else {},
+        "metrics": info.get("metrics", {}),
+        "per_class": info.get("per_class", {}),
+        "cost": info.get("costs", {}),
         "provenance": {
             "mia_bench": provenance.package_version("mia-bench"),
             "git": made.get("git", provenance.git_commit()),
@@ -59,10 +55,14 @@ def make_record(
             "device": made.get("device"),
             "platform": provenance.platform_name(),
             "started": started,
-            "finished": run.get("finished", provenance.now()),
-            "weights": _weights(planned.measure),
+            "finished": info["run"]["finished"] if info else provenance.now(),
+            "weights": {
+                stage.name: str(stage.spec["weights"])
+                for stage in planned.measure.upstream()
+                if stage.spec.get("weights")
+            },
         },
-        "notes": info["notes"] if info else {},
+        "notes": info.get("notes", {}),
     }
     return Record.model_validate(content)
 
@@ -71,40 +71,25 @@ def _describe(store: Store, planned: PlannedCell, component: ConfiguredComponent
     """A component as the record has it, with the code that was run, which may not be today's."""
     made_by = _MADE_BY[component.kind]
     stage = next(s for s in planned.measure.upstream() if s.name == made_by)
-    code = {**code_of(stage), **stored_code(store, stage)}
-    return _component(component, planned.cell.track, code.get(label(component), ""))
+    code = {**code_of(stage), **stored_run(store, stage).get("code", {})}
+    cls = component.component
+    about = About(
+        summary=cls.summary,
+        paper=cls.paper,
+        access=getattr(cls, "access", ""),
+        reference=getattr(cls, "reference", ""),
+        baseline=getattr(cls, "baseline", False),
+        changed=list(component.changed),
+        url=provenance.package_url(component.identity["distribution"]),
+        code=code.get(component.title, ""),
+    )
+    return {**component.spec(), "about": about.model_dump()}
 
 
 def _made(store: Store, measure: Stage) -> dict[str, str]:
     """Commit, torch and device behind a cell; several where its stages differ."""
-    found: dict[str, list[str]] = {}
-    for stage in measure.upstream():
-        try:
-            run = store.info(*stage.id)["run"]
-        except (CorruptArtifact, KeyError):
-            continue  # an input that is gone; what was made from it is still there
-        for name in ("git", "torch", "device"):
-            value = run.get(name)
-            if value and value not in found.setdefault(name, []):
-                found[name].append(value)
+    # Nothing is known of an input that is gone; what was made from it is still there.
+    runs = [stored_run(store, stage) for stage in measure.upstream()]
+    names = ("git", "torch", "device")
+    found = {name: dict.fromkeys(run[name] for run in runs if run.get(name)) for name in names}
     return {name: ", ".join(values) for name, values in found.items() if values}
-
-
-def _component(resolved: ConfiguredComponent, track: Track, code: str) -> dict[str, Any]:
-    """What a record says of a component."""
-    about = About(
-        **{name: getattr(resolved.component, name, "") for name in ("summary", "paper", "access")},
-        reference=getattr(resolved.component, "reference", ""),
-        baseline=getattr(resolved.component, "baseline", False),
-        changed=changed_keys(resolved, track),
-        url=provenance.package_url(resolved.identity["distribution"]),
-        code=code,
-    )
-    return {**resolved.spec(), "about": about.model_dump()}
-
-
-def _weights(measure: Stage) -> dict[str, str]:
-    """The weights behind a cell that nothing of it trained, by stage."""
-    return {
-        stage.name: str(stage.spec["weights"]) for stage in measure.upstream() if stage.spec.get("weights")
-    }

@@ -12,7 +12,7 @@ from etils.epy import lazy_imports
 
 from mia_bench.api.progress import Progress, no_progress
 from mia_bench.cell import FinishedCell
-from mia_bench.components import OptionValues, parse_option_values, resolve, track_options
+from mia_bench.components import OptionValues, parse_option_values, resolve_choice, track_options
 from mia_bench.config import DEFAULT_TRACK, RunConfig, load_config
 from mia_bench.device import Precision, choose_device
 from mia_bench.engine.code import changed_code
@@ -20,17 +20,17 @@ from mia_bench.engine.executor import Executor
 from mia_bench.engine.grid import build_grid
 from mia_bench.engine.local import LocalExecutor
 from mia_bench.engine.parallel import ParallelExecutor
-from mia_bench.engine.plan import PlannedCell, Stage, build_plan, plan_data, plan_prior
-from mia_bench.engine.progress import ProgressDisplay, SilentProgress
+from mia_bench.engine.plan import PlannedCell, Stage, TrackPlan
+from mia_bench.engine.progress import ProgressDisplay
 from mia_bench.engine.scheduler import Scheduler
-from mia_bench.engine.worker import Worker
+from mia_bench.engine.worker import Worker, WorkerSetup
 from mia_bench.errors import MiaBenchError
 from mia_bench.paths import Roots
-from mia_bench.plugins import Host, describe_error, host
+from mia_bench.plugins import describe_error, host
 from mia_bench.record import Record
 from mia_bench.registry import Registry
 from mia_bench.store import Store
-from mia_bench.track import Track, load_track
+from mia_bench.track import Choice, Track, load_track
 
 with lazy_imports():
     from mia_bench.api.dataset import Splits
@@ -51,9 +51,21 @@ class Setup:
     roots: Roots
     store: Store
 
+    def executor(self, display: ProgressDisplay) -> Executor:
+        """What computes stages: this process, or others where jobs or a time limit ask for them."""
+        jobs, time_limit = self.config.jobs, self.config.time_limit
+        given = WorkerSetup(self.store, self.config.device, self.roots, self.config.compile)
+        if jobs == 1 and time_limit is None:
+            return LocalExecutor(Worker(given, display))
+        return ParallelExecutor(given, display, jobs=jobs, time_limit=time_limit)
+
     def workspace(self, progress: Progress = no_progress) -> Workspace:
         """What loads, or computes, stages on the device."""
         return stages.Workspace(self.store, choose_device(self.config.device), self.roots, progress)
+
+    def track_plan(self) -> TrackPlan:
+        """The stages that the track's cells share."""
+        return TrackPlan(self.registry, self.track, self.roots, self.options)
 
     def make(self, wanted: Sequence[Stage], display: ProgressDisplay | None = None) -> None:
         """Compute stages, or go on with them, unless they are stored already.
@@ -63,9 +75,8 @@ class Setup:
             Interrupted: stopped by the user; the next call goes on.
         """
         self.store.check_writable()
-        display = display or SilentProgress()
-        worker = Worker(self.store, self.config.device, self.roots, display)
-        Scheduler(self.store, LocalExecutor(worker), display).make(wanted)
+        display = display or ProgressDisplay()
+        Scheduler(self.store, self.executor(display), display).make(wanted)
 
 
 def set_up(config: RunConfig) -> Setup:
@@ -92,7 +103,7 @@ class Prepared:
     """A planned run: its cells, and the records that are there already."""
 
     setup: Setup
-    cells: list[PlannedCell]
+    cells: list[PlannedCell] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     cached: dict[str, Record] = field(default_factory=dict)
@@ -110,6 +121,7 @@ def prepare(config: RunConfig) -> Prepared:
         UsageError: a name, option, path or device is wrong.
     """
     setup = set_up(config)
+    left_out: list[str] = []
     cells = build_grid(
         setup.registry,
         setup.track,
@@ -118,20 +130,21 @@ def prepare(config: RunConfig) -> Prepared:
         priors=config.prior,
         seeds=config.seed_list,
         options=setup.options,
-        left_out=(left_out := []),
+        left_out=left_out,
     )
-    plan = build_plan(setup.registry, cells, setup.roots, setup.options)
-    left_out += plan.left_out
-    if left_out and not plan.cells:
+    prepared = Prepared(setup, left_out=left_out)
+    if cells:
+        plan = setup.track_plan()
+        prepared.cells, prepared.warnings = plan.cells(cells, left_out), plan.warnings
+    if left_out and not prepared.cells:
         raise MiaBenchError("; ".join(left_out))
-    prepared = Prepared(setup, plan.cells, plan.warnings, left_out)
     if config.rerun != "always":
         keep = {"done", "skipped"} | ({"failed"} if config.rerun == "never" else set())
-        for one in plan.cells:
+        for one in prepared.cells:
             record = setup.store.record(setup.track.name, one.key)
             if record is not None and record.status in keep:
                 prepared.cached[one.key] = record
-        prepared.warnings += changed_code(plan.cells, setup.store)
+        prepared.warnings += changed_code(prepared.cells, setup.store)
     return prepared
 
 
@@ -142,31 +155,20 @@ def execute(prepared: Prepared, display: ProgressDisplay | None = None) -> list[
         Interrupted: stopped by the user.
     """
     if prepared.open_cells:
-        setup, display = prepared.setup, display or SilentProgress()
+        setup, display = prepared.setup, display or ProgressDisplay()
         setup.store.check_writable()
         setup.store.sweep()
 
         def finished(record: Record) -> None:
-            copied = record.model_copy(deep=True)  # theirs to change
-            announce(host(), FinishedCell(copied, setup.store))
+            """Call every reporter; one that raises is named in a warning and stops nothing."""
+            cell = FinishedCell(record.model_copy(deep=True), setup.store)  # a copy is theirs to change
+            for plugin, error in host().call("mia_bench_cell_finished", cell=cell):
+                log.warning("plugin %s: mia_bench_cell_finished raised %s", plugin, describe_error(error))
 
-        scheduler = Scheduler(setup.store, _executor(setup, display), display, finished)
+        scheduler = Scheduler(setup.store, setup.executor(display), display, finished)
         fresh = scheduler.run(prepared.open_cells, rerun=setup.config.rerun == "always")
         prepared.cached.update({record.key: record for record in fresh})
     return [prepared.cached[planned.key] for planned in prepared.cells]
-
-
-def _executor(setup: Setup, display: ProgressDisplay) -> Executor:
-    config, given = setup.config, (setup.store, setup.config.device, setup.roots, display)
-    if config.jobs == 1 and config.time_limit is None:
-        return LocalExecutor(Worker(*given, compiled=config.compile))
-    return ParallelExecutor(*given, jobs=config.jobs, time_limit=config.time_limit, compiled=config.compile)
-
-
-def announce(loaded: Host, cell: FinishedCell) -> None:
-    """Call every reporter; one that raises is named in a warning and stops nothing."""
-    for plugin, error in loaded.call("mia_bench_cell_finished", cell=cell):
-        log.warning("plugin %s: mia_bench_cell_finished raised %s", plugin, describe_error(error))
 
 
 def run(
@@ -218,10 +220,9 @@ def prior_stage(setup: Setup, prior: str = "") -> Stage:
     Raises:
         UsageError: the name or an option is wrong.
     """
-    registry, track, name = setup.registry, setup.track, prior or setup.track.default_prior
-    given = setup.options.single("prior", name)
-    resolved = resolve(registry, "prior", name, track_options(track, "prior", name), given)
-    return plan_prior(registry, track, resolved, setup.roots, setup.options)
+    name = prior or setup.track.default_prior
+    choice = Choice(name=name, options=track_options(setup.track, "prior", name))
+    return setup.track_plan().prior(resolve_choice(setup.registry, "prior", choice, setup.options))
 
 
 def make_data(config: RunConfig, display: ProgressDisplay | None = None) -> Splits:
@@ -232,6 +233,6 @@ def make_data(config: RunConfig, display: ProgressDisplay | None = None) -> Spli
         Interrupted: stopped by the user.
     """
     setup = set_up(config)
-    stage = plan_data(setup.registry, setup.track, setup.roots, setup.options)
+    stage = setup.track_plan().data
     setup.make([stage], display)
     return stages.load_data(stage, setup.workspace())

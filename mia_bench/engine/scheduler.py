@@ -13,7 +13,7 @@ from mia_bench.engine.plan import CELL_STAGES, PlannedCell, Stage, pending_stage
 from mia_bench.engine.progress import ProgressDisplay, reporting
 from mia_bench.engine.recording import make_record
 from mia_bench.errors import MiaBenchError
-from mia_bench.record import Record
+from mia_bench.record import Record, Status
 from mia_bench.store import Store
 
 REESTIMATE_SECONDS = 5.0
@@ -67,14 +67,14 @@ class Scheduler:
         if rerun:
             upstream = (stage for measure in runnable for stage in measure.upstream())
             self._renew = {stage.id for stage in upstream if stage.name in CELL_STAGES}
-        self._plan(runnable)
         records: list[Record] = []
         left, started = list(cells), provenance.now()
-        with self._reporting(), closing(self._executor):
+        with self._started(runnable), closing(self._executor):
             try:
                 while True:
                     self._begin_stages()
-                    settled = [cell for cell in left if self._is_settled(cell)]
+                    # Nothing is left to compute of a cell that is skipped, done or can't be done.
+                    settled = [c for c in left if c.skip is not None or not self._is_open(c.measure)]
                     records += [self._settle(cell, started) for cell in settled]
                     left = [cell for cell in left if cell not in settled]
                     if not left:
@@ -91,8 +91,7 @@ class Scheduler:
             MiaBenchError: one failed.
             Interrupted: Ctrl-C or a termination signal.
         """
-        self._plan(wanted)
-        with self._reporting(), closing(self._executor):
+        with self._started(wanted), closing(self._executor):
             try:
                 self._begin_stages()
                 while self._executor.running:
@@ -104,18 +103,15 @@ class Scheduler:
             if stage.id in self._failed:
                 raise MiaBenchError(self._failed[stage.id])
 
-    def _plan(self, wanted: Sequence[Stage]) -> None:
-        """Note what there is to compute, inputs first, and estimate it."""
+    def _started(self, wanted: Sequence[Stage]) -> AbstractContextManager[None]:
+        """Find what is to be computed, inputs first, estimate it, and show the run on the display."""
         todo, _ = pending_stages(wanted, self._has)
         self._waiting = {stage.id: stage for stage in todo}
         self._seconds = stage_seconds(self._store, todo)
+        return reporting(self._display, len(todo), sum(self._seconds.values()) / self._executor.slots)
 
     def _has(self, name: str, key: str) -> bool:
         return (name, key) not in self._renew and self._store.has(name, key)
-
-    def _reporting(self) -> AbstractContextManager[None]:
-        seconds = sum(self._seconds.values()) / self._executor.slots
-        return reporting(self._display, len(self._waiting), seconds)
 
     def _begin_stages(self) -> None:
         """Begin the first stages whose inputs are stored; drop what can't be computed."""
@@ -135,10 +131,6 @@ class Scheduler:
         """Whether the stage is waiting or running."""
         return stage.id in self._waiting or any(s.id == stage.id for s in self._executor.running)
 
-    def _is_settled(self, planned: PlannedCell) -> bool:
-        """Whether nothing of the cell is left to compute: it is skipped, done or can't be done."""
-        return planned.skip is not None or not self._is_open(planned.measure)
-
     def _wait(self) -> None:
         began = time.monotonic()
         outcome = self._executor.wait()
@@ -150,14 +142,14 @@ class Scheduler:
 
     def _settle(self, planned: PlannedCell, started: str) -> Record:
         """The record of a cell that is settled, stored and announced."""
-        reason = self._failed.get(planned.measure.id)
-        if planned.skip is not None:
-            record = make_record(self._store, planned, started, "skipped", planned.skip)
-        elif reason is not None:
+        status: Status = "done"
+        reason = planned.skip
+        if reason is not None:
+            status = "skipped"
+        elif (reason := self._failed.get(planned.measure.id)) is not None:
+            status = "failed"
             self._display.say(f"FAILED {planned.cell.label}: {reason}")
-            record = make_record(self._store, planned, started, "failed", reason)
-        else:
-            record = make_record(self._store, planned, started, "done")
+        record = make_record(self._store, planned, started, status, reason)
         self._keep(record)
         self._finished(record)
         return record

@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from mia_bench import provenance
-from mia_bench.api.attack import Attack
 from mia_bench.api.classifier import Classifier
 from mia_bench.api.dataset import ImageSet, Splits
 from mia_bench.api.encoder import Embed
@@ -33,14 +32,10 @@ from mia_bench.models.inference import ModuleT
 from mia_bench.paths import Roots
 from mia_bench.pictures import sheets_folder
 from mia_bench.plugins import attribute_errors
-from mia_bench.protocol.attack import AttackRun, Budget, check_reconstructions, run_attack
+from mia_bench.protocol.attack import AttackRun, Budget, Step, check_reconstructions, run_attack
 from mia_bench.protocol.context import Context
 from mia_bench.protocol.data import PARTS, make_splits, present_parts
-from mia_bench.protocol.evaluation import (
-    judging_images,
-    restore_evaluation_model,
-    train_evaluation_model,
-)
+from mia_bench.protocol.evaluation import judging_images, restore_evaluation_model, train_evaluation_model
 from mia_bench.protocol.gallery import build_gallery
 from mia_bench.protocol.measurement import (
     Instruments,
@@ -85,7 +80,7 @@ class Workspace:
         self._loaded.move_to_end(stage.id)
         return self._loaded[stage.id]
 
-    def load_input(self, stage: Stage, role: str) -> Any:
+    def input(self, stage: Stage, role: str) -> Any:
         """The object behind an input of a stage; None if the stage has no such input."""
         return self.load(stage.inputs[role]) if role in stage.inputs else None
 
@@ -115,17 +110,10 @@ class Workspace:
         return self.store.info(*stage.id)
 
 
-# --- data ------------------------------------------------------------------------------------
-
-
 def compute_data(stage: Stage, workspace: Workspace) -> Artifact:
     """Decode, crop and split once; uint8."""
-    splits = make_splits(
-        stage.parts["dataset"].make(),
-        workspace.roots.data,
-        workspace.store.scratch(*stage.id),
-        workspace.context(stage),
-    )
+    dataset, scratch = stage.make("dataset"), workspace.store.scratch(*stage.id)
+    splits = make_splits(dataset, workspace.roots.data, scratch, workspace.context(stage))
     tensors = {}
     for name, part in present_parts(splits).items():
         tensors[f"{name}.images"], tensors[f"{name}.labels"] = part.images, part.labels
@@ -141,75 +129,43 @@ def load_data(stage: Stage, workspace: Workspace) -> Splits:
     return Splits(**parts, class_names=tuple(info["class_names"]), notes=notes)
 
 
-# --- prior -----------------------------------------------------------------------------------
-
-
 def compute_prior(stage: Stage, workspace: Workspace) -> Artifact:
     """Make the prior and note what it was trained on."""
-    prior: ConfiguredComponent = stage.parts["prior"]
-    state, info = fit_prior_stage(stage, workspace, prior.make().fit)
-    return state, {**info, "prior": prior.spec()}
+    state, info = fit_prior_stage(stage, workspace, stage.make("prior").fit)
+    return state, {**info, "prior": stage.parts["prior"].spec()}
 
 
 def fit_prior_stage(
     stage: Stage, workspace: Workspace, fit: Callable[[PriorTask], dict[str, Tensor]]
 ) -> Artifact:
     """What ``fit`` makes of the public images of a prior stage, monitored."""
-    data = stage.inputs["data"]
-    splits: Splits = workspace.load(data)
+    public, context = workspace.input(stage, "data").public, workspace.context(stage)
     encoder: ConfiguredComponent | None = stage.parts.get("encoder")
     monitor = TrainingMonitor(
-        splits.public,
+        public,
         sheets_folder(workspace.store.root, stage.key),
-        workspace.context(stage),
-        encoder=encoder.name if encoder else None,
-        load_encoder=(lambda: _load_encoder(stage, workspace)) if encoder else None,
+        context,
+        (encoder.name, lambda: _load_encoder(stage, workspace)) if encoder else None,
     )
-    fitted = fit_prior(
-        fit,
-        splits.public,
-        workspace.context(stage),
-        source=data.key,
-        checkpoint=workspace.store.checkpoint(*stage.id),
-        watch=monitor,
-    )
-    info = {"public_images": fitted.public_images, "watched": monitor.observations}
-    return fitted.state, info
+    source, checkpoint = stage.inputs["data"].key, workspace.store.checkpoint(*stage.id)
+    fitted = fit_prior(fit, public, context, source=source, checkpoint=checkpoint, watch=monitor)
+    return fitted.state, {"public_images": fitted.public_images, "watched": monitor.observations}
 
 
 def load_prior(stage: Stage, workspace: Workspace) -> GenerativeModel:
     """The image model on the device, frozen."""
-    prior: ConfiguredComponent = stage.parts["prior"]
-    model = restore_prior(
-        prior.make(),
-        workspace.tensors(stage),
-        workspace.load(stage.inputs["data"]),
-        workspace.context(stage),
-        name=prior.name,
-    )
-    return workspace.maybe_compile(model)
+    prior, splits = stage.parts["prior"], workspace.input(stage, "data")
+    state, context = workspace.tensors(stage), workspace.context(stage)
+    return workspace.maybe_compile(restore_prior(prior.make(), state, splits, context, name=prior.name))
 
 
-# --- classifiers -----------------------------------------------------------------------------
-
-
-def compute_evaluator(stage: Stage, workspace: Workspace) -> Artifact:
-    """Train the evaluation model on the private training images; no defense."""
-    splits: Splits = workspace.load(stage.inputs["data"])
-    return _train_evaluation_model(stage, workspace, splits, splits.train)
-
-
-def compute_judge(stage: Stage, workspace: Workspace) -> Artifact:
-    """Train the independent judge on images that nothing else is trained on."""
-    splits: Splits = workspace.load(stage.inputs["data"])
-    return _train_evaluation_model(stage, workspace, splits, judging_images(splits))
-
-
-def _train_evaluation_model(stage: Stage, workspace: Workspace, splits: Splits, images: ImageSet) -> Artifact:
+def compute_evaluation_model(stage: Stage, workspace: Workspace) -> Artifact:
+    """Train the evaluation model on the target's images, or the independent judge on images of its own."""
+    splits: Splits = workspace.input(stage, "data")
     training = train_evaluation_model(
-        stage.parts["architecture"].make(),
+        stage.make("architecture"),
         splits,
-        images,
+        judging_images(splits) if stage.name == "judge" else splits.train,
         stage.parts["recipe"],
         workspace.context(stage),
         role=stage.name,
@@ -219,22 +175,18 @@ def _train_evaluation_model(stage: Stage, workspace: Workspace, splits: Splits, 
 
 def load_evaluation_model(stage: Stage, workspace: Workspace) -> Classifier:
     """The evaluation model or the independent judge on the device, frozen."""
-    return restore_evaluation_model(
-        stage.parts["architecture"].make(),
-        workspace.load(stage.inputs["data"]),
-        workspace.tensors(stage),
-        workspace.context(stage),
-        role=stage.name,
-    )
+    architecture, splits = stage.make("architecture"), workspace.input(stage, "data")
+    state, context = workspace.tensors(stage), workspace.context(stage)
+    return restore_evaluation_model(architecture, splits, state, context, role=stage.name)
 
 
 def compute_train(stage: Stage, workspace: Workspace) -> Artifact:
     """Train the target under its defense."""
     trained = train_target(
-        stage.parts["defense"].make(),
-        stage.parts["architecture"].make(),
-        workspace.load(stage.inputs["data"]),
-        stage.track.target.recipe,
+        stage.make("defense"),
+        stage.make("architecture"),
+        workspace.input(stage, "data"),
+        stage.parts["recipe"],
         workspace.context(stage),
     )
     return trained.state, {"losses": trained.training.losses, "report": trained.report}
@@ -242,64 +194,36 @@ def compute_train(stage: Stage, workspace: Workspace) -> Artifact:
 
 def load_train(stage: Stage, workspace: Workspace) -> Target:
     """The target as deployed, on the device, frozen."""
-    defense: ConfiguredComponent = stage.parts["defense"]
-    state = workspace.tensors(stage)
-    splits: Splits = workspace.load(stage.inputs["data"])
-    with attribute_errors(defense.owner):
-        target = restore_target(
-            defense.make(),
-            stage.parts["architecture"].make(),
-            splits,
-            state,
-            workspace.context(stage),
-        )
+    state, splits = workspace.tensors(stage), workspace.input(stage, "data")
+    with attribute_errors(stage.parts["defense"].owner):
+        defense, architecture = stage.make("defense"), stage.make("architecture")
+        target = restore_target(defense, architecture, splits, state, workspace.context(stage))
     workspace.maybe_compile(target.deployed)
     return target
 
 
-# --- gallery ---------------------------------------------------------------------------------
-
-
 def compute_gallery(stage: Stage, workspace: Workspace) -> Artifact:
     """Embed the private identities and the decoys once."""
-    gallery = build_gallery(
-        workspace.load(stage.inputs["data"]),
-        _load_encoder(stage, workspace),
-        workspace.context(stage),
-    )
-    return dict(vars(gallery)), {}
+    splits, embed = workspace.input(stage, "data"), _load_encoder(stage, workspace)
+    return dict(vars(build_gallery(splits, embed, workspace.context(stage)))), {}
 
 
 def _load_encoder(stage: Stage, workspace: Workspace) -> Embed:
-    encoder = stage.parts["encoder"].make()
-    embed: Embed = encoder.load(workspace.roots.weights, device=workspace.device)
+    embed: Embed = stage.make("encoder").load(workspace.roots.weights, device=workspace.device)
     return embed
 
 
-@dataclass(frozen=True)
-class LoadedGallery:
-    """The gallery and the encoder that made it."""
-
-    gallery: Gallery
-    embed: Embed
+def load_gallery(stage: Stage, workspace: Workspace) -> tuple[Gallery, Embed]:
+    """The gallery on the CPU, and the encoder that made it on the device."""
+    return Gallery(**workspace.tensors(stage)), _load_encoder(stage, workspace)
 
 
-def load_gallery(stage: Stage, workspace: Workspace) -> LoadedGallery:
-    """The gallery on the CPU, and the encoder on the device."""
-    return LoadedGallery(Gallery(**workspace.tensors(stage)), _load_encoder(stage, workspace))
-
-
-# --- attack ----------------------------------------------------------------------------------
-
-
-def _run_attack(stage: Stage, workspace: Workspace, step: str) -> AttackRun[Any]:
-    attack: Attack = stage.parts["attack"].make()
+def _run_attack(stage: Stage, workspace: Workspace, step: Step) -> AttackRun:
     return run_attack(
-        attack,
-        getattr(attack, step),
-        workspace.load(stage.inputs["train"]),
-        workspace.load(stage.inputs["prior"]),
-        workspace.load(stage.inputs["data"]),
+        stage.make("attack"),
+        workspace.input(stage, "train"),
+        workspace.input(stage, "prior"),
+        workspace.input(stage, "data"),
         Budget.of(stage.track),
         workspace.context(stage),
         step=step,
@@ -328,32 +252,25 @@ def compute_invert(stage: Stage, workspace: Workspace) -> Artifact:
     return tensors, {"queries": queries, "notes": notes}
 
 
-# --- measurement -----------------------------------------------------------------------------
-
-
 def compute_assess(stage: Stage, workspace: Workspace) -> Artifact:
     """The target's utility, once for all attacks."""
-    measured = measure_target(
-        metrics_of(stage),
-        workspace.load(stage.inputs["train"]),
-        workspace.load(stage.inputs["data"]),
-        workspace.context(stage),
-    )
+    target, splits = workspace.input(stage, "train"), workspace.input(stage, "data")
+    measured = measure_target(metrics_of(stage), target, splits, workspace.context(stage))
     return {}, {"metrics": _values(measured), "notes": measured.notes}
 
 
 def compute_measure(stage: Stage, workspace: Workspace) -> Artifact:
     """All metrics of the reconstructions, and what pictures need."""
-    splits: Splits = workspace.load(stage.inputs["data"])
+    splits: Splits = workspace.input(stage, "data")
     images = workspace.tensors(stage.inputs["invert"])["images"]
-    target: Target = workspace.load(stage.inputs["train"])
+    target: Target = workspace.input(stage, "train")
     instruments = load_instruments(stage, workspace)
     evidence = attack_evidence(images, target, splits, instruments, workspace.device)
     measured = _assessed(stage.inputs["assess"], workspace)
     measure_reconstructions(metrics_of(stage), evidence, measured, seed=stage.seed)
-    train = stage.inputs["train"]
-    add_report(measured, workspace.info(train)["report"], train.parts["defense"].owner)
-    notes = {**measured.notes, **workspace.info(stage.inputs["invert"])["notes"]}
+    train, invert = (workspace.info(stage.inputs[role]) for role in ("train", "invert"))
+    add_report(measured, train["report"], stage.inputs["train"].parts["defense"].owner)
+    notes = {**measured.notes, **invert["notes"]}
     if splits.notes:
         notes["data"] = "; ".join(splits.notes)
     info = {
@@ -368,14 +285,9 @@ def compute_measure(stage: Stage, workspace: Workspace) -> Artifact:
 
 def load_instruments(stage: Stage, workspace: Workspace) -> Instruments:
     """What a measure stage measures with."""
-    gallery: LoadedGallery | None = workspace.load_input(stage, "gallery")
-    return Instruments(
-        evaluation_model=workspace.load(stage.inputs["evaluator"]),
-        judge=workspace.load_input(stage, "judge"),
-        gallery=gallery.gallery if gallery else None,
-        embed=gallery.embed if gallery else None,
-        missing=stage.spec["missing"],
-    )
+    gallery, embed = workspace.input(stage, "gallery") or (None, None)
+    model, judge = workspace.input(stage, "evaluator"), workspace.input(stage, "judge")
+    return Instruments(model, judge, gallery, embed, stage.spec["missing"])
 
 
 def metrics_of(stage: Stage) -> dict[str, Any]:
@@ -385,11 +297,9 @@ def metrics_of(stage: Stage) -> dict[str, Any]:
 
 def _assessed(stage: Stage, workspace: Workspace) -> Measured:
     """What the assess stage measured of the target."""
-    info = workspace.info(stage)
-    values = {n: v and Estimate(**v) for n, v in info["metrics"].items()}
-    sources = {
-        name: metric.owner for metric in stage.parts["metrics"] for name in metric.component.quantities
-    }
+    info, metrics = workspace.info(stage), stage.parts["metrics"]
+    values = {name: value and Estimate(**value) for name, value in info["metrics"].items()}
+    sources = {name: metric.owner for metric in metrics for name in metric.component.quantities}
     return Measured(values, dict(info["notes"]), sources=sources)
 
 
@@ -399,25 +309,24 @@ def _values(measured: Measured) -> dict[str, Any]:
 
 
 def _costs(stage: Stage, workspace: Workspace) -> dict[str, Any]:
-    train = workspace.info(stage.inputs["train"])["run"]
-    invert_info = workspace.info(stage.inputs["invert"])
-    invert_seconds = invert_info["run"]["seconds"]
-    if "prepare" in stage.inputs["invert"].inputs:
-        prepare = workspace.info(stage.inputs["invert"].inputs["prepare"])
-        invert_seconds += prepare["run"]["seconds"]
+    invert = stage.inputs["invert"]
+    info, train = workspace.info(invert), workspace.info(stage.inputs["train"])["run"]
+    seconds = info["run"]["seconds"]
+    if "prepare" in invert.inputs:
+        seconds += workspace.info(invert.inputs["prepare"])["run"]["seconds"]
     return {
         "train_seconds": round(train["seconds"], 2),
-        "invert_seconds": round(invert_seconds, 2),
-        "peak_memory_bytes": max(train["peak_memory"], invert_info["run"]["peak_memory"]),
-        "target_queries": invert_info["queries"],
+        "invert_seconds": round(seconds, 2),
+        "peak_memory_bytes": max(train["peak_memory"], info["run"]["peak_memory"]),
+        "target_queries": info["queries"],
     }
 
 
 COMPUTE: dict[str, Callable[[Stage, Workspace], Artifact]] = {
     "data": compute_data,
     "prior": compute_prior,
-    "evaluator": compute_evaluator,
-    "judge": compute_judge,
+    "evaluator": compute_evaluation_model,
+    "judge": compute_evaluation_model,
     "gallery": compute_gallery,
     "train": compute_train,
     "assess": compute_assess,

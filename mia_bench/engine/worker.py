@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
-from functools import partial
+from dataclasses import dataclass
+from functools import cached_property, partial
 
 from etils.epy import lazy_imports
 
+from mia_bench.api.progress import no_progress
 from mia_bench.device import choose_device
 from mia_bench.engine.plan import Stage
 from mia_bench.engine.progress import ProgressDisplay
@@ -37,32 +38,35 @@ class StageFailed(Exception):
         self.reason = reason
 
 
-class Worker:
-    """Computes stages and stores them.
+@dataclass(frozen=True)
+class WorkerSetup:
+    """What every worker of a run needs; it can be sent to another process.
 
-    Args:
+    Attributes:
         store: where artifacts go.
         device: ``auto``, ``cpu``, ``cuda[:i]`` or ``mps``.
         roots: where data and weights lie.
-        display: shows the progress.
         compiled: compile what attacks pass through.
     """
 
-    def __init__(
-        self,
-        store: Store,
-        device: str,
-        roots: Roots,
-        display: ProgressDisplay,
-        *,
-        compiled: bool = False,
-    ) -> None:
-        self._store = store
-        self._device = device
-        self._roots = roots
+    store: Store
+    device: str
+    roots: Roots
+    compiled: bool = False
+
+
+class Worker:
+    """Computes stages, stores them, and shows the progress on a display."""
+
+    def __init__(self, setup: WorkerSetup, display: ProgressDisplay) -> None:
+        self._setup = setup
+        self._store = setup.store
         self._display = display
-        self._compiled = compiled
-        self._workspace: Workspace | None = None
+
+    @cached_property
+    def _workspace(self) -> Workspace:
+        device = choose_device(self._setup.device)
+        return stages.Workspace(self._store, device, self._setup.roots, no_progress, self._setup.compiled)
 
     def compute(self, stage: Stage, *, renew: bool = False, seconds: float = 0.0) -> None:
         """Compute a stage, and inputs that are missing, unless they are stored already.
@@ -71,15 +75,12 @@ class Worker:
             StageFailed: it can't be computed.
             StoreError: the store is full or not writable.
         """
-
-        def waiting() -> None:
-            self._display.say(f"waiting for another run that computes: {stage.label}")
-
         if not renew and self._store.has(*stage.id):
             return
         for needed in stage.inputs.values():
             self.compute(needed)
-        with self._store.lock(*stage.id, waiting):
+        waiting = f"waiting for another run that computes: {stage.label}"
+        with self._store.lock(*stage.id, partial(self._display.say, waiting)):
             if not renew and self._store.has(*stage.id):
                 return
             self._display.stage_begins(stage, seconds)
@@ -94,9 +95,8 @@ class Worker:
     def _attempt(self, stage: Stage) -> None:
         for attempt in range(_ATTEMPTS):
             try:
-                workspace = self._open()
-                workspace.progress = partial(self._display.progress, stage)
-                stages.run_stage(stage, workspace)
+                self._workspace.progress = partial(self._display.progress, stage)
+                stages.run_stage(stage, self._workspace)
                 return
             except CorruptArtifact as error:
                 # An input was damaged after it was written: drop it, make it again, try again.
@@ -119,19 +119,10 @@ class Worker:
         except CorruptArtifact as error:
             self._store.discard(*stage.id, str(error))
 
-    def _open(self) -> Workspace:
-        if self._workspace is None:
-            device = choose_device(self._device)
-            self._workspace = stages.Workspace(
-                self._store, device, self._roots, lambda *_: None, self._compiled
-            )
-        return self._workspace
-
 
 def failure(stage: Stage, error: BaseException) -> str:
     """One line on why a stage failed: the stage, the plugin it is there for, the one that raised."""
-    parts: Mapping[str, object] = stage.parts
-    part = next((stage.parts[role] for role in _OWNERS if parts.get(role) is not None), None)
+    part = next((stage.parts[role] for role in _OWNERS if role in stage.parts), None)
     owner = f" of plugin {part.identity['distribution']}:{part.name}" if part else ""
     source = plugin_behind(error)
     if part and source == host().registry.get(part.kind, part.name).plugin.id:

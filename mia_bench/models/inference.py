@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TypeVar
 
 from etils.epy import lazy_imports
@@ -43,24 +44,18 @@ def _narrow(layer: nn.Module) -> bool:
 
 
 def predict_probabilities(
-    model: nn.Module,
-    images: Tensor,
-    *,
-    device: torch.device,
-    batch_size: int = 512,
-    draws: int = 1,
+    model: nn.Module, images: Tensor, *, device: torch.device, batch_size: int = 512, draws: int = 1
 ) -> Tensor:
     """Softmax probabilities ``(N, C)`` on the CPU in float32, averaged over ``draws`` passes.
 
     Raises:
         Diverged: a probability is NaN or infinite.
     """
-    rows = []
-    with torch.no_grad():
-        for chunk in images.split(batch_size):
-            batch = to_float(chunk.to(device))
-            rows.append(classifier.answers(model, batch, draws).softmax(2).mean(0))
-    probabilities = torch.cat(rows).cpu()
+
+    def compute(batch: Tensor) -> Tensor:
+        return classifier.answers(model, batch, draws).softmax(2).mean(0)
+
+    probabilities = _in_batches(compute, images, device, batch_size)
     if not bool(torch.isfinite(probabilities).all()):
         raise Diverged("a classifier answers with NaN or infinity")
     return probabilities
@@ -70,10 +65,7 @@ def extract_features(
     model: Classifier, images: Tensor, *, device: torch.device, batch_size: int = 512
 ) -> Tensor:
     """Penultimate features ``(N, F)`` on the CPU in float32."""
-    with torch.no_grad():
-        return torch.cat(
-            [model.features(to_float(chunk.to(device))).float() for chunk in images.split(batch_size)]
-        ).cpu()
+    return _in_batches(lambda batch: model.features(batch).float(), images, device, batch_size)
 
 
 def embed_images(embed: Embed, images: Tensor, device: torch.device, batch_size: int = 256) -> Tensor:
@@ -82,9 +74,16 @@ def embed_images(embed: Embed, images: Tensor, device: torch.device, batch_size:
     Raises:
         Diverged: an embedding is NaN or infinite.
     """
-    with torch.no_grad():
-        chunks = images.split(batch_size)
-        embeddings = torch.cat([embed(to_float(chunk.to(device))).cpu() for chunk in chunks])
+    embeddings = _in_batches(embed, images, device, batch_size)
     if not bool(torch.isfinite(embeddings).all()):
         raise Diverged("the encoder answers with NaN or infinity")
     return embeddings
+
+
+def _in_batches(
+    compute: Callable[[Tensor], Tensor], images: Tensor, device: torch.device, batch_size: int
+) -> Tensor:
+    """What ``compute`` makes of images, as floats on the device, without gradients; on the CPU."""
+    with torch.no_grad():
+        chunks = images.split(batch_size)
+        return torch.cat([compute(to_float(chunk.to(device))) for chunk in chunks]).cpu()

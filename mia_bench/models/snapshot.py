@@ -26,18 +26,16 @@ class Snapshot:
         return cls(tensors, _modes(model), _behaviour(model))
 
     def changed(self, model: nn.Module) -> list[str]:
-        """Names of changed, removed and added tensors, and modules with changed hooks or ``forward``."""
+        """What has changed: names of tensors, modules with other hooks or ``forward``, the mode."""
         now = model.state_dict()
         kept = [n for n, tensor in self.tensors.items() if n in now and equal(tensor, now[n])]
         behaviour = _behaviour(model)
         others = [n for n in (self.behaviour | behaviour) if self.behaviour.get(n) != behaviour.get(n)]
-        return [name for name in (self.tensors | now) if name not in kept] + [
-            f"hooks or forward of {name or 'the module'}" for name in others
+        return [
+            *(name for name in (self.tensors | now) if name not in kept),
+            *(f"hooks or forward of {name or 'the module'}" for name in others),
+            *(["the mode"] if _modes(model) != self.training else []),
         ]
-
-    def mode_changed(self, model: nn.Module) -> bool:
-        """Whether a module has switched between training and eval mode."""
-        return _modes(model) != self.training
 
 
 def equal(first: Tensor, second: Tensor) -> bool:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +23,7 @@ from mia_bench.protocol.target import Target
 from mia_bench.seeds import generator, seeded
 from mia_bench.track import Track
 
-T = TypeVar("T")
+Step = Literal["prepare", "invert"]
 
 log = logging.getLogger(__name__)
 
@@ -56,10 +56,10 @@ class Budget:
 
 
 @dataclass(frozen=True)
-class AttackRun(Generic[T]):
-    """What a method of an attack returned, the task it was given, and notes for the record."""
+class AttackRun:
+    """What a step of an attack returned, the task it was given, and notes for the record."""
 
-    result: T
+    result: Any
     task: AttackTask
     notes: dict[str, str]
 
@@ -71,28 +71,24 @@ class AttackRun(Generic[T]):
 
 def run_attack(
     attack: Attack,
-    method: Callable[[AttackTask], T],
     target: Target,
     prior: GenerativeModel,
     splits: Splits,
     budget: Budget,
     context: Context,
     *,
-    step: str,
+    step: Step,
     state: Mapping[str, Tensor] | None = None,
-) -> AttackRun[T]:
+) -> AttackRun:
     """Run ``attack.prepare`` or ``attack.invert``; out of memory, run it again with half the batch.
 
     Random numbers depend on nothing of the defense: every defense meets the same candidates.
 
     Args:
-        attack: gives its access level.
-        method: what is run.
         target, prior: as restored; the attack may use them and must not modify them.
         splits: the data; the attack sees the public images only.
-        budget: the track's.
         context: seed of the cell, device, progress.
-        step: ``prepare`` or ``invert``; names the stream of random numbers.
+        step: the method to run; it names the stream of random numbers too.
         state: what ``prepare`` returned.
 
     Raises:
@@ -121,12 +117,8 @@ def run_attack(
             state=dict(state or {}),
         )
         try:
-            with (
-                seeded(seed, step),
-                autocast(budget.precision, device),
-                assert_unmodified(target, prior),
-            ):
-                return AttackRun(method(task), task, notes)
+            with seeded(seed, step), autocast(budget.precision, device), assert_unmodified(target, prior):
+                return AttackRun(getattr(attack, step)(task), task, notes)
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error) or batch_size == 1:
                 raise
@@ -151,10 +143,8 @@ def assert_unmodified(target: Target, prior: GenerativeModel) -> Iterator[None]:
     before = {name: Snapshot.of(model) for name, model in models.items()}
     yield
     for name, model in models.items():
-        changed = before[name].changed(model)
-        if changed or before[name].mode_changed(model):
-            what = changed[0] if changed else "the mode"
-            raise Modified(f"the attack changed {what} of the {name}; it may only use it")
+        if changed := before[name].changed(model):
+            raise Modified(f"the attack changed {changed[0]} of the {name}; it may only use it")
 
 
 def is_out_of_memory(error: Exception) -> bool:

@@ -25,7 +25,6 @@ def make_splits(dataset: Dataset, root: Path | None, scratch: Path, context: Con
     """Decode, crop and split the images once.
 
     Args:
-        dataset: reads them.
         root: folder of data sets; None where none is set.
         scratch: folder for finished parts, from which a stopped call goes on.
         context: resolution, seed, progress.

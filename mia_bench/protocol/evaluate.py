@@ -58,9 +58,6 @@ def evaluate_target(
     """Measure the target's utility, attack it, and measure the leakage.
 
     Args:
-        target: the deployed model.
-        splits: the data.
-        attack, prior, budget: how it is attacked.
         instruments: what reconstructions are measured with.
         metrics: by the words that name each in errors.
         attack_context: seed of the cell.
@@ -73,8 +70,8 @@ def evaluate_target(
     leakage = {name: m for name, m in metrics.items() if isinstance(m, AttackMetric)}
     measured = measure_target(utility, target, splits, measure_context)
     attacked = (target, prior, splits, budget, attack_context)
-    prepared = run_attack(attack, attack.prepare, *attacked, step="prepare")
-    run = run_attack(attack, attack.invert, *attacked, step="invert", state=prepared.result)
+    prepared = run_attack(attack, *attacked, step="prepare")
+    run = run_attack(attack, *attacked, step="invert", state=prepared.result)
     check_reconstructions(run.result, run.task, attack_context.resolution)
     images = to_uint8(run.result.images)
     evidence = attack_evidence(images, target, splits, instruments, measure_context.device)

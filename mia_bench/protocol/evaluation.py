@@ -56,12 +56,7 @@ def train_evaluation_model(
 
 
 def restore_evaluation_model(
-    architecture: Architecture,
-    splits: Splits,
-    state: Mapping[str, Tensor],
-    context: Context,
-    *,
-    role: str,
+    architecture: Architecture, splits: Splits, state: Mapping[str, Tensor], context: Context, *, role: str
 ) -> Classifier:
     """The trained classifier on the device, frozen and in eval mode."""
     with seeded(context.seed, role):

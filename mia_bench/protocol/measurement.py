@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -72,8 +73,6 @@ def measure_target(
 
     Args:
         metrics: by the words that name each in errors.
-        target: as restored.
-        splits: the data.
         context: seed of the track, device.
 
     Raises:
@@ -82,10 +81,8 @@ def measure_target(
     measured = Measured()
     evidence = TargetEvidence(target.deployed, splits, target.draws, context.device)
     for source, metric in metrics.items():
-        with seeded(context.seed, "assess"), attribute_errors(source, all_errors=True):
-            with assert_evidence_unmodified({"target": target.deployed}, splits):
-                computed = metric.compute(evidence)
-            _add(measured, source, metric, computed)
+        with seeded(context.seed, "assess"):
+            _compute(measured, source, metric, evidence, {"target": target.deployed})
     return measured
 
 
@@ -98,10 +95,8 @@ def measure_reconstructions(
     """
     models = {"target": evidence.target, "evaluation model": evidence.evaluation_model}
     for source, metric in metrics.items():
-        with seeded(seed, "measure"), attribute_errors(source, all_errors=True):
-            with assert_evidence_unmodified(models, evidence.splits, evidence.images):
-                computed = metric.compute(evidence)
-            _add(measured, source, metric, computed)
+        with seeded(seed, "measure"):
+            computed = _compute(measured, source, metric, evidence, models, evidence.images)
         for name, quantity in metric.quantities.items():
             measurement = computed.get(name)
             if quantity.paired and isinstance(measurement, Measurement):
@@ -138,11 +133,7 @@ class Instruments:
 
 
 def attack_evidence(
-    reconstructions: Tensor,
-    target: Target,
-    splits: Splits,
-    instruments: Instruments,
-    device: torch.device,
+    reconstructions: Tensor, target: Target, splits: Splits, instruments: Instruments, device: torch.device
 ) -> AttackEvidence:
     """What metrics of an attack see of reconstructions ``(K, M, 3, H, W)`` of the first K classes."""
     classes, each = reconstructions.shape[:2]
@@ -161,7 +152,6 @@ def picture_tensors(evidence: AttackEvidence, shape: torch.Size, *, seed: int) -
     """What the picture of a cell shows, see :meth:`mia_bench.cell.FinishedCell.arrays`.
 
     Args:
-        evidence: what metrics saw.
         shape: of the reconstructions, ``(K, M, …)``.
         seed: of the track.
     """
@@ -179,21 +169,28 @@ def picture_tensors(evidence: AttackEvidence, shape: torch.Size, *, seed: int) -
     }
 
 
-def _add(
+def _compute(
     measured: Measured,
     source: str,
     metric: TargetMetric | AttackMetric,
-    computed: Mapping[str, Measurement | str],
-) -> None:
-    for name in computed:
-        if name not in metric.quantities:
-            raise MiaBenchError(f"it gives {name!r}, which is not among its quantities")
-    for name in metric.quantities:
-        value = computed.get(name, "the metric did not give it")
-        try:
-            measured.add(source, name, value if isinstance(value, str) else estimate(value))
-        except ValueError as error:  # no samples, NaN: never a number
-            measured.add(source, name, str(error))
+    evidence: Any,
+    models: Mapping[str, nn.Module],
+    images: Tensor | None = None,
+) -> dict[str, Measurement | str]:
+    """Compute one metric, which must modify neither models nor images, and add what it gives."""
+    with attribute_errors(source, all_errors=True):
+        with assert_evidence_unmodified(models, evidence.splits, images):
+            computed: dict[str, Measurement | str] = metric.compute(evidence)
+        for name in computed:
+            if name not in metric.quantities:
+                raise MiaBenchError(f"it gives {name!r}, which is not among its quantities")
+        for name in metric.quantities:
+            value = computed.get(name, "the metric did not give it")
+            try:
+                measured.add(source, name, value if isinstance(value, str) else estimate(value))
+            except ValueError as error:  # no samples, NaN: never a number
+                measured.add(source, name, str(error))
+    return computed
 
 
 @contextlib.contextmanager
@@ -210,8 +207,7 @@ def assert_evidence_unmodified(
     tensors += [images] if images is not None else []
     versions = [tensor._version for tensor in tensors]  # torch counts changes in place
     yield
-    changed = [f"{key} of the {n}" for n, model in models.items() for key in before[n].changed(model)]
-    changed += [f"the mode of the {n}" for n, m in models.items() if before[n].mode_changed(m)]
+    changed = [f"{what} of the {n}" for n, model in models.items() for what in before[n].changed(model)]
     if [tensor._version for tensor in tensors] != versions:
         changed.append("images")
     if changed:

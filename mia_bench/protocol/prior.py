@@ -35,6 +35,10 @@ _LOG = "looks.json"
 """Fréchet distances so far, beside the sample sheets."""
 
 
+NamedEncoder = tuple[str, Callable[[], Embed]]
+"""Name of an identity encoder, and what loads it."""
+
+
 class TrainingMonitor:
     """Watches a prior while it trains: sample sheets, and Fréchet distances to the public images.
 
@@ -44,13 +48,7 @@ class TrainingMonitor:
     """
 
     def __init__(
-        self,
-        public: ImageSet,
-        folder: Path,
-        context: Context,
-        *,
-        encoder: str | None = None,
-        load_encoder: Callable[[], Embed] | None = None,
+        self, public: ImageSet, folder: Path, context: Context, encoder: NamedEncoder | None = None
     ) -> None:
         """Go on with the observations of a stopped training in ``folder``, if there are some.
 
@@ -58,13 +56,12 @@ class TrainingMonitor:
             public: the images to compare with.
             folder: for sample sheets.
             context: seed and device.
-            encoder, load_encoder: name of the features' encoder, and what loads it; pixels without.
+            encoder: computes the features; pixels without.
         """
         self._public = public
         self._folder = folder
         self._context = context
-        self._features_name = encoder or "pixels"
-        self._load_encoder = load_encoder
+        self._encoder = encoder
         self._embed: Embed | None = None
         self._reference: Tensor | None = None
         self.observations: list[dict[str, Any]] = self._stored()
@@ -75,7 +72,8 @@ class TrainingMonitor:
         images = model.render(model.sample(MONITORED_IMAGES, rng), device=self._context.device)
         save_sheet(to_uint8(images[:64]).numpy(), self._folder / f"{step:07d}.png")
         distance = self._distance(images, rng) if len(self._public) > 1 else None
-        observed = {"step": step, "frechet_distance": distance, "features": self._features_name}
+        features = self._encoder[0] if self._encoder else "pixels"
+        observed = {"step": step, "frechet_distance": distance, "features": features}
         self.observations = [*(o for o in self.observations if o["step"] < step), observed]
         (self._folder / _LOG).write_text(json.dumps(self.observations), encoding="utf-8")
 
@@ -86,10 +84,9 @@ class TrainingMonitor:
         return frechet_distance(self._reference, self._features(images))
 
     def _features(self, images: Tensor) -> Tensor:
-        if self._load_encoder is None:
+        if self._encoder is None:
             return nn.functional.adaptive_avg_pool2d(images, 8).flatten(1)
-        if self._embed is None:
-            self._embed = self._load_encoder()
+        self._embed = self._embed or self._encoder[1]()
         return embed_images(self._embed, images, self._context.device)
 
     def _stored(self) -> list[dict[str, Any]]:
@@ -121,7 +118,6 @@ def fit_prior(
 
     Args:
         fit: a prior's method of that name.
-        public: the images.
         context: resolution, seed, device, progress, weights.
         source: key of the data they are from.
         checkpoint: keeps the state of long training.
@@ -163,9 +159,8 @@ def check_prior_is_public(name: str, trained_on: Tensor, splits: Splits) -> None
     """Check that a prior saw no private image.
 
     Args:
-        name: of the prior.
+        name: of the prior, for the message.
         trained_on: ``(N,)`` fingerprints of its training images.
-        splits: the data.
 
     Raises:
         DataError: it saw some; says how many.

@@ -70,12 +70,7 @@ def build_network(
 
 
 def build_target(
-    defense: Defense,
-    architecture: Architecture,
-    splits: Splits,
-    context: Context,
-    *,
-    restoring: bool = False,
+    defense: Defense, architecture: Architecture, splits: Splits, context: Context, *, restoring: bool = False
 ) -> Classifier:
     """The network that the defense makes of the track's architecture.
 
@@ -144,11 +139,8 @@ def _checked_report(report: dict[str, float | str]) -> dict[str, float | str]:
     """The report with a reason in place of each number that is not finite."""
     if wrong := [name for name in report if not isinstance(name, str) or not name]:
         raise MiaBenchError(f"its report has the name {wrong[0]!r}, not a non-empty string")
-    return {
-        name: value
-        if isinstance(value, str)
-        else float(value)
-        if math.isfinite(value)
-        else f"the value is {value}"
-        for name, value in report.items()
-    }
+    checked = dict(report)
+    for name, value in report.items():
+        if not isinstance(value, str):
+            checked[name] = float(value) if math.isfinite(value) else f"the value is {value}"
+    return checked

@@ -120,12 +120,12 @@ class AttackTrial(Trial[Inverted]):
             context=run.context,
         )
         observe(attack, "prepare", run)
-        prepared = perform(attack, attack.prepare, step="prepare")
+        prepared = perform(attack, step="prepare")
         state = prepared.result
         if run.stored:
             attack, state = self.make(), reloaded(state)
         observe(attack, "invert", run)
-        inverted = perform(attack, attack.invert, step="invert", state=state)
+        inverted = perform(attack, step="invert", state=state)
         if not snapshot.equal(splits.public.images, run.world.splits.public.images):
             raise Modified("the attack changed the public images; it may only use them")
         if not isinstance(inverted.result, Reconstructions):
