@@ -33,14 +33,9 @@ class DatasetTrial(Trial[Splits]):
     }
 
     def compute(self, run: Run) -> Splits:
-        """Load it.
-
-        Raises:
-            CheckSkipped: it reads files, and none are given.
-        """
         dataset: Dataset = self.make()
         if dataset.needs_root and self.data is None:
-            raise CheckSkipped("it reads files: give their root (data=…, --data)")
+            raise CheckSkipped("it reads files, and their root is not given (data=…, --data)")
         with tempfile.TemporaryDirectory() as folder:
             return dataset.load(
                 self.data,
@@ -51,11 +46,9 @@ class DatasetTrial(Trial[Splits]):
             )
 
     def outcome(self, made: Splits) -> Mapping[str, Any]:
-        """Images and labels of each part."""
         parts = protocol.present_parts(made).items()
-        return {f"{name} images": part.images for name, part in parts} | {
-            f"{name} labels": part.labels for name, part in parts
-        }
+        images = {f"{name} images": part.images for name, part in parts}
+        return images | {f"{name} labels": part.labels for name, part in parts}
 
 
 @check("dataset")

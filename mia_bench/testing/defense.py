@@ -14,7 +14,7 @@ from mia_bench.api.defense import Defense, TrainingSetup, TrainingStep
 from mia_bench.api.images import to_float
 from mia_bench.errors import Diverged
 from mia_bench.seeds import generator, seeded
-from mia_bench.testing.checks import Problem, Unsound, check
+from mia_bench.testing.checks import Problem, Unsound, check, check_run
 from mia_bench.testing.isolation import isolated, reloaded
 from mia_bench.testing.trial import Attempt, Run, Trial, observe, reported_by, require_images
 
@@ -59,7 +59,6 @@ class DefenseTrial(Trial[Trained]):
     errors: ClassVar = {Diverged: ("gradients", "Bound what can overflow, add epsilon to divisors")}
 
     def compute(self, run: Run) -> Trained:
-        """Train, restore and ask."""
         defense: Defense = self.make()
         observe(defense, "augment", run)
         observe(defense, "loss", run)
@@ -70,11 +69,9 @@ class DefenseTrial(Trial[Trained]):
         return Trained(trained.training.model, state, *_restore(defense, state, run))
 
     def outcome(self, made: Trained) -> Mapping[str, Any]:
-        """Weights, and answers of the deployed model."""
         return {**made.state, "its answers": made.logits}
 
     def restored(self, made: Trained) -> Mapping[str, Any]:
-        """Answers of the restored model."""
         with isolated(5):
             return {"its answers": _restore(self.make(), reloaded(made.state), self.first)[1]}
 
@@ -103,7 +100,7 @@ def _require_soundness(defense: Defense) -> None:
         if value.dim() or value.dtype != torch.float32 or not value.requires_grad:
             gradient = "" if value.requires_grad else " without a gradient"
             problem = f"the loss is {value.dtype} of shape {tuple(value.shape)}{gradient}"
-            advice = "Return a scalar, the batch's mean say, computed from step.outputs in float32"
+            advice = "Return a scalar, such as the batch's mean, computed from step.outputs in float32"
             raise Unsound("loss", problem, advice)
         return value
 
@@ -127,22 +124,9 @@ def answers(trial: DefenseTrial) -> Iterator[Problem]:
         yield f"the deployed model answers {found}, not {shape}", "Answer with logits (N, C)"
 
 
-@check("defense")
-def loss(trial: DefenseTrial) -> None:
-    """The loss is a scalar in float32 with a gradient."""
-    trial.report("loss")
-
-
-@check("defense")
-def augment(trial: DefenseTrial) -> None:
-    """Augmented images keep shape and range."""
-    trial.report("augment")
-
-
-@check("defense")
-def report(trial: DefenseTrial) -> None:
-    """``report`` gives finite numbers, or the reasons why there are none."""
-    trial.report("report")
+check_run("loss", "The loss is a scalar in float32 with a gradient.", "defense")
+check_run("augment", "Augmented images keep shape and range.", "defense")
+check_run("report", "``report`` gives finite numbers, or the reasons why there are none.", "defense")
 
 
 @check("defense")
@@ -164,8 +148,11 @@ def served(trial: DefenseTrial) -> Iterator[Problem]:
     with isolated(0), torch.no_grad(), unmodified:
         first, second = (classifier.answers(deployed, images, 1)[0] for _ in range(2))
     if torch.allclose(first, second) == says:
-        problem = f"two answers {'are the same' if says else 'differ'}, stochastic says {says}"
-        yield problem, "Let stochastic tell the truth: metrics and attacks then average over draws"
+        problem = f"two answers {'are the same' if says else 'differ'}, but stochastic is {says}"
+        yield (
+            problem,
+            f"Set stochastic to {not says}: metrics and attacks average over draws where it is True",
+        )
 
 
 @check("defense", name="seeded")

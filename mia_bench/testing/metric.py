@@ -52,7 +52,6 @@ class MetricTrial(Trial[Computed]):
     }
 
     def compute(self, run: Run) -> Computed:
-        """Measure fresh evidence."""
         return self.measure(self.evidence(run))
 
     def evidence(self, run: Run) -> Evidence:
@@ -65,7 +64,7 @@ class MetricTrial(Trial[Computed]):
         return evidence
 
     def measure(self, evidence: Evidence) -> Computed:
-        """What a fresh instance gives.
+        """What a fresh instance computes.
 
         Raises:
             Modified: it changed the evidence.
@@ -83,7 +82,6 @@ class MetricTrial(Trial[Computed]):
         return computed
 
     def outcome(self, made: Computed) -> Mapping[str, Any]:
-        """The values by name."""
         return {name: _values(given) for name, given in made.items()}
 
     def disturbed(self, change: Callable[[Tensor], Tensor]) -> Evidence:
@@ -130,12 +128,13 @@ def promised(trial: MetricTrial) -> Iterator[Problem]:
     given, promised = set(trial.base.made), set(trial.component.quantities)
     if given != promised:
         advice = "Give each, with the reason as a string where there is no number"
-        yield f"it gives {sorted(given)}, its quantities are {sorted(promised)}", advice
+        yield f"it gives {sorted(given)}, but declares {sorted(promised)}", advice
 
 
 @check("metric")
 def measurements(trial: MetricTrial) -> Iterator[Problem]:
     """Values ``(N,)`` or ``(N, D)`` with a class each, and a finite statistic of them."""
+    paired = {n for n, q in trial.component.quantities.items() if getattr(q, "paired", False)}
     for name, given in trial.base.made.items():
         if isinstance(given, str):
             continue
@@ -150,14 +149,9 @@ def measurements(trial: MetricTrial) -> Iterator[Problem]:
             yield f"{name!r} has {found}", "Give a row of values a sample, and its class"
         elif not np.isfinite(given.statistic(values)):
             yield f"{name!r} is not finite", "Give the reason as a string instead"
-        elif _is_paired(trial, name) and (values.ndim != 1 or given.statistic is not mean):
-            advice = "Let paired be False: boards would compare other numbers than tables show"
+        elif name in paired and (values.ndim != 1 or given.statistic is not mean):
+            advice = "Set paired to False: boards would compare other numbers than tables show"
             yield f"{name!r} is paired, but not the mean of one value a sample", advice
-
-
-def _is_paired(trial: MetricTrial, name: str) -> bool:
-    quantity: Quantity | None = trial.component.quantities.get(name)
-    return quantity is not None and quantity.paired
 
 
 @check("metric")
@@ -222,4 +216,4 @@ def no_encoder(trial: MetricTrial) -> Iterator[Problem]:
     with isolated(0):
         computed = trial.measure(replace(evidence, gallery=None, embed=None, judge=None, missing=missing))
     if trial.component.needs_gallery and any(_numbers(computed)):
-        yield "it has needs_gallery, and numbers without an encoder", "Let needs_gallery be False"
+        yield "needs_gallery is True, but it gives numbers without an encoder", "Set needs_gallery to False"

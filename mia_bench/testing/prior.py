@@ -15,7 +15,7 @@ from mia_bench.api.dataset import ImageSet
 from mia_bench.device import autocast
 from mia_bench.errors import MiaBenchError
 from mia_bench.seeds import generator
-from mia_bench.testing.checks import CheckSkipped, Problem, check
+from mia_bench.testing.checks import CheckSkipped, Problem, check, check_run
 from mia_bench.testing.isolation import isolated, reloaded
 from mia_bench.testing.trial import (
     Attempt,
@@ -41,7 +41,7 @@ IMAGES = 6
 
 
 class Stopped(Exception):
-    """What a training that is stopped ends with."""
+    """Raised in a training to stop it."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,6 @@ class PriorTrial(Trial[Fitted]):
     }
 
     def compute(self, run: Run) -> Fitted:
-        """Fit it, build its model, and draw images."""
         prior = self.make()
         state = self.fit(run, prior)
         model = self.build(state, run, prior)
@@ -103,16 +102,14 @@ class PriorTrial(Trial[Fitted]):
 
     def build(self, state: dict[str, Tensor], run: Run, prior: Any = None) -> generative.GenerativeModel:
         """The model of a state, as attacks get it."""
-        # That no private image was seen is a check of its own.
+        # Whether it saw private images is a check of its own.
         state = {**state, protocol.TRAINED_ON: torch.empty(0, dtype=torch.int64)}
         return protocol.restore_prior(prior or self.make(), state, run.world.splits, run.context, name="it")
 
     def outcome(self, made: Fitted) -> Mapping[str, Any]:
-        """The state, and images."""
         return {**made.state, "its images": made.images}
 
     def restored(self, made: Fitted) -> Mapping[str, Any]:
-        """Images of the restored model."""
         with torch.no_grad(), isolated(3):
             model = self.build(reloaded(made.state), self.first)
             return {"its images": model(draw(model).to(self.device)).float()}
@@ -136,12 +133,12 @@ def model(trial: PriorTrial) -> Iterator[Problem]:
         scores = made.model.discriminate(made.images)
     except NotImplementedError:
         if prior.has_discriminator:
-            yield "it says that it has a discriminator, and has none", "Implement discriminate"
+            yield "has_discriminator is True, but it has none", "Implement discriminate"
         return
     if not prior.has_discriminator:
-        yield "it has a discriminator, and says that it has none", "Let has_discriminator be True"
+        yield "it has a discriminator, but has_discriminator is False", "Let has_discriminator be True"
     elif tuple(scores.shape) != (IMAGES,):
-        yield f"discriminate gives {tuple(scores.shape)}, not ({IMAGES},)", "One score an image"
+        yield f"discriminate gives {tuple(scores.shape)}, not ({IMAGES},)", "Return one score an image"
 
 
 @check("prior")
@@ -162,10 +159,7 @@ def latents(trial: PriorTrial) -> Iterator[Problem]:
         yield "truncation 0 gives different latents", "Pull towards the mean latent: 0 gives it"
 
 
-@check("prior")
-def images(trial: PriorTrial) -> None:
-    """Images ``(N, 3, R, R)`` in [0, 1]."""
-    trial.report("images")
+check_run("images", "Images ``(N, 3, R, R)`` in [0, 1].", "prior")
 
 
 @check("prior")
@@ -175,13 +169,13 @@ def gradients(trial: PriorTrial) -> Iterator[Problem]:
     latent = draw(built).to(trial.device).requires_grad_(True)
     made = built(latent)
     if not made.requires_grad:
-        yield "images have no gradient in the latents", "Leave out no_grad and detach in forward"
+        yield "images have no gradient in the latents", "Use neither no_grad nor detach in forward"
         return
     (gradient,) = torch.autograd.grad(made.sum(), latent)
     if not bool(torch.isfinite(gradient).all()):
         yield "gradients in the latents are not finite", "Look for roots and divisions at 0"
     elif not bool(gradient.any()):
-        yield "gradients in the latents are all 0", "Attacks can't optimise there: see forward"
+        yield "gradients in the latents are all 0", "Change forward: attacks can't optimise there"
 
 
 @check("prior", name="private-data")
@@ -194,7 +188,7 @@ def private_images(trial: PriorTrial) -> None:
 
 @check("prior")
 def resumed(trial: PriorTrial) -> Iterator[Problem]:
-    """Stopped and resumed it ends as if it had not been stopped."""
+    """Stopped and resumed it ends as if it had never been stopped."""
     trial.require_exact()
     made, run, checkpoint = trial.base.made, Run(trial.device), toy.MemoryCheckpoint()
     stops: list[int] = []
@@ -209,13 +203,13 @@ def resumed(trial: PriorTrial) -> Iterator[Problem]:
     if not stops:
         raise CheckSkipped("it saves no checkpoint before it ends")
     if not isinstance(stopped.error, Stopped):
-        yield "an exception in progress does not end it", "Let what progress raises pass"
+        yield "an exception in progress does not end it", "Don't catch what progress raises"
         return
     with isolated(0):
         again = trial.fit(run, checkpoint=checkpoint)
     if differing(made.state, again):
         advice = "Save optimisers, averages, the step and task.generator.get_state() too"
-        yield "stopped and resumed it ends elsewhere", advice
+        yield "stopped and resumed it ends with another state", advice
 
 
 @check("prior")

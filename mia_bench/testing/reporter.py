@@ -111,7 +111,6 @@ class ReporterTrial(Trial[bool]):
     draws_globally = False
 
     def compute(self, run: Run) -> bool:
-        """Call it with a finished cell."""
         return self.call(self.cell)
 
     def call(self, cell: FinishedCell) -> bool:
@@ -136,8 +135,7 @@ class ReporterTrial(Trial[bool]):
 @check("reporter")
 def again(trial: ReporterTrial) -> None:
     """It takes a cell again: with ``--rerun`` cells are computed anew."""
-    _ = trial.base.made
-    trial.run()
+    trial.rerun()
 
 
 @check("reporter")

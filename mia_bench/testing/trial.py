@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -96,7 +96,7 @@ class Run:
 
 @dataclass
 class Trial(Generic[Made]):
-    """A component on trial. A subclass for each kind says how to run it and what to compare.
+    """A component on trial; a subclass for each kind of component says how to run it and what to compare.
 
     Attributes:
         component: the class; the module of a reporter.
@@ -125,7 +125,7 @@ class Trial(Generic[Made]):
     """How far two runs with one seed may differ on the CPU."""
 
     tolerance_saved: ClassVar[float] = 1e-5
-    """How far what was stored and restored may differ."""
+    """How far answers may differ after storing and restoring."""
 
     component: Any
     options: Options
@@ -133,7 +133,6 @@ class Trial(Generic[Made]):
     module: str
     data: Path | None = None
     weights: Path | None = None
-    _first: Run | None = field(default=None, init=False, repr=False)
 
     def make(self) -> Any:
         """A fresh instance."""
@@ -157,8 +156,14 @@ class Trial(Generic[Made]):
         Raises:
             Unsound: what it makes is wrong.
         """
-        run = Run(**{"device": self.device, **conditions})
-        self._first = self._first or run
+        return self._perform(Run(**{"device": self.device, **conditions}))
+
+    def rerun(self, **conditions: Any) -> Made:
+        """As :meth:`run`, skipped where the first run failed already."""
+        _ = self.base.made
+        return self.run(**conditions)
+
+    def _perform(self, run: Run) -> Made:
         with isolated(run.seed, run.traces):
             try:
                 return self.compute(run)
@@ -167,16 +172,19 @@ class Trial(Generic[Made]):
                 raise Unsound(check, describe_error(error), advice) from error
 
     @cached_property
+    def _first(self) -> tuple[Run, Attempt[Made]]:
+        run = Run(self.device)
+        return run, Attempt.of(partial(self._perform, run))
+
+    @property
     def base(self) -> Attempt[Made]:
         """The first run, which most checks look at."""
-        return Attempt.of(self.run)
+        return self._first[1]
 
     @property
     def first(self) -> Run:
         """Conditions and traces of :attr:`base`: later runs may find done what the first did."""
-        _ = self.base
-        assert self._first is not None
-        return self._first
+        return self._first[0]
 
     def report(self, check: str) -> None:
         """Raise what ended :attr:`base`, if this check reports it."""
