@@ -78,7 +78,7 @@ class ArchitectureTrial(Trial[Built]):
         Args:
             hooks: set a backward hook on every layer; images get no gradient.
         """
-        made, labels = self.base.made, toy.world().splits.test.labels.to(self.device)
+        made, labels = self.made, toy.world().splits.test.labels.to(self.device)
         network = copy.deepcopy(made.network).train()
         images = made.images.clone().requires_grad_(not hooks)
         for module in network.modules() if hooks else ():
@@ -103,7 +103,7 @@ class ArchitectureTrial(Trial[Built]):
 @check("model")
 def activations(trial: ArchitectureTrial) -> Iterator[Problem]:
     """Finite logits ``(N, C)``, features ``(N, F)``, hidden outputs; forward gives the same logits."""
-    built = trial.base.made
+    built = trial.made
     made, count, classes = built.activations, len(built.images), toy.world().classes
     if tuple(made.logits.shape) != (count, classes):
         problem = f"the logits are {tuple(made.logits.shape)}, not {(count, classes)}"
@@ -145,7 +145,7 @@ def hooks(trial: ArchitectureTrial) -> None:
 @check("model")
 def untouched(trial: ArchitectureTrial) -> Iterator[Problem]:
     """In eval mode answers change nothing, and no image's depends on the others of its batch."""
-    made = trial.base.made
+    made = trial.made
     network, splits = copy.deepcopy(made.network).eval(), toy.world().splits
     unmodified = measurement.assert_evidence_unmodified({"network": network}, splits)
     with isolated(0), torch.no_grad(), unmodified:

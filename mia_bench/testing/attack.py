@@ -151,7 +151,7 @@ def threat_model(trial: AttackTrial) -> Iterator[Problem]:
 @check("attack")
 def queries(trial: AttackTrial) -> Iterator[Problem]:
     """Every image that passes through the target is counted."""
-    counted = trial.base.made.queries
+    counted = trial.made.queries
     assert trial.recorded is not None
     if (passed := trial.recorded.passed) > counted:
         advice = "Ask through task.access (labels, probabilities, answers, activations) alone"
@@ -161,7 +161,7 @@ def queries(trial: AttackTrial) -> Iterator[Problem]:
 @check("attack", name="private-data")
 def private_images(trial: AttackTrial) -> Iterator[Problem]:
     """No private image comes out."""
-    splits, made = toy.world().splits, to_uint8(trial.base.made.images.flatten(0, 1))
+    splits, made = toy.world().splits, to_uint8(trial.made.images.flatten(0, 1))
     private = torch.cat([part.images for part in (splits.train, splits.validation, splits.test)])
     known = torch.isin(*map(fingerprints.image_fingerprints, (made, private)))
     if seen := int(known.sum()):

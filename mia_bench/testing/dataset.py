@@ -54,9 +54,9 @@ class DatasetTrial(Trial[Splits]):
 @check("dataset")
 def parts(trial: DatasetTrial) -> Iterator[Problem]:
     """uint8 images of the resolution, int64 labels; every private class has training images."""
-    names = trial.base.made.class_names
+    names = trial.made.class_names
     with reported_by("parts", "See mia_bench.Splits"):
-        protocol.check_splits(trial.base.made, toy.RESOLUTION)
+        protocol.check_splits(trial.made, toy.RESOLUTION)
     if len(set(names)) != len(names):
         yield "class_names are not all different", "Name each class once"
 
@@ -66,7 +66,7 @@ def disjoint(trial: DatasetTrial) -> Iterator[Problem]:
     """No image is in two parts."""
     prints = {
         name: fingerprints.image_fingerprints(part.images)
-        for name, part in protocol.present_parts(trial.base.made).items()
+        for name, part in protocol.present_parts(trial.made).items()
     }
     for first, second in itertools.combinations(prints, 2):
         if count := int(torch.isin(prints[first], prints[second]).sum()):

@@ -16,7 +16,7 @@ from mia_bench.errors import Diverged
 from mia_bench.seeds import generator, seeded
 from mia_bench.testing.checks import Problem, Unsound, check, check_run
 from mia_bench.testing.isolation import isolated, reloaded
-from mia_bench.testing.trial import Attempt, Run, Trial, observe, reported_by, require_images
+from mia_bench.testing.trial import Run, Trial, attempt, observe, reported_by, require_images
 
 with lazy_imports():
     import torch
@@ -120,7 +120,7 @@ def _require_soundness(defense: Defense) -> None:
 def answers(trial: DefenseTrial) -> Iterator[Problem]:
     """The deployed model answers with logits ``(N, C)``."""
     shape = (len(toy.world().splits.test), toy.world().classes)
-    if (found := tuple(trial.base.made.logits.shape)) != shape:
+    if (found := tuple(trial.made.logits.shape)) != shape:
         yield f"the deployed model answers {found}, not {shape}", "Answer with logits (N, C)"
 
 
@@ -133,7 +133,7 @@ check_run("report", "``report`` gives finite numbers, or the reasons why there a
 def gradients(trial: DefenseTrial) -> Iterator[Problem]:
     """Loss, gradients and weights stay finite."""
     trial.report("gradients")
-    state = trial.base.made.state.items()
+    state = trial.made.state.items()
     if broken := [name for name, tensor in state if not bool(torch.isfinite(tensor).all())]:
         yield f"{broken[0]} is not finite after training", "Look for roots and divisions at 0"
 
@@ -141,7 +141,7 @@ def gradients(trial: DefenseTrial) -> Iterator[Problem]:
 @check("defense")
 def served(trial: DefenseTrial) -> Iterator[Problem]:
     """The deployed model changes nothing when it answers, and ``stochastic`` says if it is random."""
-    deployed, says = trial.base.made.target.deployed, trial.base.made.target.stochastic
+    deployed, says = trial.made.target.deployed, trial.made.target.stochastic
     splits = toy.world().splits
     images = to_float(splits.test.images).to(trial.device)
     unmodified = measurement.assert_evidence_unmodified({"deployed model": deployed}, splits)
@@ -167,7 +167,7 @@ def _augmented(trial: DefenseTrial, seed: int) -> Tensor | None:
     """Images that ``augment`` made from a seed, None if it drew nothing or needs a training."""
     rng, images = generator(seed, "augment"), to_float(toy.world().splits.train.images)
     with isolated(0) as traces, traces.drawing("augment", rng):
-        made = Attempt.of(lambda: trial.make().augment(images, rng)).value
+        made, _ = attempt(lambda: trial.make().augment(images, rng))
     return made.detach() if traces.used_generator and made is not None else None
 
 
@@ -175,9 +175,9 @@ def _augmented(trial: DefenseTrial, seed: int) -> Tensor | None:
 def methods_draw(trial: DefenseTrial) -> Iterator[Problem]:
     """``augment`` and ``loss`` draw from the generators they get, unless layers draw in a pass."""
     drew = trial.first.traces.drew & {"augment", "loss"}
-    if not drew or trial.base.error is not None:
+    if not drew or trial.error is not None:
         return
-    network = copy.deepcopy(trial.base.made.network).train()
+    network = copy.deepcopy(trial.made.network).train()
     images = to_float(toy.world().splits.train.images[:2]).to(trial.device)
     with isolated(0) as traces, torch.no_grad():
         network(images)

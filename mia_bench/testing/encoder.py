@@ -60,7 +60,7 @@ class EncoderTrial(Trial[Embedded]):
 
     def ask(self, images: Tensor) -> Tensor:
         """Embeddings ``(N, D)``, on the CPU."""
-        embed = self.base.made.embed
+        embed = self.made.embed
         with isolated(0), torch.no_grad():
             return embed(images.to(self.device)).cpu()
 
@@ -68,7 +68,7 @@ class EncoderTrial(Trial[Embedded]):
 @check("encoder")
 def embeddings(trial: EncoderTrial) -> Iterator[Problem]:
     """Finite embeddings ``(N, D)`` in float32, of unit norm."""
-    rows, count = trial.base.made.rows, len(toy.world().splits.test)
+    rows, count = trial.made.rows, len(toy.world().splits.test)
     if rows.dim() != 2 or len(rows) != count or rows.dtype != torch.float32:
         yield f"its embeddings are {rows.dtype} {tuple(rows.shape)}", f"Return float32 of shape ({count}, D)"
     elif not bool(torch.isfinite(rows).all()):
@@ -80,7 +80,7 @@ def embeddings(trial: EncoderTrial) -> Iterator[Problem]:
 @check("encoder")
 def alone(trial: EncoderTrial) -> Iterator[Problem]:
     """An image on its own has the embedding that it has in a batch."""
-    rows, row = trial.base.made.rows, trial.ask(toy.world().enlarged(SIZE)[:1])
+    rows, row = trial.made.rows, trial.ask(toy.world().enlarged(SIZE)[:1])
     if not torch.allclose(row, rows[:1], atol=1e-4):
         advice = "Put the network into eval mode, and normalise each row by itself"
         yield "an image's embedding depends on the rest of its batch", advice
@@ -89,7 +89,7 @@ def alone(trial: EncoderTrial) -> Iterator[Problem]:
 @check("encoder")
 def sizes(trial: EncoderTrial) -> Iterator[Problem]:
     """Larger images have embeddings of as many dimensions, or are refused by a MiaBenchError."""
-    wanted = tuple(trial.base.made.rows.shape)
+    wanted = tuple(trial.made.rows.shape)
     with contextlib.suppress(MiaBenchError):
         found = tuple(trial.ask(toy.world().enlarged(2 * SIZE)).shape)
         if found != wanted:

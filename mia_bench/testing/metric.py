@@ -24,7 +24,7 @@ from mia_bench.errors import MiaBenchError, Modified
 from mia_bench.statistics import estimate
 from mia_bench.testing.checks import Problem, check
 from mia_bench.testing.isolation import isolated
-from mia_bench.testing.trial import Attempt, Run, Trial, differing
+from mia_bench.testing.trial import Run, Trial, attempt, differing
 
 with lazy_imports():
     import numpy as np
@@ -125,7 +125,7 @@ def names(trial: MetricTrial) -> Iterator[Problem]:
 @check("metric", name="runs")
 def promised(trial: MetricTrial) -> Iterator[Problem]:
     """It gives every quantity that it declares and no other."""
-    given, promised = set(trial.base.made), set(trial.component.quantities)
+    given, promised = set(trial.made), set(trial.component.quantities)
     if given != promised:
         advice = "Give each, with the reason as a string where there is no number"
         yield f"it gives {sorted(given)}, but declares {sorted(promised)}", advice
@@ -135,7 +135,7 @@ def promised(trial: MetricTrial) -> Iterator[Problem]:
 def measurements(trial: MetricTrial) -> Iterator[Problem]:
     """Values ``(N,)`` or ``(N, D)`` with a class each, and a finite statistic of them."""
     paired = {n for n, q in trial.component.quantities.items() if getattr(q, "paired", False)}
-    for name, given in trial.base.made.items():
+    for name, given in trial.made.items():
         if isinstance(given, str):
             continue
         if not isinstance(given, Measurement):
@@ -157,7 +157,7 @@ def measurements(trial: MetricTrial) -> Iterator[Problem]:
 @check("metric")
 def nan(trial: MetricTrial) -> Iterator[Problem]:
     """Where every network answers NaN there is no number, unless it depends on no network."""
-    made = trial.outcome(trial.base.made)
+    made = trial.outcome(trial.made)
     with isolated(0):
         others = trial.outcome(trial.measure(trial.disturbed(lambda rows: rows.flip(1))))
     evidence, depending = trial.disturbed(lambda rows: rows * torch.nan), differing(made, others)
@@ -168,9 +168,9 @@ def _numbers(computed: Computed) -> Iterator[tuple[str, float]]:
     """Names that have a number, and the number."""
     for name, measurement in computed.items():
         if isinstance(measurement, Measurement):
-            attempt = Attempt.of(partial(estimate, measurement))
-            if attempt.value is not None:
-                yield name, attempt.value.value
+            estimated, _ = attempt(partial(estimate, measurement))
+            if estimated is not None:
+                yield name, estimated.value
 
 
 def _never_a_number(
@@ -191,7 +191,7 @@ def _never_a_number(
 @check("metric")
 def no_samples(trial: MetricTrial) -> Iterator[Problem]:
     """Without reconstructions or test images there is no number."""
-    evidence, names = trial.evidence(trial.first), set(trial.base.made)
+    evidence, names = trial.evidence(trial.first), set(trial.made)
     parts = ("test",) if isinstance(evidence, AttackEvidence) else ("train", "validation", "test")
     evidence = replace(evidence, splits=toy.emptied(evidence.splits, *parts))
     if isinstance(evidence, AttackEvidence) and evidence.gallery is not None:
@@ -208,7 +208,7 @@ def no_samples(trial: MetricTrial) -> Iterator[Problem]:
 @check("metric")
 def no_encoder(trial: MetricTrial) -> Iterator[Problem]:
     """Without encoder and judge there are reasons; what needs neither is measured."""
-    _ = trial.base.made
+    _ = trial.made
     evidence = trial.evidence(trial.first)
     if not isinstance(evidence, AttackEvidence):
         return

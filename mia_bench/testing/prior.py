@@ -18,9 +18,9 @@ from mia_bench.seeds import generator
 from mia_bench.testing.checks import CheckSkipped, Problem, check, check_run
 from mia_bench.testing.isolation import isolated, reloaded
 from mia_bench.testing.trial import (
-    Attempt,
     Run,
     Trial,
+    attempt,
     differing,
     observe,
     reported_by,
@@ -91,14 +91,8 @@ class PriorTrial(Trial[Fitted]):
         prior = prior or self.make()
         observe(prior, "fit", run)
         context = replace(run.context, progress=progress) if progress else run.context
-        return protocol.fit_prior(
-            prior.fit,
-            copy.deepcopy(run.world.splits.public) if public is None else public,
-            context,
-            source="toy",
-            checkpoint=checkpoint or toy.MemoryCheckpoint(),
-            watch=toy.ignore_model,
-        ).state
+        public = copy.deepcopy(run.world.splits.public) if public is None else public
+        return toy.fit(prior, public, context, checkpoint).state
 
     def build(self, state: dict[str, Tensor], run: Run, prior: Any = None) -> generative.GenerativeModel:
         """The model of a state, as attacks get it."""
@@ -123,7 +117,7 @@ def draw(model: generative.GenerativeModel, seed: int = 0, truncation: float = 1
 @check("prior")
 def model(trial: PriorTrial) -> Iterator[Problem]:
     """The model is in eval mode, knows its resolution, and has a discriminator if it says so."""
-    made, prior = trial.base.made, trial.make()
+    made, prior = trial.made, trial.make()
     own = {name: tensor for name, tensor in made.state.items() if name != protocol.TRAINED_ON}
     if any(m.training for m in prior.build(own, resolution=toy.RESOLUTION).modules()):
         yield "build returns a model in training mode", "Call .eval() before you return it"
@@ -144,7 +138,7 @@ def model(trial: PriorTrial) -> Iterator[Problem]:
 @check("prior")
 def latents(trial: PriorTrial) -> Iterator[Problem]:
     """``sample`` gives ``(N, D)`` in float32 on the CPU, from its generator; truncation 0 the mean."""
-    built = trial.base.made.model
+    built = trial.made.model
     with isolated(0) as traces:
         first, again, other = draw(built), draw(built), draw(built, 1)
         narrow = draw(built, truncation=0.0)
@@ -165,7 +159,7 @@ check_run("images", "Images ``(N, 3, R, R)`` in [0, 1].", "prior")
 @check("prior")
 def gradients(trial: PriorTrial) -> Iterator[Problem]:
     """Images are differentiable in the latents, with finite gradients."""
-    built = trial.base.made.model
+    built = trial.made.model
     latent = draw(built).to(trial.device).requires_grad_(True)
     made = built(latent)
     if not made.requires_grad:
@@ -181,7 +175,7 @@ def gradients(trial: PriorTrial) -> Iterator[Problem]:
 @check("prior", name="private-data")
 def private_images(trial: PriorTrial) -> None:
     """No private image was trained on."""
-    seen, name = trial.base.made.state[protocol.TRAINED_ON], trial.component.__name__
+    seen, name = trial.made.state[protocol.TRAINED_ON], trial.component.__name__
     with reported_by("private-data", "Use task.training_images() and nothing else"):
         protocol.check_prior_is_public(name, seen, toy.world().splits)
 
@@ -190,7 +184,7 @@ def private_images(trial: PriorTrial) -> None:
 def resumed(trial: PriorTrial) -> Iterator[Problem]:
     """Stopped and resumed it ends as if it had never been stopped."""
     trial.require_exact()
-    made, run, checkpoint = trial.base.made, Run(trial.device), toy.MemoryCheckpoint()
+    made, run, checkpoint = trial.made, Run(trial.device), toy.MemoryCheckpoint()
     stops: list[int] = []
 
     def stop(done: int, total: int, unit: str) -> None:
@@ -199,10 +193,10 @@ def resumed(trial: PriorTrial) -> Iterator[Problem]:
             raise Stopped
 
     with isolated(0):
-        stopped = Attempt.of(partial(trial.fit, run, checkpoint=checkpoint, progress=stop))
+        _, error = attempt(partial(trial.fit, run, checkpoint=checkpoint, progress=stop))
     if not stops:
         raise CheckSkipped("it saves no checkpoint before it ends")
-    if not isinstance(stopped.error, Stopped):
+    if not isinstance(error, Stopped):
         yield "an exception in progress does not end it", "Don't catch what progress raises"
         return
     with isolated(0):
@@ -215,7 +209,7 @@ def resumed(trial: PriorTrial) -> Iterator[Problem]:
 @check("prior")
 def few_images(trial: PriorTrial) -> None:
     """Two public images are enough; without any it runs, or fails with one clear line."""
-    _ = trial.base.made
+    _ = trial.made
     public = toy.world().splits.public
     for part in (ImageSet(public.images[:2], public.labels[:2]), toy.without(public)):
         with isolated(0), contextlib.suppress(MiaBenchError):

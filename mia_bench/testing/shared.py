@@ -14,7 +14,7 @@ from mia_bench.errors import DataError, Unavailable
 from mia_bench.plugins import describe_error
 from mia_bench.testing.checks import CheckSkipped, Problem, check, check_run
 from mia_bench.testing.isolation import DATA_VARIABLE, isolated
-from mia_bench.testing.trial import Attempt, Trial, differing
+from mia_bench.testing.trial import Trial, attempt, differing
 
 with lazy_imports():
     import torch
@@ -35,7 +35,7 @@ def missing_files(trial: Trial[Any]) -> Iterator[Problem]:
     wanted = DataError if reads_root else Unavailable
     with tempfile.TemporaryDirectory() as empty, isolated(0):
         for folder in (Path(empty),) if reads_root else (Path(empty), None):
-            error = Attempt.of(partial(trial.make().fingerprint, folder)).error
+            _, error = attempt(partial(trial.make().fingerprint, folder))
             if isinstance(error, wanted) and "\n" in str(error):
                 yield "its error has several lines", "Write it as one line"
             elif not isinstance(error, wanted) and (error or reads_root):
@@ -50,7 +50,7 @@ check_run("runs", "It runs in a toy world.")
 @check("dataset", "encoder", name="runs")
 def fingerprint(trial: Trial[Any]) -> Iterator[Problem]:
     """Its fingerprint is a string, and always the same."""
-    _ = trial.base.made
+    _ = trial.made
     folder = trial.data if hasattr(trial.component, "needs_root") else trial.weights
     first, second = (trial.make().fingerprint(folder) for _ in range(2))
     if first != second or not isinstance(first, str) or not first:
@@ -61,7 +61,7 @@ def fingerprint(trial: Trial[Any]) -> Iterator[Problem]:
 def repeatable(trial: Trial[Any]) -> Iterator[Problem]:
     """Two runs with one seed give the same."""
     trial.require_exact()
-    first, again = trial.outcome(trial.base.made), trial.outcome(trial.run())
+    first, again = trial.outcome(trial.made), trial.outcome(trial.run())
     if names := differing(first, again, trial.tolerance):
         yield f"two runs with one seed differ in {_list(names)}", trial.advice["repeatable"]
 
@@ -70,7 +70,7 @@ def repeatable(trial: Trial[Any]) -> Iterator[Problem]:
 def seeded(trial: Trial[Any]) -> Iterator[Problem]:
     """Another seed changes what is drawn."""
     trial.require_exact()
-    made, traces = trial.outcome(trial.base.made), trial.first.traces
+    made, traces = trial.outcome(trial.made), trial.first.traces
     draws = trial.follows_seed or traces.used_generator or traces.drew
     if draws and not differing(made, trial.outcome(trial.run(seed=1))):
         advice = "Use the numbers that it draws, and seed nothing yourself"
@@ -80,7 +80,7 @@ def seeded(trial: Trial[Any]) -> Iterator[Problem]:
 @check(*NETWORKS)
 def saved(trial: Trial[Any]) -> Iterator[Problem]:
     """Stored and restored it does the same."""
-    made = trial.base.made
+    made = trial.made
     restored = trial.restored(made)
     expected = {name: trial.outcome(made)[name] for name in restored}
     if names := differing(expected, restored, trial.tolerance_saved):

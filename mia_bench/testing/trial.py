@@ -31,34 +31,18 @@ T = TypeVar("T")
 Made = TypeVar("Made")
 
 
-@dataclass(frozen=True)
-class Attempt(Generic[T]):
-    """What a plugin made, or what it raised instead."""
+def attempt(work: Callable[[], T]) -> tuple[T | None, BaseException | None]:
+    """What a plugin makes, or what it raises instead.
 
-    value: T | None = None
-    error: BaseException | None = None
-
-    @classmethod
-    def of(cls, work: Callable[[], T]) -> Attempt[T]:
-        """Try it."""
-        try:
-            return cls(value=work())
-        except CheckSkipped:
-            raise
-        except (Exception, SystemExit) as error:  # a plugin may raise anything
-            return cls(error=error)
-
-    @property
-    def made(self) -> T:
-        """The value.
-
-        Raises:
-            CheckSkipped: there is none; another check says why.
-        """
-        if self.error is not None:
-            raise CheckSkipped(f"it does not run: {describe_error(self.error)}")
-        assert self.value is not None
-        return self.value
+    Raises:
+        CheckSkipped: it can't be tried here.
+    """
+    try:
+        return work(), None
+    except CheckSkipped:
+        raise
+    except (Exception, SystemExit) as error:  # a plugin may raise anything
+        return None, error
 
 
 @dataclass(frozen=True)
@@ -151,7 +135,7 @@ class Trial(Generic[Made]):
         raise NotImplementedError
 
     def run(self, **conditions: Any) -> Made:
-        """Run a fresh instance in the toy world, isolated, under some conditions of :class:`Run`.
+        """Run a fresh instance in the toy world, isolated, under the conditions of a :class:`Run`.
 
         Raises:
             Unsound: what it makes is wrong.
@@ -160,7 +144,7 @@ class Trial(Generic[Made]):
 
     def rerun(self, **conditions: Any) -> Made:
         """As :meth:`run`, skipped where the first run failed already."""
-        _ = self.base.made
+        _ = self.made
         return self.run(**conditions)
 
     def _perform(self, run: Run) -> Made:
@@ -172,23 +156,35 @@ class Trial(Generic[Made]):
                 raise Unsound(check, describe_error(error), advice) from error
 
     @cached_property
-    def _first(self) -> tuple[Run, Attempt[Made]]:
+    def _first(self) -> tuple[Run, Any, BaseException | None]:
         run = Run(self.device)
-        return run, Attempt.of(partial(self._perform, run))
-
-    @property
-    def base(self) -> Attempt[Made]:
-        """The first run, which most checks look at."""
-        return self._first[1]
+        return run, *attempt(partial(self._perform, run))
 
     @property
     def first(self) -> Run:
-        """Conditions and traces of :attr:`base`: later runs may find done what the first did."""
+        """Conditions and traces of the first run; later runs may skip work that the first one did."""
         return self._first[0]
 
+    @property
+    def made(self) -> Made:
+        """What the first run made, which most checks look at.
+
+        Raises:
+            CheckSkipped: the run failed; another check says why.
+        """
+        _, made, error = self._first
+        if error is not None:
+            raise CheckSkipped(f"it does not run: {describe_error(error)}")
+        return made  # type: ignore[no-any-return]
+
+    @property
+    def error(self) -> BaseException | None:
+        """What ended the first run."""
+        return self._first[2]
+
     def report(self, check: str) -> None:
-        """Raise what ended :attr:`base`, if this check reports it."""
-        error = self.base.error
+        """Raise what ended the first run, if this check reports it."""
+        error = self.error
         if error is not None and check == (error.check if isinstance(error, Unsound) else "runs"):
             raise error
 
@@ -241,9 +237,9 @@ def require_images(made: Tensor, shape: tuple[int, ...]) -> None:
 
 def differing(first: Mapping[str, Any], second: Mapping[str, Any], tolerance: float = 0.0) -> list[str]:
     """Names whose values differ, or that one lacks; NaN equals NaN."""
-    shared = [name for name in first if name in second]
-    others = [name for name in (*first, *second) if name not in shared]
-    return others + [n for n in shared if not _same(first[n], second[n], tolerance)]
+    shared = first.keys() & second.keys()
+    names = dict.fromkeys((*first, *second))
+    return [n for n in names if n not in shared or not _same(first[n], second[n], tolerance)]
 
 
 def _same(first: Any, second: Any, tolerance: float) -> bool:
