@@ -120,8 +120,7 @@ def _option_text(value: Any) -> str:
 Names = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
 Number = Annotated[int, BeforeValidator(_refuse_bool), Field(ge=1)]
 Seeds = Annotated[
-    tuple[Annotated[int, BeforeValidator(_refuse_bool), Field(ge=0)], ...],
-    BeforeValidator(_as_tuple),
+    tuple[Annotated[int, BeforeValidator(_refuse_bool), Field(ge=0)], ...], BeforeValidator(_as_tuple)
 ]
 NumberOrSeeds = Annotated[
     Annotated[Number, Tag("number")] | Annotated[Seeds, Field(min_length=1), Tag("several")],
@@ -206,9 +205,7 @@ class RunConfig(BaseModel):
     def to_toml(self) -> str:
         """The configuration as a file that :func:`load_config` reads back."""
         values = self.model_dump(
-            mode="json",
-            exclude={"options", "seeds" if self.seed else "seed"},
-            exclude_none=True,
+            mode="json", exclude={"options", "seeds" if self.seed else "seed"}, exclude_none=True
         )
         tables: dict[str, dict[str, Any]] = {}
         for path, texts in self.options.items():

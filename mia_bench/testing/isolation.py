@@ -108,10 +108,7 @@ def _noted_seeding(traces: Traces) -> contextlib.AbstractContextManager[object]:
 def _private_files(traces: Traces) -> Iterator[None]:
     """A data root with a private photograph, and a watch on it."""
     _install_watch()
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        mock.patch.dict(os.environ, {DATA_VARIABLE: folder}),
-    ):
+    with tempfile.TemporaryDirectory() as folder, mock.patch.dict(os.environ, {DATA_VARIABLE: folder}):
         private = Path(folder) / "private" / "person" / "1.jpg"
         private.parent.mkdir(parents=True)
         private.write_bytes(b"private")

@@ -17,15 +17,7 @@ from mia_bench.errors import MiaBenchError
 from mia_bench.seeds import generator
 from mia_bench.testing.checks import CheckSkipped, Problem, check, check_run
 from mia_bench.testing.isolation import isolated, reloaded
-from mia_bench.testing.trial import (
-    Run,
-    Trial,
-    attempt,
-    differing,
-    observe,
-    reported_by,
-    require_images,
-)
+from mia_bench.testing.trial import Run, Trial, attempt, differing, observe, reported_by, require_images
 
 with lazy_imports():
     import torch

@@ -95,7 +95,7 @@ class Trial(Generic[Made]):
     """What to change, by the name of a check that kinds share."""
 
     errors: ClassVar[Mapping[type[Exception], tuple[str, str]]] = {
-        Modified: ("untouched", "Work on a copy (copy.deepcopy), in eval mode"),
+        Modified: ("untouched", "Work on a copy (copy.deepcopy), in eval mode")
     }
     """Errors of a run that a check other than ``runs`` reports: its name, and what to change."""
 
