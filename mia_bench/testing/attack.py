@@ -134,39 +134,36 @@ class AttackTrial(Trial[Inverted]):
         self.require_exact()
         return self.outcome(self.run(stored=True))
 
+    @check("attack")
+    def threat_model(self) -> Iterator[Problem]:
+        """It uses nothing of the target that its access level hides."""
+        self.report("threat-model")
+        level = self.component.access
+        if level != "white-box" and self.recorded and self.recorded.differentiated:
+            advice = "Ask through task.access alone, or declare access = 'white-box'"
+            yield f"a {level} attack takes gradients of the target", advice
+
+    @check("attack")
+    def queries(self) -> Iterator[Problem]:
+        """Every image that passes through the target is counted."""
+        counted = self.made.queries
+        assert self.recorded is not None
+        if (passed := self.recorded.passed) > counted:
+            advice = "Ask through task.access (labels, probabilities, answers, activations) alone"
+            yield f"{passed} images passed through the target, but {counted} were counted", advice
+
+    @check("attack", name="private-data")
+    def private_images(self) -> Iterator[Problem]:
+        """No private image comes out."""
+        splits, made = toy.world().splits, to_uint8(self.made.images.flatten(0, 1))
+        private = torch.cat([part.images for part in (splits.train, splits.validation, splits.test)])
+        known = torch.isin(*map(fingerprints.image_fingerprints, (made, private)))
+        if seen := int(known.sum()):
+            advice = "An attack may know the target's answers and the public images, nothing else"
+            yield f"{seen} of its images equal private ones, pixel by pixel", advice
+
 
 check_run("images", "Images ``(K, M, 3, R, R)`` in [0, 1], and latents ``(K, M, D)`` or None.", "attack")
-
-
-@check("attack")
-def threat_model(trial: AttackTrial) -> Iterator[Problem]:
-    """It uses nothing of the target that its access level hides."""
-    trial.report("threat-model")
-    level = trial.component.access
-    if level != "white-box" and trial.recorded and trial.recorded.differentiated:
-        advice = "Ask through task.access alone, or declare access = 'white-box'"
-        yield f"a {level} attack takes gradients of the target", advice
-
-
-@check("attack")
-def queries(trial: AttackTrial) -> Iterator[Problem]:
-    """Every image that passes through the target is counted."""
-    counted = trial.made.queries
-    assert trial.recorded is not None
-    if (passed := trial.recorded.passed) > counted:
-        advice = "Ask through task.access (labels, probabilities, answers, activations) alone"
-        yield f"{passed} images passed through the target, but {counted} were counted", advice
-
-
-@check("attack", name="private-data")
-def private_images(trial: AttackTrial) -> Iterator[Problem]:
-    """No private image comes out."""
-    splits, made = toy.world().splits, to_uint8(trial.made.images.flatten(0, 1))
-    private = torch.cat([part.images for part in (splits.train, splits.validation, splits.test)])
-    known = torch.isin(*map(fingerprints.image_fingerprints, (made, private)))
-    if seen := int(known.sum()):
-        advice = "An attack may know the target's answers and the public images, nothing else"
-        yield f"{seen} of its images equal private ones, pixel by pixel", advice
 
 
 check_run(

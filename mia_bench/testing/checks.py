@@ -72,7 +72,7 @@ CHECKS: list[Check] = []
 
 
 def check(*kinds: str, name: str = "") -> Callable[[FindT], FindT]:
-    """Register a function as a check; the first paragraph of its docstring says what it asks for.
+    """Register a function of a trial as a check; the first paragraph of its docstring says what it asks for.
 
     An exception in it is a finding too.
 

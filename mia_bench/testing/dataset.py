@@ -50,25 +50,23 @@ class DatasetTrial(Trial[Splits]):
         images = {f"{name} images": part.images for name, part in parts}
         return images | {f"{name} labels": part.labels for name, part in parts}
 
+    @check("dataset")
+    def parts(self) -> Iterator[Problem]:
+        """uint8 images of the resolution, int64 labels; every private class has training images."""
+        names = self.made.class_names
+        with reported_by("parts", "See mia_bench.Splits"):
+            protocol.check_splits(self.made, toy.RESOLUTION)
+        if len(set(names)) != len(names):
+            yield "class_names are not all different", "Name each class once"
 
-@check("dataset")
-def parts(trial: DatasetTrial) -> Iterator[Problem]:
-    """uint8 images of the resolution, int64 labels; every private class has training images."""
-    names = trial.made.class_names
-    with reported_by("parts", "See mia_bench.Splits"):
-        protocol.check_splits(trial.made, toy.RESOLUTION)
-    if len(set(names)) != len(names):
-        yield "class_names are not all different", "Name each class once"
-
-
-@check("dataset")
-def disjoint(trial: DatasetTrial) -> Iterator[Problem]:
-    """No image is in two parts."""
-    prints = {
-        name: fingerprints.image_fingerprints(part.images)
-        for name, part in protocol.present_parts(trial.made).items()
-    }
-    for first, second in itertools.combinations(prints, 2):
-        if count := int(torch.isin(prints[first], prints[second]).sum()):
-            advice = "Split identities into private, public and decoys first, then images"
-            yield f"{count} {first} images are {second} images too", advice
+    @check("dataset")
+    def disjoint(self) -> Iterator[Problem]:
+        """No image is in two parts."""
+        prints = {
+            name: fingerprints.image_fingerprints(part.images)
+            for name, part in protocol.present_parts(self.made).items()
+        }
+        for first, second in itertools.combinations(prints, 2):
+            if count := int(torch.isin(prints[first], prints[second]).sum()):
+                advice = "Split identities into private, public and decoys first, then images"
+                yield f"{count} {first} images are {second} images too", advice

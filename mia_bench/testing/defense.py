@@ -75,6 +75,62 @@ class DefenseTrial(Trial[Trained]):
         with isolated(5):
             return {"its answers": _restore(self.make(), reloaded(made.state), self.first)[1]}
 
+    @check("defense", name="runs")
+    def answers(self) -> Iterator[Problem]:
+        """The deployed model answers with logits ``(N, C)``."""
+        shape = (len(toy.world().splits.test), toy.world().classes)
+        if (found := tuple(self.made.logits.shape)) != shape:
+            yield f"the deployed model answers {found}, not {shape}", "Answer with logits (N, C)"
+
+    @check("defense")
+    def gradients(self) -> Iterator[Problem]:
+        """Loss, gradients and weights stay finite."""
+        self.report("gradients")
+        state = self.made.state.items()
+        if broken := [name for name, tensor in state if not bool(torch.isfinite(tensor).all())]:
+            yield f"{broken[0]} is not finite after training", "Look for roots and divisions at 0"
+
+    @check("defense")
+    def served(self) -> Iterator[Problem]:
+        """The deployed model changes nothing when it answers, and ``stochastic`` says if it is random."""
+        deployed, says = self.made.target.deployed, self.made.target.stochastic
+        splits = toy.world().splits
+        images = to_float(splits.test.images).to(self.device)
+        unmodified = measurement.assert_evidence_unmodified({"deployed model": deployed}, splits)
+        with isolated(0), torch.no_grad(), unmodified:
+            first, second = (classifier.answers(deployed, images, 1)[0] for _ in range(2))
+        if torch.allclose(first, second) == says:
+            problem = f"two answers {'are the same' if says else 'differ'}, but stochastic is {says}"
+            yield problem, f"Set stochastic to {not says}: answers of a random target are averaged over draws"
+
+    @check("defense", name="seeded")
+    def augment_seeded(self) -> Iterator[Problem]:
+        """Images that ``augment`` draws for follow from its generator."""
+        first, second = self._augmented(0), self._augmented(1)
+        if first is not None and second is not None and snapshot.equal(first, second):
+            yield "augment draws, but another seed changes nothing", "Use the numbers that were drawn"
+
+    def _augmented(self, seed: int) -> Tensor | None:
+        """Images that ``augment`` made from a seed, None if it drew nothing or needs a training."""
+        rng, images = generator(seed, "augment"), to_float(toy.world().splits.train.images)
+        with isolated(0) as traces, traces.drawing("augment", rng):
+            made, _ = attempt(lambda: self.make().augment(images, rng))
+        return made.detach() if traces.used_generator and made is not None else None
+
+    @check("defense", name="global-state")
+    def methods_draw(self) -> Iterator[Problem]:
+        """``augment`` and ``loss`` draw from the generators they get, unless layers draw in a pass."""
+        drew = self.first.traces.drew & {"augment", "loss"}
+        if not drew or self.error is not None:
+            return
+        network = copy.deepcopy(self.made.network).train()
+        images = to_float(toy.world().splits.train.images[:2]).to(self.device)
+        with isolated(0) as traces, torch.no_grad():
+            network(images)
+        for method in sorted(drew) if not traces.drew else ():
+            advice = "Draw from the generator that augment gets, step.generator in the loss"
+            yield f"{method} draws from torch's global generator", advice
+
 
 def _restore(defense: Defense, state: dict[str, Tensor], run: Run) -> tuple[target.Target, Tensor]:
     """The target, and its logits ``(N, C)`` of the test images on the CPU."""
@@ -116,71 +172,6 @@ def _require_soundness(defense: Defense) -> None:
     vars(defense).update(augment=sound_augment, loss=sound_loss, report=sound_report)
 
 
-@check("defense", name="runs")
-def answers(trial: DefenseTrial) -> Iterator[Problem]:
-    """The deployed model answers with logits ``(N, C)``."""
-    shape = (len(toy.world().splits.test), toy.world().classes)
-    if (found := tuple(trial.made.logits.shape)) != shape:
-        yield f"the deployed model answers {found}, not {shape}", "Answer with logits (N, C)"
-
-
 check_run("loss", "The loss is a scalar in float32 with a gradient.", "defense")
 check_run("augment", "Augmented images keep shape and range.", "defense")
 check_run("report", "``report`` gives finite numbers, or the reasons why there are none.", "defense")
-
-
-@check("defense")
-def gradients(trial: DefenseTrial) -> Iterator[Problem]:
-    """Loss, gradients and weights stay finite."""
-    trial.report("gradients")
-    state = trial.made.state.items()
-    if broken := [name for name, tensor in state if not bool(torch.isfinite(tensor).all())]:
-        yield f"{broken[0]} is not finite after training", "Look for roots and divisions at 0"
-
-
-@check("defense")
-def served(trial: DefenseTrial) -> Iterator[Problem]:
-    """The deployed model changes nothing when it answers, and ``stochastic`` says if it is random."""
-    deployed, says = trial.made.target.deployed, trial.made.target.stochastic
-    splits = toy.world().splits
-    images = to_float(splits.test.images).to(trial.device)
-    unmodified = measurement.assert_evidence_unmodified({"deployed model": deployed}, splits)
-    with isolated(0), torch.no_grad(), unmodified:
-        first, second = (classifier.answers(deployed, images, 1)[0] for _ in range(2))
-    if torch.allclose(first, second) == says:
-        problem = f"two answers {'are the same' if says else 'differ'}, but stochastic is {says}"
-        yield (
-            problem,
-            f"Set stochastic to {not says}: metrics and attacks average over draws where it is True",
-        )
-
-
-@check("defense", name="seeded")
-def augment_seeded(trial: DefenseTrial) -> Iterator[Problem]:
-    """Images that ``augment`` draws for follow from its generator."""
-    first, second = _augmented(trial, 0), _augmented(trial, 1)
-    if first is not None and second is not None and snapshot.equal(first, second):
-        yield "augment draws, but another seed changes nothing", "Use the numbers that were drawn"
-
-
-def _augmented(trial: DefenseTrial, seed: int) -> Tensor | None:
-    """Images that ``augment`` made from a seed, None if it drew nothing or needs a training."""
-    rng, images = generator(seed, "augment"), to_float(toy.world().splits.train.images)
-    with isolated(0) as traces, traces.drawing("augment", rng):
-        made, _ = attempt(lambda: trial.make().augment(images, rng))
-    return made.detach() if traces.used_generator and made is not None else None
-
-
-@check("defense", name="global-state")
-def methods_draw(trial: DefenseTrial) -> Iterator[Problem]:
-    """``augment`` and ``loss`` draw from the generators they get, unless layers draw in a pass."""
-    drew = trial.first.traces.drew & {"augment", "loss"}
-    if not drew or trial.error is not None:
-        return
-    network = copy.deepcopy(trial.made.network).train()
-    images = to_float(toy.world().splits.train.images[:2]).to(trial.device)
-    with isolated(0) as traces, torch.no_grad():
-        network(images)
-    for method in sorted(drew) if not traces.drew else ():
-        advice = "Draw from the generator that augment gets, step.generator in the loss"
-        yield f"{method} draws from torch's global generator", advice

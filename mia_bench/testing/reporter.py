@@ -133,33 +133,30 @@ class ReporterTrial(Trial[bool]):
         """A finished cell."""
         return finished_cell(self.folder)
 
+    @check("reporter")
+    def again(self) -> None:
+        """It takes a cell again: with ``--rerun`` cells are computed anew."""
+        self.rerun()
 
-@check("reporter")
-def again(trial: ReporterTrial) -> None:
-    """It takes a cell again: with ``--rerun`` cells are computed anew."""
-    trial.rerun()
+    @check("reporter")
+    def unfinished(self) -> None:
+        """It takes cells that failed or were skipped: they have no metrics and no arrays."""
+        statuses: tuple[Status, ...] = ("failed", "skipped")
+        for status in statuses:
+            cell = finished_cell(self.folder, status)
+            with isolated(0):
+                self.call(cell)
 
-
-@check("reporter")
-def unfinished(trial: ReporterTrial) -> None:
-    """It takes cells that failed or were skipped: they have no metrics and no arrays."""
-    statuses: tuple[Status, ...] = ("failed", "skipped")
-    for status in statuses:
-        cell = finished_cell(trial.folder, status)
-        with isolated(0):
-            trial.call(cell)
-
-
-@check("reporter")
-def untouched(trial: ReporterTrial) -> Iterator[Problem]:
-    """It changes neither the record nor what is stored of the cell."""
-    cell = trial.cell
-    _ = trial.made
-    record, arrays = copy.deepcopy(cell.record), cell.arrays()
-    attempt(trial.run)
-    if cell.record != record:
-        yield "it changes the record", "Work on a copy: other reporters get the same object"
-        for name in Record.model_fields:
-            setattr(cell.record, name, getattr(record, name))
-    if not all(np.array_equal(array, arrays[name]) for name, array in cell.arrays().items()):
-        yield "it changes what is stored of the cell", trial.advice["untouched"]
+    @check("reporter")
+    def untouched(self) -> Iterator[Problem]:
+        """It changes neither the record nor what is stored of the cell."""
+        cell = self.cell
+        _ = self.made
+        record, arrays = copy.deepcopy(cell.record), cell.arrays()
+        attempt(self.run)
+        if cell.record != record:
+            yield "it changes the record", "Work on a copy: other reporters get the same object"
+            for name in Record.model_fields:
+                setattr(cell.record, name, getattr(record, name))
+        if not all(np.array_equal(array, arrays[name]) for name, array in cell.arrays().items()):
+            yield "it changes what is stored of the cell", self.advice["untouched"]
