@@ -16,14 +16,14 @@ from mia_bench.plugins import describe_error, host
 COMMANDS = {
     "run": "Run every defense × attack pair and print the results.",
     "list": "List defenses, attacks, tracks, data sets, priors or metrics.",
-    "describe": "Explain a plugin or track: paper, options, defaults, bounds.",
-    "plugins": "List, check and start plugins.",
+    "describe": "Explain a component or track: paper, options, defaults, bounds.",
+    "plugins": "List, check and create plugins.",
     "doctor": "Check the installation, the devices, the data and the store.",
     "show": "Write a cell's picture: private examples beside reconstructions.",
     "results": "Print the records of a store.",
     "data": "List and check data sets, and prepare them ahead of a run.",
-    "prior": "Train, list and look at image priors.",
-    "leaderboard": "Build, check and fill the leaderboards.",
+    "prior": "Train, list and show image priors.",
+    "leaderboard": "Build, check and extend the leaderboards.",
 }
 
 

@@ -27,7 +27,7 @@ from mia_bench.testing.conformance import REPORTS, Conformance, check_entry
 @click.option("--check", is_flag=True, help="Also import every component.")
 @click.pass_context
 def command(context: click.Context, check: bool) -> None:
-    """List, check and start plugins.
+    """List, check and create plugins.
 
     Without a command it lists every entry point of the group mia_bench: its distribution, version, status and
     error. MIA_BENCH_DISABLE_PLUGINS=a,b leaves plugins out; with MIA_BENCH_STRICT=1 a broken plugin is an

@@ -1,4 +1,4 @@
-"""``mia-bench prior``: train, list and look at image priors."""
+"""``mia-bench prior``: train, list and show image priors."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from etils.epy import lazy_imports
 from tabulate import tabulate
 
 from mia_bench.cli.shared import (
-    Integer,
     PathType,
     complete_key,
     config_options,
@@ -92,8 +91,10 @@ def _keys(store: Store) -> list[str]:
 @command.command()
 @click.argument("prior")
 @output_option("PNG file.  [default: PRIOR.png]")
-@click.option("--count", type=Integer(1, 1024), default=64, show_default=True, help="Number of samples.")
-@click.option("--seed", type=Integer(0), default=0, show_default=True, help="Seed of the samples.")
+@click.option(
+    "--count", type=click.IntRange(1, 1024), metavar="N", default=64, show_default=True, help="Samples."
+)
+@click.option("--seed", type=click.IntRange(0), metavar="N", default=0, show_default=True, help="Their seed.")
 @store_option
 def show(prior: str, output: Path | None, count: int, seed: int, store: Path | None) -> None:
     """Write a sheet of samples of PRIOR.

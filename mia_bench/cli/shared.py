@@ -18,12 +18,6 @@ Command = Callable[..., Any]
 Decorator = Callable[[Command], Command]
 
 
-class Integer(click.IntRange):
-    """An integer within limits; click's own name would be "integer range"."""
-
-    name = "integer"
-
-
 class PathType(click.Path):
     """A path in which ``~`` and environment variables are expanded.
 

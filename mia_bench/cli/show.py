@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from mia_bench.cell import FinishedCell
-from mia_bench.cli.shared import Integer, complete_key, open_store, output_option, store_option, writing
+from mia_bench.cli.shared import complete_key, open_store, output_option, store_option, writing
 from mia_bench.errors import UsageError
 from mia_bench.pictures import cell_picture
 
@@ -15,7 +15,9 @@ from mia_bench.pictures import cell_picture
 @click.command("show")
 @click.argument("cell")
 @output_option("PNG file.  [default: CELL.png]")
-@click.option("--rows", type=Integer(1), default=12, show_default=True, help="Classes shown.")
+@click.option(
+    "--rows", type=click.IntRange(1), metavar="N", default=12, show_default=True, help="Classes shown."
+)
 @store_option
 def command(cell: str, output: Path | None, rows: int, store: Path | None) -> None:
     """Write the picture of CELL.

@@ -14,8 +14,8 @@ Each check is a test of its own, which fails with the text of the findings. The 
 :mod:`mia_bench.testing.world` is the toy world, for tests of your own: ``world()`` has data, a trained
 target, a prior and the evidence that metrics get; ``finished_cell(folder)`` is what reporters get.
 Importing this package imports no torch. A check is a method with the decorator
-:func:`mia_bench.testing.checks.check` of the trial of its kind; what kinds share is in ``common`` (checks that
-run nothing) and ``shared``.
+:func:`mia_bench.testing.checks.check` of the trial of its kind; what kinds share is in ``common`` (checks
+that run nothing) and ``shared``.
 """
 
 from mia_bench.testing.checks import CheckSkipped, Finding
