@@ -101,7 +101,7 @@ def _measured() -> tuple[dict[str, Tensor], dict[str, Any]]:
     }
 
 
-class ReporterTrial(Trial[bool]):
+class ReporterTrial(Trial[None]):
     """A reporter that is called with cells of the toy world, in an empty folder."""
 
     advice: ClassVar = {
@@ -112,14 +112,13 @@ class ReporterTrial(Trial[bool]):
     }
     draws_globally = False
 
-    def compute(self, run: Run) -> bool:
-        return self.call(self.cell)
+    def compute(self, run: Run) -> None:
+        self.call(self.cell)
 
-    def call(self, cell: FinishedCell) -> bool:
+    def call(self, cell: FinishedCell) -> None:
         """Call it with a cell, as the host does."""
         with contextlib.chdir(self.folder):
             self.component.mia_bench_cell_finished(cell=cell)
-        return True
 
     @cached_property
     def folder(self) -> Path:
