@@ -1,11 +1,11 @@
-"""What a run is asked for: one model that the command line, a TOML file and ``mia_bench.run`` fill."""
+"""The configuration of a run: one model that the command line, a TOML file and ``mia_bench.run`` fill."""
 
 from __future__ import annotations
 
 import json
 import re
 import tomllib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
@@ -17,24 +17,15 @@ from pydantic import (
     ConfigDict,
     Discriminator,
     Field,
-    JsonValue,
     Tag,
     ValidationError,
     model_validator,
 )
 from pydantic_core import ErrorDetails, PydanticCustomError
 
+from mia_bench import paths
 from mia_bench.device import Precision, check_device_form
 from mia_bench.errors import UsageError, did_you_mean
-from mia_bench.paths import (
-    Roots,
-    check_data_root,
-    data_roots,
-    default_data,
-    default_store,
-    default_weights,
-    expand_path,
-)
 
 DEFAULT_TRACK = "synth-faces"
 
@@ -74,13 +65,7 @@ def _refuse_bool(value: Any) -> Any:
 def _expanded(value: Any) -> Any:
     if value == "":  # a shell's variable that is not set
         raise PydanticCustomError("path_type", "Input should be a path")
-    return expand_path(value) if isinstance(value, (str, Path)) else value
-
-
-def _at_least_one(seeds: tuple[int, ...]) -> tuple[int, ...]:
-    if not seeds:
-        raise ValueError("at least one seed is needed")
-    return seeds
+    return paths.expand_path(value) if isinstance(value, (str, Path)) else value
 
 
 def flatten_options(given: Any) -> dict[str, tuple[str, ...]]:
@@ -94,8 +79,7 @@ def flatten_options(given: Any) -> dict[str, tuple[str, ...]]:
         UsageError: it is something else.
     """
     flat: dict[str, list[str]] = {}
-
-    def add(path: str, value: Any) -> None:
+    for path, value in _option_pairs(given):
         owner, _, key = path.rpartition(".")
         if not (owner and key):
             raise UsageError(f"option {f'{path}={value}'!r} is not PLUGIN.KEY=VALUE")
@@ -103,23 +87,24 @@ def flatten_options(given: Any) -> dict[str, tuple[str, ...]]:
         if not texts:
             raise UsageError(f"option {path!r} has no value")
         flat.setdefault(path, []).extend(texts)
+    return {path: tuple(dict.fromkeys(texts)) for path, texts in flat.items()}
 
+
+def _option_pairs(given: Any) -> Iterator[tuple[str, Any]]:
     if isinstance(given, Mapping):
         for name, value in given.items():
             if isinstance(value, Mapping):
-                for key, inner in value.items():
-                    add(f"{name}.{key}", inner)
+                yield from ((f"{name}.{key}", inner) for key, inner in value.items())
             else:
-                add(str(name), value)
+                yield str(name), value
     elif _is_list(given) and all(isinstance(text, str) for text in given):
         for text in given:
             path, equals, value = text.partition("=")
             if not equals:
                 raise UsageError(f"option {text!r} is not PLUGIN.KEY=VALUE")
-            add(path, value)
+            yield path, value
     else:
         raise UsageError("options must be a table")
-    return {path: tuple(dict.fromkeys(texts)) for path, texts in flat.items()}
 
 
 def _option_text(value: Any) -> str:
@@ -135,31 +120,29 @@ def _option_text(value: Any) -> str:
 Names = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
 Number = Annotated[int, BeforeValidator(_refuse_bool), Field(ge=1)]
 Seeds = Annotated[
-    tuple[Annotated[int, BeforeValidator(_refuse_bool), Field(ge=0)], ...],
-    BeforeValidator(_as_tuple),
+    tuple[Annotated[int, BeforeValidator(_refuse_bool), Field(ge=0)], ...], BeforeValidator(_as_tuple)
 ]
 NumberOrSeeds = Annotated[
-    Annotated[Number, Tag("number")] | Annotated[Seeds, AfterValidator(_at_least_one), Tag("several")],
+    Annotated[Number, Tag("number")] | Annotated[Seeds, Field(min_length=1), Tag("several")],
     Discriminator(lambda value: "several" if _is_list(value) else "number"),
 ]
 OptionTexts = Annotated[dict[str, tuple[str, ...]], BeforeValidator(_as_value_error(flatten_options))]
 Device = Annotated[str, AfterValidator(_as_value_error(check_device_form))]
 Seconds = Annotated[float, BeforeValidator(_refuse_bool), Field(gt=0)]
 Folder = Annotated[Path, BeforeValidator(_expanded)]
-DataRoot = Annotated[Folder, AfterValidator(_as_value_error(check_data_root))]
+DataRoot = Annotated[Folder, AfterValidator(_as_value_error(paths.check_data_root))]
 
 
 # --- the model -------------------------------------------------------------------------------
 
 
 def _key(default: Any, help_text: str, metavar: str = "", **more: Any) -> Any:
-    """A key with its help, and the word that stands for its value in ``--help``."""
-    extra: dict[str, JsonValue] = {"metavar": metavar}
-    return Field(default, description=help_text, json_schema_extra=extra, **more)
+    """A key with its help text, and the word that stands for its value in ``--help``."""
+    return Field(default, description=help_text, json_schema_extra={"metavar": metavar}, **more)
 
 
 class RunConfig(BaseModel):
-    """What a run is asked for; all values are checked here except the names of components.
+    """The configuration of a run. All values are checked here, except the names of components.
 
     Paths are expanded (``~``, ``$NAME``); those that are not given come from the environment.
     """
@@ -167,41 +150,39 @@ class RunConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
     track: str = _key(DEFAULT_TRACK, "Track, the protocol to run.", "NAME")
-    defense: Names = _key((), "Defense; repeat for several. All of them unless given.", "NAME")
-    attack: Names = _key((), "Attack; repeat for several. All of them unless given.", "NAME")
-    prior: Names = _key((), "Image prior; repeat for several. Each attack's default unless given.", "NAME")
+    defense: Names = _key((), "Defense; repeat for several. All of them by default.", "NAME")
+    attack: Names = _key((), "Attack; repeat for several. All of them by default.", "NAME")
+    prior: Names = _key((), "Image prior; repeat for several. By default that of each attack.", "NAME")
     seeds: NumberOrSeeds = _key(1, "Number of seeds: 0 … N-1.", "N")
-    seed: Seeds = _key((), "One seed, in place of a number of them; repeat for several.", "SEED")
+    seed: Seeds = _key((), "One seed, instead of --seeds; repeat for several.", "SEED")
     options: OptionTexts = _key(
-        {}, "Set an option; several values of one key multiply the grid.", "PLUGIN.KEY=VALUE"
+        {}, "Set an option; several values of a key multiply the grid.", "PLUGIN.KEY=VALUE"
     )
     device: Device = _key("auto", "auto, cpu, cuda, cuda:N or mps.", "DEVICE")
-    jobs: Number = _key(1, "Processes that compute at once, on the GPUs in turn.", "N")
+    jobs: Number = _key(1, "Number of processes that compute at once, on the GPUs in turn.", "N")
     time_limit: Seconds | None = _key(
-        None,
-        "Seconds after which a stage fails; the rest goes on. No limit unless given.",
-        "SECONDS",
+        None, "Seconds after which a stage fails and the others go on. No limit by default.", "SECONDS"
     )
     precision: Precision | None = _key(
-        None, "Precision of the networks in attacks; rows of another one can't share a board."
+        None, "Precision of networks in attacks, by default the track's; a board shows rows of one precision."
     )
-    compile: bool = _key(False, "Compile the networks that attacks pass through.")
+    compile: bool = _key(False, "Compile the networks that attacks use.")
     store: Folder = Field(
-        default_factory=default_store,
+        default_factory=paths.default_store,
         description="Folder of artifacts and records; else MIA_BENCH_STORE, or the user's data folder.",
     )
     data: DataRoot | None = Field(
-        default_factory=default_data, description="Root of the data sets; else MIA_BENCH_DATA."
+        default_factory=paths.default_data, description="Root of the data sets; else MIA_BENCH_DATA."
     )
     weights: Folder | None = Field(
-        default_factory=default_weights,
+        default_factory=paths.default_weights,
         description="Folder of weight files; else MIA_BENCH_WEIGHTS, or weights beside the data root.",
     )
     rerun: Literal["never", "failed", "always"] = _key(
-        "failed", "Which cells that have a record are computed again."
+        "failed", "Which cells with a record to compute again."
     )
-    allow_partial: bool = _key(False, "Go on with data that are not the protocol's; every record is marked.")
-    format: Literal["table", "json", "markdown"] = _key("table", "Form in which the records are printed.")
+    allow_partial: bool = _key(False, "Accept data that are not the protocol's; every record is marked.")
+    format: Literal["table", "json", "markdown"] = _key("table", "Format in which the records are printed.")
 
     @model_validator(mode="after")
     def _seed_or_seeds(self) -> Self:
@@ -217,16 +198,14 @@ class RunConfig(BaseModel):
         return tuple(range(self.seeds)) if isinstance(self.seeds, int) else self.seeds
 
     @property
-    def roots(self) -> Roots:
+    def roots(self) -> paths.Roots:
         """Where data and weights lie."""
-        return data_roots(self.data, self.weights)
+        return paths.data_roots(self.data, self.weights)
 
     def to_toml(self) -> str:
         """The configuration as a file that :func:`load_config` reads back."""
         values = self.model_dump(
-            mode="json",
-            exclude={"options", "seeds" if self.seed else "seed"},
-            exclude_none=True,
+            mode="json", exclude={"options", "seeds" if self.seed else "seed"}, exclude_none=True
         )
         tables: dict[str, dict[str, Any]] = {}
         for path, texts in self.options.items():
@@ -245,32 +224,27 @@ def key_choices(name: str) -> tuple[str, ...]:
 
 # --- reading ---------------------------------------------------------------------------------
 
-_SEED_KEYS = {"seed", "seeds"}
-
 
 def load_config(given: Mapping[str, Any], file: Path | None = None) -> RunConfig:
-    """Check what was given; it wins over a TOML file, and that over the environment.
-
-    Of options the file's come first, and a key that is given replaces the file's.
+    """Check what was given. It overrides a TOML file, and that the environment; of options key by key.
 
     Args:
         given: values by key; None is the same as leaving a key out.
         file: a file with the same keys.
 
     Raises:
-        UsageError: one line that names the key (and the file, where the value is from there), what is
-            wrong, and what would be right.
+        UsageError: one line that names the key (and the file, if the value is from there), what is wrong,
+            and what would be right.
     """
     given = {key: value for key, value in given.items() if value is not None}
     values = _read(file) if file else {}
-    if _SEED_KEYS & given.keys():
-        values = {key: value for key, value in values.items() if key not in _SEED_KEYS}
+    if {"seed", "seeds"} & given.keys():
+        values = {key: value for key, value in values.items() if key not in ("seed", "seeds")}
     merged = {**values, **given}
     if "options" in values and "options" in given:
-        ours = flatten_options(given["options"])
-        replaced = {_without_kind(path) for path in ours}
-        theirs = flatten_options(values["options"]).items()
-        kept = {path: texts for path, texts in theirs if _without_kind(path) not in replaced}
+        ours, theirs = flatten_options(given["options"]), flatten_options(values["options"])
+        replaced = {path.rpartition(":")[2] for path in ours}  # without the kind before the plugin
+        kept = {path: texts for path, texts in theirs.items() if path.rpartition(":")[2] not in replaced}
         merged["options"] = {**kept, **ours}
     try:
         return RunConfig.model_validate(merged)
@@ -279,7 +253,7 @@ def load_config(given: Mapping[str, Any], file: Path | None = None) -> RunConfig
 
 
 def _read(file: Path) -> dict[str, Any]:
-    """The values of a file, each of them valid even where another one replaces it."""
+    """The values of a file; all of them must be valid, also those that are overridden."""
     try:
         values = tomllib.loads(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
@@ -287,16 +261,11 @@ def _read(file: Path) -> dict[str, Any]:
     try:
         RunConfig.model_validate(values)
     except ValidationError as error:
-        # What is wrong in the environment is not the file's.
+        # An error in the environment is not the file's.
         wrong = [one for one in error.errors() if not one["loc"] or one["loc"][0] in values]
         if wrong:
             raise UsageError(f"--config {file}: " + "; ".join(map(_explain, wrong))) from None
     return values
-
-
-def _without_kind(path: str) -> str:
-    """An option's path without the kind before its plugin."""
-    return path.rpartition(":")[2]
 
 
 def _explain(error: ErrorDetails) -> str:

@@ -667,7 +667,7 @@ def test_convert_by_command(authors, cli, tmp_path: Path) -> None:
     ("name", "more", "message", "code"),
     [
         ("faces.pkl", ["--output", "nowhere/x.safetensors"], "no folder nowhere", 2),
-        ("faces.bin", [], "0 priors convert files that end in '.bin'", 2),
+        ("faces.bin", [], "no prior converts files that end in '.bin'", 2),
         ("faces.pkl", ["--prior", "wgan-gp"], "'wgan-gp' does not convert", 2),
         ("broken.pkl", [], "broken.pkl is truncated", 1),
     ],

@@ -101,7 +101,7 @@ def test_wrong_options_and_unknown_checks_are_usage_errors() -> None:
         check_component(PlugAndPlay, options={"sarch": 1})
     with pytest.raises(UsageError, match="no check"):
         Conformance(PlugAndPlay, skip={"speed": "slow"})
-    with pytest.raises(UsageError, match="no subclass"):
+    with pytest.raises(UsageError, match="not a subclass"):
         checks_of(int)
     with pytest.raises(UsageError, match="has no hook mia_bench_cell_finished"):
         checks_of(pytest)

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from mia_bench.cli.shared import config_options, data_option, given_values, set_option
+from mia_bench.cli.shared import config_options, data_option
 from mia_bench.components import parse_option_values, resolve
 from mia_bench.config import load_config
 from mia_bench.engine.progress import terminal_progress
@@ -43,21 +43,24 @@ def list_() -> None:
             click.echo(f"{entry.name}: broken: {error}")
             continue
         click.echo(f"{entry.name}: {dataset.summary}")
-        lines = {"tracks": ", ".join(tracks[entry.name]) or "none", "terms": dataset.terms}
+        click.echo(f"  tracks: {', '.join(tracks[entry.name]) or 'none'}\n  terms:  {dataset.terms}")
         if dataset.needs_root:
-            lines |= {"layout": dataset.layout, "from": dataset.origin}
-        for label, text in lines.items():
-            click.echo(f"  {label + ':':<8}{text}")
+            _echo_source(dataset)
+
+
+def _echo_source(dataset: Any) -> None:
+    """Print where files belong, and where to get them."""
+    click.echo(f"  layout: {dataset.layout}\n  from:   {dataset.origin}")
 
 
 @command.command()
 @click.argument("names", nargs=-1, metavar="[DATASET]…")
-@set_option()
+@config_options(options="Set an option of a data set.")
 @data_option
 def check(names: tuple[str, ...], options: dict[str, tuple[str, ...]], data: Path | None) -> None:
     """Check that data sets are complete.
 
-    Prints what is wrong with each DATASET (all of them unless given). Exit code 1 if one that was named is
+    Prints what is wrong with each DATASET, by default with all of them. Exit code 1 if one that was named is
     incomplete.
     """
     registry = host().registry
@@ -75,8 +78,7 @@ def check(names: tuple[str, ...], options: dict[str, tuple[str, ...]], data: Pat
         except MiaBenchError as error:
             complete = False
             click.echo(f"{name}: {str(error).removeprefix(f'{name}: ')}")
-            click.echo(f"  layout: {dataset.layout}")
-            click.echo(f"  from:   {dataset.origin}")
+            _echo_source(dataset)
     if names and not complete:
         raise SystemExit(1)
 
@@ -88,7 +90,7 @@ def prepare(**options: Any) -> None:
 
     They are decoded, cropped and resized once, as a run would do it.
     """
-    splits = make_data(load_config(given_values(options)), terminal_progress())
+    splits = make_data(load_config(options), terminal_progress())
     parts = ("train", "validation", "test", "public", "decoys")
     counts = ", ".join(f"{len(getattr(splits, part))} {part}" for part in parts)
     click.echo(f"{splits.num_classes} classes; images: {counts}")

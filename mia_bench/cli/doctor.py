@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import click
 
@@ -16,8 +17,8 @@ from mia_bench.provenance import git_commit, package_version, platform_name, pyt
 from mia_bench.registry import Entry
 from mia_bench.store import Store
 
-Finding = tuple[bool | None, str]
-"""(True: works, False: broken, None: worth knowing; the line)"""
+Finding = tuple[Literal["ok", "BROKEN", "note"], str]
+"""Whether something works, and the line that says so; a note is worth knowing."""
 
 
 @click.command("doctor")
@@ -28,29 +29,25 @@ def command(store: Path | None, data: Path | None) -> None:
 
     Exit code 1 if something is broken.
     """
-    marks = {True: "ok     ", False: "BROKEN ", None: "note   "}
-    broken = False
-    for works, line in [*packages(), *devices(), *plugins(), *places(store, data)]:
-        broken |= works is False
-        click.echo(marks[works] + line)
-    if broken:
+    found = [*packages(), *devices(), *plugins(), *places(store, data)]
+    for state, line in found:
+        click.echo(f"{state:<7}{line}")
+    if any(state == "BROKEN" for state, _ in found):
         sys.exit(1)
 
 
 def packages() -> Iterator[Finding]:
     """Versions of mia-bench, Python and the libraries that results depend on."""
     commit = f", commit {git_commit()}" if git_commit() else ""
-    yield (
-        True,
-        f"mia-bench {package_version('mia-bench')}{commit}, Python {python_version()}, {platform_name()}",
-    )
+    version = package_version("mia-bench")
+    yield "ok", f"mia-bench {version}{commit}, Python {python_version()}, {platform_name()}"
     for name in ("torch", "torchvision", "opacus", "facenet-pytorch"):
         found = package_version(name)
-        yield (True, f"{name} {found}") if found else (False, f"{name} is not installed")
+        yield ("ok", f"{name} {found}") if found else ("BROKEN", f"{name} is not installed")
     if onnx := package_version("onnxruntime"):
-        yield True, f"onnxruntime {onnx}"
+        yield "ok", f"onnxruntime {onnx}"
     else:
-        yield None, "onnxruntime is not installed: pip install 'mia-bench[onnx]' for ONNX encoders"
+        yield "note", "onnxruntime is not installed: pip install 'mia-bench[onnx]' for ONNX encoders"
 
 
 def devices() -> Iterator[Finding]:
@@ -58,23 +55,22 @@ def devices() -> Iterator[Finding]:
     try:
         import torch  # here, so that a broken installation is reported
     except ImportError as error:
-        yield False, f"torch can't be imported: {error}"
+        yield "BROKEN", f"torch can't be imported: {error}"
         return
-    yield True, f"CPU with {torch.get_num_threads()} threads"
-    if torch.cuda.is_available():
-        for index in range(torch.cuda.device_count()):
-            yield True, f"cuda:{index} {torch.cuda.get_device_name(index)}"
-    else:
-        yield None, "no CUDA GPU: everything runs on the CPU"
+    yield "ok", f"CPU with {torch.get_num_threads()} threads"
+    for index in range(torch.cuda.device_count()):
+        yield "ok", f"cuda:{index} {torch.cuda.get_device_name(index)}"
+    if not torch.cuda.is_available():
+        yield "note", "no CUDA GPU: everything runs on the CPU"
 
 
 def plugins() -> Iterator[Finding]:
     """Broken and conflicting plugins."""
     loaded = host()
     working = sum(info.status == "ok" for info in loaded.plugins)
-    yield True, f"{working} of {len(loaded.plugins)} plugins work"
+    yield "ok", f"{working} of {len(loaded.plugins)} plugins work"
     for line in loaded.problems():
-        yield False, line
+        yield "BROKEN", line
 
 
 def places(store: Path | None, data: Path | None) -> Iterator[Finding]:
@@ -82,28 +78,28 @@ def places(store: Path | None, data: Path | None) -> Iterator[Finding]:
     try:
         opened = Store(store or default_store())
         opened.check_writable()
-        yield True, f"store {opened.root}: {len(opened.records())} records"
+        yield "ok", f"store {opened.root}: {len(opened.records())} records"
     except MiaBenchError as error:
-        yield False, str(error)
+        yield "BROKEN", str(error)
     try:
         roots = data_roots(data)
     except MiaBenchError as error:
-        yield False, str(error)
+        yield "BROKEN", str(error)
         return
     if roots.data is None:
-        yield None, "no data root: tracks with photographs need --data or MIA_BENCH_DATA"
+        yield "note", "no data root: tracks with photographs need --data or MIA_BENCH_DATA"
     for entry in host().registry.entries("dataset"):
-        yield from _found(entry, roots.data)
+        yield from _files(entry, roots.data)
     for entry in host().registry.entries("encoder"):
-        yield from _found(entry, roots.weights)
+        yield from _files(entry, roots.weights)
 
 
-def _found(entry: Entry, root: Path | None) -> Iterator[Finding]:
+def _files(entry: Entry, root: Path | None) -> Iterator[Finding]:
     """Whether the files of a data set or an encoder are there; nothing of one that needs none."""
     try:
         component = entry.load()()
     except Exception as error:  # a plugin may raise anything
-        yield False, entry.failure(error)
+        yield "BROKEN", entry.failure(error)
         return
     if entry.kind == "dataset" and (root is None or not component.needs_root):
         return
@@ -111,6 +107,6 @@ def _found(entry: Entry, root: Path | None) -> Iterator[Finding]:
     try:
         fingerprint = component.fingerprint(root)
     except MiaBenchError as error:
-        yield None, f"{what}: {str(error).removeprefix(f'{entry.name}: ')}"
+        yield "note", f"{what}: {str(error).removeprefix(f'{entry.name}: ')}"
     else:
-        yield True, f"{what}: found" + (f", fingerprint {fingerprint}" if fingerprint else "")
+        yield "ok", f"{what}: found" + (f", fingerprint {fingerprint}" if fingerprint else "")

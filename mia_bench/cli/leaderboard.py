@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from mia_bench.cli.shared import PathType, open_store, store_option
+from mia_bench.cli.shared import PathType, open_store, records_option, store_option
 from mia_bench.errors import UsageError
 from mia_bench.leaderboard import records
 from mia_bench.leaderboard.submission import submit as copy_records
@@ -54,7 +54,7 @@ def check(folder: Path) -> None:
 @command.command()
 @_folder
 @store_option
-@click.option("--track", metavar="NAME", help="Only this track's records.")
+@records_option
 @click.option("--finished-only", is_flag=True, help="Leave out cells that failed or were skipped.")
 @click.option(
     "--replace",
@@ -70,10 +70,10 @@ def submit(
     finished_only: bool,
     replace: bool,
 ) -> None:
-    """Copy a store's records into the folder, so that the next build shows them.
+    """Copy a store's records into the folder.
 
-    Interrupted cells and records of older track or component versions are left out. A newer record of
-    a cell replaces the folder's.
+    The next build shows them. Interrupted cells and records of older track or component versions are left
+    out. A newer record of a cell replaces the folder's.
     """
     opened = open_store(store)
     given = context.get_parameter_source("folder") is not click.core.ParameterSource.DEFAULT
@@ -81,17 +81,15 @@ def submit(
         raise UsageError(
             f"there is no folder {folder} here; go to a checkout, or name one by --folder (it is made)"
         )
-    records = read_store(opened.root, track, strict=True)
-    done = copy_records(records, folder, host().registry, finished_only=finished_only, replace=replace)
+    found = read_store(opened.root, track, strict=True)
+    done = copy_records(found, folder, host().registry, finished_only=finished_only, replace=replace)
     for path in done.written:
         click.echo(path)
     for path in done.removed:
         click.echo(f"removed {path}")
-    if done.written or done.removed:
-        click.echo(
-            f"{len(done.written)} new or changed, {len(done.removed)} removed; next: mia-bench leaderboard "
-            f"build{f' --folder {folder}' if given else ''}",
-            err=True,
-        )
-    else:
+    if not (done.written or done.removed):
         click.echo("nothing new", err=True)
+        return
+    counts = f"{len(done.written)} new or changed, {len(done.removed)} removed"
+    where = f" --folder {folder}" if given else ""
+    click.echo(f"{counts}; next: mia-bench leaderboard build{where}", err=True)

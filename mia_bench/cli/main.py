@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import importlib
 import logging
-import os
 import signal
 import sys
-from types import FrameType
-from typing import Any
+from typing import NoReturn
 
 import click
 
@@ -18,14 +16,14 @@ from mia_bench.plugins import describe_error, host
 COMMANDS = {
     "run": "Run every defense × attack pair and print the results.",
     "list": "List defenses, attacks, tracks, data sets, priors or metrics.",
-    "describe": "Explain a plugin or track: paper, options, defaults, bounds.",
-    "plugins": "List, check and start plugins.",
+    "describe": "Explain a component or track: paper, options, defaults, bounds.",
+    "plugins": "List, check and create plugins.",
     "doctor": "Check the installation, the devices, the data and the store.",
     "show": "Write a cell's picture: private examples beside reconstructions.",
     "results": "Print the records of a store.",
     "data": "List and check data sets, and prepare them ahead of a run.",
-    "prior": "Train, list and look at image priors.",
-    "leaderboard": "Build, check and fill the leaderboards.",
+    "prior": "Train, list and show image priors.",
+    "leaderboard": "Build, check and extend the leaderboards.",
 }
 
 
@@ -83,58 +81,45 @@ class LazyGroup(click.Group):
 def cli(debug: bool) -> None:
     """Compare defenses against model inversion attacks.
 
-    A model inversion attack rebuilds what a private class (a person's face) looks like from a
-    trained classifier. Start with: mia-bench run --defense neg-ls --attack ppa
+    A model inversion attack rebuilds from a trained classifier what a private class looks like, such as a
+    person's face. Start with: mia-bench run --defense neg-ls --attack ppa
     """
-    logging.basicConfig(
-        level=logging.DEBUG if debug else logging.WARNING,
-        format="%(levelname)s: %(message)s" if debug else "%(message)s",
-        stream=sys.stderr,
-    )
-    if not debug:
-        handler = logging.StreamHandler(sys.stderr)
-        handler.setFormatter(logging.Formatter("warning: %(message)s"))
-        logging.getLogger("mia_bench").handlers = [handler]
-        logging.getLogger("mia_bench").propagate = False
+    if debug:
+        logging.basicConfig(level=logging.DEBUG, format="%(levelname)s: %(message)s")
+        return
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("warning: %(message)s"))
+    log = logging.getLogger("mia_bench")
+    log.handlers, log.propagate = [handler], False
 
 
-def _terminate(signum: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
-
-
-def main(args: list[str] | None = None) -> Any:
+def main(args: list[str] | None = None) -> None:
     """Run the command line; exit code 0 done, 1 something failed, 2 wrong usage."""
-    signal.signal(signal.SIGTERM, _terminate)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does
     try:
         code = cli.main(args, prog_name="mia-bench", standalone_mode=False)
         if isinstance(code, int) and code:  # what ctx.exit() gives outside standalone mode
             sys.exit(code)
-    except click.exceptions.Exit as exit_:
-        sys.exit(exit_.exit_code)
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()  # the help
         sys.exit(error.exit_code)
-    except click.UsageError as error:
-        _fail(_one_line(error), 2)
     except click.ClickException as error:
-        _fail(error.format_message(), error.exit_code)
+        _fail(_one_line(error), error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         _fail("interrupted", 1)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
     except MiaBenchError as error:
         if logging.getLogger().level == logging.DEBUG:  # --debug
             raise
         _fail(str(error), error.exit_code)
 
 
-def _one_line(error: click.UsageError) -> str:
+def _one_line(error: click.ClickException) -> str:
     text = " ".join(error.format_message().split())
-    path = error.ctx.command_path if error.ctx else "mia-bench"
-    return f"{text} (see {path} --help)"
+    if not isinstance(error, click.UsageError):
+        return text
+    return f"{text} (see {error.ctx.command_path if error.ctx else 'mia-bench'} --help)"
 
 
-def _fail(message: str, code: int) -> None:
+def _fail(message: str, code: int) -> NoReturn:
     click.echo(f"error: {message}", err=True)
     sys.exit(code)

@@ -1,4 +1,4 @@
-"""``mia-bench prior``: train, list and look at image priors."""
+"""``mia-bench prior``: train, list and show image priors."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ import click
 from etils.epy import lazy_imports
 from tabulate import tabulate
 
-from mia_bench.api.options import parse_options
 from mia_bench.cli.shared import (
-    Integer,
     PathType,
+    complete_key,
     config_options,
-    given_values,
     open_store,
+    output_option,
     store_option,
     writing,
 )
+from mia_bench.components import resolve
 from mia_bench.config import load_config
 from mia_bench.engine.progress import terminal_progress
 from mia_bench.engine.run import prior_stage, set_up
-from mia_bench.errors import CorruptArtifact, StoreError, UsageError, did_you_mean
+from mia_bench.errors import CorruptArtifact, UsageError, did_you_mean
 from mia_bench.fetch import obtain
 from mia_bench.paths import data_roots
 from mia_bench.pictures import save_sheet, sheets_folder
@@ -41,21 +41,21 @@ with lazy_imports():
 
 @click.group("prior")
 def command() -> None:
-    """Train, list and look at image priors: the attackers' models of public images.
+    """Train, list and show image priors, the attackers' models of public images.
 
     A run makes the priors it needs by itself; here they are made ahead of it.
     """
 
 
 @command.command()
-@click.option("--prior", "name", default="", help="Prior; the track's default unless given.")
+@click.option("--prior", "name", default="", metavar="NAME", help="Prior; the track's default unless given.")
 @config_options("track", "options", "device", "store", "data", "weights")
 def train(name: str, **options: Any) -> None:
-    """Make a prior, or go on with one that was stopped.
+    """Train a prior, or resume a training that was stopped.
 
-    Sample sheets are written while it trains, and its Fréchet distance to the public images is measured.
+    While it trains, sheets of samples are written and its Fréchet distance to the public images is measured.
     """
-    setup = set_up(load_config(given_values(options)))
+    setup = set_up(load_config(options))
     stage = prior_stage(setup, name)
     setup.make([stage], terminal_progress())
     info = setup.store.info(*stage.id)
@@ -73,55 +73,58 @@ def list_(store: Path | None) -> None:
     """List the priors of a store."""
     opened = open_store(store)
     found = []
-    for path in sorted((opened.root / "artifacts" / "prior").glob("*/meta.json")):
+    for key in _keys(opened):
         try:
-            found.append((path.parent.name, opened.info("prior", path.parent.name)))
+            found.append((key, opened.info("prior", key)))
         except CorruptArtifact as error:
             click.echo(f"warning: {error}", err=True)
-    if not found:
+    if found:
+        click.echo(_table(found))
+    else:
         click.echo("no priors yet; 'mia-bench prior train' makes one", err=True)
-        return
-    click.echo(_table(found))
+
+
+def _keys(store: Store) -> list[str]:
+    return sorted(path.parent.name for path in (store.root / "artifacts" / "prior").glob("*/meta.json"))
 
 
 @command.command()
 @click.argument("prior")
-@click.option("--output", type=PathType(output=True), help="PNG file.  [default: PRIOR.png]")
-@click.option("--count", type=Integer(1, 1024), default=64, show_default=True, help="Number of samples.")
-@click.option("--seed", type=Integer(0), default=0, show_default=True, help="Seed of the samples.")
+@output_option("PNG file.  [default: PRIOR.png]")
+@click.option(
+    "--count", type=click.IntRange(1, 1024), metavar="N", default=64, show_default=True, help="Samples."
+)
+@click.option("--seed", type=click.IntRange(0), metavar="N", default=0, show_default=True, help="Their seed.")
 @store_option
 def show(prior: str, output: Path | None, count: int, seed: int, store: Path | None) -> None:
-    """Write a sheet of samples of PRIOR (the beginning of its key, as the list shows it)."""
+    """Write a sheet of samples of PRIOR.
+
+    PRIOR is the beginning of its key, as the list shows it.
+    """
     opened = open_store(store)
-    keys = [path.name for path in (opened.root / "artifacts" / "prior").glob("*")]
-    found = sorted(key for key in keys if key.startswith(prior))
-    if len(found) != 1:
-        what = "no prior's key begins" if not found else f"{len(found)} priors' keys begin"
-        raise UsageError(f"{what} with {prior!r}; see mia-bench prior list")
-    path = output or Path(f"{found[0][:8]}.png")
-    try:
-        samples = _samples(opened, found[0], count, seed)
-    except CorruptArtifact as error:
-        raise StoreError(f"{error}; mia-bench prior train makes it again") from error
-    with writing(path):
-        save_sheet(samples, path)
-    click.echo(str(path))
+    key = complete_key(prior, _keys(opened), "prior", "mia-bench prior list")
+    path = output or Path(f"{key[:8]}.png")
+    with writing(path, remake="mia-bench prior train"):
+        save_sheet(_samples(opened, key, count, seed), path)
+    click.echo(path)
 
 
 @command.command()
 @click.argument("file", type=PathType(exists=True, dir_okay=False))
-@click.option("--prior", "name", default="", help="Prior whose file it is, if its ending is shared.")
 @click.option(
-    "--output",
-    type=PathType(output=True),
-    help="Safetensors file.  [default: FILE with the ending .safetensors]",
+    "--prior", "name", default="", metavar="NAME", help="Prior that the file is of, if several are."
 )
+@output_option("Safetensors file.  [default: FILE with the ending .safetensors]")
 def convert(file: Path, name: str, output: Path | None) -> None:
-    """Convert a published FILE of weights to safetensors, without running anything in it."""
+    """Convert a published FILE of weights to safetensors.
+
+    Nothing in the file is executed.
+    """
     priors = [entry.load() for entry in host().registry.entries("prior") if name in ("", entry.name)]
     able = [prior for prior in priors if file.suffix in prior.converts]
     if len(able) != 1:
-        among = f"the prior {name!r} does not convert" if name else f"{len(able)} priors convert"
+        count = f"{len(able)} priors convert" if able else "no prior converts"
+        among = f"the prior {name!r} does not convert" if name else count
         raise UsageError(f"{among} files that end in {file.suffix!r}")
     target = output or file.with_suffix(".safetensors")
     with writing(target):
@@ -132,9 +135,10 @@ def convert(file: Path, name: str, output: Path | None) -> None:
 @command.command()
 @click.argument("name")
 def fetch(name: str) -> None:
-    """Download the published weight file NAME for a prior, or go on with it.
+    """Download NAME, a published file of weights.
 
-    It goes into the folder that MIA_BENCH_WEIGHTS names, or into a cache.
+    A download that was stopped is resumed. The file goes into the folder that MIA_BENCH_WEIGHTS names, or
+    into a cache.
     """
     published = {
         file.name: file for entry in host().registry.entries("prior") for file in entry.load().published
@@ -148,7 +152,7 @@ def fetch(name: str) -> None:
             bar.update(done - bar.pos)
 
         path = obtain(published[name], data_roots().weights, progress)
-    click.echo(str(path))
+    click.echo(path)
 
 
 def _table(priors: list[tuple[str, dict[str, Any]]]) -> str:
@@ -177,12 +181,9 @@ def _distance(look: dict[str, Any]) -> str:
 
 def _samples(store: Store, key: str, count: int, seed: int) -> np.ndarray:
     """Draw images of a stored prior, ``(count, 3, H, W)`` uint8."""
-    info = store.info("prior", key)
-    registry, spec = host().registry, info["prior"]
-    component = registry.get("prior", spec["name"]).load()
-    prior = component(parse_options(spec["name"], component.Options, spec["options"]))
+    registry, info, state = host().registry, store.info("prior", key), store.tensors("prior", key)
+    prior = resolve(registry, "prior", info["prior"]["name"], {}, info["prior"]["options"]).make()
     resolution = load_track(registry, info["run"]["track"]).data.resolution
-    state = store.tensors("prior", key)
     state.pop("trained_on", None)
     model = prior.build(state, resolution=resolution).eval().requires_grad_(False)
     latents = model.sample(count, generator(seed, "sheet"))

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import click
 
-from mia_bench.cli.shared import store_option
+from mia_bench.cli.shared import records_option, store_option
 from mia_bench.results import read_store, results_table
 
 
 @click.command("results")
-@click.option("--track", metavar="NAME", help="Only this track's records.")
+@records_option
 @store_option
 @click.option(
     "--format",

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from mia_bench.cli.plan import print_plan
-from mia_bench.cli.shared import PathType, config_options, given_values
+from mia_bench.cli.shared import PathType, config_options
 from mia_bench.config import load_config
 from mia_bench.engine.progress import terminal_progress
 from mia_bench.engine.run import Prepared, execute, prepare
@@ -26,15 +26,15 @@ from mia_bench.results import results_table
     type=PathType(exists=True, dir_okay=False),
     help="TOML file with these options as keys; the command line wins.",
 )
-@click.option("--show-config", is_flag=True, help="Print what is set as a file of --config and stop.")
-@click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
+@click.option("--show-config", is_flag=True, help="Print the configuration as a file for --config, and stop.")
+@click.option("--dry-run", is_flag=True, help="Print the plan, and stop.")
 def command(config: Path | None, show_config: bool, dry_run: bool, **options: Any) -> None:
     """Run every defense × attack pair of a track and print the results.
 
-    Everything is cached: a run that was stopped goes on where it was, and a second run computes
-    nothing. Exit code 0: all done or skipped with a reason; 1: a cell failed; 2: wrong usage.
+    Everything is cached: a run that was stopped goes on where it was, and a second run computes nothing. Exit
+    code 0: every cell is done, or skipped with a reason; 1: a cell failed; 2: wrong usage.
     """
-    chosen = load_config(given_values(options), config)
+    chosen = load_config(options, config)
     if show_config:
         click.echo(chosen.to_toml(), nl=False)
         return
@@ -47,10 +47,9 @@ def command(config: Path | None, show_config: bool, dry_run: bool, **options: An
     try:
         records = execute(prepared, terminal_progress())
     except Interrupted as stopped:
-        if chosen.format == "json":
-            click.echo(results_table(stopped.records, "json"))
-        elif done := [one for one in stopped.records if one.status != "interrupted"]:
-            _print_records(done, prepared)
+        done = [record for record in stopped.records if record.status != "interrupted"]
+        if done or chosen.format == "json":
+            _print_records(stopped.records if chosen.format == "json" else done, prepared)
         raise
     _print_records(records, prepared)
     if prepared.left_out or any(record.status == "failed" for record in records):
@@ -63,12 +62,12 @@ def _warn(lines: list[str]) -> None:
 
 
 def _print_records(records: list[Record], prepared: Prepared) -> None:
-    click.echo(results_table(records, prepared.setup.config.format))
-    if prepared.setup.config.format != "table":
+    setup = prepared.setup
+    click.echo(results_table(records, setup.config.format))
+    if setup.config.format != "table":
         return
-    pictures = [prepared.setup.store.root / "pictures" / f"{record.key}.png" for record in records]
-    shown = [path for path in pictures if path.exists()]
     for note in sorted({note for record in records for note in record.notes.values()}):
         click.echo(f"note: {note}", err=True)
-    if shown:
+    pictures = [setup.store.root / "pictures" / f"{record.key}.png" for record in records]
+    if shown := [path for path in pictures if path.exists()]:
         click.echo(f"pictures: {shown[0]}" + (f" and {len(shown) - 1} more" if shown[1:] else ""))

@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
 import click
 
 from mia_bench.config import RunConfig, flatten_options, key_choices
-from mia_bench.errors import UsageError
+from mia_bench.errors import CorruptArtifact, StoreError, UsageError
 from mia_bench.paths import default_store, expand_path
 from mia_bench.store import Store
 
 Command = Callable[..., Any]
 Decorator = Callable[[Command], Command]
-
-
-class Integer(click.IntRange):
-    """An integer within limits; click's own name would be "integer range"."""
-
-    name = "integer"
 
 
 class PathType(click.Path):
@@ -54,55 +48,60 @@ class _Choice(click.Choice[str]):
         return value
 
 
-def config_options(*names: str) -> Decorator:
-    """The keys of :class:`RunConfig` named, or all of them, as options of a command."""
+def config_options(*names: str, **help_texts: str) -> Decorator:
+    """Keys of :class:`RunConfig` as options of a command, None where they are not given.
+
+    ``-o`` comes as :func:`flatten_options` makes it.
+
+    Args:
+        names: the keys; all of them if none is named.
+        help_texts: further keys, with a help text of their own.
+    """
 
     def decorate(command: Command) -> Command:
-        for name in reversed(names or tuple(RunConfig.model_fields)):
-            command = _option(name)(command)
+        for name in reversed((*names, *help_texts) or tuple(RunConfig.model_fields)):
+            command = _option(name, help_texts.get(name))(command)
         return command
 
     return decorate
 
 
-def _option(name: str) -> Decorator:
+def _option(name: str, help_text: str | None) -> Decorator:
     field = RunConfig.model_fields[name]
-    flag, help_text = f"--{name.replace('_', '-')}", field.description
+    flag = f"--{name.replace('_', '-')}"
+    more: dict[str, Any] = {"help": help_text or field.description}
     if field.annotation is bool:
-        return click.option(f"{flag}/--no-{flag[2:]}", name, default=None, help=help_text)
+        return click.option(f"{flag}/--no-{flag[2:]}", name, default=None, **more)
     if field.default is not None and isinstance(field.default, (str, int)):
-        help_text = f"{help_text}  [default: {field.default}]"
-    flags = ("-o", "--option") if name == "options" else (flag,)
-    more: dict[str, Any] = {"help": help_text, "multiple": isinstance(field.default, (tuple, dict))}
+        more["help"] += f"  [default: {field.default}]"
     if choices := key_choices(name):
         more["type"] = _Choice(choices)
     elif field.default_factory is not None:
         more["type"] = click.Path()
     else:
         more["metavar"] = (field.json_schema_extra or {})["metavar"]  # type: ignore[index]
-    return click.option(*flags, name, **more)
+    if name == "options":
+        return click.option(
+            "-o",
+            "--option",
+            name,
+            multiple=True,
+            callback=lambda _, __, texts: flatten_options(texts),
+            **more,
+        )
+    if isinstance(field.default, tuple):
+        more |= {"multiple": True, "callback": lambda _, __, values: values or None}
+    return click.option(flag, name, **more)
 
 
-def given_values(options: dict[str, Any]) -> dict[str, Any]:
-    """The options of a command that were given; () is an option that can be repeated and was not."""
-    return {name: value for name, value in options.items() if value != ()}
-
-
-def set_option(help_text: str = "Set an option.") -> Decorator:
-    """``-o PLUGIN.KEY=VALUE``, as often as wanted; the command gets :func:`flatten_options` of it."""
-    return click.option(
-        "-o",
-        "--option",
-        "options",
-        multiple=True,
-        metavar="PLUGIN.KEY=VALUE",
-        callback=lambda context, parameter, texts: flatten_options(texts),
-        help=help_text,
-    )
+def output_option(help_text: str) -> Decorator:
+    """``--output`` for a file whose folder exists."""
+    return click.option("--output", type=PathType(output=True), help=help_text)
 
 
 store_option = click.option("--store", type=PathType(), help=RunConfig.model_fields["store"].description)
 data_option = click.option("--data", type=PathType(), help=RunConfig.model_fields["data"].description)
+records_option = click.option("--track", metavar="NAME", help="Only this track's records.")
 
 
 def open_store(folder: Path | None) -> Store:
@@ -117,14 +116,39 @@ def open_store(folder: Path | None) -> Store:
     return Store(root)
 
 
+def complete_key(start: str, keys: Collection[str], noun: str, command: str) -> str:
+    """The only one of the keys that begins with ``start``.
+
+    Messages name what the keys are of (``noun``) and the command that lists them.
+
+    Raises:
+        UsageError: none begins so, or several do.
+    """
+    found = sorted(key for key in keys if key.startswith(start))
+    if len(found) > 1:
+        begun = ", ".join(key[:12] for key in found[:5])
+        raise UsageError(f"{len(found)} {noun}s' keys begin with {start!r}: {begun}")
+    if not found:
+        hint = f"{len(keys)} {noun}s: see {command}" if keys else "the store is empty"
+        raise UsageError(f"no {noun}'s key begins with {start!r}; {hint}")
+    return found[0]
+
+
 @contextlib.contextmanager
-def writing(path: Path) -> Iterator[None]:
+def writing(path: Path, remake: str = "") -> Iterator[None]:
     """Say in one line why a file can't be written.
+
+    Args:
+        path: the file.
+        remake: the command that makes the artifact again that the file shows.
 
     Raises:
         UsageError: the operating system refuses it.
+        StoreError: the artifact is corrupt.
     """
     try:
         yield
+    except CorruptArtifact as error:
+        raise StoreError(f"{error}; {remake} makes it again") from error
     except OSError as error:
         raise UsageError(f"{path} can't be written: {error.strerror or error}") from error

@@ -1,4 +1,4 @@
-"""The conformance kit: a toy world in which a plugin runs in seconds, and what is found wrong with it.
+"""The conformance kit: it runs a plugin in a toy world and reports what is wrong with it.
 
 In a test file, with pytest's plugin of this package::
 
@@ -7,14 +7,14 @@ In a test file, with pytest's plugin of this package::
 
     test_conformance = Conformance(MyDefense)
 
-Each check is a test of its own; a finding's text is its failure. The same from Python::
+Each check is a test of its own, which fails with the text of the findings. The same from Python::
 
     findings = check_component(MyDefense, options={"weight": 0.5}, device="cpu")
 
-:mod:`mia_bench.testing.world` is the toy world, for tests of your own: ``world()`` gives data, a trained
-target, a prior and the evidence that metrics get; ``finished_cell(folder)`` gives what reporters get.
-Importing this package imports no torch. A check is a function with the decorator
-:func:`mia_bench.testing.checks.check`, in the file of its kind; what kinds share is in ``common`` (checks
+:mod:`mia_bench.testing.world` is the toy world, for tests of your own: ``world()`` has data, a trained
+target, a prior and the evidence that metrics get; ``finished_cell(folder)`` is what reporters get.
+Importing this package imports no torch. A check is a method with the decorator
+:func:`mia_bench.testing.checks.check` of the trial of its kind; what kinds share is in ``common`` (checks
 that run nothing) and ``shared``.
 """
 

@@ -53,7 +53,6 @@ class ArchitectureTrial(Trial[Built]):
     }
 
     def compute(self, run: Run) -> Built:
-        """Build a network and ask it."""
         return self.ask(self.build(run), run)
 
     def build(self, run: Run, *, restoring: bool = False) -> Classifier:
@@ -79,7 +78,7 @@ class ArchitectureTrial(Trial[Built]):
         Args:
             hooks: set a backward hook on every layer; images get no gradient.
         """
-        made, labels = self.base.made, toy.world().splits.test.labels.to(self.device)
+        made, labels = self.made, toy.world().splits.test.labels.to(self.device)
         network = copy.deepcopy(made.network).train()
         images = made.images.clone().requires_grad_(not hooks)
         for module in network.modules() if hooks else ():
@@ -91,68 +90,61 @@ class ArchitectureTrial(Trial[Built]):
         return network, images
 
     def outcome(self, made: Built) -> Mapping[str, Any]:
-        """The weights, and answers."""
         return {**made.network.state_dict(), "its answers": made.activations.logits}
 
     def restored(self, made: Built) -> Mapping[str, Any]:
-        """Answers of a network that was built to be restored, with the same weights."""
         run = replace(self.first, seed=5)
         with isolated(5):
             network = self.build(run, restoring=True)
             network.load_state_dict(made.network.state_dict())
             return {"its answers": self.ask(network, run).activations.logits}
 
+    @check("model")
+    def activations(self) -> Iterator[Problem]:
+        """Finite logits ``(N, C)``, features ``(N, F)``, hidden outputs; forward gives the same logits."""
+        built = self.made
+        made, count, classes = built.activations, len(built.images), toy.world().classes
+        if tuple(made.logits.shape) != (count, classes):
+            problem = f"the logits are {tuple(made.logits.shape)}, not {(count, classes)}"
+            yield problem, "Make the head as wide as task.num_classes"
+        elif not bool(torch.isfinite(made.logits).all()):
+            yield "the logits of the untrained network are not finite", "Check the initialisation"
+        if made.features.dim() != 2 or len(made.features) != count:
+            yield f"the features are {tuple(made.features.shape)}", "Return (N, F) from pool"
+        if not made.hidden or any(len(hidden) != count for hidden in made.hidden):
+            yield "it shows no hidden outputs", "Set blocks: some defenses need the blocks' outputs"
+        with isolated(0), torch.no_grad():
+            answer = copy.deepcopy(built.network).eval()(built.images)
+        if answer.shape == made.logits.shape and not torch.allclose(answer, made.logits, atol=1e-4):
+            yield "forward and activations answer differently", "Override activations, not forward"
 
-@check("model")
-def activations(trial: ArchitectureTrial) -> Iterator[Problem]:
-    """Finite logits ``(N, C)``, features ``(N, F)``, hidden outputs; forward gives the same logits."""
-    built = trial.base.made
-    made, count, classes = built.activations, len(built.images), toy.world().classes
-    if tuple(made.logits.shape) != (count, classes):
-        problem = f"the logits are {tuple(made.logits.shape)}, not {(count, classes)}"
-        yield problem, "Make the head as wide as task.num_classes"
-    elif not bool(torch.isfinite(made.logits).all()):
-        yield "the logits of the untrained network are not finite", "Look at the initialisation"
-    if made.features.dim() != 2 or len(made.features) != count:
-        yield f"the features are {tuple(made.features.shape)}", "Return (N, F) from pool"
-    if not made.hidden or any(len(hidden) != count for hidden in made.hidden):
-        advice = "Set blocks: defenses such as bido look at their outputs"
-        yield "it shows no hidden outputs", advice
-    with isolated(0), torch.no_grad():
-        answer = copy.deepcopy(built.network).eval()(built.images)
-    if answer.shape == made.logits.shape and not torch.allclose(answer, made.logits, atol=1e-4):
-        yield "forward and activations answer differently", "Override activations, not forward"
+    @check("model")
+    def gradients(self) -> Iterator[Problem]:
+        """Every parameter that is trained, and the images, get finite gradients."""
+        network, images = self.backward()
+        trained = {n: p for n, p in network.named_parameters() if p.requires_grad}
+        if idle := [name for name, parameter in trained.items() if parameter.grad is None]:
+            advice = "Remove what the answer does not depend on, or set requires_grad to False"
+            yield f"{', '.join(idle[:3])} get no gradient", advice
+        found = [p.grad for p in (*trained.values(), images) if p.grad is not None]
+        if not all(bool(gradient.isfinite().all()) for gradient in found):
+            yield "gradients are not finite", "Look for roots and divisions at 0"
+        if images.grad is None or not bool(images.grad.any()):
+            advice = "Compute logits from the images without detach: white-box attacks follow gradients"
+            yield "images get no gradient", advice
 
+    @check("model")
+    def hooks(self) -> None:
+        """Backward hooks can be set on every layer, as per-sample gradients need them."""
+        self.backward(hooks=True)
 
-@check("model")
-def gradients(trial: ArchitectureTrial) -> Iterator[Problem]:
-    """Every parameter that is trained, and the images, get finite gradients."""
-    network, images = trial.backward()
-    trained = {n: p for n, p in network.named_parameters() if p.requires_grad}
-    if idle := [name for name, parameter in trained.items() if parameter.grad is None]:
-        advice = "Leave out what the answer does not depend on, or let it require no gradient"
-        yield f"nothing trains {', '.join(idle[:3])}", advice
-    found = [p.grad for p in (*trained.values(), images) if p.grad is not None]
-    if not all(bool(gradient.isfinite().all()) for gradient in found):
-        yield "gradients are not finite", "Look for roots and divisions at 0"
-    if images.grad is None or not bool(images.grad.any()):
-        advice = "Compute logits from the images without detach: white-box attacks follow gradients"
-        yield "images get no gradient", advice
-
-
-@check("model")
-def hooks(trial: ArchitectureTrial) -> None:
-    """Backward hooks can be set on every layer, as dp-sgd does for per-sample gradients."""
-    trial.backward(hooks=True)
-
-
-@check("model")
-def untouched(trial: ArchitectureTrial) -> Iterator[Problem]:
-    """In eval mode answers change nothing, and no image's depends on the others of its batch."""
-    made = trial.base.made
-    network, splits = copy.deepcopy(made.network).eval(), toy.world().splits
-    unmodified = measurement.assert_evidence_unmodified({"network": network}, splits)
-    with isolated(0), torch.no_grad(), unmodified:
-        logits = network.activations(made.images[:1]).logits
-    if not torch.allclose(logits, made.activations.logits[:1], atol=1e-3):
-        yield "an image's logits depend on the others of its batch", "Heed eval mode"
+    @check("model")
+    def untouched(self) -> Iterator[Problem]:
+        """In eval mode answers change nothing, and no image's depends on the others of its batch."""
+        made = self.made
+        network, splits = copy.deepcopy(made.network).eval(), toy.world().splits
+        unmodified = measurement.assert_evidence_unmodified({"network": network}, splits)
+        with isolated(0), torch.no_grad(), unmodified:
+            logits = network.activations(made.images[:1]).logits
+        if not torch.allclose(logits, made.activations.logits[:1], atol=1e-3):
+            yield "an image's logits depend on the rest of its batch", "Heed eval mode"

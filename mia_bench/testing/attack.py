@@ -14,7 +14,7 @@ from mia_bench.api.attack import Attack, Reconstructions, Setting
 from mia_bench.api.defense import Defense
 from mia_bench.api.images import to_uint8
 from mia_bench.errors import Modified
-from mia_bench.testing.checks import CheckSkipped, Problem, check
+from mia_bench.testing.checks import CheckSkipped, Problem, check, check_run
 from mia_bench.testing.isolation import reloaded
 from mia_bench.testing.trial import Run, Trial, observe, reported_by
 
@@ -33,11 +33,11 @@ EACH = 2
 
 
 class RecordedTarget:
-    """A toy target that records every pass through it, however it was reached.
+    """A toy target that records every pass through it, whoever calls it.
 
     Attributes:
         target: what is attacked.
-        passed: images of all passes.
+        passed: number of images in all passes.
         differentiated: whether a pass kept what gradients need.
     """
 
@@ -62,12 +62,7 @@ def _add_noise(head: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
 
 @dataclass(frozen=True)
 class Inverted:
-    """One run of an attack.
-
-    Attributes:
-        images: what it returned, on the CPU.
-        queries: images that were counted.
-    """
+    """The images that an attack returned, on the CPU, and the number of images counted as queries."""
 
     images: Tensor
     queries: int
@@ -84,8 +79,7 @@ class AttackTrial(Trial[Inverted]):
         "repeatable": "Draw everything from task.generator, and keep nothing from one run to the next",
         "saved": "Put everything that invert needs into the tensors that prepare returns",
         "few-images": "Handle two classes, one image a class, and a batch_size of 1",
-        "random-target": "No two answers are the same then: ask for a mean (draws=…), and compare "
-        "with tolerance",
+        "random-target": "No two answers are the same: ask for a mean (draws=…), and compare with tolerance",
         "bfloat16": "Losses need float32: call .float() on what networks return",
         "gpu": "Move latents and labels to task.device; task.generator is the CPU's",
     }
@@ -100,15 +94,10 @@ class AttackTrial(Trial[Inverted]):
     """The target of the first run."""
 
     def compute(self, run: Run) -> Inverted:
-        """Prepare and invert.
-
-        Raises:
-            CheckSkipped: the attack refuses the toy world.
-        """
         attack: Attack = self.make()
         each, batch_size = (1, 1) if run.small else (EACH, 64)
         if reason := attack.skip(Setting(toy.ToyPrior(), Defense(), each)):
-            raise CheckSkipped(f"skip refuses the toy world: {reason}")
+            raise CheckSkipped(f"its skip() rules out the toy world: {reason}")
         recorded, splits = RecordedTarget(run), copy.deepcopy(run.world.splits)
         self.recorded = self.recorded or recorded
         perform = partial(
@@ -137,56 +126,49 @@ class AttackTrial(Trial[Inverted]):
         return Inverted(images, prepared.queries + inverted.queries)
 
     def outcome(self, made: Inverted) -> Mapping[str, Any]:
-        """The images."""
         return {"its images": made.images}
 
     def restored(self, made: Inverted) -> Mapping[str, Any]:
-        """The images that ``invert`` of a fresh instance makes with the state as it was stored."""
         if self.component.prepare is Attack.prepare:
             return {}
         self.require_exact()
         return self.outcome(self.run(stored=True))
 
+    @check("attack")
+    def threat_model(self) -> Iterator[Problem]:
+        """It uses nothing of the target that its access level hides."""
+        self.report("threat-model")
+        level = self.component.access
+        if level != "white-box" and self.recorded and self.recorded.differentiated:
+            advice = "Ask through task.access alone, or declare access = 'white-box'"
+            yield f"a {level} attack takes gradients of the target", advice
 
-@check("attack")
-def images(trial: AttackTrial) -> None:
-    """Images ``(K, M, 3, R, R)`` in [0, 1], and latents ``(K, M, D)`` or None."""
-    trial.report("images")
+    @check("attack")
+    def queries(self) -> Iterator[Problem]:
+        """Every image that passes through the target is counted."""
+        counted = self.made.queries
+        assert self.recorded is not None
+        if (passed := self.recorded.passed) > counted:
+            advice = "Ask through task.access (labels, probabilities, answers, activations) alone"
+            yield f"{passed} images passed through the target, but {counted} were counted", advice
 
-
-@check("attack")
-def threat_model(trial: AttackTrial) -> Iterator[Problem]:
-    """It uses nothing of the target that its access level hides."""
-    trial.report("threat-model")
-    level = trial.component.access
-    if level != "white-box" and trial.recorded and trial.recorded.differentiated:
-        advice = "Ask through task.access alone, or declare access = 'white-box'"
-        yield f"a {level} attack takes gradients of the target", advice
-
-
-@check("attack")
-def queries(trial: AttackTrial) -> Iterator[Problem]:
-    """Every image that passes through the target is counted."""
-    counted = trial.base.made.queries
-    assert trial.recorded is not None
-    if (passed := trial.recorded.passed) > counted:
-        advice = "Ask through task.access (labels, probabilities, answers, activations) alone"
-        yield f"{passed} images passed through the target, {counted} are counted", advice
-
-
-@check("attack", name="private-data")
-def private_images(trial: AttackTrial) -> Iterator[Problem]:
-    """No private image comes out."""
-    splits, made = toy.world().splits, to_uint8(trial.base.made.images.flatten(0, 1))
-    private = torch.cat([part.images for part in (splits.train, splits.validation, splits.test)])
-    known = torch.isin(*map(fingerprints.image_fingerprints, (made, private)))
-    if seen := int(known.sum()):
-        advice = "An attack may know the target's answers and the public images, nothing else"
-        yield f"{seen} of its images are private ones, pixel by pixel", advice
+    @check("attack", name="private-data")
+    def private_images(self) -> Iterator[Problem]:
+        """No private image comes out."""
+        splits, made = toy.world().splits, to_uint8(self.made.images.flatten(0, 1))
+        private = torch.cat([part.images for part in (splits.train, splits.validation, splits.test)])
+        known = torch.isin(*map(fingerprints.image_fingerprints, (made, private)))
+        if seen := int(known.sum()):
+            advice = "An attack may know the target's answers and the public images, nothing else"
+            yield f"{seen} of its images equal private ones, pixel by pixel", advice
 
 
-@check("attack")
-def random_target(trial: AttackTrial) -> None:
-    """It runs against a target whose answers are random, as those of some defenses are."""
-    _ = trial.base.made
-    trial.run(random_target=True)
+check_run("images", "Images ``(K, M, 3, R, R)`` in [0, 1], and latents ``(K, M, D)`` or None.", "attack")
+
+
+check_run(
+    "random-target",
+    "It runs against a target whose answers are random, as those of some defenses are.",
+    "attack",
+    random_target=True,
+)

@@ -41,11 +41,11 @@ class Finding:
 
 
 class CheckSkipped(Exception):
-    """A check could not run; the message says why. It is no finding: pytest reports a skipped test."""
+    """A check could not run; the message says why. pytest reports a skipped test."""
 
 
 class Unsound(Exception):
-    """What a component makes is wrong, so that its run ends.
+    """What a component makes is wrong; it ends the run.
 
     Attributes:
         check: name of the check that reports it.
@@ -59,14 +59,7 @@ class Unsound(Exception):
 
 @dataclass(frozen=True)
 class Check:
-    """A check, or a part of one.
-
-    Attributes:
-        name: of the check; its parts share it.
-        kinds: kinds of components that get it.
-        words: what it asks for.
-        find: finds what is wrong.
-    """
+    """A check, or a part of one: the parts share the name. ``words`` say what it asks for."""
 
     name: str
     kinds: tuple[str, ...]
@@ -79,14 +72,13 @@ CHECKS: list[Check] = []
 
 
 def check(*kinds: str, name: str = "") -> Callable[[FindT], FindT]:
-    """Register a function as a check; the first paragraph of its docstring says what it asks for.
+    """Register a function of a trial as a check; the first paragraph of its docstring says what it asks for.
 
-    What it raises is a finding too: that of an :class:`Unsound`, or that it raised.
+    An exception in it is a finding too.
 
     Args:
         kinds: of the components that get it; all kinds if none is given.
-        name: of the check, else the function's. Under the name of a check that is there already, the
-            function adds to it.
+        name: of the check, else the function's; the name of an existing check adds to that check.
     """
 
     def register(find: FindT) -> FindT:
@@ -96,6 +88,26 @@ def check(*kinds: str, name: str = "") -> Callable[[FindT], FindT]:
         return find
 
     return register
+
+
+def check_run(name: str, words: str, *kinds: str, **conditions: Any) -> None:
+    """Register a check of a run: a plugin fails it by an error.
+
+    Args:
+        name: of the check.
+        words: what it asks for.
+        kinds: of the components that get it; all kinds if none is given.
+        conditions: run once more under these, see :class:`~mia_bench.testing.trial.Run`. Without any, report
+            what ended the first run, if that is for this check to report.
+    """
+
+    def find(trial: Any) -> None:
+        if conditions:
+            trial.rerun(**conditions)
+        else:
+            trial.report(name)
+
+    CHECKS.append(Check(name, kinds or KINDS, words, find))
 
 
 def names_of(kind: str) -> tuple[str, ...]:

@@ -27,7 +27,7 @@ def summary(trial: Trial[Any]) -> Iterator[Problem]:
     if not text.strip():
         yield "it has no summary", "Set the class attribute summary to one line"
     elif "\n" in text or len(text) > 100:
-        yield "its summary is too long to be listed", "Keep it to one line of 100 characters"
+        yield "its summary is too long for a list", "Keep it to one line of at most 100 characters"
 
 
 @check("defense", "attack", "prior")
@@ -43,12 +43,10 @@ def paper(trial: Trial[Any]) -> Iterator[Problem]:
 @check("dataset", "encoder")
 def terms(trial: Trial[Any]) -> Iterator[Problem]:
     """It states its terms of use; a data set also where its files lie and where to get them."""
-    needed = ["terms"]
-    if getattr(trial.component, "needs_root", False):
-        needed += ["layout", "origin"]
-    for name in needed:
+    files = ("layout", "origin") if getattr(trial.component, "needs_root", False) else ()
+    for name in ("terms", *files):
         if not getattr(trial.component, name, "").strip():
-            yield f"it says nothing about its {name}", f"Set the class attribute {name} to one line"
+            yield f"it does not state its {name}", f"Set the class attribute {name} to one line"
 
 
 @check(*BASES)
@@ -56,15 +54,15 @@ def options(trial: Trial[Any]) -> Iterator[Problem]:
     """Every option has a description, and every number a limit."""
     for name, entry in trial.component.Options.model_json_schema().get("properties", {}).items():
         if not entry.get("description", "").strip():
-            advice = f"Write {name} = Field(…, description=…): describe and the docs show it"
+            advice = f"Write {name} = Field(…, description=…): `mia-bench describe` shows it"
             yield f"the option {name!r} has no description", advice
         if any(_unlimited(part) for part in _parts(entry)):
-            advice = f"Give it limits (ge, gt, le, lt) in its Field: a wrong {name} is refused then"
+            advice = f"Set limits (ge, gt, le, lt) in its Field, so that a wrong {name} is refused"
             yield f"the option {name!r} takes any number", advice
 
 
 def _parts(entry: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """A schema, its alternatives, and the entries of tuples of one length."""
+    """A schema, its alternatives, and the entries of tuples of a fixed length."""
     yield entry
     for part in (*entry.get("anyOf", ()), *entry.get("prefixItems", ())):
         yield from _parts(part)
@@ -77,14 +75,14 @@ def _unlimited(entry: Mapping[str, Any]) -> bool:
 
 @check(*BASES)
 def overrides(trial: Trial[Any]) -> Iterator[Problem]:
-    """It overrides a method of the base class; no other has nearly the name of one."""
+    """It overrides a method of the base class, and no other method's name is nearly that of one."""
     component = trial.component
     hosts = [base for base in component.__mro__ if base.__module__.startswith("mia_bench.")]
     own = [base for base in component.__mro__[:-1] if base not in hosts]
     methods = {name for base in hosts for name, value in vars(base).items() if _is_method(name, value)}
     overridden = {name for base in own for name in vars(base)} & methods
     if not overridden and not getattr(component, "baseline", False):
-        problem = f"it overrides no method of {hosts[0].__name__}, so that it changes nothing"
+        problem = f"it overrides no method of {hosts[0].__name__}, so it changes nothing"
         yield problem, f"Override one of {', '.join(sorted(methods))}"
     for name, value in vars(component).items():
         if not _is_method(name, value) or name in methods:
@@ -92,7 +90,7 @@ def overrides(trial: Trial[Any]) -> Iterator[Problem]:
         free = sorted(methods - overridden)
         near = difflib.get_close_matches(name.lower(), free, 1, 0.75)
         if near := near or [word for word in name.lower().split("_") if word in free]:
-            advice = f"If that is meant to be {near[0]!r}, rename it; if not, begin it with '_'"
+            advice = f"Rename it to {near[0]!r} if it is meant to be that; else let its name begin with '_'"
             yield f"it has a method {name!r}", advice
 
 
@@ -108,14 +106,14 @@ def light_import(trial: Trial[Any]) -> Iterator[Problem]:
     if heavy := _heavy_imports(trial.module):
         yield (
             f"importing {trial.module} imports {heavy}",
-            "Put it into a `with lazy_imports():` block (from mia_bench import lazy_imports), or "
-            "register 'package.module:Class'",
+            "Import it in a `with lazy_imports():` block (from mia_bench import lazy_imports), or register "
+            "'package.module:Class'",
         )
 
 
 @cache
 def _heavy_imports(module: str) -> str:
-    """Heavy modules that a fresh process has after it imported ``module``.
+    """Names of the heavy modules that importing ``module`` imports in a fresh process.
 
     Raises:
         CheckSkipped: the module can't be imported there.

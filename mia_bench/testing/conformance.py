@@ -62,7 +62,7 @@ def kind_of(component: Checked) -> str:
     for kind, base in BASES.items():
         if isinstance(component, type) and issubclass(component, base):
             return kind
-    raise UsageError(f"{component!r} is no subclass of a base class of mia_bench")
+    raise UsageError(f"{component!r} is not a subclass of a base class of mia_bench")
 
 
 def checks_of(component: Checked) -> tuple[str, ...]:
@@ -83,7 +83,9 @@ class Conformance:
         device: where to compute; the check ``gpu`` uses a GPU wherever there is one.
         data: root of the files that a data set reads; without it only what needs no files is checked.
         skip: checks to skip, each with the reason why.
-        weights: folder of the weight files that an encoder or an architecture reads, as ``data``.
+        weights: folder of the weight files that an encoder or an architecture reads, likewise.
+        kind: of the component.
+        checks: names of the checks.
     """
 
     component: Checked
@@ -94,34 +96,31 @@ class Conformance:
     weights: Path | None = None
 
     def __post_init__(self) -> None:
+        self.kind = kind_of(self.component)
+        self.checks = names_of(self.kind)
         if unknown := set(self.skip) - set(self.checks):
             raise UsageError(f"no check is called {sorted(unknown)[0]!r}")
 
-    @property
-    def checks(self) -> tuple[str, ...]:
-        """Names of the checks."""
-        return checks_of(self.component)
-
     @cached_property
     def _trial(self) -> Trial[Any]:
-        component, kind = self.component, kind_of(self.component)
-        known, module = Component.Options, component.__name__
+        component, known = self.component, Component.Options
+        module = component.__name__
         if not isinstance(component, ModuleType):
-            known, module = component.Options, _plugin_module(component, kind)
+            known, module = component.Options, _plugin_module(component, self.kind)
         options = parse_options(component.__name__, known, self.options)
         device = choose_device(self.device)
-        return TRIALS[kind](component, options, device, module, self.data, self.weights)
+        return TRIALS[self.kind](component, options, device, module, self.data, self.weights)
 
     def check(self, name: str) -> list[Finding]:
         """The findings of one check; what several checks need runs once.
 
         Raises:
-            CheckSkipped: it could not run, or was not to.
-            UsageError: wrong options, or a device that is not here.
+            CheckSkipped: it could not run, or is in ``skip``.
+            UsageError: an option is wrong, or the device is not available.
         """
         if name in self.skip:
             raise CheckSkipped(self.skip[name])
-        return examine(self._trial, kind_of(self.component), name)
+        return examine(self._trial, self.kind, name)
 
     def findings(self) -> tuple[list[Finding], dict[str, str]]:
         """All findings, and why some checks were skipped, by name."""
@@ -147,12 +146,10 @@ def _plugin_module(component: type[Component], kind: str) -> str:
 def check_component(component: Checked, **settings: Any) -> list[Finding]:
     """What is wrong with a component of any kind, or a reporter; nothing if it conforms.
 
-    Args:
-        component: its class, or the module of a reporter.
-        settings: as of :class:`Conformance`.
+    Arguments as of :class:`Conformance`.
 
     Raises:
-        UsageError: wrong options, or a device that is not here.
+        UsageError: an option is wrong, or the device is not available.
     """
     return Conformance(component, **settings).findings()[0]
 

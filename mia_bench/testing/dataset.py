@@ -33,14 +33,9 @@ class DatasetTrial(Trial[Splits]):
     }
 
     def compute(self, run: Run) -> Splits:
-        """Load it.
-
-        Raises:
-            CheckSkipped: it reads files, and none are given.
-        """
         dataset: Dataset = self.make()
         if dataset.needs_root and self.data is None:
-            raise CheckSkipped("it reads files: give their root (data=…, --data)")
+            raise CheckSkipped("it reads files, and their root is not given (data=…, --data)")
         with tempfile.TemporaryDirectory() as folder:
             return dataset.load(
                 self.data,
@@ -51,31 +46,27 @@ class DatasetTrial(Trial[Splits]):
             )
 
     def outcome(self, made: Splits) -> Mapping[str, Any]:
-        """Images and labels of each part."""
         parts = protocol.present_parts(made).items()
-        return {f"{name} images": part.images for name, part in parts} | {
-            f"{name} labels": part.labels for name, part in parts
+        images = {f"{name} images": part.images for name, part in parts}
+        return images | {f"{name} labels": part.labels for name, part in parts}
+
+    @check("dataset")
+    def parts(self) -> Iterator[Problem]:
+        """uint8 images of the resolution, int64 labels; every private class has training images."""
+        names = self.made.class_names
+        with reported_by("parts", "See mia_bench.Splits"):
+            protocol.check_splits(self.made, toy.RESOLUTION)
+        if len(set(names)) != len(names):
+            yield "class_names are not all different", "Name each class once"
+
+    @check("dataset")
+    def disjoint(self) -> Iterator[Problem]:
+        """No image is in two parts."""
+        prints = {
+            name: fingerprints.image_fingerprints(part.images)
+            for name, part in protocol.present_parts(self.made).items()
         }
-
-
-@check("dataset")
-def parts(trial: DatasetTrial) -> Iterator[Problem]:
-    """uint8 images of the resolution, int64 labels; every private class has training images."""
-    names = trial.base.made.class_names
-    with reported_by("parts", "See mia_bench.Splits"):
-        protocol.check_splits(trial.base.made, toy.RESOLUTION)
-    if len(set(names)) != len(names):
-        yield "class_names are not all different", "Name each class once"
-
-
-@check("dataset")
-def disjoint(trial: DatasetTrial) -> Iterator[Problem]:
-    """No image is in two parts."""
-    prints = {
-        name: fingerprints.image_fingerprints(part.images)
-        for name, part in protocol.present_parts(trial.base.made).items()
-    }
-    for first, second in itertools.combinations(prints, 2):
-        if count := int(torch.isin(prints[first], prints[second]).sum()):
-            advice = "Split identities into private, public and decoys first, then images"
-            yield f"{count} {first} images are {second} images too", advice
+        for first, second in itertools.combinations(prints, 2):
+            if count := int(torch.isin(prints[first], prints[second]).sum()):
+                advice = "Split identities into private, public and decoys first, then images"
+                yield f"{count} {first} images are {second} images too", advice

@@ -14,9 +14,9 @@ from mia_bench.api.defense import Defense, TrainingSetup, TrainingStep
 from mia_bench.api.images import to_float
 from mia_bench.errors import Diverged
 from mia_bench.seeds import generator, seeded
-from mia_bench.testing.checks import Problem, Unsound, check
+from mia_bench.testing.checks import Problem, Unsound, check, check_run
 from mia_bench.testing.isolation import isolated, reloaded
-from mia_bench.testing.trial import Attempt, Run, Trial, observe, reported_by, require_images
+from mia_bench.testing.trial import Run, Trial, attempt, observe, reported_by, require_images
 
 with lazy_imports():
     import torch
@@ -59,7 +59,6 @@ class DefenseTrial(Trial[Trained]):
     errors: ClassVar = {Diverged: ("gradients", "Bound what can overflow, add epsilon to divisors")}
 
     def compute(self, run: Run) -> Trained:
-        """Train, restore and ask."""
         defense: Defense = self.make()
         observe(defense, "augment", run)
         observe(defense, "loss", run)
@@ -70,13 +69,67 @@ class DefenseTrial(Trial[Trained]):
         return Trained(trained.training.model, state, *_restore(defense, state, run))
 
     def outcome(self, made: Trained) -> Mapping[str, Any]:
-        """Weights, and answers of the deployed model."""
         return {**made.state, "its answers": made.logits}
 
     def restored(self, made: Trained) -> Mapping[str, Any]:
-        """Answers of the restored model."""
         with isolated(5):
             return {"its answers": _restore(self.make(), reloaded(made.state), self.first)[1]}
+
+    @check("defense", name="runs")
+    def answers(self) -> Iterator[Problem]:
+        """The deployed model answers with logits ``(N, C)``."""
+        shape = (len(toy.world().splits.test), toy.world().classes)
+        if (found := tuple(self.made.logits.shape)) != shape:
+            yield f"the deployed model answers {found}, not {shape}", "Answer with logits (N, C)"
+
+    @check("defense")
+    def gradients(self) -> Iterator[Problem]:
+        """Loss, gradients and weights stay finite."""
+        self.report("gradients")
+        state = self.made.state.items()
+        if broken := [name for name, tensor in state if not bool(torch.isfinite(tensor).all())]:
+            yield f"{broken[0]} is not finite after training", "Look for roots and divisions at 0"
+
+    @check("defense")
+    def served(self) -> Iterator[Problem]:
+        """The deployed model changes nothing when it answers, and ``stochastic`` says if it is random."""
+        deployed, says = self.made.target.deployed, self.made.target.stochastic
+        splits = toy.world().splits
+        images = to_float(splits.test.images).to(self.device)
+        unmodified = measurement.assert_evidence_unmodified({"deployed model": deployed}, splits)
+        with isolated(0), torch.no_grad(), unmodified:
+            first, second = (classifier.answers(deployed, images, 1)[0] for _ in range(2))
+        if torch.allclose(first, second) == says:
+            problem = f"two answers {'are the same' if says else 'differ'}, but stochastic is {says}"
+            yield problem, f"Set stochastic to {not says}: answers of a random target are averaged over draws"
+
+    @check("defense", name="seeded")
+    def augment_seeded(self) -> Iterator[Problem]:
+        """Images that ``augment`` draws for follow from its generator."""
+        first, second = self._augmented(0), self._augmented(1)
+        if first is not None and second is not None and snapshot.equal(first, second):
+            yield "augment draws, but another seed changes nothing", "Use the numbers that were drawn"
+
+    def _augmented(self, seed: int) -> Tensor | None:
+        """Images that ``augment`` made from a seed, None if it drew nothing or needs a training."""
+        rng, images = generator(seed, "augment"), to_float(toy.world().splits.train.images)
+        with isolated(0) as traces, traces.drawing("augment", rng):
+            made, _ = attempt(lambda: self.make().augment(images, rng))
+        return made.detach() if traces.used_generator and made is not None else None
+
+    @check("defense", name="global-state")
+    def methods_draw(self) -> Iterator[Problem]:
+        """``augment`` and ``loss`` draw from the generators they get, unless layers draw in a pass."""
+        drew = self.first.traces.drew & {"augment", "loss"}
+        if not drew or self.error is not None:
+            return
+        network = copy.deepcopy(self.made.network).train()
+        images = to_float(toy.world().splits.train.images[:2]).to(self.device)
+        with isolated(0) as traces, torch.no_grad():
+            network(images)
+        for method in sorted(drew) if not traces.drew else ():
+            advice = "Draw from the generator that augment gets, step.generator in the loss"
+            yield f"{method} draws from torch's global generator", advice
 
 
 def _restore(defense: Defense, state: dict[str, Tensor], run: Run) -> tuple[target.Target, Tensor]:
@@ -103,7 +156,7 @@ def _require_soundness(defense: Defense) -> None:
         if value.dim() or value.dtype != torch.float32 or not value.requires_grad:
             gradient = "" if value.requires_grad else " without a gradient"
             problem = f"the loss is {value.dtype} of shape {tuple(value.shape)}{gradient}"
-            advice = "Return a scalar, the batch's mean say, computed from step.outputs in float32"
+            advice = "Return a scalar, such as the batch's mean, computed from step.outputs in float32"
             raise Unsound("loss", problem, advice)
         return value
 
@@ -119,81 +172,6 @@ def _require_soundness(defense: Defense) -> None:
     vars(defense).update(augment=sound_augment, loss=sound_loss, report=sound_report)
 
 
-@check("defense", name="runs")
-def answers(trial: DefenseTrial) -> Iterator[Problem]:
-    """The deployed model answers with logits ``(N, C)``."""
-    shape = (len(toy.world().splits.test), toy.world().classes)
-    if (found := tuple(trial.base.made.logits.shape)) != shape:
-        yield f"the deployed model answers {found}, not {shape}", "Answer with logits (N, C)"
-
-
-@check("defense")
-def loss(trial: DefenseTrial) -> None:
-    """The loss is a scalar in float32 with a gradient."""
-    trial.report("loss")
-
-
-@check("defense")
-def augment(trial: DefenseTrial) -> None:
-    """Augmented images keep shape and range."""
-    trial.report("augment")
-
-
-@check("defense")
-def report(trial: DefenseTrial) -> None:
-    """``report`` gives finite numbers, or the reasons why there are none."""
-    trial.report("report")
-
-
-@check("defense")
-def gradients(trial: DefenseTrial) -> Iterator[Problem]:
-    """Loss, gradients and weights stay finite."""
-    trial.report("gradients")
-    state = trial.base.made.state.items()
-    if broken := [name for name, tensor in state if not bool(torch.isfinite(tensor).all())]:
-        yield f"{broken[0]} is not finite after training", "Look for roots and divisions at 0"
-
-
-@check("defense")
-def served(trial: DefenseTrial) -> Iterator[Problem]:
-    """The deployed model changes nothing when it answers, and ``stochastic`` says if it is random."""
-    deployed, says = trial.base.made.target.deployed, trial.base.made.target.stochastic
-    splits = toy.world().splits
-    images = to_float(splits.test.images).to(trial.device)
-    unmodified = measurement.assert_evidence_unmodified({"deployed model": deployed}, splits)
-    with isolated(0), torch.no_grad(), unmodified:
-        first, second = (classifier.answers(deployed, images, 1)[0] for _ in range(2))
-    if torch.allclose(first, second) == says:
-        problem = f"two answers {'are the same' if says else 'differ'}, stochastic says {says}"
-        yield problem, "Let stochastic tell the truth: metrics and attacks then average over draws"
-
-
-@check("defense", name="seeded")
-def augment_seeded(trial: DefenseTrial) -> Iterator[Problem]:
-    """Images that ``augment`` draws for follow from its generator."""
-    first, second = _augmented(trial, 0), _augmented(trial, 1)
-    if first is not None and second is not None and snapshot.equal(first, second):
-        yield "augment draws, but another seed changes nothing", "Use the numbers that were drawn"
-
-
-def _augmented(trial: DefenseTrial, seed: int) -> Tensor | None:
-    """Images that ``augment`` made from a seed, None if it drew nothing or needs a training."""
-    rng, images = generator(seed, "augment"), to_float(toy.world().splits.train.images)
-    with isolated(0) as traces, traces.drawing("augment", rng):
-        made = Attempt.of(lambda: trial.make().augment(images, rng)).value
-    return made.detach() if traces.used_generator and made is not None else None
-
-
-@check("defense", name="global-state")
-def methods_draw(trial: DefenseTrial) -> Iterator[Problem]:
-    """``augment`` and ``loss`` draw from the generators they get, unless layers draw in a pass."""
-    drew = trial.first.traces.drew & {"augment", "loss"}
-    if not drew or trial.base.error is not None:
-        return
-    network = copy.deepcopy(trial.base.made.network).train()
-    images = to_float(toy.world().splits.train.images[:2]).to(trial.device)
-    with isolated(0) as traces, torch.no_grad():
-        network(images)
-    for method in sorted(drew) if not traces.drew else ():
-        advice = "Draw from the generator that augment gets, step.generator in the loss"
-        yield f"{method} draws from torch's global generator", advice
+check_run("loss", "The loss is a scalar in float32 with a gradient.", "defense")
+check_run("augment", "Augmented images keep shape and range.", "defense")
+check_run("report", "``report`` gives finite numbers, or the reasons why there are none.", "defense")

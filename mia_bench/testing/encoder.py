@@ -46,11 +46,6 @@ class EncoderTrial(Trial[Embedded]):
     }
 
     def compute(self, run: Run) -> Embedded:
-        """Load it and embed the test images.
-
-        Raises:
-            CheckSkipped: its weights or a package are not here.
-        """
         encoder: Encoder = self.make()
         try:
             encoder.fingerprint(self.weights)
@@ -61,43 +56,41 @@ class EncoderTrial(Trial[Embedded]):
             return Embedded(embed, embed(run.world.enlarged(SIZE).to(run.device)).cpu())
 
     def outcome(self, made: Embedded) -> Mapping[str, Any]:
-        """The embeddings."""
         return {"its embeddings": made.rows}
 
     def ask(self, images: Tensor) -> Tensor:
-        """Embeddings ``(N, D)`` of images, on the CPU."""
-        embed = self.base.made.embed
+        """Embeddings ``(N, D)``, on the CPU."""
+        embed = self.made.embed
         with isolated(0), torch.no_grad():
             return embed(images.to(self.device)).cpu()
 
+    @check("encoder")
+    def embeddings(self) -> Iterator[Problem]:
+        """Finite embeddings ``(N, D)`` in float32, of unit norm."""
+        rows, count = self.made.rows, len(toy.world().splits.test)
+        if rows.dim() != 2 or len(rows) != count or rows.dtype != torch.float32:
+            yield (
+                f"its embeddings are {rows.dtype} {tuple(rows.shape)}",
+                f"Return float32 of shape ({count}, D)",
+            )
+        elif not bool(torch.isfinite(rows).all()):
+            yield "its embeddings contain NaN or infinity", "Divide by max(norm, epsilon)"
+        elif float((rows.norm(dim=1) - 1).abs().max()) > 1e-3:
+            yield "its embeddings are not of unit norm", "Use torch.nn.functional.normalize"
 
-@check("encoder")
-def embeddings(trial: EncoderTrial) -> Iterator[Problem]:
-    """Finite embeddings ``(N, D)`` in float32, of unit norm."""
-    rows, count = trial.base.made.rows, len(toy.world().splits.test)
-    if rows.dim() != 2 or len(rows) != count or rows.dtype != torch.float32:
-        found = f"{rows.dtype} {tuple(rows.shape)}"
-        yield f"its embeddings are {found}", f"Return float32 of shape ({count}, D) here"
-    elif not bool(torch.isfinite(rows).all()):
-        yield "its embeddings hold NaN or infinity", "Divide by max(norm, epsilon)"
-    elif float((rows.norm(dim=1) - 1).abs().max()) > 1e-3:
-        yield "its embeddings are not of unit norm", "Use torch.nn.functional.normalize"
+    @check("encoder")
+    def alone(self) -> Iterator[Problem]:
+        """An image on its own has the embedding that it has in a batch."""
+        rows, row = self.made.rows, self.ask(toy.world().enlarged(SIZE)[:1])
+        if not torch.allclose(row, rows[:1], atol=1e-4):
+            advice = "Put the network into eval mode, and normalise each row by itself"
+            yield "an image's embedding depends on the rest of its batch", advice
 
-
-@check("encoder")
-def alone(trial: EncoderTrial) -> Iterator[Problem]:
-    """An image on its own has the embedding that it has in a batch."""
-    rows, row = trial.base.made.rows, trial.ask(toy.world().enlarged(SIZE)[:1])
-    if not torch.allclose(row, rows[:1], atol=1e-4):
-        advice = "Put the network into eval mode, and normalise each row by itself"
-        yield "an image's embedding depends on the others of its batch", advice
-
-
-@check("encoder")
-def sizes(trial: EncoderTrial) -> Iterator[Problem]:
-    """Larger images have embeddings of as many dimensions, or are refused by a MiaBenchError."""
-    wanted = tuple(trial.base.made.rows.shape)
-    with contextlib.suppress(MiaBenchError):
-        found = tuple(trial.ask(toy.world().enlarged(2 * SIZE)).shape)
-        if found != wanted:
-            yield f"larger images give {found}, not {wanted}", trial.advice["sizes"]
+    @check("encoder")
+    def sizes(self) -> Iterator[Problem]:
+        """Larger images have embeddings of as many dimensions, or are refused by a MiaBenchError."""
+        wanted = tuple(self.made.rows.shape)
+        with contextlib.suppress(MiaBenchError):
+            found = tuple(self.ask(toy.world().enlarged(2 * SIZE)).shape)
+            if found != wanted:
+                yield f"larger images give {found}, not {wanted}", self.advice["sizes"]

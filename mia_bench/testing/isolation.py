@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pickle
 import random
 import sys
 import tempfile
@@ -35,11 +36,11 @@ class Traces:
     """What a run left behind.
 
     Attributes:
-        seeded: global generators that it drew from or seeded, though the host seeds none of them for it.
-        drew: what of it drew from torch's global generator, which the host has seeded.
+        seeded: global generators that it drew from or seeded, though the host does not seed them for it.
+        drew: methods that drew from torch's global generator, which the host has seeded.
         used_generator: whether it drew from the generator of its task.
         settings: torch's settings that it changed.
-        read: files it read below the data root.
+        read: files that it read below the data root.
     """
 
     seeded: list[str] = field(default_factory=list)
@@ -52,7 +53,7 @@ class Traces:
     def drawing(self, method: str, generator: torch.Generator | None = None) -> Iterator[None]:
         """Note whether a method draws from torch's global generator, or from one it is given.
 
-        Inside of the host's :func:`~mia_bench.seeds.seeded`, which restores the global one.
+        To be entered within :func:`~mia_bench.seeds.seeded`, which restores the global generator.
         """
         before = torch.get_rng_state()
         own = None if generator is None else generator.get_state()
@@ -67,31 +68,31 @@ class Traces:
 
 @contextlib.contextmanager
 def isolated(seed: int, traces: Traces | None = None) -> Iterator[Traces]:
-    """Torch seeded as in a stage, the other global generators too; all of them restored after."""
+    """Seed torch as in a stage, and the other global generators; restore all of them afterwards."""
     traces = traces or Traces()
-    python, settings = random.getstate(), torch_settings()
-    numpy = np.random.get_state()  # noqa: NPY002
-    with seeded(seed, "trial"), _private_files(traces), _seeding(traces):
-        own = derive(seed, "trial") % 2**32  # none that a plugin would take
+    before, settings = _generator_states(), torch_settings()
+    with seeded(seed, "trial"), _private_files(traces), _noted_seeding(traces):
+        own = derive(seed, "trial") % 2**32  # a seed that no plugin would choose
         random.seed(own)
         np.random.seed(own)  # noqa: NPY002
-        start = random.getstate(), _numpy_state()
+        start = _generator_states()
         try:
             with traces.drawing("it"):
                 yield traces
         finally:
-            if random.getstate() != start[0]:
-                traces.seeded.append("random")
-            if _numpy_state() != start[1]:
-                traces.seeded.append("numpy")
+            traces.seeded += [name for name, state in _generator_states().items() if state != start[name]]
             traces.settings = [name for name, value in torch_settings().items() if value != settings[name]]
-            random.setstate(python)
-            np.random.set_state(numpy)  # noqa: NPY002
+            random.setstate(before["random"])
+            np.random.set_state(pickle.loads(before["numpy"]))  # noqa: NPY002
             restore_settings(settings)
 
 
-@contextlib.contextmanager
-def _seeding(traces: Traces) -> Iterator[None]:
+def _generator_states() -> dict[str, Any]:
+    """The states of the global generators of Python and NumPy, in a form that can be compared."""
+    return {"random": random.getstate(), "numpy": pickle.dumps(np.random.get_state())}  # noqa: NPY002
+
+
+def _noted_seeding(traces: Traces) -> contextlib.AbstractContextManager[object]:
     """Note whether anything but the host seeds torch's global generator."""
     original = torch.manual_seed
 
@@ -100,26 +101,14 @@ def _seeding(traces: Traces) -> Iterator[None]:
             traces.seeded.append("torch, which it seeds")
         return original(seed)
 
-    torch.manual_seed = noted
-    try:
-        yield
-    finally:
-        torch.manual_seed = original
-
-
-def _numpy_state() -> tuple[bytes, Any]:
-    state = np.random.get_state(legacy=False)  # noqa: NPY002
-    return state["state"]["key"].tobytes(), state["state"]["pos"]
+    return mock.patch.object(torch, "manual_seed", noted)
 
 
 @contextlib.contextmanager
 def _private_files(traces: Traces) -> Iterator[None]:
     """A data root with a private photograph, and a watch on it."""
     _install_watch()
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        mock.patch.dict(os.environ, {DATA_VARIABLE: folder}),
-    ):
+    with tempfile.TemporaryDirectory() as folder, mock.patch.dict(os.environ, {DATA_VARIABLE: folder}):
         private = Path(folder) / "private" / "person" / "1.jpg"
         private.parent.mkdir(parents=True)
         private.write_bytes(b"private")
@@ -153,11 +142,11 @@ def reloaded(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Tensors as they come back from the store.
 
     Raises:
-        TypeError: one is no tensor.
+        TypeError: one is not a tensor.
     """
     wrong = [name for name, value in tensors.items() if not isinstance(value, torch.Tensor)]
     if wrong:
-        raise TypeError(f"{wrong[0]!r} is no tensor")
+        raise TypeError(f"{wrong[0]!r} is not a tensor")
     with tempfile.TemporaryDirectory() as folder:
         store = Store(Path(folder) / "store")
         store.save("trial", "state", dict(tensors), {})

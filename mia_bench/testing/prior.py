@@ -15,17 +15,9 @@ from mia_bench.api.dataset import ImageSet
 from mia_bench.device import autocast
 from mia_bench.errors import MiaBenchError
 from mia_bench.seeds import generator
-from mia_bench.testing.checks import CheckSkipped, Problem, check
+from mia_bench.testing.checks import CheckSkipped, Problem, check, check_run
 from mia_bench.testing.isolation import isolated, reloaded
-from mia_bench.testing.trial import (
-    Attempt,
-    Run,
-    Trial,
-    differing,
-    observe,
-    reported_by,
-    require_images,
-)
+from mia_bench.testing.trial import Run, Trial, attempt, differing, observe, reported_by, require_images
 
 with lazy_imports():
     import torch
@@ -41,7 +33,7 @@ IMAGES = 6
 
 
 class Stopped(Exception):
-    """What a training that is stopped ends with."""
+    """Raised in a training to stop it."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +60,6 @@ class PriorTrial(Trial[Fitted]):
     }
 
     def compute(self, run: Run) -> Fitted:
-        """Fit it, build its model, and draw images."""
         prior = self.make()
         state = self.fit(run, prior)
         model = self.build(state, run, prior)
@@ -92,30 +83,115 @@ class PriorTrial(Trial[Fitted]):
         prior = prior or self.make()
         observe(prior, "fit", run)
         context = replace(run.context, progress=progress) if progress else run.context
-        return protocol.fit_prior(
-            prior.fit,
-            copy.deepcopy(run.world.splits.public) if public is None else public,
-            context,
-            source="toy",
-            checkpoint=checkpoint or toy.MemoryCheckpoint(),
-            watch=toy.ignore_model,
-        ).state
+        public = copy.deepcopy(run.world.splits.public) if public is None else public
+        return toy.fit(prior, public, context, checkpoint).state
 
     def build(self, state: dict[str, Tensor], run: Run, prior: Any = None) -> generative.GenerativeModel:
         """The model of a state, as attacks get it."""
-        # That no private image was seen is a check of its own.
+        # Whether it saw private images is a check of its own.
         state = {**state, protocol.TRAINED_ON: torch.empty(0, dtype=torch.int64)}
         return protocol.restore_prior(prior or self.make(), state, run.world.splits, run.context, name="it")
 
     def outcome(self, made: Fitted) -> Mapping[str, Any]:
-        """The state, and images."""
         return {**made.state, "its images": made.images}
 
     def restored(self, made: Fitted) -> Mapping[str, Any]:
-        """Images of the restored model."""
         with torch.no_grad(), isolated(3):
             model = self.build(reloaded(made.state), self.first)
             return {"its images": model(draw(model).to(self.device)).float()}
+
+    @check("prior")
+    def model(self) -> Iterator[Problem]:
+        """The model is in eval mode, knows its resolution, and has a discriminator if it says so."""
+        made, prior = self.made, self.make()
+        own = {name: tensor for name, tensor in made.state.items() if name != protocol.TRAINED_ON}
+        if any(m.training for m in prior.build(own, resolution=toy.RESOLUTION).modules()):
+            yield "build returns a model in training mode", "Call .eval() before you return it"
+        if made.model.resolution != toy.RESOLUTION:
+            yield f"the model's resolution is {made.model.resolution}", "Set it in build"
+        try:
+            scores = made.model.discriminate(made.images)
+        except NotImplementedError:
+            if prior.has_discriminator:
+                yield "has_discriminator is True, but it has none", "Implement discriminate"
+            return
+        if not prior.has_discriminator:
+            yield "it has a discriminator, but has_discriminator is False", "Let has_discriminator be True"
+        elif tuple(scores.shape) != (IMAGES,):
+            yield f"discriminate gives {tuple(scores.shape)}, not ({IMAGES},)", "Return one score an image"
+
+    @check("prior")
+    def latents(self) -> Iterator[Problem]:
+        """``sample`` gives ``(N, D)`` in float32 on the CPU, from its generator; truncation 0 the mean."""
+        built = self.made.model
+        with isolated(0) as traces:
+            first, again, other = draw(built), draw(built), draw(built, 1)
+            narrow = draw(built, truncation=0.0)
+        if tuple(first.shape) != (IMAGES, built.latent_dim):
+            yield f"sample gives {tuple(first.shape)}, not (N, latent_dim)", "Return (N, latent_dim)"
+            return
+        if first.dtype != torch.float32 or first.device.type != "cpu":
+            yield f"sample gives {first.dtype} on {first.device}", "Return float32 on the CPU"
+        if not snapshot.equal(first, again) or snapshot.equal(first, other) or traces.drew:
+            yield "samples do not follow from the generator", "Draw with generator=generator on the CPU"
+        if not torch.allclose(narrow, narrow[:1].expand_as(narrow), atol=1e-5):
+            yield "truncation 0 gives different latents", "Pull towards the mean latent: 0 gives it"
+
+    @check("prior")
+    def gradients(self) -> Iterator[Problem]:
+        """Images are differentiable in the latents, with finite gradients."""
+        built = self.made.model
+        latent = draw(built).to(self.device).requires_grad_(True)
+        made = built(latent)
+        if not made.requires_grad:
+            yield "images have no gradient in the latents", "Use neither no_grad nor detach in forward"
+            return
+        (gradient,) = torch.autograd.grad(made.sum(), latent)
+        if not bool(torch.isfinite(gradient).all()):
+            yield "gradients in the latents are not finite", "Look for roots and divisions at 0"
+        elif not bool(gradient.any()):
+            yield "gradients in the latents are all 0", "Change forward: attacks can't optimise there"
+
+    @check("prior", name="private-data")
+    def private_images(self) -> None:
+        """No private image was trained on."""
+        seen, name = self.made.state[protocol.TRAINED_ON], self.component.__name__
+        with reported_by("private-data", "Use task.training_images() and nothing else"):
+            protocol.check_prior_is_public(name, seen, toy.world().splits)
+
+    @check("prior")
+    def resumed(self) -> Iterator[Problem]:
+        """Stopped and resumed it ends as if it had never been stopped."""
+        self.require_exact()
+        made, run, checkpoint = self.made, Run(self.device), toy.MemoryCheckpoint()
+        stops: list[int] = []
+
+        def stop(done: int, total: int, unit: str) -> None:
+            if checkpoint.state is not None and done < total:
+                stops.append(done)
+                raise Stopped
+
+        with isolated(0):
+            _, error = attempt(partial(self.fit, run, checkpoint=checkpoint, progress=stop))
+        if not stops:
+            raise CheckSkipped("it saves no checkpoint before it ends")
+        if not isinstance(error, Stopped):
+            yield "an exception in progress does not end it", "Don't catch what progress raises"
+            return
+        with isolated(0):
+            again = self.fit(run, checkpoint=checkpoint)
+        if differing(made.state, again):
+            advice = "Save optimisers, averages, the step and task.generator.get_state() too"
+            yield "stopped and resumed it ends with another state", advice
+
+    @check("prior")
+    def few_images(self) -> None:
+        """Two public images are enough; without any it runs, or fails with one clear line."""
+        _ = self.made
+        public = toy.world().splits.public
+        for part in (ImageSet(public.images[:2], public.labels[:2]), toy.without(public)):
+            with isolated(0), contextlib.suppress(MiaBenchError):
+                self.fit(Run(self.device), public=part)
 
 
 def draw(model: generative.GenerativeModel, seed: int = 0, truncation: float = 1.0) -> Tensor:
@@ -123,106 +199,4 @@ def draw(model: generative.GenerativeModel, seed: int = 0, truncation: float = 1
     return model.sample(IMAGES, generator(seed, "sample"), truncation=truncation)
 
 
-@check("prior")
-def model(trial: PriorTrial) -> Iterator[Problem]:
-    """The model is in eval mode, knows its resolution, and has a discriminator if it says so."""
-    made, prior = trial.base.made, trial.make()
-    own = {name: tensor for name, tensor in made.state.items() if name != protocol.TRAINED_ON}
-    if any(m.training for m in prior.build(own, resolution=toy.RESOLUTION).modules()):
-        yield "build returns a model in training mode", "Call .eval() before you return it"
-    if made.model.resolution != toy.RESOLUTION:
-        yield f"the model's resolution is {made.model.resolution}", "Set it in build"
-    try:
-        scores = made.model.discriminate(made.images)
-    except NotImplementedError:
-        if prior.has_discriminator:
-            yield "it says that it has a discriminator, and has none", "Implement discriminate"
-        return
-    if not prior.has_discriminator:
-        yield "it has a discriminator, and says that it has none", "Let has_discriminator be True"
-    elif tuple(scores.shape) != (IMAGES,):
-        yield f"discriminate gives {tuple(scores.shape)}, not ({IMAGES},)", "One score an image"
-
-
-@check("prior")
-def latents(trial: PriorTrial) -> Iterator[Problem]:
-    """``sample`` gives ``(N, D)`` in float32 on the CPU, from its generator; truncation 0 the mean."""
-    built = trial.base.made.model
-    with isolated(0) as traces:
-        first, again, other = draw(built), draw(built), draw(built, 1)
-        narrow = draw(built, truncation=0.0)
-    if tuple(first.shape) != (IMAGES, built.latent_dim):
-        yield f"sample gives {tuple(first.shape)}, not (N, latent_dim)", "Return (N, latent_dim)"
-        return
-    if first.dtype != torch.float32 or first.device.type != "cpu":
-        yield f"sample gives {first.dtype} on {first.device}", "Return float32 on the CPU"
-    if not snapshot.equal(first, again) or snapshot.equal(first, other) or traces.drew:
-        yield "samples do not follow from the generator", "Draw with generator=generator on the CPU"
-    if not torch.allclose(narrow, narrow[:1].expand_as(narrow), atol=1e-5):
-        yield "truncation 0 gives different latents", "Pull towards the mean latent: 0 gives it"
-
-
-@check("prior")
-def images(trial: PriorTrial) -> None:
-    """Images ``(N, 3, R, R)`` in [0, 1]."""
-    trial.report("images")
-
-
-@check("prior")
-def gradients(trial: PriorTrial) -> Iterator[Problem]:
-    """Images are differentiable in the latents, with finite gradients."""
-    built = trial.base.made.model
-    latent = draw(built).to(trial.device).requires_grad_(True)
-    made = built(latent)
-    if not made.requires_grad:
-        yield "images have no gradient in the latents", "Leave out no_grad and detach in forward"
-        return
-    (gradient,) = torch.autograd.grad(made.sum(), latent)
-    if not bool(torch.isfinite(gradient).all()):
-        yield "gradients in the latents are not finite", "Look for roots and divisions at 0"
-    elif not bool(gradient.any()):
-        yield "gradients in the latents are all 0", "Attacks can't optimise there: see forward"
-
-
-@check("prior", name="private-data")
-def private_images(trial: PriorTrial) -> None:
-    """No private image was trained on."""
-    seen, name = trial.base.made.state[protocol.TRAINED_ON], trial.component.__name__
-    with reported_by("private-data", "Use task.training_images() and nothing else"):
-        protocol.check_prior_is_public(name, seen, toy.world().splits)
-
-
-@check("prior")
-def resumed(trial: PriorTrial) -> Iterator[Problem]:
-    """Stopped and resumed it ends as if it had not been stopped."""
-    trial.require_exact()
-    made, run, checkpoint = trial.base.made, Run(trial.device), toy.MemoryCheckpoint()
-    stops: list[int] = []
-
-    def stop(done: int, total: int, unit: str) -> None:
-        if checkpoint.state is not None and done < total:
-            stops.append(done)
-            raise Stopped
-
-    with isolated(0):
-        stopped = Attempt.of(partial(trial.fit, run, checkpoint=checkpoint, progress=stop))
-    if not stops:
-        raise CheckSkipped("it saves no checkpoint before it ends")
-    if not isinstance(stopped.error, Stopped):
-        yield "an exception in progress does not end it", "Let what progress raises pass"
-        return
-    with isolated(0):
-        again = trial.fit(run, checkpoint=checkpoint)
-    if differing(made.state, again):
-        advice = "Save optimisers, averages, the step and task.generator.get_state() too"
-        yield "stopped and resumed it ends elsewhere", advice
-
-
-@check("prior")
-def few_images(trial: PriorTrial) -> None:
-    """Two public images are enough; without any it runs, or fails with one clear line."""
-    _ = trial.base.made
-    public = toy.world().splits.public
-    for part in (ImageSet(public.images[:2], public.labels[:2]), toy.without(public)):
-        with isolated(0), contextlib.suppress(MiaBenchError):
-            trial.fit(Run(trial.device), public=part)
+check_run("images", "Images ``(N, 3, R, R)`` in [0, 1].", "prior")

@@ -8,7 +8,7 @@ import shutil
 import tempfile
 import weakref
 from collections.abc import Iterator
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, get_args
 
@@ -17,12 +17,12 @@ from etils.epy import lazy_imports
 from mia_bench import provenance
 from mia_bench.api.metric import Measurement
 from mia_bench.cell import FinishedCell
-from mia_bench.record import RECORD_SCHEMA, ComponentRef, Provenance, Record, Status, TrackRef
+from mia_bench.record import RECORD_SCHEMA, Record, Status
 from mia_bench.statistics import estimate
 from mia_bench.store import Store
 from mia_bench.testing.checks import Problem, check
 from mia_bench.testing.isolation import isolated
-from mia_bench.testing.trial import Attempt, Run, Trial
+from mia_bench.testing.trial import Run, Trial, attempt
 
 with lazy_imports():
     import numpy as np
@@ -37,48 +37,50 @@ EACH = 2
 
 
 def finished_cell(folder: Path, status: Status = "done") -> FinishedCell:
-    """A cell of the toy world as reporters get it, in the store ``folder/store``, made if it is not there.
+    """A cell of the toy world as reporters get it, in the store ``folder/store``, which is made if missing.
 
-    Samples of the toy prior stand for reconstructions. A metric of its record is null, as some always are;
-    a cell that is not ``done`` has neither metrics nor arrays, but a reason.
+    Samples of the toy prior stand for reconstructions. One metric of the record is null. A cell that is not
+    ``done`` has a reason, and neither metrics nor arrays.
     """
     store, done, now = Store(folder / "store"), status == "done", provenance.now()
     key = f"{get_args(Status).index(status):020x}"
     tensors, info = _measured() if done else ({}, {})
     if done:
         store.save("measure", key, tensors, info)
-    component = partial(ComponentRef, distribution="mia-bench", version="1", options={})
-    record = Record(
-        schema_=RECORD_SCHEMA,
-        key=key,
-        track=TrackRef(name="toy-world", version=1, data="drawn", protocol="toy"),
-        defense=component(name="none"),
-        prior=component(name="toy-prior"),
-        attack=component(name="prior-sample"),
-        seed=0,
-        status=status,
-        reason=None if done else f"a cell that is {status}, for tests",
-        provenance=Provenance(
-            mia_bench=provenance.package_version("mia-bench") or "",
-            git=None,
-            python=provenance.python_version(),
-            torch=provenance.package_version("torch"),
-            device="cpu",
-            platform=provenance.platform_name(),
-            started=now,
-            finished=now,
-        ),
-        metrics=info.get("metrics", {}),
-        per_class=info.get("per_class", {}),
-        cost=info.get("costs", {}),
-        notes=info.get("notes", {}),
+    component = {"distribution": "mia-bench", "version": "1", "options": {}}
+    record = Record.model_validate(
+        {
+            "schema": RECORD_SCHEMA,
+            "key": key,
+            "track": {"name": "toy-world", "version": 1, "data": "drawn", "protocol": "toy"},
+            "defense": {"name": "none", **component},
+            "prior": {"name": "toy-prior", **component},
+            "attack": {"name": "prior-sample", **component},
+            "seed": 0,
+            "status": status,
+            "reason": None if done else f"a cell that is {status}, for tests",
+            "provenance": {
+                "mia_bench": provenance.package_version("mia-bench"),
+                "git": None,
+                "python": provenance.python_version(),
+                "torch": provenance.package_version("torch"),
+                "device": "cpu",
+                "platform": provenance.platform_name(),
+                "started": now,
+                "finished": now,
+            },
+            "metrics": info.get("metrics", {}),
+            "per_class": info.get("per_class", {}),
+            "cost": info.get("costs", {}),
+            "notes": info.get("notes", {}),
+        }
     )
     store.write_record(record)
     return FinishedCell(record, store)
 
 
 def _measured() -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """What the measurement of a cell stores: tensors, and what is noted beside them."""
+    """What the measurement of a cell stores: tensors, and the numbers beside them."""
     where = toy.world()
     evidence = where.attack_evidence(torch.device("cpu"), EACH)
     shape = torch.Size((where.classes, EACH, *evidence.images.shape[1:]))
@@ -99,7 +101,7 @@ def _measured() -> tuple[dict[str, Tensor], dict[str, Any]]:
     }
 
 
-class ReporterTrial(Trial[bool]):
+class ReporterTrial(Trial[None]):
     """A reporter that is called with cells of the toy world, in an empty folder."""
 
     advice: ClassVar = {
@@ -110,15 +112,13 @@ class ReporterTrial(Trial[bool]):
     }
     draws_globally = False
 
-    def compute(self, run: Run) -> bool:
-        """Call it with a finished cell."""
-        return self.call(self.cell)
+    def compute(self, run: Run) -> None:
+        self.call(self.cell)
 
-    def call(self, cell: FinishedCell) -> bool:
+    def call(self, cell: FinishedCell) -> None:
         """Call it with a cell, as the host does."""
         with contextlib.chdir(self.folder):
             self.component.mia_bench_cell_finished(cell=cell)
-        return True
 
     @cached_property
     def folder(self) -> Path:
@@ -132,34 +132,30 @@ class ReporterTrial(Trial[bool]):
         """A finished cell."""
         return finished_cell(self.folder)
 
+    @check("reporter")
+    def again(self) -> None:
+        """It takes a cell again: with ``--rerun`` cells are computed anew."""
+        self.rerun()
 
-@check("reporter")
-def again(trial: ReporterTrial) -> None:
-    """It takes a cell again: with ``--rerun`` cells are computed anew."""
-    _ = trial.base.made
-    trial.run()
+    @check("reporter")
+    def unfinished(self) -> None:
+        """It takes cells that failed or were skipped: they have no metrics and no arrays."""
+        statuses: tuple[Status, ...] = ("failed", "skipped")
+        for status in statuses:
+            cell = finished_cell(self.folder, status)
+            with isolated(0):
+                self.call(cell)
 
-
-@check("reporter")
-def unfinished(trial: ReporterTrial) -> None:
-    """It takes cells that failed or were skipped: they have no metrics and no arrays."""
-    statuses: tuple[Status, ...] = ("failed", "skipped")
-    for status in statuses:
-        cell = finished_cell(trial.folder, status)
-        with isolated(0):
-            trial.call(cell)
-
-
-@check("reporter")
-def untouched(trial: ReporterTrial) -> Iterator[Problem]:
-    """It changes neither the record nor what is stored of the cell."""
-    cell = trial.cell
-    _ = trial.base.made
-    record, arrays = copy.deepcopy(cell.record), cell.arrays()
-    _ = Attempt.of(trial.run).made
-    if cell.record != record:
-        yield "it changes the record", "Work on a copy: other reporters get the same object"
-        for name in Record.model_fields:
-            setattr(cell.record, name, getattr(record, name))
-    if not all(np.array_equal(array, arrays[name]) for name, array in cell.arrays().items()):
-        yield "it changes what is stored of the cell", trial.advice["untouched"]
+    @check("reporter")
+    def untouched(self) -> Iterator[Problem]:
+        """It changes neither the record nor what is stored of the cell."""
+        cell = self.cell
+        _ = self.made
+        record, arrays = copy.deepcopy(cell.record), cell.arrays()
+        attempt(self.run)
+        if cell.record != record:
+            yield "it changes the record", "Work on a copy: other reporters get the same object"
+            for name in Record.model_fields:
+                setattr(cell.record, name, getattr(record, name))
+        if not all(np.array_equal(array, arrays[name]) for name, array in cell.arrays().items()):
+            yield "it changes what is stored of the cell", self.advice["untouched"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from mia_bench.components import resolve
+from mia_bench.components import resolve, track_options
 from mia_bench.errors import MiaBenchError
 from mia_bench.plugins import host
 from mia_bench.testing.checks import Finding
@@ -13,10 +13,10 @@ from mia_bench.track import Track, load_track
 
 
 def check_track(name: str) -> list[Finding]:
-    """What is wrong with a registered track: its file, and the components and options it names.
+    """What is wrong with the file of a registered track, and with the components and options it names.
 
     Raises:
-        UsageError: no track is called so.
+        UsageError: no track has this name.
     """
     registry = host().registry
     registry.get("track", name)
@@ -37,22 +37,22 @@ def check_track(name: str) -> list[Finding]:
 
 def _components(track: Track) -> Iterator[tuple[str, str, str, Mapping[str, Any]]]:
     """Each component that the track names: where, its kind, name and options."""
-    choices = {
-        "data.dataset": ("dataset", track.data.dataset),
-        "target.architecture": ("model", track.target.architecture),
-        "evaluation.architecture": ("model", track.evaluation.architecture),
-        "encoder": ("encoder", track.encoder),
-        "judge.architecture": ("model", track.judge and track.judge.architecture),
-    }
-    for what, (kind, choice) in choices.items():
+    for what, kind, choice in (
+        ("data.dataset", "dataset", track.data.dataset),
+        ("target.architecture", "model", track.target.architecture),
+        ("evaluation.architecture", "model", track.evaluation.architecture),
+        ("encoder", "encoder", track.encoder),
+        ("judge.architecture", "model", track.judge and track.judge.architecture),
+    ):
         if choice:
             yield what, kind, choice.name, choice.options
-    priors = {track.default_prior, *(a.prior for a in track.attacks.values()), *track.priors}
-    for kind, settings in (
-        ("prior", {name: track.priors.get(name, {}) for name in sorted(priors)}),
-        ("defense", track.defenses),
-        ("attack", {name: defaults.options for name, defaults in track.attacks.items()}),
-        ("metric", {name: {} for name in track.metrics}),
-    ):
-        for name, options in settings.items():
-            yield f"{kind} {name}", kind, name, options
+    priors = {track.default_prior, *(attack.prior for attack in track.attacks.values()), *track.priors}
+    named = {
+        "prior": sorted(priors),
+        "defense": track.defenses,
+        "attack": track.attacks,
+        "metric": track.metrics,
+    }
+    for kind, names in named.items():
+        for name in names:
+            yield f"{kind} {name}", kind, name, {} if kind == "metric" else track_options(track, kind, name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -31,34 +31,18 @@ T = TypeVar("T")
 Made = TypeVar("Made")
 
 
-@dataclass(frozen=True)
-class Attempt(Generic[T]):
-    """What a plugin made, or what it raised instead."""
+def attempt(work: Callable[[], T]) -> tuple[T | None, BaseException | None]:
+    """What a plugin makes, or what it raises instead.
 
-    value: T | None = None
-    error: BaseException | None = None
-
-    @classmethod
-    def of(cls, work: Callable[[], T]) -> Attempt[T]:
-        """Try it."""
-        try:
-            return cls(value=work())
-        except CheckSkipped:
-            raise
-        except (Exception, SystemExit) as error:  # a plugin may raise anything
-            return cls(error=error)
-
-    @property
-    def made(self) -> T:
-        """The value.
-
-        Raises:
-            CheckSkipped: there is none; another check says why.
-        """
-        if self.error is not None:
-            raise CheckSkipped(f"it does not run: {describe_error(self.error)}")
-        assert self.value is not None
-        return self.value
+    Raises:
+        CheckSkipped: it can't be tried here.
+    """
+    try:
+        return work(), None
+    except CheckSkipped:
+        raise
+    except (Exception, SystemExit) as error:  # a plugin may raise anything
+        return None, error
 
 
 @dataclass(frozen=True)
@@ -96,7 +80,7 @@ class Run:
 
 @dataclass
 class Trial(Generic[Made]):
-    """A component on trial. A subclass for each kind says how to run it and what to compare.
+    """A component on trial; a subclass for each kind of component says how to run it and what to compare.
 
     Attributes:
         component: the class; the module of a reporter.
@@ -111,7 +95,7 @@ class Trial(Generic[Made]):
     """What to change, by the name of a check that kinds share."""
 
     errors: ClassVar[Mapping[type[Exception], tuple[str, str]]] = {
-        Modified: ("untouched", "Work on a copy (copy.deepcopy), in eval mode"),
+        Modified: ("untouched", "Work on a copy (copy.deepcopy), in eval mode")
     }
     """Errors of a run that a check other than ``runs`` reports: its name, and what to change."""
 
@@ -125,7 +109,7 @@ class Trial(Generic[Made]):
     """How far two runs with one seed may differ on the CPU."""
 
     tolerance_saved: ClassVar[float] = 1e-5
-    """How far what was stored and restored may differ."""
+    """How far answers may differ after storing and restoring."""
 
     component: Any
     options: Options
@@ -133,7 +117,6 @@ class Trial(Generic[Made]):
     module: str
     data: Path | None = None
     weights: Path | None = None
-    _first: Run | None = field(default=None, init=False, repr=False)
 
     def make(self) -> Any:
         """A fresh instance."""
@@ -152,13 +135,19 @@ class Trial(Generic[Made]):
         raise NotImplementedError
 
     def run(self, **conditions: Any) -> Made:
-        """Run a fresh instance in the toy world, isolated, under some conditions of :class:`Run`.
+        """Run a fresh instance in the toy world, isolated, under the conditions of a :class:`Run`.
 
         Raises:
             Unsound: what it makes is wrong.
         """
-        run = Run(**{"device": self.device, **conditions})
-        self._first = self._first or run
+        return self._perform(Run(**{"device": self.device, **conditions}))
+
+    def rerun(self, **conditions: Any) -> Made:
+        """As :meth:`run`, skipped where the first run failed already."""
+        _ = self.made
+        return self.run(**conditions)
+
+    def _perform(self, run: Run) -> Made:
         with isolated(run.seed, run.traces):
             try:
                 return self.compute(run)
@@ -167,20 +156,35 @@ class Trial(Generic[Made]):
                 raise Unsound(check, describe_error(error), advice) from error
 
     @cached_property
-    def base(self) -> Attempt[Made]:
-        """The first run, which most checks look at."""
-        return Attempt.of(self.run)
+    def _first(self) -> tuple[Run, Any, BaseException | None]:
+        run = Run(self.device)
+        return run, *attempt(partial(self._perform, run))
 
     @property
     def first(self) -> Run:
-        """Conditions and traces of :attr:`base`: later runs may find done what the first did."""
-        _ = self.base
-        assert self._first is not None
-        return self._first
+        """Conditions and traces of the first run; later runs may skip work that the first one did."""
+        return self._first[0]
+
+    @property
+    def made(self) -> Made:
+        """What the first run made, which most checks look at.
+
+        Raises:
+            CheckSkipped: the run failed; another check says why.
+        """
+        _, made, error = self._first
+        if error is not None:
+            raise CheckSkipped(f"it does not run: {describe_error(error)}")
+        return made  # type: ignore[no-any-return]
+
+    @property
+    def error(self) -> BaseException | None:
+        """What ended the first run."""
+        return self._first[2]
 
     def report(self, check: str) -> None:
-        """Raise what ended :attr:`base`, if this check reports it."""
-        error = self.base.error
+        """Raise what ended the first run, if this check reports it."""
+        error = self.error
         if error is not None and check == (error.check if isinstance(error, Unsound) else "runs"):
             raise error
 
@@ -233,9 +237,9 @@ def require_images(made: Tensor, shape: tuple[int, ...]) -> None:
 
 def differing(first: Mapping[str, Any], second: Mapping[str, Any], tolerance: float = 0.0) -> list[str]:
     """Names whose values differ, or that one lacks; NaN equals NaN."""
-    shared = [name for name in first if name in second]
-    others = [name for name in (*first, *second) if name not in shared]
-    return others + [n for n in shared if not _same(first[n], second[n], tolerance)]
+    shared = first.keys() & second.keys()
+    names = dict.fromkeys((*first, *second))
+    return [n for n in names if n not in shared or not _same(first[n], second[n], tolerance)]
 
 
 def _same(first: Any, second: Any, tolerance: float) -> bool:

@@ -21,7 +21,7 @@ from mia_bench.api.defense import Defense
 from mia_bench.api.generative import GenerativeModel
 from mia_bench.api.images import to_float
 from mia_bench.api.metric import AttackEvidence, TargetEvidence
-from mia_bench.api.prior import Prior, PriorTask
+from mia_bench.api.prior import Checkpoint, Prior, PriorTask
 from mia_bench.protocol.context import Context
 from mia_bench.protocol.gallery import build_gallery
 from mia_bench.protocol.measurement import Instruments, attack_evidence
@@ -42,12 +42,8 @@ EMBEDDING = 12
 
 
 def context(device: torch.device | None = None, seed: int = 0) -> Context:
-    """Where a step of the protocol is computed, on the CPU unless told."""
+    """What a step of the protocol needs; on the CPU by default."""
     return Context(RESOLUTION, seed, device or torch.device("cpu"))
-
-
-def ignore_model(model: GenerativeModel, step: int) -> None:
-    """A monitor of a prior's training that observes nothing."""
 
 
 class ToyNetwork(Classifier):
@@ -57,13 +53,13 @@ class ToyNetwork(Classifier):
 
     def __init__(self, num_classes: int, width: int = 8) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList([_block(3, width), _block(width, 2 * width)])
+        self.blocks = nn.ModuleList(
+            nn.Sequential(
+                nn.Conv2d(inputs, outputs, 3, 2, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()
+            )
+            for inputs, outputs in ((3, width), (width, 2 * width))
+        )
         self.head = nn.Linear(2 * width, num_classes)
-
-
-def _block(inputs: int, outputs: int) -> nn.Sequential:
-    convolution = nn.Conv2d(inputs, outputs, 3, 2, padding=1, bias=False)
-    return nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.ReLU())
 
 
 class ToyArchitecture(Architecture):
@@ -74,7 +70,6 @@ class ToyArchitecture(Architecture):
         self.width = width
 
     def build(self, task: NetworkTask) -> Classifier:
-        """A new network."""
         return ToyNetwork(task.num_classes, self.width)
 
 
@@ -91,16 +86,13 @@ class ToyImageModel(GenerativeModel):
         self.latent_dim, self.resolution = len(basis), resolution
 
     def sample(self, count: int, generator: torch.Generator, *, truncation: float = 1.0) -> Tensor:
-        """``(count, K)`` normal latents times ``truncation``."""
         return truncation * torch.randn(count, self.latent_dim, generator=generator)
 
     def forward(self, latents: Tensor) -> Tensor:
-        """``(N, K)`` to ``(N, 3, R, R)`` in [0, 1]."""
         flat = torch.sigmoid(self.mean + latents @ self.basis)
         return flat.view(-1, 3, self.resolution, self.resolution)
 
     def discriminate(self, images: Tensor) -> Tensor:
-        """``(N,)``, 0 for the mean image."""
         return -(images.flatten(1) - torch.sigmoid(self.mean)).square().mean(1)
 
 
@@ -113,18 +105,15 @@ class ToyPrior(Prior):
 
     @property
     def has_discriminator(self) -> bool:
-        """Nearness to the mean."""
         return True
 
     def fit(self, task: PriorTask) -> dict[str, Tensor]:
-        """Mean ``(P,)`` and components ``(K, P)``."""
         rows = to_float(task.training_images()).clamp(0.01, 0.99).logit().flatten(1)
         _, sizes, axes = torch.linalg.svd(rows - rows.mean(0), full_matrices=False)
         scale = sizes[:LATENTS, None] / (len(rows) - 1) ** 0.5
         return {"mean": rows.mean(0), "basis": scale * axes[:LATENTS]}
 
     def build(self, state: dict[str, Tensor], *, resolution: int) -> GenerativeModel:
-        """The linear model."""
         return ToyImageModel(state["mean"], state["basis"], resolution).eval()
 
 
@@ -135,17 +124,29 @@ class MemoryCheckpoint:
     state: dict[str, Tensor] | None = None
 
     def load(self) -> dict[str, Tensor] | None:
-        """A copy of what was saved last."""
         return copy.deepcopy(self.state)
 
     def save(self, state: dict[str, Tensor]) -> None:
-        """Keep a copy."""
         self.state = copy.deepcopy(state)
+
+
+def fit(
+    prior: Prior, public: ImageSet, context: Context, checkpoint: Checkpoint | None = None
+) -> FittedPrior:
+    """The prior fitted to public images, with nothing that watches it."""
+    return fit_prior(
+        prior.fit,
+        public,
+        context,
+        source="toy",
+        checkpoint=checkpoint or MemoryCheckpoint(),
+        watch=lambda model, step: None,
+    )
 
 
 @dataclass(frozen=True)
 class World:
-    """Data, and networks that know them; every call gives a copy that nobody else has.
+    """Data, and networks that were trained on them; every call gives a copy of its own.
 
     Attributes:
         splits: the data; public images and decoys share no identity with the private ones.
@@ -159,44 +160,32 @@ class World:
         return self.splits.num_classes
 
     def target(self, device: torch.device) -> Classifier:
-        """A plainly trained target, frozen."""
-        return freeze(copy.deepcopy(self._target), device)
+        """A target without a defense, frozen."""
+        return freeze(copy.deepcopy(self._networks[0]), device)
 
     def evaluation_model(self, device: torch.device) -> Classifier:
         """Another classifier of the same data, frozen."""
-        return freeze(copy.deepcopy(self._evaluation_model), device)
+        return freeze(copy.deepcopy(self._networks[1]), device)
 
     def prior(self, device: torch.device) -> GenerativeModel:
         """The toy prior of the public images, frozen."""
         return restore_prior(ToyPrior(), self._prior.state, self.splits, context(device), name="toy-prior")
 
     @cached_property
-    def _target(self) -> Classifier:
-        return self._train(8)
-
-    @cached_property
-    def _evaluation_model(self) -> Classifier:
-        return self._train(6)
-
-    def _train(self, width: int) -> Classifier:
+    def _networks(self) -> list[Classifier]:
         recipe = RECIPE.model_copy(update={"epochs": 12, "learning_rate": 0.01})
-        architecture = ToyArchitecture(width)
-        trained = train_target(Defense(), architecture, self.splits, recipe, context(seed=width))
-        return trained.training.model
+        trained = [
+            train_target(Defense(), ToyArchitecture(width), self.splits, recipe, context(seed=width))
+            for width in (8, 6)
+        ]
+        return [target.training.model for target in trained]
 
     @cached_property
     def _prior(self) -> FittedPrior:
-        return fit_prior(
-            ToyPrior().fit,
-            self.splits.public,
-            context(),
-            source="toy",
-            checkpoint=MemoryCheckpoint(),
-            watch=ignore_model,
-        )
+        return fit(ToyPrior(), self.splits.public, context())
 
     def enlarged(self, size: int) -> Tensor:
-        """The test images ``(N, 3, size, size)`` in [0, 1], for networks that take no tiny ones."""
+        """The test images ``(N, 3, size, size)`` in [0, 1], for networks that need larger ones."""
         return F.interpolate(to_float(self.splits.test.images), (size, size), mode="bilinear")
 
     def target_evidence(self, device: torch.device) -> TargetEvidence:
@@ -205,16 +194,11 @@ class World:
 
     def attack_evidence(self, device: torch.device, each: int = 2) -> AttackEvidence:
         """What a metric of an attack sees: ``each`` samples of the prior for every class."""
-        model, splits = self.prior(device), copy.deepcopy(self.splits)
+        model, target, splits = self.prior(device), self.target(device), copy.deepcopy(self.splits)
         latents = model.sample(self.classes * each, generator(0, "toy", "attack"))
-        target = self.target(device)
-        instruments = Instruments(
-            evaluation_model=self.evaluation_model(device),
-            judge=self.evaluation_model(device),
-            gallery=build_gallery(splits, embed, context(device)),
-            embed=embed,
-        )
         images = model.pictures(latents, device=device).unflatten(0, (self.classes, each))
+        judges = self.evaluation_model(device), self.evaluation_model(device)
+        instruments = Instruments(*judges, build_gallery(splits, embed, context(device)), embed)
         return attack_evidence(images, Target(target, target, False), splits, instruments, device)
 
 
