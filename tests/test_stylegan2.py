@@ -43,7 +43,6 @@ from mia_bench_plugins.priors.stylegan2_networks import (
     upsample,
 )
 from mia_bench_plugins.priors.stylegan2_pickle import Networks, read_pickle
-from mia_bench_plugins.shipped import write_hash
 from prior_tasks import Stopped, public, task
 
 TINY = Shape(resolution=16, latent=6, style=5, layers=2, channel_base=64, channel_max=8)
@@ -691,7 +690,7 @@ def test_shipped_weights_are_used_for_their_data_and_options(tmp_path: Path, mon
     half = {n: t.half() if t.is_floating_point() else t for n, t in trained.items()}
     path = tmp_path / "stylegan2_test.safetensors"
     save_file(half, path, {"source": "data-key", "options": chosen.model_dump_json()})
-    write_hash(path)
+    (tmp_path / "SHA256SUMS").write_text(f"{file_hash(path)}  {path.name}\n")
     prior = StyleGAN2Prior(chosen)
     assert prior.weights("data-key", None) == file_hash(path)
     assert StyleGAN2Prior(options(steps=2)).weights("data-key", None) is None

@@ -102,7 +102,6 @@ class PlugAndPlay(Attack):
         return None
 
     def invert(self, task: AttackTask) -> Reconstructions:
-        """Run the three stages for all classes."""
         latents = self._initial_selection(task)
         classes, each, width = latents.shape
         if not self.options.steps:
@@ -168,11 +167,7 @@ class PlugAndPlay(Attack):
                 total = torch.zeros(len(chunk), device=task.device)
                 for _ in range(self.options.views):
                     views = random_resized_crop(
-                        images,
-                        task.generator,
-                        scale=self.options.views_crop,
-                        ratio=(0.8, 1.2),
-                        flips=True,
+                        images, task.generator, scale=self.options.views_crop, ratio=(0.8, 1.2), flips=True
                     )
                     probabilities = task.access.probabilities(views, draws=self.options.eot)
                     total += probabilities.gather(1, label.to(task.device)[:, None]).squeeze(1)
@@ -182,5 +177,4 @@ class PlugAndPlay(Attack):
 
 @hookimpl
 def mia_bench_register_attacks(register: Register) -> None:
-    """Register ``ppa``."""
     register("ppa", PlugAndPlay)

@@ -18,14 +18,11 @@ class PriorSample(Attack):
     access = "label-only"
 
     class Options(Attack.Options):
-        """Options of ``prior-sample``."""
-
         truncation: float = Field(1.0, ge=0, le=1, description="pull towards the mean latent")
 
     options: Options
 
     def invert(self, task: AttackTask) -> Reconstructions:
-        """Draw independent samples for every class."""
         shape = (len(task.classes), task.images_per_class)
         latents = task.prior.sample(shape[0] * shape[1], task.generator, truncation=self.options.truncation)
         return task.reconstructions(latents.unflatten(0, shape))
@@ -33,5 +30,4 @@ class PriorSample(Attack):
 
 @hookimpl
 def mia_bench_register_attacks(register: Register) -> None:
-    """Register ``prior-sample``."""
     register("prior-sample", PriorSample)

@@ -62,7 +62,6 @@ class Cut:
     landmarks: dict[Path, Landmarks]
 
     def __call__(self, image: Image.Image, path: Path) -> Image.Image:
-        """Align the face with the standard face."""
         middle = SIDE // 2 * (1 + 1j)
         standard = (np.array(STANDARD) + MOVE) * FACE_FACTOR * SIDE + middle
         return cut(image, np.array(self.landmarks[path]), standard, SIDE)
@@ -93,7 +92,6 @@ class CelebA(LabelledDataset):
         return digest.hexdigest()[:16]
 
     def labelled(self, root: Path | None) -> Labelled:
-        """The identities with most images, most first, ties in the order of the file."""
         folder = (root or Path()) / "celeba"
         listed = _identities(folder / "identity_CelebA.txt")
         counts = Counter(listed.values())
@@ -205,5 +203,4 @@ def _image(folder: Path, name: str) -> Path:
 
 @hookimpl
 def mia_bench_register_datasets(register: Register) -> None:
-    """Register ``celeba``."""
     register("celeba", CelebA)

@@ -34,8 +34,7 @@ NUISANCE_FACTORS: tuple[str, ...] = (
     "background_tone",
 )  # fmt: skip
 
-# Pixels per chunk: the working set (a few dozen fields of this many floats) stays near the caches of a
-# CPU, and well below 200 MB at any size.
+# Pixels per chunk: a few dozen fields of this many floats stay near the caches of a CPU, and below 200 MB.
 _CHUNK_PIXELS = 1 << 18
 
 # See _settle_allocator.
@@ -170,9 +169,7 @@ def _settle_allocator() -> None:
 
 
 def _sample(count: int, width: int, generator: torch.Generator, scale: float) -> Tensor:
-    shape = (count, width)
-    latents = torch.randn(shape, generator=generator, device=generator.device, dtype=torch.float32)
-    return latents.mul_(scale)
+    return torch.randn(count, width, generator=generator, device=generator.device).mul_(scale)
 
 
 def _check_latents(identities: Tensor, nuisances: Tensor, size: int) -> None:
@@ -211,11 +208,6 @@ def _ellipse(u: Tensor, v: Tensor, width: Tensor, height: Tensor) -> Tensor:
     slope = _norm(across * width.reciprocal(), down * height.reciprocal()).add_(1e-3)
     level = (across.square_() + down.square_()).sub_(1.0)
     return level.div_(slope).mul_(-0.5)
-
-
-def _disc(u: Tensor, v: Tensor, radius: Tensor) -> Tensor:
-    """Exact distance to a disc about the origin."""
-    return radius - _norm(u, v)
 
 
 def _blob(u: Tensor, v: Tensor, width: Tensor | float, height: Tensor | float) -> Tensor:
@@ -391,10 +383,6 @@ def _hair(person: _Rows, frame: _Frame, skull: _Skull) -> _Hair:
     return _Hair(distance.add_(wave), wave, colour, colour * 0.70, colour * 1.22 + 0.05)
 
 
-def _paint_back_hair(canvas: Tensor, frame: _Frame, hair: _Hair) -> None:
-    _paint(canvas, hair.dark, _cover(hair.distance, frame.sharpness))
-
-
 def _paint_neck(canvas: Tensor, frame: _Frame, skull: _Skull, skin: Tensor, shade: Tensor) -> None:
     half = 0.40 * skull.half_width + 0.01
     x, y = frame.body_x, frame.body_y
@@ -467,13 +455,7 @@ def _paint_nose(canvas: Tensor, frame: _Frame, skull: _Skull, layout: _Layout, s
 
 
 def _paint_mouth(
-    canvas: Tensor,
-    person: _Rows,
-    scene: _Rows,
-    frame: _Frame,
-    skull: _Skull,
-    layout: _Layout,
-    skin: Tensor,
+    canvas: Tensor, person: _Rows, scene: _Rows, frame: _Frame, skull: _Skull, layout: _Layout, skin: Tensor
 ) -> None:
     smile = 0.45 + 0.75 * scene["smile"]
     opening = 0.082 * (scene["mouth_opening"] * 1.2 - 0.10).clamp(min=0.0)
@@ -525,7 +507,7 @@ def _paint_eyes(
     _paint(canvas, _rgb(shade, 0.97, 0.96, 0.95), opening)
     radius = 0.092 * (1.0 + 0.14 * person["eye_size"])
     centred = eyes.down + 0.012
-    inner = _disc(eyes.along, centred, radius)
+    inner = radius - _norm(eyes.along, centred)
     iris = _palette(person["eye_colour"], _EYE_STOPS)
     _paint(canvas, iris, _cover(inner, frame.sharpness).mul_(opening))
     pupil = _cover(inner - 0.50 * radius, frame.sharpness).mul_(opening)
@@ -555,13 +537,7 @@ def _paint_brows(
 
 
 def _paint_beard(
-    canvas: Tensor,
-    person: _Rows,
-    frame: _Frame,
-    skull: _Skull,
-    layout: _Layout,
-    hair: _Hair,
-    skin: Tensor,
+    canvas: Tensor, person: _Rows, frame: _Frame, skull: _Skull, layout: _Layout, hair: _Hair, skin: Tensor
 ) -> None:
     amount = torch.sigmoid(9.0 * (person["beard"] - 0.40))
     u = _centre_line(frame, skull, 0.0)
@@ -647,7 +623,7 @@ def _render_chunk(person: _Rows, scene: _Rows, size: int) -> Tensor:
     eyes = _pair(frame, skull, layout.spacing, layout.eye)
     canvas = _background(scene, frame, size)
     _paint_shoulders(canvas, scene, frame)
-    _paint_back_hair(canvas, frame, hair)
+    _paint(canvas, hair.dark, _cover(hair.distance, frame.sharpness))
     _paint_neck(canvas, frame, skull, skin, shade)
     _paint_ears(canvas, person, frame, skull, skin, shade)
     _paint_face(canvas, scene, frame, skull, eyes, layout, skin, shade)

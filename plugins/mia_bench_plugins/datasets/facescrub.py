@@ -30,7 +30,6 @@ class FaceScrub(LabelledDataset):
     origin: str = "https://vintage.winklerbros.net/facescrub.html (lists of links, on request)"
 
     def fingerprint(self, root: Path | None) -> str:
-        """A hash of the relative name and size of every image."""
         return "-".join(tree.fingerprint() for tree in self._trees(root))
 
     def _trees(self, root: Path | None) -> list[Tree]:
@@ -41,7 +40,6 @@ class FaceScrub(LabelledDataset):
         return trees
 
     def labelled(self, root: Path | None) -> Labelled:
-        """Actors by name, then actresses."""
         paths: list[Path] = []
         labels: list[int] = []
         names: list[str] = []
@@ -56,5 +54,4 @@ class FaceScrub(LabelledDataset):
 
 @hookimpl
 def mia_bench_register_datasets(register: Register) -> None:
-    """Register ``facescrub``."""
     register("facescrub", FaceScrub)

@@ -17,10 +17,8 @@ from mia_bench.api.progress import Progress
 from mia_bench.data.identities import Roles, load_splits
 from mia_bench.data.trees import Tree, scan_tree
 from mia_bench.errors import DataError
-from mia_bench.seeds import generator
 
 with lazy_imports():
-    import torch
     from PIL import Image
 
 
@@ -40,8 +38,6 @@ class LFW(Dataset):
     origin = "https://vis-www.cs.umass.edu/lfw/ (lfw-deepfunneled.tgz)"
 
     class Options(Dataset.Options):
-        """Options of ``lfw``."""
-
         private_min: int = Field(20, ge=2, description="private: identities with at least this many")
         public_max: int = Field(9, ge=1, description="public: identities with at most this many")
         max_images: int = Field(60, ge=2, description="images used of a private identity")
@@ -56,7 +52,6 @@ class LFW(Dataset):
     options: Options
 
     def fingerprint(self, root: Path | None) -> str:
-        """A hash of the relative name and size of every image."""
         return self._tree(root).fingerprint()
 
     def _tree(self, root: Path | None) -> Tree:
@@ -65,7 +60,6 @@ class LFW(Dataset):
     def load(
         self, root: Path | None, *, resolution: int, seed: int, progress: Progress, scratch: Path
     ) -> Splits:
-        """Decode, crop and split."""
         tree = self._tree(root)
         counts = {name: len(files) for name, files in tree.images.items()}
         private = [name for name, n in counts.items() if n >= self.options.private_min]
@@ -80,17 +74,13 @@ class LFW(Dataset):
                 f"lfw: {len(public)} public identities are too few for "
                 f"{self.options.decoys} decoys; is the data set complete?"
             )
-        order = torch.randperm(len(public), generator=generator(seed, "decoys")).tolist()
-        decoys = sorted(public[i] for i in order[: self.options.decoys])
-        others = sorted(public[i] for i in order[self.options.decoys :])
         return load_splits(
             tree,
-            Roles(private, others, decoys),
+            Roles.draw(private, public, self.options.decoys, seed),
             crop_face,
             resolution=resolution,
             seed=seed,
             max_images=self.options.max_images,
-            notes=(),
             progress=progress,
             scratch=scratch,
         )
@@ -109,5 +99,4 @@ def crop_face(image: Image.Image, _path: Path | None = None) -> Image.Image:
 
 @hookimpl
 def mia_bench_register_datasets(register: Register) -> None:
-    """Register ``lfw``."""
     register("lfw", LFW)

@@ -37,7 +37,6 @@ class StanfordDogs(LabelledDataset):
     origin = "http://vision.stanford.edu/aditya86/ImageNetDogs/"
 
     def fingerprint(self, root: Path | None) -> str:
-        """A hash of the relative name and size of every image."""
         return self._tree(root).fingerprint()
 
     def _tree(self, root: Path | None) -> Tree:
@@ -63,10 +62,7 @@ class StanfordDogs(LabelledDataset):
         if max(label for _, label in listed) >= len(breeds):
             raise DataError(f"stanford-dogs: the lists in {folder} know more breeds than it holds")
         return Labelled(
-            [tree.root / f"{name}.jpg" for name, _ in listed],
-            [label for _, label in listed],
-            breeds,
-            whole,
+            [tree.root / f"{name}.jpg" for name, _ in listed], [label for _, label in listed], breeds, whole
         )
 
 
@@ -92,5 +88,4 @@ def _entries(path: Path) -> list[tuple[str, int]]:
 
 @hookimpl
 def mia_bench_register_datasets(register: Register) -> None:
-    """Register ``stanford-dogs``."""
     register("stanford-dogs", StanfordDogs)

@@ -98,7 +98,6 @@ class DPSGD(Defense):
     _steps: private_steps.PrivateSteps | None = None
 
     def build_model(self, build: Callable[[], Classifier], context: BuildContext) -> Classifier:
-        """The track's network with GroupNorm instead of BatchNorm."""
         return replace_batch_norm(build(), self.options.groups)
 
     def prepare_training(self, setup: TrainingSetup) -> TrainingSetup:
@@ -156,11 +155,7 @@ class DPSGD(Defense):
         if steps is None or setup.optimizer is not steps.optimizer:
             raise MiaBenchError("dp-sgd: another optimiser was used; epsilon would mean nothing")
         delta = self._delta(setup)
-        return {
-            "epsilon": steps.epsilon(delta),
-            "delta": delta,
-            "noise_multiplier": steps.noise_multiplier,
-        }
+        return {"epsilon": steps.epsilon(delta), "delta": delta, "noise_multiplier": steps.noise_multiplier}
 
     def _delta(self, setup: TrainingSetup) -> float:
         return 1 / (10 * setup.train_size) if self.options.delta is None else self.options.delta
@@ -176,5 +171,4 @@ def _set_learning_rate(setup: TrainingSetup, learning_rate: float) -> None:
 
 @hookimpl
 def mia_bench_register_defenses(register: Register) -> None:
-    """Register ``dp-sgd``."""
     register("dp-sgd", DPSGD)

@@ -64,7 +64,6 @@ class _LabelSmoothing(Defense):
         raise NotImplementedError
 
     def loss(self, step: TrainingStep) -> Tensor:
-        """The smoothed cross-entropy of the batch."""
         return smoothed_cross_entropy(step.outputs.logits, step.labels, self.alpha(step.epoch, step.epochs))
 
 
@@ -74,14 +73,11 @@ class PositiveLabelSmoothing(_LabelSmoothing):
     summary = "label smoothing with alpha > 0"
 
     class Options(Defense.Options):
-        """Options of ``pos-ls``."""
-
         alpha: float = Field(0.1, gt=0, le=1, description="share of the uniform distribution")
 
     options: Options
 
     def alpha(self, epoch: int, epochs: int) -> float:
-        """Constant alpha."""
         return self.options.alpha
 
 
@@ -91,8 +87,6 @@ class NegativeLabelSmoothing(_LabelSmoothing):
     summary = "label smoothing with alpha < 0"
 
     class Options(Defense.Options):
-        """Options of ``neg-ls``."""
-
         alpha: float = Field(-0.05, lt=0, description="share of the uniform distribution, negative")
         schedule: Literal["ramp", "constant"] = Field(
             "ramp", description="ramp: 0, then rising, then alpha; constant: alpha from the start"
@@ -101,7 +95,6 @@ class NegativeLabelSmoothing(_LabelSmoothing):
     options: Options
 
     def alpha(self, epoch: int, epochs: int) -> float:
-        """Alpha by the schedule."""
         if self.options.schedule == "constant":
             return self.options.alpha
         return scheduled_alpha(self.options.alpha, epoch, epochs)
@@ -109,6 +102,5 @@ class NegativeLabelSmoothing(_LabelSmoothing):
 
 @hookimpl
 def mia_bench_register_defenses(register: Register) -> None:
-    """Register ``pos-ls`` and ``neg-ls``."""
     register("pos-ls", PositiveLabelSmoothing)
     register("neg-ls", NegativeLabelSmoothing)

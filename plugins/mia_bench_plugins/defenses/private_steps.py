@@ -68,12 +68,7 @@ class PrivateSteps:
     """
 
     def __init__(
-        self,
-        setup: TrainingSetup,
-        *,
-        noise_multiplier: float,
-        max_grad_norm: float,
-        physical_batch_size: int,
+        self, setup: TrainingSetup, *, noise_multiplier: float, max_grad_norm: float, physical_batch_size: int
     ) -> None:
         self.noise_multiplier = noise_multiplier
         self._network = setup.model

@@ -40,7 +40,6 @@ class MobileFaceNet(Encoder):
     terms = "Apache-2.0 weights, trained on MS-Celeb-1M"
 
     def fingerprint(self, weights: Path | None) -> str:
-        """SHA-256 of the file."""
         path = (weights or Path()) / FILE
         if weights is None or not path.is_file():
             # No path in the message: it becomes a part of keys and records.
@@ -86,5 +85,4 @@ class MobileFaceNet(Encoder):
 
 @hookimpl
 def mia_bench_register_encoders(register: Register) -> None:
-    """Register ``mobilefacenet``."""
     register("mobilefacenet", MobileFaceNet)

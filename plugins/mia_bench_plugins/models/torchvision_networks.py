@@ -34,7 +34,6 @@ class TorchvisionNetwork(Classifier):
         self.size = size
 
     def activations(self, images: Tensor) -> Activations:
-        """Resize, then all blocks."""
         return super().activations(images if self.size is None else resized(images, self.size))
 
 

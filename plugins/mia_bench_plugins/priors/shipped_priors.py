@@ -50,9 +50,16 @@ def training_of(path: Path) -> dict[str, Any]:
     return {"source": metadata["source"], "options": json.loads(metadata["options"])}
 
 
-def load(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file, in float32."""
-    return in_float32(safetensors.torch.load_file(path))
+def find_hash(prior: str, source: str, options: Options) -> str | None:
+    """SHA-256 of the file from :func:`find`, if there is one."""
+    path = find(prior, source, options)
+    return shipped_hash(path) if path else None
+
+
+def load(prior: str, source: str, options: Options) -> dict[str, Tensor] | None:
+    """The tensors of the file from :func:`find`, in float32, if there is one."""
+    path = find(prior, source, options)
+    return in_float32(safetensors.torch.load_file(path)) if path else None
 
 
 def in_float32(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -30,7 +30,6 @@ from mia_bench.errors import Unavailable
 from mia_bench.fetch import file_hash, find
 from mia_bench_plugins.priors import shipped_priors
 from mia_bench_plugins.priors.adversarial import AdversarialTraining, real_batch, update
-from mia_bench_plugins.shipped import shipped_hash
 
 with lazy_imports():
     import torch
@@ -110,8 +109,7 @@ class StyleGAN2Prior(Prior):
         """
         if self.options.file:
             return file_hash(self._path(folder))
-        path = shipped_priors.find("stylegan2", source, self.options)
-        return shipped_hash(path) if path else None
+        return shipped_priors.find_hash("stylegan2", source, self.options)
 
     def _path(self, folder: Path | None) -> Path:
         given = Path(self.options.file).expanduser()
@@ -128,8 +126,7 @@ class StyleGAN2Prior(Prior):
     def fit(self, task: PriorTask) -> dict[str, Tensor]:
         """Load the given or the shipped file, or train; sizes and weights of both networks."""
         if not self.options.file:
-            path = shipped_priors.find("stylegan2", task.source, self.options)
-            return shipped_priors.load(path) if path else self.train(task)
+            return shipped_priors.load("stylegan2", task.source, self.options) or self.train(task)
         state = stylegan2_model.read(self._path(task.weights))
         # The training images of a published file are unknown.
         trained_on = state.pop("trained_on", torch.empty(0, dtype=torch.int64))
@@ -147,12 +144,10 @@ class StyleGAN2Prior(Prior):
         return {**stylegan2_model.shape_state(training.shape), **state}
 
     def build(self, state: dict[str, Tensor], *, resolution: int) -> stylegan2_model.StyleGAN2:
-        """The two networks."""
         return stylegan2_model.build(state, resolution, crop=self.options.crop, partial=self.options.partial)
 
     @classmethod
     def convert(cls, path: Path, output: Path) -> None:
-        """Write the networks of a published pickle as safetensors."""
         stylegan2_model.convert(path, output)
 
 
@@ -173,10 +168,7 @@ class Training(AdversarialTraining["stylegan2_networks.Generator"]):
         generator = networks.Generator(self.shape).to(task.device).train()
         self.discriminator = networks.Discriminator(self.shape).to(task.device).train()
         optimizers: list[torch.optim.Optimizer] = []
-        for network, every in (
-            (generator, options.path_every),
-            (self.discriminator, options.r1_every),
-        ):
+        for network, every in ((generator, options.path_every), (self.discriminator, options.r1_every)):
             # The paper's correction: with the regulariser, k steps become k + 1.
             share = every / (every + 1)
             beta1, beta2 = options.betas
@@ -199,11 +191,9 @@ class Training(AdversarialTraining["stylegan2_networks.Generator"]):
         )
 
     def state(self) -> dict[str, Tensor]:
-        """State of the base class and the mean path length."""
         return {**super().state(), "mean_length": self.mean_length}
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        """Resume from :meth:`state`."""
         super().restore(state)
         self.mean_length = state["mean_length"].to(self.task.device)
 
@@ -265,7 +255,6 @@ class Training(AdversarialTraining["stylegan2_networks.Generator"]):
         return loss
 
     def result(self) -> stylegan2_model.StyleGAN2:
-        """The averaged generator and the discriminator, in eval mode."""
         model = stylegan2_model.StyleGAN2(self.shape, self.task.resolution)
         model.generator = copy.deepcopy(self.average)
         model.discriminator = copy.deepcopy(self.discriminator)
@@ -331,5 +320,4 @@ def differentiable_augmentation(images: Tensor, rng: torch.Generator) -> Tensor:
 
 @hookimpl
 def mia_bench_register_priors(register: Register) -> None:
-    """Register ``stylegan2``."""
     register("stylegan2", StyleGAN2Prior)

@@ -68,7 +68,6 @@ class StyleGAN2(GenerativeModel):
         return (resized(images, self.resolution) / 2 + 0.5).clamp(0, 1)
 
     def render(self, latents: Tensor, *, device: torch.device, batch_size: int = 512) -> Tensor:
-        """Images of many latents from all layers, in batches, on the CPU."""
         kept, self._up_to = self._up_to, None
         try:
             return super().render(latents, device=device, batch_size=batch_size)

@@ -107,13 +107,7 @@ class Dense(nn.Module):
     """
 
     def __init__(
-        self,
-        inputs: int,
-        outputs: int,
-        *,
-        rate: float = 1.0,
-        start: float = 0.0,
-        active: bool = False,
+        self, inputs: int, outputs: int, *, rate: float = 1.0, start: float = 0.0, active: bool = False
     ) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.randn(outputs, inputs) / rate)
@@ -308,14 +302,7 @@ class Convolution(nn.Module):
     """
 
     def __init__(
-        self,
-        inputs: int,
-        outputs: int,
-        size: int,
-        shape: Shape,
-        *,
-        down: bool = False,
-        active: bool = True,
+        self, inputs: int, outputs: int, size: int, shape: Shape, *, down: bool = False, active: bool = True
     ) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.randn(outputs, inputs, size, size))

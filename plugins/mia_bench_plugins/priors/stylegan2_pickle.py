@@ -101,7 +101,6 @@ class _Reader(pickle.Unpickler):
     }
 
     def find_class(self, module: str, name: str) -> Any:
-        """The substitute for a name in the file; raise DataError if there is none."""
         if (module, name) in self.KNOWN:
             return self.KNOWN[module, name]
         hint = (
@@ -112,7 +111,6 @@ class _Reader(pickle.Unpickler):
         raise DataError(f"it asks for {module}.{name}{hint}")
 
     def persistent_load(self, pid: Any) -> NoReturn:
-        """Refuse references to data outside the file."""
         raise DataError("it refers to data outside of it")
 
 

@@ -25,7 +25,6 @@ from mia_bench.api.options import Share
 from mia_bench.errors import DataError
 from mia_bench_plugins.priors import shipped_priors
 from mia_bench_plugins.priors.adversarial import AdversarialTraining, real_batch, update
-from mia_bench_plugins.shipped import shipped_hash
 
 with lazy_imports():
     import torch
@@ -59,18 +58,11 @@ class WassersteinGAN(Prior):
     has_discriminator = True
 
     def weights(self, source: str, folder: Path | None) -> str | None:
-        """SHA-256 of the file shipped for these data and options, if there is one.
-
-        Raises:
-            MiaBenchError: the file is damaged.
-        """
-        path = shipped_priors.find("wgan-gp", source, self.options)
-        return shipped_hash(path) if path else None
+        return shipped_priors.find_hash("wgan-gp", source, self.options)
 
     def fit(self, task: PriorTask) -> dict[str, Tensor]:
         """Load the shipped weights for these data and options, or train."""
-        path = shipped_priors.find("wgan-gp", task.source, self.options)
-        return shipped_priors.load(path) if path else self.train(task)
+        return shipped_priors.load("wgan-gp", task.source, self.options) or self.train(task)
 
     def train(self, task: PriorTask) -> dict[str, Tensor]:
         """Train, or resume from the checkpoint, and return the weights of generator and critic.
@@ -90,10 +82,8 @@ class WassersteinGAN(Prior):
         try:
             model.load_state_dict(state)
         except RuntimeError as error:
-            raise DataError(
-                f"these wgan-gp weights do not make {resolution}×{resolution} pixels at width "
-                f"{self.options.width}"
-            ) from error
+            size = f"{resolution}×{resolution} pixels at width {self.options.width}"
+            raise DataError(f"these wgan-gp weights do not make {size}") from error
         return model.eval()
 
 
@@ -109,12 +99,7 @@ class Training(AdversarialTraining["wgan_networks.Generator"]):
             for network in (generator, critic)
         ]
         super().__init__(
-            task,
-            generator,
-            {"critic": critic},
-            optimizers,
-            steps=options.steps,
-            decay=options.average,
+            task, generator, {"critic": critic}, optimizers, steps=options.steps, decay=options.average
         )
 
     def train_step(self, images: Tensor) -> Tensor:
@@ -136,7 +121,6 @@ class Training(AdversarialTraining["wgan_networks.Generator"]):
         return loss
 
     def result(self) -> wgan_networks.WGAN:
-        """The averaged generator and the critic, in eval mode."""
         model = wgan_networks.WGAN(
             copy.deepcopy(self.average),
             copy.deepcopy(self.model.critic),
@@ -172,5 +156,4 @@ def _networks(options: WassersteinGAN.Options, resolution: int) -> wgan_networks
 
 @hookimpl
 def mia_bench_register_priors(register: Register) -> None:
-    """Register ``wgan-gp``."""
     register("wgan-gp", WassersteinGAN)
