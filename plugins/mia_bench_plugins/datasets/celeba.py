@@ -104,7 +104,10 @@ class CelebA(LabelledDataset):
         label_of = {identity: label for label, identity in enumerate(chosen)}
         files = [name for name, identity in listed.items() if identity in label_of]
         images, landmarks = _layout(folder, files[0])
-        paths = [_image(images, name) for name in files]
+        found = {name: _find(images, name) for name in files}
+        if missing := [name for name, path in found.items() if path is None]:
+            raise DataError(f"celeba: there is no {images / missing[0]}")
+        paths = [path for path in found.values() if path]
         aligned = "the aligned images of 178×218 pixels"
         wanted = "the original photographs or images cut by HD-CelebA-Cropper"
         self.check(aligned if landmarks == folder / ALIGNED_LANDMARKS else wanted, wanted, folder)
@@ -123,20 +126,17 @@ class CelebA(LabelledDataset):
 def _layout(folder: Path, name: str) -> tuple[Path, Path | None]:
     """The folder of the images, and the list of landmarks to cut them by, if any."""
     aligned, originals = folder / "img_align_celeba", folder / "img_celeba"
-    first = next(filter(Path.is_file, _places(aligned, name)), None)
-    if first and _size(first) != ALIGNED:
-        return aligned, None
+    first = _find(aligned, name)
+    try:
+        if first:
+            with Image.open(first) as image:
+                if image.size != ALIGNED:
+                    return aligned, None
+    except OSError as error:
+        raise DataError(f"celeba: {first} can't be read: {error}") from error
     if originals.is_dir():
         return originals, folder / "list_landmarks_celeba.txt"
     return aligned, folder / ALIGNED_LANDMARKS
-
-
-def _size(path: Path) -> tuple[int, int]:
-    try:
-        with Image.open(path) as image:
-            return image.size
-    except OSError as error:
-        raise DataError(f"celeba: {path} can't be read: {error}") from error
 
 
 def _identities(path: Path) -> dict[str, str]:
@@ -190,15 +190,10 @@ def _lines(path: Path) -> list[str]:
         raise DataError(f"celeba: {path} can't be read: {error.strerror}") from error
 
 
-def _places(folder: Path, name: str) -> tuple[Path, Path]:
-    return folder / name, (folder / name).with_suffix(".png")
-
-
-def _image(folder: Path, name: str) -> Path:
-    for path in _places(folder, name):
-        if path.is_file():
-            return path
-    raise DataError(f"celeba: there is no {folder / name}")
+def _find(folder: Path, name: str) -> Path | None:
+    """The image of this name, which may end in ``.png``."""
+    path = folder / name
+    return next(filter(Path.is_file, (path, path.with_suffix(".png"))), None)
 
 
 @hookimpl

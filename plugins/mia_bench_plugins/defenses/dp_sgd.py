@@ -116,10 +116,9 @@ class DPSGD(Defense):
         noise = options.noise_multiplier
         if noise is None:
             assert options.epsilon is not None  # by the options' validators
-            schedule = private_steps.Schedule.of(setup)
-            steps = schedule.steps * setup.epochs
+            rate, steps = private_steps.poisson_schedule(setup)
             noise = private_steps.find_noise_multiplier(
-                options.epsilon, self._delta(setup), schedule.rate, steps
+                options.epsilon, self._delta(setup), rate, steps * setup.epochs
             )
         self._steps = private_steps.PrivateSteps(
             setup,

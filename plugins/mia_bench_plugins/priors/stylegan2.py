@@ -16,7 +16,6 @@ executing its code. Images of another size than the track's are cropped and resi
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -101,12 +100,6 @@ class StyleGAN2Prior(Prior):
         return self.options.crop is None
 
     def weights(self, source: str, folder: Path | None) -> str | None:
-        """SHA-256 of the option ``file``, or of the file shipped for these data and options.
-
-        Raises:
-            Unavailable: the file was not found.
-            MiaBenchError: the shipped file is damaged.
-        """
         if self.options.file:
             return file_hash(self._path(folder))
         return shipped_priors.find_hash("stylegan2", source, self.options)
@@ -116,8 +109,8 @@ class StyleGAN2Prior(Prior):
         path = given if given.is_file() else find(given, folder)
         if path is not None:
             return path
-        known = given.name in {file.name for file in self.published}
-        how = f"mia-bench prior fetch {given.name}, or " if known else ""
+        published = any(given.name == file.name for file in self.published)
+        how = f"mia-bench prior fetch {given.name}, or " if published else ""
         raise Unavailable(
             f"{given.name} was not found: {how}give a path, or put it into the folder that "
             "MIA_BENCH_WEIGHTS names"
@@ -141,7 +134,7 @@ class StyleGAN2Prior(Prior):
         """
         training = Training(self.options, task)
         state = training.run("stylegan2", "discriminator")
-        return {**stylegan2_model.shape_state(training.shape), **state}
+        return {stylegan2_networks.SHAPE: training.model.shape.as_tensor(), **state}
 
     def build(self, state: dict[str, Tensor], *, resolution: int) -> stylegan2_model.StyleGAN2:
         return stylegan2_model.build(state, resolution, crop=self.options.crop, partial=self.options.partial)
@@ -151,44 +144,28 @@ class StyleGAN2Prior(Prior):
         stylegan2_model.convert(path, output)
 
 
-class Training(AdversarialTraining["stylegan2_networks.Generator"]):
+class Training(AdversarialTraining):
     """Training of generator and discriminator."""
+
+    model: stylegan2_model.StyleGAN2
 
     def __init__(self, options: StyleGAN2Prior.Options, task: PriorTask) -> None:
         self.options = options
-        self.shape = stylegan2_networks.Shape(
-            resolution=task.resolution,
-            latent=options.latent,
-            style=options.style,
-            layers=options.layers,
-            channel_base=options.channel_base,
-            channel_max=options.channel_max,
-        )
-        networks = stylegan2_networks
-        generator = networks.Generator(self.shape).to(task.device).train()
-        self.discriminator = networks.Discriminator(self.shape).to(task.device).train()
+        sizes = options.model_dump(include={"latent", "style", "layers", "channel_base", "channel_max"})
+        shape = stylegan2_networks.Shape(task.resolution, **sizes)
+        model = stylegan2_model.StyleGAN2(shape, task.resolution).to(task.device).train()
         optimizers: list[torch.optim.Optimizer] = []
-        for network, every in ((generator, options.path_every), (self.discriminator, options.r1_every)):
+        for network, every in (
+            (model.generator, options.path_every),
+            (model.discriminator, options.r1_every),
+        ):
             # The paper's correction: with the regulariser, k steps become k + 1.
             share = every / (every + 1)
-            beta1, beta2 = options.betas
-            optimizers.append(
-                torch.optim.Adam(
-                    network.parameters(),
-                    lr=options.learning_rate * share,
-                    betas=(beta1**share, beta2**share),
-                    eps=1e-8,
-                )
-            )
+            beta1, beta2 = (beta**share for beta in options.betas)
+            rate = options.learning_rate * share
+            optimizers.append(torch.optim.Adam(network.parameters(), rate, (beta1, beta2), eps=1e-8))
         self.mean_length = torch.zeros((), device=task.device)
-        super().__init__(
-            task,
-            generator,
-            {"discriminator": self.discriminator},
-            optimizers,
-            steps=options.steps,
-            decay=options.average,
-        )
+        super().__init__(task, model, optimizers, steps=options.steps, decay=options.average)
 
     def state(self) -> dict[str, Tensor]:
         return {**super().state(), "mean_length": self.mean_length}
@@ -202,7 +179,7 @@ class Training(AdversarialTraining["stylegan2_networks.Generator"]):
 
     def _styles(self, count: int) -> Tensor:
         """Styles ``(N, depth, style)``; if mixed, those from a random layer on belong to another latent."""
-        mapping, depth = self.generator.mapping, self.generator.synthesis.depth
+        mapping, depth = self.model.generator.mapping, self.model.generator.synthesis.depth
         rng = self.task.generator
         w: Tensor = mapping(self._normal(count, self.options.latent))
         mapping.update_average(w)
@@ -215,23 +192,23 @@ class Training(AdversarialTraining["stylegan2_networks.Generator"]):
         return styles
 
     def _images(self, styles: Tensor) -> Tensor:
-        count = len(styles)
-        images: Tensor = self.generator.synthesis(
-            styles, lambda constant: self._normal(count, 1, *constant.shape)
-        )
+        def noise(constant: Tensor) -> Tensor:
+            return self._normal(len(styles), 1, *constant.shape)
+
+        images: Tensor = self.model.generator.synthesis(styles, noise)
         return images
 
     def _scores(self, images: Tensor) -> Tensor:
         if self.options.augment:
             images = differentiable_augmentation(images, self.task.generator)
-        scores: Tensor = self.discriminator(images)
+        scores: Tensor = self.model.discriminator(images)
         return scores
 
     def train_step(self, images: Tensor) -> Tensor:
         """A step of both networks, and of the regularisers that are due; the discriminator's loss."""
         options, rng, size = self.options, self.task.generator, self.options.batch_size
         generator_optimizer, discriminator_optimizer = self.optimizers
-        self.discriminator.requires_grad_(False)
+        self.model.discriminator.requires_grad_(False)
         loss = F.softplus(-self._scores(self._images(self._styles(size)))).mean()
         update(generator_optimizer, loss)
         if options.path_length and self.step % options.path_every == 0:
@@ -241,8 +218,8 @@ class Training(AdversarialTraining["stylegan2_networks.Generator"]):
             self.mean_length = self.mean_length.lerp(lengths.detach().mean(), 0.01)
             penalty = (lengths - self.mean_length).square().mean()
             update(generator_optimizer, options.path_length * options.path_every * penalty)
-        self.discriminator.requires_grad_(True)
-        self.generator.requires_grad_(False)
+        self.model.discriminator.requires_grad_(True)
+        self.model.generator.requires_grad_(False)
         real = 2 * real_batch(images, size, rng, mirror=options.mirror) - 1
         with torch.no_grad():
             fake = self._images(self._styles(size))
@@ -251,14 +228,8 @@ class Training(AdversarialTraining["stylegan2_networks.Generator"]):
         if options.r1 and self.step % options.r1_every == 0:
             penalty = r1_penalty(self._scores, real)
             update(discriminator_optimizer, options.r1 / 2 * options.r1_every * penalty)
-        self.generator.requires_grad_(True)
+        self.model.generator.requires_grad_(True)
         return loss
-
-    def result(self) -> stylegan2_model.StyleGAN2:
-        model = stylegan2_model.StyleGAN2(self.shape, self.task.resolution)
-        model.generator = copy.deepcopy(self.average)
-        model.discriminator = copy.deepcopy(self.discriminator)
-        return model.eval().requires_grad_(False)
 
 
 def r1_penalty(discriminator: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
@@ -303,18 +274,17 @@ def differentiable_augmentation(images: Tensor, rng: torch.Generator) -> Tensor:
     reach = max(1, round(size / 8))
     moves = torch.randint(-reach, reach + 1, (2, count), generator=rng).to(images.device)
     pixels = torch.arange(size, device=images.device)
-    rows, columns = ((pixels + move[:, None]) for move in moves)
     padded = F.pad(images, [1, 1, 1, 1])
     # Pixels outside the image are those of the border of zeros.
-    rows, columns = ((line + 1).clamp(0, size + 1) for line in (rows, columns))
+    rows, columns = (pixels + moves[:, :, None] + 1).clamp(0, size + 1)
     index = torch.arange(count, device=images.device)[:, None, None]
     images = padded.permute(0, 2, 3, 1)[index, rows[:, :, None], columns[:, None, :]]
     images = images.permute(0, 3, 1, 2)
     half = size // 2
     centres = torch.randint(0, size + 1 - half % 2, (2, count), generator=rng).to(images.device)
-    in_rows, in_columns = ((pixels - c[:, None] + half // 2) for c in centres)
-    inside = [(line >= 0) & (line < half) for line in (in_rows, in_columns)]
-    hidden = inside[0][:, None, :, None] & inside[1][:, None, None, :]
+    places = pixels - centres[:, :, None] + half // 2
+    in_rows, in_columns = (places >= 0) & (places < half)
+    hidden = in_rows[:, None, :, None] & in_columns[:, None, None, :]
     return images.masked_fill(hidden, 0.0)
 
 

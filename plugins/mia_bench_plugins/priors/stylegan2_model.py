@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -17,12 +15,10 @@ from mia_bench.augment import resized
 from mia_bench.errors import DataError, MiaBenchError
 from mia_bench.fetch import file_hash
 from mia_bench_plugins.priors.shipped_priors import in_float32
-from mia_bench_plugins.priors.stylegan2_networks import Discriminator, Generator, Shape
-from mia_bench_plugins.priors.stylegan2_pickle import Networks, read_pickle
+from mia_bench_plugins.priors.stylegan2_networks import SHAPE, Discriminator, Generator, Shape
+from mia_bench_plugins.priors.stylegan2_pickle import read_pickle
 
 FORMAT = "stylegan2"
-SHAPE = "shape"
-"""Name of the tensor that holds the sizes: JSON as bytes."""
 
 
 class StyleGAN2(GenerativeModel):
@@ -87,28 +83,13 @@ class StyleGAN2(GenerativeModel):
         return scores
 
 
-def shape_state(shape: Shape) -> dict[str, Tensor]:
-    """The sizes as a named tensor, part of the state that :func:`build` takes."""
-    text = bytearray(json.dumps(asdict(shape)), "ascii")
-    return {SHAPE: torch.frombuffer(text, dtype=torch.uint8)}
-
-
-def state_of(networks: Networks) -> dict[str, Tensor]:
-    """The state of networks that :func:`build` takes."""
-    return {
-        **shape_state(networks.shape),
-        **{f"generator.{name}": tensor for name, tensor in networks.generator.items()},
-        **{f"discriminator.{name}": tensor for name, tensor in networks.discriminator.items()},
-    }
-
-
 def build(state: Mapping[str, Tensor], resolution: int, *, crop: int | None, partial: bool) -> StyleGAN2:
-    """The model with a state from :func:`state_of` or from training, in eval mode.
+    """The model with a state from :func:`read` or from training, in eval mode.
 
     Raises:
         DataError: the tensors do not fit the sizes, or the crop is larger than the images.
     """
-    shape = Shape(**json.loads(bytes(state[SHAPE].tolist())))
+    shape = Shape.from_tensor(state[SHAPE])
     if crop is not None and crop > shape.resolution:
         raise DataError(f"crop={crop} is larger than the images of {shape.resolution} pixels")
     model = StyleGAN2(shape, resolution, crop=crop, partial=partial)
@@ -126,7 +107,7 @@ def read(path: Path) -> dict[str, Tensor]:
         DataError: the file is truncated or holds something else.
     """
     if path.suffix == ".pkl":
-        return state_of(read_pickle(path))
+        return read_pickle(path)
     try:
         with safe_open(path, framework="pt") as file:
             if (file.metadata() or {}).get("format") != FORMAT:
@@ -142,7 +123,7 @@ def convert(path: Path, output: Path) -> None:
     Raises:
         DataError: the pickle is refused.
     """
-    state = state_of(read_pickle(path))
+    state = read_pickle(path)
     metadata = {"format": FORMAT, "converted_from": path.name, "sha256": file_hash(path)}
     part = output.with_name(f".{output.name}.part")
     try:

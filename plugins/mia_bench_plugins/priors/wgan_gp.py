@@ -15,7 +15,6 @@ A trained model for the embedded track is shipped, and used if data and options 
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
 
 from pydantic import Field
@@ -73,12 +72,7 @@ class WassersteinGAN(Prior):
         return Training(self.options, task).run("wgan-gp", "critic")
 
     def build(self, state: dict[str, Tensor], *, resolution: int) -> wgan_networks.WGAN:
-        """The two networks with their trained weights.
-
-        Raises:
-            DataError: the weights belong to networks of another size.
-        """
-        model = _networks(self.options, resolution)
+        model = wgan_networks.WGAN(self.options.latent, self.options.width, resolution)
         try:
             model.load_state_dict(state)
         except RuntimeError as error:
@@ -87,20 +81,19 @@ class WassersteinGAN(Prior):
         return model.eval()
 
 
-class Training(AdversarialTraining["wgan_networks.Generator"]):
+class Training(AdversarialTraining):
     """Training of generator and critic."""
+
+    model: wgan_networks.WGAN
 
     def __init__(self, options: WassersteinGAN.Options, task: PriorTask) -> None:
         self.options = options
-        self.model = _networks(options, task.resolution).to(task.device).train()
-        generator, critic = self.model.generator, self.model.critic
+        model = wgan_networks.WGAN(options.latent, options.width, task.resolution).to(task.device).train()
         optimizers: list[torch.optim.Optimizer] = [
             torch.optim.Adam(network.parameters(), lr=options.learning_rate, betas=options.betas)
-            for network in (generator, critic)
+            for network in (model.generator, model.critic)
         ]
-        super().__init__(
-            task, generator, {"critic": critic}, optimizers, steps=options.steps, decay=options.average
-        )
+        super().__init__(task, model, optimizers, steps=options.steps, decay=options.average)
 
     def train_step(self, images: Tensor) -> Tensor:
         """Steps of the critic, then one of the generator; the critic's last loss."""
@@ -120,15 +113,6 @@ class Training(AdversarialTraining["wgan_networks.Generator"]):
         critic.requires_grad_(True)
         return loss
 
-    def result(self) -> wgan_networks.WGAN:
-        model = wgan_networks.WGAN(
-            copy.deepcopy(self.average),
-            copy.deepcopy(self.model.critic),
-            self.options.latent,
-            self.task.resolution,
-        )
-        return model.eval().requires_grad_(False)
-
     def _latents(self) -> Tensor:
         shape = (self.options.batch_size, self.options.latent)
         return torch.randn(shape, generator=self.task.generator).to(self.task.device)
@@ -146,12 +130,6 @@ def gradient_penalty(critic: nn.Module, real: Tensor, fake: Tensor, share: Tenso
     (gradient,) = torch.autograd.grad(critic(between).sum(), between, create_graph=True)
     norms: Tensor = gradient.flatten(1).norm(dim=1)
     return (norms - 1).square().mean()
-
-
-def _networks(options: WassersteinGAN.Options, resolution: int) -> wgan_networks.WGAN:
-    generator = wgan_networks.Generator(options.latent, options.width, resolution)
-    critic = wgan_networks.Critic(options.width, resolution)
-    return wgan_networks.WGAN(generator, critic, options.latent, resolution)
 
 
 @hookimpl

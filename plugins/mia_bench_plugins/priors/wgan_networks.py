@@ -70,12 +70,12 @@ class Critic(nn.Module):
 
 
 class WGAN(GenerativeModel):
-    """A trained generator and its critic; latents are standard normal."""
+    """A generator and its critic; latents are standard normal."""
 
-    def __init__(self, generator: Generator, critic: Critic, latent: int, resolution: int) -> None:
+    def __init__(self, latent: int, width: int, resolution: int) -> None:
         super().__init__()
-        self.generator = generator
-        self.critic = critic
+        self.generator = Generator(latent, width, resolution)
+        self.critic = Critic(width, resolution)
         self.latent_dim = latent
         self.resolution = resolution
 
