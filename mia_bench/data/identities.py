@@ -38,13 +38,12 @@ def load_splits(
     tree: Tree,
     roles: Roles,
     crop: Crop,
-    *,
     resolution: int,
-    seed: int,
-    max_images: int,
     progress: Progress,
     scratch: Path,
-    notes: Sequence[str] = (),
+    *,
+    seed: int,
+    max_images: int,
 ) -> Splits:
     """Decode the chosen images and split the private ones within each identity.
 
@@ -83,5 +82,5 @@ def load_splits(
         public=ImageSet(decoded.images[public], owner[public]),
         decoys=ImageSet(decoded.images[decoy], owner[decoy]),
         class_names=tuple(roles.private),
-        notes=(*notes, *decoded.notes),
+        notes=decoded.notes,
     )

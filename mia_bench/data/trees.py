@@ -24,7 +24,6 @@ with lazy_imports():
     from PIL import Image, ImageOps
     from torch import Tensor
 
-
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
 MAX_UNREADABLE = 0.05
 """Largest share of unreadable images that is a note rather than an error."""

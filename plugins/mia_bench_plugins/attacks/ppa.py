@@ -34,7 +34,6 @@ with lazy_imports():
     from torch import Tensor
     from torch.nn import functional as F
 
-
 Area = Annotated[float, Field(gt=0, le=1)]
 Range = tuple[Area, Area]
 

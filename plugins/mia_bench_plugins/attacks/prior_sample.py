@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from pydantic import Field
 
 from mia_bench import Attack, AttackTask, Reconstructions, Register, hookimpl
@@ -12,9 +10,9 @@ from mia_bench import Attack, AttackTask, Reconstructions, Register, hookimpl
 class PriorSample(Attack):
     """Images sampled from the prior without a query to the target."""
 
-    summary: ClassVar[str] = "unoptimised samples of the prior (floor)"
-    version: ClassVar[str] = "1"
-    reference: ClassVar[str] = "floor"
+    summary = "unoptimised samples of the prior (floor)"
+    version = "1"
+    reference = "floor"
     access = "label-only"
 
     class Options(Attack.Options):

@@ -36,7 +36,6 @@ with lazy_imports():
     import numpy as np
     from PIL import Image
 
-
 CLASSES = 1000
 IDENTITIES = 10_177
 IMAGES = 202_599

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from pydantic import Field
@@ -46,22 +47,16 @@ class Folder(Dataset):
         tree = self._tree(root)
         roles = self.choose(tree, seed)
         counts = [len(tree.images[name]) for name in roles.private]
-        notes = [
-            f"private: the {len(roles.private)} identities with most images "
-            f"({min(counts)} to {max(counts)}, {self.options.max_images} used at most); public: "
-            f"{len(roles.public)} identities for the prior and {len(roles.decoys)} decoys"
-        ]
-        return load_splits(
-            tree,
-            roles,
-            central_square,
-            resolution=resolution,
-            seed=seed,
-            max_images=self.options.max_images,
-            notes=notes,
-            progress=progress,
-            scratch=scratch,
+        most = self.options.max_images
+        note = (
+            f"private: the {len(roles.private)} identities with most images ({min(counts)} to {max(counts)}, "
+            f"{most} used at most); public: {len(roles.public)} identities for the prior and "
+            f"{len(roles.decoys)} decoys"
         )
+        splits = load_splits(
+            tree, roles, central_square, resolution, progress, scratch, seed=seed, max_images=most
+        )
+        return replace(splits, notes=(note, *splits.notes))
 
     def choose(self, tree: Tree, seed: int) -> Roles:
         """Private: most images first, at most half of all identities; decoys: a third of the rest.

@@ -21,7 +21,6 @@ from mia_bench.errors import DataError
 with lazy_imports():
     from PIL import Image
 
-
 SIZE = (250, 250)
 CROP = (58, 48, 192, 182)
 """Left, upper, right and lower edge of the face, in pixels."""
@@ -74,16 +73,9 @@ class LFW(Dataset):
                 f"lfw: {len(public)} public identities are too few for "
                 f"{self.options.decoys} decoys; is the data set complete?"
             )
-        return load_splits(
-            tree,
-            Roles.draw(private, public, self.options.decoys, seed),
-            crop_face,
-            resolution=resolution,
-            seed=seed,
-            max_images=self.options.max_images,
-            progress=progress,
-            scratch=scratch,
-        )
+        roles = Roles.draw(private, public, self.options.decoys, seed)
+        most = self.options.max_images
+        return load_splits(tree, roles, crop_face, resolution, progress, scratch, seed=seed, max_images=most)
 
 
 def crop_face(image: Image.Image, _path: Path | None = None) -> Image.Image:

@@ -25,7 +25,6 @@ with lazy_imports():
     from torch.nn import functional as F
     from torchvision import datasets
 
-
 FILES = (
     "train-images-idx3-ubyte",
     "train-labels-idx1-ubyte",
@@ -64,28 +63,15 @@ class MNIST(Dataset):
     def load(
         self, root: Path | None, *, resolution: int, seed: int, progress: Progress, scratch: Path
     ) -> Splits:
-        official = _read(root, train=True)
         rng = generator(seed, "choice")
-        official_test = _read(root, train=False)
-        private, public, judging = (
-            _choose(part, digits, limit, resolution, rng)
-            for part, digits, limit in (
-                (official, range(PRIVATE), self.options.per_class),
-                (official, range(PRIVATE, 10), self.options.public_per_class),
-                (official_test, range(PRIVATE), len(official_test)),
-            )
-        )
+        training, testing = _read(root, train=True), _read(root, train=False)
+        private = _choose(training, range(PRIVATE), self.options.per_class, resolution, rng)
+        public = _choose(training, range(PRIVATE, 10), self.options.public_per_class, resolution, rng)
+        judging = _choose(testing, range(PRIVATE), len(testing), resolution, rng)
         progress(1, 1, "part")
         train, validation, test = split_by_identity(private.images, private.labels, generator(seed, "parts"))
-        return Splits(
-            train=train,
-            validation=validation,
-            test=test,
-            public=public,
-            decoys=ImageSet(public.images[:0], public.labels[:0]),
-            class_names=tuple(str(digit) for digit in range(PRIVATE)),
-            judging=judging,
-        )
+        no_decoys = ImageSet(public.images[:0], public.labels[:0])
+        return Splits(train, validation, test, public, no_decoys, tuple(map(str, range(PRIVATE))), judging)
 
 
 def _folder(root: Path | None) -> Path:

@@ -20,7 +20,6 @@ with lazy_imports():
     from PIL import Image
     from scipy import io
 
-
 LISTS = ("train_list.mat", "test_list.mat")
 CLASSES = 120
 IMAGES = 20_580

@@ -40,7 +40,6 @@ with lazy_imports():
     import torch
     from torch import Tensor
 
-
 Measure = Literal["hsic", "coco"]
 
 PUBLISHED: dict[Measure, tuple[float, float]] = {"hsic": (0.05, 0.5), "coco": (1.0, 50.0)}

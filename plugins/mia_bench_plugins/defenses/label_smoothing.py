@@ -28,7 +28,6 @@ with lazy_imports():
     import torch
     from torch import Tensor
 
-
 PAPER = "Struppek et al., ICLR 2024, arXiv 2310.06549"
 
 

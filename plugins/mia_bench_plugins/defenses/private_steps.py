@@ -113,9 +113,7 @@ class PrivateSteps:
     def _step_without_images(self) -> None:
         self.optimizer.zero_grad()
         for parameter in self.optimizer.params:
-            parameter.grad_sample = torch.zeros(
-                0, *parameter.shape, device=parameter.device, dtype=parameter.dtype
-            )
+            parameter.grad_sample = parameter.new_zeros(0, *parameter.shape)
         self.optimizer.step()
 
 
@@ -165,16 +163,11 @@ def _ignore_order_warning() -> Iterator[None]:
 
 
 def check_network(network: Classifier, resolution: int, seed: int) -> None:
-    """Raise unless the network satisfies the assumptions of per-sample gradients and accounting.
+    """Raise unless the network, in training mode, satisfies the assumptions of the accounting.
 
-    After Opacus's own validation, one pass over noise images checks that the output for an image does not
-    depend on the rest of the batch, that no buffer changes, and that the per-sample gradients of each
-    parameter average to its gradient.
-
-    Args:
-        network: on its device, in training mode.
-        resolution: height and width of the images.
-        seed: of the noise images.
+    After Opacus's own validation, one pass over noise images, drawn by ``seed``, checks that the output for
+    an image does not depend on the rest of the batch, that no buffer changes, and that the per-sample
+    gradients of each parameter average to its gradient.
 
     Raises:
         MiaBenchError: one line with the violated assumption.

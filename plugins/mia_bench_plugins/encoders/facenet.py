@@ -22,7 +22,6 @@ with lazy_imports():
     import torch
     from torch import Tensor
 
-
 FILE = Published(
     "20180402-114759-vggface2.pt",
     "https://github.com/timesler/facenet-pytorch/releases/download/v2.2.9/20180402-114759-vggface2.pt",

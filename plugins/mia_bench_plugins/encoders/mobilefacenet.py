@@ -24,7 +24,6 @@ with lazy_imports():
     from torch import Tensor
     from torch.nn import functional as F
 
-
 FILE = "mobilefacenet.onnx"
 SIZE = 112
 MEAN = (0.485, 0.456, 0.406)

@@ -22,7 +22,6 @@ with lazy_imports():
 
     from mia_bench_plugins.models import networks
 
-
 FILE = Path(__file__).with_name("synth_encoder.safetensors")
 WIDTHS = (32, 64, 128)
 RESOLUTION = 32

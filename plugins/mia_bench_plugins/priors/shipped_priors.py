@@ -17,7 +17,6 @@ with lazy_imports():
     import torch
     from torch import Tensor
 
-
 FOLDER = Path(__file__).parent
 
 
