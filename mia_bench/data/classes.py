@@ -105,7 +105,7 @@ class LabelledDataset(Dataset):
         order = list(range(len(labelled.paths)))
         np.random.RandomState(options.split_seed).shuffle(order)
         training = int(0.9 * len(order))
-        validation = round(options.held_out * training)
+        fitted = training - round(options.held_out * training)
         decoded = decode(labelled.paths, labelled.crop, resolution, progress, scratch)
         place = {original: position for position, original in enumerate(decoded.index)}
         labels = torch.tensor([labelled.labels[i] for i in decoded.index], dtype=torch.long)
@@ -114,17 +114,13 @@ class LabelledDataset(Dataset):
             chosen = torch.tensor([place[i] for i in indices if i in place], dtype=torch.long)
             return ImageSet(decoded.images[chosen], labels[chosen])
 
-        train = part(order[: training - validation])
+        train = part(order[:fitted])
         absent = torch.bincount(train.labels, minlength=len(labelled.class_names)) == 0
         if bool(absent.any()):
             name = labelled.class_names[int(absent.nonzero()[0])]
             raise DataError(f"class {name!r} has no training image")
+        validation, test = part(order[fitted:training]), part(order[training:])
+        names, notes = tuple(labelled.class_names), (*labelled.notes, *decoded.notes)
         return Splits(
-            train=train,
-            validation=part(order[training - validation : training]),
-            test=part(order[training:]),
-            public=part([]),
-            decoys=part([]),
-            class_names=tuple(labelled.class_names),
-            notes=(*labelled.notes, *decoded.notes),
+            train, validation, test, public=part([]), decoys=part([]), class_names=names, notes=notes
         )

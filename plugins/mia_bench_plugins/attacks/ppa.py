@@ -92,7 +92,6 @@ class PlugAndPlay(Attack):
     options: Options
 
     def skip(self, setting: Setting) -> str | None:
-        """Require as many candidates as images to return."""
         if setting.images_per_class > self.options.candidates:
             return (
                 f"candidates={self.options.candidates} are fewer than the "
@@ -158,10 +157,9 @@ class PlugAndPlay(Attack):
     def _final_scores(self, task: AttackTask, latents: Tensor, labels: Tensor) -> Tensor:
         """Mean target confidence ``(N,)`` over random crops."""
         rows = []
+        batches = zip(latents.split(task.batch_size), labels.split(task.batch_size), strict=True)
         with torch.no_grad():
-            for chunk, label in zip(
-                latents.split(task.batch_size), labels.split(task.batch_size), strict=True
-            ):
+            for chunk, label in batches:
                 images = task.prior(chunk.to(task.device))
                 total = torch.zeros(len(chunk), device=task.device)
                 for _ in range(self.options.views):

@@ -94,27 +94,21 @@ class CelebA(LabelledDataset):
         folder = (root or Path()) / "celeba"
         listed = _identities(folder / "identity_CelebA.txt")
         counts = Counter(listed.values())
-        self.check(
-            f"{len(counts)} identities with {len(listed)} images",
-            f"{IDENTITIES} identities with {IMAGES} images",
-            folder,
-        )
+        found = f"{len(counts)} identities with {len(listed)} images"
+        self.check(found, f"{IDENTITIES} identities with {IMAGES} images", folder)
         chosen = [identity for identity, _ in counts.most_common(CLASSES)]
         label_of = {identity: label for label, identity in enumerate(chosen)}
         files = [name for name, identity in listed.items() if identity in label_of]
         images, landmarks = _layout(folder, files[0])
-        found = {name: _find(images, name) for name in files}
-        if missing := [name for name, path in found.items() if path is None]:
+        places = {name: _find(images, name) for name in files}
+        if missing := [name for name, path in places.items() if path is None]:
             raise DataError(f"celeba: there is no {images / missing[0]}")
-        paths = [path for path in found.values() if path]
+        paths = [path for path in places.values() if path]
         aligned = "the aligned images of 178×218 pixels"
         wanted = "the original photographs or images cut by HD-CelebA-Cropper"
         self.check(aligned if landmarks == folder / ALIGNED_LANDMARKS else wanted, wanted, folder)
-        labelled = Labelled(
-            paths,
-            [label_of[listed[name]] for name in files],
-            [f"celebrity {identity}" for identity in chosen],
-        )
+        labels = [label_of[listed[name]] for name in files]
+        labelled = Labelled(paths, labels, [f"celebrity {identity}" for identity in chosen])
         if landmarks is None:
             return labelled
         note = f"faces of {images.name} cut out by five landmarks, not by HD-CelebA-Cropper's 68"
@@ -139,11 +133,7 @@ def _layout(folder: Path, name: str) -> tuple[Path, Path | None]:
 
 
 def _identities(path: Path) -> dict[str, str]:
-    """Identity of each image, in the order of the file.
-
-    Raises:
-        DataError: the file is missing or empty, or a line does not have two words.
-    """
+    """Identity of each image, in the order of the file; raise DataError unless every line has two words."""
     words = [line.split() for line in _lines(path)]
     if not words or any(len(line) != 2 for line in words):
         raise DataError(f"celeba: {path} is no list of images and identities")
@@ -151,11 +141,7 @@ def _identities(path: Path) -> dict[str, str]:
 
 
 def _landmarks(path: Path, names: list[str]) -> list[Landmarks]:
-    """The landmarks of the named images.
-
-    Raises:
-        DataError: the file is missing, or does not give five landmarks for each of the images.
-    """
+    """The landmarks of the named images; raise DataError unless the file gives five for each of them."""
     wanted = set(names)
     parts = (line.partition(" ") for line in _lines(path))
     given = {name: rest for name, _, rest in parts if name in wanted}
@@ -176,11 +162,7 @@ def _points(text: str) -> Landmarks:
 
 
 def _lines(path: Path) -> list[str]:
-    """The lines that are not blank.
-
-    Raises:
-        DataError: the file is missing or not a text file.
-    """
+    """The lines that are not blank; raise DataError if the file is missing or not a text file."""
     try:
         return [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     except UnicodeDecodeError as error:

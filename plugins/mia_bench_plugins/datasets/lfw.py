@@ -79,11 +79,7 @@ class LFW(Dataset):
 
 
 def crop_face(image: Image.Image, _path: Path | None = None) -> Image.Image:
-    """The face of a deep-funneled photograph.
-
-    Raises:
-        ValueError: the image is not of the size that :data:`CROP` is for.
-    """
+    """The face of a deep-funneled photograph; raise ValueError unless its size is :data:`SIZE`."""
     if image.size != SIZE:
         raise ValueError(f"{image.width}×{image.height} pixels, not {SIZE[0]}×{SIZE[1]}")
     return image.crop(CROP)

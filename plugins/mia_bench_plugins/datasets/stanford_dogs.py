@@ -45,11 +45,8 @@ class StanfordDogs(LabelledDataset):
             if not (folder / name).is_file():
                 raise DataError(f"stanford-dogs: there is no {folder / name}")
         images = sum(map(len, tree.images.values()))
-        self.check(
-            f"{len(tree.images)} breeds with {images} images",
-            f"{CLASSES} breeds with {IMAGES} images",
-            folder,
-        )
+        found = f"{len(tree.images)} breeds with {images} images"
+        self.check(found, f"{CLASSES} breeds with {IMAGES} images", folder)
         return tree
 
     def labelled(self, root: Path | None) -> Labelled:
@@ -71,11 +68,7 @@ def whole(image: Image.Image, _path: Path | None = None) -> Image.Image:
 
 
 def _entries(path: Path) -> list[tuple[str, int]]:
-    """Names without suffix, and labels from 0, of a list of images.
-
-    Raises:
-        DataError: the list can't be read.
-    """
+    """Names without suffix, and labels from 0, of a list of images; raise DataError if it can't be read."""
     try:
         content: dict[str, Any] = io.loadmat(path)
         names = [str(row[0][0]) for row in content["annotation_list"]]

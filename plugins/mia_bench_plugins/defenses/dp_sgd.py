@@ -133,11 +133,7 @@ class DPSGD(Defense):
         return images.requires_grad_()
 
     def loss(self, step: TrainingStep) -> Tensor:
-        """Cross-entropy of the batch.
-
-        Raises:
-            MiaBenchError: the batch does not come from the Poisson sampler.
-        """
+        """Cross-entropy; raise MiaBenchError if the batch does not come from the Poisson sampler."""
         if self._steps is None or not self._steps.confirm_batch(len(step.labels)):
             raise MiaBenchError(
                 "dp-sgd: a batch did not come from its Poisson sampler; epsilon would mean nothing"
@@ -145,11 +141,7 @@ class DPSGD(Defense):
         return super().loss(step)
 
     def report(self, setup: TrainingSetup) -> dict[str, Any]:
-        """The epsilon spent, its delta, and the noise multiplier.
-
-        Raises:
-            MiaBenchError: another optimiser trained the network.
-        """
+        """The privacy spent and the noise; raise MiaBenchError if another optimiser trained the network."""
         steps = self._steps
         if steps is None or setup.optimizer is not steps.optimizer:
             raise MiaBenchError("dp-sgd: another optimiser was used; epsilon would mean nothing")

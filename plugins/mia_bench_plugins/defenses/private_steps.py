@@ -117,9 +117,6 @@ class PrivateSteps:
         self.optimizer.step()
 
 
-# --- accounting ------------------------------------------------------------------------------
-
-
 def find_noise_multiplier(epsilon: float, delta: float, rate: float, steps: int) -> float:
     """The smallest noise multiplier, to 0.1 % of epsilon, for ``steps`` steps within (epsilon, delta).
 
@@ -157,9 +154,6 @@ def _ignore_order_warning() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Optimal order is the")
         yield
-
-
-# --- checks of the network -------------------------------------------------------------------
 
 
 def check_network(network: Classifier, resolution: int, seed: int) -> None:

@@ -65,14 +65,9 @@ class MobileFaceNet(Encoder):
         mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (MEAN, STD))
 
         def embed(images: Tensor) -> Tensor:
-            large = F.interpolate(
-                images.detach().cpu().float(),
-                size=(SIZE, SIZE),
-                mode="bicubic",
-                align_corners=False,
-                antialias=True,
-            ).clamp(0, 1)
-            normal = (large - mean) / std
+            pixels, size = images.detach().cpu().float(), (SIZE, SIZE)
+            large = F.interpolate(pixels, size, mode="bicubic", align_corners=False, antialias=True)
+            normal = (large.clamp(0, 1) - mean) / std
             views = torch.cat([normal, normal.flip(3)])[:, None].numpy()
             with ThreadPoolExecutor(torch.get_num_threads()) as pool:
                 answers = list(pool.map(lambda view: session.run(None, {name: view})[0], views))

@@ -26,22 +26,14 @@ def file_name(prior: str, track: str) -> str:
 
 
 def find(prior: str, source: str, options: Options) -> Path | None:
-    """The file for these data and options, if there is one.
-
-    Raises:
-        MiaBenchError: a file of this prior is damaged.
-    """
+    """The file for these data and options, if any; raise MiaBenchError if a file of the prior is damaged."""
     wanted = {"source": source, "options": options.model_dump(mode="json")}
     paths = FOLDER.glob(file_name(prior, "*"))
     return next((path for path in paths if training_of(path) == wanted), None)
 
 
 def training_of(path: Path) -> dict[str, Any]:
-    """Data and options of a file's training, from its JSON header.
-
-    Raises:
-        MiaBenchError: the file is damaged.
-    """
+    """Data and options of a file's training, from its JSON header; raise MiaBenchError if it is damaged."""
     shipped_hash(path)
     with path.open("rb") as file:
         header = json.loads(file.read(int.from_bytes(file.read(8), "little")))

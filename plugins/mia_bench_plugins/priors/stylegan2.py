@@ -127,11 +127,7 @@ class StyleGAN2Prior(Prior):
         return {**state, "trained_on": trained_on}
 
     def train(self, task: PriorTask) -> dict[str, Tensor]:
-        """Train, or resume from the checkpoint, and return sizes and weights of both networks.
-
-        Raises:
-            Diverged: the discriminator's loss is not finite.
-        """
+        """Train, or resume; raise Diverged if the discriminator's loss is not finite."""
         training = Training(self.options, task)
         state = training.run("stylegan2", "discriminator")
         return {stylegan2_networks.SHAPE: training.model.shape.as_tensor(), **state}

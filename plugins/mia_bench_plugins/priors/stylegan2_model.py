@@ -71,11 +71,7 @@ class StyleGAN2(GenerativeModel):
             self._up_to = kept
 
     def discriminate(self, images: Tensor) -> Tensor:
-        """Realism scores ``(N,)``, each independent of the batch.
-
-        Raises:
-            MiaBenchError: the images are crops, and the discriminator takes whole images.
-        """
+        """Scores ``(N,)``, independent of the batch; raise MiaBenchError if the model crops its images."""
         if self.crop is not None:
             raise MiaBenchError("stylegan2's discriminator judges whole images, not crops of them")
         images = resized(images, self.shape.resolution)
@@ -118,11 +114,7 @@ def read(path: Path) -> dict[str, Tensor]:
 
 
 def convert(path: Path, output: Path) -> None:
-    """Write the networks of a published pickle as safetensors, atomically.
-
-    Raises:
-        DataError: the pickle is refused.
-    """
+    """Write the networks of a published pickle as safetensors; raise DataError if it is refused."""
     state = read_pickle(path)
     metadata = {"format": FORMAT, "converted_from": path.name, "sha256": file_hash(path)}
     part = output.with_name(f".{output.name}.part")

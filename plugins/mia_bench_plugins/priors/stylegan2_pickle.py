@@ -13,7 +13,7 @@ import pickle
 import struct
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn
 
@@ -84,7 +84,9 @@ class _Reader(pickle.Unpickler):
         ("collections", "OrderedDict"): OrderedDict,
         ("torch._utils", "_rebuild_tensor_v2"): _tensor,
         ("torch._utils", "_rebuild_parameter"): lambda data, *_: data,
-        ("torch.storage", "_load_from_bytes"): lambda data: torch.load(io.BytesIO(data), weights_only=True),
+        ("torch.storage", "_load_from_bytes"): lambda data: torch.load(
+            io.BytesIO(data), weights_only=True, map_location="cpu"
+        ),
         ("numpy", "dtype"): _Dtype,
         ("numpy.core.multiarray", "scalar"): _scalar,
         ("numpy._core.multiarray", "scalar"): _scalar,
@@ -144,6 +146,7 @@ DISCRIMINATOR = ("c_dim", "img_resolution", "img_channels")
 """Names of positional arguments."""
 
 SIZES = ("img_resolution", "z_dim", "w_dim", "num_layers", "channel_base", "channel_max", "conv_clamp")
+"""Arguments with the sizes, in the order of those of :class:`Shape`."""
 DEFAULTS: Mapping[str, Any] = {"channel_base": 32768, "channel_max": 512, "conv_clamp": None}
 """The authors', of arguments that may be missing."""
 
@@ -166,24 +169,15 @@ FIXED: Mapping[str, Any] = {
 
 
 def _shape(generator: Described, discriminator: Described) -> Shape:
-    """The sizes, from the arguments of both constructors; DataError if one is not supported."""
+    """The sizes, from the arguments of both constructors; raise DataError if one is not supported."""
     given = {"num_layers": 8, **DEFAULTS, **_arguments(generator, GENERATOR)}
     others = {**DEFAULTS, **_arguments(discriminator, DISCRIMINATOR)}
     group = others.get("mbstd_group_size", 4)
     if group is None:
         raise DataError("its discriminator compares whole batches of images, which is not supported")
-    shape = Shape(
-        resolution=given["img_resolution"],
-        latent=given["z_dim"],
-        style=given["w_dim"],
-        layers=given["num_layers"],
-        channel_base=given["channel_base"],
-        channel_max=given["channel_max"],
-        clamp=given["conv_clamp"],
-        group=group,
-    )
-    # Both networks have the generator's sizes.
     sizes = {name: given[name] for name in SIZES}
+    shape = replace(Shape(*sizes.values()), group=group)
+    # Both networks have the generator's sizes.
     expected = {**FIXED, **sizes, "layer_features": shape.style, "mbstd_group_size": group}
     _check_arguments("generator", given, {**expected, "architecture": "skip"})
     _check_arguments("discriminator", others, {**expected, "architecture": "resnet"})

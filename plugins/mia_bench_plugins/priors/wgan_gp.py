@@ -60,15 +60,10 @@ class WassersteinGAN(Prior):
         return shipped_priors.find_hash("wgan-gp", source, self.options)
 
     def fit(self, task: PriorTask) -> dict[str, Tensor]:
-        """Load the shipped weights for these data and options, or train."""
         return shipped_priors.load("wgan-gp", task.source, self.options) or self.train(task)
 
     def train(self, task: PriorTask) -> dict[str, Tensor]:
-        """Train, or resume from the checkpoint, and return the weights of generator and critic.
-
-        Raises:
-            Diverged: the critic's loss is not finite.
-        """
+        """Train, or resume; raise Diverged if the critic's loss is not finite."""
         return Training(self.options, task).run("wgan-gp", "critic")
 
     def build(self, state: dict[str, Tensor], *, resolution: int) -> wgan_networks.WGAN:
