@@ -25,10 +25,10 @@ from mia_bench_plugins.defenses.dp_sgd import DPSGD
 from mia_bench_plugins.defenses.none import NoDefense
 from mia_bench_plugins.defenses.private_steps import (
     PrivateSteps,
-    Schedule,
     check_network,
     find_noise_multiplier,
     poisson_batch,
+    poisson_schedule,
 )
 from mia_bench_plugins.models.networks import residual_network
 from mia_bench_plugins.models.norms import replace_batch_norm
@@ -224,9 +224,9 @@ def test_each_image_is_drawn_on_its_own_with_the_rate() -> None:
 
 def test_sampler_takes_one_over_rate_steps_an_epoch_and_new_draws_each_epoch() -> None:
     setup = make_setup(network(), size=90, batch_size=8)
-    assert Schedule.of(setup) == Schedule(8 / 90, 11)
-    assert Schedule.of(make_setup(network(), size=94, batch_size=8)) == Schedule(8 / 94, 12)
-    assert Schedule.of(make_setup(network(), size=8, batch_size=64)) == Schedule(1.0, 1)
+    assert poisson_schedule(setup) == (8 / 90, 11)
+    assert poisson_schedule(make_setup(network(), size=94, batch_size=8)) == (8 / 94, 12)
+    assert poisson_schedule(make_setup(network(), size=8, batch_size=64)) == (1.0, 1)
     first, again, second = ([b.tolist() for b in make_steps(setup).batches(e)] for e in (0, 0, 1))
     assert len(first) == 11
     assert first == again != second
@@ -301,7 +301,7 @@ def gaussian_delta(epsilon: float, noise: float, steps: int) -> float:
 def spent(noise: float, rate: float, steps: int, delta: float) -> float:
     setup = make_setup(network(), size=1000, batch_size=round(1000 * rate))
     private_steps = make_steps(setup, noise=noise)
-    private_steps._accountant.history = [(noise, Schedule.of(setup).rate, steps)]
+    private_steps._accountant.history = [(noise, poisson_schedule(setup)[0], steps)]
     return private_steps.epsilon(delta)
 
 

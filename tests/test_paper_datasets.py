@@ -12,7 +12,7 @@ from PIL import Image
 from scipy.io import savemat
 
 from mia_bench.api.options import parse_options
-from mia_bench.data.classes import Labelled, LabelledDataset, central_square, random_splits
+from mia_bench.data.classes import Labelled, LabelledDataset, central_square
 from mia_bench.errors import DataError
 from mia_bench_plugins.datasets.celeba import STANDARD, CelebA
 from mia_bench_plugins.datasets.facescrub import FaceScrub
@@ -77,6 +77,20 @@ def made(kind: str, root: Path, **options) -> LabelledDataset:
     return cls(parse_options(kind, cls.Options, {"allow_partial": True, **options}))
 
 
+class Given(LabelledDataset):
+    """A data set of given images."""
+
+    def __init__(self, what: Labelled, **options) -> None:
+        super().__init__(self.Options(**options))
+        self.what = what
+
+    def fingerprint(self, root: Path | None) -> str:
+        return "given"
+
+    def labelled(self, root: Path | None) -> Labelled:
+        return self.what
+
+
 def load(dataset: LabelledDataset, root: Path, resolution: int = 8):
     return dataset.load(
         root,
@@ -125,16 +139,14 @@ def test_the_split_is_numpys_shuffle_of_all_images(tmp_path: Path) -> None:
         picture(tmp_path / f"{number:02d}.png", 8 * number)
         paths.append(tmp_path / f"{number:02d}.png")
     what = Labelled(paths, [i % 2 for i in range(30)], ["even", "odd"])
-    settings = {"resolution": 8, "seed": 42, "progress": lambda *what: None}
-    settings["scratch"] = tmp_path / "scratch"
-    splits = random_splits(what, held_out=0.0, **settings)
+    splits = load(Given(what), tmp_path)
     order = list(range(30))
     np.random.seed(42)  # noqa: NPY002
     np.random.shuffle(order)  # noqa: NPY002
     shades = [int(image[0, 0, 0]) for image in splits.train.images]
     assert shades == [8 * number for number in order[:27]]
     assert [int(i[0, 0, 0]) for i in splits.test.images] == [8 * number for number in order[27:]]
-    tuning = random_splits(what, held_out=0.1, **settings)
+    tuning = load(Given(what, held_out=0.1), tmp_path)
     assert (len(tuning.train), len(tuning.validation)) == (24, 3)
     assert torch.equal(tuning.test.images, splits.test.images)
     together = torch.cat([tuning.train.images, tuning.validation.images])
@@ -336,11 +348,4 @@ def test_a_class_without_training_images_is_named(tmp_path: Path) -> None:
     picture(tmp_path / "0.png", 1)
     what = Labelled([tmp_path / "0.png"] * 20, [0] * 20, ["there", "absent"])
     with pytest.raises(DataError, match="'absent' has no training image"):
-        random_splits(
-            what,
-            resolution=8,
-            seed=1,
-            held_out=0,
-            progress=lambda *what: None,
-            scratch=tmp_path / "scratch",
-        )
+        load(Given(what, split_seed=1), tmp_path)

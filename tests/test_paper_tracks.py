@@ -13,9 +13,8 @@ from mia_bench.plugins import host
 from mia_bench.registry import PluginInfo, Registry
 from mia_bench.track import load_track
 from mia_bench_plugins.encoders.facenet import FILE, PEOPLE, SIZE, FaceNet
-from mia_bench_plugins.priors.stylegan2_model import FORMAT, state_of
-from mia_bench_plugins.priors.stylegan2_networks import Discriminator, Generator, Shape
-from mia_bench_plugins.priors.stylegan2_pickle import Networks
+from mia_bench_plugins.priors.stylegan2_model import FORMAT, StyleGAN2
+from mia_bench_plugins.priors.stylegan2_networks import Shape
 
 from test_paper_datasets import ALL  # isort: skip
 
@@ -67,8 +66,8 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("weights")
     torch.manual_seed(0)
     shape = Shape(64, latent=8, style=8, layers=2, channel_base=256, channel_max=8)
-    networks = Networks(shape, Generator(shape).state_dict(), Discriminator(shape).state_dict())
-    save_file(state_of(networks), folder / "faces.safetensors", {"format": FORMAT})
+    state = {"shape": shape.as_tensor(), **StyleGAN2(shape, 64).state_dict()}
+    save_file(state, folder / "faces.safetensors", {"format": FORMAT})
     write_facenet(folder)
     return folder
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mia_bench.api.dataset import ImageSet
@@ -23,6 +23,7 @@ from mia_bench.fetch import file_hash
 from mia_bench.plugins import host
 from mia_bench.track import load_track
 from mia_bench_plugins.priors import shipped_priors
+from mia_bench_plugins.priors.adversarial import with_prefix
 from mia_bench_plugins.priors.stylegan2 import (
     StyleGAN2Prior,
     Training,
@@ -30,7 +31,7 @@ from mia_bench_plugins.priors.stylegan2 import (
     path_lengths,
     r1_penalty,
 )
-from mia_bench_plugins.priors.stylegan2_model import StyleGAN2, build, convert, read, state_of
+from mia_bench_plugins.priors.stylegan2_model import StyleGAN2, build, convert, read
 from mia_bench_plugins.priors.stylegan2_networks import (
     Convolution,
     Discriminator,
@@ -42,8 +43,7 @@ from mia_bench_plugins.priors.stylegan2_networks import (
     ToImage,
     upsample,
 )
-from mia_bench_plugins.priors.stylegan2_pickle import Networks, read_pickle
-from mia_bench_plugins.shipped import write_hash
+from mia_bench_plugins.priors.stylegan2_pickle import read_pickle
 from prior_tasks import Stopped, public, task
 
 TINY = Shape(resolution=16, latent=6, style=5, layers=2, channel_base=64, channel_max=8)
@@ -59,11 +59,13 @@ def randomised(network: nn.Module, seed: int = 0) -> nn.Module:
     return network.requires_grad_(False)
 
 
-def tiny_networks(shape: Shape = TINY) -> Networks:
+def tiny_networks(shape: Shape = TINY) -> dict[str, Tensor]:
     torch.manual_seed(3)
     generator = randomised(Generator(shape))
     generator.mapping.w_avg.normal_()
-    return Networks(shape, generator.state_dict(), randomised(Discriminator(shape)).state_dict())
+    networks = {"generator": generator, "discriminator": randomised(Discriminator(shape))}
+    weights = {f"{n}.{k}": t for n, network in networks.items() for k, t in network.state_dict().items()}
+    return {"shape": shape.as_tensor(), **weights}
 
 
 # --- the equations by another route --------------------------------------------------------------
@@ -298,8 +300,8 @@ def content(easy: type, shape: Shape = TINY, **changes) -> dict:
     """A file's content: ``changes`` are arguments the generator was made with."""
     given = tiny_networks(shape)
     generator, judge = Generator(shape), Discriminator(shape)
-    generator.load_state_dict(given.generator)
-    judge.load_state_dict(given.discriminator)
+    generator.load_state_dict(with_prefix(given, "generator"))
+    judge.load_state_dict(with_prefix(given, "discriminator"))
     common = {"c_dim": 0, "img_resolution": shape.resolution, "img_channels": 3}
     sizes = easy(channel_base=shape.channel_base, channel_max=shape.channel_max, conv_clamp=shape.clamp)
     arguments = {
@@ -337,11 +339,10 @@ def written(path: Path, what: object) -> Path:
 def test_a_published_file_is_read_without_running_it(authors, tmp_path: Path, shape: Shape) -> None:
     path = written(tmp_path / "faces.pkl", content(authors.EasyDict, shape))
     found, expected = read_pickle(path), tiny_networks(shape)
-    assert found.shape == shape
-    for part in ("generator", "discriminator"):
-        assert getattr(found, part).keys() == getattr(expected, part).keys()
-        for name, tensor in getattr(expected, part).items():
-            assert torch.equal(getattr(found, part)[name], tensor), name
+    assert Shape.from_tensor(found["shape"]) == shape
+    assert found.keys() == expected.keys()
+    for name, tensor in expected.items():
+        assert torch.equal(found[name], tensor), name
 
 
 class _Command:
@@ -485,9 +486,10 @@ def test_networks_answer_as_the_authors_do(
     }
     path = written(tmp_path / "random.pkl", inside)
     given = read_pickle(path)
-    generator, judge = Generator(given.shape), Discriminator(given.shape)
-    generator.load_state_dict(given.generator)
-    judge.load_state_dict(given.discriminator)
+    shape = Shape.from_tensor(given["shape"])
+    generator, judge = Generator(shape), Discriminator(shape)
+    generator.load_state_dict(with_prefix(given, "generator"))
+    judge.load_state_dict(with_prefix(given, "discriminator"))
     z = torch.randn(4, 512)
     depth = generator.synthesis.depth
     with torch.no_grad():
@@ -518,7 +520,7 @@ def test_networks_answer_as_the_authors_do(
 
 
 def model(resolution: int = 16, **more) -> StyleGAN2:
-    made = build(state_of(tiny_networks()), resolution, **{"crop": None, "partial": False, **more})
+    made = build(tiny_networks(), resolution, **{"crop": None, "partial": False, **more})
     return made.requires_grad_(False)
 
 
@@ -691,7 +693,7 @@ def test_shipped_weights_are_used_for_their_data_and_options(tmp_path: Path, mon
     half = {n: t.half() if t.is_floating_point() else t for n, t in trained.items()}
     path = tmp_path / "stylegan2_test.safetensors"
     save_file(half, path, {"source": "data-key", "options": chosen.model_dump_json()})
-    write_hash(path)
+    (tmp_path / "SHA256SUMS").write_text(f"{file_hash(path)}  {path.name}\n")
     prior = StyleGAN2Prior(chosen)
     assert prior.weights("data-key", None) == file_hash(path)
     assert StyleGAN2Prior(options(steps=2)).weights("data-key", None) is None
@@ -747,16 +749,15 @@ def test_the_first_step_of_the_discriminator_by_hand(tmp_path: Path) -> None:
     """Logistic losses of its scores, Adam with the corrected rate; no regulariser, no mixing."""
     chosen = options(r1=0, path_length=0, mixing=0, augment=False, mirror=False)
     training, twin = Training(chosen, task(tmp_path)), Training(chosen, task(tmp_path))
-    twin.generator.load_state_dict(training.generator.state_dict())
-    twin.discriminator.load_state_dict(training.discriminator.state_dict())
+    twin.model.load_state_dict(training.model.state_dict())
     images = public().images
     loss = training.advance(images)
     draws = torch.Generator().manual_seed(1)
 
     def fakes() -> torch.Tensor:
-        w = twin.generator.mapping(torch.randn(6, 6, generator=draws))
+        w = twin.model.generator.mapping(torch.randn(6, 6, generator=draws))
         torch.rand((), generator=draws)
-        return twin.generator.synthesis(
+        return twin.model.generator.synthesis(
             w, lambda constant: torch.randn(6, 1, *constant.shape, generator=draws)
         )
 
@@ -767,16 +768,16 @@ def test_the_first_step_of_the_discriminator_by_hand(tmp_path: Path) -> None:
         loss.backward()
         adam.step()
 
-    stepped(twin.generator, 4, (1 + (-twin.discriminator(fakes())).exp()).log().mean())
+    stepped(twin.model.generator, 4, (1 + (-twin.model.discriminator(fakes())).exp()).log().mean())
     real = 2 * images[torch.randint(40, (6,), generator=draws)].float() / 255 - 1
-    fake = twin.discriminator(fakes().detach())
+    fake = twin.model.discriminator(fakes().detach())
     expected = (1 + fake.exp()).log().mean()
-    expected = expected + (1 + (-twin.discriminator(real)).exp()).log().mean()
+    expected = expected + (1 + (-twin.model.discriminator(real)).exp()).log().mean()
     torch.testing.assert_close(loss, expected.detach())
-    stepped(twin.discriminator, 16, expected)
+    stepped(twin.model.discriminator, 16, expected)
     for part in ("generator", "discriminator"):
-        for name, tensor in getattr(twin, part).named_parameters():
-            torch.testing.assert_close(getattr(training, part).get_parameter(name), tensor)
+        for name, tensor in getattr(twin.model, part).named_parameters():
+            torch.testing.assert_close(getattr(training.model, part).get_parameter(name), tensor)
 
 
 def test_training_by_command(cli, toy) -> None:

@@ -15,7 +15,7 @@ from mia_bench import store as store_module
 from mia_bench.api.options import parse_options
 from mia_bench.data import trees
 from mia_bench.data.classes import central_square
-from mia_bench.data.trees import Decoded, Shares, decode, scan_tree, split_by_identity
+from mia_bench.data.trees import Decoded, decode, scan_tree, split_by_identity
 from mia_bench.errors import DataError, StoreError, UsageError
 from mia_bench_plugins.datasets.folder import Folder
 from mia_bench_plugins.datasets.lfw import CROP, LFW, crop_face
@@ -169,7 +169,7 @@ def test_limit_of_images_of_a_private_identity(make_tree, tmp_path: Path, datase
 def test_shares_within_each_identity() -> None:
     labels = torch.arange(3).repeat_interleave(20)
     images = torch.arange(60, dtype=torch.uint8).view(60, 1, 1, 1).expand(60, 3, 2, 2)
-    parts = split_by_identity(images, labels, Shares(), torch.Generator().manual_seed(0))
+    parts = split_by_identity(images, labels, torch.Generator().manual_seed(0))
     for part, each in zip(parts, (15, 2, 3), strict=True):
         assert part.labels.bincount().tolist() == [each] * 3
     assert len(set().union(*(set(part.images[:, 0, 0, 0].tolist()) for part in parts))) == 60
@@ -178,7 +178,7 @@ def test_shares_within_each_identity() -> None:
 @pytest.mark.parametrize("count", [2, 3, 4, 7])
 def test_small_identities_keep_a_training_and_a_test_image(count: int) -> None:
     images, labels = torch.zeros(count, 3, 2, 2, dtype=torch.uint8), torch.zeros(count).long()
-    train, validation, test = split_by_identity(images, labels, Shares(), torch.Generator().manual_seed(0))
+    train, validation, test = split_by_identity(images, labels, torch.Generator().manual_seed(0))
     assert len(train) >= 1
     assert len(test) >= 1
     assert len(train) + len(validation) + len(test) == count

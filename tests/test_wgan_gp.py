@@ -16,11 +16,11 @@ from mia_bench.config import RunConfig
 from mia_bench.data.fingerprints import image_fingerprints
 from mia_bench.engine.run import prior_stage, set_up
 from mia_bench.errors import DataError, Diverged, MiaBenchError
+from mia_bench.fetch import file_hash
 from mia_bench.protocol.prior import check_prior_is_public
 from mia_bench_plugins.priors import shipped_priors
 from mia_bench_plugins.priors.wgan_gp import Training, WassersteinGAN, gradient_penalty
 from mia_bench_plugins.priors.wgan_networks import Critic, Generator, stage_widths
-from mia_bench_plugins.shipped import write_hash
 from prior_tasks import Stopped, public, task
 
 TINY = {"latent": 4, "width": 4, "steps": 8, "batch_size": 6, "critic_steps": 2}
@@ -222,7 +222,7 @@ def shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     state = {"generator.project.weight": torch.rand(2, 2).half(), "trained_on": torch.arange(3)}
     chosen = json.dumps(options().model_dump(mode="json"))
     save_file(state, path, {"source": "data-key", "options": chosen})
-    write_hash(path)
+    (tmp_path / "SHA256SUMS").write_text(f"{file_hash(path)}  {path.name}\n")
     monkeypatch.setattr(shipped_priors, "FOLDER", tmp_path)
     return path
 

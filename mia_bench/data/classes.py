@@ -63,8 +63,6 @@ class LabelledDataset(Dataset):
     version = "1"
 
     class Options(Dataset.Options):
-        """Options of data sets without public images."""
-
         classes: int | None = Field(None, ge=2, description="the first so many only; null: all")
         split_seed: int = Field(42, ge=0, lt=2**32, description="of NumPy's shuffle; 42 is the papers'")
         held_out: float = Field(0.0, ge=0, lt=1, description="share of the training images kept for tuning")
@@ -93,65 +91,36 @@ class LabelledDataset(Dataset):
     def load(
         self, root: Path | None, *, resolution: int, seed: int, progress: Progress, scratch: Path
     ) -> Splits:
-        """Decode and split by the papers' seed, not the track's."""
-        labelled = self.labelled(root)
-        return random_splits(
-            labelled if self.options.classes is None else labelled.first(self.options.classes),
-            resolution=resolution,
-            seed=self.options.split_seed,
-            held_out=self.options.held_out,
-            progress=progress,
-            scratch=scratch,
+        """Nine tenths for training and one tenth for testing, as the authors of PPA split.
+
+        NumPy's legacy generator gives the same split as theirs, by ``split_seed`` instead of the track's
+        seed. Of the training images, the last ``held_out`` become validation images.
+
+        Raises:
+            DataError: a class has no training image.
+        """
+        options, labelled = self.options, self.labelled(root)
+        if options.classes is not None:
+            labelled = labelled.first(options.classes)
+        order = list(range(len(labelled.paths)))
+        np.random.RandomState(options.split_seed).shuffle(order)
+        training = int(0.9 * len(order))
+        fitted = training - round(options.held_out * training)
+        decoded = decode(labelled.paths, labelled.crop, resolution, progress, scratch)
+        place = {original: position for position, original in enumerate(decoded.index)}
+        labels = torch.tensor([labelled.labels[i] for i in decoded.index], dtype=torch.long)
+
+        def part(indices: list[int]) -> ImageSet:
+            chosen = torch.tensor([place[i] for i in indices if i in place], dtype=torch.long)
+            return ImageSet(decoded.images[chosen], labels[chosen])
+
+        train = part(order[:fitted])
+        absent = torch.bincount(train.labels, minlength=len(labelled.class_names)) == 0
+        if bool(absent.any()):
+            name = labelled.class_names[int(absent.nonzero()[0])]
+            raise DataError(f"class {name!r} has no training image")
+        validation, test = part(order[fitted:training]), part(order[training:])
+        names, notes = tuple(labelled.class_names), (*labelled.notes, *decoded.notes)
+        return Splits(
+            train, validation, test, public=part([]), decoys=part([]), class_names=names, notes=notes
         )
-
-
-def random_splits(
-    labelled: Labelled,
-    *,
-    resolution: int,
-    seed: int,
-    held_out: float,
-    progress: Progress,
-    scratch: Path,
-) -> Splits:
-    """Split into nine tenths for training and one tenth for testing, as the authors of PPA do.
-
-    NumPy's legacy generator gives the same split as theirs.
-
-    Args:
-        labelled: the images.
-        resolution: of the result.
-        seed: of the shuffle.
-        held_out: share of the training images, the last ones, that become validation images.
-        progress: called while images are decoded.
-        scratch: folder in which :func:`decode` keeps finished blocks.
-
-    Raises:
-        DataError: a class has no training image.
-    """
-    order = list(range(len(labelled.paths)))
-    np.random.RandomState(seed).shuffle(order)
-    training = int(0.9 * len(order))
-    validation = round(held_out * training)
-    decoded = decode(labelled.paths, labelled.crop, resolution, progress, scratch)
-    place = {original: position for position, original in enumerate(decoded.index)}
-    labels = torch.tensor([labelled.labels[i] for i in decoded.index], dtype=torch.long)
-
-    def part(indices: list[int]) -> ImageSet:
-        chosen = torch.tensor([place[i] for i in indices if i in place], dtype=torch.long)
-        return ImageSet(decoded.images[chosen], labels[chosen])
-
-    train = part(order[: training - validation])
-    seen = torch.bincount(train.labels, minlength=len(labelled.class_names))
-    if bool((seen == 0).any()):
-        name = labelled.class_names[int((seen == 0).nonzero()[0])]
-        raise DataError(f"class {name!r} has no training image")
-    return Splits(
-        train=train,
-        validation=part(order[training - validation : training]),
-        test=part(order[training:]),
-        public=part([]),
-        decoys=part([]),
-        class_names=tuple(labelled.class_names),
-        notes=(*labelled.notes, *decoded.notes),
-    )

@@ -10,7 +10,7 @@ from etils.epy import lazy_imports
 
 from mia_bench.api.dataset import ImageSet, Splits
 from mia_bench.api.progress import Progress
-from mia_bench.data.trees import Crop, Shares, Tree, decode, split_by_identity
+from mia_bench.data.trees import Crop, Tree, decode, split_by_identity
 from mia_bench.errors import DataError
 from mia_bench.seeds import derive, generator
 
@@ -26,18 +26,24 @@ class Roles:
     public: Sequence[str]
     decoys: Sequence[str]
 
+    @classmethod
+    def draw(cls, private: Sequence[str], others: Sequence[str], decoys: int, seed: int) -> Roles:
+        """Draw ``decoys`` of the identities that are not private; the rest are public."""
+        order = torch.randperm(len(others), generator=generator(seed, "decoys")).tolist()
+        drawn = [others[i] for i in order]
+        return cls(private, sorted(drawn[decoys:]), sorted(drawn[:decoys]))
+
 
 def load_splits(
     tree: Tree,
     roles: Roles,
     crop: Crop,
-    *,
     resolution: int,
-    seed: int,
-    max_images: int,
-    notes: Sequence[str],
     progress: Progress,
     scratch: Path,
+    *,
+    seed: int,
+    max_images: int,
 ) -> Splits:
     """Decode the chosen images and split the private ones within each identity.
 
@@ -63,19 +69,18 @@ def load_splits(
     for number, identity in enumerate(roles.private):
         if counts[number] < 2:
             raise DataError(f"identity {identity!r} has fewer than two readable images")
-    first_public = len(roles.private)
-    first_decoy = first_public + len(roles.public)
-    private = owner < first_public
-    decoy = owner >= first_decoy
+    private = owner < len(roles.private)
+    decoy = owner >= len(roles.private) + len(roles.public)
+    public = ~private & ~decoy
     train, validation, test = split_by_identity(
-        decoded.images[private], owner[private], Shares(), generator(seed, "parts")
+        decoded.images[private], owner[private], generator(seed, "parts")
     )
     return Splits(
         train=train,
         validation=validation,
         test=test,
-        public=ImageSet(decoded.images[~private & ~decoy], owner[~private & ~decoy]),
+        public=ImageSet(decoded.images[public], owner[public]),
         decoys=ImageSet(decoded.images[decoy], owner[decoy]),
         class_names=tuple(roles.private),
-        notes=(*notes, *decoded.notes),
+        notes=decoded.notes,
     )

@@ -24,7 +24,6 @@ with lazy_imports():
     from PIL import Image, ImageOps
     from torch import Tensor
 
-
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
 MAX_UNREADABLE = 0.05
 """Largest share of unreadable images that is a note rather than an error."""
@@ -32,6 +31,9 @@ BLOCK = 512
 """Images per block that is kept in the scratch folder."""
 EVERY = 256
 """Images between two progress reports."""
+TEST_SHARE = 0.15
+VALIDATION_SHARE = 0.10
+"""Shares of each identity's images, used by :func:`split_by_identity`."""
 
 Crop = Callable[["Image.Image", Path], "Image.Image"]
 """``crop(image, path)`` gives the part of an image that is resized to the track's resolution.
@@ -110,27 +112,12 @@ class Decoded:
     notes: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class _Block:
-    """A block of decoded images.
-
-    Attributes:
-        images: ``(N, 3, R, R)`` uint8, those that are readable.
-        index: position of each in the block's paths.
-        bad: a line for each unreadable image.
-    """
-
-    images: np.ndarray
-    index: np.ndarray
-    bad: np.ndarray
+Block = dict[str, "np.ndarray"]
+"""Readable ``images`` ``(N, 3, R, R)`` uint8, their ``index`` in the block, a line for each ``bad`` image."""
 
 
 def decode(
-    paths: Sequence[Path],
-    crop: Crop,
-    resolution: int,
-    progress: Progress,
-    scratch: Path | None = None,
+    paths: Sequence[Path], crop: Crop, resolution: int, progress: Progress, scratch: Path | None = None
 ) -> Decoded:
     """Decode, crop and resize (antialiased) in threads; unreadable images are skipped and noted.
 
@@ -145,31 +132,10 @@ def decode(
     index: list[int] = []
     bad: list[str] = []
     kept = scratch if len(paths) >= 2 * BLOCK else None
-    for start, block in _blocks(paths, crop, resolution, progress, kept):
-        images[len(index) : len(index) + len(block.index)] = block.images
-        index += (start + block.index).tolist()
-        bad += block.bad.tolist()
-    if len(bad) > MAX_UNREADABLE * len(paths):
-        raise DataError(f"{len(bad)} of {len(paths)} images can't be read, the first is {bad[0]}")
-    return Decoded(
-        torch.from_numpy(images[: len(index)]),
-        index,
-        tuple(f"unreadable image skipped: {line}" for line in bad),
-    )
-
-
-def _blocks(
-    paths: Sequence[Path],
-    crop: Crop,
-    resolution: int,
-    progress: Progress,
-    scratch: Path | None,
-) -> Iterator[tuple[int, _Block]]:
-    """Yield the start of each block and the block, reused or decoded."""
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
         for start in range(0, len(paths), BLOCK):
             part = paths[start : start + BLOCK]
-            place = scratch and scratch / _block_name(part, resolution)
+            place = kept and kept / _block_name(part, resolution)
             block = _load_block(place) if place else None
             if block is None:
                 results = pool.map(lambda path: _read(path, crop, resolution), part)
@@ -177,7 +143,13 @@ def _blocks(
                 if place:
                     with explained(place.parent):
                         write_whole(place, _serialise(block))
-            yield start, block
+            images[len(index) : len(index) + len(block["index"])] = block["images"]
+            index += (start + block["index"]).tolist()
+            bad += block["bad"].tolist()
+    if len(bad) > MAX_UNREADABLE * len(paths):
+        raise DataError(f"{len(bad)} of {len(paths)} images can't be read, the first is {bad[0]}")
+    notes = tuple(f"unreadable image skipped: {line}" for line in bad)
+    return Decoded(torch.from_numpy(images[: len(index)]), index, notes)
 
 
 def _read(path: Path, crop: Crop, resolution: int) -> np.ndarray | str:
@@ -197,12 +169,8 @@ def _read(path: Path, crop: Crop, resolution: int) -> np.ndarray | str:
 
 
 def _collect(
-    results: Iterator[np.ndarray | str],
-    resolution: int,
-    start: int,
-    total: int,
-    progress: Progress,
-) -> _Block:
+    results: Iterator[np.ndarray | str], resolution: int, start: int, total: int, progress: Progress
+) -> Block:
     arrays, index, bad = [], [], []
     for number, result in enumerate(results):
         if isinstance(result, str):
@@ -214,7 +182,8 @@ def _collect(
         if (start + number) % EVERY == 0:
             progress(start + number, total, "image")
     blank = np.empty((0, 3, resolution, resolution), np.uint8)
-    return _Block(np.stack(arrays) if arrays else blank, np.array(index, np.int64), np.array(bad, np.str_))
+    images = np.stack(arrays) if arrays else blank
+    return {"images": images, "index": np.array(index, np.int64), "bad": np.array(bad, np.str_)}
 
 
 def _block_name(paths: Sequence[Path], resolution: int) -> str:
@@ -222,15 +191,15 @@ def _block_name(paths: Sequence[Path], resolution: int) -> str:
     return f"{digest.hexdigest()[:16]}-{resolution}"
 
 
-def _serialise(block: _Block) -> bytes:
+def _serialise(block: Block) -> bytes:
     """The SHA-256 of the rest, then the arrays in NumPy's format."""
     file = io.BytesIO()
-    np.savez(file, **vars(block))
+    np.savez(file, **block)  # type: ignore[arg-type]
     data = file.getvalue()
     return hashlib.sha256(data).digest() + data
 
 
-def _load_block(path: Path) -> _Block | None:
+def _load_block(path: Path) -> Block | None:
     """Read what :func:`_serialise` made; None if it is missing, with a warning if it is damaged."""
     try:
         content = memoryview(path.read_bytes())
@@ -243,31 +212,21 @@ def _load_block(path: Path) -> _Block | None:
         log.warning("the decoded images %s are damaged; they are decoded again", path)
         return None
     with np.load(io.BytesIO(data)) as arrays:
-        return _Block(**arrays)
-
-
-@dataclass(frozen=True)
-class Shares:
-    """Shares of each identity's images for testing and validation."""
-
-    test: float = 0.15
-    validation: float = 0.10
+        return dict(arrays)
 
 
 def split_by_identity(
-    images: Tensor, labels: Tensor, shares: Shares, generator: torch.Generator
+    images: Tensor, labels: Tensor, generator: torch.Generator
 ) -> tuple[ImageSet, ImageSet, ImageSet]:
     """Training, validation and test parts, drawn within each identity; at least one test image each."""
     parts: tuple[list[Tensor], list[Tensor], list[Tensor]] = ([], [], [])
     for label in labels.unique():
         index = (labels == label).nonzero().flatten()
         index = index[torch.randperm(len(index), generator=generator)]
-        test = max(1, round(shares.test * len(index)))
-        validation = min(round(shares.validation * len(index)), max(len(index) - test - 1, 0))
+        test = max(1, round(TEST_SHARE * len(index)))
+        validation = min(round(VALIDATION_SHARE * len(index)), max(len(index) - test - 1, 0))
         sizes = [len(index) - test - validation, validation, test]
         for part, piece in zip(parts, index.split(sizes), strict=True):
             part.append(piece)
-    train, validation_set, test_set = (
-        ImageSet(images[torch.cat(part)], labels[torch.cat(part)]) for part in parts
-    )
+    train, validation_set, test_set = (ImageSet(images[i], labels[i]) for i in map(torch.cat, parts))
     return train, validation_set, test_set

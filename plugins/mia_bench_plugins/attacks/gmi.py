@@ -45,7 +45,6 @@ class GenerativeModelInversion(Attack):
     options: Options
 
     def skip(self, setting: Setting) -> str | None:
-        """Require a critic and standard normal latents."""
         if not setting.prior.has_discriminator:
             return "gmi needs a prior with a discriminator, such as wgan-gp"
         if not setting.prior.normal_latents:
@@ -106,5 +105,4 @@ class GenerativeModelInversion(Attack):
 
 @hookimpl
 def mia_bench_register_attacks(register: Register) -> None:
-    """Register ``gmi``."""
     register("gmi", GenerativeModelInversion)

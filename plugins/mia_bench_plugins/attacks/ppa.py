@@ -34,7 +34,6 @@ with lazy_imports():
     from torch import Tensor
     from torch.nn import functional as F
 
-
 Area = Annotated[float, Field(gt=0, le=1)]
 Range = tuple[Area, Area]
 
@@ -93,7 +92,6 @@ class PlugAndPlay(Attack):
     options: Options
 
     def skip(self, setting: Setting) -> str | None:
-        """Require as many candidates as images to return."""
         if setting.images_per_class > self.options.candidates:
             return (
                 f"candidates={self.options.candidates} are fewer than the "
@@ -102,7 +100,6 @@ class PlugAndPlay(Attack):
         return None
 
     def invert(self, task: AttackTask) -> Reconstructions:
-        """Run the three stages for all classes."""
         latents = self._initial_selection(task)
         classes, each, width = latents.shape
         if not self.options.steps:
@@ -160,19 +157,14 @@ class PlugAndPlay(Attack):
     def _final_scores(self, task: AttackTask, latents: Tensor, labels: Tensor) -> Tensor:
         """Mean target confidence ``(N,)`` over random crops."""
         rows = []
+        batches = zip(latents.split(task.batch_size), labels.split(task.batch_size), strict=True)
         with torch.no_grad():
-            for chunk, label in zip(
-                latents.split(task.batch_size), labels.split(task.batch_size), strict=True
-            ):
+            for chunk, label in batches:
                 images = task.prior(chunk.to(task.device))
                 total = torch.zeros(len(chunk), device=task.device)
                 for _ in range(self.options.views):
                     views = random_resized_crop(
-                        images,
-                        task.generator,
-                        scale=self.options.views_crop,
-                        ratio=(0.8, 1.2),
-                        flips=True,
+                        images, task.generator, scale=self.options.views_crop, ratio=(0.8, 1.2), flips=True
                     )
                     probabilities = task.access.probabilities(views, draws=self.options.eot)
                     total += probabilities.gather(1, label.to(task.device)[:, None]).squeeze(1)
@@ -182,5 +174,4 @@ class PlugAndPlay(Attack):
 
 @hookimpl
 def mia_bench_register_attacks(register: Register) -> None:
-    """Register ``ppa``."""
     register("ppa", PlugAndPlay)

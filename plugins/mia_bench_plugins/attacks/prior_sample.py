@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from pydantic import Field
 
 from mia_bench import Attack, AttackTask, Reconstructions, Register, hookimpl
@@ -12,20 +10,17 @@ from mia_bench import Attack, AttackTask, Reconstructions, Register, hookimpl
 class PriorSample(Attack):
     """Images sampled from the prior without a query to the target."""
 
-    summary: ClassVar[str] = "unoptimised samples of the prior (floor)"
-    version: ClassVar[str] = "1"
-    reference: ClassVar[str] = "floor"
+    summary = "unoptimised samples of the prior (floor)"
+    version = "1"
+    reference = "floor"
     access = "label-only"
 
     class Options(Attack.Options):
-        """Options of ``prior-sample``."""
-
         truncation: float = Field(1.0, ge=0, le=1, description="pull towards the mean latent")
 
     options: Options
 
     def invert(self, task: AttackTask) -> Reconstructions:
-        """Draw independent samples for every class."""
         shape = (len(task.classes), task.images_per_class)
         latents = task.prior.sample(shape[0] * shape[1], task.generator, truncation=self.options.truncation)
         return task.reconstructions(latents.unflatten(0, shape))
@@ -33,5 +28,4 @@ class PriorSample(Attack):
 
 @hookimpl
 def mia_bench_register_attacks(register: Register) -> None:
-    """Register ``prior-sample``."""
     register("prior-sample", PriorSample)

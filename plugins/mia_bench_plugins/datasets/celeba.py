@@ -36,7 +36,6 @@ with lazy_imports():
     import numpy as np
     from PIL import Image
 
-
 CLASSES = 1000
 IDENTITIES = 10_177
 IMAGES = 202_599
@@ -62,7 +61,6 @@ class Cut:
     landmarks: dict[Path, Landmarks]
 
     def __call__(self, image: Image.Image, path: Path) -> Image.Image:
-        """Align the face with the standard face."""
         middle = SIDE // 2 * (1 + 1j)
         standard = (np.array(STANDARD) + MOVE) * FACE_FACTOR * SIDE + middle
         return cut(image, np.array(self.landmarks[path]), standard, SIDE)
@@ -93,28 +91,24 @@ class CelebA(LabelledDataset):
         return digest.hexdigest()[:16]
 
     def labelled(self, root: Path | None) -> Labelled:
-        """The identities with most images, most first, ties in the order of the file."""
         folder = (root or Path()) / "celeba"
         listed = _identities(folder / "identity_CelebA.txt")
         counts = Counter(listed.values())
-        self.check(
-            f"{len(counts)} identities with {len(listed)} images",
-            f"{IDENTITIES} identities with {IMAGES} images",
-            folder,
-        )
+        found = f"{len(counts)} identities with {len(listed)} images"
+        self.check(found, f"{IDENTITIES} identities with {IMAGES} images", folder)
         chosen = [identity for identity, _ in counts.most_common(CLASSES)]
         label_of = {identity: label for label, identity in enumerate(chosen)}
         files = [name for name, identity in listed.items() if identity in label_of]
         images, landmarks = _layout(folder, files[0])
-        paths = [_image(images, name) for name in files]
+        places = {name: _find(images, name) for name in files}
+        if missing := [name for name, path in places.items() if path is None]:
+            raise DataError(f"celeba: there is no {images / missing[0]}")
+        paths = [path for path in places.values() if path]
         aligned = "the aligned images of 178×218 pixels"
         wanted = "the original photographs or images cut by HD-CelebA-Cropper"
         self.check(aligned if landmarks == folder / ALIGNED_LANDMARKS else wanted, wanted, folder)
-        labelled = Labelled(
-            paths,
-            [label_of[listed[name]] for name in files],
-            [f"celebrity {identity}" for identity in chosen],
-        )
+        labels = [label_of[listed[name]] for name in files]
+        labelled = Labelled(paths, labels, [f"celebrity {identity}" for identity in chosen])
         if landmarks is None:
             return labelled
         note = f"faces of {images.name} cut out by five landmarks, not by HD-CelebA-Cropper's 68"
@@ -125,28 +119,21 @@ class CelebA(LabelledDataset):
 def _layout(folder: Path, name: str) -> tuple[Path, Path | None]:
     """The folder of the images, and the list of landmarks to cut them by, if any."""
     aligned, originals = folder / "img_align_celeba", folder / "img_celeba"
-    first = next(filter(Path.is_file, _places(aligned, name)), None)
-    if first and _size(first) != ALIGNED:
-        return aligned, None
+    first = _find(aligned, name)
+    try:
+        if first:
+            with Image.open(first) as image:
+                if image.size != ALIGNED:
+                    return aligned, None
+    except OSError as error:
+        raise DataError(f"celeba: {first} can't be read: {error}") from error
     if originals.is_dir():
         return originals, folder / "list_landmarks_celeba.txt"
     return aligned, folder / ALIGNED_LANDMARKS
 
 
-def _size(path: Path) -> tuple[int, int]:
-    try:
-        with Image.open(path) as image:
-            return image.size
-    except OSError as error:
-        raise DataError(f"celeba: {path} can't be read: {error}") from error
-
-
 def _identities(path: Path) -> dict[str, str]:
-    """Identity of each image, in the order of the file.
-
-    Raises:
-        DataError: the file is missing or empty, or a line does not have two words.
-    """
+    """Identity of each image, in the order of the file; raise DataError unless every line has two words."""
     words = [line.split() for line in _lines(path)]
     if not words or any(len(line) != 2 for line in words):
         raise DataError(f"celeba: {path} is no list of images and identities")
@@ -154,11 +141,7 @@ def _identities(path: Path) -> dict[str, str]:
 
 
 def _landmarks(path: Path, names: list[str]) -> list[Landmarks]:
-    """The landmarks of the named images.
-
-    Raises:
-        DataError: the file is missing, or does not give five landmarks for each of the images.
-    """
+    """The landmarks of the named images; raise DataError unless the file gives five for each of them."""
     wanted = set(names)
     parts = (line.partition(" ") for line in _lines(path))
     given = {name: rest for name, _, rest in parts if name in wanted}
@@ -179,11 +162,7 @@ def _points(text: str) -> Landmarks:
 
 
 def _lines(path: Path) -> list[str]:
-    """The lines that are not blank.
-
-    Raises:
-        DataError: the file is missing or not a text file.
-    """
+    """The lines that are not blank; raise DataError if the file is missing or not a text file."""
     try:
         return [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     except UnicodeDecodeError as error:
@@ -192,18 +171,12 @@ def _lines(path: Path) -> list[str]:
         raise DataError(f"celeba: {path} can't be read: {error.strerror}") from error
 
 
-def _places(folder: Path, name: str) -> tuple[Path, Path]:
-    return folder / name, (folder / name).with_suffix(".png")
-
-
-def _image(folder: Path, name: str) -> Path:
-    for path in _places(folder, name):
-        if path.is_file():
-            return path
-    raise DataError(f"celeba: there is no {folder / name}")
+def _find(folder: Path, name: str) -> Path | None:
+    """The image of this name, which may end in ``.png``."""
+    path = folder / name
+    return next(filter(Path.is_file, (path, path.with_suffix(".png"))), None)
 
 
 @hookimpl
 def mia_bench_register_datasets(register: Register) -> None:
-    """Register ``celeba``."""
     register("celeba", CelebA)

@@ -34,36 +34,20 @@ NUISANCE_FACTORS: tuple[str, ...] = (
     "background_tone",
 )  # fmt: skip
 
-# Pixels per chunk: the working set (a few dozen fields of this many floats) stays near the caches of a
-# CPU, and well below 200 MB at any size.
+# Pixels per chunk: a few dozen fields of this many floats stay near the caches of a CPU, and below 200 MB.
 _CHUNK_PIXELS = 1 << 18
-
-# See _settle_allocator.
-_RESERVED_FLOATS = 7_500_000
 
 _Rows = dict[str, Tensor]
 
 _SKIN_STOPS = (
-    (0.42, 0.27, 0.20),
-    (0.58, 0.39, 0.28),
-    (0.76, 0.55, 0.42),
-    (0.91, 0.72, 0.58),
-    (0.96, 0.82, 0.72),
-)
+    (0.42, 0.27, 0.20), (0.58, 0.39, 0.28), (0.76, 0.55, 0.42), (0.91, 0.72, 0.58), (0.96, 0.82, 0.72),
+)  # fmt: skip
 _HAIR_STOPS = (
-    (0.09, 0.07, 0.08),
-    (0.20, 0.13, 0.10),
-    (0.40, 0.25, 0.15),
-    (0.66, 0.47, 0.25),
-    (0.90, 0.78, 0.52),
-)
+    (0.09, 0.07, 0.08), (0.20, 0.13, 0.10), (0.40, 0.25, 0.15), (0.66, 0.47, 0.25), (0.90, 0.78, 0.52),
+)  # fmt: skip
 _EYE_STOPS = (
-    (0.20, 0.11, 0.07),
-    (0.45, 0.26, 0.10),
-    (0.50, 0.50, 0.18),
-    (0.22, 0.58, 0.44),
-    (0.28, 0.56, 0.88),
-)
+    (0.20, 0.11, 0.07), (0.45, 0.26, 0.10), (0.50, 0.50, 0.18), (0.22, 0.58, 0.44), (0.28, 0.56, 0.88),
+)  # fmt: skip
 
 
 class _Frame(NamedTuple):
@@ -78,10 +62,11 @@ class _Frame(NamedTuple):
     yaw: Tensor
 
 
-class _Skull(NamedTuple):
-    """The outline of the head: distance field, coverage, extents.
+class _Head(NamedTuple):
+    """The outline of the head, and the places of its features.
 
-    ``down`` is the vertical position, -1 at the crown and 1 at the chin.
+    Distance field, coverage, vertical position (-1 at the crown, 1 at the chin) and extent of the outline;
+    heights of eyes, nose and mouth, half width of the nose, half distance of the eyes.
     """
 
     distance: Tensor
@@ -89,15 +74,6 @@ class _Skull(NamedTuple):
     down: Tensor
     half_width: Tensor
     top: Tensor
-    bottom: Tensor
-
-
-class _Layout(NamedTuple):
-    """Vertical positions of the features, half width of the nose, half distance of the eyes.
-
-    Nose and mouth divide the space between eyes and chin, so that they never overlap.
-    """
-
     eye: Tensor
     nose: Tensor
     mouth: Tensor
@@ -115,8 +91,8 @@ class _Hair(NamedTuple):
     light: Tensor
 
 
-class _Pair(NamedTuple):
-    """Coordinates local to the nearer of two mirrored features (each eye, brow, lens).
+class _Eyes(NamedTuple):
+    """Coordinates local to the nearer eye, also for brows and lenses.
 
     ``along`` grows to the picture's right, ``outward`` away from the nose.
     """
@@ -128,12 +104,14 @@ class _Pair(NamedTuple):
 
 def sample_identities(count: int, generator: torch.Generator, spread: float = 1.0) -> Tensor:
     """Draw ``count`` identity vectors from N(0, spread^2)."""
-    return _sample(count, len(IDENTITY_FACTORS), generator, spread)
+    size = (count, len(IDENTITY_FACTORS))
+    return torch.randn(size, generator=generator, device=generator.device) * spread
 
 
 def sample_nuisances(count: int, generator: torch.Generator, strength: float = 1.0) -> Tensor:
     """Draw ``count`` nuisance vectors from N(0, strength^2)."""
-    return _sample(count, len(NUISANCE_FACTORS), generator, strength)
+    size = (count, len(NUISANCE_FACTORS))
+    return torch.randn(size, generator=generator, device=generator.device) * strength
 
 
 def render(identities: Tensor, nuisances: Tensor, size: int = 32) -> Tensor:
@@ -166,13 +144,7 @@ def _settle_allocator() -> None:
     unused, and every chunk then causes page faults. Freeing one block of 30 MB raises that threshold; the
     block is never touched, so it costs no memory. Other allocators are not affected.
     """
-    torch.empty(_RESERVED_FLOATS, dtype=torch.float32)
-
-
-def _sample(count: int, width: int, generator: torch.Generator, scale: float) -> Tensor:
-    shape = (count, width)
-    latents = torch.randn(shape, generator=generator, device=generator.device, dtype=torch.float32)
-    return latents.mul_(scale)
+    torch.empty(7_500_000, dtype=torch.float32)
 
 
 def _check_latents(identities: Tensor, nuisances: Tensor, size: int) -> None:
@@ -211,11 +183,6 @@ def _ellipse(u: Tensor, v: Tensor, width: Tensor, height: Tensor) -> Tensor:
     slope = _norm(across * width.reciprocal(), down * height.reciprocal()).add_(1e-3)
     level = (across.square_() + down.square_()).sub_(1.0)
     return level.div_(slope).mul_(-0.5)
-
-
-def _disc(u: Tensor, v: Tensor, radius: Tensor) -> Tensor:
-    """Exact distance to a disc about the origin."""
-    return radius - _norm(u, v)
 
 
 def _blob(u: Tensor, v: Tensor, width: Tensor | float, height: Tensor | float) -> Tensor:
@@ -294,7 +261,7 @@ def _frame(scene: _Rows, size: int) -> _Frame:
     return _Frame(u, v, body_x, body_y, y, scale * (size / 2.0), 0.42 * scene["yaw"])
 
 
-def _skull(person: _Rows, frame: _Frame) -> _Skull:
+def _head(person: _Rows, frame: _Frame) -> _Head:
     half_width = 0.485 + 0.080 * person["face_width"]
     top = 0.62 + 0.05 * person["face_height"]
     bottom = 0.595 + 0.045 * person["face_height"] + 0.065 * person["chin_length"]
@@ -311,22 +278,19 @@ def _skull(person: _Rows, frame: _Frame) -> _Skull:
     level = across.square().add_(down.square()).sub_(1.0)
     distance = level.div_(slope).mul_(-0.5)
     cover = _cover(distance, frame.sharpness)
-    return _Skull(distance, cover, down, half_width, top, bottom)
-
-
-def _layout(person: _Rows, skull: _Skull) -> _Layout:
+    # Nose and mouth divide the space between eyes and chin, so that they never overlap.
     eye = 0.055 + 0.045 * person["eye_height"]
-    nose = eye + (skull.bottom - eye) * (0.435 + 0.105 * person["nose_length"])
-    mouth = nose + (skull.bottom - nose) * (0.400 + 0.085 * person["mouth_height"])
+    nose = eye + (bottom - eye) * (0.435 + 0.105 * person["nose_length"])
+    mouth = nose + (bottom - nose) * (0.400 + 0.085 * person["mouth_height"])
     nose_half = 0.100 + 0.055 * person["nose_width"]
-    spacing = 0.222 + 0.040 * person["eye_spacing"] + 0.12 * (skull.half_width - 0.485)
-    return _Layout(eye, nose, mouth, nose_half, spacing)
+    spacing = 0.222 + 0.040 * person["eye_spacing"] + 0.12 * (half_width - 0.485)
+    return _Head(distance, cover, down, half_width, top, eye, nose, mouth, nose_half, spacing)
 
 
-def _pair(frame: _Frame, skull: _Skull, place: Tensor, height: Tensor) -> _Pair:
-    """Local coordinates of two features at +-place on a head that turns like a ball."""
-    radius = skull.half_width + 0.07
-    angle = torch.asin(place / radius)
+def _eyes(frame: _Frame, head: _Head) -> _Eyes:
+    """Local coordinates of the eyes on a head that turns like a ball."""
+    radius = head.half_width + 0.07
+    angle = torch.asin(head.spacing / radius)
     right, left = radius * torch.sin(frame.yaw + angle), radius * torch.sin(frame.yaw - angle)
     # Foreshortening: what turns away gets narrower.
     facing = torch.cos(angle)
@@ -336,12 +300,12 @@ def _pair(frame: _Frame, skull: _Skull, place: Tensor, height: Tensor) -> _Pair:
     centre = torch.where(on_right, right, left)
     along = (frame.u - centre).mul_(torch.where(on_right, 1.0 / right_width, 1.0 / left_width))
     outward = torch.where(on_right, along, -along)
-    return _Pair(along, outward, frame.v - height)
+    return _Eyes(along, outward, frame.v - head.eye)
 
 
-def _centre_line(frame: _Frame, skull: _Skull, depth: float) -> Tensor:
+def _centre_line(frame: _Frame, head: _Head, depth: float) -> Tensor:
     """Horizontal head coordinate about the middle of the face, ``depth`` in front of the ball."""
-    radius = skull.half_width + 0.07 + depth
+    radius = head.half_width + 0.07 + depth
     return (frame.u - radius * torch.sin(frame.yaw)) * (1.0 / torch.cos(frame.yaw))
 
 
@@ -366,12 +330,12 @@ def _paint_shoulders(canvas: Tensor, scene: _Rows, frame: _Frame) -> None:
     _paint(canvas, cloth, cover)
 
 
-def _hair(person: _Rows, frame: _Frame, skull: _Skull) -> _Hair:
+def _hair(person: _Rows, frame: _Frame, head: _Head) -> _Hair:
     volume = 0.5 + 0.5 * person["hair_volume"]
     length = 0.5 + 0.5 * person["hair_length"]
     middle = -0.12
-    width = skull.half_width + 0.045 + 0.10 * volume + 0.03 * length
-    top = skull.top + middle + 0.06 + 0.13 * volume
+    width = head.half_width + 0.045 + 0.10 * volume + 0.03 * length
+    top = head.top + middle + 0.06 + 0.13 * volume
     bottom = 0.22 + 0.95 * length
     v = frame.v - middle
     below = v > 0
@@ -391,28 +355,24 @@ def _hair(person: _Rows, frame: _Frame, skull: _Skull) -> _Hair:
     return _Hair(distance.add_(wave), wave, colour, colour * 0.70, colour * 1.22 + 0.05)
 
 
-def _paint_back_hair(canvas: Tensor, frame: _Frame, hair: _Hair) -> None:
-    _paint(canvas, hair.dark, _cover(hair.distance, frame.sharpness))
-
-
-def _paint_neck(canvas: Tensor, frame: _Frame, skull: _Skull, skin: Tensor, shade: Tensor) -> None:
-    half = 0.40 * skull.half_width + 0.01
+def _paint_neck(canvas: Tensor, frame: _Frame, head: _Head, skin: Tensor, shade: Tensor) -> None:
+    half = 0.40 * head.half_width + 0.01
     x, y = frame.body_x, frame.body_y
     column = torch.minimum(half - x.abs() + 0.25 * (y - 0.62).clamp(min=0.0).square(), y - 0.2)
     collar = 0.81 - 1.5 * x.square() - y
     cover = _cover(torch.minimum(column, collar), frame.sharpness)
     _paint(canvas, skin * 0.93, cover)
     # The chin's shadow fades with distance from the jaw.
-    under = (1.0 + skull.distance * 4.0).clamp_(0.0, 1.0).mul_(cover).mul_(0.75)
+    under = (1.0 + head.distance * 4.0).clamp_(0.0, 1.0).mul_(cover).mul_(0.75)
     _paint(canvas, shade, under)
 
 
 def _paint_ears(
-    canvas: Tensor, person: _Rows, frame: _Frame, skull: _Skull, skin: Tensor, shade: Tensor
+    canvas: Tensor, person: _Rows, frame: _Frame, head: _Head, skin: Tensor, shade: Tensor
 ) -> None:
     size = 1.05 + 0.55 * person["ear_size"]
     # Ears sit behind the turning axis: they move against the features.
-    u = (frame.u + 0.18 * frame.yaw).abs() - (skull.half_width + 0.015 * size)
+    u = (frame.u + 0.18 * frame.yaw).abs() - (head.half_width + 0.015 * size)
     v = frame.v - 0.09
     outline = _ellipse(u + 0.12 * v, v, 0.085 * size, 0.135 * size)
     _paint(canvas, skin * 0.96, _cover(outline, frame.sharpness))
@@ -421,19 +381,12 @@ def _paint_ears(
 
 
 def _paint_face(
-    canvas: Tensor,
-    scene: _Rows,
-    frame: _Frame,
-    skull: _Skull,
-    eyes: _Pair,
-    layout: _Layout,
-    skin: Tensor,
-    shade: Tensor,
+    canvas: Tensor, scene: _Rows, frame: _Frame, head: _Head, eyes: _Eyes, skin: Tensor, shade: Tensor
 ) -> None:
-    face = skull.cover
+    face = head.cover
     _paint(canvas, skin, face)
-    nose_u, nose_v = _centre_line(frame, skull, 0.10), frame.v - layout.nose
-    half, length = layout.nose_half, layout.nose - layout.eye
+    nose_u, nose_v = _centre_line(frame, head, 0.10), frame.v - head.nose
+    half, length = head.nose_half, head.nose - head.eye
     blush = _blob(eyes.outward - 0.06, eyes.down - 0.23, 0.13, 0.10).mul_(0.34)
     # The end of the nose is as rosy as the cheeks.
     blush = blush.add_(_blob(nose_u, nose_v - 0.005, half * 1.15, 0.075).mul_(0.42)).mul_(face)
@@ -455,8 +408,8 @@ def _paint_face(
     _paint(canvas, skin * 0.70 + 0.34, glow)
 
 
-def _paint_nose(canvas: Tensor, frame: _Frame, skull: _Skull, layout: _Layout, shade: Tensor) -> None:
-    u, v, half = _centre_line(frame, skull, 0.10), frame.v - layout.nose, layout.nose_half
+def _paint_nose(canvas: Tensor, frame: _Frame, head: _Head, shade: Tensor) -> None:
+    u, v, half = _centre_line(frame, head, 0.10), frame.v - head.nose, head.nose_half
     # The wings: one curve under the tip, turned up at both ends.
     reach = (u * (1.0 / half)).square_()
     curve = (v - 0.045 + 0.045 * reach).abs()
@@ -467,29 +420,23 @@ def _paint_nose(canvas: Tensor, frame: _Frame, skull: _Skull, layout: _Layout, s
 
 
 def _paint_mouth(
-    canvas: Tensor,
-    person: _Rows,
-    scene: _Rows,
-    frame: _Frame,
-    skull: _Skull,
-    layout: _Layout,
-    skin: Tensor,
+    canvas: Tensor, person: _Rows, scene: _Rows, frame: _Frame, head: _Head, skin: Tensor
 ) -> None:
     smile = 0.45 + 0.75 * scene["smile"]
     opening = 0.082 * (scene["mouth_opening"] * 1.2 - 0.10).clamp(min=0.0)
     half = (0.198 + 0.066 * person["mouth_width"]) * (1.0 + 0.12 * smile)
     full = 0.064 + 0.044 * person["lip_fullness"]
-    u = _centre_line(frame, skull, 0.02) * (1.0 / half)
+    u = _centre_line(frame, head, 0.02) * (1.0 / half)
     square = u.square()
     bulge = 1.0 - square
     # The mouth line bends with the smile; distances are measured from it.
-    s = frame.v - layout.mouth - (0.098 * smile) * (0.35 - square.clamp(max=1.4))
+    s = frame.v - head.mouth - (0.098 * smile) * (0.35 - square.clamp(max=1.4))
     bow = 1.0 - 0.35 * _bump(14.0 * square)
     above, beneath = bulge * opening * 0.5, bulge * opening * 1.2
     upper = s + above + bulge * bow * (full * 0.85)
     lower = beneath + bulge * (full * 1.15) - s
     # Thin strokes would run on past the corners of the mouth in faint lines: cut them off there.
-    within = _cover((1.06 - u.abs()).mul_(half), frame.sharpness).mul_(skull.cover)
+    within = _cover((1.06 - u.abs()).mul_(half), frame.sharpness).mul_(head.cover)
     lips = _cover(torch.minimum(upper, lower), frame.sharpness).mul_(within)
     # Nobody is less than clean-shaven: the far side of the beard factor reddens the lips instead.
     red = (0.25 - 0.9 * person["beard"]).clamp(0.0, 1.0).unsqueeze(1)
@@ -510,7 +457,7 @@ def _paint_mouth(
 
 
 def _paint_eyes(
-    canvas: Tensor, person: _Rows, scene: _Rows, frame: _Frame, eyes: _Pair, shade: Tensor
+    canvas: Tensor, person: _Rows, scene: _Rows, frame: _Frame, eyes: _Eyes, shade: Tensor
 ) -> None:
     size = 1.0 + 0.24 * person["eye_size"]
     # Lids stay as they are around the rest pose and close smoothly at one end.
@@ -525,7 +472,7 @@ def _paint_eyes(
     _paint(canvas, _rgb(shade, 0.97, 0.96, 0.95), opening)
     radius = 0.092 * (1.0 + 0.14 * person["eye_size"])
     centred = eyes.down + 0.012
-    inner = _disc(eyes.along, centred, radius)
+    inner = radius - _norm(eyes.along, centred)
     iris = _palette(person["eye_colour"], _EYE_STOPS)
     _paint(canvas, iris, _cover(inner, frame.sharpness).mul_(opening))
     pupil = _cover(inner - 0.50 * radius, frame.sharpness).mul_(opening)
@@ -539,7 +486,7 @@ def _paint_eyes(
 
 
 def _paint_brows(
-    canvas: Tensor, person: _Rows, scene: _Rows, frame: _Frame, eyes: _Pair, colour: Tensor
+    canvas: Tensor, person: _Rows, scene: _Rows, frame: _Frame, eyes: _Eyes, colour: Tensor
 ) -> None:
     lift = 0.180 + 0.06 * scene["brow_raise"] + 0.03 * person["eye_size"]
     half = 0.165
@@ -555,29 +502,22 @@ def _paint_brows(
 
 
 def _paint_beard(
-    canvas: Tensor,
-    person: _Rows,
-    frame: _Frame,
-    skull: _Skull,
-    layout: _Layout,
-    hair: _Hair,
-    skin: Tensor,
+    canvas: Tensor, person: _Rows, frame: _Frame, head: _Head, hair: _Hair, skin: Tensor
 ) -> None:
     amount = torch.sigmoid(9.0 * (person["beard"] - 0.40))
-    u = _centre_line(frame, skull, 0.0)
+    u = _centre_line(frame, head, 0.0)
     square = u.square()
-    mouth = layout.mouth
     # From the sideburns down the cheek, with a moustache over the mouth.
-    cheek = frame.v - (mouth + 0.015 - 1.9 * square)
-    moustache = 0.052 - (frame.v - mouth + 0.075 - 0.8 * square).abs() - 0.9 * square
+    cheek = frame.v - (head.mouth + 0.015 - 1.9 * square)
+    moustache = 0.052 - (frame.v - head.mouth + 0.075 - 0.8 * square).abs() - 0.9 * square
     region = torch.maximum(cheek, moustache)
     soft = (region * 14.0 + 0.5).clamp_(0.0, 1.0)
-    soft.mul_(_cover(skull.distance + 0.015 * amount, frame.sharpness))
+    soft.mul_(_cover(head.distance + 0.015 * amount, frame.sharpness))
     tone = hair.colour * 0.80 + skin * 0.06
     _paint(canvas, tone, soft.mul_(amount * 0.92))
 
 
-def _paint_glasses(canvas: Tensor, person: _Rows, frame: _Frame, skull: _Skull, eyes: _Pair) -> None:
+def _paint_glasses(canvas: Tensor, person: _Rows, frame: _Frame, head: _Head, eyes: _Eyes) -> None:
     amount = torch.sigmoid(12.0 * (person["glasses"] - 0.42))
     width = 0.180 + 0.03 * person["glasses"]
     height = 0.156 + 0.02 * person["glasses"]
@@ -592,14 +532,12 @@ def _paint_glasses(canvas: Tensor, person: _Rows, frame: _Frame, skull: _Skull, 
     rim = 0.021 - distance.abs()
     # The bridge over the nose and the arms towards the ears lie on one line through the lenses.
     bar = 0.017 - (eyes.down + 0.035).abs()
-    bar = torch.minimum(bar, torch.minimum(-distance, skull.distance + 0.03))
+    bar = torch.minimum(bar, torch.minimum(-distance, head.distance + 0.03))
     frame_cover = _cover(torch.maximum(rim, bar), frame.sharpness)
     _paint(canvas, _rgb(canvas, 0.13, 0.11, 0.13), frame_cover.mul_(amount * 0.92))
 
 
-def _paint_front_hair(
-    canvas: Tensor, person: _Rows, frame: _Frame, skull: _Skull, hair: _Hair, eye_v: Tensor
-) -> None:
+def _paint_front_hair(canvas: Tensor, person: _Rows, frame: _Frame, head: _Head, hair: _Hair) -> None:
     fringe, length = person["hair_fringe"], 0.5 + 0.5 * person["hair_length"]
     start = 0.24 * person["hair_parting"] + 0.35 * frame.yaw
     u = frame.u - start
@@ -607,8 +545,8 @@ def _paint_front_hair(
     rise = -0.340 + 0.175 * fringe
     bend = 0.95 - 0.75 * fringe.clamp(min=0.0) + 0.9 * length
     # However it falls, it leaves the eyes free, and comes down only beside the face.
-    beside = _centre_line(frame, skull, 0.0).square_().square_()
-    line = torch.minimum(rise + bend * u.square(), beside.mul_(4.0) + (eye_v - 0.075))
+    beside = _centre_line(frame, head, 0.0).square_().square_()
+    line = torch.minimum(rise + bend * u.square(), beside.mul_(4.0) + (head.eye - 0.075))
     steep = torch.rsqrt(1.0 + (2.0 * bend * u).square())
     front = torch.minimum((line - frame.v).mul_(steep).add_(hair.wave), hair.distance)
     cover = _cover(front, frame.sharpness)
@@ -616,21 +554,21 @@ def _paint_front_hair(
     # Strands run down from the parting; a band of gloss follows the crown.
     strands = torch.sin(u * (19.0 - 9.0 * frame.v)).mul_(0.13).add_(0.13)
     _paint(canvas, hair.dark, strands.mul_(cover))
-    arc = frame.v + skull.top - 0.17 - 0.55 * frame.u.square()
+    arc = frame.v + head.top - 0.17 - 0.55 * frame.u.square()
     gloss = _bump((arc * 11.0).square_()).mul_(cover).mul_(0.42)
     _paint(canvas, hair.light, gloss)
 
 
-def _light(canvas: Tensor, scene: _Rows, frame: _Frame, skull: _Skull) -> Tensor:
+def _light(canvas: Tensor, scene: _Rows, frame: _Frame, head: _Head) -> Tensor:
     """Shade the head as one dome, then expose and balance."""
     strength = 0.34 + 0.22 * scene["light_strength"]
-    across = (frame.u * (1.0 / skull.half_width)).clamp_(-1.3, 1.3)
-    down = skull.down.clamp(-1.3, 1.3)
+    across = (frame.u * (1.0 / head.half_width)).clamp_(-1.3, 1.3)
+    down = head.down.clamp(-1.3, 1.3)
     facing = torch.addcmul(across.square(), down, down).mul_(0.8).add_(1.0).rsqrt_()
     toward = across.mul_(0.85 * scene["light_side"]).sub_(down.mul_(0.38)).add_(1.0)
     dome = toward.mul_(facing).sub_(0.93).mul_(strength * 1.25)
     # The room behind keeps its own light: the effect ends a little way off the head.
-    near = (skull.distance * 2.2).add_(1.4).clamp_(0.0, 1.0)
+    near = (head.distance * 2.2).add_(1.4).clamp_(0.0, 1.0)
     dome = dome.mul_(near).add_(1.0)
     gain = torch.exp(0.20 * scene["exposure"]).unsqueeze(1)
     balance = 1.0 + _rgb(canvas, 0.10, 0.01, -0.12) * scene["warmth"].unsqueeze(1)
@@ -639,23 +577,22 @@ def _light(canvas: Tensor, scene: _Rows, frame: _Frame, skull: _Skull) -> Tensor
 
 def _render_chunk(person: _Rows, scene: _Rows, size: int) -> Tensor:
     frame = _frame(scene, size)
-    skull = _skull(person, frame)
-    hair = _hair(person, frame, skull)
+    head = _head(person, frame)
+    hair = _hair(person, frame, head)
     skin = _skin_colour(person)
     shade = skin * _rgb(skin, 0.74, 0.60, 0.58)
-    layout = _layout(person, skull)
-    eyes = _pair(frame, skull, layout.spacing, layout.eye)
+    eyes = _eyes(frame, head)
     canvas = _background(scene, frame, size)
     _paint_shoulders(canvas, scene, frame)
-    _paint_back_hair(canvas, frame, hair)
-    _paint_neck(canvas, frame, skull, skin, shade)
-    _paint_ears(canvas, person, frame, skull, skin, shade)
-    _paint_face(canvas, scene, frame, skull, eyes, layout, skin, shade)
-    _paint_nose(canvas, frame, skull, layout, shade)
-    _paint_beard(canvas, person, frame, skull, layout, hair, skin)
-    _paint_mouth(canvas, person, scene, frame, skull, layout, skin)
+    _paint(canvas, hair.dark, _cover(hair.distance, frame.sharpness))
+    _paint_neck(canvas, frame, head, skin, shade)
+    _paint_ears(canvas, person, frame, head, skin, shade)
+    _paint_face(canvas, scene, frame, head, eyes, skin, shade)
+    _paint_nose(canvas, frame, head, shade)
+    _paint_beard(canvas, person, frame, head, hair, skin)
+    _paint_mouth(canvas, person, scene, frame, head, skin)
     _paint_eyes(canvas, person, scene, frame, eyes, shade)
     _paint_brows(canvas, person, scene, frame, eyes, hair.dark)
-    _paint_glasses(canvas, person, frame, skull, eyes)
-    _paint_front_hair(canvas, person, frame, skull, hair, layout.eye)
-    return _light(canvas, scene, frame, skull)
+    _paint_glasses(canvas, person, frame, head, eyes)
+    _paint_front_hair(canvas, person, frame, head, hair)
+    return _light(canvas, scene, frame, head)

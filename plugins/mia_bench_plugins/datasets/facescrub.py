@@ -9,7 +9,6 @@ al., ICML 2022.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar
 
 from mia_bench import Register, hookimpl
 from mia_bench.data.classes import Labelled, LabelledDataset
@@ -22,15 +21,14 @@ CLASSES = 530
 class FaceScrub(LabelledDataset):
     """All identities are private; priors bring their own public images."""
 
-    summary: ClassVar[str] = "FaceScrub: 530 actors and actresses"
-    paper: ClassVar[str] = "Ng and Winkler, ICIP 2014"
-    version: ClassVar[str] = "1"
-    terms: str = "photographs of public figures from the web, for research; personal data"
-    layout: str = "<data>/facescrub/actors/faces/<Name>/<image> and <data>/facescrub/actresses/faces/…"
-    origin: str = "https://vintage.winklerbros.net/facescrub.html (lists of links, on request)"
+    summary = "FaceScrub: 530 actors and actresses"
+    paper = "Ng and Winkler, ICIP 2014"
+    version = "1"
+    terms = "photographs of public figures from the web, for research; personal data"
+    layout = "<data>/facescrub/actors/faces/<Name>/<image> and <data>/facescrub/actresses/faces/…"
+    origin = "https://vintage.winklerbros.net/facescrub.html (lists of links, on request)"
 
     def fingerprint(self, root: Path | None) -> str:
-        """A hash of the relative name and size of every image."""
         return "-".join(tree.fingerprint() for tree in self._trees(root))
 
     def _trees(self, root: Path | None) -> list[Tree]:
@@ -41,7 +39,6 @@ class FaceScrub(LabelledDataset):
         return trees
 
     def labelled(self, root: Path | None) -> Labelled:
-        """Actors by name, then actresses."""
         paths: list[Path] = []
         labels: list[int] = []
         names: list[str] = []
@@ -56,5 +53,4 @@ class FaceScrub(LabelledDataset):
 
 @hookimpl
 def mia_bench_register_datasets(register: Register) -> None:
-    """Register ``facescrub``."""
     register("facescrub", FaceScrub)

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from pydantic import Field
 
-from mia_bench import Dataset, Register, Splits, hookimpl, lazy_imports
+from mia_bench import Dataset, Register, Splits, hookimpl
 from mia_bench.api.progress import Progress
 from mia_bench.data.classes import central_square
 from mia_bench.data.identities import Roles, load_splits
 from mia_bench.data.trees import Tree, scan_tree
 from mia_bench.errors import DataError
-from mia_bench.seeds import generator
-
-with lazy_imports():
-    import torch
 
 
 class Folder(Dataset):
@@ -28,8 +25,6 @@ class Folder(Dataset):
     origin = "your own"
 
     class Options(Dataset.Options):
-        """Options of ``folder``."""
-
         places = frozenset({"path"})
 
         path: str = Field(".", description="the tree, relative to the data root")
@@ -41,7 +36,6 @@ class Folder(Dataset):
     options: Options
 
     def fingerprint(self, root: Path | None) -> str:
-        """A hash of the relative name and size of every image."""
         return self._tree(root).fingerprint()
 
     def _tree(self, root: Path | None) -> Tree:
@@ -50,26 +44,19 @@ class Folder(Dataset):
     def load(
         self, root: Path | None, *, resolution: int, seed: int, progress: Progress, scratch: Path
     ) -> Splits:
-        """Choose roles, decode, crop the central square and split."""
         tree = self._tree(root)
         roles = self.choose(tree, seed)
         counts = [len(tree.images[name]) for name in roles.private]
-        notes = [
-            f"private: the {len(roles.private)} identities with most images "
-            f"({min(counts)} to {max(counts)}, {self.options.max_images} used at most); public: "
-            f"{len(roles.public)} identities for the prior and {len(roles.decoys)} decoys"
-        ]
-        return load_splits(
-            tree,
-            roles,
-            central_square,
-            resolution=resolution,
-            seed=seed,
-            max_images=self.options.max_images,
-            notes=notes,
-            progress=progress,
-            scratch=scratch,
+        most = self.options.max_images
+        note = (
+            f"private: the {len(roles.private)} identities with most images ({min(counts)} to {max(counts)}, "
+            f"{most} used at most); public: {len(roles.public)} identities for the prior and "
+            f"{len(roles.decoys)} decoys"
         )
+        splits = load_splits(
+            tree, roles, central_square, resolution, progress, scratch, seed=seed, max_images=most
+        )
+        return replace(splits, notes=(note, *splits.notes))
 
     def choose(self, tree: Tree, seed: int) -> Roles:
         """Private: most images first, at most half of all identities; decoys: a third of the rest.
@@ -87,16 +74,9 @@ class Folder(Dataset):
                 "public ones are needed (lower folder.min_images, or add images)"
             )
         private, rest = sorted(ranked[:count]), sorted(ranked[count:])
-        order = torch.randperm(len(rest), generator=generator(seed, "decoys")).tolist()
-        decoys = min(self.options.max_decoys, max(1, len(rest) // 3))
-        return Roles(
-            private,
-            sorted(rest[i] for i in order[decoys:]),
-            sorted(rest[i] for i in order[:decoys]),
-        )
+        return Roles.draw(private, rest, min(self.options.max_decoys, max(1, len(rest) // 3)), seed)
 
 
 @hookimpl
 def mia_bench_register_datasets(register: Register) -> None:
-    """Register ``folder``."""
     register("folder", Folder)

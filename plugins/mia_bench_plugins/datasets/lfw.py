@@ -17,12 +17,9 @@ from mia_bench.api.progress import Progress
 from mia_bench.data.identities import Roles, load_splits
 from mia_bench.data.trees import Tree, scan_tree
 from mia_bench.errors import DataError
-from mia_bench.seeds import generator
 
 with lazy_imports():
-    import torch
     from PIL import Image
-
 
 SIZE = (250, 250)
 CROP = (58, 48, 192, 182)
@@ -40,8 +37,6 @@ class LFW(Dataset):
     origin = "https://vis-www.cs.umass.edu/lfw/ (lfw-deepfunneled.tgz)"
 
     class Options(Dataset.Options):
-        """Options of ``lfw``."""
-
         private_min: int = Field(20, ge=2, description="private: identities with at least this many")
         public_max: int = Field(9, ge=1, description="public: identities with at most this many")
         max_images: int = Field(60, ge=2, description="images used of a private identity")
@@ -56,7 +51,6 @@ class LFW(Dataset):
     options: Options
 
     def fingerprint(self, root: Path | None) -> str:
-        """A hash of the relative name and size of every image."""
         return self._tree(root).fingerprint()
 
     def _tree(self, root: Path | None) -> Tree:
@@ -65,7 +59,6 @@ class LFW(Dataset):
     def load(
         self, root: Path | None, *, resolution: int, seed: int, progress: Progress, scratch: Path
     ) -> Splits:
-        """Decode, crop and split."""
         tree = self._tree(root)
         counts = {name: len(files) for name, files in tree.images.items()}
         private = [name for name, n in counts.items() if n >= self.options.private_min]
@@ -80,28 +73,13 @@ class LFW(Dataset):
                 f"lfw: {len(public)} public identities are too few for "
                 f"{self.options.decoys} decoys; is the data set complete?"
             )
-        order = torch.randperm(len(public), generator=generator(seed, "decoys")).tolist()
-        decoys = sorted(public[i] for i in order[: self.options.decoys])
-        others = sorted(public[i] for i in order[self.options.decoys :])
-        return load_splits(
-            tree,
-            Roles(private, others, decoys),
-            crop_face,
-            resolution=resolution,
-            seed=seed,
-            max_images=self.options.max_images,
-            notes=(),
-            progress=progress,
-            scratch=scratch,
-        )
+        roles = Roles.draw(private, public, self.options.decoys, seed)
+        most = self.options.max_images
+        return load_splits(tree, roles, crop_face, resolution, progress, scratch, seed=seed, max_images=most)
 
 
 def crop_face(image: Image.Image, _path: Path | None = None) -> Image.Image:
-    """The face of a deep-funneled photograph.
-
-    Raises:
-        ValueError: the image is not of the size that :data:`CROP` is for.
-    """
+    """The face of a deep-funneled photograph; raise ValueError unless its size is :data:`SIZE`."""
     if image.size != SIZE:
         raise ValueError(f"{image.width}×{image.height} pixels, not {SIZE[0]}×{SIZE[1]}")
     return image.crop(CROP)
@@ -109,5 +87,4 @@ def crop_face(image: Image.Image, _path: Path | None = None) -> Image.Image:
 
 @hookimpl
 def mia_bench_register_datasets(register: Register) -> None:
-    """Register ``lfw``."""
     register("lfw", LFW)

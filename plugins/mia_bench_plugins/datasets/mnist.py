@@ -15,7 +15,7 @@ from pydantic import Field
 from mia_bench import Dataset, Register, Splits, hookimpl, lazy_imports
 from mia_bench.api.dataset import ImageSet
 from mia_bench.api.progress import Progress
-from mia_bench.data.trees import Shares, split_by_identity
+from mia_bench.data.trees import split_by_identity
 from mia_bench.errors import DataError
 from mia_bench.seeds import generator
 
@@ -24,7 +24,6 @@ with lazy_imports():
     from torch import Tensor
     from torch.nn import functional as F
     from torchvision import datasets
-
 
 FILES = (
     "train-images-idx3-ubyte",
@@ -47,15 +46,12 @@ class MNIST(Dataset):
     origin = "torchvision.datasets.MNIST(<data>, download=True)"
 
     class Options(Dataset.Options):
-        """Options of ``mnist``."""
-
         per_class: int = Field(1000, ge=3, description="images used of each private digit")
         public_per_class: int = Field(2000, ge=1, description="images used of each public digit")
 
     options: Options
 
     def fingerprint(self, root: Path | None) -> str:
-        """A hash of the names and sizes of the four files."""
         digest = hashlib.sha256()
         for name in FILES:
             path = _folder(root) / name
@@ -67,32 +63,15 @@ class MNIST(Dataset):
     def load(
         self, root: Path | None, *, resolution: int, seed: int, progress: Progress, scratch: Path
     ) -> Splits:
-        """Read, resize and split."""
-        official = _read(root, train=True)
         rng = generator(seed, "choice")
-        private = _choose(official, range(PRIVATE), self.options.per_class, rng)
-        public = _choose(official, range(PRIVATE, 10), self.options.public_per_class, rng)
-        judging = _read(root, train=False)
-        judging = _choose(judging, range(PRIVATE), len(judging), rng)
-        progress(1, 2, "part")
-        small = {
-            name: ImageSet(_three_channels(part.images, resolution), part.labels)
-            for name, part in (("private", private), ("public", public), ("judging", judging))
-        }
-        train, validation, test = split_by_identity(
-            small["private"].images, small["private"].labels, Shares(), generator(seed, "parts")
-        )
-        progress(2, 2, "part")
-        blank = torch.zeros(0, 3, resolution, resolution, dtype=torch.uint8)
-        return Splits(
-            train=train,
-            validation=validation,
-            test=test,
-            public=small["public"],
-            decoys=ImageSet(blank, torch.zeros(0, dtype=torch.int64)),
-            class_names=tuple(str(digit) for digit in range(PRIVATE)),
-            judging=small["judging"],
-        )
+        training, testing = _read(root, train=True), _read(root, train=False)
+        private = _choose(training, range(PRIVATE), self.options.per_class, resolution, rng)
+        public = _choose(training, range(PRIVATE, 10), self.options.public_per_class, resolution, rng)
+        judging = _choose(testing, range(PRIVATE), len(testing), resolution, rng)
+        progress(1, 1, "part")
+        train, validation, test = split_by_identity(private.images, private.labels, generator(seed, "parts"))
+        no_decoys = ImageSet(public.images[:0], public.labels[:0])
+        return Splits(train, validation, test, public, no_decoys, tuple(map(str, range(PRIVATE))), judging)
 
 
 def _folder(root: Path | None) -> Path:
@@ -108,8 +87,8 @@ def _read(root: Path | None, *, train: bool) -> ImageSet:
     return ImageSet(found.data, found.targets)
 
 
-def _choose(part: ImageSet, digits: range, limit: int, rng: torch.Generator) -> ImageSet:
-    """Up to ``limit`` random images of each digit, in the order of the file."""
+def _choose(part: ImageSet, digits: range, limit: int, resolution: int, rng: torch.Generator) -> ImageSet:
+    """Up to ``limit`` random images of each digit, in the order of the file, ``(N, 3, R, R)`` uint8."""
     rows = []
     for digit in digits:
         index = (part.labels == digit).nonzero().flatten()
@@ -117,7 +96,7 @@ def _choose(part: ImageSet, digits: range, limit: int, rng: torch.Generator) -> 
             raise DataError(f"mnist: there is no {digit}")
         rows.append(index[torch.randperm(len(index), generator=rng)[:limit]].sort().values)
     chosen = torch.cat(rows)
-    return ImageSet(part.images[chosen], part.labels[chosen])
+    return ImageSet(_three_channels(part.images[chosen], resolution), part.labels[chosen])
 
 
 def _three_channels(images: Tensor, resolution: int) -> Tensor:
@@ -133,5 +112,4 @@ def _three_channels(images: Tensor, resolution: int) -> Tensor:
 
 @hookimpl
 def mia_bench_register_datasets(register: Register) -> None:
-    """Register ``mnist``."""
     register("mnist", MNIST)

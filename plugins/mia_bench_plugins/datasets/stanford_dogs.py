@@ -20,7 +20,6 @@ with lazy_imports():
     from PIL import Image
     from scipy import io
 
-
 LISTS = ("train_list.mat", "test_list.mat")
 CLASSES = 120
 IMAGES = 20_580
@@ -37,7 +36,6 @@ class StanfordDogs(LabelledDataset):
     origin = "http://vision.stanford.edu/aditya86/ImageNetDogs/"
 
     def fingerprint(self, root: Path | None) -> str:
-        """A hash of the relative name and size of every image."""
         return self._tree(root).fingerprint()
 
     def _tree(self, root: Path | None) -> Tree:
@@ -47,11 +45,8 @@ class StanfordDogs(LabelledDataset):
             if not (folder / name).is_file():
                 raise DataError(f"stanford-dogs: there is no {folder / name}")
         images = sum(map(len, tree.images.values()))
-        self.check(
-            f"{len(tree.images)} breeds with {images} images",
-            f"{CLASSES} breeds with {IMAGES} images",
-            folder,
-        )
+        found = f"{len(tree.images)} breeds with {images} images"
+        self.check(found, f"{CLASSES} breeds with {IMAGES} images", folder)
         return tree
 
     def labelled(self, root: Path | None) -> Labelled:
@@ -63,10 +58,7 @@ class StanfordDogs(LabelledDataset):
         if max(label for _, label in listed) >= len(breeds):
             raise DataError(f"stanford-dogs: the lists in {folder} know more breeds than it holds")
         return Labelled(
-            [tree.root / f"{name}.jpg" for name, _ in listed],
-            [label for _, label in listed],
-            breeds,
-            whole,
+            [tree.root / f"{name}.jpg" for name, _ in listed], [label for _, label in listed], breeds, whole
         )
 
 
@@ -76,11 +68,7 @@ def whole(image: Image.Image, _path: Path | None = None) -> Image.Image:
 
 
 def _entries(path: Path) -> list[tuple[str, int]]:
-    """Names without suffix, and labels from 0, of a list of images.
-
-    Raises:
-        DataError: the list can't be read.
-    """
+    """Names without suffix, and labels from 0, of a list of images; raise DataError if it can't be read."""
     try:
         content: dict[str, Any] = io.loadmat(path)
         names = [str(row[0][0]) for row in content["annotation_list"]]
@@ -92,5 +80,4 @@ def _entries(path: Path) -> list[tuple[str, int]]:
 
 @hookimpl
 def mia_bench_register_datasets(register: Register) -> None:
-    """Register ``stanford-dogs``."""
     register("stanford-dogs", StanfordDogs)

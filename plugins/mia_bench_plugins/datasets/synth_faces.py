@@ -31,8 +31,6 @@ class SynthFaces(Dataset):
     needs_root = False
 
     class Options(Dataset.Options):
-        """Options of ``synth-faces``."""
-
         identities: int = Field(40, ge=2, description="private identities")
         spread: float = Field(0.5, gt=0, le=1, description="spread of the private identities")
         train: int = Field(20, ge=1, description="training images of each")
@@ -48,40 +46,29 @@ class SynthFaces(Dataset):
     options: Options
 
     def fingerprint(self, root: Path | None) -> str:
-        """A constant: nothing is read."""
         return "rendered"
 
     def load(
         self, root: Path | None, *, resolution: int, seed: int, progress: Progress, scratch: Path
     ) -> Splits:
-        """Render all parts."""
         options = self.options
-        people = {
-            "private": (options.identities, options.spread),
-            "public": (options.public_identities, 1.0),
-            "decoys": (options.decoys, 1.0),
-        }
+        private = self.identities(seed, "private", options.identities, options.spread)
+        public = self.identities(seed, "public", options.public_identities, 1.0)
+        decoys = self.identities(seed, "decoys", options.decoys, 1.0)
         parts = {
-            "train": ("private", options.train),
-            "validation": ("private", options.validation),
-            "test": ("private", options.test),
-            "public": ("public", options.public_images),
-            "decoys": ("decoys", options.decoy_images),
+            "train": (private, options.train),
+            "validation": (private, options.validation),
+            "test": (private, options.test),
+            "public": (public, options.public_images),
+            "decoys": (decoys, options.decoy_images),
         }
-        made: dict[str, ImageSet] = {}
-        for number, (part, (role, each)) in enumerate(parts.items()):
-            identities = self.identities(seed, role, *people[role])
-            made[part] = self.photograph(identities, each, resolution, seed, part)
-            progress(number + 1, len(parts), "part")
+        made = []
+        for part, (identities, each) in parts.items():
+            made.append(self.photograph(identities, each, resolution, seed, part))
+            progress(len(made), len(parts), "part")
+        train, validation, test, public_images, decoy_images = made
         names = tuple(f"person-{i:02d}" for i in range(options.identities))
-        return Splits(
-            train=made["train"],
-            validation=made["validation"],
-            test=made["test"],
-            public=made["public"],
-            decoys=made["decoys"],
-            class_names=names,
-        )
+        return Splits(train, validation, test, public_images, decoy_images, names)
 
     def identities(self, seed: int, role: str, count: int, spread: float) -> Tensor:
         """Identity latents ``(count, K)`` of one role."""
@@ -97,11 +84,9 @@ class SynthFaces(Dataset):
             clean = face_renderer.render(identities[labels[rows]], nuisances[rows], resolution)
             noisy = face_renderer.add_noise(clean, rng, self.options.noise)
             images.append((noisy * 255).round().to(torch.uint8))
-        blank = torch.zeros(0, 3, resolution, resolution, dtype=torch.uint8)
-        return ImageSet(torch.cat(images) if images else blank, labels)
+        return ImageSet(torch.cat(images), labels)
 
 
 @hookimpl
 def mia_bench_register_datasets(register: Register) -> None:
-    """Register ``synth-faces``."""
     register("synth-faces", SynthFaces)

@@ -40,7 +40,6 @@ with lazy_imports():
     import torch
     from torch import Tensor
 
-
 Measure = Literal["hsic", "coco"]
 
 PUBLISHED: dict[Measure, tuple[float, float]] = {"hsic": (0.05, 0.5), "coco": (1.0, 50.0)}
@@ -142,8 +141,6 @@ class BilateralDependency(Defense):
     version = "1"
 
     class Options(Defense.Options):
-        """Options of ``bido``."""
-
         measure: Measure = Field("hsic", description="hsic: normalised HSIC; coco: constrained covariance")
         lambda_x: float | None = Field(
             None,
@@ -157,14 +154,12 @@ class BilateralDependency(Defense):
         )
         sigma: float = Field(5.0, gt=0, description="width of the Gaussian kernels")
         layers: Annotated[tuple[int, ...], Field(min_length=1)] | None = Field(
-            None,
-            description="hidden blocks by index, negative ones from the last; null: all of them",
+            None, description="hidden blocks by index, negative ones from the last; null: all of them"
         )
 
     options: Options
 
     def loss(self, step: TrainingStep) -> Tensor:
-        """Cross-entropy plus the weighted dependencies, summed over the layers."""
         entropy = super().loss(step)
         images, labels, options = step.images, step.labels, self.options
         hidden = self._select(step.outputs.hidden)
@@ -201,5 +196,4 @@ class BilateralDependency(Defense):
 
 @hookimpl
 def mia_bench_register_defenses(register: Register) -> None:
-    """Register ``bido``."""
     register("bido", BilateralDependency)

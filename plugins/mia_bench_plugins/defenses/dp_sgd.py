@@ -98,7 +98,6 @@ class DPSGD(Defense):
     _steps: private_steps.PrivateSteps | None = None
 
     def build_model(self, build: Callable[[], Classifier], context: BuildContext) -> Classifier:
-        """The track's network with GroupNorm instead of BatchNorm."""
         return replace_batch_norm(build(), self.options.groups)
 
     def prepare_training(self, setup: TrainingSetup) -> TrainingSetup:
@@ -117,10 +116,9 @@ class DPSGD(Defense):
         noise = options.noise_multiplier
         if noise is None:
             assert options.epsilon is not None  # by the options' validators
-            schedule = private_steps.Schedule.of(setup)
-            steps = schedule.steps * setup.epochs
+            rate, steps = private_steps.poisson_schedule(setup)
             noise = private_steps.find_noise_multiplier(
-                options.epsilon, self._delta(setup), schedule.rate, steps
+                options.epsilon, self._delta(setup), rate, steps * setup.epochs
             )
         self._steps = private_steps.PrivateSteps(
             setup,
@@ -135,11 +133,7 @@ class DPSGD(Defense):
         return images.requires_grad_()
 
     def loss(self, step: TrainingStep) -> Tensor:
-        """Cross-entropy of the batch.
-
-        Raises:
-            MiaBenchError: the batch does not come from the Poisson sampler.
-        """
+        """Cross-entropy; raise MiaBenchError if the batch does not come from the Poisson sampler."""
         if self._steps is None or not self._steps.confirm_batch(len(step.labels)):
             raise MiaBenchError(
                 "dp-sgd: a batch did not come from its Poisson sampler; epsilon would mean nothing"
@@ -147,20 +141,12 @@ class DPSGD(Defense):
         return super().loss(step)
 
     def report(self, setup: TrainingSetup) -> dict[str, Any]:
-        """The epsilon spent, its delta, and the noise multiplier.
-
-        Raises:
-            MiaBenchError: another optimiser trained the network.
-        """
+        """The privacy spent and the noise; raise MiaBenchError if another optimiser trained the network."""
         steps = self._steps
         if steps is None or setup.optimizer is not steps.optimizer:
             raise MiaBenchError("dp-sgd: another optimiser was used; epsilon would mean nothing")
         delta = self._delta(setup)
-        return {
-            "epsilon": steps.epsilon(delta),
-            "delta": delta,
-            "noise_multiplier": steps.noise_multiplier,
-        }
+        return {"epsilon": steps.epsilon(delta), "delta": delta, "noise_multiplier": steps.noise_multiplier}
 
     def _delta(self, setup: TrainingSetup) -> float:
         return 1 / (10 * setup.train_size) if self.options.delta is None else self.options.delta
@@ -176,5 +162,4 @@ def _set_learning_rate(setup: TrainingSetup, learning_rate: float) -> None:
 
 @hookimpl
 def mia_bench_register_defenses(register: Register) -> None:
-    """Register ``dp-sgd``."""
     register("dp-sgd", DPSGD)

@@ -28,6 +28,8 @@ with lazy_imports():
     import torch
     from torch import Tensor
 
+PAPER = "Struppek et al., ICLR 2024, arXiv 2310.06549"
+
 
 def smoothed_cross_entropy(logits: Tensor, labels: Tensor, alpha: float) -> Tensor:
     """Batch mean of the label-smoothing loss for any ``alpha`` ≤ 1, in float32 or better.
@@ -53,46 +55,30 @@ def scheduled_alpha(alpha: float, epoch: int, epochs: int) -> float:
     return alpha
 
 
-class _LabelSmoothing(Defense):
-    """Training with the label-smoothing loss and an alpha that may depend on the epoch."""
-
-    paper = "Struppek et al., ICLR 2024, arXiv 2310.06549"
-    version = "1"
-
-    def alpha(self, epoch: int, epochs: int) -> float:
-        """Alpha in an epoch (from 0)."""
-        raise NotImplementedError
-
-    def loss(self, step: TrainingStep) -> Tensor:
-        """The smoothed cross-entropy of the batch."""
-        return smoothed_cross_entropy(step.outputs.logits, step.labels, self.alpha(step.epoch, step.epochs))
-
-
-class PositiveLabelSmoothing(_LabelSmoothing):
+class PositiveLabelSmoothing(Defense):
     """Label smoothing with a positive alpha, which increases leakage according to the paper."""
 
     summary = "label smoothing with alpha > 0"
+    paper = PAPER
+    version = "1"
 
     class Options(Defense.Options):
-        """Options of ``pos-ls``."""
-
         alpha: float = Field(0.1, gt=0, le=1, description="share of the uniform distribution")
 
     options: Options
 
-    def alpha(self, epoch: int, epochs: int) -> float:
-        """Constant alpha."""
-        return self.options.alpha
+    def loss(self, step: TrainingStep) -> Tensor:
+        return smoothed_cross_entropy(step.outputs.logits, step.labels, self.options.alpha)
 
 
-class NegativeLabelSmoothing(_LabelSmoothing):
+class NegativeLabelSmoothing(Defense):
     """Label smoothing with a negative alpha, which reduces leakage according to the paper."""
 
     summary = "label smoothing with alpha < 0"
+    paper = PAPER
+    version = "1"
 
     class Options(Defense.Options):
-        """Options of ``neg-ls``."""
-
         alpha: float = Field(-0.05, lt=0, description="share of the uniform distribution, negative")
         schedule: Literal["ramp", "constant"] = Field(
             "ramp", description="ramp: 0, then rising, then alpha; constant: alpha from the start"
@@ -100,15 +86,14 @@ class NegativeLabelSmoothing(_LabelSmoothing):
 
     options: Options
 
-    def alpha(self, epoch: int, epochs: int) -> float:
-        """Alpha by the schedule."""
-        if self.options.schedule == "constant":
-            return self.options.alpha
-        return scheduled_alpha(self.options.alpha, epoch, epochs)
+    def loss(self, step: TrainingStep) -> Tensor:
+        alpha = self.options.alpha
+        if self.options.schedule == "ramp":
+            alpha = scheduled_alpha(alpha, step.epoch, step.epochs)
+        return smoothed_cross_entropy(step.outputs.logits, step.labels, alpha)
 
 
 @hookimpl
 def mia_bench_register_defenses(register: Register) -> None:
-    """Register ``pos-ls`` and ``neg-ls``."""
     register("pos-ls", PositiveLabelSmoothing)
     register("neg-ls", NegativeLabelSmoothing)

@@ -51,8 +51,6 @@ class MutualInformation(Defense):
     version = "1"
 
     class Options(Defense.Options):
-        """Options of ``mid``."""
-
         beta: float = Field(0.01, ge=0, description="weight of the KL divergence")
         bottleneck: float = Field(
             0.5, gt=0, description="below 1: share of the features; from 1: width of the code"
@@ -74,24 +72,20 @@ class MutualInformation(Defense):
     options: Options
 
     def build_model(self, build: Callable[[], Classifier], context: BuildContext) -> Classifier:
-        """The track's network with the bottleneck instead of its head."""
         return bottleneck.Bottleneck(
             build(), self.options.width, context.num_classes, sample=self.options.sample
         )
 
     def loss(self, step: TrainingStep) -> Tensor:
-        """Cross-entropy plus ``beta`` times the divergence."""
         extras = step.outputs.extras
         penalty = divergence(extras["mean"], extras["log_sigma"])
         return super().loss(step) + self.options.beta * penalty
 
     @property
     def stochastic(self) -> bool:
-        """Whether the deployed model draws noise."""
         return self.options.sample
 
 
 @hookimpl
 def mia_bench_register_defenses(register: Register) -> None:
-    """Register ``mid``."""
     register("mid", MutualInformation)

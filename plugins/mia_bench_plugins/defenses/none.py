@@ -26,8 +26,6 @@ class NoDefense(Defense):
     baseline = True
 
     class Options(Defense.Options):
-        """Options of ``none``."""
-
         norm: Literal["batch", "group"] = Field(
             "batch", description="batch: the track's network; group: GroupNorm for BatchNorm"
         )
@@ -36,7 +34,6 @@ class NoDefense(Defense):
     options: Options
 
     def build_model(self, build: Callable[[], Classifier], context: BuildContext) -> Classifier:
-        """The track's network, with GroupNorm if ``norm=group``."""
         network = build()
         if self.options.norm == "group":
             replace_batch_norm(network, self.options.groups)
@@ -45,5 +42,4 @@ class NoDefense(Defense):
 
 @hookimpl
 def mia_bench_register_defenses(register: Register) -> None:
-    """Register ``none``."""
     register("none", NoDefense)

@@ -6,7 +6,6 @@ import contextlib
 import math
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import torch
 from opacus.accountants import RDPAccountant
@@ -23,18 +22,10 @@ from mia_bench.errors import MiaBenchError
 from mia_bench.seeds import derive, generator
 
 
-@dataclass(frozen=True)
-class Schedule:
-    """Poisson sampling: each image is in a batch with probability ``rate``; ``steps`` per epoch."""
-
-    rate: float
-    steps: int
-
-    @classmethod
-    def of(cls, setup: TrainingSetup) -> Schedule:
-        """The schedule whose expected batch size is the recipe's batch size."""
-        rate = min(1.0, setup.batch_size / setup.train_size)
-        return cls(rate, round(1 / rate))
+def poisson_schedule(setup: TrainingSetup) -> tuple[float, int]:
+    """Probability of each image to be in a batch, for the recipe's expected batch size; steps per epoch."""
+    rate = min(1.0, setup.batch_size / setup.train_size)
+    return rate, round(1 / rate)
 
 
 def poisson_batch(size: int, rate: float, rng: torch.Generator) -> Tensor:
@@ -68,17 +59,12 @@ class PrivateSteps:
     """
 
     def __init__(
-        self,
-        setup: TrainingSetup,
-        *,
-        noise_multiplier: float,
-        max_grad_norm: float,
-        physical_batch_size: int,
+        self, setup: TrainingSetup, *, noise_multiplier: float, max_grad_norm: float, physical_batch_size: int
     ) -> None:
         self.noise_multiplier = noise_multiplier
         self._network = setup.model
         self._size = setup.train_size
-        self._schedule = Schedule.of(setup)
+        self._rate, self._steps = poisson_schedule(setup)
         self._physical = physical_batch_size
         self._seed = derive(setup.seed, "poisson")
         self._last_batch: int | None = None
@@ -90,10 +76,10 @@ class PrivateSteps:
             setup.optimizer,
             noise_multiplier=noise_multiplier,
             max_grad_norm=max_grad_norm,
-            expected_batch_size=self._schedule.rate * self._size,
+            expected_batch_size=self._rate * self._size,
             generator=noise,
         )
-        self.optimizer.attach_step_hook(self._accountant.get_optimizer_hook_fn(self._schedule.rate))
+        self.optimizer.attach_step_hook(self._accountant.get_optimizer_hook_fn(self._rate))
 
     def batches(self, epoch: int) -> Iterator[Tensor]:
         """Yield index tensors ``(B,)`` of one epoch on the CPU, with the gradient hooks in place.
@@ -103,8 +89,8 @@ class PrivateSteps:
         """
         rng = generator(self._seed, epoch)
         with per_sample_gradients(self._network):
-            for _ in range(self._schedule.steps):
-                batch = poisson_batch(self._size, self._schedule.rate, rng)
+            for _ in range(self._steps):
+                batch = poisson_batch(self._size, self._rate, rng)
                 if not len(batch):
                     self._step_without_images()
                     continue
@@ -127,13 +113,8 @@ class PrivateSteps:
     def _step_without_images(self) -> None:
         self.optimizer.zero_grad()
         for parameter in self.optimizer.params:
-            parameter.grad_sample = torch.zeros(
-                0, *parameter.shape, device=parameter.device, dtype=parameter.dtype
-            )
+            parameter.grad_sample = parameter.new_zeros(0, *parameter.shape)
         self.optimizer.step()
-
-
-# --- accounting ------------------------------------------------------------------------------
 
 
 def find_noise_multiplier(epsilon: float, delta: float, rate: float, steps: int) -> float:
@@ -175,20 +156,12 @@ def _ignore_order_warning() -> Iterator[None]:
         yield
 
 
-# --- checks of the network -------------------------------------------------------------------
-
-
 def check_network(network: Classifier, resolution: int, seed: int) -> None:
-    """Raise unless the network satisfies the assumptions of per-sample gradients and accounting.
+    """Raise unless the network, in training mode, satisfies the assumptions of the accounting.
 
-    After Opacus's own validation, one pass over noise images checks that the output for an image does not
-    depend on the rest of the batch, that no buffer changes, and that the per-sample gradients of each
-    parameter average to its gradient.
-
-    Args:
-        network: on its device, in training mode.
-        resolution: height and width of the images.
-        seed: of the noise images.
+    After Opacus's own validation, one pass over noise images, drawn by ``seed``, checks that the output for
+    an image does not depend on the rest of the batch, that no buffer changes, and that the per-sample
+    gradients of each parameter average to its gradient.
 
     Raises:
         MiaBenchError: one line with the violated assumption.

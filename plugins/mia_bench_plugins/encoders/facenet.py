@@ -22,7 +22,6 @@ with lazy_imports():
     import torch
     from torch import Tensor
 
-
 FILE = Published(
     "20180402-114759-vggface2.pt",
     "https://github.com/timesler/facenet-pytorch/releases/download/v2.2.9/20180402-114759-vggface2.pt",
@@ -41,7 +40,6 @@ class FaceNet(Encoder):
     terms = "weights of facenet-pytorch (MIT), trained on VGGFace2"
 
     def fingerprint(self, weights: Path | None) -> str:
-        """SHA-256 of the file."""
         return file_hash(self._path(weights))
 
     def _path(self, weights: Path | None) -> Path:
@@ -54,7 +52,6 @@ class FaceNet(Encoder):
         )
 
     def load(self, weights: Path | None, *, device: torch.device) -> Embed:
-        """The network on the device."""
         path = self._path(weights)
         network = facenet_pytorch.InceptionResnetV1(pretrained=None, classify=False, num_classes=PEOPLE)
         try:
@@ -73,5 +70,4 @@ class FaceNet(Encoder):
 
 @hookimpl
 def mia_bench_register_encoders(register: Register) -> None:
-    """Register ``facenet``."""
     register("facenet", FaceNet)

@@ -24,7 +24,6 @@ with lazy_imports():
     from torch import Tensor
     from torch.nn import functional as F
 
-
 FILE = "mobilefacenet.onnx"
 SIZE = 112
 MEAN = (0.485, 0.456, 0.406)
@@ -40,7 +39,6 @@ class MobileFaceNet(Encoder):
     terms = "Apache-2.0 weights, trained on MS-Celeb-1M"
 
     def fingerprint(self, weights: Path | None) -> str:
-        """SHA-256 of the file."""
         path = (weights or Path()) / FILE
         if weights is None or not path.is_file():
             # No path in the message: it becomes a part of keys and records.
@@ -67,14 +65,9 @@ class MobileFaceNet(Encoder):
         mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (MEAN, STD))
 
         def embed(images: Tensor) -> Tensor:
-            large = F.interpolate(
-                images.detach().cpu().float(),
-                size=(SIZE, SIZE),
-                mode="bicubic",
-                align_corners=False,
-                antialias=True,
-            ).clamp(0, 1)
-            normal = (large - mean) / std
+            pixels, size = images.detach().cpu().float(), (SIZE, SIZE)
+            large = F.interpolate(pixels, size, mode="bicubic", align_corners=False, antialias=True)
+            normal = (large.clamp(0, 1) - mean) / std
             views = torch.cat([normal, normal.flip(3)])[:, None].numpy()
             with ThreadPoolExecutor(torch.get_num_threads()) as pool:
                 answers = list(pool.map(lambda view: session.run(None, {name: view})[0], views))
@@ -86,5 +79,4 @@ class MobileFaceNet(Encoder):
 
 @hookimpl
 def mia_bench_register_encoders(register: Register) -> None:
-    """Register ``mobilefacenet``."""
     register("mobilefacenet", MobileFaceNet)

@@ -2,7 +2,7 @@
 
 A small residual network whose unit-norm features were trained with a cosine-margin softmax (Wang et
 al., *CosFace*, CVPR 2018). Its training identities have a seed of their own: none is private, public or a
-decoy. ``python -m mia_bench_plugins.encoders.synth_encoder_training`` retrains it.
+decoy. ``python docs/train_shipped.py encoder`` retrains it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ with lazy_imports():
 
     from mia_bench_plugins.models import networks
 
-
 FILE = Path(__file__).with_name("synth_encoder.safetensors")
 WIDTHS = (32, 64, 128)
 RESOLUTION = 32
@@ -37,11 +36,9 @@ class SynthEncoder(Encoder):
     terms = "made by this package from rendered faces"
 
     def fingerprint(self, weights: Path | None) -> str:
-        """SHA-256 of the shipped file."""
         return shipped_hash(FILE)
 
     def load(self, weights: Path | None, *, device: torch.device) -> Embed:
-        """The network on the device."""
         network = networks.residual_network(WIDTHS, num_classes=1)
         network.head = torch.nn.Identity()
         state = {n: tensor.float() for n, tensor in safetensors.torch.load_file(FILE).items()}
@@ -59,5 +56,4 @@ class SynthEncoder(Encoder):
 
 @hookimpl
 def mia_bench_register_encoders(register: Register) -> None:
-    """Register ``synth-encoder``."""
     register("synth-encoder", SynthEncoder)

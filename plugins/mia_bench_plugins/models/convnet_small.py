@@ -23,18 +23,14 @@ class ConvNetSmall(Architecture):
     version = "1"
 
     class Options(Architecture.Options):
-        """Options of ``convnet-small``."""
-
         widths: tuple[int, ...] = Field((32, 64, 128), description="channels of each stage")
 
     options: Options
 
     def build(self, task: NetworkTask) -> Classifier:
-        """A newly initialised network."""
         return networks.plain_network(self.options.widths, task.num_classes)
 
 
 @hookimpl
 def mia_bench_register_models(register: Register) -> None:
-    """Register ``convnet-small``."""
     register("convnet-small", ConvNetSmall)

@@ -23,10 +23,7 @@ def replace_batch_norm(network: NetworkT, groups: int) -> NetworkT:
     for module in list(network.modules()):
         for name, child in list(module.named_children()):
             if isinstance(child, nn.modules.batchnorm._BatchNorm):
-                setattr(module, name, _group_norm(child.num_features, groups))
+                channels = child.num_features
+                fitting = max(g for g in range(1, min(groups, channels) + 1) if channels % g == 0)
+                setattr(module, name, nn.GroupNorm(fitting, channels))
     return network
-
-
-def _group_norm(channels: int, groups: int) -> nn.GroupNorm:
-    fitting = max(g for g in range(1, min(groups, channels) + 1) if channels % g == 0)
-    return nn.GroupNorm(fitting, channels)

@@ -23,18 +23,14 @@ class ResNetSmall(Architecture):
     version = "1"
 
     class Options(Architecture.Options):
-        """Options of ``resnet-small``."""
-
         widths: tuple[int, ...] = Field((32, 64, 128), description="channels of each stage")
 
     options: Options
 
     def build(self, task: NetworkTask) -> Classifier:
-        """A newly initialised network."""
         return networks.residual_network(self.options.widths, task.num_classes)
 
 
 @hookimpl
 def mia_bench_register_models(register: Register) -> None:
-    """Register ``resnet-small``."""
     register("resnet-small", ResNetSmall)

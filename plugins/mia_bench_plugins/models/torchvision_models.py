@@ -26,8 +26,6 @@ class TorchvisionArchitecture(Architecture):
     version = "1"
 
     class Options(Architecture.Options):
-        """Options of ``torchvision``."""
-
         network: Literal[
             "resnet18", "resnet152", "resnext50_32x4d", "densenet161", "densenet169", "inception_v3"
         ] = Field("resnet18", description="as torchvision names it")
@@ -49,5 +47,4 @@ class TorchvisionArchitecture(Architecture):
 
 @hookimpl
 def mia_bench_register_models(register: Register) -> None:
-    """Register ``torchvision``."""
     register("torchvision", TorchvisionArchitecture)

@@ -34,21 +34,15 @@ class TorchvisionNetwork(Classifier):
         self.size = size
 
     def activations(self, images: Tensor) -> Activations:
-        """Resize, then all blocks."""
         return super().activations(images if self.size is None else resized(images, self.size))
 
 
 def network(
     name: str, num_classes: int, *, size: int | None, pretrained: bool, folder: Path | None
 ) -> TorchvisionNetwork:
-    """The network ``name`` of torchvision with a new head.
+    """The network ``name`` of torchvision with a new head; ``size`` as in :class:`TorchvisionNetwork`.
 
-    Args:
-        name: in torchvision.
-        num_classes: width of the head.
-        size: resize images to it; None keeps their size.
-        pretrained: start from ImageNet's weights, which are downloaded once.
-        folder: of local weight files.
+    ``pretrained`` starts from ImageNet's weights, which are found in ``folder`` or downloaded once.
 
     Raises:
         Unavailable: the weights can't be downloaded.
@@ -58,7 +52,10 @@ def network(
     model = torchvision.models.get_model(name, weights=None, **more)
     if pretrained:
         url = torchvision.models.get_model_weights(name)[WEIGHTS].url
-        _load(model, _obtain_weights(url, folder), name)
+        file = url.rpartition("/")[2]
+        # torchvision's file names end with a prefix of the hash.
+        published = Published(file, url, sha256=file.rpartition("-")[2].removesuffix(".pth"))
+        _load(model, obtain(published, folder, lambda done, total, unit: None), name)
     if isinstance(model, torchvision.models.ResNet):
         stem = nn.Sequential(model.conv1, model.bn1, model.relu, model.maxpool)
         blocks = [stem, model.layer1, model.layer2, model.layer3, model.layer4]
@@ -108,13 +105,6 @@ def _inception_blocks(model: nn.Module) -> list[nn.Module]:
     ends = [*starts[1:], names.index("avgpool")]
     children = list(model.children())
     return [nn.Sequential(*children[a:b]) for a, b in zip(starts, ends, strict=True)]
-
-
-def _obtain_weights(url: str, folder: Path | None) -> Path:
-    file = url.rpartition("/")[2]
-    # torchvision's file names end with a prefix of the hash.
-    sha256 = file.rpartition("-")[2].removesuffix(".pth")
-    return obtain(Published(file, url, sha256), folder, lambda done, total, unit: None)
 
 
 def _load(model: nn.Module, path: Path, name: str) -> None:

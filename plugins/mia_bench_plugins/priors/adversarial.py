@@ -6,7 +6,6 @@ import copy
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Generic, TypeVar
 
 from mia_bench import PriorTask, lazy_imports
 from mia_bench.api.images import to_float
@@ -15,7 +14,7 @@ from mia_bench.errors import Diverged
 
 with lazy_imports():
     import torch
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from mia_bench.api.generative import GenerativeModel
 
@@ -28,15 +27,11 @@ CHECKPOINTS = 40
 log = logging.getLogger(__name__)
 
 
-GeneratorT = TypeVar("GeneratorT", bound="nn.Module")
-
-
-class AdversarialTraining(ABC, Generic[GeneratorT]):
+class AdversarialTraining(ABC):
     """Networks and optimisers in training, saved and restored as named tensors.
 
     Attributes:
-        generator: the network whose moving average is the result.
-        others: further networks by name.
+        model: has the network ``generator``, whose moving average is the result.
         optimizers: saved and restored with the networks.
         average: the moving average of the generator.
         step: number of steps made.
@@ -45,20 +40,18 @@ class AdversarialTraining(ABC, Generic[GeneratorT]):
     def __init__(
         self,
         task: PriorTask,
-        generator: GeneratorT,
-        others: Mapping[str, nn.Module],
+        model: GenerativeModel,
         optimizers: list[torch.optim.Optimizer],
         *,
         steps: int,
         decay: float,
     ) -> None:
         self.task = task
-        self.generator = generator
-        self.others = dict(others)
+        self.model = model
         self.optimizers = optimizers
         self.steps = steps
         self.decay = decay
-        self.average = copy.deepcopy(generator).eval().requires_grad_(False)
+        self.average = copy.deepcopy(model.get_submodule("generator")).eval().requires_grad_(False)
         self.step = 0
 
     @abstractmethod
@@ -69,9 +62,11 @@ class AdversarialTraining(ABC, Generic[GeneratorT]):
             images: the public images ``(P, 3, R, R)`` uint8.
         """
 
-    @abstractmethod
     def result(self) -> GenerativeModel:
-        """The averaged generator and the other networks of the model, in eval mode."""
+        """The model with the averaged generator, in eval mode."""
+        model = copy.deepcopy(self.model)
+        model.generator = copy.deepcopy(self.average)
+        return model.eval().requires_grad_(False)
 
     def advance(self, images: Tensor) -> Tensor:
         """Make one step, update the moving average and return the loss of :meth:`train_step`."""
@@ -80,16 +75,10 @@ class AdversarialTraining(ABC, Generic[GeneratorT]):
         self.step += 1
         return loss.detach()
 
-    def _networks(self) -> dict[str, nn.Module]:
-        return {"generator": self.generator, **self.others, "average": self.average}
-
     def state(self) -> dict[str, Tensor]:
         """Everything that the next step depends on."""
-        state = {
-            f"{name}.{key}": tensor
-            for name, network in self._networks().items()
-            for key, tensor in network.state_dict().items()
-        }
+        average = {f"average.{key}": tensor for key, tensor in self.average.state_dict().items()}
+        state = {**self.model.state_dict(), **average}
         for number, optimizer in enumerate(self.optimizers):
             for index, moments in optimizer.state_dict()["state"].items():
                 for key, tensor in moments.items():
@@ -100,12 +89,12 @@ class AdversarialTraining(ABC, Generic[GeneratorT]):
 
     def restore(self, state: dict[str, Tensor]) -> None:
         """Resume from :meth:`state`."""
-        for name, network in self._networks().items():
-            network.load_state_dict(_with_prefix(state, name))
+        self.model.load_state_dict({name: state[name] for name in self.model.state_dict()})
+        self.average.load_state_dict(with_prefix(state, "average"))
         for number, optimizer in enumerate(self.optimizers):
             saved = optimizer.state_dict()
             moments: dict[int, dict[str, Tensor]] = {}
-            for key, tensor in _with_prefix(state, f"optimizer{number}").items():
+            for key, tensor in with_prefix(state, f"optimizer{number}").items():
                 index, _, which = key.partition(".")
                 moments.setdefault(int(index), {})[which] = tensor
             optimizer.load_state_dict({**saved, "state": moments})
@@ -115,9 +104,9 @@ class AdversarialTraining(ABC, Generic[GeneratorT]):
     def _update_average(self) -> None:
         """Update weights and batch statistics of the average, with a faster decay in early steps."""
         decay = min(self.decay, (1 + self.step) / (10 + self.step))
-        pairs = zip(self.average.state_dict().values(), self.generator.state_dict().values(), strict=True)
+        generator = self.model.get_submodule("generator").state_dict()
         with torch.no_grad():
-            for mean, value in pairs:
+            for mean, value in zip(self.average.state_dict().values(), generator.values(), strict=True):
                 if mean.is_floating_point():
                     mean.lerp_(value, 1 - decay)
                 else:
@@ -166,6 +155,7 @@ def update(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
     optimizer.step()
 
 
-def _with_prefix(state: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
+def with_prefix(state: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
+    """The tensors ``<name>.<key>`` by key."""
     prefix = f"{name}."
     return {key.removeprefix(prefix): t for key, t in state.items() if key.startswith(prefix)}

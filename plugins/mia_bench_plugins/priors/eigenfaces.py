@@ -28,8 +28,6 @@ class Eigenfaces(Prior):
     version = "1"
 
     class Options(Prior.Options):
-        """Options of ``eigenfaces``."""
-
         components: int = Field(256, ge=1, description="latent dimensions (fewer if few images)")
         mirror: bool = Field(True, description="fit the mirrored images too")
 
@@ -38,14 +36,10 @@ class Eigenfaces(Prior):
     def fit(self, task: PriorTask) -> dict[str, Tensor]:
         """Mean ``(P,)``, and principal components times their standard deviations ``(K, P)``."""
         return principal_components(
-            task.training_images(),
-            self.options.components,
-            mirror=self.options.mirror,
-            device=task.device,
+            task.training_images(), self.options.components, mirror=self.options.mirror, device=task.device
         )
 
     def build(self, state: dict[str, Tensor], *, resolution: int) -> linear_model.LinearModel:
-        """The linear model."""
         if state["mean"].shape != (3 * resolution**2,):
             raise DataError(
                 f"this prior makes images of {state['mean'].shape[0]} values, "
@@ -86,5 +80,4 @@ def principal_components(
 
 @hookimpl
 def mia_bench_register_priors(register: Register) -> None:
-    """Register ``eigenfaces``."""
     register("eigenfaces", Eigenfaces)

@@ -22,10 +22,8 @@ class LinearModel(GenerativeModel):
         self.resolution = resolution
 
     def sample(self, count: int, generator: torch.Generator, *, truncation: float = 1.0) -> Tensor:
-        """``(count, K)`` normal latents times ``truncation``."""
         return truncation * torch.randn(count, self.latent_dim, generator=generator)
 
     def forward(self, latents: Tensor) -> Tensor:
-        """``(N, K)`` to ``(N, 3, H, W)`` in [0, 1]."""
         flat = torch.addmm(self.mean, latents, self.basis)
         return flat.view(-1, 3, self.resolution, self.resolution).clamp(0, 1)

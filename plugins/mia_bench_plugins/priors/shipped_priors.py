@@ -17,7 +17,6 @@ with lazy_imports():
     import torch
     from torch import Tensor
 
-
 FOLDER = Path(__file__).parent
 
 
@@ -27,22 +26,14 @@ def file_name(prior: str, track: str) -> str:
 
 
 def find(prior: str, source: str, options: Options) -> Path | None:
-    """The file for these data and options, if there is one.
-
-    Raises:
-        MiaBenchError: a file of this prior is damaged.
-    """
+    """The file for these data and options, if any; raise MiaBenchError if a file of the prior is damaged."""
     wanted = {"source": source, "options": options.model_dump(mode="json")}
     paths = FOLDER.glob(file_name(prior, "*"))
     return next((path for path in paths if training_of(path) == wanted), None)
 
 
 def training_of(path: Path) -> dict[str, Any]:
-    """Data and options of a file's training, from its JSON header.
-
-    Raises:
-        MiaBenchError: the file is damaged.
-    """
+    """Data and options of a file's training, from its JSON header; raise MiaBenchError if it is damaged."""
     shipped_hash(path)
     with path.open("rb") as file:
         header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
@@ -50,9 +41,16 @@ def training_of(path: Path) -> dict[str, Any]:
     return {"source": metadata["source"], "options": json.loads(metadata["options"])}
 
 
-def load(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file, in float32."""
-    return in_float32(safetensors.torch.load_file(path))
+def find_hash(prior: str, source: str, options: Options) -> str | None:
+    """SHA-256 of the file from :func:`find`, if there is one."""
+    path = find(prior, source, options)
+    return shipped_hash(path) if path else None
+
+
+def load(prior: str, source: str, options: Options) -> dict[str, Tensor] | None:
+    """The tensors of the file from :func:`find`, in float32, if there is one."""
+    path = find(prior, source, options)
+    return in_float32(safetensors.torch.load_file(path)) if path else None
 
 
 def in_float32(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -16,7 +16,6 @@ executing its code. Images of another size than the track's are cropped and resi
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -30,7 +29,6 @@ from mia_bench.errors import Unavailable
 from mia_bench.fetch import file_hash, find
 from mia_bench_plugins.priors import shipped_priors
 from mia_bench_plugins.priors.adversarial import AdversarialTraining, real_batch, update
-from mia_bench_plugins.shipped import shipped_hash
 
 with lazy_imports():
     import torch
@@ -102,24 +100,17 @@ class StyleGAN2Prior(Prior):
         return self.options.crop is None
 
     def weights(self, source: str, folder: Path | None) -> str | None:
-        """SHA-256 of the option ``file``, or of the file shipped for these data and options.
-
-        Raises:
-            Unavailable: the file was not found.
-            MiaBenchError: the shipped file is damaged.
-        """
         if self.options.file:
             return file_hash(self._path(folder))
-        path = shipped_priors.find("stylegan2", source, self.options)
-        return shipped_hash(path) if path else None
+        return shipped_priors.find_hash("stylegan2", source, self.options)
 
     def _path(self, folder: Path | None) -> Path:
         given = Path(self.options.file).expanduser()
         path = given if given.is_file() else find(given, folder)
         if path is not None:
             return path
-        known = given.name in {file.name for file in self.published}
-        how = f"mia-bench prior fetch {given.name}, or " if known else ""
+        published = any(given.name == file.name for file in self.published)
+        how = f"mia-bench prior fetch {given.name}, or " if published else ""
         raise Unavailable(
             f"{given.name} was not found: {how}give a path, or put it into the folder that "
             "MIA_BENCH_WEIGHTS names"
@@ -128,8 +119,7 @@ class StyleGAN2Prior(Prior):
     def fit(self, task: PriorTask) -> dict[str, Tensor]:
         """Load the given or the shipped file, or train; sizes and weights of both networks."""
         if not self.options.file:
-            path = shipped_priors.find("stylegan2", task.source, self.options)
-            return shipped_priors.load(path) if path else self.train(task)
+            return shipped_priors.load("stylegan2", task.source, self.options) or self.train(task)
         state = stylegan2_model.read(self._path(task.weights))
         # The training images of a published file are unknown.
         trained_on = state.pop("trained_on", torch.empty(0, dtype=torch.int64))
@@ -137,73 +127,46 @@ class StyleGAN2Prior(Prior):
         return {**state, "trained_on": trained_on}
 
     def train(self, task: PriorTask) -> dict[str, Tensor]:
-        """Train, or resume from the checkpoint, and return sizes and weights of both networks.
-
-        Raises:
-            Diverged: the discriminator's loss is not finite.
-        """
+        """Train, or resume; raise Diverged if the discriminator's loss is not finite."""
         training = Training(self.options, task)
         state = training.run("stylegan2", "discriminator")
-        return {**stylegan2_model.shape_state(training.shape), **state}
+        return {stylegan2_networks.SHAPE: training.model.shape.as_tensor(), **state}
 
     def build(self, state: dict[str, Tensor], *, resolution: int) -> stylegan2_model.StyleGAN2:
-        """The two networks."""
         return stylegan2_model.build(state, resolution, crop=self.options.crop, partial=self.options.partial)
 
     @classmethod
     def convert(cls, path: Path, output: Path) -> None:
-        """Write the networks of a published pickle as safetensors."""
         stylegan2_model.convert(path, output)
 
 
-class Training(AdversarialTraining["stylegan2_networks.Generator"]):
+class Training(AdversarialTraining):
     """Training of generator and discriminator."""
+
+    model: stylegan2_model.StyleGAN2
 
     def __init__(self, options: StyleGAN2Prior.Options, task: PriorTask) -> None:
         self.options = options
-        self.shape = stylegan2_networks.Shape(
-            resolution=task.resolution,
-            latent=options.latent,
-            style=options.style,
-            layers=options.layers,
-            channel_base=options.channel_base,
-            channel_max=options.channel_max,
-        )
-        networks = stylegan2_networks
-        generator = networks.Generator(self.shape).to(task.device).train()
-        self.discriminator = networks.Discriminator(self.shape).to(task.device).train()
+        sizes = options.model_dump(include={"latent", "style", "layers", "channel_base", "channel_max"})
+        shape = stylegan2_networks.Shape(task.resolution, **sizes)
+        model = stylegan2_model.StyleGAN2(shape, task.resolution).to(task.device).train()
         optimizers: list[torch.optim.Optimizer] = []
         for network, every in (
-            (generator, options.path_every),
-            (self.discriminator, options.r1_every),
+            (model.generator, options.path_every),
+            (model.discriminator, options.r1_every),
         ):
             # The paper's correction: with the regulariser, k steps become k + 1.
             share = every / (every + 1)
-            beta1, beta2 = options.betas
-            optimizers.append(
-                torch.optim.Adam(
-                    network.parameters(),
-                    lr=options.learning_rate * share,
-                    betas=(beta1**share, beta2**share),
-                    eps=1e-8,
-                )
-            )
+            beta1, beta2 = (beta**share for beta in options.betas)
+            rate = options.learning_rate * share
+            optimizers.append(torch.optim.Adam(network.parameters(), rate, (beta1, beta2), eps=1e-8))
         self.mean_length = torch.zeros((), device=task.device)
-        super().__init__(
-            task,
-            generator,
-            {"discriminator": self.discriminator},
-            optimizers,
-            steps=options.steps,
-            decay=options.average,
-        )
+        super().__init__(task, model, optimizers, steps=options.steps, decay=options.average)
 
     def state(self) -> dict[str, Tensor]:
-        """State of the base class and the mean path length."""
         return {**super().state(), "mean_length": self.mean_length}
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        """Resume from :meth:`state`."""
         super().restore(state)
         self.mean_length = state["mean_length"].to(self.task.device)
 
@@ -212,7 +175,7 @@ class Training(AdversarialTraining["stylegan2_networks.Generator"]):
 
     def _styles(self, count: int) -> Tensor:
         """Styles ``(N, depth, style)``; if mixed, those from a random layer on belong to another latent."""
-        mapping, depth = self.generator.mapping, self.generator.synthesis.depth
+        mapping, depth = self.model.generator.mapping, self.model.generator.synthesis.depth
         rng = self.task.generator
         w: Tensor = mapping(self._normal(count, self.options.latent))
         mapping.update_average(w)
@@ -225,23 +188,23 @@ class Training(AdversarialTraining["stylegan2_networks.Generator"]):
         return styles
 
     def _images(self, styles: Tensor) -> Tensor:
-        count = len(styles)
-        images: Tensor = self.generator.synthesis(
-            styles, lambda constant: self._normal(count, 1, *constant.shape)
-        )
+        def noise(constant: Tensor) -> Tensor:
+            return self._normal(len(styles), 1, *constant.shape)
+
+        images: Tensor = self.model.generator.synthesis(styles, noise)
         return images
 
     def _scores(self, images: Tensor) -> Tensor:
         if self.options.augment:
             images = differentiable_augmentation(images, self.task.generator)
-        scores: Tensor = self.discriminator(images)
+        scores: Tensor = self.model.discriminator(images)
         return scores
 
     def train_step(self, images: Tensor) -> Tensor:
         """A step of both networks, and of the regularisers that are due; the discriminator's loss."""
         options, rng, size = self.options, self.task.generator, self.options.batch_size
         generator_optimizer, discriminator_optimizer = self.optimizers
-        self.discriminator.requires_grad_(False)
+        self.model.discriminator.requires_grad_(False)
         loss = F.softplus(-self._scores(self._images(self._styles(size)))).mean()
         update(generator_optimizer, loss)
         if options.path_length and self.step % options.path_every == 0:
@@ -251,8 +214,8 @@ class Training(AdversarialTraining["stylegan2_networks.Generator"]):
             self.mean_length = self.mean_length.lerp(lengths.detach().mean(), 0.01)
             penalty = (lengths - self.mean_length).square().mean()
             update(generator_optimizer, options.path_length * options.path_every * penalty)
-        self.discriminator.requires_grad_(True)
-        self.generator.requires_grad_(False)
+        self.model.discriminator.requires_grad_(True)
+        self.model.generator.requires_grad_(False)
         real = 2 * real_batch(images, size, rng, mirror=options.mirror) - 1
         with torch.no_grad():
             fake = self._images(self._styles(size))
@@ -261,15 +224,8 @@ class Training(AdversarialTraining["stylegan2_networks.Generator"]):
         if options.r1 and self.step % options.r1_every == 0:
             penalty = r1_penalty(self._scores, real)
             update(discriminator_optimizer, options.r1 / 2 * options.r1_every * penalty)
-        self.generator.requires_grad_(True)
+        self.model.generator.requires_grad_(True)
         return loss
-
-    def result(self) -> stylegan2_model.StyleGAN2:
-        """The averaged generator and the discriminator, in eval mode."""
-        model = stylegan2_model.StyleGAN2(self.shape, self.task.resolution)
-        model.generator = copy.deepcopy(self.average)
-        model.discriminator = copy.deepcopy(self.discriminator)
-        return model.eval().requires_grad_(False)
 
 
 def r1_penalty(discriminator: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
@@ -314,22 +270,20 @@ def differentiable_augmentation(images: Tensor, rng: torch.Generator) -> Tensor:
     reach = max(1, round(size / 8))
     moves = torch.randint(-reach, reach + 1, (2, count), generator=rng).to(images.device)
     pixels = torch.arange(size, device=images.device)
-    rows, columns = ((pixels + move[:, None]) for move in moves)
     padded = F.pad(images, [1, 1, 1, 1])
     # Pixels outside the image are those of the border of zeros.
-    rows, columns = ((line + 1).clamp(0, size + 1) for line in (rows, columns))
+    rows, columns = (pixels + moves[:, :, None] + 1).clamp(0, size + 1)
     index = torch.arange(count, device=images.device)[:, None, None]
     images = padded.permute(0, 2, 3, 1)[index, rows[:, :, None], columns[:, None, :]]
     images = images.permute(0, 3, 1, 2)
     half = size // 2
     centres = torch.randint(0, size + 1 - half % 2, (2, count), generator=rng).to(images.device)
-    in_rows, in_columns = ((pixels - c[:, None] + half // 2) for c in centres)
-    inside = [(line >= 0) & (line < half) for line in (in_rows, in_columns)]
-    hidden = inside[0][:, None, :, None] & inside[1][:, None, None, :]
+    places = pixels - centres[:, :, None] + half // 2
+    in_rows, in_columns = (places >= 0) & (places < half)
+    hidden = in_rows[:, None, :, None] & in_columns[:, None, None, :]
     return images.masked_fill(hidden, 0.0)
 
 
 @hookimpl
 def mia_bench_register_priors(register: Register) -> None:
-    """Register ``stylegan2``."""
     register("stylegan2", StyleGAN2Prior)

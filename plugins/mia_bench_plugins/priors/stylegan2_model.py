@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -17,12 +15,10 @@ from mia_bench.augment import resized
 from mia_bench.errors import DataError, MiaBenchError
 from mia_bench.fetch import file_hash
 from mia_bench_plugins.priors.shipped_priors import in_float32
-from mia_bench_plugins.priors.stylegan2_networks import Discriminator, Generator, Shape
-from mia_bench_plugins.priors.stylegan2_pickle import Networks, read_pickle
+from mia_bench_plugins.priors.stylegan2_networks import SHAPE, Discriminator, Generator, Shape
+from mia_bench_plugins.priors.stylegan2_pickle import read_pickle
 
 FORMAT = "stylegan2"
-SHAPE = "shape"
-"""Name of the tensor that holds the sizes: JSON as bytes."""
 
 
 class StyleGAN2(GenerativeModel):
@@ -68,7 +64,6 @@ class StyleGAN2(GenerativeModel):
         return (resized(images, self.resolution) / 2 + 0.5).clamp(0, 1)
 
     def render(self, latents: Tensor, *, device: torch.device, batch_size: int = 512) -> Tensor:
-        """Images of many latents from all layers, in batches, on the CPU."""
         kept, self._up_to = self._up_to, None
         try:
             return super().render(latents, device=device, batch_size=batch_size)
@@ -76,11 +71,7 @@ class StyleGAN2(GenerativeModel):
             self._up_to = kept
 
     def discriminate(self, images: Tensor) -> Tensor:
-        """Realism scores ``(N,)``, each independent of the batch.
-
-        Raises:
-            MiaBenchError: the images are crops, and the discriminator takes whole images.
-        """
+        """Scores ``(N,)``, independent of the batch; raise MiaBenchError if the model crops its images."""
         if self.crop is not None:
             raise MiaBenchError("stylegan2's discriminator judges whole images, not crops of them")
         images = resized(images, self.shape.resolution)
@@ -88,28 +79,13 @@ class StyleGAN2(GenerativeModel):
         return scores
 
 
-def shape_state(shape: Shape) -> dict[str, Tensor]:
-    """The sizes as a named tensor, part of the state that :func:`build` takes."""
-    text = bytearray(json.dumps(asdict(shape)), "ascii")
-    return {SHAPE: torch.frombuffer(text, dtype=torch.uint8)}
-
-
-def state_of(networks: Networks) -> dict[str, Tensor]:
-    """The state of networks that :func:`build` takes."""
-    return {
-        **shape_state(networks.shape),
-        **{f"generator.{name}": tensor for name, tensor in networks.generator.items()},
-        **{f"discriminator.{name}": tensor for name, tensor in networks.discriminator.items()},
-    }
-
-
 def build(state: Mapping[str, Tensor], resolution: int, *, crop: int | None, partial: bool) -> StyleGAN2:
-    """The model with a state from :func:`state_of` or from training, in eval mode.
+    """The model with a state from :func:`read` or from training, in eval mode.
 
     Raises:
         DataError: the tensors do not fit the sizes, or the crop is larger than the images.
     """
-    shape = Shape(**json.loads(bytes(state[SHAPE].tolist())))
+    shape = Shape.from_tensor(state[SHAPE])
     if crop is not None and crop > shape.resolution:
         raise DataError(f"crop={crop} is larger than the images of {shape.resolution} pixels")
     model = StyleGAN2(shape, resolution, crop=crop, partial=partial)
@@ -127,7 +103,7 @@ def read(path: Path) -> dict[str, Tensor]:
         DataError: the file is truncated or holds something else.
     """
     if path.suffix == ".pkl":
-        return state_of(read_pickle(path))
+        return read_pickle(path)
     try:
         with safe_open(path, framework="pt") as file:
             if (file.metadata() or {}).get("format") != FORMAT:
@@ -138,12 +114,8 @@ def read(path: Path) -> dict[str, Tensor]:
 
 
 def convert(path: Path, output: Path) -> None:
-    """Write the networks of a published pickle as safetensors, atomically.
-
-    Raises:
-        DataError: the pickle is refused.
-    """
-    state = state_of(read_pickle(path))
+    """Write the networks of a published pickle as safetensors; raise DataError if it is refused."""
+    state = read_pickle(path)
     metadata = {"format": FORMAT, "converted_from": path.name, "sha256": file_hash(path)}
     part = output.with_name(f".{output.name}.part")
     try:

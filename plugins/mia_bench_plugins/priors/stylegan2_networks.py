@@ -16,16 +16,19 @@ of the published weights. The functions are the same, computed more efficiently:
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import cast
+from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mia_bench.errors import MiaBenchError
+
+SHAPE = "shape"
+"""Name of the tensor with the sizes in a state."""
 
 Noise = Callable[[Tensor], Tensor]
 """From the constant noise of a layer ``(R, R)`` to the noise to add, of any shape that broadcasts."""
@@ -59,6 +62,15 @@ class Shape:
         resolution = self.resolution
         if resolution < 8 or resolution & (resolution - 1):
             raise MiaBenchError(f"stylegan2 makes 8, 16, 32 … pixels, not {resolution}")
+
+    def as_tensor(self) -> Tensor:
+        """The sizes as JSON in bytes, for states and files."""
+        return torch.frombuffer(bytearray(json.dumps(asdict(self)), "ascii"), dtype=torch.uint8)
+
+    @classmethod
+    def from_tensor(cls, tensor: Tensor) -> Shape:
+        """The sizes in a tensor from :meth:`as_tensor`."""
+        return cls(**json.loads(bytes(tensor.tolist())))
 
     @property
     def resolutions(self) -> list[int]:
@@ -107,13 +119,7 @@ class Dense(nn.Module):
     """
 
     def __init__(
-        self,
-        inputs: int,
-        outputs: int,
-        *,
-        rate: float = 1.0,
-        start: float = 0.0,
-        active: bool = False,
+        self, inputs: int, outputs: int, *, rate: float = 1.0, start: float = 0.0, active: bool = False
     ) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.randn(outputs, inputs) / rate)
@@ -229,17 +235,11 @@ class SynthesisBlock(nn.Module):
             self.conv0 = Synthesis(below, width, shape, resolution, up=True)
         self.conv1 = Synthesis(width, width, shape, resolution)
         self.torgb = ToImage(width, shape)
-        self.first = resolution == 4
-
-    @property
-    def convolutions(self) -> int:
-        """Number of styles for the convolutions; the image uses the first style of the next block."""
-        return 1 if self.first else 2
 
     def forward(
         self, x: Tensor | None, image: Tensor | None, styles: Sequence[Tensor], noise: Noise | None
     ) -> tuple[Tensor, Tensor]:
-        """Features and image, at twice the size."""
+        """Features and image, at twice the size; the image uses the first style of the next block."""
         if x is None or image is None:
             x = self.const.expand(len(styles[0]), -1, -1, -1)
             x = x.contiguous(memory_format=torch.channels_last)
@@ -276,11 +276,9 @@ class SynthesisNetwork(nn.Module):
         each = styles.unbind(1) if styles.dim() == 3 else (styles,) * depth
         x: Tensor | None = None
         image: Tensor | None = None
-        used = 0
-        for resolution in self.resolutions:
-            block = cast(SynthesisBlock, self.get_submodule(f"b{resolution}"))
-            x, image = block(x, image, each[used : used + block.convolutions + 1], noise)
-            used += block.convolutions
+        for number, resolution in enumerate(self.resolutions):
+            first = max(2 * number - 1, 0)  # one convolution at 4 pixels, then two in every block
+            x, image = self.get_submodule(f"b{resolution}")(x, image, each[first : first + 3], noise)
             if resolution == up_to:
                 break
         assert image is not None
@@ -308,14 +306,7 @@ class Convolution(nn.Module):
     """
 
     def __init__(
-        self,
-        inputs: int,
-        outputs: int,
-        size: int,
-        shape: Shape,
-        *,
-        down: bool = False,
-        active: bool = True,
+        self, inputs: int, outputs: int, size: int, shape: Shape, *, down: bool = False, active: bool = True
     ) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.randn(outputs, inputs, size, size))

@@ -13,7 +13,7 @@ import pickle
 import struct
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn
 
@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from mia_bench.errors import DataError
-from mia_bench_plugins.priors.stylegan2_networks import Discriminator, Generator, Shape
+from mia_bench_plugins.priors.stylegan2_networks import SHAPE, Discriminator, Generator, Shape
 
 
 @dataclass(frozen=True)
@@ -70,17 +70,9 @@ def _scalar(dtype: _Dtype, data: bytes) -> float:
     return float(struct.unpack(formats[dtype.name], data)[0])
 
 
-def _storage(data: bytes) -> Any:
-    return torch.load(io.BytesIO(data), weights_only=True, map_location="cpu")
-
-
 def _tensor(storage: Any, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: object) -> Tensor:
     tensor: Tensor = torch._utils._rebuild_tensor(storage, offset, size, stride)
     return tensor
-
-
-def _parameter(data: Tensor, *_: object) -> Tensor:
-    return data
 
 
 class _Reader(pickle.Unpickler):
@@ -91,8 +83,10 @@ class _Reader(pickle.Unpickler):
         ("dnnlib.util", "EasyDict"): _Dict,
         ("collections", "OrderedDict"): OrderedDict,
         ("torch._utils", "_rebuild_tensor_v2"): _tensor,
-        ("torch._utils", "_rebuild_parameter"): _parameter,
-        ("torch.storage", "_load_from_bytes"): _storage,
+        ("torch._utils", "_rebuild_parameter"): lambda data, *_: data,
+        ("torch.storage", "_load_from_bytes"): lambda data: torch.load(
+            io.BytesIO(data), weights_only=True, map_location="cpu"
+        ),
         ("numpy", "dtype"): _Dtype,
         ("numpy.core.multiarray", "scalar"): _scalar,
         ("numpy._core.multiarray", "scalar"): _scalar,
@@ -101,32 +95,19 @@ class _Reader(pickle.Unpickler):
     }
 
     def find_class(self, module: str, name: str) -> Any:
-        """The substitute for a name in the file; raise DataError if there is none."""
         if (module, name) in self.KNOWN:
             return self.KNOWN[module, name]
-        hint = (
-            ": it is of the TensorFlow version; the authors' legacy.py makes a PyTorch pickle of it"
-            if module.startswith("dnnlib.tflib")
-            else ": not a name that a file of StyleGAN2 networks needs"
-        )
-        raise DataError(f"it asks for {module}.{name}{hint}")
+        hint = "not a name that a file of StyleGAN2 networks needs"
+        if module.startswith("dnnlib.tflib"):
+            hint = "it is of the TensorFlow version; the authors' legacy.py makes a PyTorch pickle of it"
+        raise DataError(f"it asks for {module}.{name}: {hint}")
 
     def persistent_load(self, pid: Any) -> NoReturn:
-        """Refuse references to data outside the file."""
         raise DataError("it refers to data outside of it")
 
 
-@dataclass(frozen=True)
-class Networks:
-    """Sizes and weights of the averaged generator and the discriminator."""
-
-    shape: Shape
-    generator: dict[str, Tensor]
-    discriminator: dict[str, Tensor]
-
-
-def read_pickle(path: Path) -> Networks:
-    """The networks of a published pickle.
+def read_pickle(path: Path) -> dict[str, Tensor]:
+    """Sizes and weights of the averaged generator and the discriminator in a published pickle.
 
     Raises:
         DataError: the file is truncated or holds something else; the message begins with its name.
@@ -134,7 +115,7 @@ def read_pickle(path: Path) -> Networks:
     try:
         with path.open("rb") as file:
             content = _Reader(file).load()
-        return _networks(content)
+        return _state(content)
     except DataError as error:
         raise DataError(f"{path.name} is refused: {error}") from error
     except OSError as error:
@@ -144,7 +125,7 @@ def read_pickle(path: Path) -> Networks:
         raise DataError(f"{path.name} is truncated or not a pickle of networks: {text}") from error
 
 
-def _networks(content: Any) -> Networks:
+def _state(content: Any) -> dict[str, Tensor]:
     parts = []
     for name, wanted in (("G_ema", "Generator"), ("D", "Discriminator")):
         part = content.get(name) if isinstance(content, dict) else None
@@ -152,14 +133,22 @@ def _networks(content: Any) -> Networks:
             raise DataError(f"it holds no {name} of the class {wanted}")
         parts.append(part)
     shape = _shape(*parts)
+    state = {SHAPE: shape.as_tensor()}
     with torch.device("meta"):
-        generator, discriminator = Generator(shape), Discriminator(shape)
-    return Networks(shape, _weights(parts[0], generator), _weights(parts[1], discriminator))
+        networks = {"generator": Generator(shape), "discriminator": Discriminator(shape)}
+    for part, (name, network) in zip(parts, networks.items(), strict=True):
+        state |= {f"{name}.{key}": tensor for key, tensor in _weights(part, network).items()}
+    return state
 
 
 GENERATOR = ("z_dim", "c_dim", "w_dim", "img_resolution", "img_channels")
 DISCRIMINATOR = ("c_dim", "img_resolution", "img_channels")
 """Names of positional arguments."""
+
+SIZES = ("img_resolution", "z_dim", "w_dim", "num_layers", "channel_base", "channel_max", "conv_clamp")
+"""Arguments with the sizes, in the order of those of :class:`Shape`."""
+DEFAULTS: Mapping[str, Any] = {"channel_base": 32768, "channel_max": 512, "conv_clamp": None}
+"""The authors', of arguments that may be missing."""
 
 IGNORED = frozenset({
     "num_fp16_res", "fp16_channels_last", "freeze_layers", "cmap_dim", "embed_features", "w_avg_beta",
@@ -180,40 +169,18 @@ FIXED: Mapping[str, Any] = {
 
 
 def _shape(generator: Described, discriminator: Described) -> Shape:
-    """The sizes, from the arguments of both constructors; DataError if one is not supported."""
-    g_arguments = _arguments(generator, GENERATOR)
-    d_arguments = _arguments(discriminator, DISCRIMINATOR)
-    if d_arguments.get("mbstd_group_size", 4) is None:
+    """The sizes, from the arguments of both constructors; raise DataError if one is not supported."""
+    given = {"num_layers": 8, **DEFAULTS, **_arguments(generator, GENERATOR)}
+    others = {**DEFAULTS, **_arguments(discriminator, DISCRIMINATOR)}
+    group = others.get("mbstd_group_size", 4)
+    if group is None:
         raise DataError("its discriminator compares whole batches of images, which is not supported")
-    shape = Shape(
-        resolution=g_arguments["img_resolution"],
-        latent=g_arguments["z_dim"],
-        style=g_arguments["w_dim"],
-        layers=g_arguments.get("num_layers", 8),
-        channel_base=g_arguments.get("channel_base", 32768),
-        channel_max=g_arguments.get("channel_max", 512),
-        clamp=g_arguments.get("conv_clamp"),
-        group=d_arguments.get("mbstd_group_size", 4),
-    )
-    # Both networks have the generator's sizes; missing arguments have the authors' defaults.
-    d_arguments = {"channel_base": 32768, "channel_max": 512, "conv_clamp": None, **d_arguments}
-    sizes = {
-        "img_resolution": shape.resolution,
-        "channel_base": shape.channel_base,
-        "channel_max": shape.channel_max,
-        "conv_clamp": shape.clamp,
-    }
-    styles = {"z_dim": shape.latent, "w_dim": shape.style, "num_layers": shape.layers}
-    _check_arguments(
-        "generator",
-        g_arguments,
-        {**FIXED, **sizes, **styles, "layer_features": shape.style, "architecture": "skip"},
-    )
-    _check_arguments(
-        "discriminator",
-        d_arguments,
-        {**FIXED, **sizes, "mbstd_group_size": shape.group, "architecture": "resnet"},
-    )
+    sizes = {name: given[name] for name in SIZES}
+    shape = replace(Shape(*sizes.values()), group=group)
+    # Both networks have the generator's sizes.
+    expected = {**FIXED, **sizes, "layer_features": shape.style, "mbstd_group_size": group}
+    _check_arguments("generator", given, {**expected, "architecture": "skip"})
+    _check_arguments("discriminator", others, {**expected, "architecture": "resnet"})
     return shape
 
 

@@ -15,7 +15,6 @@ A trained model for the embedded track is shipped, and used if data and options 
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
 
 from pydantic import Field
@@ -25,7 +24,6 @@ from mia_bench.api.options import Share
 from mia_bench.errors import DataError
 from mia_bench_plugins.priors import shipped_priors
 from mia_bench_plugins.priors.adversarial import AdversarialTraining, real_batch, update
-from mia_bench_plugins.shipped import shipped_hash
 
 with lazy_imports():
     import torch
@@ -59,63 +57,38 @@ class WassersteinGAN(Prior):
     has_discriminator = True
 
     def weights(self, source: str, folder: Path | None) -> str | None:
-        """SHA-256 of the file shipped for these data and options, if there is one.
-
-        Raises:
-            MiaBenchError: the file is damaged.
-        """
-        path = shipped_priors.find("wgan-gp", source, self.options)
-        return shipped_hash(path) if path else None
+        return shipped_priors.find_hash("wgan-gp", source, self.options)
 
     def fit(self, task: PriorTask) -> dict[str, Tensor]:
-        """Load the shipped weights for these data and options, or train."""
-        path = shipped_priors.find("wgan-gp", task.source, self.options)
-        return shipped_priors.load(path) if path else self.train(task)
+        return shipped_priors.load("wgan-gp", task.source, self.options) or self.train(task)
 
     def train(self, task: PriorTask) -> dict[str, Tensor]:
-        """Train, or resume from the checkpoint, and return the weights of generator and critic.
-
-        Raises:
-            Diverged: the critic's loss is not finite.
-        """
+        """Train, or resume; raise Diverged if the critic's loss is not finite."""
         return Training(self.options, task).run("wgan-gp", "critic")
 
     def build(self, state: dict[str, Tensor], *, resolution: int) -> wgan_networks.WGAN:
-        """The two networks with their trained weights.
-
-        Raises:
-            DataError: the weights belong to networks of another size.
-        """
-        model = _networks(self.options, resolution)
+        model = wgan_networks.WGAN(self.options.latent, self.options.width, resolution)
         try:
             model.load_state_dict(state)
         except RuntimeError as error:
-            raise DataError(
-                f"these wgan-gp weights do not make {resolution}×{resolution} pixels at width "
-                f"{self.options.width}"
-            ) from error
+            size = f"{resolution}×{resolution} pixels at width {self.options.width}"
+            raise DataError(f"these wgan-gp weights do not make {size}") from error
         return model.eval()
 
 
-class Training(AdversarialTraining["wgan_networks.Generator"]):
+class Training(AdversarialTraining):
     """Training of generator and critic."""
+
+    model: wgan_networks.WGAN
 
     def __init__(self, options: WassersteinGAN.Options, task: PriorTask) -> None:
         self.options = options
-        self.model = _networks(options, task.resolution).to(task.device).train()
-        generator, critic = self.model.generator, self.model.critic
+        model = wgan_networks.WGAN(options.latent, options.width, task.resolution).to(task.device).train()
         optimizers: list[torch.optim.Optimizer] = [
             torch.optim.Adam(network.parameters(), lr=options.learning_rate, betas=options.betas)
-            for network in (generator, critic)
+            for network in (model.generator, model.critic)
         ]
-        super().__init__(
-            task,
-            generator,
-            {"critic": critic},
-            optimizers,
-            steps=options.steps,
-            decay=options.average,
-        )
+        super().__init__(task, model, optimizers, steps=options.steps, decay=options.average)
 
     def train_step(self, images: Tensor) -> Tensor:
         """Steps of the critic, then one of the generator; the critic's last loss."""
@@ -134,16 +107,6 @@ class Training(AdversarialTraining["wgan_networks.Generator"]):
         update(generator_optimizer, -critic(generator(self._latents())).mean())
         critic.requires_grad_(True)
         return loss
-
-    def result(self) -> wgan_networks.WGAN:
-        """The averaged generator and the critic, in eval mode."""
-        model = wgan_networks.WGAN(
-            copy.deepcopy(self.average),
-            copy.deepcopy(self.model.critic),
-            self.options.latent,
-            self.task.resolution,
-        )
-        return model.eval().requires_grad_(False)
 
     def _latents(self) -> Tensor:
         shape = (self.options.batch_size, self.options.latent)
@@ -164,13 +127,6 @@ def gradient_penalty(critic: nn.Module, real: Tensor, fake: Tensor, share: Tenso
     return (norms - 1).square().mean()
 
 
-def _networks(options: WassersteinGAN.Options, resolution: int) -> wgan_networks.WGAN:
-    generator = wgan_networks.Generator(options.latent, options.width, resolution)
-    critic = wgan_networks.Critic(options.width, resolution)
-    return wgan_networks.WGAN(generator, critic, options.latent, resolution)
-
-
 @hookimpl
 def mia_bench_register_priors(register: Register) -> None:
-    """Register ``wgan-gp``."""
     register("wgan-gp", WassersteinGAN)

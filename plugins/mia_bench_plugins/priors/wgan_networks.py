@@ -43,7 +43,6 @@ class Generator(nn.Module):
         self.layers = nn.Sequential(*layers)
 
     def forward(self, latents: Tensor) -> Tensor:
-        """Map latents to images."""
         start: Tensor = self.start(self.project(latents))
         images: Tensor = self.layers(start.view(-1, self.top, 4, 4))
         return images
@@ -66,31 +65,27 @@ class Critic(nn.Module):
         self.layers = nn.Sequential(*layers)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map images to scores."""
         scores: Tensor = self.layers(images).flatten()
         return scores
 
 
 class WGAN(GenerativeModel):
-    """A trained generator and its critic; latents are standard normal."""
+    """A generator and its critic; latents are standard normal."""
 
-    def __init__(self, generator: Generator, critic: Critic, latent: int, resolution: int) -> None:
+    def __init__(self, latent: int, width: int, resolution: int) -> None:
         super().__init__()
-        self.generator = generator
-        self.critic = critic
+        self.generator = Generator(latent, width, resolution)
+        self.critic = Critic(width, resolution)
         self.latent_dim = latent
         self.resolution = resolution
 
     def sample(self, count: int, generator: torch.Generator, *, truncation: float = 1.0) -> Tensor:
-        """``(count, latent)`` normal latents times ``truncation``."""
         return truncation * torch.randn(count, self.latent_dim, generator=generator)
 
     def forward(self, latents: Tensor) -> Tensor:
-        """``(N, latent)`` to ``(N, 3, R, R)`` in [0, 1]."""
         images: Tensor = self.generator(latents)
         return images
 
     def discriminate(self, images: Tensor) -> Tensor:
-        """The critic's scores ``(N,)``."""
         scores: Tensor = self.critic(images)
         return scores

@@ -9,6 +9,5 @@ from mia_bench.pictures import save_picture
 
 @hookimpl
 def mia_bench_cell_finished(cell: FinishedCell) -> None:
-    """Write one PNG per done cell."""
     if cell.record.status == "done":
         save_picture(cell, cell.pictures / f"{cell.key}.png")

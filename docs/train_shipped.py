@@ -1,8 +1,14 @@
-"""Retrain the shipped encoder: ``python -m mia_bench_plugins.encoders.synth_encoder_training``."""
+"""Trains the weights that come with the package: ``train_shipped.py encoder`` or ``prior NAME``.
+
+Weights are written as float16 safetensors, and their SHA-256 into ``SHA256SUMS`` beside them.
+"""
 
 from __future__ import annotations
 
+import json
 import math
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import click
@@ -13,15 +19,56 @@ from torch.nn import functional as F
 
 from mia_bench import augment
 from mia_bench.api.images import to_float
+from mia_bench.config import DEFAULT_TRACK, load_config
+from mia_bench.engine.progress import reporting, terminal_progress
+from mia_bench.engine.run import prior_stage, set_up
+from mia_bench.engine.stages import fit_prior_stage
+from mia_bench.fetch import file_hash
 from mia_bench.seeds import derive, generator, seeded
 from mia_bench_plugins.datasets.synth_faces import SynthFaces
 from mia_bench_plugins.encoders.synth_encoder import FILE, RESOLUTION, WIDTHS
 from mia_bench_plugins.models.networks import residual_network
-from mia_bench_plugins.shipped import write_hash
+from mia_bench_plugins.priors import shipped_priors
+from mia_bench_plugins.shipped import SUMS, read_sums
 
 SEED = derive(20240601, "synth-encoder")
 SCALE = 16.0
 MARGIN = 0.2
+
+
+@click.group()
+def main() -> None:
+    """Train weights that come with the package."""
+
+
+@main.command()
+@click.argument("name", type=click.Choice(["wgan-gp", "stylegan2"]))
+@click.option("--device", default="auto", show_default=True)
+@click.option("--store", type=click.Path(path_type=Path), help="Keeps the checkpoint.")
+@click.option("--output", type=click.Path(path_type=Path), help="File; none means the shipped one.")
+def prior(name: str, device: str, store: Path | None, output: Path | None) -> None:
+    """Fit the prior NAME to the default track's public images, with the track's options.
+
+    A stopped training goes on when the command is given again with the same store.
+    """
+    config = load_config({"track": DEFAULT_TRACK, "store": store, "device": device})
+    setup = set_up(config)
+    stage = prior_stage(setup, name)
+    reporter = terminal_progress()
+    setup.make([stage.inputs["data"]], reporter)
+    workspace = setup.workspace(partial(reporter.progress, stage))
+    made = stage.parts["prior"].make()
+    with reporting(reporter, 1, 0.0):
+        reporter.stage_begins(stage, 0.0)
+        state, info = fit_prior_stage(stage, workspace, made.train)
+    metadata = {
+        "format": name,
+        "source": stage.inputs["data"].key,
+        "options": json.dumps(made.options.model_dump(mode="json")),
+        "watched": json.dumps(info["watched"]),
+        "torch": torch.__version__,
+    }
+    ship(state, output or shipped_priors.FOLDER / shipped_priors.file_name(name, DEFAULT_TRACK), metadata)
 
 
 def training_faces(identities: int, each: int) -> tuple[Tensor, Tensor]:
@@ -44,13 +91,13 @@ def margin_loss(features: Tensor, centres: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(SCALE * (cosine - margins), labels)
 
 
-@click.command()
+@main.command()
 @click.option("--identities", default=2000, show_default=True)
 @click.option("--images", default=10, show_default=True, help="Images of each identity.")
 @click.option("--epochs", default=16, show_default=True)
 @click.option("--output", type=click.Path(path_type=Path), default=FILE, show_default=True)
-def main(identities: int, images: int, epochs: int, output: Path) -> None:
-    """Train the encoder and write its weights as float16 safetensors."""
+def encoder(identities: int, images: int, epochs: int, output: Path) -> None:
+    """Train ``synth-encoder``."""
     faces, labels = training_faces(identities, images)
     batch_size = 128
     with seeded(SEED):
@@ -73,13 +120,17 @@ def main(identities: int, images: int, epochs: int, output: Path) -> None:
             schedule.step()
             total += loss.detach()
         click.echo(f"epoch {epoch + 1} of {epochs}: loss {float(total) / len(batches):.3f}")
-    state = {
-        name: (tensor.half() if tensor.is_floating_point() else tensor).contiguous()
-        for name, tensor in network.state_dict().items()
-    }
-    save_file(state, output)
-    write_hash(output)
-    click.echo(f"wrote {output.name}, {output.stat().st_size / 2**10:.0f} KiB")
+    ship(network.state_dict(), output, None)
+
+
+def ship(state: Mapping[str, Tensor], output: Path, metadata: dict[str, str] | None) -> None:
+    """Write weights in half precision, and add their SHA-256 to ``SHA256SUMS``."""
+    half = {name: (t.half() if t.is_floating_point() else t).contiguous() for name, t in state.items()}
+    save_file(half, output, metadata)
+    sums = {**read_sums(output.parent), output.name: file_hash(output)}
+    text = "".join(f"{value}  {name}\n" for name, value in sorted(sums.items()))
+    (output.parent / SUMS).write_text(text, encoding="utf-8")
+    click.echo(f"wrote {output.name}, {output.stat().st_size / 2**20:.1f} MiB")
 
 
 if __name__ == "__main__":
