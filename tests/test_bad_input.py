@@ -538,7 +538,7 @@ def test_signal_ends_a_real_run_in_order_and_a_later_run_goes_on(
     process = spawn(*CELL)
     until(process, "] target under none")
     process.send_signal(number)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=240)
     assert process.returncode == 1
     assert "Traceback" not in err
     assert "error: interrupted; what is finished is kept" in err

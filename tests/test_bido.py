@@ -516,7 +516,7 @@ def test_a_training_step_costs_at_most_half_as_much_again() -> None:
     optimizer = torch.optim.Adam(network.parameters())
 
     def seconds(name: str) -> float:
-        start = time.perf_counter()
+        start = time.process_time()
         optimizer.zero_grad(set_to_none=True)
         step = TrainingStep(
             images=images,
@@ -529,7 +529,7 @@ def test_a_training_step_costs_at_most_half_as_much_again() -> None:
         )
         defenses[name].loss(step).backward()
         optimizer.step()
-        return time.perf_counter() - start
+        return time.process_time() - start
 
     for name in defenses:
         seconds(name)

@@ -36,7 +36,7 @@ def nothing_imported(err: str) -> bool:
 )
 def test_what_computes_nothing_imports_no_torch(spawn, toy, arguments) -> None:
     process = spawn(*arguments)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=240)
     assert process.returncode == 0, err
     assert out
     assert nothing_imported(err)
@@ -160,7 +160,7 @@ def test_dry_run_computes_nothing_and_tells_cached_from_open(spawn, toy, store) 
     folder = store(*SHARED)
     before = sorted(path.relative_to(folder) for path in folder.rglob("*"))
     process = spawn("run", *CELL, "--dry-run")
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=240)
     assert process.returncode == 0, err
     assert nothing_imported(err)
     assert sorted(path.relative_to(folder) for path in folder.rglob("*")) == before
@@ -204,7 +204,7 @@ def test_second_run_computes_nothing_imports_no_torch_and_prints_the_same(cli, s
     assert first.code == 0
     assert "attack none × ppa, seed 0: done" in first.err
     process = spawn("run", *CELL, "--format", "json")
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=240)
     assert process.returncode == 0
     assert json.loads(out) == first.records
     assert err == "imported:\n"
@@ -416,7 +416,7 @@ def test_show_writes_a_readable_picture(cli, toy, undisturbed, tmp_path) -> None
 def test_show_needs_no_torch(spawn, toy, undisturbed, tmp_path) -> None:
     key = next(iter(undisturbed.records))
     process = spawn("show", key, "--output", tmp_path / "x.png", "--store", undisturbed.store)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=240)
     assert process.returncode == 0
     assert nothing_imported(err)
 
@@ -539,9 +539,9 @@ def test_wrong_usage_is_one_line_and_exit_code_2(cli, arguments, message: str) -
 
 
 def test_debug_shows_the_traceback(spawn) -> None:
-    _, plain = spawn("run", "--track", "nowhere").communicate(timeout=60)
+    _, plain = spawn("run", "--track", "nowhere").communicate(timeout=240)
     assert "Traceback" not in plain
-    _, debug = spawn("--debug", "run", "--track", "nowhere").communicate(timeout=60)
+    _, debug = spawn("--debug", "run", "--track", "nowhere").communicate(timeout=240)
     assert "Traceback" in debug
 
 

@@ -6,12 +6,14 @@ import pytest
 import torch
 
 import mia_bench
+from mia_bench.augment import random_resized_crop
 from mia_bench.config import RunConfig
 from mia_bench.device import autocast
 from mia_bench.engine.run import prepare
 from mia_bench.errors import UsageError
 from mia_bench.store import Store
 from mia_bench.track import Track
+from mia_bench_plugins.attacks import ppa
 from mia_bench_plugins.priors.stylegan2_model import StyleGAN2
 from mia_bench_plugins.priors.stylegan2_networks import Shape
 
@@ -48,21 +50,18 @@ def test_attacks_in_bfloat16_find_much_the_same_and_render_in_float32(
     toy, store, tmp_path, monkeypatch
 ) -> None:
     store("data", "prior", "gallery", "evaluator", "train", "assess")
-    from mia_bench_plugins.attacks.ppa import PlugAndPlay
-
     seen = set()
-    crop = PlugAndPlay._crop
 
-    def watched(self, images, generator):
+    def watched(*args, **more):
         seen.add(torch.is_autocast_enabled("cpu"))
-        return crop(self, images, generator)
+        return random_resized_crop(*args, **more)
 
-    monkeypatch.setattr(PlugAndPlay, "_crop", watched)
+    monkeypatch.setattr(ppa, "random_resized_crop", watched)
     single, half = run(tmp_path), run(tmp_path, precision="bfloat16")
     assert seen == {False, True}
     first, second = (reconstructions(tmp_path, record).float() for record in (single, half))
     assert not torch.equal(first, second)
-    assert (first - second).abs().mean() < 2  # of 255
+    assert (first - second).abs().mean() < 0.1 * first.std()
     latents = torch.randn(3, 8)
     model = StyleGAN2(Shape(16, latent=8, style=8, layers=1, channel_base=64), 16)
     with autocast("bfloat16", CPU):
@@ -98,7 +97,7 @@ def test_stylegan2_in_bfloat16_is_near_and_its_images_are_float32() -> None:
     assert torch.nn.functional.cosine_similarity(gradient, near).min() > 0.98
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # torch's compiler looks
 @pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated")  # and uses it
 def test_compiled_networks_find_the_same_under_the_same_key(toy, store, tmp_path) -> None:
