@@ -147,11 +147,11 @@ def test_a_stage_that_hangs_fails_after_the_time_limit_and_the_rest_goes_on(
     assert f"FAILED toy-hanging × prior-sample, seed 0: {reason}" in result.err
     assert fine["status"] == "done"
     assert cli("run", "--time-limit", 0).code == 2
-    with pytest.raises(UsageError, match="time_limit=-1: input should be greater than 0"):
+    with pytest.raises(UsageError, match="time_limit=-1: "):
         mia_bench.run(track="toy", store=tmp_path / "store", time_limit=-1)
 
 
 def test_no_job_is_refused(cli, toy, tmp_path) -> None:
-    with pytest.raises(UsageError, match="jobs=0: input should be greater than or equal to 1"):
+    with pytest.raises(UsageError, match="jobs=0: "):
         mia_bench.run(track="toy", store=tmp_path, jobs=0)
     assert cli("run", "--jobs", 0).code == 2
