@@ -27,6 +27,8 @@ from mia_bench.store import Store
 from mia_bench_plugins.defenses.none import NoDefense
 from stored import read_json
 
+pytestmark = pytest.mark.slow
+
 SHARED = ("data", "prior", "evaluator", "gallery")
 TRAINED = (*SHARED, "train", "assess")
 ALL = (*TRAINED, "prepare", "invert", "measure")

@@ -16,6 +16,8 @@ from mia_bench.engine.parallel import assign_devices
 from mia_bench.engine.progress import SilentProgress
 from mia_bench.errors import UsageError
 
+pytestmark = pytest.mark.slow
+
 CELLS = ("none", "neg-ls"), ("ppa", "toy-prepared")
 
 

@@ -15,6 +15,8 @@ from mia_bench.scaffold import KINDS, LONGEST, class_name, create
 from mia_bench.testing import checks_of
 from mia_bench_plugins.reporters import pictures
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent
 NAMES = {kind: f"made-{kind}" for kind in KINDS}
 

@@ -13,6 +13,8 @@ from mia_bench.track import Track, load_track
 from mia_bench_plugins.datasets.lfw import LFW
 from mia_bench_plugins.encoders.mobilefacenet import MobileFaceNet
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def loaded() -> dict[Path, Splits]:
