@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 OLDEST ?= .venv-oldest
+WORKERS ?= 2
 BIN := $(VENV)/bin
 
 .PHONY: run test test-oldest test-oldest-quick lint docs install install-dev clean
@@ -11,16 +12,14 @@ run: $(VENV)/.installed
 	$(BIN)/mia-bench run --defense neg-ls --attack ppa
 
 test: $(VENV)/.installed-dev lint
-	MIA_BENCH_STRICT=1 $(BIN)/python -m pytest
+	MIA_BENCH_STRICT=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 # The same tests with the oldest dependencies that pyproject.toml allows; the second leaves out what takes long.
 test-oldest: $(OLDEST)/.installed
-	MIA_BENCH_STRICT=1 $(OLDEST)/bin/python -m pytest -m 'not newest'
+	MIA_BENCH_STRICT=1 $(OLDEST)/bin/python -m pytest -n $(WORKERS) --dist worksteal -m 'not newest'
 
-SLOW := parallel bad_input hostile_plugins prior_command real_data packaging examples plugins_new testing_kit \
-  testing_builtins testing_reporters bido docs cli engine stylegan2 torchvision_models fetch
 test-oldest-quick: $(OLDEST)/.installed
-	MIA_BENCH_STRICT=1 $(OLDEST)/bin/python -m pytest -m 'not newest and not slow' $(SLOW:%=--ignore=tests/test_%.py)
+	MIA_BENCH_STRICT=1 $(OLDEST)/bin/python -m pytest -n $(WORKERS) --dist worksteal -m 'not newest and not slow'
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

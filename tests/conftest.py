@@ -44,7 +44,7 @@ MakeOnce = Callable[[str, Callable[[Path], object]], Path]
 
 @pytest.fixture(scope="session")
 def make_once(tmp_path_factory: pytest.TempPathFactory) -> MakeOnce:
-    """Make a folder once for all processes of pytest-xdist: ``make_once(name, make)``."""
+    """``make_once(name, make)``: a folder that ``make(folder)`` fills once for all processes of xdist."""
     shared = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         shared = shared.parent

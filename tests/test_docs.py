@@ -30,6 +30,8 @@ from mia_bench.leaderboard import records  # noqa: E402
 from mia_bench.plugins import host  # noqa: E402
 from mia_bench.registry import PluginInfo, Registry  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 SMALLER = {"synth-faces": "toy", "--seeds 3": "--seeds 2"}
 """What the tests replace in examples and in the tutorial, so that they take seconds."""
 
@@ -348,7 +350,6 @@ def shell(tmp_path: Path, toy_site: Path, sites, cli, monkeypatch, forget_module
     return run
 
 
-@pytest.mark.slow
 def test_the_tutorial(shell, undisturbed, tmp_path: Path) -> None:
     for folder in ("store", "tuning"):
         undisturbed.copy(tmp_path / folder, SHARED)

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 SHARED = ("data", "prior", "evaluator", "gallery")
 EXAMPLES = Path(__file__).parent.parent / "plugins" / "examples"
 

@@ -129,10 +129,10 @@ def test_what_was_sent_is_checked(site: Site, tmp_path: Path) -> None:
 
 
 def test_a_missing_page_and_a_machine_without_network_say_what_to_do(site: Site, tmp_path: Path) -> None:
-    with pytest.raises(Unavailable, match=r"gone\.pt can't be downloaded .*Not Found.*put the file"):
+    with pytest.raises(Unavailable, match=r"gone\.pt can't be downloaded .*put the file"):
         obtain(file(site, name="gone.pt"), tmp_path, quiet)
     closed = Published("weights.pt", "http://127.0.0.1:9/weights.pt")
-    with pytest.raises(Unavailable, match=r"weights\.pt can't be downloaded .*refused"):
+    with pytest.raises(Unavailable, match=r"weights\.pt can't be downloaded"):
         obtain(closed, tmp_path, quiet)
 
 

@@ -1217,12 +1217,14 @@ def test_what_a_defense_says_of_its_report_does_not_depend_on_what_is_installed(
 @pytest.fixture
 def made_host(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
     """The command line sees the made registry."""
-    from mia_bench import plugins, results
+    from mia_bench import results
+    from mia_bench.cli import leaderboard
+    from mia_bench.plugins import Host
 
-    host = plugins.Host(())
+    host = Host(())
     host.registry = registry
-    monkeypatch.setattr(plugins, "host", lambda: host)
-    monkeypatch.setattr(results, "host", lambda: host)
+    for module in (leaderboard, results):
+        monkeypatch.setattr(module, "host", lambda: host)
 
 
 @pytest.mark.usefixtures("made_host")

@@ -12,6 +12,8 @@ import pytest
 
 from oldest import pins
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent
 LIGHT = (
     "click",
@@ -28,7 +30,6 @@ LIGHT = (
 """What listing needs; installing torch anew would take minutes and listing must not import it."""
 
 
-@pytest.mark.slow
 def test_wheel_in_a_clean_environment_lists_every_built_in(tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.mkdir()

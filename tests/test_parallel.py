@@ -16,6 +16,8 @@ from mia_bench.engine.parallel import assign_devices
 from mia_bench.engine.progress import ProgressDisplay
 from mia_bench.errors import UsageError
 
+pytestmark = pytest.mark.slow
+
 CELLS = ("none", "neg-ls"), ("ppa", "toy-prepared")
 
 
@@ -114,12 +116,12 @@ def test_a_signal_ends_all_processes_and_a_later_run_goes_on(
         if "] target under none" in line:
             break
     process.send_signal(number)
-    out, err = process.communicate(timeout=60)  # its standard error is open while one is alive
+    out, err = process.communicate(timeout=240)  # its standard error is open while one is alive
     assert process.returncode == 1
     assert "Traceback" not in err
     assert "error: interrupted; what is finished is kept" in err
     assert [record["status"] for record in json.loads(out)] == ["interrupted"]
-    assert cli(*cells, "--jobs", 2).code == 0
+    assert cli(*cells).code == 0
 
 
 def test_processes_take_the_gpus_in_turn_unless_one_is_named(monkeypatch) -> None:
@@ -147,11 +149,11 @@ def test_a_stage_that_hangs_fails_after_the_time_limit_and_the_rest_goes_on(
     assert f"FAILED toy-hanging × prior-sample, seed 0: {reason}" in result.err
     assert fine["status"] == "done"
     assert cli("run", "--time-limit", 0).code == 2
-    with pytest.raises(UsageError, match="time_limit=-1: input should be greater than 0"):
+    with pytest.raises(UsageError, match="time_limit=-1: "):
         mia_bench.run(track="toy", store=tmp_path / "store", time_limit=-1)
 
 
 def test_no_job_is_refused(cli, toy, tmp_path) -> None:
-    with pytest.raises(UsageError, match="jobs=0: input should be greater than or equal to 1"):
+    with pytest.raises(UsageError, match="jobs=0: "):
         mia_bench.run(track="toy", store=tmp_path, jobs=0)
     assert cli("run", "--jobs", 0).code == 2

@@ -60,7 +60,7 @@ def test_attacks_in_bfloat16_find_much_the_same_and_render_in_float32(
     assert seen == {False, True}
     first, second = (reconstructions(tmp_path, record).float() for record in (single, half))
     assert not torch.equal(first, second)
-    assert (first - second).abs().mean() < 2  # of 255
+    assert (first - second).abs().mean() < 0.1 * first.std()
     latents = torch.randn(3, 8)
     model = StyleGAN2(Shape(16, latent=8, style=8, layers=1, channel_base=64), 16)
     with autocast("bfloat16", CPU):
@@ -96,7 +96,7 @@ def test_stylegan2_in_bfloat16_is_near_and_its_images_are_float32() -> None:
     assert torch.nn.functional.cosine_similarity(gradient, near).min() > 0.98
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # torch's compiler looks
 @pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated")  # and uses it
 def test_compiled_networks_find_the_same_under_the_same_key(toy, store, tmp_path) -> None:

@@ -10,6 +10,8 @@ from PIL import Image
 from mia_bench.store import Store
 from mia_bench_plugins.priors import wgan_gp
 
+pytestmark = pytest.mark.slow
+
 GAN = ("prior", "train", "--track", "toy", "--prior", "wgan-gp", "--device", "cpu")
 SMALL = [
     word

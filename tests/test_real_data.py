@@ -9,9 +9,11 @@ from mia_bench.api.dataset import Splits
 from mia_bench.api.images import to_float
 from mia_bench.plugins import host
 from mia_bench.protocol.gallery import verify_pairs
-from mia_bench.track import load_track
+from mia_bench.track import Track, load_track
 from mia_bench_plugins.datasets.lfw import LFW
 from mia_bench_plugins.encoders.mobilefacenet import MobileFaceNet
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +75,16 @@ def test_a_small_cell_end_to_end(
 ) -> None:
     monkeypatch.setenv("MIA_BENCH_DATA", str(real_data))
     monkeypatch.setenv("MIA_BENCH_WEIGHTS", str(real_weights))
+    validate = Track.model_validate
+
+    def smaller(data):
+        short = {
+            part: {**data[part], "recipe": {**data[part]["recipe"], "epochs": 16}}
+            for part in ("target", "evaluation")
+        }
+        return validate({**data, **short, "data": {**data["data"], "resolution": 24}})
+
+    monkeypatch.setattr(Track, "model_validate", smaller)
     small = [
         word
         for option in ("lfw.private_min=100", "lfw.public_max=2", "lfw.decoys=50",

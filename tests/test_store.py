@@ -182,7 +182,7 @@ def test_processes_that_make_one_store_at_once_all_succeed(root: Path) -> None:
     start = str(time.time() + 1)
     command = [sys.executable, "-c", OPEN_AT_ONCE, start, str(root)]
     opening = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(4)]
-    assert [process.communicate(timeout=60)[1] for process in opening] == [""] * 4
+    assert [process.communicate(timeout=240)[1] for process in opening] == [""] * 4
 
 
 def test_a_file_in_the_place_of_the_store_is_named(root: Path) -> None:

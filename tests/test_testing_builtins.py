@@ -22,6 +22,8 @@ from test_mnist import write_half
 from test_paper_datasets import celeba, dogs, facescrub, picture
 from test_paper_tracks import write_facenet
 
+pytestmark = pytest.mark.slow
+
 SMALL = {
     "ppa": {"search": 24, "candidates": 3, "steps": 2, "views": 3},
     "gmi": {"steps": 3, "restarts": 2},

@@ -28,6 +28,8 @@ from mia_bench.testing.world import world
 from mia_bench_plugins.attacks.ppa import PlugAndPlay
 from wrong_plugins import WRONG
 
+pytestmark = pytest.mark.slow
+
 UNTESTABLE = {"gpu"}
 """Checks that need a GPU to fail."""
 
