@@ -1218,11 +1218,13 @@ def test_what_a_defense_says_of_its_report_does_not_depend_on_what_is_installed(
 def made_host(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
     """The command line sees the made registry."""
     from mia_bench import plugins, results
+    from mia_bench.cli import leaderboard
 
     host = plugins.Host(())
     host.registry = registry
     monkeypatch.setattr(plugins, "host", lambda: host)
     monkeypatch.setattr(results, "host", lambda: host)
+    monkeypatch.setattr(leaderboard, "host", lambda: host)
 
 
 @pytest.mark.usefixtures("made_host")
