@@ -1,8 +1,10 @@
 """An identity encoder that a third party might write."""
 
-from torch.nn import functional as F
-
+from mia_bench import lazy_imports
 from mia_bench_plugins.encoders.synth_encoder import SynthEncoder
+
+with lazy_imports():
+    from torch.nn import functional as F
 
 
 class ToyEncoder(SynthEncoder):
