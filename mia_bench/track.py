@@ -34,7 +34,7 @@ class Data(_Model):
     resolution: int = Field(ge=8)
     """Height and width of the images, in pixels."""
     split_seed: int = 0
-    """Seed of all that the whole track shares: splits, priors, evaluation model, judge."""
+    """Seed of what the whole track shares: splits, priors, evaluation model, independent judge."""
     fingerprint: str = ""
     """The official data's fingerprint; rows from other data are refused by the board."""
 
@@ -69,9 +69,9 @@ class Recipe(_Model):
     batch_size: int = Field(default=64, ge=1)
     """Images a step."""
     learning_rate: float = Field(default=1e-3, gt=0)
-    """Adam's, at the start."""
+    """Learning rate of Adam at the start."""
     weight_decay: float = Field(default=0.0, ge=0)
-    """Adam's."""
+    """Weight decay of Adam."""
     milestones: tuple[float, ...] = (0.75, 0.9)
     """Where the learning rate drops, as fractions of the epochs."""
     gamma: float = 0.1
@@ -87,10 +87,10 @@ class Recipe(_Model):
     colour: Colour | None = None
     """Changes of colour; none unless given."""
     precision: Precision = "float32"
-    """Of the network while it is trained."""
+    """Precision of the network while it is trained."""
 
     def spec(self) -> dict[str, Any]:
-        """What keys are made of; what a track does not use is no part of them."""
+        """The recipe as cache keys hold it: without what the track does not use."""
         return self.model_dump(exclude_none=True)
 
 
@@ -139,7 +139,7 @@ class Track(_Model):
     images_per_class: int = Field(ge=1)
     """How many reconstructions of a class every attack returns."""
     attacked_classes: int | None = Field(default=None, ge=1)
-    """How many classes are attacked (the first ones); all of them unless told."""
+    """How many classes are attacked, the first ones; None for all."""
     attack_batch_size: int = Field(default=256, ge=1)
     """Images a forward pass of an attack."""
     attack_precision: Precision = "float32"

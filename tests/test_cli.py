@@ -194,7 +194,7 @@ def test_dry_run_of_a_finished_grid_has_nothing_to_compute(cli, toy, store) -> N
     store(*TRAINED)
     assert cli("run", *CELL).code == 0
     outcome = cli("run", *CELL, "--dry-run")
-    assert "1 cells of track toy, 1 done before" in outcome.out
+    assert "1 cell of track toy, 1 done before" in outcome.out
     assert "0 stages to compute" in outcome.out
 
 
@@ -550,7 +550,7 @@ def test_kind_before_the_plugin_makes_no_other_option(cli, toy, tmp_path) -> Non
     config.write_text('track = "toy"\ndefense = "none"\nattack = "ppa"\n[options.ppa]\nsteps = 5\n')
     plan = cli("run", "--config", config, "-o", "attack:ppa.steps=7", "--dry-run")
     assert plan.code == 0, plan.err
-    assert "1 cells of track toy" in plan.out
+    assert "1 cell of track toy" in plan.out
     assert "steps=7" in plan.out
 
 

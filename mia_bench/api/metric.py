@@ -108,7 +108,7 @@ class Gallery:
         private: ``(C, D)`` unit-norm centroid of each private class's training images.
         decoys: ``(N, D)`` unit-norm centroid of each decoy identity.
         test: ``(T, D)`` embeddings of the held-out private images, for the ceiling.
-        verification: ``(P,)`` 0 or 1: whether the encoder told a pair of decoy images right; empty
+        verification: ``(P,)`` 0 or 1: whether the encoder verified a pair of decoy images correctly; empty
             where the decoys have too few images.
     """
 

@@ -11,7 +11,7 @@ from tabulate import tabulate
 
 from mia_bench.engine.estimate import CostEstimate, estimates
 from mia_bench.engine.plan import Stage, pending_stages
-from mia_bench.engine.progress import duration, size
+from mia_bench.engine.progress import counted, duration, size
 from mia_bench.engine.run import Prepared
 
 
@@ -22,7 +22,7 @@ def print_plan(prepared: Prepared) -> None:
     todo, cached = pending_stages(wanted, setup.store.has)
     expected = estimates(setup.store, todo)
     done = len(prepared.cells) - len(prepared.open_cells)
-    click.echo(f"{len(prepared.cells)} cells of track {setup.config.track}, {done} done before")
+    click.echo(f"{counted(len(prepared.cells), 'cell')} of track {setup.config.track}, {done} done before")
     for planned in prepared.cells:
         state = "done" if planned.key in prepared.cached else "to run"
         state = f"skipped: {planned.skip}" if planned.skip else state
@@ -32,7 +32,9 @@ def print_plan(prepared: Prepared) -> None:
     if rows:
         click.echo("\n" + tabulate(rows, headers="keys"))
     total = sum(estimate.seconds for estimate in expected.values()) / setup.config.jobs
-    click.echo(f"\n{len(todo)} stages to compute, about {duration(total)}; store {setup.store.root}")
+    click.echo(
+        f"\n{counted(len(todo), 'stage')} to compute, about {duration(total)}; store {setup.store.root}"
+    )
     _print_room(setup.store.root, expected.values())
 
 

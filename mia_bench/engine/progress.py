@@ -68,7 +68,7 @@ class PlainProgress(ProgressDisplay):
         """Say how much there is to do."""
         self._stages = stages
         if stages:
-            self.say(f"{stages} stages to compute, about {duration(seconds)}")
+            self.say(f"{counted(stages, 'stage')} to compute, about {duration(seconds)}")
 
     def stage_begins(self, stage: Stage, seconds: float) -> None:
         """Name the stage."""
@@ -190,3 +190,8 @@ def size(count: float) -> str:
     unit, name = (1e9, "GB") if count >= 1e9 else (1e6, "MB")
     value = count / unit
     return f"{value:.1f} {name}" if value < 10 else f"{value:.0f} {name}"
+
+
+def counted(count: int, noun: str) -> str:
+    """``1 stage``, ``2 stages``."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
