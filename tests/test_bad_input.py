@@ -22,6 +22,7 @@ import torch
 from mia_bench import store as store_module
 from mia_bench.engine import stages as stages_module
 from mia_bench.engine.plan import STAGE_VERSIONS
+from mia_bench.engine.progress import counted
 from mia_bench.plugins import host
 from mia_bench.store import Store
 from mia_bench_plugins.defenses.none import NoDefense

@@ -11,7 +11,7 @@ import click
 
 from mia_bench.cli.shared import config_options, data_option
 from mia_bench.components import parse_option_values, resolve
-from mia_bench.config import load_config
+from mia_bench.config import flatten_options, load_config
 from mia_bench.engine.progress import terminal_progress
 from mia_bench.engine.run import make_data
 from mia_bench.errors import MiaBenchError, UsageError
@@ -57,14 +57,14 @@ def _echo_source(dataset: Any) -> None:
 @click.argument("names", nargs=-1, metavar="[DATASET]…")
 @config_options(options="Set an option of a data set.")
 @data_option
-def check(names: tuple[str, ...], options: dict[str, tuple[str, ...]], data: Path | None) -> None:
+def check(names: tuple[str, ...], options: tuple[str, ...] | None, data: Path | None) -> None:
     """Check that data sets are complete.
 
     Prints what is wrong with each DATASET, by default with all of them. Exit code 1 if one that was named is
     incomplete.
     """
     registry = host().registry
-    given = parse_option_values(registry, options)
+    given = parse_option_values(registry, flatten_options(options or ()))
     root = data_roots(data).data
     if root is None:
         raise UsageError("give --data DIR or set MIA_BENCH_DATA")

@@ -12,6 +12,7 @@ from tabulate import tabulate
 
 from mia_bench.cli.shared import PathType, config_options
 from mia_bench.components import parse_option_values
+from mia_bench.config import flatten_options
 from mia_bench.device import check_device_form
 from mia_bench.errors import MiaBenchError, UsageError
 from mia_bench.plugins import host
@@ -87,7 +88,7 @@ def new(name: str, kind: str, output: Path, reuse_name: bool) -> None:
 )
 @click.option("--data", type=PathType(), help="Root of a data set's files.")
 @click.option("--weights", type=PathType(), help="Folder of weight files.")
-def check(name: str, options: dict[str, tuple[str, ...]], **settings: Any) -> None:
+def check(name: str, options: tuple[str, ...] | None, **settings: Any) -> None:
     """Run NAME in a toy world and print what is wrong with it.
 
     NAME is a component, kind:component, or a plugin or distribution, which means all of its components and
@@ -95,7 +96,7 @@ def check(name: str, options: dict[str, tuple[str, ...]], **settings: Any) -> No
     """
     check_device_form(settings["device"])
     registry = host().registry
-    given = parse_option_values(registry, options, tuple(BASES))
+    given = parse_option_values(registry, flatten_options(options or ()), tuple(BASES))
     entries, reporters = _named(registry, name)
     broken = False
     for entry in entries:

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from mia_bench.config import RunConfig, flatten_options, key_choices
+from mia_bench.config import RunConfig, key_choices
 from mia_bench.errors import CorruptArtifact, StoreError, UsageError
 from mia_bench.paths import default_store, expand_path
 from mia_bench.store import Store
@@ -51,8 +51,6 @@ class _Choice(click.Choice[str]):
 def config_options(*names: str, **help_texts: str) -> Decorator:
     """Keys of :class:`RunConfig` as options of a command, None where they are not given.
 
-    ``-o`` comes as :func:`flatten_options` makes it.
-
     Args:
         names: the keys; all of them if none is named.
         help_texts: further keys, with a help text of their own.
@@ -81,17 +79,14 @@ def _option(name: str, help_text: str | None) -> Decorator:
     else:
         more["metavar"] = (field.json_schema_extra or {})["metavar"]  # type: ignore[index]
     if name == "options":
-        return click.option(
-            "-o",
-            "--option",
-            name,
-            multiple=True,
-            callback=lambda _, __, texts: flatten_options(texts),
-            **more,
-        )
+        return click.option("-o", "--option", name, multiple=True, callback=_none_if_empty, **more)
     if isinstance(field.default, tuple):
-        more |= {"multiple": True, "callback": lambda _, __, values: values or None}
+        more |= {"multiple": True, "callback": _none_if_empty}
     return click.option(flag, name, **more)
+
+
+def _none_if_empty(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...] | None:
+    return values or None
 
 
 def output_option(help_text: str) -> Decorator:

@@ -45,22 +45,22 @@ def estimates(store: Store, stages: Iterable[Stage]) -> dict[tuple[str, str], Co
             try:
                 meta = json.loads(path.read_text(encoding="utf-8"))
                 run = meta["info"]["run"]
-                kin, taken = (name, run["track"], run["subject"]), _taken(meta)
+                group, taken = (name, run["track"], run["subject"]), _taken(meta)
                 track = tracks.get(run["track"])
                 figure = track and _figure(track.seconds, name, run["subject"])
             except (OSError, ValueError, KeyError, TypeError):
                 continue  # a damaged artifact is dealt with where it is used
-            known[kin].append(taken)
-            known[*kin, str(run.get("settings"))].append(taken)
+            known[group].append(taken)
+            known[*group, str(run.get("settings"))].append(taken)
             if figure and figure >= SCALED_SECONDS:
                 ratios.append(taken["seconds"] / figure)
 
-    def before(stage: Stage) -> list[dict[str, float]]:
-        kin = (stage.name, stage.track.name, stage.subject)
-        return known[*kin, stage.settings] or known[kin]
+    def earlier_runs(stage: Stage) -> list[dict[str, float]]:
+        group = (stage.name, stage.track.name, stage.subject)
+        return known[*group, stage.settings_hash] or known[group]
 
     pace = statistics.median(ratios) if ratios else 1.0
-    return {stage.id: _estimate(stage, before(stage), pace) for stage in stages}
+    return {stage.id: _estimate(stage, earlier_runs(stage), pace) for stage in stages}
 
 
 def stage_seconds(store: Store, stages: Iterable[Stage]) -> dict[tuple[str, str], float]:

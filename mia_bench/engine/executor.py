@@ -22,10 +22,11 @@ class Outcome:
 
 
 class Executor(Protocol):
-    """Computes stages whose inputs are stored.
+    """Computes stages whose inputs are stored; used for one run.
 
-    The scheduler begins a stage while fewer than :attr:`slots` are running, then waits for an outcome. The
-    executor tells a :class:`~mia_bench.engine.progress.ProgressDisplay` of begin, progress and end of each.
+    The scheduler begins a stage while fewer than :attr:`slots` are running, then waits for an outcome. Each
+    process computes one stage at a time, because stages seed torch's global generators; its
+    :class:`~mia_bench.engine.worker.Worker` tells the progress display of begin, progress and end.
     """
 
     @property
@@ -43,6 +44,9 @@ class Executor(Protocol):
             stage: its inputs are stored.
             renew: compute it even if it is stored already.
             seconds: estimate, for the display.
+
+        Raises:
+            UsageError: the stage can't be given to a process.
         """
 
     def wait(self) -> Outcome:
@@ -50,6 +54,7 @@ class Executor(Protocol):
 
         Raises:
             StoreError: the store is full or not writable.
+            UsageError: what the user asked for is not possible, a device say.
             KeyboardInterrupt: Ctrl-C or a termination signal.
         """
 

@@ -97,7 +97,7 @@ class Stage:
         return str(self.parts[role[self.name]].name) if self.name in role else ""
 
     @property
-    def settings(self) -> str:
+    def settings_hash(self) -> str:
         """Hash of what else decides its cost: the options, and the prior of an attack."""
         prior = self.inputs.get("prior")
         return _digest({"own": self.spec, "prior": prior.spec if prior else None})[:12]

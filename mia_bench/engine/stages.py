@@ -367,7 +367,7 @@ def run_stage(stage: Stage, workspace: Workspace) -> None:
         "peak_memory": provenance.peak_memory(workspace.device),
         "track": stage.track.name,
         "subject": stage.subject,
-        "settings": stage.settings,
+        "settings": stage.settings_hash,
         "started": started,
         "finished": provenance.now(),
         "device": provenance.device_name(workspace.device) + (", compiled" if workspace.compiled else ""),

@@ -16,7 +16,7 @@ from mia_bench.leaderboard.admit import refusals
 from mia_bench.leaderboard.aggregate import Quantities, Row, Shown, clamp, make_row, measured
 from mia_bench.leaderboard.compare import Difference, best_first, differences
 from mia_bench.leaderboard.described import describe, reports
-from mia_bench.leaderboard.grouping import Setting, by_seed, group, row_key, section_key
+from mia_bench.leaderboard.grouping import ComponentKey, by_seed, group, row_key, section_key
 from mia_bench.record import About, ComponentRef, Record
 from mia_bench.recorded_options import options_text
 from mia_bench.registry import Registry
@@ -129,7 +129,7 @@ class Board:
         return tuple(make_row(same, columns) for _, same in settings)
 
     @cached_property
-    def baselines(self) -> frozenset[Setting]:
+    def baselines(self) -> frozenset[ComponentKey]:
         """The undefended target with the track's options, which other rows are compared with."""
         said = ((row_key(record), record.defense.about) for record in self.records)
         return frozenset(key for key, about in said if about.baseline and not about.changed)

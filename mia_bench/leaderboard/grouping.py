@@ -9,27 +9,27 @@ from typing import Any, TypeAlias, TypeVar
 
 from mia_bench.record import ComponentRef, Record
 
-Setting: TypeAlias = tuple[str, str]
+ComponentKey: TypeAlias = tuple[str, str]
 """A component's name and its options as canonical JSON."""
 
-CellKey: TypeAlias = tuple[Setting, Setting, Setting, int]
+CellKey: TypeAlias = tuple[ComponentKey, ComponentKey, ComponentKey, int]
 
 Key = TypeVar("Key", bound=Any)
 
 
-def setting(component: ComponentRef) -> Setting:
+def component_key(component: ComponentRef) -> ComponentKey:
     """What tells a component with its options from others, whatever its version."""
     return component.name, json.dumps(component.options, sort_keys=True)
 
 
-def row_key(record: Record) -> Setting:
+def row_key(record: Record) -> ComponentKey:
     """What the records of a row share: the defense."""
-    return setting(record.defense)
+    return component_key(record.defense)
 
 
-def section_key(record: Record) -> tuple[Setting, Setting]:
+def section_key(record: Record) -> tuple[ComponentKey, ComponentKey]:
     """What the records of a section share: attack and prior."""
-    return setting(record.attack), setting(record.prior)
+    return component_key(record.attack), component_key(record.prior)
 
 
 def cell_key(record: Record) -> CellKey:

@@ -61,7 +61,7 @@ class TrainedTarget:
 def build_network(
     architecture: Architecture, splits: Splits, context: Context, *, restoring: bool = False
 ) -> Classifier:
-    """A new network for the private classes, from torch's global generator.
+    """A new network for the private classes, initialised from torch's global generator.
 
     ``restoring``: trained weights are loaded right after.
     """

@@ -23,7 +23,7 @@ from mia_bench.seeds import derive, generator
 
 
 def poisson_schedule(setup: TrainingSetup) -> tuple[float, int]:
-    """Probability of each image to be in a batch, for the recipe's expected batch size; steps per epoch."""
+    """Sampling rate and steps per epoch, for the recipe's expected batch size."""
     rate = min(1.0, setup.batch_size / setup.train_size)
     return rate, round(1 / rate)
 
@@ -171,8 +171,8 @@ def check_network(network: Classifier, resolution: int, seed: int) -> None:
     before = {name: buffer.clone() for name, buffer in network.named_buffers()}
     noise = torch.rand(3, 3, resolution, resolution, generator=generator(seed, "check"))
     images = noise.to(next(network.parameters()).device).requires_grad_()
-    (reach,) = torch.autograd.grad(network.activations(images).logits[0].sum(), images)
-    if reach[1:].count_nonzero():
+    (gradient_of_first,) = torch.autograd.grad(network.activations(images).logits[0].sum(), images)
+    if gradient_of_first[1:].count_nonzero():
         raise _refusal("its answer for one image depends on the others of the batch")
     for name, buffer in network.named_buffers():
         if not torch.equal(buffer, before[name]):
@@ -195,9 +195,9 @@ def _check_gradients(network: nn.Module) -> None:
     for name, parameter in trained.items():
         each: Tensor | None = getattr(parameter, "grad_sample", None)
         if parameter.grad is None or each is None:
-            raise ValueError(f"{name} has none")
+            raise ValueError(f"{name} has no per-sample gradient")
         if (each.mean(0) - parameter.grad).norm() > tolerance:
-            raise ValueError(f"those of {name} don't make up its gradient")
+            raise ValueError(f"the per-sample gradients of {name} don't add up to its gradient")
 
 
 def _refusal(reason: str) -> MiaBenchError:
