@@ -19,6 +19,7 @@ LIGHT = (
     "click",
     "etils[epy]",
     "filelock",
+    "jinja2",
     "numpy",
     "platformdirs",
     "pluggy",
@@ -27,7 +28,7 @@ LIGHT = (
     "tabulate",
     "tomli-w",
 )
-"""What listing needs; installing torch anew would take minutes and listing must not import it."""
+"""What listing and the scaffold need; installing torch anew would take minutes and listing must not import it."""
 
 
 def test_wheel_in_a_clean_environment_lists_every_built_in(tmp_path: Path) -> None:
@@ -42,10 +43,10 @@ def test_wheel_in_a_clean_environment_lists_every_built_in(tmp_path: Path) -> No
     (wheel,) = tmp_path.glob("*.whl")
     clean = tmp_path / "clean"
     venv.create(clean)
-    install = [*pip, "--python", clean / "bin" / "python", "install"]
-    subprocess.run([*install, *LIGHT], check=True)
-    subprocess.run([*install, "--no-deps", wheel], check=True)
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "MIA_BENCH"))}
+    install = [*pip, "--python", clean / "bin" / "python", "install"]
+    subprocess.run([*install, *LIGHT], env=environment, check=True)
+    subprocess.run([*install, "--no-deps", wheel], env=environment, check=True)
     listed = subprocess.run(
         [clean / "bin" / "mia-bench", "list"],
         env=environment,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import time
 from collections import Counter
 from types import SimpleNamespace
 
@@ -13,7 +14,7 @@ import torch
 import mia_bench
 from mia_bench.engine import parallel
 from mia_bench.engine.parallel import assign_devices
-from mia_bench.engine.progress import ProgressDisplay
+from mia_bench.engine.progress import PlainProgress, ProgressDisplay
 from mia_bench.errors import UsageError
 
 pytestmark = pytest.mark.slow
@@ -137,14 +138,28 @@ def test_processes_take_the_gpus_in_turn_unless_one_is_named(monkeypatch) -> Non
 def test_a_stage_that_hangs_fails_after_the_time_limit_and_the_rest_goes_on(
     cli, toy, store, tmp_path, monkeypatch
 ) -> None:
+    hangs, passed = tmp_path / "hangs", [0.0]
+    monkeypatch.setenv("TOY_HANGING", str(hangs))
     monkeypatch.setattr(parallel, "PATIENCE_SECONDS", 0.1)
+    clock = SimpleNamespace(monotonic=lambda: time.monotonic() + passed[0])
+    monkeypatch.setattr(parallel, "time", clock)
+    begins = PlainProgress.stage_begins
+
+    def late(self, stage, seconds: float) -> None:
+        begins(self, stage, seconds)
+        if stage.name == "train" and not hangs.exists():
+            while not hangs.exists():
+                time.sleep(0.05)
+            passed[0] += 700
+
+    monkeypatch.setattr(PlainProgress, "stage_begins", late)
     store("data", "prior", "gallery", "evaluator")
     given = ("run", "--track", "toy", "--defense", "toy-hanging", "--defense", "none")
-    result = cli(*given, "--attack", "prior-sample", "--device", "cpu", "--time-limit", 10,
+    result = cli(*given, "--attack", "prior-sample", "--device", "cpu", "--time-limit", 600,
                  "--format", "json")  # fmt: skip
     assert result.code == 1
     hanging, fine = result.records
-    reason = "train of plugin mia-bench-toy:toy-hanging: it took longer than the time limit of 10 s"
+    reason = "train of plugin mia-bench-toy:toy-hanging: it took longer than the time limit of 600 s"
     assert hanging["reason"] == reason
     assert f"FAILED toy-hanging × prior-sample, seed 0: {reason}" in result.err
     assert fine["status"] == "done"

@@ -43,7 +43,7 @@ class ToyDeadly(Defense):
 
 
 class ToyHanging(Defense):
-    """Waits for ever, whatever it is told."""
+    """Waits for ever, whatever it is told, once it has made the file TOY_HANGING."""
 
     summary = "never ends"
 
@@ -51,6 +51,7 @@ class ToyHanging(Defense):
         import signal
 
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        open(os.environ["TOY_HANGING"], "w").close()
         while True:
             time.sleep(60)
 
