@@ -28,7 +28,7 @@ LIGHT = (
     "tabulate",
     "tomli-w",
 )
-"""What listing and the scaffold need; installing torch anew would take minutes and listing must not import it."""
+"""What listing and the scaffold need; listing must not import torch."""
 
 
 def test_wheel_in_a_clean_environment_lists_every_built_in(tmp_path: Path) -> None:
