@@ -298,7 +298,7 @@ class TrackPlan:
         target = {"defense": cell.defense, "architecture": self._architecture, "recipe": recipe}
         under = f"{cell.defense.label}, seed {seed}"
         train = self._stage("train", f"target under {under}", target, {"data": self.data}, seed=seed)
-        utility, inputs = {"metrics": self._target_metrics}, {**{"data": self.data}, "train": train}
+        utility, inputs = {"metrics": self._target_metrics}, {"data": self.data, "train": train}
         assess = self._stage("assess", f"utility of {under}", utility, inputs)
         attack = {"attack": cell.attack}
         budget = {**_attack_budget(track), "batch_size": track.attack_batch_size}
