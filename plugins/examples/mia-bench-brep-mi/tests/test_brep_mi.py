@@ -40,7 +40,7 @@ class Labels(Access):
     level = "label-only"
 
     def __init__(self, answer: Callable[[torch.Tensor], torch.Tensor]) -> None:
-        super().__init__(2)
+        super().__init__(torch.nn.Identity(), 2)
         self.answer = answer
         self.asked: list[int] = []
 
