@@ -535,8 +535,8 @@ class HalfUsed(nn.Module):
         (MinusMean(), "its answer for one image depends on the others of the batch"),
         (Remembers(), "blocks.0.1.mean keeps statistics of the images"),
         (nn.ReLU(inplace=True), "can't take per-sample gradients here"),
-        (TwiceUsed(), "those of blocks.0.1.inner.weight don't make up its gradient"),
-        (HalfUsed(), "blocks.0.1.unused has none"),
+        (TwiceUsed(), "gradients of blocks.0.1.inner.weight don't add up to its gradient"),
+        (HalfUsed(), "blocks.0.1.unused has no per-sample gradient"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else None,
 )
@@ -561,7 +561,7 @@ def test_a_parameter_outside_every_layer_is_refused() -> None:
         def pool(self, hidden: Tensor) -> Tensor:
             return super().pool(hidden) * self.scale
 
-    with pytest.raises(MiaBenchError, match="can't take per-sample gradients here: scale has none"):
+    with pytest.raises(MiaBenchError, match="scale has no per-sample gradient"):
         train(private(), Scaled())
 
 

@@ -149,7 +149,7 @@ def test_estimates_are_of_the_same_settings_where_they_were_computed(plan, tmp_p
         )
     )
     for stage, seconds in ((long, 90.0), (short, 10.0)):
-        run = {"seconds": seconds, "track": "toy", "subject": "ppa", "settings": stage.settings}
+        run = {"seconds": seconds, "track": "toy", "subject": "ppa", "settings": stage.settings_hash}
         store.save(*stage.id, {}, {"run": run})
     assert list(stage_seconds(store, [long, short, other]).values()) == [90, 10, 50]
     again = plan("ppa.steps=0", seeds=[1])[0].measure.inputs["invert"]
