@@ -23,13 +23,14 @@ from mia_bench.hookspecs import Register, hookimpl
 
 if TYPE_CHECKING:
     from mia_bench.engine.evaluate import evaluate
-    from mia_bench.engine.run import run
+    from mia_bench.engine.run import load_data, run
     from mia_bench.results import load_results
 
     __version__: str
 
 _LAZY = {
     "evaluate": "mia_bench.engine.evaluate",
+    "load_data": "mia_bench.engine.run",
     "load_results": "mia_bench.results",
     "run": "mia_bench.engine.run",
 }
@@ -63,6 +64,7 @@ __all__ = [
     "evaluate",
     "hookimpl",
     "lazy_imports",
+    "load_data",
     "load_results",
     "run",
 ]

@@ -76,6 +76,15 @@ def test_any_module_is_evaluated_and_stays_as_it_is(toy, store, tmp_path: Path) 
     assert all(parameter.requires_grad for parameter in model.parameters())
 
 
+def test_the_data_of_a_track_are_those_of_its_runs(toy, store, undisturbed, tmp_path: Path) -> None:
+    store("data")
+    splits = mia_bench.load_data(track="toy", store=tmp_path / "store")
+    assert splits.num_classes == 6
+    opened = Store(undisturbed.store)
+    (stage,) = (undisturbed.store / "artifacts" / "data").iterdir()
+    assert torch.equal(splits.train.images, opened.tensors("data", stage.name)["train.images"])
+
+
 def test_preparation_of_an_attack_is_part_of_it(toy, store, tmp_path: Path) -> None:
     store(*SHARED)
     found = evaluate(Plain(), tmp_path, attack="toy-prepared")

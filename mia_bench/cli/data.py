@@ -11,9 +11,9 @@ import click
 
 from mia_bench.cli.shared import config_options, data_option
 from mia_bench.components import parse_option_values, resolve
-from mia_bench.config import flatten_options, load_config
+from mia_bench.config import flatten_options
 from mia_bench.engine.progress import terminal_progress
-from mia_bench.engine.run import make_data
+from mia_bench.engine.run import load_data
 from mia_bench.errors import MiaBenchError, UsageError
 from mia_bench.paths import data_roots
 from mia_bench.plugins import host
@@ -90,7 +90,7 @@ def prepare(**options: Any) -> None:
 
     They are decoded, cropped and resized once, as a run would do it.
     """
-    splits = make_data(load_config(options), terminal_progress())
+    splits = load_data(**options, display=terminal_progress())
     parts = ("train", "validation", "test", "public", "decoys")
     counts = ", ".join(f"{len(getattr(splits, part))} {part}" for part in parts)
     click.echo(f"{splits.num_classes} classes; images: {counts}")

@@ -225,14 +225,27 @@ def prior_stage(setup: Setup, prior: str = "") -> Stage:
     return setup.track_plan().prior(resolve_choice(setup.registry, "prior", choice, setup.options))
 
 
-def make_data(config: RunConfig, display: ProgressDisplay | None = None) -> Splits:
-    """A track's images, decoded unless they are stored already.
+def load_data(
+    *,
+    track: str = DEFAULT_TRACK,
+    options: Mapping[str, Any] | Sequence[str] | None = None,
+    store: str | Path | None = None,
+    data: str | Path | None = None,
+    allow_partial: bool = False,
+    display: ProgressDisplay | None = None,
+) -> Splits:
+    """A track's images, decoded and split as every run sees them; arguments as of :func:`run`.
+
+    What :func:`mia_bench.evaluate` is to attack can be trained on the part ``train``.
 
     Raises:
-        MiaBenchError: a name, option or path is wrong, or the data are.
+        UsageError: a name, option or path is wrong.
+        MiaBenchError: the data are missing or unusable.
         Interrupted: stopped by the user.
     """
-    setup = set_up(config)
+    given = dict(locals())
+    del given["display"]
+    setup = set_up(load_config(given))
     stage = setup.track_plan().data
     setup.make([stage], display)
     return stages.load_data(stage, setup.workspace())
