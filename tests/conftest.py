@@ -14,12 +14,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import hypothesis
 import pytest
 from filelock import FileLock
 
 from mia_bench import plugins as plugins_module
 
 HERE = Path(__file__).parent
+
+# A slow example on a busy machine is no failure.
+hypothesis.settings.register_profile("no deadline", deadline=None)
+hypothesis.settings.load_profile("no deadline")
 
 # The toy networks gain nothing from more threads, and runs beside each other lose much; read when
 # torch is imported, here and in the processes that tests start.
