@@ -10,11 +10,11 @@ from collections.abc import Iterable, Iterator
 from functools import cache
 from typing import Any
 
-from mia_bench.components import GRID_KINDS, ConfiguredComponent
+from mia_bench.components import ConfiguredComponent
 from mia_bench.engine.plan import PlannedCell, Stage
 from mia_bench.errors import CorruptArtifact
 from mia_bench.provenance import HOST, code_differs, package_version
-from mia_bench.record import ComponentRef, Record
+from mia_bench.record import Record
 from mia_bench.store import Store
 
 
@@ -109,8 +109,7 @@ def changed_code(planned: Iterable[PlannedCell], store: Store) -> list[str]:
 
 def _recorded(record: Record, parts: dict[str, ConfiguredComponent]) -> Iterator[tuple[str, str]]:
     """The code behind a record, of components in the version that is installed."""
-    for kind in GRID_KINDS:
-        component: ComponentRef = getattr(record, kind)
+    for kind, component in record.components.items():
         name = f"{kind} {component.name!r}"
         if name in parts and parts[name].identity["version"] == component.version:
             yield name, component.about.code

@@ -12,9 +12,8 @@ from __future__ import annotations
 from functools import partial
 from typing import ClassVar
 
-from mia_bench import AttackMetric, Measurement, Quantity, hookimpl, lazy_imports
+from mia_bench import AttackMetric, Measurement, Quantity, Register, hookimpl, lazy_imports
 from mia_bench.api.metric import AttackEvidence
-from mia_bench.hookspecs import Register
 from mia_bench.models.inference import extract_features, predict_probabilities
 
 with lazy_imports():

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from mia_bench import AttackMetric, Measurement, Quantity, hookimpl, lazy_imports
+from mia_bench import AttackMetric, Measurement, Quantity, Register, hookimpl, lazy_imports
 from mia_bench.api.metric import AttackEvidence
-from mia_bench.hookspecs import Register
 from mia_bench.models.inference import embed_images
 from mia_bench_plugins.metrics.evaluation_classifier import nearest_squared_distances
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from mia_bench import AttackMetric, Measurement, Quantity, hookimpl
+from mia_bench import AttackMetric, Measurement, Quantity, Register, hookimpl
 from mia_bench.api.metric import AttackEvidence
-from mia_bench.hookspecs import Register
 from mia_bench.models.inference import predict_probabilities
 
 

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from mia_bench import Measurement, Quantity, TargetMetric, hookimpl, lazy_imports
+from mia_bench import Measurement, Quantity, Register, TargetMetric, hookimpl, lazy_imports
 from mia_bench.api.dataset import ImageSet
 from mia_bench.api.metric import Array, TargetEvidence
-from mia_bench.hookspecs import Register
 from mia_bench.models.inference import predict_probabilities
 
 with lazy_imports():
