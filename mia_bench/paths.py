@@ -35,6 +35,12 @@ def default_store() -> Path:
     return _from_environment("MIA_BENCH_STORE") or folder
 
 
+def cache_folder() -> Path:
+    """``MIA_BENCH_CACHE``, else the user's cache folder."""
+    folder = Path(platformdirs.user_cache_dir("mia-bench", appauthor=False))
+    return _from_environment("MIA_BENCH_CACHE") or folder
+
+
 def default_data() -> Path | None:
     """``MIA_BENCH_DATA``."""
     return _from_environment("MIA_BENCH_DATA")

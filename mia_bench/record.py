@@ -26,7 +26,7 @@ class TrackRef(_Part):
     version: int
     """The track's version."""
     data: str = ""
-    """Fingerprint of the data read (relative names and sizes of the files)."""
+    """Fingerprint of the data read (relative names and contents of the files)."""
     protocol: str = ""
     """Digest of everything that all rows of a board share: data, networks and their weights, recipes,
     metrics, with all versions."""

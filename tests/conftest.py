@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import logging
 import os
@@ -29,6 +30,9 @@ hypothesis.settings.load_profile("no deadline")
 # The toy networks gain nothing from more threads, and runs beside each other lose much; read when
 # torch is imported, here and in the processes that tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+if "MIA_BENCH_CACHE" not in os.environ:  # the processes of xdist share that of the first one
+    os.environ["MIA_BENCH_CACHE"] = tempfile.mkdtemp(prefix="mia-bench-cache-")
+    atexit.register(shutil.rmtree, os.environ["MIA_BENCH_CACHE"], ignore_errors=True)
 
 
 def install(target: Path, *distributions: Path) -> None:

@@ -36,7 +36,7 @@ def lfw(real_data: Path, loaded: dict[Path, Splits], tmp_path: Path) -> Splits:
 
 def test_the_track_names_the_fingerprint_of_the_official_tree(real_data: Path) -> None:
     track = load_track(host().registry, "lfw")
-    assert LFW().fingerprint(real_data) == track.data.fingerprint
+    assert LFW().fingerprint(real_data) == track.data.contents
 
 
 def test_roles_and_counts_of_the_protocol(lfw: Splits) -> None:

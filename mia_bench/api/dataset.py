@@ -77,7 +77,9 @@ class Dataset(Component):
 
     @abstractmethod
     def fingerprint(self, root: Path | None) -> str:
-        """A short hash of the relative names and sizes of the files to read. Must not import torch.
+        """A short hash of the relative names and contents of the files to read. Must not import torch.
+
+        :func:`mia_bench.data.contents.content_fingerprint` makes one, and reads only what changed.
 
         Raises:
             DataError: the data are missing or not laid out as expected; one line.

@@ -15,6 +15,7 @@ from etils.epy import lazy_imports
 
 from mia_bench.api.dataset import ImageSet
 from mia_bench.api.progress import Progress
+from mia_bench.data.contents import content_fingerprint
 from mia_bench.errors import DataError
 from mia_bench.store import explained, write_whole
 
@@ -52,13 +53,13 @@ class Tree:
     images: dict[str, tuple[tuple[str, int], ...]]
 
     def fingerprint(self) -> str:
-        """A hash of all relative names and sizes, 16 hexadecimal digits."""
-        digest = hashlib.sha256()
-        for identity, files in self.images.items():
-            for name, size in files:
-                line = f"{identity}/{name}\0{size}\n"
-                digest.update(line.encode("utf-8", "surrogateescape"))
-        return digest.hexdigest()[:16]
+        """A hash of all relative names and contents, 16 hexadecimal digits.
+
+        Raises:
+            DataError: a file can't be read.
+        """
+        names = [f"{identity}/{name}" for identity, files in self.images.items() for name, _ in files]
+        return content_fingerprint(self.root, names)
 
     def paths(self, identity: str) -> list[Path]:
         """The paths of one identity's images."""

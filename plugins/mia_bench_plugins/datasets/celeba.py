@@ -21,7 +21,6 @@ an intermediate JPEG.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -30,6 +29,7 @@ from pathlib import Path
 from mia_bench import Register, hookimpl, lazy_imports
 from mia_bench.data.alignment import cut
 from mia_bench.data.classes import Labelled, LabelledDataset
+from mia_bench.data.contents import combined, content_hashes
 from mia_bench.errors import DataError
 
 with lazy_imports():
@@ -81,14 +81,15 @@ class CelebA(LabelledDataset):
     origin = "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html; https://github.com/LynnHo/HD-CelebA-Cropper"
 
     def fingerprint(self, root: Path | None) -> str:
-        """A hash of class, name and size of every image used, and of the landmarks it is cut by."""
-        digest = hashlib.sha256()
+        """A hash of class, name and content of every image used, and of the landmarks it is cut by."""
         labelled = self.labelled(root)
-        for path, label in zip(labelled.paths, labelled.labels, strict=True):
-            digest.update(f"{label}/{path.name}\0{path.stat().st_size}\n".encode())
+        folder = labelled.paths[0].parent
+        hashes = content_hashes(folder, [path.name for path in labelled.paths])
+        images = zip(labelled.paths, labelled.labels, hashes, strict=True)
+        parts = [(f"{label}/{path.name}", found) for path, label, found in images]
         if isinstance(labelled.crop, Cut):
-            digest.update(repr([*labelled.crop.landmarks.values()]).encode())
-        return digest.hexdigest()[:16]
+            parts.append(("landmarks", repr([*labelled.crop.landmarks.values()])))
+        return combined(parts)
 
     def labelled(self, root: Path | None) -> Labelled:
         folder = (root or Path()) / "celeba"

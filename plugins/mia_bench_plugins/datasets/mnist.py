@@ -7,7 +7,6 @@ Targets, evaluation model and priors use the official training set, the independ
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 from pydantic import Field
@@ -15,6 +14,7 @@ from pydantic import Field
 from mia_bench import Dataset, Register, Splits, hookimpl, lazy_imports
 from mia_bench.api.dataset import ImageSet
 from mia_bench.api.progress import Progress
+from mia_bench.data.contents import content_fingerprint
 from mia_bench.data.trees import split_by_identity
 from mia_bench.errors import DataError
 from mia_bench.seeds import generator
@@ -52,13 +52,13 @@ class MNIST(Dataset):
     options: Options
 
     def fingerprint(self, root: Path | None) -> str:
-        digest = hashlib.sha256()
+        folder = _folder(root)
         for name in FILES:
-            path = _folder(root) / name
-            if not path.is_file():
-                raise DataError(f"mnist: there is no file {path} (unpacked, as torchvision keeps it)")
-            digest.update(f"{name}\0{path.stat().st_size}\n".encode())
-        return digest.hexdigest()[:16]
+            if not (folder / name).is_file():
+                raise DataError(
+                    f"mnist: there is no file {folder / name} (unpacked, as torchvision keeps it)"
+                )
+        return content_fingerprint(folder, FILES)
 
     def load(
         self, root: Path | None, *, resolution: int, seed: int, progress: Progress, scratch: Path

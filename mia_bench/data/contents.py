@@ -1,0 +1,99 @@
+"""Hashes of the contents of files, kept from one run to the next.
+
+A file is hashed again when its size or one of its times (modification, change) differs from what is kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from mia_bench.errors import DataError
+from mia_bench.fetch import file_hash
+from mia_bench.paths import cache_folder
+from mia_bench.store import write_whole
+
+SETTLED = 2_000_000_000
+"""Nanoseconds since its last change after which a file's times tell a further change."""
+
+log = logging.getLogger(__name__)
+
+
+def content_hashes(root: Path, names: Sequence[str]) -> list[str]:
+    """SHA-256 of each file ``root / name``, 64 hexadecimal digits.
+
+    Raises:
+        DataError: a file can't be read.
+    """
+    place = _kept_in(root)
+    kept = _load(place)
+    try:
+        states = [_state(root / name) for name in names]
+        stale = [i for i, name in enumerate(names) if kept.get(name, [])[:3] != states[i]]
+        with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
+            fresh = dict(zip(stale, pool.map(lambda i: file_hash(root / names[i]), stale), strict=True))
+    except OSError as error:
+        raise DataError(f"{error.filename} can't be read: {error.strerror}") from error
+    hashes = [fresh.get(i) or str(kept[name][3]) for i, name in enumerate(names)]
+    settled = time.time_ns() - SETTLED
+    known: dict[str, list[int | str]] = {
+        name: [*state, found]
+        for name, state, found in zip(names, states, hashes, strict=True)
+        if max(map(int, state[1:])) < settled
+    }
+    if known != kept:
+        _save(place, {**kept, **known})
+    return hashes
+
+
+def content_fingerprint(root: Path, names: Sequence[str]) -> str:
+    """A hash of the names and contents of files below ``root``, 16 hexadecimal digits.
+
+    Raises:
+        DataError: a file can't be read.
+    """
+    return combined(zip(names, content_hashes(root, names), strict=True))
+
+
+def combined(parts: Iterable[tuple[str, str]]) -> str:
+    """A hash of names, each with the hash of a content, 16 hexadecimal digits."""
+    digest = hashlib.sha256()
+    for name, content in parts:
+        digest.update(f"{name}\0{content}\n".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()[:16]
+
+
+def _state(path: Path) -> list[int | str]:
+    status = path.stat()
+    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
+
+
+def _kept_in(root: Path) -> Path:
+    name = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:16]
+    return cache_folder() / "contents" / f"{name}.json"
+
+
+def _load(path: Path) -> dict[str, list[int | str]]:
+    """What :func:`_save` wrote; nothing if it is missing or damaged."""
+    try:
+        digest, _, body = path.read_bytes().partition(b"\n")
+    except OSError:
+        return {}
+    if hashlib.sha256(body).hexdigest().encode() != digest:
+        return {}
+    kept: dict[str, list[int | str]] = json.loads(body)
+    return kept
+
+
+def _save(path: Path, known: Mapping[str, Sequence[int | str]]) -> None:
+    body = json.dumps(known).encode("ascii")
+    try:
+        write_whole(path, hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
+    except OSError as error:
+        log.debug("the hashes of files can't be kept in %s: %s", path, error)
