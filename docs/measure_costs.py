@@ -20,6 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mia_bench.api.classifier import Classifier
 from mia_bench.plugins import host
+from mia_bench.protocol.measurement import EXAMPLES
 from mia_bench.track import ClassifierSpec, Track, load_track
 from mia_bench_plugins.models.torchvision_networks import network
 from mia_bench_plugins.priors.stylegan2_model import StyleGAN2
@@ -139,7 +140,7 @@ def figures(track: Track, classes: int, images: int, resolution: int) -> str:
         "evaluator": training["evaluator"][2],
         "train": training["train"][2],
         "invert": pictures,
-        "measure": pictures,
+        "measure": classes * EXAMPLES * 3 * pixels**2,
     }
     lines = [f"# {track.name}", "[seconds]"]
     lines += [f"{stage} = {rounded(value)}" for stage, value in seconds.items()]

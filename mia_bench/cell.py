@@ -28,10 +28,17 @@ class FinishedCell:
         return self.store.root / "pictures"
 
     def arrays(self) -> dict[str, Any]:
-        """The arrays that the measurement stored, as NumPy arrays.
+        """Reconstructions, private examples and what the models say of them, as NumPy arrays.
 
         ``reconstructions`` ``(K, M, 3, H, W)`` uint8, best first; ``examples`` ``(K, E, 3, H, W)``
         uint8 private training images; ``classes`` ``(K,)``; ``target_confidence`` and ``judged``
         ``(K, M)``: the target's probability of the class, and the evaluation model's prediction.
+
+        Raises:
+            CorruptArtifact: what is stored of the cell is missing or damaged.
         """
-        return self.store.arrays("measure", self.key)
+        arrays = self.store.arrays("measure", self.key)
+        if "reconstructions" not in arrays:  # earlier versions stored them here a second time
+            inverted = self.store.info("measure", self.key)["inverted"]
+            arrays["reconstructions"] = self.store.arrays("invert", inverted)["images"]
+        return arrays

@@ -25,7 +25,7 @@ import shutil
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +34,10 @@ from etils.epy import lazy_imports
 
 from mia_bench.errors import CorruptArtifact, MiaBenchError, StoreError, UsageError
 from mia_bench.record import Record, check_record
+from mia_bench.tensorfile import read_arrays, read_tensors, tensor_bytes
 
 with lazy_imports():
     import safetensors
-    from safetensors import numpy as safetensors_numpy
-    from safetensors import torch as safetensors_torch
     from torch import Tensor
 
 STORE_SCHEMA = 1
@@ -132,22 +131,19 @@ class Store:
 
     def save(self, stage: str, key: str, tensors: Mapping[str, Tensor], info: Mapping[str, Any]) -> None:
         """Write an artifact; it appears whole or not at all."""
-        data = safetensors_torch.save(_separate(tensors))
-        meta = {
-            "stage": stage,
-            "key": key,
-            "files": {
-                "tensors.safetensors": {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-            },
-            "info": dict(info),
-        }
         final = self._folder(stage, key)
         with explained(self.root):
             final.parent.mkdir(parents=True, exist_ok=True)
             temporary = final.parent / _temporary_name()
             temporary.mkdir()
             try:
-                _write_synced(temporary / "tensors.safetensors", data)
+                size, digest = _write_synced(temporary / "tensors.safetensors", tensor_bytes(tensors))
+                meta = {
+                    "stage": stage,
+                    "key": key,
+                    "files": {"tensors.safetensors": {"bytes": size, "sha256": digest}},
+                    "info": dict(info),
+                }
                 _write_synced(temporary / "meta.json", json.dumps(meta, indent=1).encode())
                 if final.exists():
                     shutil.rmtree(final)
@@ -171,20 +167,32 @@ class Store:
         Raises:
             CorruptArtifact: the file is missing, truncated or altered.
         """
-        return dict(safetensors_torch.load(self._verified(stage, key)))
+        with _corrupt_unless_read(stage, key):
+            return read_tensors(self._verified(stage, key))
 
     def arrays(self, stage: str, key: str) -> dict[str, Any]:
         """The artifact's tensors as NumPy arrays, without importing torch."""
-        return dict(safetensors_numpy.load(self._verified(stage, key)))
-
-    def _verified(self, stage: str, key: str) -> bytes:
-        folder = self._folder(stage, key)
         with _corrupt_unless_read(stage, key):
-            data = (folder / "tensors.safetensors").read_bytes()
-            expected = _read_json(folder / "meta.json")["files"]["tensors.safetensors"]["sha256"]
-        if hashlib.sha256(data).hexdigest() != expected:
+            return read_arrays(self._verified(stage, key))
+
+    def verify(self, stage: str, key: str) -> None:
+        """Read the whole artifact.
+
+        Raises:
+            CorruptArtifact: a file is missing, truncated or altered.
+        """
+        self.info(stage, key)
+        self._verified(stage, key)
+
+    def _verified(self, stage: str, key: str) -> Path:
+        """The file of an artifact's tensors, whose hash is right."""
+        path = self._folder(stage, key) / "tensors.safetensors"
+        with _corrupt_unless_read(stage, key):
+            found = _file_hash(path)
+            expected = _read_json(path.with_name("meta.json"))["files"][path.name]["sha256"]
+        if found != expected:
             raise CorruptArtifact(f"{stage} artifact {key}: the hash differs")
-        return data
+        return path
 
     @contextlib.contextmanager
     def lock(self, stage: str, key: str, waiting: Callable[[], None]) -> Iterator[None]:
@@ -265,17 +273,6 @@ def _read_record(path: Path, *, strict: bool) -> Record | None:
     return None
 
 
-def _separate(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """On the CPU, contiguous, and none sharing memory with another, as safetensors wants them."""
-    seen, separate = set(), {}
-    for name, tensor in tensors.items():
-        plain = tensor.detach().cpu().contiguous()
-        place = plain.untyped_storage().data_ptr()
-        separate[name] = plain.clone() if place in seen else plain
-        seen.add(place)
-    return separate
-
-
 class StoredCheckpoint:
     """A file with the state of a stage under way; see :class:`mia_bench.api.prior.Checkpoint`."""
 
@@ -286,7 +283,7 @@ class StoredCheckpoint:
     def load(self) -> dict[str, Tensor] | None:
         """The state saved last, or None if there is none (with a warning if the file is damaged)."""
         try:
-            return dict(safetensors_torch.load(self._path.read_bytes()))
+            return read_tensors(self._path)
         except FileNotFoundError:
             return None
         except (OSError, safetensors.SafetensorError) as error:
@@ -295,9 +292,8 @@ class StoredCheckpoint:
 
     def save(self, state: Mapping[str, Tensor]) -> None:
         """Replace what was saved."""
-        data = safetensors_torch.save(_separate(state))
         with explained(self._store.root):
-            write_whole(self._path, data)
+            write_whole(self._path, tensor_bytes(state))
 
 
 @contextlib.contextmanager
@@ -320,11 +316,21 @@ def _read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def _write_synced(path: Path, data: bytes) -> None:
+def _file_hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _write_synced(path: Path, data: bytes | Iterable[bytes | memoryview]) -> tuple[int, str]:
+    """Write a file, possibly from pieces; its size and SHA-256."""
+    digest = hashlib.sha256()
     with path.open("wb") as file:
-        file.write(data)
+        for piece in [data] if isinstance(data, bytes) else data:
+            file.write(piece)
+            digest.update(piece)
         file.flush()
         os.fsync(file.fileno())
+        return file.tell(), digest.hexdigest()
 
 
 def _temporary_name() -> str:
@@ -332,8 +338,8 @@ def _temporary_name() -> str:
     return f"{_TEMPORARY}{os.getpid()}-{uuid.uuid4().hex}"
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file that appears whole or not at all, and its folder if need be."""
+def write_whole(path: Path, data: bytes | Iterable[bytes | memoryview]) -> None:
+    """Write a file that appears whole or not at all, and its folder if need be; ``data`` may be in pieces."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.parent / _temporary_name()
     try:

@@ -15,6 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -322,12 +323,12 @@ def test_full_store_keeps_what_is_finished_and_the_run_goes_on_later(
     folder = store(*SHARED)
     write, calls = store_module._write_synced, []
 
-    def filling(path: Path, data: bytes) -> None:
+    def filling(path: Path, data: Any) -> Any:
         calls.append(path)
         if len(calls) == nth:
-            path.write_bytes(data[:7])
+            path.write_bytes(b"half")
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        write(path, data)
+        return write(path, data)
 
     with monkeypatch.context() as patch:
         patch.setattr(store_module, "_write_synced", filling)

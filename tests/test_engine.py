@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import mia_bench
+from mia_bench.cell import FinishedCell
 from mia_bench.components import parse_option_values
 from mia_bench.config import RunConfig
 from mia_bench.engine import scheduler
@@ -28,6 +29,7 @@ from mia_bench.engine.progress import PlainProgress
 from mia_bench.engine.run import execute, prepare
 from mia_bench.engine.scheduler import Interrupted
 from mia_bench.errors import MiaBenchError, StoreError, UsageError
+from mia_bench.record import read_record
 from mia_bench.registry import PluginInfo, Registry
 from mia_bench.store import Store
 from mia_bench.track import Track
@@ -361,8 +363,8 @@ def test_grid_computes_shared_stages_once(toy, store, computed, tmp_path: Path) 
 
 def test_every_defense_meets_the_same_candidates(undisturbed) -> None:
     made = {
-        record["defense"]["name"]: Store(undisturbed.store).arrays("measure", key)
-        for key, record in undisturbed.records.items()
+        record["defense"]["name"]: FinishedCell(read_record(record), Store(undisturbed.store)).arrays()
+        for record in undisturbed.records.values()
         if record["attack"]["name"] == "toy-prepared"
     }
     assert (made["none"]["reconstructions"] == made["neg-ls"]["reconstructions"]).all()

@@ -6,10 +6,12 @@ import pytest
 import torch
 
 import mia_bench
+from mia_bench.cell import FinishedCell
 from mia_bench.config import RunConfig
 from mia_bench.device import autocast
 from mia_bench.engine.run import prepare
 from mia_bench.errors import UsageError
+from mia_bench.record import read_record
 from mia_bench.store import Store
 from mia_bench.track import Track
 from mia_bench_plugins.attacks import ppa
@@ -27,7 +29,8 @@ def run(tmp_path, defense: str = "none", attack: str = "ppa", **more) -> dict:
 
 
 def reconstructions(tmp_path, record: dict) -> torch.Tensor:
-    return torch.from_numpy(Store(tmp_path / "store").arrays("measure", record["key"])["reconstructions"])
+    cell = FinishedCell(read_record(record), Store(tmp_path / "store"))
+    return torch.from_numpy(cell.arrays()["reconstructions"])
 
 
 def test_precision_is_in_the_keys_of_attacks_and_in_the_protocol(toy, tmp_path) -> None:

@@ -81,9 +81,8 @@ def _blackens(cell: FinishedCell) -> None:
     if cell.record.status == "done":
         import torch
 
-        images = {name: torch.tensor(array) for name, array in cell.arrays().items()}
-        images["reconstructions"] = images["reconstructions"] // 2
-        cell.store.save("measure", cell.key, images, cell.store.info("measure", cell.key))
+        images = torch.tensor(cell.arrays()["reconstructions"])
+        cell.store.save("invert", cell.store.info("measure", cell.key)["inverted"], {"images": images // 2}, {})
 
 
 def _seeds(cell: FinishedCell) -> None:

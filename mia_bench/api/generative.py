@@ -51,11 +51,15 @@ class GenerativeModel(nn.Module):
             Diverged: a pixel is NaN or infinite.
             MiaBenchError: a pixel is outside [0, 1].
         """
-        made = []
+        made, done = torch.empty(0), 0
         for chunk in latents.split(batch_size):
             images = self.render(chunk, device=device, batch_size=batch_size)
             try:
-                made.append(to_uint8(images))
+                pictures = to_uint8(images)
             except MiaBenchError as error:
                 raise type(error)(f"the prior makes {error}") from error
-        return torch.cat(made)
+            if not done:  # one tensor for all: at paper scale there are gigabytes of them
+                made = pictures.new_empty((len(latents), *pictures.shape[1:]))
+            made[done : done + len(chunk)] = pictures
+            done += len(chunk)
+        return made

@@ -35,4 +35,4 @@ def to_uint8(images: Tensor) -> Tensor:
         raise Diverged("images with NaN or infinity")
     if low < -TOLERANCE or high > 1 + TOLERANCE:
         raise MiaBenchError(f"images from {low:.3g} to {high:.3g}, not in [0, 1]")
-    return (images.float().cpu().clamp(0, 1) * 255).round().to(torch.uint8)
+    return images.float().cpu().clamp(0, 1).mul_(255).round_().to(torch.uint8)

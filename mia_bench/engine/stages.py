@@ -260,7 +260,7 @@ def compute_assess(stage: Stage, workspace: Workspace) -> Artifact:
 
 
 def compute_measure(stage: Stage, workspace: Workspace) -> Artifact:
-    """All metrics of the reconstructions, and what pictures need."""
+    """All metrics of the reconstructions, and what pictures show beside them."""
     splits: Splits = workspace.input(stage, "data")
     images = workspace.tensors(stage.inputs["invert"])["images"]
     target: Target = workspace.input(stage, "train")
@@ -279,6 +279,7 @@ def compute_measure(stage: Stage, workspace: Workspace) -> Artifact:
         "notes": notes,
         "class_names": list(splits.class_names),
         "costs": _costs(stage, workspace),
+        "inverted": stage.inputs["invert"].key,
     }
     return picture_tensors(evidence, images.shape, seed=stage.seed), info
 

@@ -114,8 +114,7 @@ class Worker:
 
     def _discard_if_damaged(self, stage: Stage) -> None:
         try:
-            self._store.arrays(*stage.id)
-            self._store.info(*stage.id)
+            self._store.verify(*stage.id)
         except CorruptArtifact as error:
             self._store.discard(*stage.id, str(error))
 

@@ -149,7 +149,9 @@ def attack_evidence(
 
 
 def picture_tensors(evidence: AttackEvidence, shape: torch.Size, *, seed: int) -> dict[str, Tensor]:
-    """What the picture of a cell shows, see :meth:`mia_bench.cell.FinishedCell.arrays`.
+    """What the picture of a cell shows beside the reconstructions: examples, and what the models say.
+
+    See :meth:`mia_bench.cell.FinishedCell.arrays`.
 
     Args:
         shape: of the reconstructions, ``(K, M, …)``.
@@ -161,7 +163,6 @@ def picture_tensors(evidence: AttackEvidence, shape: torch.Size, *, seed: int) -
         probabilities = predict_probabilities(evidence.target, images, device=device, draws=evidence.draws)
     predicted = predict_probabilities(evidence.evaluation_model, images, device=device).argmax(1)
     return {
-        "reconstructions": images.view(shape),
         "classes": torch.arange(classes),
         "examples": _examples(evidence.splits.train, classes),
         "target_confidence": probabilities[torch.arange(len(labels)), labels].view(classes, each),

@@ -44,8 +44,11 @@ def finished_cell(folder: Path, status: Status = "done") -> FinishedCell:
     """
     store, done, now = Store(folder / "store"), status == "done", provenance.now()
     key = f"{get_args(Status).index(status):020x}"
-    tensors, info = _measured() if done else ({}, {})
+    info: dict[str, Any] = {}
     if done:
+        images, tensors, info = _measured()
+        info["inverted"] = key
+        store.save("invert", key, {"images": images}, {})
         store.save("measure", key, tensors, info)
     component = {"distribution": "mia-bench", "version": "1", "options": {}}
     record = Record.model_validate(
@@ -79,15 +82,15 @@ def finished_cell(folder: Path, status: Status = "done") -> FinishedCell:
     return FinishedCell(record, store)
 
 
-def _measured() -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """What the measurement of a cell stores: tensors, and the numbers beside them."""
+def _measured() -> tuple[Tensor, dict[str, Tensor], dict[str, Any]]:
+    """Reconstructions, and what their measurement stores: tensors, and the numbers beside them."""
     where = toy.world()
     evidence = where.attack_evidence(torch.device("cpu"), EACH)
     shape = torch.Size((where.classes, EACH, *evidence.images.shape[1:]))
     tensors = measurement.picture_tensors(evidence, shape, seed=0)
     correct = (tensors["judged"] == tensors["classes"][:, None]).double()
     found = estimate(Measurement(correct.flatten().numpy(), evidence.labels.numpy()))
-    return tensors, {
+    return evidence.images.view(shape), tensors, {
         "metrics": {"attack_acc1": vars(found), "id_acc1": None},
         "per_class": {"attack_acc1": correct.mean(1).tolist()},
         "costs": {
