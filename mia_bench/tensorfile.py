@@ -40,7 +40,7 @@ def tensor_bytes(tensors: Mapping[str, Tensor]) -> Iterator[bytes | memoryview]:
     yield len(text).to_bytes(8, "little") + text
     for name in header:
         plain = tensors[name].detach().cpu().contiguous()
-        data = memoryview(plain.view(-1).view(torch.uint8).numpy())
+        data = plain.view(-1).view(torch.uint8).numpy().data
         for start in range(0, len(data), _PIECE):
             yield data[start : start + _PIECE]
 

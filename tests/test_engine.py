@@ -28,10 +28,11 @@ from mia_bench.engine.plan import STAGE_VERSIONS, PlannedCell, pending_stages
 from mia_bench.engine.progress import PlainProgress
 from mia_bench.engine.run import execute, prepare
 from mia_bench.engine.scheduler import Interrupted
-from mia_bench.errors import MiaBenchError, StoreError, UsageError
+from mia_bench.errors import CorruptArtifact, MiaBenchError, StoreError, UsageError
 from mia_bench.record import read_record
 from mia_bench.registry import PluginInfo, Registry
 from mia_bench.store import Store
+from mia_bench.testing import finished_cell
 from mia_bench.track import Track
 from mia_bench_plugins.attacks.ppa import PlugAndPlay
 from mia_bench_plugins.datasets.synth_faces import SynthFaces
@@ -368,6 +369,26 @@ def test_every_defense_meets_the_same_candidates(undisturbed) -> None:
         if record["attack"]["name"] == "toy-prepared"
     }
     assert (made["none"]["reconstructions"] == made["neg-ls"]["reconstructions"]).all()
+
+
+def test_reconstructions_are_stored_once(undisturbed) -> None:
+    opened = Store(undisturbed.store)
+    for key, record in undisturbed.records.items():
+        arrays = FinishedCell(read_record(record), opened).arrays()
+        images = opened.arrays("invert", opened.info("measure", key)["inverted"])["images"]
+        assert (arrays["reconstructions"] == images).all()
+        assert "reconstructions" not in opened.arrays("measure", key)
+
+
+def test_a_cell_that_an_earlier_version_stored_has_its_reconstructions(tmp_path: Path) -> None:
+    cell = finished_cell(tmp_path)
+    arrays, info = cell.arrays(), cell.store.info("measure", cell.key)
+    shutil.rmtree(cell.store.root / "artifacts" / "invert")
+    with pytest.raises(CorruptArtifact, match="invert artifact"):
+        cell.arrays()
+    tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    cell.store.save("measure", cell.key, tensors, {n: v for n, v in info.items() if n != "inverted"})
+    assert all((found == arrays[name]).all() for name, found in cell.arrays().items())
 
 
 def test_a_record_holds_class_means_that_agree_with_its_metrics(undisturbed) -> None:

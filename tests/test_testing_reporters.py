@@ -82,7 +82,9 @@ def _blackens(cell: FinishedCell) -> None:
         import torch
 
         images = torch.tensor(cell.arrays()["reconstructions"])
-        cell.store.save("invert", cell.store.info("measure", cell.key)["inverted"], {"images": images // 2}, {})
+        cell.store.save(
+            "invert", cell.store.info("measure", cell.key)["inverted"], {"images": images // 2}, {}
+        )
 
 
 def _seeds(cell: FinishedCell) -> None:

@@ -90,18 +90,22 @@ def _measured() -> tuple[Tensor, dict[str, Tensor], dict[str, Any]]:
     tensors = measurement.picture_tensors(evidence, shape, seed=0)
     correct = (tensors["judged"] == tensors["classes"][:, None]).double()
     found = estimate(Measurement(correct.flatten().numpy(), evidence.labels.numpy()))
-    return evidence.images.view(shape), tensors, {
-        "metrics": {"attack_acc1": vars(found), "id_acc1": None},
-        "per_class": {"attack_acc1": correct.mean(1).tolist()},
-        "costs": {
-            "train_seconds": 1.0,
-            "invert_seconds": 0.5,
-            "peak_memory_bytes": 1_000_000,
-            "target_queries": 0,
+    return (
+        evidence.images.view(shape),
+        tensors,
+        {
+            "metrics": {"attack_acc1": vars(found), "id_acc1": None},
+            "per_class": {"attack_acc1": correct.mean(1).tolist()},
+            "costs": {
+                "train_seconds": 1.0,
+                "invert_seconds": 0.5,
+                "peak_memory_bytes": 1_000_000,
+                "target_queries": 0,
+            },
+            "notes": {"id_acc1": "the toy world's track has no identity encoder"},
+            "class_names": list(where.splits.class_names),
         },
-        "notes": {"id_acc1": "the toy world's track has no identity encoder"},
-        "class_names": list(where.splits.class_names),
-    }
+    )
 
 
 class ReporterTrial(Trial[None]):

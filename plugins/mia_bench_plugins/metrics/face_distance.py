@@ -41,10 +41,11 @@ class FaceDistance(AttackMetric):
             return {"delta_face": evidence.missing["gallery"]}
         train = evidence.splits.train
         attacked = torch.isin(train.labels, evidence.labels)
+        images = train.images if bool(attacked.all()) else train.images[attacked]  # a copy may be gigabytes
         distances = nearest_squared_distances(
             embed_images(embed, evidence.images, evidence.device),
             evidence.labels,
-            embed_images(embed, train.images[attacked], evidence.device),
+            embed_images(embed, images, evidence.device),
             train.labels[attacked],
         )
         return {"delta_face": Measurement(distances.numpy(), evidence.labels.numpy())}
