@@ -617,7 +617,7 @@ def test_reports_of_a_defense_become_metrics_or_reasons(cli, toy, store, monkeyp
             None,
             r"the training loss is (inf|nan) in epoch 2 of 4 \(last finite epoch mean: [\d.]+\)",
         ),
-        ("dp-sgd", "dp-sgd.epsilon=0.001", r"dp-sgd\.epsilon=0\.001 can't be reached with delta="),
+        ("dp-sgd", "dp-sgd.noise_multiplier=1e-4", r"dp-sgd can't account for noise_multiplier=0\.0001: "),
         ("bido", "bido.layers=[7]", r"bido\.layers: no hidden block 7"),
     ],
 )

@@ -7,8 +7,11 @@ import subprocess
 import sys
 from collections.abc import Iterator
 
+import dp_accounting
 import pytest
 import torch
+from dp_accounting.pld import PLDAccountant
+from dp_accounting.rdp import RdpAccountant
 from opacus.accountants import RDPAccountant
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -20,12 +23,13 @@ from mia_bench.api.options import parse_options
 from mia_bench.errors import MiaBenchError, UsageError
 from mia_bench.track import Recipe
 from mia_bench.training import TrainingResult, train_classifier
-from mia_bench_plugins.defenses import dp_sgd, none
+from mia_bench_plugins.defenses import dp_sgd, none, private_steps
 from mia_bench_plugins.defenses.dp_sgd import DPSGD
 from mia_bench_plugins.defenses.none import NoDefense
 from mia_bench_plugins.defenses.private_steps import (
     PrivateSteps,
     check_network,
+    epsilon_spent,
     find_noise_multiplier,
     poisson_batch,
     poisson_schedule,
@@ -253,9 +257,8 @@ def test_an_empty_batch_is_a_step_of_noise_alone() -> None:
     assert 0 < with_images < 40
     assert len(taken) == 40
     assert all(g.std().item() == pytest.approx(2.0 * 0.5, rel=0.15) for g in taken)
-    reference = RDPAccountant()
-    reference.history = [(2.0, 0.25, 40)]  # empty steps spend like the others
-    assert steps.epsilon(1e-3) == pytest.approx(reference.get_epsilon(1e-3), rel=1e-9)
+    spent = epsilon_spent([(2.0, 0.25, 40)], 1e-3)  # empty steps spend like the others
+    assert steps.epsilon(1e-3) == spent
 
 
 def test_training_goes_on_through_empty_batches() -> None:
@@ -267,7 +270,6 @@ def test_training_goes_on_through_empty_batches() -> None:
 # --- accounting ------------------------------------------------------------------------------
 
 
-OPACUS_ORDERS = [1 + x / 10 for x in range(1, 100)] + list(range(12, 64))
 MANY_ORDERS = [1 + 1.02**k / 100 for k in range(600)]
 
 
@@ -280,12 +282,19 @@ def integrated_epsilon(noise: float, rate: float, steps: int, delta: float, orde
     for order in orders:
         z = torch.linspace(-15 * noise, order + 15 * noise, 20001, dtype=torch.float64)
         log_density = -((z / noise) ** 2) / 2 - math.log(noise * math.sqrt(2 * math.pi))
-        log_ratio = torch.log1p(rate * torch.expm1((2 * z - 1) / (2 * noise**2)))
+        with_image = math.log(rate) + (2 * z - 1) / (2 * noise**2)
+        without = torch.full_like(z, math.log1p(-rate) if rate < 1 else -math.inf)
+        log_ratio = torch.logaddexp(without, with_image)
         log_moment = torch.logsumexp(log_density + order * log_ratio, 0) + math.log(z[1] - z[0])
         renyi = steps * float(log_moment) / (order - 1)
         converted = math.log1p(-1 / order) - (math.log(delta) + math.log(order)) / (order - 1)
         best = min(best, renyi + converted)
     return best
+
+
+def best_order(mechanism: tuple[float, float, int, float]) -> float:
+    noise, rate, steps, delta = mechanism
+    return private_steps._spent([(noise, rate, steps)], delta)[1]
 
 
 def gaussian_delta(epsilon: float, noise: float, steps: int) -> float:
@@ -300,18 +309,104 @@ def gaussian_delta(epsilon: float, noise: float, steps: int) -> float:
 
 def spent(noise: float, rate: float, steps: int, delta: float) -> float:
     setup = make_setup(network(), size=1000, batch_size=round(1000 * rate))
-    private_steps = make_steps(setup, noise=noise)
-    private_steps._accountant.history = [(noise, poisson_schedule(setup)[0], steps)]
-    return private_steps.epsilon(delta)
+    taken = make_steps(setup, noise=noise)
+    taken._accountant.history = [(noise, poisson_schedule(setup)[0], steps)]
+    return taken.epsilon(delta)
 
 
 @pytest.mark.parametrize("noise", [1.0, 2.0, 4.0])
 @pytest.mark.parametrize("rate", [0.01, 0.1])
 def test_epsilon_agrees_with_numerical_integration(noise: float, rate: float) -> None:
     ours = spent(noise, rate, 300, 1e-5)
-    assert ours == pytest.approx(integrated_epsilon(noise, rate, 300, 1e-5, OPACUS_ORDERS), rel=1e-4)
     tightest = integrated_epsilon(noise, rate, 300, 1e-5, MANY_ORDERS)
-    assert (1 - 1e-4) * tightest < ours < 1.06 * tightest
+    assert (1 - 1e-4) * tightest < ours < 1.001 * tightest
+
+
+# Noise multiplier, sampling rate, steps, delta. The first are what the tracks synth-faces and lfw need for
+# epsilon 5000, and mnist for 500.
+MECHANISMS = [
+    (0.0809, 64 / 840, 13 * 40, 1 / 8400),
+    (0.0946, 64 / 1623, 25 * 60, 1 / 16230),
+    (0.1439, 64 / 3750, 59 * 8, 1 / 37500),
+    (0.01, 64 / 1819, 28 * 60, 1 / 18190),
+    (0.3, 0.001, 5000, 1e-6),
+    (0.5, 64 / 1819, 28 * 60, 1 / 18190),
+    (1.0, 64 / 1819, 28 * 60, 1 / 18190),
+    (1.0, 0.25, 300, 1e-5),
+    (4.0, 0.01, 300, 1e-5),
+    (20.0, 64 / 1819, 28 * 60, 1 / 18190),
+    (50.0, 0.9, 1700, 1e-5),
+    (4.0, 1.0, 10, 1e-5),
+]
+each_mechanism = pytest.mark.parametrize(
+    "mechanism", MECHANISMS, ids=lambda m: f"{m[0]:g}-{m[1]:.3g}-{m[2]}-{m[3]:.0e}"
+)
+
+
+@each_mechanism
+def test_epsilon_agrees_with_dp_accounting(mechanism: tuple[float, float, int, float]) -> None:
+    noise, rate, steps, delta = mechanism
+    ours = epsilon_spent([(noise, rate, steps)], delta)
+    event = dp_accounting.SelfComposedDpEvent(
+        dp_accounting.PoissonSampledDpEvent(rate, dp_accounting.GaussianDpEvent(noise)), steps
+    )
+    # Privacy loss distributions leave next to no slack; Rényi accounting is up to 20 % above.
+    tight = PLDAccountant(value_discretization_interval=max(1e-4, 1e-5 * ours)).compose(event)
+    assert 1.0 < ours / tight.get_epsilon(delta) < 1.2
+    # Its Rényi accountant ends a series that converges slowly at a bound, or leaves the order out.
+    theirs = RdpAccountant([best_order(mechanism)]).compose(event).get_epsilon(delta)
+    assert ours <= theirs * (1 + 1e-6)
+    if math.isfinite(theirs):
+        assert ours == pytest.approx(theirs, rel=5e-3)
+
+
+@each_mechanism
+def test_orders_are_enough_for_any_noise(mechanism: tuple[float, float, int, float]) -> None:
+    noise, rate, steps, delta = mechanism
+    best = best_order(mechanism)
+    near = [1 + (best - 1) * 1.01**k for k in range(-60, 61)]
+    ours = epsilon_spent([(noise, rate, steps)], delta)
+    tightest = integrated_epsilon(noise, rate, steps, delta, near)
+    assert (1 - 1e-4) * tightest < ours < 1.0005 * tightest
+
+
+@pytest.mark.parametrize(
+    ("target", "mechanism"), [(5000, MECHANISMS[0]), (5000, MECHANISMS[1]), (500, MECHANISMS[2])]
+)
+def test_tracks_get_no_more_noise_than_their_epsilon_needs(
+    target: float, mechanism: tuple[float, float, int, float]
+) -> None:
+    enough, rate, steps, delta = mechanism
+    noise = find_noise_multiplier(target, delta, rate, steps)
+    assert noise == pytest.approx(enough, rel=2e-3)
+    assert best_order((noise, rate, steps, delta)) < 1.1  # where Opacus's own orders begin
+
+
+@pytest.mark.parametrize(
+    ("noise", "rate", "what"),
+    [
+        (1e-4, 0.1, "lowest of those tried, 1.000001, .* use more"),
+        (1e3, 0.001, "highest of those tried, 1024, .* use less"),
+    ],
+)
+def test_a_best_order_at_the_edge_is_refused_before_training(noise: float, rate: float, what: str) -> None:
+    with pytest.raises(MiaBenchError, match=rf"^dp-sgd can't account for noise_multiplier=\S+: .*{what}"):
+        epsilon_spent([(noise, rate, 100)], 1e-5)
+    steps: list[int] = []
+
+    class Watches(DPSGD):
+        def loss(self, step: TrainingStep) -> Tensor:
+            steps.append(1)
+            return super().loss(step)
+
+    with pytest.raises(MiaBenchError, match="can't account for noise_multiplier"):
+        train(Watches(Watches.Options(noise_multiplier=1e-4)))
+    assert not steps
+
+
+def test_a_found_noise_whose_best_order_is_at_the_edge_is_refused() -> None:
+    with pytest.raises(MiaBenchError, match=r"highest of those tried, 1024, .* use less noise"):
+        find_noise_multiplier(0.006, 1e-5, 0.01, 100)
 
 
 def test_epsilon_of_full_batches_bounds_the_exact_gaussian_from_near() -> None:
@@ -328,7 +423,7 @@ def test_report_is_of_the_steps_really_taken() -> None:
     for _ in range(2 * 3):
         reference.step(noise_multiplier=1.1, sample_rate=8 / 24)
     assert defense.report(result.setup) == {
-        "epsilon": pytest.approx(reference.get_epsilon(1e-3), rel=1e-9),
+        "epsilon": pytest.approx(reference.get_epsilon(1e-3, alphas=MANY_ORDERS[:400]), rel=1e-4),
         "delta": 1e-3,
         "noise_multiplier": 1.1,
     }
@@ -350,7 +445,7 @@ def test_more_privacy_takes_more_noise() -> None:
     noises = [find_noise_multiplier(e, 1e-4, 0.1, 100) for e in (1, 8, 50)]
     assert noises == sorted(noises, reverse=True)
     for noise, target in zip(noises, (1, 8, 50), strict=True):
-        there = integrated_epsilon(noise, 0.1, 100, 1e-4, OPACUS_ORDERS)
+        there = integrated_epsilon(noise, 0.1, 100, 1e-4, MANY_ORDERS)
         assert there == pytest.approx(target, rel=2e-3)
 
 
@@ -359,7 +454,7 @@ def test_epsilon_out_of_reach_is_one_line_with_the_limit() -> None:
         train(private(epsilon=0.001, delta=1e-5))
     assert str(error.value) == (
         "dp-sgd.epsilon=0.001 can't be reached with delta=1e-05: "
-        "the accountant gives 0.103 however large the noise"
+        "the accountant gives 0.0035 however large the noise"
     )
 
 

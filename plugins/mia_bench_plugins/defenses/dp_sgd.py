@@ -10,8 +10,9 @@ clips each image's gradient to norm ``C`` and adds Gaussian noise,
 before the step of the recipe's optimiser. The (ε, δ) spent is computed by Rényi accounting of the subsampled
 Gaussian (Mironov, Talwar, Zhang, 2019, arXiv 1908.10530) from the steps taken, for data sets that differ in
 the presence of one image. ``epsilon`` is a target: the noise multiplier σ is the smallest that stays below
-it. Batch normalisation mixes the images of a batch, which voids the accounting: it is replaced by GroupNorm,
-and other layers that mix images are refused.
+it. Orders from 1 + 10⁻⁶ to 1024 are tried; where the best is the first or the last, ε would be overstated and
+training is refused. Batch normalisation mixes the images of a batch, which voids the accounting: it is
+replaced by GroupNorm, and other layers that mix images are refused.
 
 Defaults: C = 1 and δ = 1/(10 n) are common choices. ε = 50 is a loose budget that promises little; 8 and 1
 are meaningful. With the noise multiplier .01 of published inversion papers, ε is in the millions.
@@ -52,7 +53,7 @@ class DPSGD(Defense):
 
     summary = "differentially private training: clipped gradients and noise (Opacus)"
     paper = "Abadi et al., CCS 2016, arXiv 1607.00133"
-    version = "1"
+    version = "2"
     reports: ClassVar[dict[str, Quantity]] = {
         "epsilon": Quantity("epsilon spent by the training, at the delta beside it", kind="amount"),
         "delta": Quantity("delta at which epsilon holds", kind="amount"),
@@ -104,7 +105,7 @@ class DPSGD(Defense):
         """Replace optimiser and sampler by private ones; the recipe's schedule still applies.
 
         Raises:
-            MiaBenchError: the network voids the accounting, or epsilon can't be reached.
+            MiaBenchError: the network voids the accounting, or epsilon can't be reached or accounted for.
         """
         options = self.options
         network = cast("Classifier", setup.model)
@@ -114,12 +115,13 @@ class DPSGD(Defense):
         if options.learning_rate is not None:
             _set_learning_rate(setup, options.learning_rate)
         noise = options.noise_multiplier
+        rate, steps = private_steps.poisson_schedule(setup)
+        steps *= setup.epochs
         if noise is None:
             assert options.epsilon is not None  # by the options' validators
-            rate, steps = private_steps.poisson_schedule(setup)
-            noise = private_steps.find_noise_multiplier(
-                options.epsilon, self._delta(setup), rate, steps * setup.epochs
-            )
+            noise = private_steps.find_noise_multiplier(options.epsilon, self._delta(setup), rate, steps)
+        else:  # raise now rather than after the training
+            private_steps.epsilon_spent([(noise, rate, steps)], self._delta(setup))
         self._steps = private_steps.PrivateSteps(
             setup,
             noise_multiplier=noise,

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import math
-import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import TypeAlias
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from opacus.accountants import RDPAccountant
-from opacus.accountants.utils import get_noise_multiplier
+from opacus.accountants.analysis.rdp import compute_rdp
 from opacus.grad_sample import GradSampleModule
 from opacus.optimizers import DPOptimizer
 from opacus.validators import ModuleValidator
+from scipy.optimize import brentq, minimize_scalar
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -20,6 +23,16 @@ from mia_bench.api.classifier import Classifier
 from mia_bench.api.defense import TrainingSetup
 from mia_bench.errors import MiaBenchError
 from mia_bench.seeds import derive, generator
+
+# Rényi orders. With little noise the best one is close to 1 (1.009 at noise 0.09), with much noise in the
+# hundreds. Those below 12 are refined. Whole orders are not, as Opacus has a quicker formula for them; its
+# binomial coefficients overflow above 1024.
+ORDERS = np.concatenate(
+    [1 + np.geomspace(1e-6, 10, 71), np.arange(12, 128), np.geomspace(128, 1024, 30).round()]
+)
+
+# Noise multiplier, sampling rate and number of steps of each part, as Opacus's accountants keep them.
+History: TypeAlias = Sequence[tuple[float, float, int]]
 
 
 def poisson_schedule(setup: TrainingSetup) -> tuple[float, int]:
@@ -107,8 +120,12 @@ class PrivateSteps:
         return size == count
 
     def epsilon(self, delta: float) -> float:
-        """The epsilon spent so far."""
-        return _epsilon(self._accountant, delta)
+        """The epsilon spent so far.
+
+        Raises:
+            MiaBenchError: no order tried is the best one.
+        """
+        return epsilon_spent(self._accountant.history, delta)
 
     def _step_without_images(self) -> None:
         self.optimizer.zero_grad()
@@ -117,43 +134,74 @@ class PrivateSteps:
         self.optimizer.step()
 
 
+def epsilon_spent(history: History, delta: float) -> float:
+    """The epsilon that these steps spend at ``delta``.
+
+    Raises:
+        MiaBenchError: the best Rényi order is the lowest or the highest of those tried, so that the true
+            epsilon may be much smaller.
+    """
+    if not history:
+        return 0.0
+    epsilon, order = _spent(history, delta)
+    if epsilon > 0 and order in (ORDERS[0], ORDERS[-1]):
+        which, change = ("lowest", "more") if order == ORDERS[0] else ("highest", "less")
+        raise MiaBenchError(
+            f"dp-sgd can't account for noise_multiplier={history[0][0]:.3g}: the best Rényi order is the "
+            f"{which} of those tried, {order:.7g}, so epsilon would be overstated; use {change} noise"
+        )
+    return epsilon
+
+
 def find_noise_multiplier(epsilon: float, delta: float, rate: float, steps: int) -> float:
     """The smallest noise multiplier, to 0.1 % of epsilon, for ``steps`` steps within (epsilon, delta).
 
     Raises:
-        MiaBenchError: epsilon can't be reached by any noise.
+        MiaBenchError: no noise reaches epsilon, or no order tried is the best one.
     """
-    try:
-        with _ignore_order_warning():
-            found = get_noise_multiplier(
-                target_epsilon=epsilon,
-                target_delta=delta,
-                sample_rate=rate,
-                steps=steps,
-                accountant="rdp",  # PRV, the default elsewhere in Opacus, needs TiBs for small noise
-                epsilon_tolerance=0.001 * epsilon,
-            )
-    except ValueError:
-        limit = RDPAccountant()
-        limit.history = [(1e6, rate, steps)]
+
+    def spend(noise: float) -> float:
+        return _spent([(noise, rate, steps)], delta)[0]
+
+    def excess(log_noise: float) -> float:
+        return math.log(max(spend(math.exp(log_noise)), 1e-12) / (0.9995 * epsilon))
+
+    least, most = 1e-4, 1e6
+    if spend(most) > epsilon:
         raise MiaBenchError(
             f"dp-sgd.epsilon={epsilon:g} can't be reached with delta={delta:.3g}: "
-            f"the accountant gives {_epsilon(limit, delta):.3g} however large the noise"
-        ) from None
-    return float(found)
+            f"the accountant gives {spend(most):.3g} however large the noise"
+        )
+    noise = math.exp(brentq(excess, math.log(least), math.log(most), xtol=1e-4))
+    epsilon_spent([(noise, rate, steps)], delta)
+    return noise
 
 
-def _epsilon(accountant: RDPAccountant, delta: float) -> float:
-    with _ignore_order_warning():
-        return max(0.0, float(accountant.get_epsilon(delta)))
+def _spent(history: History, delta: float) -> tuple[float, float]:
+    """Epsilon and the Rényi order that bounds it best, between the first and the last of :data:`ORDERS`."""
 
+    def bounds(orders: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Conversion from Rényi differential privacy by Balle et al. (arXiv 1905.09982), theorem 21."""
+        spent: NDArray[np.float64] = -(math.log(delta) + np.log(orders)) / (orders - 1) + np.log1p(
+            -1 / orders
+        )
+        for noise, rate, steps in history:
+            spent += compute_rdp(q=rate, noise_multiplier=noise, steps=steps, orders=orders)
+        return spent
 
-@contextlib.contextmanager
-def _ignore_order_warning() -> Iterator[None]:
-    """Ignore the warning that the best Rényi order is the first or the last tried; the bound holds."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Optimal order is the")
-        yield
+    def bound(log_excess: float) -> float:
+        return float(bounds(np.array([1 + math.exp(log_excess)]))[0])
+
+    of_orders = bounds(ORDERS)
+    best = int(np.argmin(of_orders))
+    epsilon, order = float(of_orders[best]), float(ORDERS[best])
+    # The bound has no other local minimum, for order - 1 times it is convex.
+    if 0 < best < len(ORDERS) - 1 and ORDERS[best + 1] <= 12:
+        nearby = np.log(ORDERS[[best - 1, best + 1]] - 1)
+        refined = minimize_scalar(bound, bounds=nearby, method="bounded", options={"xatol": 1e-3})
+        if refined.fun < epsilon:
+            epsilon, order = float(refined.fun), 1 + math.exp(refined.x)
+    return max(0.0, epsilon), order
 
 
 def check_network(network: Classifier, resolution: int, seed: int) -> None:
