@@ -8,11 +8,17 @@ import traceback
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
+from mia_bench.text import one_line, shortened
+
 
 class MiaBenchError(Exception):
-    """Something went wrong that the user can act on. Exit code 1."""
+    """Something went wrong that the user can act on; its message is one line. Exit code 1."""
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        """The message on one line, whatever it quotes."""
+        return one_line(super().__str__())
 
 
 class UsageError(MiaBenchError):
@@ -60,9 +66,7 @@ def summarize_error(error: BaseException, packages: Collection[str] = ()) -> str
         text = str(error)
     except Exception:  # a plugin's error may raise anything
         text = "a message that can't be shown"
-    text = " ".join("".join(c if c.isprintable() else " " for c in text).split()) or "no message"
-    if len(text) > LONGEST:
-        text = text[:LONGEST] + " …"
+    text = shortened(one_line(text) or "no message", LONGEST)
     if isinstance(error, MiaBenchError):
         return text
     return f"{type(error).__name__}: {text}" + _place(error, packages)

@@ -8,6 +8,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mia_bench.errors import MiaBenchError
+from mia_bench.names import ComponentName, ComponentVersion, DistributionName, Key, OptionName
+from mia_bench.text import encodable
 
 RECORD_SCHEMA = 1
 
@@ -21,7 +23,7 @@ class _Part(BaseModel):
 class TrackRef(_Part):
     """The protocol: rows of different versions or different data never share a board."""
 
-    name: str
+    name: ComponentName
     """The track's name."""
     version: int
     """The track's version."""
@@ -45,7 +47,7 @@ class About(_Part):
     """What kind of reference an attack is, ``floor`` say; empty for a real one."""
     baseline: bool = False
     """Whether the others are compared with this defense."""
-    changed: list[str] = Field(default_factory=list)
+    changed: list[OptionName] = Field(default_factory=list)
     """The options that were not the track's."""
     url: str = Field(default="", pattern=r"^(https?://[^\s`<>\"']+)?$")
     """Where the distribution's metadata say that it is to be had."""
@@ -56,13 +58,13 @@ class About(_Part):
 class ComponentRef(_Part):
     """A component as it was run: all its options, the distribution it came from, its version."""
 
-    name: str
+    name: ComponentName
     """The registered name."""
-    options: dict[str, Any]
+    options: dict[OptionName, Any]
     """Every option with its value, those left at their defaults too."""
-    distribution: str
+    distribution: DistributionName
     """The Python distribution that the plugin came from."""
-    version: str
+    version: ComponentVersion
     """The version its class declares, else ``src-`` and a hash of its source."""
     about: About = Field(default_factory=About)
     """What it said of itself."""
@@ -122,7 +124,7 @@ class Record(_Part):
 
     schema_: int = Field(alias="schema", ge=1)
     """Version of this format."""
-    key: str
+    key: Key
     """The cell's key: that of its last stage, and the name of the file."""
     track: TrackRef
     """The protocol it was made under."""
@@ -161,7 +163,7 @@ class Record(_Part):
     def file_text(self) -> str:
         """The text of its file: only the fields that were given, so that an older file stays as it is."""
         data = self.model_dump(mode="json", by_alias=True, exclude_unset=True)
-        return json.dumps(data, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+        return encodable(json.dumps(data, indent=1, sort_keys=True, ensure_ascii=False)) + "\n"
 
 
 def read_record(data: dict[str, Any]) -> Record:
@@ -188,6 +190,6 @@ def check_record(data: dict[str, Any], name: str) -> Record:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"])) or "record"
         more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-        raise MiaBenchError(f"{name}: {place}: {first['msg']}{more}") from error
+        raise MiaBenchError(f"{name}: {place}: {first['msg'].removeprefix('Value error, ')}{more}") from error
     except ValueError as error:
         raise MiaBenchError(f"{name}: {error}") from error

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from mia_bench.api.encoder import Encoder
 from mia_bench.api.metric import Metric
 from mia_bench.api.prior import Prior
 from mia_bench.errors import MiaBenchError, UsageError, did_you_mean, summarize_error
+from mia_bench.names import COMPONENT, VERSION
 
 KINDS = {
     "defense": "defenses",
@@ -40,8 +40,6 @@ BASES: dict[str, type[Component]] = {
     "encoder": Encoder,
     "metric": Metric,
 }
-
-_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 
 
 @dataclass
@@ -110,8 +108,14 @@ class Entry:
         return str(getattr(self.component, "summary", ""))
 
     def identity(self) -> dict[str, str]:
-        """Name, distribution and version: what a cache key and a record say of the component."""
+        """Name, distribution and version: what a cache key and a record say of the component.
+
+        Raises:
+            MiaBenchError: it can't be loaded, or its version has another form than :data:`VERSION`.
+        """
         version = component_version(self.load())
+        if not VERSION.matches(version):
+            raise MiaBenchError(f"{self.owner}: {version!r} is not {VERSION.rule}")
         return {"name": self.name, "distribution": self.plugin.distribution, "version": version}
 
 
@@ -129,8 +133,8 @@ class Registry:
         """Register a name; a ValueError or TypeError says what is wrong and marks the plugin broken."""
         if not isinstance(summary, str):
             raise TypeError(f"{kind} {name!r}: the summary {summary!r} is not a string")
-        if not isinstance(name, str) or not _NAME.fullmatch(name):
-            raise ValueError(f"{kind} name {name!r} is not lower-case words joined by '-'")
+        if not COMPONENT.matches(name):
+            raise ValueError(f"{kind} name {name!r} is not {COMPONENT.rule}")
         if kind == "track":
             if not isinstance(component, (str, Path)) or not Path(component).is_file():
                 raise ValueError(f"track {name!r}: {component!r} is not the path of a TOML file")

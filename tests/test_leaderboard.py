@@ -641,7 +641,7 @@ def test_a_newer_schema_is_refused_and_the_file_named(folder: Path, registry: Re
         ("[]", "not a JSON object"),
         ("{}", "schema"),
         (json.dumps(make_record(key="other")), "name must be its key"),
-        (json.dumps(make_record(key="../up")), "is not letters"),
+        (json.dumps(make_record(key="../up")), "key: '../up' is not letters"),
         (json.dumps({**make_record(key="bad"), "seed": "x"}), "seed"),
     ],
 )

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given, settings
@@ -27,9 +28,12 @@ from mia_bench.leaderboard.aggregate import Missing
 from mia_bench.leaderboard.board import build_board
 from mia_bench.leaderboard.compare import Paired
 from mia_bench.leaderboard.tuning import Tuning
+from mia_bench.names import Form
 from mia_bench.plugins import host
+from mia_bench.record import Record
 from mia_bench.registry import Registry
 from mia_bench.statistics import Estimate
+from mia_bench.text import code, one_line, prose, shell
 from mia_bench.track import Recipe, Track, load_track
 from test_leaderboard import (
     PARTS,
@@ -103,18 +107,18 @@ def visible(text: str, parser: str) -> str:
 @pytest.mark.parametrize("parser", PARSERS)
 @given(text=TEXTS)
 def test_prose_and_code_are_read_as_they_are(text: str, parser: str) -> None:
-    shown = escape.one_line(text)
-    assert visible(escape.prose(text), parser) == shown
-    assert visible(f"a {escape.code(text)} b", parser) == f"a {shown} b"
-    assert "\n" not in escape.prose(text) + escape.code(text)
+    shown = one_line(text)
+    assert visible(prose(text), parser) == shown
+    assert visible(f"a {code(text)} b", parser) == f"a {shown} b"
+    assert "\n" not in prose(text) + code(text)
     shown.encode()
 
 
 @pytest.mark.parametrize("parser", PARSERS)
 @given(text=TEXTS)
 def test_a_value_stays_in_its_cell_item_and_heading(text: str, parser: str) -> None:
-    shown = escape.one_line(text)
-    for escaped in (escape.prose(text), escape.code(text)):
+    shown = one_line(text)
+    for escaped in (prose(text), code(text)):
         page = f"| a | b |\n| --- | --- |\n| {escaped} | c |\n\n- {escaped}\n- d\n\n## {escaped}\n"
         found = list(tokens(page, parser))
         counts = Counter(token.type for token in found)
@@ -145,7 +149,7 @@ def test_a_value_stays_in_its_cell_item_and_heading(text: str, parser: str) -> N
 @settings(max_examples=30)
 def test_a_shell_reads_every_word_as_it_was(words: list[str]) -> None:
     words = [word.replace("\x00", "") for word in words]
-    line = " ".join(escape.shell(word) for word in words)
+    line = " ".join(shell(word) for word in words)
     assert line.isprintable()
     done = subprocess.run(
         ["bash", "-c", f"printf '%s\\0' {line}"],
@@ -238,10 +242,19 @@ def put(made: list[dict[str, Any]], place: tuple[Path_, bool], text: str) -> lis
     return changed
 
 
+def unchecked(*made: dict[str, Any]) -> list[Record]:
+    """The records, with any text for names."""
+    with patch.object(Form, "matches", lambda form, name: True):
+        return read(*made)
+
+
 def made_pages(registry: Registry, track: Track, made: list[dict[str, Any]]) -> list[str]:
-    """The page and the index; none where these records can't be on a board."""
+    """The page and the index; none where these records can't be on a board.
+
+    Names may be anything here, too: pages don't rely on the forms that records are checked for.
+    """
     try:
-        board = build_board(registry, track, read(*made))
+        board = build_board(registry, track, unchecked(*made))
     except (MiaBenchError, ValueError):
         return []
     return [pages.page(board, registry), pages.index([board])]
@@ -393,10 +406,10 @@ def test_what_is_no_package_is_not_installed(registry: Registry, track: Track) -
     made = make_record("foreign")
     for name in ("--index-url=http://x", "evil @ http://x", "a\npip install b", "../x", "-r x"):
         made["defense"]["distribution"] = name
-        text = pages.page(build_board(registry, track, read(made)), registry)
+        text = pages.page(build_board(registry, track, unchecked(made)), registry)
         lines = [line for line in text.splitlines() if line.startswith("pip")]
         assert lines == ["pip install made-dist  # its records name no address"]
-        assert f"# {escape.one_line(name)} is not the name of a package" in text
+        assert f"# {one_line(name)} is not the name of a package" in text
 
 
 # --- what pages say --------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from mia_bench.api.options import Options as BaseOptions
+from mia_bench.names import VERSION
 
 
 class Component:
@@ -28,11 +29,15 @@ class Component:
     options: Options
 
     def __init_subclass__(cls) -> None:
-        """Raise TypeError unless summary, paper and version are strings."""
+        """Raise TypeError unless summary, paper and version are strings, and Options a class of options."""
         super().__init_subclass__()
         for name in ("summary", "paper", "version"):
             if not isinstance(value := getattr(cls, name), str):
                 raise TypeError(f"{cls.__name__}: {name} is {value!r}, not a string")
+        if cls.version and not VERSION.matches(cls.version):
+            raise TypeError(f"{cls.__name__}: {cls.version!r} is not {VERSION.rule}")
+        if not (isinstance(cls.Options, type) and issubclass(cls.Options, BaseOptions)):
+            raise TypeError(f"{cls.__name__}: Options is not a subclass of mia_bench.Options")
 
     def __init__(self, options: BaseOptions | None = None) -> None:
         self.options = options if isinstance(options, self.Options) else self.Options()

@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mia_bench.errors import MiaBenchError, UsageError, did_you_mean, summarize_error
+from mia_bench.names import OPTION
 
 
 class Options(BaseModel):
@@ -21,6 +22,13 @@ class Options(BaseModel):
     places: ClassVar[frozenset[str]] = frozenset()
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **_: Any) -> None:
+        """Raise TypeError where an option's name is no plain word."""
+        for name in cls.model_fields:
+            if not OPTION.matches(name):
+                raise TypeError(f"{cls.__qualname__}: {name!r} is not {OPTION.rule}")
 
 
 Share = Annotated[float, Field(ge=0, lt=1)]

@@ -76,9 +76,9 @@ def _describe(store: Store, planned: PlannedCell, component: ConfiguredComponent
     about = About(
         summary=cls.summary,
         paper=cls.paper,
-        access=getattr(cls, "access", ""),
-        reference=getattr(cls, "reference", ""),
-        baseline=getattr(cls, "baseline", False),
+        access=str(getattr(cls, "access", "")),
+        reference=str(getattr(cls, "reference", "")),
+        baseline=bool(getattr(cls, "baseline", False)),
         changed=list(component.changed),
         url=provenance.package_url(component.identity["distribution"]),
         code=code.get(component.title, ""),

@@ -1,14 +1,12 @@
 """A jinja2 environment whose values can't break out of the Markdown or the shell script they stand in.
 
 Every printed value is escaped, by the suffix of its template: ``.md.j2`` as a line of Markdown prose,
-``.sh.j2`` as shell words. Only ``Markup`` is printed as it is: what the functions here and macros return.
+``.sh.j2`` as shell words. Only ``Markup`` is printed as it is: what the functions of :mod:`mia_bench.text`
+and macros return.
 """
 
 from __future__ import annotations
 
-import re
-import shlex
-import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -16,45 +14,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, pass_context
 from jinja2.runtime import Context
 from markupsafe import Markup
 
+from mia_bench.text import code, one_line, prose, shell
+
 TEMPLATES = Path(__file__).parent / "templates"
-
-_SPECIAL = re.compile(r"[\\`*_{}\[\]<>~&$#]")
-_START = re.compile(r"^(\d+(?=[.)](?: |$))|(?=[=%:(]|[-+](?!\d)))")
-"""Where a backslash keeps a line from being a list, a heading, a comment, a directive or a target."""
-
-
-def one_line(text: str) -> str:
-    """``text`` on one line; control characters, format characters and surrogates become U+FFFD."""
-    visible = (
-        "\ufffd" if unicodedata.category(c) in ("Cc", "Cf", "Cs") and not c.isspace() else c for c in text
-    )
-    return " ".join("".join(visible).split())
-
-
-def prose(text: str) -> Markup:
-    """``text`` to be read as it is in a paragraph, heading, list item or table cell."""
-    escaped = _START.sub(r"\1\\", _SPECIAL.sub(r"\\\g<0>", one_line(text)))
-    return Markup(escaped.replace("|", "&#124;"))
-
-
-def code(text: str) -> Markup:
-    """``text`` as code spans; backticks and pipes stand between them, so it is the same in a table."""
-    parts = re.split(r"( *[`|][`| ]*)", one_line(text))
-    return Markup(
-        "".join(
-            part.replace("`", "&#96;").replace("|", "&#124;") if number % 2 else f"`{part}`"
-            for number, part in enumerate(parts)
-            if part
-        )
-    )
-
-
-def shell(word: str) -> Markup:
-    """``word`` as one word for bash or zsh, on one line and without invisible characters."""
-    if word.isprintable():
-        return Markup(shlex.quote(word))
-    escaped = (c if c.isprintable() and c not in "\\'" else f"\\U{ord(c):08x}" for c in word)
-    return Markup(f"$'{''.join(escaped)}'")
 
 
 @pass_context

@@ -20,6 +20,7 @@ from mia_bench.leaderboard.board import Board, Section
 from mia_bench.leaderboard.compare import Paired
 from mia_bench.leaderboard.escape import make_environment
 from mia_bench.leaderboard.tuning import MARGIN, Tuning
+from mia_bench.names import DISTRIBUTION
 from mia_bench.provenance import HOST, package_url
 from mia_bench.record import ComponentRef, Record
 from mia_bench.recorded_options import options_text
@@ -69,7 +70,7 @@ def _render(template: str, **values: Any) -> str:
 def _environment() -> Environment:
     environment = make_environment()
     environment.filters |= {"options": options_text, "sentence": _sentence}
-    environment.tests["package"] = _is_package
+    environment.tests["package"] = DISTRIBUTION.matches
     functions = (differing, footnotes, paired, paired_names, show, variant)
     environment.globals |= {function.__name__: function for function in functions}
     environment.globals |= {"FEW_SEEDS": FEW_SEEDS, "MARGIN": MARGIN, "RESAMPLES": RESAMPLES}
@@ -133,11 +134,6 @@ def differing(options: Mapping[str, Any], others: Sequence[Mapping[str, Any]]) -
 def _sentence(text: str) -> str:
     text = text.strip().rstrip(".")
     return f"{text[:1].upper()}{text[1:]}." if text else ""
-
-
-def _is_package(name: str) -> bool:
-    """Whether pip takes ``name`` for a package's: not for an option, an address or a path."""
-    return bool(re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?", name))
 
 
 _Words = tuple[str, ...]

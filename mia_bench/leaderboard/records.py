@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from pathlib import Path
 
 from mia_bench.errors import MiaBenchError, StoreError, UsageError
@@ -28,16 +27,9 @@ INDEX = "README.md"
 RESULTS = "results"
 TUNING = "tuning"
 
-_SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
-
 
 def record_path(folder: Path, record: Record) -> Path:
-    """The file of a record of the boards in ``folder``.
-
-    Raises:
-        MiaBenchError: its key or track name is no file name.
-    """
-    _check_names(record, f"record {record.key!r}")
+    """The file of a record of the boards in ``folder``."""
     return folder / RESULTS / record.track.name / f"{record.key}.json"
 
 
@@ -77,18 +69,11 @@ def read_file(path: Path) -> Record:
     if not isinstance(data, dict):
         raise MiaBenchError(f"{path}: not a JSON object")
     record = check_record(data, str(path))
-    _check_names(record, str(path))
     if record.key != path.stem:
         raise MiaBenchError(f"{path}: it holds the record {record.key}, the name must be its key")
     if record.track.name != path.parent.name:
         raise MiaBenchError(f"{path}: it belongs to the track {record.track.name!r}")
     return record
-
-
-def _check_names(record: Record, name: str) -> None:
-    for what, value in (("key", record.key), ("track name", record.track.name)):
-        if not _SAFE.fullmatch(value):  # they become file names
-            raise MiaBenchError(f"{name}: the {what} {value!r} is not letters, digits, '-' and '_'")
 
 
 def write(path: Path, text: str) -> bool:
