@@ -123,10 +123,10 @@ def test_a_component_has_a_plain_version(version: str) -> None:
 
 
 def test_the_file_of_a_record_holds_what_its_text_is() -> None:
-    made = make_record(reason="\ud800 \x1b[31m\n", notes={"a\udcff": "b\udcff.jpg"})
+    made = make_record(reason="\ud800 \x1b[31m\n", notes={"a": "b\udcff.jpg"})
     made["defense"] |= {"options": {"text": "\ud800"}, "about": {"summary": "\ud83d x"}}
     read = check_record(json.loads(check_record(made, "x").file_text().encode()), "x")
     assert read.reason == "\ufffd \x1b[31m\n"
-    assert read.notes == {"a\ufffd": "b\ufffd.jpg"}
+    assert read.notes == {"a": "b\ufffd.jpg"}
     assert read.defense.options == {"text": "\ufffd"}
     assert read.defense.about.summary == "\ufffd x"
