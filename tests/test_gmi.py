@@ -1,5 +1,6 @@
 """GMI against steps worked out by hand."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -42,8 +43,10 @@ class Judged(LinearModel):
 
 def task(seed: int = 0, *, stochastic: bool = False, batch_size: int = 7, **more) -> AttackTask:
     return AttackTask(
-        access=open_access("white-box", MeanColour(), 3, stochastic=stochastic),
-        prior=Judged(),
+        access=open_access(
+            "white-box", more.get("target", MeanColour()), more.get("classes", 3), stochastic=stochastic
+        ),
+        prior=more.get("prior", Judged()),
         public=ImageSet(torch.zeros(1, 3, SIZE, SIZE, dtype=torch.uint8), torch.zeros(1).long()),
         classes=torch.arange(3),
         images_per_class=2,
@@ -77,6 +80,77 @@ def test_descent_is_nesterov_on_the_objective_with_clipping() -> None:
             z = (z.detach() - 0.9 * old + 1.9 * v).clamp(-1, 1)
         torch.testing.assert_close(moved[row], z, rtol=1e-5, atol=1e-6)
     assert float(moved.abs().max()) == 1  # the clip was met
+
+
+class Painter(LinearModel):
+    """A generator with a bend, and a critic that likes dark images."""
+
+    def __init__(self, mean: torch.Tensor, basis: torch.Tensor) -> None:
+        super().__init__(mean, basis, SIZE)
+
+    def forward(self, latents: torch.Tensor) -> torch.Tensor:
+        return torch.sigmoid(latents @ self.basis + self.mean).view(-1, 3, SIZE, SIZE)
+
+    def discriminate(self, images: torch.Tensor) -> torch.Tensor:
+        return -4 * images.square().mean(dim=(1, 2, 3))
+
+
+class LinearTarget(nn.Module):
+    def __init__(self, weights: torch.Tensor) -> None:
+        super().__init__()
+        self.weights = weights
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return images.flatten(1) @ self.weights
+
+
+def authors_descent(
+    z: np.ndarray, labels: np.ndarray, mean: np.ndarray, basis: np.ndarray, weights: np.ndarray, steps: int
+) -> np.ndarray:
+    """The descent on batch means at learning rate 0.02, with gradients by hand and in float64."""
+    count, v = len(z), np.zeros_like(z)
+    for _ in range(steps):
+        image = 1 / (1 + np.exp(-(z @ basis + mean)))
+        odds = np.exp(image @ weights)
+        softmax = odds / odds.sum(1, keepdims=True)
+        softmax[np.arange(count), labels] -= 1
+        of_image = 100 * softmax @ weights.T / count  # 100 times the mean cross-entropy
+        of_image += 8 * image / image.shape[1] / count  # minus the mean of the critic
+        gradient = (of_image * image * (1 - image)) @ basis.T
+        old, v = v, 0.9 * v - 0.02 * gradient
+        z = np.clip(z - 0.9 * old + 1.9 * v, -1, 1)
+    return z
+
+
+def test_the_defaults_take_the_steps_of_the_authors_code() -> None:
+    """300 steps of 100 images: the same latents, and the same share of them at the border of the box."""
+    count, classes, wide = 100, 20, 100
+    draws = np.random.default_rng(0)
+    start = draws.normal(size=(count, wide))
+    labels = np.arange(count) % classes
+    mean, basis = draws.normal(size=3 * SIZE**2), draws.normal(size=(wide, 3 * SIZE**2)) / 20
+    weights = draws.normal(size=(3 * SIZE**2, classes)) / 4
+    theirs = authors_descent(start, labels, mean, basis, weights, 300)
+
+    def ours(**options: float) -> torch.Tensor:
+        given = task(
+            prior=Painter(torch.tensor(mean), torch.tensor(basis)),
+            target=LinearTarget(torch.tensor(weights)),
+            classes=classes,
+        )
+        method = GenerativeModelInversion(GenerativeModelInversion.Options(**options))
+        return method._descend(given, torch.tensor(start), torch.tensor(labels), 0, 300)
+
+    def at_the_border(latents: torch.Tensor) -> float:
+        return float((latents.abs() > 1 - 1e-6).double().mean())
+
+    assert GenerativeModelInversion.Options().learning_rate == pytest.approx(0.02 / count)
+    found = ours(steps=300)
+    torch.testing.assert_close(found, torch.tensor(theirs), rtol=0, atol=1e-5)
+    share = at_the_border(torch.tensor(theirs))
+    assert 0.3 < share < 0.5
+    assert at_the_border(found) == pytest.approx(share, abs=0.002)
+    assert at_the_border(ours(steps=300, learning_rate=0.02)) > 0.9  # their rate, on a sum
 
 
 def test_an_image_does_not_depend_on_the_batch_it_is_in() -> None:
