@@ -12,7 +12,7 @@ from pathlib import Path
 
 from etils.epy import lazy_imports
 
-from mia_bench.api.prior import Published
+from mia_bench.api.component import Published
 from mia_bench.api.progress import Progress
 from mia_bench.errors import MiaBenchError, Unavailable
 
@@ -54,7 +54,7 @@ def obtain(file: Published, folder: Path | None, progress: Progress) -> Path:
         MiaBenchError: the local or the downloaded file has another hash than the published one.
     """
     if (found := find(file.name, folder)) is not None:
-        return _check_hash(found, file)
+        return check_hash(found, file)
     target = (folder or weights_cache()) / file.name
     part = target.with_name(f"{file.name}.part")
     try:
@@ -69,7 +69,7 @@ def obtain(file: Published, folder: Path | None, progress: Progress) -> Path:
     except OSError as error:
         raise MiaBenchError(f"{part} can't be written: {error.strerror or error}") from error
     try:
-        _check_hash(part, file)
+        check_hash(part, file)
     except MiaBenchError:
         part.unlink()  # resuming it would fail again
         raise
@@ -77,7 +77,12 @@ def obtain(file: Published, folder: Path | None, progress: Progress) -> Path:
     return target
 
 
-def _check_hash(path: Path, file: Published) -> Path:
+def check_hash(path: Path, file: Published) -> Path:
+    """Return ``path`` if its hash is the published one, or if none is published.
+
+    Raises:
+        MiaBenchError: it is another file, or damaged.
+    """
     if file.sha256:
         found = file_hash(path)
         if not found.startswith(file.sha256):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mia_bench import fetch
-from mia_bench.api.prior import Published
+from mia_bench.api.component import Published
 from mia_bench.errors import MiaBenchError, Unavailable
 from mia_bench.fetch import obtain
 from mia_bench_plugins.priors.stylegan2 import StyleGAN2Prior

@@ -9,7 +9,7 @@ import torchvision
 from torch import nn
 
 from mia_bench import NetworkTask
-from mia_bench.api.prior import Published
+from mia_bench.api.component import Published
 from mia_bench.errors import MiaBenchError
 from mia_bench_plugins.defenses.private_steps import per_sample_gradients
 from mia_bench_plugins.models import torchvision_networks

@@ -4,11 +4,29 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
 from mia_bench.api.options import Options as BaseOptions
 from mia_bench.names import VERSION
+
+
+@dataclass(frozen=True)
+class Published:
+    """A file that somebody else publishes.
+
+    Attributes:
+        name: of the file.
+        url: to download it from, empty if there is no such address.
+        sha256: prefix of its SHA-256, empty if none is published.
+        how: how mia-bench downloads it, in words that follow "is missing"; empty if it does not.
+    """
+
+    name: str
+    url: str
+    sha256: str = ""
+    how: str = ""
 
 
 class Component:
@@ -41,6 +59,13 @@ class Component:
 
     def __init__(self, options: BaseOptions | None = None) -> None:
         self.options = options if isinstance(options, self.Options) else self.Options()
+
+    def weight_files(self) -> tuple[Published, ...]:
+        """The weight files that it needs with its options, which lie in the folder of weights.
+
+        Those that are missing are named before a run begins. Must not import torch.
+        """
+        return ()
 
 
 def component_version(cls: type[Component]) -> str:

@@ -10,7 +10,7 @@ from typing import ClassVar, Protocol
 
 from etils.epy import lazy_imports
 
-from mia_bench.api.component import Component
+from mia_bench.api.component import Component, Published
 from mia_bench.api.dataset import ImageSet
 from mia_bench.api.progress import Progress
 from mia_bench.errors import DataError
@@ -30,21 +30,6 @@ class Checkpoint(Protocol):
 
     def save(self, state: dict[str, Tensor]) -> None:
         """Replace the saved state atomically."""
-
-
-@dataclass(frozen=True)
-class Published:
-    """A file on the web.
-
-    Attributes:
-        name: of the file.
-        url: to download it from.
-        sha256: prefix of its SHA-256, empty if none is published.
-    """
-
-    name: str
-    url: str
-    sha256: str = ""
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,9 @@ from mia_bench.engine.run import load_data
 from mia_bench.errors import MiaBenchError, UsageError
 from mia_bench.paths import data_roots
 from mia_bench.plugins import host
-from mia_bench.track import load_track
+from mia_bench.registry import Registry
+from mia_bench.track import Track, load_track
+from mia_bench.weights import missing_lines, needed_by, weight_files
 
 
 @click.group("data")
@@ -32,10 +35,7 @@ def list_() -> None:
     Prints what each is, which tracks use it, its terms, and where its files belong.
     """
     registry = host().registry
-    tracks = defaultdict(list)
-    for name in registry.names("track"):
-        with contextlib.suppress(MiaBenchError):  # a broken track must not hide the data sets
-            tracks[load_track(registry, name).data.dataset.name].append(name)
+    tracks = _tracks_by_dataset(registry)
     for entry in registry.entries("dataset"):
         try:
             dataset = entry.load()
@@ -43,9 +43,28 @@ def list_() -> None:
             click.echo(f"{entry.name}: broken: {error}")
             continue
         click.echo(f"{entry.name}: {dataset.summary}")
-        click.echo(f"  tracks: {', '.join(tracks[entry.name]) or 'none'}\n  terms:  {dataset.terms}")
+        used = ", ".join(track.name for track in tracks[entry.name]) or "none"
+        click.echo(f"  tracks: {used}\n  terms:  {dataset.terms}")
         if dataset.needs_root:
             _echo_source(dataset)
+
+
+def _tracks_by_dataset(registry: Registry) -> dict[str, list[Track]]:
+    """The tracks that can be loaded, by their data set."""
+    tracks = defaultdict(list)
+    for name in registry.names("track"):
+        with contextlib.suppress(MiaBenchError):  # a broken track must not hide the data sets
+            track = load_track(registry, name)
+            tracks[track.data.dataset.name].append(track)
+    return tracks
+
+
+def _echo_missing_weights(registry: Registry, datasets: Iterable[str], folder: Path | None) -> None:
+    """Print a line for each weight file that is missing for the tracks of data sets."""
+    tracks = _tracks_by_dataset(registry)
+    files = weight_files(needed_by(registry, [track for name in datasets for track in tracks[name]]))
+    for line in missing_lines(files, folder):
+        click.echo(f"note: {line}")
 
 
 def _echo_source(dataset: Any) -> None:
@@ -60,12 +79,13 @@ def _echo_source(dataset: Any) -> None:
 def check(names: tuple[str, ...], options: tuple[str, ...] | None, data: Path | None) -> None:
     """Check that data sets are complete.
 
-    Prints what is wrong with each DATASET, by default with all of them. Exit code 1 if one that was named is
-    incomplete.
+    Prints what is wrong with each DATASET, by default with all of them, and which weight files their tracks
+    need that are missing. Exit code 1 if one that was named is incomplete.
     """
     registry = host().registry
     given = parse_option_values(registry, flatten_options(options or ()))
-    root = data_roots(data).data
+    roots = data_roots(data)
+    root = roots.data
     if root is None:
         raise UsageError("give --data DIR or set MIA_BENCH_DATA")
     complete = True
@@ -79,6 +99,7 @@ def check(names: tuple[str, ...], options: tuple[str, ...] | None, data: Path | 
             complete = False
             click.echo(f"{name}: {str(error).removeprefix(f'{name}: ')}")
             _echo_source(dataset)
+    _echo_missing_weights(registry, names or registry.names("dataset"), roots.weights)
     if names and not complete:
         raise SystemExit(1)
 

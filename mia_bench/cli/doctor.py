@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Literal
 
 import click
 
+from mia_bench.api.component import Published
 from mia_bench.cli.shared import data_option, store_option
 from mia_bench.errors import MiaBenchError
+from mia_bench.fetch import check_hash, find
 from mia_bench.paths import data_roots, default_store
 from mia_bench.plugins import host
 from mia_bench.provenance import git_commit, package_version, platform_name, python_version
 from mia_bench.registry import Entry
 from mia_bench.store import Store
+from mia_bench.track import Track, load_track
+from mia_bench.weights import missing_line, needed_by, weight_files
 
 Finding = tuple[Literal["ok", "BROKEN", "note"], str]
 """Whether something works, and the line that says so; a note is worth knowing."""
@@ -74,7 +79,7 @@ def plugins() -> Iterator[Finding]:
 
 
 def places(store: Path | None, data: Path | None) -> Iterator[Finding]:
-    """The store, the data root, the data sets and the encoders' weights."""
+    """The store, the data root, the data sets and the weight files."""
     try:
         opened = Store(store or default_store())
         opened.check_writable()
@@ -90,14 +95,44 @@ def places(store: Path | None, data: Path | None) -> Iterator[Finding]:
         yield "note", "no data root: tracks with photographs need --data or MIA_BENCH_DATA"
     for entry in host().registry.entries("dataset"):
         yield from _files(entry, roots.data)
-    for entry in host().registry.entries("encoder"):
-        yield from _files(entry, roots.weights)
+    yield from _weights(roots.weights)
 
 
-def _files(entry: Entry, root: Path | None) -> Iterator[Finding]:
-    """Whether the files of a data set or an encoder are there; nothing of one that needs none."""
+def _weights(folder: Path | None) -> Iterator[Finding]:
+    """The weight files that tracks and encoders need, each once, and whether other encoders can be used."""
+    registry = host().registry
+    tracks: list[Track] = []
+    for name in registry.names("track"):
+        with contextlib.suppress(MiaBenchError):  # a broken plugin has a line of its own
+            tracks.append(load_track(registry, name))
+    files = weight_files(needed_by(registry, tracks))
+    yield from (_weight_file(file, users, folder) for file, users in files.items())
+    missing = {file.name for file in files if find(file.name, folder) is None}
+    for entry in registry.entries("encoder"):
+        yield from _files(entry, folder, named=missing)
+
+
+def _weight_file(file: Published, users: list[str], folder: Path | None) -> Finding:
+    """Whether a weight file is there and whole."""
+    path = find(file.name, folder)
+    if path is None:
+        return "note", missing_line(file, users, folder)
+    try:
+        check_hash(path, file)
+    except MiaBenchError as error:
+        return "BROKEN", str(error)
+    return "ok", f"weight file {file.name}: found"
+
+
+def _files(entry: Entry, root: Path | None, named: Collection[str] = ()) -> Iterator[Finding]:
+    """Whether the files of a data set or an encoder are there.
+
+    Nothing of one that needs none, or a weight file that was ``named``.
+    """
     try:
         component = entry.load()()
+        if any(file.name in named for file in component.weight_files()):
+            return
     except Exception as error:  # a plugin may raise anything
         yield "BROKEN", entry.failure(error)
         return

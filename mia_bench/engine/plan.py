@@ -280,17 +280,21 @@ class TrackPlan:
         return self._priors[known]
 
     def cells(self, cells: Iterable[Cell], left_out: list[str]) -> list[PlannedCell]:
-        """Every cell with its stages, once; a line goes to ``left_out`` for each whose plugins fail."""
+        """Every cell with its stages, once; a line for each reason why others fail goes to ``left_out``."""
         planned: dict[str, PlannedCell] = {}
+        failed: dict[str, list[str]] = {}
         for cell in cells:
             try:
                 one = self.cell(cell)
             except UsageError:
                 raise
             except MiaBenchError as error:
-                left_out.append(f"{cell.label} is left out: {error}")
+                failed.setdefault(str(error), []).append(cell.label)
             else:
                 planned.setdefault(one.key, one)  # "0.1" and "0.10" are one value
+        for reason, (first, *more) in failed.items():
+            who = f"{first} and {len(more)} more are" if more else f"{first} is"
+            left_out.append(f"{who} left out: {reason}")
         return list(planned.values())
 
     def cell(self, cell: Cell) -> PlannedCell:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -12,7 +12,13 @@ from etils.epy import lazy_imports
 
 from mia_bench.api.progress import Progress, no_progress
 from mia_bench.cell import FinishedCell
-from mia_bench.components import OptionValues, parse_option_values, resolve_choice, track_options
+from mia_bench.components import (
+    ConfiguredComponent,
+    OptionValues,
+    parse_option_values,
+    resolve_choice,
+    track_options,
+)
 from mia_bench.config import DEFAULT_TRACK, RunConfig, load_config
 from mia_bench.device import Precision, choose_device
 from mia_bench.engine.code import changed_code
@@ -20,7 +26,7 @@ from mia_bench.engine.executor import Executor
 from mia_bench.engine.grid import build_grid
 from mia_bench.engine.local import LocalExecutor
 from mia_bench.engine.parallel import ParallelExecutor
-from mia_bench.engine.plan import PlannedCell, Stage, TrackPlan
+from mia_bench.engine.plan import PlannedCell, Stage, TrackPlan, pending_stages
 from mia_bench.engine.progress import ProgressDisplay
 from mia_bench.engine.scheduler import Scheduler
 from mia_bench.engine.worker import Worker, WorkerSetup
@@ -31,6 +37,7 @@ from mia_bench.record import Record
 from mia_bench.registry import Registry
 from mia_bench.store import Store
 from mia_bench.track import Choice, Track, load_track
+from mia_bench.weights import missing_lines, needed_by, weight_files
 
 with lazy_imports():
     from mia_bench.api.dataset import Splits
@@ -137,7 +144,10 @@ def prepare(config: RunConfig) -> Prepared:
         plan = setup.track_plan()
         prepared.cells, prepared.warnings = plan.cells(cells, left_out), plan.warnings
     if left_out and not prepared.cells:
-        raise MiaBenchError("; ".join(left_out))
+        told = "; ".join(left_out)
+        files = weight_files(needed_by(setup.registry, [setup.track]))
+        others = {file: users for file, users in files.items() if file.name not in told}
+        raise MiaBenchError("; ".join([told, *missing_lines(others, setup.roots.weights)]))
     if config.rerun != "always":
         keep = {"done", "skipped"} | ({"failed"} if config.rerun == "never" else set())
         for one in prepared.cells:
@@ -145,7 +155,17 @@ def prepare(config: RunConfig) -> Prepared:
             if record is not None and record.status in keep:
                 prepared.cached[one.key] = record
         prepared.warnings += changed_code(prepared.cells, setup.store)
+    prepared.warnings += missing_lines(weight_files(_to_compute(prepared)), setup.roots.weights)
     return prepared
+
+
+def _to_compute(prepared: Prepared) -> Iterator[tuple[str, ConfiguredComponent]]:
+    """The components of the stages to compute, each with its kind and name."""
+    wanted = [planned.measure for planned in prepared.open_cells if planned.skip is None]
+    for stage in pending_stages(wanted, prepared.setup.store.has)[0]:
+        for part in stage.parts.values():
+            if isinstance(part, ConfiguredComponent):
+                yield f"{part.kind} {part.name}", part
 
 
 def execute(prepared: Prepared, display: ProgressDisplay | None = None) -> list[Record]:

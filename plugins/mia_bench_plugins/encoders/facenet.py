@@ -11,8 +11,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from mia_bench import Encoder, Register, hookimpl, lazy_imports
+from mia_bench.api.component import Published
 from mia_bench.api.encoder import Embed
-from mia_bench.api.prior import Published
 from mia_bench.augment import resized
 from mia_bench.errors import MiaBenchError, Unavailable
 from mia_bench.fetch import file_hash, find
@@ -38,6 +38,9 @@ class FaceNet(Encoder):
     paper = "Schroff et al., CVPR 2015; facenet-pytorch"
     version = "1"
     terms = "weights of facenet-pytorch (MIT), trained on VGGFace2"
+
+    def weight_files(self) -> tuple[Published, ...]:
+        return (FILE,)
 
     def fingerprint(self, weights: Path | None) -> str:
         return file_hash(self._path(weights))

@@ -13,9 +13,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from mia_bench import Encoder, Register, hookimpl, lazy_imports
+from mia_bench.api.component import Published
 from mia_bench.api.encoder import Embed
 from mia_bench.errors import Unavailable
-from mia_bench.fetch import file_hash
+from mia_bench.fetch import file_hash, find
 
 with lazy_imports():
     import numpy as np
@@ -38,9 +39,11 @@ class MobileFaceNet(Encoder):
     version = "1"
     terms = "Apache-2.0 weights, trained on MS-Celeb-1M"
 
+    def weight_files(self) -> tuple[Published, ...]:
+        return (Published(FILE, url=""),)
+
     def fingerprint(self, weights: Path | None) -> str:
-        path = (weights or Path()) / FILE
-        if weights is None or not path.is_file():
+        if (path := find(FILE, weights)) is None:
             # No path in the message: it becomes a part of keys and records.
             raise Unavailable(
                 f"{FILE} was not found: put it into the folder that MIA_BENCH_WEIGHTS names, or into "
@@ -59,7 +62,7 @@ class MobileFaceNet(Encoder):
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         session = onnxruntime.InferenceSession(
-            (weights or Path()) / FILE, options, providers=["CPUExecutionProvider"]
+            find(FILE, weights) or FILE, options, providers=["CPUExecutionProvider"]
         )
         name = session.get_inputs()[0].name
         mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (MEAN, STD))

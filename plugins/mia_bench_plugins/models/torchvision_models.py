@@ -12,6 +12,17 @@ from typing import Literal
 from pydantic import Field
 
 from mia_bench import Architecture, NetworkTask, Register, hookimpl, lazy_imports
+from mia_bench.api.component import Published
+
+IMAGENET = {
+    "resnet18": "resnet18-f37072fd.pth",
+    "resnet152": "resnet152-394f9c45.pth",
+    "resnext50_32x4d": "resnext50_32x4d-7cdf4587.pth",
+    "densenet161": "densenet161-8d451a50.pth",
+    "densenet169": "densenet169-b2777c0a.pth",
+    "inception_v3": "inception_v3_google-0cc3c7bd.pth",
+}
+"""Files of ImageNet's weights, as torchvision names them; plans look them up without importing it."""
 
 with lazy_imports():
     from mia_bench.api.classifier import Classifier
@@ -33,6 +44,15 @@ class TorchvisionArchitecture(Architecture):
         size: int | None = Field(None, ge=32, description="resize images to it; null leaves them")
 
     options: Options
+
+    def weight_files(self) -> tuple[Published, ...]:
+        if not self.options.pretrained:
+            return ()
+        file = IMAGENET[self.options.network]
+        url = f"https://download.pytorch.org/models/{file}"
+        # The names end with the beginning of the hash.
+        sha256 = file.rpartition("-")[2].removesuffix(".pth")
+        return (Published(file, url, sha256, how="it is downloaded when it is first needed"),)
 
     def build(self, task: NetworkTask) -> Classifier:
         """The network; ImageNet's weights are downloaded unless they are here or others get restored."""

@@ -13,7 +13,7 @@ import torchvision
 from torch import Tensor, nn
 
 from mia_bench.api.classifier import Activations, Classifier
-from mia_bench.api.prior import Published
+from mia_bench.api.component import Published
 from mia_bench.augment import resized
 from mia_bench.errors import MiaBenchError
 from mia_bench.fetch import obtain

@@ -18,13 +18,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from pydantic import Field, model_validator
 
 from mia_bench import Prior, PriorTask, Register, hookimpl, lazy_imports
+from mia_bench.api.component import Published
 from mia_bench.api.options import Share
-from mia_bench.api.prior import Published
 from mia_bench.errors import Unavailable
 from mia_bench.fetch import file_hash, find
 from mia_bench_plugins.priors import shipped_priors
@@ -103,6 +104,13 @@ class StyleGAN2Prior(Prior):
         if self.options.file:
             return file_hash(self._path(folder))
         return shipped_priors.find_hash("stylegan2", source, self.options)
+
+    def weight_files(self) -> tuple[Published, ...]:
+        given = self.options.file
+        if not given or Path(given).expanduser().is_file():
+            return ()
+        known = [file for file in self.published if file.name == given]
+        return (replace(known[0], how=f"mia-bench prior fetch {given}") if known else Published(given, ""),)
 
     def _path(self, folder: Path | None) -> Path:
         given = Path(self.options.file).expanduser()
