@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from mia_bench.errors import MiaBenchError
 from mia_bench.names import ComponentName, ComponentVersion, DistributionName, Key, OptionName
@@ -71,16 +71,22 @@ class ComponentRef(_Part):
 
 
 class MetricValue(_Part):
-    """A metric with its 95 % interval; ``n`` samples."""
+    """A metric with its 95 % interval, whose ends are both null where it has none; ``n`` samples."""
 
     value: float
     """The metric, from all samples."""
-    low: float
+    low: float | None
     """Lower end of the interval."""
-    high: float
+    high: float | None
     """Upper end of the interval."""
     n: int
     """How many samples it rests on."""
+
+    @model_validator(mode="after")
+    def _has_both_ends_or_none(self) -> Self:
+        if (self.low is None) != (self.high is None):
+            raise ValueError("an interval has two ends: low and high are both numbers, or both null")
+        return self
 
 
 class Cost(_Part):

@@ -72,7 +72,7 @@ def load_results(store: str | Path | None = None, track: str | None = None) -> p
 
     Columns: track, track_version, defense, defense_options, prior, attack, attack_options, seed,
     status, reason, key; ``NAME``, ``NAME_low`` and ``NAME_high`` of every metric (NaN where it was
-    not computed); train_seconds, invert_seconds, peak_memory_bytes, target_queries.
+    not computed or has no interval); train_seconds, invert_seconds, peak_memory_bytes, target_queries.
 
     Args:
         store: folder of the store; the default one unless given.
@@ -91,9 +91,10 @@ def _frame(records: Sequence[Record]) -> pd.DataFrame:
     rows = []
     for record in records:
         row = [read(record) for read in _CELL_COLUMNS.values()]
-        for name in names:
+        for name, quantity in names.items():
             found = record.metrics.get(name)
-            row += [found.value, found.low, found.high] if found else [None] * 3
+            ends = [found.low, found.high] if found and quantity.interval else [None, None]
+            row += [found.value if found else None, *ends]
         rows.append([*row, *(getattr(record.cost, name) for name in costs)])
     types = {name: "Int64" if name in _COUNTS else "float64" for name in (*metrics, *costs)}
     frame = pd.DataFrame(rows, columns=[*_CELL_COLUMNS, *types])
@@ -185,11 +186,12 @@ def _table_rows(records: Sequence[Record]) -> list[dict[str, str]]:
 
 
 def _interval(quantity: Quantity, metric: MetricValue | None) -> str:
-    """``0.46 [0.41, 0.52]``; a dash where there is no value."""
+    """``0.46 [0.41, 0.52]``, the value alone where it has no interval, a dash where there is no value."""
     if metric is None:
         return "–"
-    value, low, high = (
+    value, *ends = (
         f"{number:.2f}" if quantity.kind == "share" else quantity.format(number)
         for number in (metric.value, metric.low, metric.high)
+        if number is not None
     )
-    return f"{value} [{low}, {high}]"
+    return f"{value} [{', '.join(ends)}]" if ends and quantity.interval else value

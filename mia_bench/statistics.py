@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 from typing import TypeAlias
 
@@ -31,12 +31,38 @@ _NORMAL = NormalDist()
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number with its 95 % interval and how many samples it rests on."""
+    """A number with its 95 % interval, if it has one, and how many samples it rests on."""
 
     value: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     n: int
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Both ends; raise ValueError where there are none."""
+        if self.low is None or self.high is None:
+            raise ValueError("the number has no interval")
+        return self.low, self.high
+
+    def without_interval(self) -> Estimate:
+        """The value alone."""
+        return replace(self, low=None, high=None)
+
+
+def point_estimate(measurement: Measurement) -> Estimate:
+    """The statistic without an interval; the errors are those of :func:`estimate`."""
+    values = measurement.values
+    if not len(values):
+        raise ValueError("no samples")
+    return Estimate(_statistic(measurement), None, None, len(values))
+
+
+def _statistic(measurement: Measurement) -> float:
+    value = float(measurement.statistic(measurement.values))
+    if not math.isfinite(value):
+        raise ValueError(f"the value is {value}")
+    return value
 
 
 def estimate(measurement: Measurement, *, seed: int = 0) -> Estimate:
@@ -70,10 +96,7 @@ def _members(measurement: Measurement) -> Classes:
 
 def _bootstrap(measurement: Measurement, seed: int = 0) -> Estimate:
     """The statistic and its bias-corrected percentile interval."""
-    values = measurement.values
-    value = float(measurement.statistic(values))
-    if not math.isfinite(value):
-        raise ValueError(f"the value is {value}")
+    value = _statistic(measurement)
     members = _members(measurement)
     classes = int(members.max()) + 1
     picks = np.random.default_rng(seed).integers(0, classes, size=(RESAMPLES, classes))
@@ -83,7 +106,7 @@ def _bootstrap(measurement: Measurement, seed: int = 0) -> Estimate:
     bias = _NORMAL.inv_cdf(min(max(float(below), edge), 1 - edge))
     shares = [_NORMAL.cdf(2 * bias + side * _NORMAL.inv_cdf(0.975)) for side in (-1, 1)]
     low, high = map(float, np.quantile(resampled, shares))
-    return Estimate(value, min(low, value), max(high, value), len(values))
+    return Estimate(value, min(low, value), max(high, value), len(measurement.values))
 
 
 def _resampled(measurement: Measurement, members: Classes, picks: Classes) -> Array:
@@ -105,15 +128,18 @@ def combine_seeds(seeds: Sequence[Estimate]) -> Estimate:
     ``t · s / √S`` on S seeds, and the mean half-width of the class bootstraps, which does not shrink
     with seeds because all seeds share their classes. The second already holds part of the first's
     noise, so the interval is on the wide side. Each side keeps its own width, so a proportion's
-    interval stays as skewed as its bootstraps say. With one seed it is that seed's own interval.
+    interval stays as skewed as its bootstraps say. With one seed it is that seed's own interval. Where a seed
+    has no interval, the mean has none.
     """
     if not seeds:
         raise ValueError("no seeds to combine")
     values = np.array([s.value for s in seeds])
     centre = float(values.mean())
-    below = float(np.mean([s.value - s.low for s in seeds]))
-    above = float(np.mean([s.high - s.value for s in seeds]))
-    return _widened(centre, below, above, values, sum(s.n for s in seeds))
+    n = sum(s.n for s in seeds)
+    if any(s.low is None or s.high is None for s in seeds):
+        return Estimate(centre, None, None, n)
+    lows, highs = zip(*(s.interval for s in seeds), strict=True)
+    return _widened(centre, float(np.mean(values - lows)), float(np.mean(highs - values)), values, n)
 
 
 def _widened(value: float, below: float, above: float, seeds: Array, n: int) -> Estimate:
@@ -146,5 +172,5 @@ def paired_difference(seeds: Mapping[int, Sequence[float]]) -> Estimate:
     if table.ndim != 2 or not table.size:
         raise ValueError("every seed needs the differences of the same classes")
     by_class = _bootstrap(Measurement(table.mean(0), np.arange(table.shape[1])))
-    value = by_class.value
-    return _widened(value, value - by_class.low, by_class.high - value, table.mean(1), table.size)
+    value, (low, high) = by_class.value, by_class.interval
+    return _widened(value, value - low, high - value, table.mean(1), table.size)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import random
@@ -104,6 +105,7 @@ class CostMetric(TargetMetric):
     quantities: ClassVar[Any] = {
         "test_accuracy": Quantity("how often it is right", "higher", "share", "utility"),
         "validation_accuracy": Quantity("on validation images", "higher", "share", "selection"),
+        "miscalibration": Quantity("biased", "lower", "share", "utility", paired=True, interval=False),
     }
 
     def compute(self, evidence: Any) -> Any:
@@ -286,6 +288,28 @@ def test_seeds_are_combined_and_cut_at_the_values_a_metric_can_have(registry: Re
     assert isinstance(blurriness, Estimate)
     assert blurriness.high == pytest.approx(12.6)
     assert row.cost == {"train_seconds": 11.0, "invert_seconds": 5.0, "target_queries": 100.0}
+
+
+def test_a_quantity_without_an_interval_has_none_on_the_page_whatever_the_records_hold(
+    registry: Registry, track: Track
+) -> None:
+    made = []
+    for seed, ends in enumerate([(0.02, 0.2), (None, None), (0.03, 0.3)]):
+        found = make_record(seed=seed)
+        biased = {"value": 0.05 + seed / 100, "low": ends[0], "high": ends[1], "n": 10}
+        found["metrics"]["miscalibration"] = biased
+        made += [found, *([make_record("guard", seed, metrics=found["metrics"])] if seed else [])]
+    for some in (made, made[:1]):
+        board = build_board(registry, track, read(*some))
+        row = board.utility[0]
+        n = 10 * len(row.seeds)
+        assert row.metrics["miscalibration"] == Estimate(
+            pytest.approx(row.value("miscalibration")), None, None, n
+        )
+        text = pages.page(board, registry)
+        assert f"] | {row.value('miscalibration'):.3f} |" in text  # after the interval of the accuracy
+    ranked = dataclasses.replace(board, ranked=("miscalibration", "id_gallery_acc1"))
+    assert ranked.paired == ("id_gallery_acc1",)
 
 
 def test_differences_are_paired_by_seed_and_class(registry: Registry, track: Track) -> None:

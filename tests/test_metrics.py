@@ -13,8 +13,11 @@ from mia_bench.api.classifier import Activations, Classifier
 from mia_bench.api.dataset import ImageSet, Splits
 from mia_bench.api.metric import AttackEvidence, Gallery, TargetEvidence
 from mia_bench.plugins import host
-from mia_bench.protocol.measurement import Measured, measure_reconstructions
+from mia_bench.protocol.context import Context
+from mia_bench.protocol.measurement import Measured, measure_reconstructions, measure_target
+from mia_bench.protocol.target import Target
 from mia_bench.provenance import HOST
+from mia_bench.statistics import estimate
 from mia_bench.track import load_track
 from mia_bench_plugins.metrics.evaluation_classifier import (
     EvaluationClassifier,
@@ -96,6 +99,44 @@ def test_ece_equals_torchmetrics(seed: int) -> None:
 
 def test_ece_of_a_sure_and_always_wrong_classifier_is_one() -> None:
     assert expected_calibration_error(np.array([[1.0, 0.0]] * 9)) == 1.0
+
+
+def calibration_sample(rng: np.random.Generator, size: int, overconfidence: float) -> np.ndarray:
+    """Rows (confidence, correct) of a classifier whose accuracy is below its confidence by a constant."""
+    confidence = 0.05 + 0.95 * rng.beta(4, 1, size)
+    return np.stack([confidence, rng.random(size) < confidence - overconfidence], 1).astype(float)
+
+
+def test_ece_overstates_the_error_the_more_the_fewer_images() -> None:
+    """What its description says, and why it has no interval."""
+    rng = np.random.default_rng(0)
+    true = 0.025
+    means = [
+        np.mean([expected_calibration_error(calibration_sample(rng, size, true)) for _ in range(200)])
+        for size in (320, 1280, 5120, 100_000)
+    ]
+    over = [found - true for found in means]
+    assert over == sorted(over, reverse=True)
+    assert 0.025 < over[0] < 0.045
+    assert over[2] < 0.005
+    assert abs(over[3]) < 0.001
+    covered = 0
+    for _ in range(40):
+        sample = calibration_sample(rng, 320, true)
+        found = estimate(Measurement(sample, np.repeat(np.arange(40), 8), expected_calibration_error))
+        covered += found.interval[0] <= true <= found.interval[1]
+    assert covered / 40 < 0.5
+
+
+def test_ece_is_measured_without_an_interval_and_the_others_with_one() -> None:
+    made = Target(None, Pixels(3), stochastic=False)
+    context = Context(4, 0, CPU)
+    found = measure_target({"metric 'utility'": Utility()}, made, splits(3), context).values
+    ece = found.pop("ece")
+    assert (ece.low, ece.high) == (None, None)
+    assert ece.value == value(Utility().compute(TargetEvidence(Pixels(3), splits(3), 1, CPU))["ece"])
+    assert all(one.interval for one in found.values())
+    assert "biased upwards, the more the fewer images" in Utility.quantities["ece"].description
 
 
 def test_utility_counts_right_answers() -> None:

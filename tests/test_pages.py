@@ -441,6 +441,7 @@ def test_no_field_of_a_recipe_is_forgotten(registry: Registry, track: Track) -> 
         ("distance", Estimate(153.27, 140, 171.2, 3), "153.3 [140, 171.2]"),
         ("amount", Estimate(8, 8, 8, 1), "8"),
         ("share", Estimate(1, 1, 1, 1), "1.000 [1.000, 1.000]"),
+        ("share", Estimate(0.0567, None, None, 3), "0.057"),
     ],
 )
 def test_numbers_are_written_by_their_kind(kind: Any, estimate: Estimate, text: str) -> None:

@@ -18,7 +18,7 @@ from mia_bench.recorded_options import options_text
 from mia_bench.results import results_table
 from mia_bench.store import Store
 from stored import write_json
-from test_leaderboard import make_record, make_registry, read
+from test_leaderboard import make_record, make_registry, metric, read
 
 
 @pytest.fixture(autouse=True)
@@ -96,6 +96,21 @@ def test_a_wrong_store_or_track_is_an_error(tmp_path: Path, store: Path) -> None
     with pytest.raises(UsageError, match="did you mean 'little'"):
         load_results(store, track="litle")
     assert len(load_results(store, track="little")) == 3
+
+
+def test_a_quantity_without_an_interval_is_a_value_alone(tmp_path: Path) -> None:
+    older, newer = make_record(), make_record(seed=1)
+    older["metrics"]["miscalibration"] = metric(0.25, 0.125)
+    newer["metrics"]["miscalibration"] = {"value": 0.5, "low": None, "high": None, "n": 10}
+    store = Store(tmp_path / "made-store")
+    for record in (older, newer):
+        write_json(store, record)
+    frame = load_results(store.root).set_index("seed")
+    assert frame["miscalibration"].tolist() == [0.25, 0.5]
+    assert frame[["miscalibration_low", "miscalibration_high"]].isna().all(axis=None)
+    lines = results_table(read(older, newer)).splitlines()
+    assert lines[0].split()[6:8] == ["test_accuracy", "miscalibration"]  # paired, so it is shown
+    assert [line.split("]")[1].split()[0] for line in lines[2:]] == ["0.25", "0.50"]
 
 
 def test_json_is_the_records_themselves(some: list[dict[str, Any]]) -> None:

@@ -10,6 +10,7 @@ from mia_bench.statistics import (
     combine_seeds,
     estimate,
     paired_difference,
+    point_estimate,
 )
 
 
@@ -78,6 +79,24 @@ def test_seeds_add_their_spread_in_quadrature() -> None:
     assert found.low == pytest.approx(0.5 - np.hypot(spread, 0.03))
     assert found.high == pytest.approx(0.5 + np.hypot(spread, 0.06))
     assert found.n == 300
+
+
+def test_a_number_without_an_interval_stays_without_over_seeds() -> None:
+    alone = Estimate(0.5, None, None, 10)
+    assert combine_seeds([alone]) == alone
+    mixed = combine_seeds([alone, Estimate(0.7, 0.6, 0.8, 10)])
+    assert mixed == Estimate(pytest.approx(0.6), None, None, 20)
+    with pytest.raises(ValueError, match="no interval"):
+        _ = mixed.interval
+    assert Estimate(0.7, 0.6, 0.8, 10).without_interval() == Estimate(0.7, None, None, 10)
+
+
+def test_a_point_estimate_is_the_statistic_alone() -> None:
+    values = np.array([1.0, 2.0, 6.0])
+    assert point_estimate(Measurement(values, np.arange(3))) == Estimate(3.0, None, None, 3)
+    for bad in (np.array([]), np.array([np.nan])):
+        with pytest.raises(ValueError, match=r"no samples|nan"):
+            point_estimate(Measurement(bad, np.arange(len(bad))))
 
 
 def test_no_seeds_is_an_error() -> None:

@@ -55,6 +55,8 @@ class Quantity:
         paired: records keep the mean of each class, so that boards can compare defenses class by class;
             for quantities that are the mean of one value a sample.
         ceiling: name of the quantity that says what real held-out images reach in this one.
+        interval: whether it has a 95 % interval. Set it to False where that of a bootstrap would mislead, as
+            for a statistic that is biased: then the value stands alone, and no comparison rests on it.
     """
 
     description: str
@@ -63,6 +65,7 @@ class Quantity:
     role: Role = "diagnostic"
     paired: bool = False
     ceiling: str = ""
+    interval: bool = True
 
     @property
     def bounds(self) -> tuple[float, float]:

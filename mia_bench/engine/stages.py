@@ -301,6 +301,9 @@ def _assessed(stage: Stage, workspace: Workspace) -> Measured:
     info, metrics = workspace.info(stage), stage.parts["metrics"]
     values = {name: value and Estimate(**value) for name, value in info["metrics"].items()}
     sources = {name: metric.owner for metric in metrics for name in metric.component.quantities}
+    for name, quantity in (pair for metric in metrics for pair in metric.component.quantities.items()):
+        if (value := values.get(name)) and not quantity.interval:  # an older artifact may hold one
+            values[name] = value.without_interval()
     return Measured(values, dict(info["notes"]), sources=sources)
 
 

@@ -50,8 +50,8 @@ class Row:
 
     def value(self, name: str) -> float | None:
         """The quantity's value, None where it is missing."""
-        shown = self.metrics.get(name)
-        return shown.value if isinstance(shown, Estimate) else None
+        found = self.metrics.get(name)
+        return found.value if isinstance(found, Estimate) else None
 
 
 def make_row(records: Sequence[Record], quantities: Quantities, label: str = "") -> Row:
@@ -72,7 +72,7 @@ def make_row(records: Sequence[Record], quantities: Quantities, label: str = "")
 
 
 def combine(name: str, quantity: Quantity, records: Sequence[Record]) -> Shown:
-    """A quantity over the seeds of ``records``, its interval cut at the quantity's bounds.
+    """A quantity over the seeds of ``records``, with the interval that :func:`shown` leaves it.
 
     A seed that lacks it makes the whole missing: leaving the seed out would choose among seeds.
     """
@@ -84,7 +84,7 @@ def combine(name: str, quantity: Quantity, records: Sequence[Record]) -> Shown:
             given = [r.notes.get(name, "no reason recorded") for r in same if name in r.metrics]
             reasons[seed] = given[0] if given else "not measured for this row"
     if not reasons:
-        return clamp(quantity, combine_seeds(estimates))
+        return shown(quantity, combine_seeds(estimates))
     if not estimates and len(set(reasons.values())) == 1:
         return Missing(next(iter(reasons.values())))
     return Missing("; ".join(f"seed {seed}: {reason}" for seed, reason in reasons.items()))
@@ -95,13 +95,21 @@ def measured(name: str, records: Sequence[Record]) -> Estimate | None:
     found = [metric for record in records if (metric := record.metrics.get(name))]
     if not found:
         return None
-    value, low, high = (
-        float(np.mean([getattr(one, end) for one in found])) for end in ("value", "low", "high")
-    )
-    return Estimate(value, low, high, max(one.n for one in found))
+    value = float(np.mean([one.value for one in found]))
+    lows = [one.low for one in found if one.low is not None]
+    highs = [one.high for one in found if one.high is not None]
+    n = max(one.n for one in found)
+    if len(lows) < len(found) or len(highs) < len(found):
+        return Estimate(value, None, None, n)
+    return Estimate(value, float(np.mean(lows)), float(np.mean(highs)), n)
 
 
-def clamp(quantity: Quantity, estimate: Estimate) -> Estimate:
-    """Keep the interval within the values that the quantity can have."""
+def shown(quantity: Quantity, estimate: Estimate) -> Estimate:
+    """The interval cut at the values that the quantity can have; without one where the quantity has none.
+
+    Records from before a quantity lost its interval still hold one.
+    """
+    if not quantity.interval or estimate.low is None or estimate.high is None:
+        return estimate.without_interval()
     lowest, highest = quantity.bounds
     return replace(estimate, low=max(estimate.low, lowest), high=min(estimate.high, highest))

@@ -13,7 +13,7 @@ from functools import cached_property
 from mia_bench.api.metric import AttackMetric, Metric, Quantity
 from mia_bench.errors import MiaBenchError
 from mia_bench.leaderboard.admit import refusals
-from mia_bench.leaderboard.aggregate import Quantities, Row, Shown, clamp, make_row, measured
+from mia_bench.leaderboard.aggregate import Quantities, Row, Shown, make_row, measured, shown
 from mia_bench.leaderboard.compare import Difference, best_first, differences
 from mia_bench.leaderboard.described import describe, reports
 from mia_bench.leaderboard.grouping import ComponentKey, by_seed, group, row_key, section_key
@@ -87,7 +87,8 @@ class Board:
     @property
     def paired(self) -> tuple[str, ...]:
         """What is compared with the baseline class by class, of the quantities that order rows."""
-        return tuple(name for name in self.ranked if self.quantities[name].paired)
+        ranked = ((name, self.quantities[name]) for name in self.ranked)
+        return tuple(name for name, quantity in ranked if quantity.paired and quantity.interval)
 
     @cached_property
     def columns(self) -> Quantities:
@@ -186,7 +187,7 @@ class Board:
     def _ceiling(self, records: Sequence[Record]) -> Row | None:
         """What held-out real images reach; it depends on no cell, so the cells' numbers are averaged."""
         found: dict[str, Shown] = {
-            name: clamp(quantity, ceiling)
+            name: shown(quantity, ceiling)
             for name, quantity in self.attack_columns.items()
             if (ceiling := measured(quantity.ceiling, records))
         }
@@ -197,7 +198,7 @@ class Board:
         """Quantities that depend on no cell and are no ceiling of another."""
         ceilings = {quantity.ceiling for quantity in self.quantities.values()}
         return {
-            name: found
+            name: shown(quantity, found)
             for name, quantity in self.quantities.items()
             if quantity.role == "reference" and name not in ceilings and (found := measured(name, self.done))
         }

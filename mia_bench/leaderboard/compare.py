@@ -42,7 +42,7 @@ def paired(name: str, records: Sequence[Record], baseline: Sequence[Record]) -> 
     found = paired_difference(
         {seed: [a - b for a, b in zip(own[seed], others[seed], strict=True)] for seed in seeds}
     )
-    return Paired(found.value, found.low, found.high, seeds)
+    return Paired(found.value, *found.interval, seeds)
 
 
 def best_first(rows: Iterable[Row], names: Sequence[str], quantities: Quantities) -> list[Row]:

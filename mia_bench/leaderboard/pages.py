@@ -78,15 +78,19 @@ def _environment() -> Environment:
 
 
 def show(quantity: Quantity, shown: Shown | float | None, letters: Mapping[str, str] | None = None) -> Markup:
-    """``0.842 [0.801, 0.880]``, the value alone where nothing is uncertain, or a dash and a footnote."""
+    """``0.842 [0.801, 0.880]``, the value alone where it has no interval, or a dash and a footnote.
+
+    What is certain, such as a budget that was set, has none either.
+    """
     if isinstance(shown, Missing):
         return Markup(f"– ({letters[shown.reason]})" if letters else "–")
     if not isinstance(shown, Estimate):
         return Markup("–" if shown is None else quantity.format(shown))
-    value, low, high = map(quantity.format, (shown.value, shown.low, shown.high))
-    certain = shown.low == shown.high == shown.value
-    if certain and quantity.kind not in ("share", "rank"):
+    value = quantity.format(shown.value)
+    certain = shown.low == shown.high == shown.value and quantity.kind not in ("share", "rank")
+    if certain or shown.low is None:
         return Markup(value)
+    low, high = map(quantity.format, shown.interval)
     return Markup(f"{value} [{low}, {high}]")
 
 

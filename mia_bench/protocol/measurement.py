@@ -29,7 +29,7 @@ from mia_bench.protocol.context import Context
 from mia_bench.protocol.data import present_parts
 from mia_bench.protocol.target import Target
 from mia_bench.seeds import seeded
-from mia_bench.statistics import Estimate, class_means, estimate
+from mia_bench.statistics import Estimate, class_means, estimate, point_estimate
 
 EXAMPLES = 4
 """Private training images of each class kept beside the reconstructions, for pictures."""
@@ -185,10 +185,11 @@ def _compute(
         for name in computed:
             if name not in metric.quantities:
                 raise MiaBenchError(f"it gives {name!r}, which is not among its quantities")
-        for name in metric.quantities:
+        for name, quantity in metric.quantities.items():
             value = computed.get(name, "the metric did not give it")
+            compute = estimate if quantity.interval else point_estimate
             try:
-                measured.add(source, name, value if isinstance(value, str) else estimate(value))
+                measured.add(source, name, value if isinstance(value, str) else compute(value))
             except ValueError as error:  # no samples, NaN: never a number
                 measured.add(source, name, str(error))
     return computed

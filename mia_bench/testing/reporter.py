@@ -94,7 +94,11 @@ def _measured() -> tuple[Tensor, dict[str, Tensor], dict[str, Any]]:
         evidence.images.view(shape),
         tensors,
         {
-            "metrics": {"attack_acc1": vars(found), "id_acc1": None},
+            "metrics": {
+                "attack_acc1": vars(found),
+                "ece": vars(found.without_interval()),
+                "id_acc1": None,
+            },
             "per_class": {"attack_acc1": correct.mean(1).tolist()},
             "costs": {
                 "train_seconds": 1.0,
@@ -112,7 +116,7 @@ class ReporterTrial(Trial[None]):
     """A reporter that is called with cells of the toy world, in an empty folder."""
 
     advice: ClassVar = {
-        "runs": "See mia_bench.cell.FinishedCell; metrics of a record may be None",
+        "runs": "See mia_bench.cell.FinishedCell; metrics of a record, and their low and high, may be None",
         "again": "Overwrite, or go on with, what is there",
         "unfinished": "Look at record.status first",
         "untouched": "Write elsewhere than in the store's artifacts",

@@ -47,7 +47,8 @@ def scalars(record: Record) -> Iterator[tuple[str, float]]:
     for name, metric in record.metrics.items():
         if metric is not None:
             for part in ("value", "low", "high"):
-                yield f"{name}/{part}", getattr(metric, part)
+                if (number := getattr(metric, part)) is not None:
+                    yield f"{name}/{part}", number
     for name, value in record.cost:
         if value is not None:
             yield f"cost/{name}", value

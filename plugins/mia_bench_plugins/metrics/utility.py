@@ -2,7 +2,10 @@
 
 The expected calibration error bins predictions by confidence into 15 equal bins and averages the
 gap between confidence and accuracy, weighted by the bins' shares (Guo et al., *On Calibration of
-Modern Neural Networks*, ICML 2017).
+Modern Neural Networks*, ICML 2017). It is what the field reports, and it is biased upwards: chance gaps
+of bins with few images count in full (Kumar et al., *Verified Uncertainty Calibration*, NeurIPS 2019). At
+320 test images a classifier whose true error is .025 measures .059 on average. Resampling adds to the bias,
+so that bootstrap intervals miss the truth far too often; it has no interval.
 """
 
 from __future__ import annotations
@@ -44,10 +47,11 @@ class Utility(TargetMetric):
             "share of its training images that the target classifies correctly", kind="share", role="utility"
         ),
         "ece": Quantity(
-            "expected calibration error on the test images, 15 bins",
+            "expected calibration error on the test images, 15 bins; biased upwards, the more the fewer images",
             better="lower",
             kind="share",
             role="utility",
+            interval=False,
         ),
         "validation_accuracy": Quantity(
             "share of the validation images, kept for tuning, that the target classifies correctly",

@@ -27,10 +27,11 @@ def cell(folder: Path, **more: Any) -> FinishedCell:
     stored = made.record.to_json()
     record = {
         **stored,
-        "prior": {**stored["prior"], "name": "eigen faces"},
+        "prior": {**stored["prior"], "name": "eigen-faces"},
         "seed": 3,
         "metrics": {
             "test_accuracy": {"value": 0.75, "low": 0.5, "high": 0.875, "n": 8},
+            "ece": {"value": 0.25, "low": None, "high": None, "n": 8},
             "delta_face": None,
         },
         "cost": {"train_seconds": 1.5, "invert_seconds": None, "target_queries": 12345},
@@ -55,13 +56,14 @@ def _default_folder(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_numbers_intervals_and_costs_are_scalars(tmp_path: Path) -> None:
     done = cell(tmp_path)
     mia_bench_cell_finished(done)
-    name = f"none-prior-sample-eigen_faces-seed3-{done.key}"
+    name = f"none-prior-sample-eigen-faces-seed3-{done.key}"
     events = read(tmp_path / "store/tensorboard/toy-world" / name)
     found = {tag: events.Scalars(tag) for tag in events.Tags()["scalars"]}
     assert {tag: [event.value for event in values] for tag, values in found.items()} == {
         "test_accuracy/value": [0.75],
         "test_accuracy/low": [0.5],
         "test_accuracy/high": [0.875],
+        "ece/value": [0.25],
         "cost/train_seconds": [1.5],
         "cost/target_queries": [12345],
     }
