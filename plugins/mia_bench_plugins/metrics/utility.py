@@ -47,7 +47,8 @@ class Utility(TargetMetric):
             "share of its training images that the target classifies correctly", kind="share", role="utility"
         ),
         "ece": Quantity(
-            "expected calibration error on the test images, 15 bins; biased upwards, the more the fewer images",
+            "expected calibration error on the test images, 15 bins; biased upwards, "
+            "the more the fewer images",
             better="lower",
             kind="share",
             role="utility",
