@@ -2,18 +2,13 @@
 
 import json
 import math
-import os
-import pickle
-import sys
-import types
-from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional as F
 
 from mia_bench.api.dataset import ImageSet
@@ -23,7 +18,6 @@ from mia_bench.fetch import file_hash
 from mia_bench.plugins import host
 from mia_bench.track import load_track
 from mia_bench_plugins.priors import shipped_priors
-from mia_bench_plugins.priors.adversarial import with_prefix
 from mia_bench_plugins.priors.stylegan2 import (
     StyleGAN2Prior,
     Training,
@@ -43,29 +37,12 @@ from mia_bench_plugins.priors.stylegan2_networks import (
     ToImage,
     upsample,
 )
-from mia_bench_plugins.priors.stylegan2_pickle import read_pickle
 from prior_tasks import Stopped, public, task
+from stylegan2_files import TAPS, TINY, content, pretend_authors, randomised, tiny_networks, written
 
-TINY = Shape(resolution=16, latent=6, style=5, layers=2, channel_base=64, channel_max=8)
+authors = pytest.fixture(pretend_authors)
+
 OPTIONS = {"latent": 6, "style": 5, "layers": 2, "channel_base": 32, "channel_max": 6}
-
-
-def randomised(network: nn.Module, seed: int = 0) -> nn.Module:
-    """Biases and noise strengths begin at zero: give them values, so that a test sees them."""
-    draws = torch.Generator().manual_seed(seed)
-    for name, parameter in network.named_parameters():
-        if name.endswith(("bias", "noise_strength")):
-            parameter.data += 0.1 * torch.randn(parameter.shape, generator=draws)
-    return network.requires_grad_(False)
-
-
-def tiny_networks(shape: Shape = TINY) -> dict[str, Tensor]:
-    torch.manual_seed(3)
-    generator = randomised(Generator(shape))
-    generator.mapping.w_avg.normal_()
-    networks = {"generator": generator, "discriminator": randomised(Discriminator(shape))}
-    weights = {f"{n}.{k}": t for n, network in networks.items() for k, t in network.state_dict().items()}
-    return {"shape": shape.as_tensor(), **weights}
 
 
 # --- the equations by another route --------------------------------------------------------------
@@ -80,9 +57,6 @@ def filtered(image: np.ndarray, kernel: np.ndarray) -> np.ndarray:
             patch = image[row : row + kernel.shape[0], column : column + kernel.shape[1]]
             out[row, column] = (patch * kernel[::-1, ::-1]).sum()
     return out
-
-
-TAPS = np.outer([1, 3, 3, 1], [1, 3, 3, 1]) / 64
 
 
 def test_upsampling_is_zeros_between_pixels_and_the_filter() -> None:
@@ -235,285 +209,6 @@ def test_clamp_bounds_the_layers() -> None:
     layer = Synthesis(3, 4, Shape(16, style=5, clamp=0.3), 8)
     out = layer(100 * torch.randn(2, 3, 8, 8), torch.randn(2, 5), None)
     assert float(out.detach().abs().max()) == pytest.approx(0.3)
-
-
-# --- published files -----------------------------------------------------------------------------
-
-
-class _Persistent:
-    """An object that pickles as the authors' persistent classes do."""
-
-    def __init__(self, class_name: str, state: dict, source: str = "") -> None:
-        self.meta = {
-            "type": "class",
-            "version": 6,
-            "module_src": source,
-            "class_name": class_name,
-            "state": state,
-        }
-
-    def __reduce__(self):
-        module = sys.modules["torch_utils.persistence"]
-        return module._reconstruct_persistent_obj, (self.meta,)
-
-
-@pytest.fixture
-def authors(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
-    """The names of the authors' code that their pickles refer to."""
-    persistence = types.ModuleType("torch_utils.persistence")
-
-    def _reconstruct_persistent_obj(meta):
-        raise AssertionError("the authors' loader was called")
-
-    _reconstruct_persistent_obj.__module__ = "torch_utils.persistence"
-    _reconstruct_persistent_obj.__qualname__ = "_reconstruct_persistent_obj"
-    persistence._reconstruct_persistent_obj = _reconstruct_persistent_obj
-    util = types.ModuleType("dnnlib.util")
-    util.EasyDict = type("EasyDict", (dict,), {"__module__": "dnnlib.util"})
-    for name in ("torch_utils", "dnnlib"):
-        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
-    monkeypatch.setitem(sys.modules, "torch_utils.persistence", persistence)
-    monkeypatch.setitem(sys.modules, "dnnlib.util", util)
-    return util
-
-
-def persistent(module: nn.Module, class_name: str, easy: type, **arguments) -> _Persistent:
-    """A module as the authors' pickles hold it, with a filter in every block."""
-    state = {
-        "training": False,
-        "_parameters": OrderedDict(module._parameters),
-        "_buffers": OrderedDict(module._buffers),
-        "_modules": OrderedDict(
-            (name, persistent(child, type(child).__name__, easy)) for name, child in module.named_children()
-        ),
-        "_non_persistent_buffers_set": set(),
-        "weight_gain": np.float64(0.5),
-        "_init_args": (),
-        "_init_kwargs": easy(arguments),
-    }
-    if class_name in ("Synthesis", "Convolution"):
-        state["_buffers"]["resample_filter"] = torch.tensor(TAPS, dtype=torch.float32)
-    return _Persistent(class_name, state, source="raise AssertionError('this was run')")
-
-
-def content(easy: type, shape: Shape = TINY, **changes) -> dict:
-    """A file's content: ``changes`` are arguments the generator was made with."""
-    given = tiny_networks(shape)
-    generator, judge = Generator(shape), Discriminator(shape)
-    generator.load_state_dict(with_prefix(given, "generator"))
-    judge.load_state_dict(with_prefix(given, "discriminator"))
-    common = {"c_dim": 0, "img_resolution": shape.resolution, "img_channels": 3}
-    sizes = easy(channel_base=shape.channel_base, channel_max=shape.channel_max, conv_clamp=shape.clamp)
-    arguments = {
-        "z_dim": shape.latent,
-        "w_dim": shape.style,
-        "mapping_kwargs": easy(num_layers=shape.layers),
-        "synthesis_kwargs": easy(sizes, num_fp16_res=4),
-        **common,
-    }
-    end = easy(mbstd_group_size=shape.group)
-    return {
-        "G": None,
-        "D": persistent(
-            judge,
-            "Discriminator",
-            easy,
-            **common,
-            **sizes,
-            block_kwargs=easy(activation="lrelu", freeze_layers=0),
-            # Of a conditional discriminator only; the authors' converter writes it all the same.
-            mapping_kwargs=easy(num_layers=0, lr_multiplier=0.1),
-            epilogue_kwargs=end,
-        ),
-        "G_ema": persistent(generator, "Generator", easy, **{**arguments, **changes}),
-        "training_set_kwargs": easy(path="elsewhere"),
-    }
-
-
-def written(path: Path, what: object) -> Path:
-    path.write_bytes(pickle.dumps(what))
-    return path
-
-
-@pytest.mark.parametrize("shape", [TINY, Shape(8, 4, 4, 1, 32, 4, clamp=256.0, group=8)])
-def test_a_published_file_is_read_without_running_it(authors, tmp_path: Path, shape: Shape) -> None:
-    path = written(tmp_path / "faces.pkl", content(authors.EasyDict, shape))
-    found, expected = read_pickle(path), tiny_networks(shape)
-    assert Shape.from_tensor(found["shape"]) == shape
-    assert found.keys() == expected.keys()
-    for name, tensor in expected.items():
-        assert torch.equal(found[name], tensor), name
-
-
-class _Command:
-    def __init__(self, function, *arguments) -> None:
-        self.what = function, arguments
-
-    def __reduce__(self):
-        return self.what
-
-
-@pytest.mark.parametrize(
-    ("function", "name"),
-    [(os.system, "system"), (eval, "builtins.eval"), (getattr, "getattr"), (open, "open")],
-)
-def test_foreign_names_are_refused_and_not_called(authors, tmp_path: Path, function, name: str) -> None:
-    told = tmp_path / "it-ran"
-    command = {os.system: f"touch {told}", eval: f"open({str(told)!r}, 'w')"}.get(function, told)
-    arguments = (command, "w") if function is open else (command,)
-    inside = content(authors.EasyDict) | {"augment_pipe": _Command(function, *arguments)}
-    path = written(tmp_path / "evil.pkl", inside)
-    with pytest.raises(DataError, match=rf"evil\.pkl is refused: it asks for .*{name}"):
-        read_pickle(path)
-    assert not told.exists()
-
-
-def test_code_inside_a_tensor_is_refused(authors, tmp_path: Path) -> None:
-    told = tmp_path / "it-ran"
-
-    class Storage:
-        def __reduce__(self):
-            return torch.storage._load_from_bytes, (pickle.dumps(_Command(os.system, f"touch {told}")),)
-
-    path = written(tmp_path / "evil.pkl", {"G_ema": Storage()})
-    with pytest.raises(DataError, match=r"evil\.pkl"):
-        read_pickle(path)
-    assert not told.exists()
-
-
-def test_a_tensorflow_file_says_what_to_do(authors, tmp_path: Path, monkeypatch) -> None:
-    module = types.ModuleType("dnnlib.tflib.network")
-    module.Network = type("Network", (), {"__module__": "dnnlib.tflib.network"})
-    monkeypatch.setitem(sys.modules, "dnnlib.tflib", types.ModuleType("dnnlib.tflib"))
-    monkeypatch.setitem(sys.modules, "dnnlib.tflib.network", module)
-    path = written(tmp_path / "old.pkl", (module.Network(),) * 3)
-    with pytest.raises(DataError, match=r"dnnlib\.tflib\.network\.Network.*legacy\.py"):
-        read_pickle(path)
-
-
-@pytest.mark.parametrize("kept", [0, 1, 500, -200])
-def test_a_truncated_file_is_refused(authors, tmp_path: Path, kept: int) -> None:
-    path = written(tmp_path / "short.pkl", content(authors.EasyDict))
-    path.write_bytes(path.read_bytes()[:kept])
-    with pytest.raises(DataError, match=r"short\.pkl is truncated"):
-        read_pickle(path)
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"c_dim": 10}, "c_dim=10; supported is 0"),
-        ({"img_channels": 1}, "img_channels=1; supported is 3"),
-        ({"synthesis_kwargs": {"architecture": "resnet"}}, "architecture='resnet'"),
-        ({"synthesis_kwargs": {"sharpen": 2}}, "sharpen=2, which is not known"),
-        ({"mapping_kwargs": {"num_layers": 2, "lr_multiplier": 0.1}}, "lr_multiplier=0.1"),
-        ({"synthesis_kwargs": {"channel_base": 128, "channel_max": 8}}, "channel_base"),
-        ({"mapping_kwargs": {"num_layers": 3}}, r"lacks mapping\.fc2"),
-        ({"w_dim": 7}, r"has the shape \(.*\), not \("),
-    ],
-)
-def test_networks_of_another_make_are_refused(authors, tmp_path: Path, changes: dict, message: str) -> None:
-    path = written(tmp_path / "other.pkl", content(authors.EasyDict, **changes))
-    with pytest.raises(DataError, match=rf"other\.pkl is refused: .*{message}"):
-        read_pickle(path)
-
-
-def test_a_discriminator_of_another_make_is_refused(authors, tmp_path: Path) -> None:
-    for changes, message in (
-        ({"architecture": "skip"}, "discriminator was made with architecture='skip'"),
-        ({"conv_clamp": 256}, "conv_clamp=256; supported is None"),
-        ({"epilogue_kwargs": {"mbstd_group_size": None}}, "compares whole batches"),
-    ):
-        inside = content(authors.EasyDict)
-        inside["D"].meta["state"]["_init_kwargs"].update(changes)
-        with pytest.raises(DataError, match=message):
-            read_pickle(written(tmp_path / "other.pkl", inside))
-
-
-def test_another_filter_or_an_unknown_tensor_is_refused(authors, tmp_path: Path) -> None:
-    inside = content(authors.EasyDict)
-    block = inside["G_ema"].meta["state"]["_modules"]["synthesis"].meta["state"]["_modules"]["b16"]
-    buffers = block.meta["state"]["_buffers"]
-    buffers["resample_filter"] = torch.ones(4, 4) / 16
-    with pytest.raises(DataError, match=r"b16\.resample_filter is not the filter"):
-        read_pickle(written(tmp_path / "a.pkl", inside))
-    del buffers["resample_filter"]
-    buffers["extra"] = torch.zeros(1)
-    with pytest.raises(DataError, match=r"unknown tensor synthesis\.b16\.extra"):
-        read_pickle(written(tmp_path / "b.pkl", inside))
-
-
-@pytest.mark.parametrize("what", [{}, {"G_ema": 3}, [1, 2], "text"])
-def test_other_pickles_are_refused(tmp_path: Path, what: object) -> None:
-    with pytest.raises(DataError, match="holds no G_ema of the class Generator"):
-        read_pickle(written(tmp_path / "other.pkl", what))
-
-
-def reference() -> Path:
-    """The authors' checkout."""
-    given = os.environ.get("MIA_BENCH_STYLEGAN2_REF")
-    if not given:
-        pytest.skip("MIA_BENCH_STYLEGAN2_REF names no checkout of stylegan2-ada-pytorch")
-    return Path(given)
-
-
-@pytest.mark.parametrize(
-    ("resolution", "base", "clamp"), [(64, 4096, None), (64, 16384, 256.0), (256, 4096, 256.0)]
-)
-def test_networks_answer_as_the_authors_do(
-    tmp_path: Path, monkeypatch, resolution: int, base: int, clamp: float | None
-) -> None:
-    """Random weights, written by the authors' code, read by ours: at most 1e-4 apart."""
-    monkeypatch.syspath_prepend(str(reference()))
-    import dnnlib
-    from training import networks as theirs
-
-    torch.manual_seed(resolution)
-    sizes = {"channel_base": base, "num_fp16_res": 4, "conv_clamp": clamp}
-    common = {"c_dim": 0, "img_resolution": resolution, "img_channels": 3}
-    their_generator = randomised(
-        theirs.Generator(z_dim=512, w_dim=512, synthesis_kwargs=sizes, **common).eval()
-    )
-    their_generator.mapping.w_avg.normal_().mul_(0.1)
-    their_judge = randomised(
-        theirs.Discriminator(epilogue_kwargs={"mbstd_group_size": 4}, **sizes, **common).eval()
-    )
-    inside = {
-        "G": None,
-        "D": their_judge,
-        "G_ema": their_generator,
-        "training_set_kwargs": dnnlib.EasyDict(),
-    }
-    path = written(tmp_path / "random.pkl", inside)
-    given = read_pickle(path)
-    shape = Shape.from_tensor(given["shape"])
-    generator, judge = Generator(shape), Discriminator(shape)
-    generator.load_state_dict(with_prefix(given, "generator"))
-    judge.load_state_dict(with_prefix(given, "discriminator"))
-    z = torch.randn(4, 512)
-    depth = generator.synthesis.depth
-    with torch.no_grad():
-        w = generator.mapping(z)
-        for truncation, cutoff in ((1.0, None), (0.5, None), (0.5, 8)):
-            expected = their_generator(
-                z,
-                None,
-                truncation_psi=truncation,
-                truncation_cutoff=cutoff,
-                noise_mode="const",
-                force_fp32=True,
-            )
-            short = generator.mapping.truncate(w, truncation)
-            styles = torch.stack(
-                [short if cutoff is None or layer < cutoff else w for layer in range(depth)], 1
-            )
-            images = generator.synthesis(styles, lambda constant: constant)
-            assert float(expected.std()) > 0.1
-            assert float((images - expected).abs().max()) <= 1e-4
-        images = torch.randn(8, 3, resolution, resolution)
-        expected = their_judge(images, None, force_fp32=True).squeeze(1)
-        assert float(expected.std()) > 1e-4
-        assert float((judge(images) - expected).abs().max()) <= 1e-4
 
 
 # --- the model -----------------------------------------------------------------------------------

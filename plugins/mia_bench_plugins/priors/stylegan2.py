@@ -10,8 +10,8 @@ reach the discriminator (Zhao et al., NeurIPS 2020, arXiv 2006.10738). The resul
 average of the generator.
 
 Latents are styles *w*, one for all layers. With ``file`` the networks are loaded from a file: safetensors
-written by ``mia-bench prior convert``, or a pickle of ``stylegan2-ada-pytorch``, which is read without
-executing its code. Images of another size than the track's are cropped and resized.
+written by ``mia-bench prior convert``, or a pickle of ``stylegan2-ada-pytorch`` or ``stylegan3``, which is
+read without executing its code. Images of another size than the track's are cropped and resized.
 """
 
 from __future__ import annotations

@@ -88,11 +88,13 @@ def build(state: Mapping[str, Tensor], resolution: int, *, crop: int | None, par
     shape = Shape.from_tensor(state[SHAPE])
     if crop is not None and crop > shape.resolution:
         raise DataError(f"crop={crop} is larger than the images of {shape.resolution} pixels")
+    weights = {name: tensor for name, tensor in state.items() if name != SHAPE}
+    with torch.device("meta"):  # The weights are compared with the sizes before memory is taken for these.
+        expected = StyleGAN2(shape, resolution).state_dict()
+    if {n: t.shape for n, t in weights.items()} != {n: t.shape for n, t in expected.items()}:
+        raise DataError("these stylegan2 weights do not fit the sizes they claim")
     model = StyleGAN2(shape, resolution, crop=crop, partial=partial)
-    try:
-        model.load_state_dict({name: t for name, t in state.items() if name != SHAPE})
-    except RuntimeError as error:
-        raise DataError("these stylegan2 weights do not fit the sizes they claim") from error
+    model.load_state_dict(weights)
     return model.eval()
 
 

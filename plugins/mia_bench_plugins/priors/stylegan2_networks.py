@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import json
 import math
+import reprlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
@@ -25,13 +26,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mia_bench.errors import MiaBenchError
+from mia_bench.errors import DataError, MiaBenchError
 
 SHAPE = "shape"
 """Name of the tensor with the sizes in a state."""
 
 Noise = Callable[[Tensor], Tensor]
 """From the constant noise of a layer ``(R, R)`` to the noise to add, of any shape that broadcasts."""
+
+
+LARGEST = {
+    "resolution": 4096, "latent": 1 << 14, "style": 1 << 14, "layers": 64, "channel_base": 1 << 20,
+    "channel_max": 1 << 14, "group": 1024,
+}  # fmt: skip
+"""Limits of sizes, so that a file can't ask for networks that no machine holds."""
 
 
 @dataclass(frozen=True)
@@ -59,9 +67,18 @@ class Shape:
     group: int = 4
 
     def __post_init__(self) -> None:
+        for name, largest in LARGEST.items():
+            value = getattr(self, name)
+            if type(value) is not int or not 1 <= value <= largest:
+                raise MiaBenchError(f"stylegan2 takes {name} from 1 to {largest}, not {reprlib.repr(value)}")
         resolution = self.resolution
         if resolution < 8 or resolution & (resolution - 1):
             raise MiaBenchError(f"stylegan2 makes 8, 16, 32 … pixels, not {resolution}")
+        if self.channel_base < resolution:
+            raise MiaBenchError(f"stylegan2 needs channel_base >= {resolution} for {resolution} pixels")
+        clamp = self.clamp
+        if clamp is not None and not (type(clamp) in (int, float) and 0 < clamp < math.inf):
+            raise MiaBenchError(f"stylegan2 takes a positive clamp, not {reprlib.repr(clamp)}")
 
     def as_tensor(self) -> Tensor:
         """The sizes as JSON in bytes, for states and files."""
@@ -69,8 +86,13 @@ class Shape:
 
     @classmethod
     def from_tensor(cls, tensor: Tensor) -> Shape:
-        """The sizes in a tensor from :meth:`as_tensor`."""
-        return cls(**json.loads(bytes(tensor.tolist())))
+        """The sizes in a tensor from :meth:`as_tensor`; raise DataError if it holds something else."""
+        if tensor.dtype != torch.uint8 or tensor.dim() != 1 or len(tensor) > 1000:
+            raise DataError("it holds no sizes of stylegan2")
+        try:
+            return cls(**json.loads(bytes(tensor.tolist())))
+        except (ValueError, TypeError) as error:
+            raise DataError("it holds no sizes of stylegan2") from error
 
     @property
     def resolutions(self) -> list[int]:
