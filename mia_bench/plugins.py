@@ -1,67 +1,98 @@
 """Discovery: every plugin comes in through the entry-point group ``mia_bench``, built-ins too.
 
-The host iterates the entry points itself: pluggy's own loader stops at the first failing import and
-silently skips a repeated name. A broken plugin is kept with its error and left out.
+The host iterates distributions and entry points itself: ``importlib.metadata`` stops at the first that it
+can't read, and pluggy's loader at the first failing import. A broken plugin is kept with its error and left
+out.
+
+Plugins are code, and nothing keeps one from harm that intends it. What is guarded against are mistakes: a
+plugin that raises anything, ends the process, prints, or takes too long while it is imported. Not guarded
+against is an import that never returns to Python, in a loop of C code say, or on Windows.
 """
 
 from __future__ import annotations
 
 import contextlib
 import inspect
+import io
 import os
 import re
+import signal
+import sys
+import threading
+import time
 import traceback
 from collections.abc import Iterable, Iterator
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import Distribution, EntryPoint, distributions
 from pathlib import Path
-from types import ModuleType
+from types import FrameType, ModuleType
 from typing import Any
 
 import pluggy
 
 from mia_bench import hookspecs
 from mia_bench.errors import MiaBenchError, StoreError, UsageError, did_you_mean, summarize_error
+from mia_bench.names import DISTRIBUTION, PLUGIN, RELEASE
 from mia_bench.registry import KINDS, PluginInfo, Registry
+from mia_bench.text import one_line, shortened
 
 GROUP = "mia_bench"
 DISABLE_VARIABLE = "MIA_BENCH_DISABLE_PLUGINS"
 STRICT_VARIABLE = "MIA_BENCH_STRICT"
 
+SLOW_SECONDS = 5.0
+"""A plugin whose import takes longer is named."""
+
+LONGEST_SECONDS = 60.0
+"""A plugin whose import takes longer is broken."""
+
 
 class Host:
-    """The plugins that were found and the registry they filled."""
+    """The plugins that were found and the registry they filled.
 
-    def __init__(self, found: Iterable[EntryPoint], disabled: frozenset[str] = frozenset()) -> None:
+    Attributes:
+        remarks: one line on each plugin that works but does what it must not.
+    """
+
+    def __init__(
+        self,
+        found: Iterable[EntryPoint],
+        disabled: frozenset[str] = frozenset(),
+        unreadable: Iterable[str] = (),
+    ) -> None:
         self.disabled = disabled
+        self.unreadable = list(unreadable)
+        self.remarks: list[str] = []
         self.manager = pluggy.PluginManager(GROUP)
         self.manager.add_hookspecs(hookspecs)
         self.registry = Registry()
         self.plugins: list[PluginInfo] = []
-        for entry in sorted(found, key=lambda e: (e.dist.name if e.dist else "", e.name)):
-            self._add(entry, disabled)
+        described = [(_describe(entry), entry) for entry in found]
+        for info, entry in sorted(described, key=lambda pair: (pair[0].distribution, pair[0].name)):
+            self._add(info, entry)
 
-    def _add(self, entry: EntryPoint, disabled: frozenset[str]) -> None:
-        info = PluginInfo(
-            name=entry.name,
-            distribution=entry.dist.name if entry.dist else "unknown",
-            version=entry.dist.version if entry.dist else "",
-            module=entry.value,
-        )
-        if any(known.id == info.id for known in self.plugins):
+    def _add(self, info: PluginInfo, entry: EntryPoint) -> None:
+        same = next((known for known in self.plugins if known.id == info.id), None)
+        if same is not None:
+            if same.module != info.module:
+                self.remarks.append(f"plugin {info.id} is named twice; {info.module} is left out")
             return  # one distribution visible through two paths (an editable install, say)
         self.plugins.append(info)
-        if disabled & {info.name, info.distribution, info.id}:
+        if self.disabled & {info.name, info.distribution, info.id}:
             info.status = "disabled"
             self.registry.disabled.append(info.id)
             return
+        if info.status == "broken":
+            return
+        printed = io.StringIO()
         try:
-            plugin = entry.load()
-            self._check_hooks(plugin)
-            self.manager.register(plugin, name=info.id)
-            if not self.manager.get_hookcallers(plugin):
-                raise TypeError("it implements no hook: is the decorator @hookimpl missing?")
-            self._collect(plugin, info)
+            with contextlib.redirect_stdout(printed), _time_limit(info.id):
+                plugin = entry.load()
+                self._check_hooks(plugin)
+                self.manager.register(plugin, name=info.id)
+                if not self.manager.get_hookcallers(plugin):
+                    raise TypeError("it implements no hook: is the decorator @hookimpl missing?")
+                self._collect(plugin, info)
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # a plugin's import must not end the host
@@ -69,6 +100,10 @@ class Host:
             self.registry.discard(info.id)
             if self.manager.has_plugin(info.id):
                 self.manager.unregister(name=info.id)
+        else:
+            if printed.getvalue():
+                words = shortened(one_line(printed.getvalue()), 80)
+                self.remarks.append(f"plugin {info.id} prints while it is imported: {words}")
 
     def _check_hooks(self, plugin: ModuleType) -> None:
         """Raises ``TypeError`` where a hook is implemented that isn't one, or with other arguments."""
@@ -98,10 +133,14 @@ class Host:
 
             call(register=register)
 
-    def call(self, hook: str, **arguments: Any) -> list[tuple[str, BaseException]]:
-        """Call ``hook`` of each plugin on its own; (plugin id, error) for each that raised."""
+    def call(
+        self, hook: str, only: PluginInfo | None = None, **arguments: Any
+    ) -> list[tuple[str, BaseException]]:
+        """Call ``hook`` of each plugin by itself, or only of one; (plugin id, error) for each that raised."""
         errors: list[tuple[str, BaseException]] = []
         for plugin in self.manager.get_plugins():
+            if only and self.manager.get_name(plugin) != only.id:
+                continue
             others = [other for other in self.manager.get_plugins() if other is not plugin]
             try:
                 self.manager.subset_hook_caller(hook, others)(**arguments)
@@ -111,8 +150,12 @@ class Host:
 
     def implementing(self, hook: str) -> list[tuple[PluginInfo, ModuleType]]:
         """The plugins with that hook, and their modules."""
-        found = [(info, self.manager.get_plugin(info.id)) for info in self.plugins]
-        return [(info, module) for info, module in found if module is not None and hasattr(module, hook)]
+        plugins = [(info, self.manager.get_plugin(info.id)) for info in self.plugins]
+        found: list[tuple[PluginInfo, ModuleType]] = []
+        for info, module in plugins:
+            with contextlib.suppress(Exception):  # of a module's own __getattr__
+                found += [(info, module)] if module is not None and hasattr(module, hook) else []
+        return found
 
     @property
     def packages(self) -> frozenset[str]:
@@ -126,13 +169,105 @@ class Host:
 
     def problems(self) -> list[str]:
         """One line for each broken plugin, wrong name to disable and name claimed twice."""
-        lines = [f"plugin {info.id} is broken: {info.error}" for info in self.broken]
+        lines = list(self.unreadable)
+        lines += [f"plugin {info.id} is broken: {info.error}" for info in self.broken]
         known = {word for info in self.plugins for word in (info.name, info.distribution, info.id)}
         lines += [
             f"{DISABLE_VARIABLE} names {name!r}, which is no plugin; {did_you_mean(name, known)}"
             for name in sorted(self.disabled - known)
         ]
         return lines + self.registry.conflicts()
+
+
+def find_plugins() -> tuple[list[EntryPoint], list[str]]:
+    """The entry points of the group, and one line for each distribution that can't be read.
+
+    Of two distributions of one name the first on the path counts, as for imports.
+    """
+    found: list[EntryPoint] = []
+    unreadable: list[str] = []
+    seen: set[str] = set()
+    try:
+        for distribution in distributions():
+            try:
+                text = distribution.read_text("entry_points.txt")
+                if not text or GROUP not in text:
+                    continue
+                name = re.sub(r"[-_.]+", "-", _distribution_name(distribution)).lower()
+                if name not in seen:
+                    found += [entry for entry in distribution.entry_points if entry.group == GROUP]
+                seen.add(name)
+            except Exception as error:  # the parser fails in many ways
+                where, why = _folder(distribution), summarize_error(error)
+                unreadable.append(f"the entry points of {where} can't be read: {why}")
+    except Exception as error:  # of a finder that some package installed
+        unreadable.append(f"the installed distributions can't all be listed: {summarize_error(error)}")
+    return found, unreadable
+
+
+def _folder(distribution: Distribution) -> str:
+    """The name of the folder where a distribution's metadata lie."""
+    return one_line(Path(str(getattr(distribution, "_path", "an unknown distribution"))).name)
+
+
+def _distribution_name(distribution: Distribution) -> str:
+    """The name in a distribution's metadata, or that of their folder where they have none."""
+    with contextlib.suppress(Exception):  # METADATA is missing or damaged
+        if isinstance(name := distribution.metadata["Name"], str):
+            return name
+    return _folder(distribution)
+
+
+def _describe(entry: EntryPoint) -> PluginInfo:
+    """What an entry point says of itself; broken where a name or version is none."""
+    info = PluginInfo(name=entry.name, distribution="unknown", version="", module=entry.value)
+    if entry.dist is not None:
+        info.distribution = _distribution_name(entry.dist)
+        with contextlib.suppress(Exception):
+            info.version = str(entry.dist.version)
+    if not PLUGIN.matches(info.name):
+        info.error = f"{shortened(ascii(info.name), 80)} is not {PLUGIN.rule}"
+    elif entry.dist is not None and info.distribution == _folder(entry.dist):
+        info.error = "its distribution has no name: METADATA is missing or damaged; install it again"
+    elif not DISTRIBUTION.matches(info.distribution):
+        info.error = f"{shortened(ascii(info.distribution), 80)} is not {DISTRIBUTION.rule}"
+    elif entry.dist is not None and not RELEASE.matches(info.version):
+        info.error = f"{shortened(ascii(info.version), 80)} is not {RELEASE.rule}"
+    if info.error:
+        info.status = "broken"
+        info.name, info.distribution = shortened(one_line(info.name), 80), one_line(info.distribution)
+    return info
+
+
+@contextlib.contextmanager
+def _time_limit(plugin: str) -> Iterator[None]:
+    """Name a plugin whose import is slow, and end one that takes too long (in the main thread of POSIX)."""
+    if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    began, named = time.monotonic(), False
+
+    def late(number: int, frame: FrameType | None) -> None:
+        nonlocal named
+        seconds = time.monotonic() - began
+        if seconds >= LONGEST_SECONDS:
+            raise TimeoutError(f"its import took longer than {LONGEST_SECONDS:g} s")
+        if not named:
+            named = True
+            with contextlib.suppress(Exception):
+                words = f"plugin {plugin} takes long to import; {DISABLE_VARIABLE}={plugin} leaves it out"
+                print(f"warning: {words}", file=sys.stderr, flush=True)
+
+    handler = signal.signal(signal.SIGALRM, late)
+    before, interval = signal.setitimer(signal.ITIMER_REAL, SLOW_SECONDS, SLOW_SECONDS)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, handler)
+        if before:  # somebody else's alarm goes on
+            left = max(before - (time.monotonic() - began), 0.001)
+            signal.setitimer(signal.ITIMER_REAL, left, interval)
 
 
 @cache
@@ -143,7 +278,8 @@ def host() -> Host:
         UsageError: ``MIA_BENCH_STRICT`` is set and a plugin is broken or a name claimed twice.
     """
     names = os.environ.get(DISABLE_VARIABLE, "").split(",")
-    loaded = Host(entry_points(group=GROUP), frozenset(n.strip() for n in names if n.strip()))
+    found, unreadable = find_plugins()
+    loaded = Host(found, frozenset(n.strip() for n in names if n.strip()), unreadable)
     if os.environ.get(STRICT_VARIABLE, "0") not in ("", "0") and (lines := loaded.problems()):
         raise UsageError(f"{STRICT_VARIABLE} is set and " + "; ".join(lines))
     return loaded

@@ -19,11 +19,12 @@ from mia_bench.plugins import host
 from mia_bench.record import Cost, MetricValue, Record
 from mia_bench.recorded_options import changed_options, options_text
 from mia_bench.store import Store
+from mia_bench.terminal import table
+from mia_bench.text import lines, prose
 from mia_bench.track import Track, load_track
 
 with lazy_imports():
     import pandas as pd
-    import tabulate
 
 FORMATS = ("table", "json", "csv", "markdown")
 
@@ -141,14 +142,23 @@ def results_table(records: Sequence[Record], format: str = "table") -> str:
         raise UsageError(f"no format {format!r}; {did_you_mean(format, FORMATS)}")
     if format == "json":
         objects = [record.to_json() for record in records]
-        return json.dumps(objects, indent=1, sort_keys=True, ensure_ascii=False)
+        return json.dumps(objects, indent=1, sort_keys=True)  # ASCII: right in any encoding
     if format == "csv":
-        return _frame(records).to_csv(index=False, lineterminator="\n").removesuffix("\n")
-    rows, style = _table_rows(records), "simple"
+        frame = _frame(records)
+        for name, kind in frame.dtypes.items():
+            if kind not in ("int64", "Int64", "float64"):
+                frame[name] = frame[name].map(_spreadsheet_text, na_action="ignore")
+        return str(frame.to_csv(index=False, lineterminator="\n")).removesuffix("\n")
+    rows = _table_rows(records)
     if format == "markdown":
-        rows = [{k.replace("|", "\\|"): v.replace("|", "\\|") for k, v in r.items()} for r in rows]
-        style = "github"
-    return tabulate.tabulate(rows, headers="keys", tablefmt=style, disable_numparse=True)
+        rows = [{prose(name): prose(cell) for name, cell in row.items()} for row in rows]
+        return table(rows, style="github")
+    return table(rows)
+
+
+def _spreadsheet_text(text: str) -> str:
+    """``text`` so that a spreadsheet shows it instead of computing it."""
+    return f"'{text}" if text.startswith(("=", "+", "-", "@")) else lines(text)
 
 
 def _table_rows(records: Sequence[Record]) -> list[dict[str, str]]:

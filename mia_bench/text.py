@@ -1,8 +1,8 @@
 """Free text made safe to print, one function for each medium.
 
-Text that plugins, records, files and exceptions carry may be anything. :func:`one_line` and :func:`lines`
-are for terminals and logs, :func:`prose` and :func:`code` for Markdown, and the HTML made from it,
-:func:`shell` for commands.
+Text that plugins, records, files and exceptions carry may be anything. :func:`one_line`, :func:`unbroken`
+and :func:`lines` are for terminals and logs, :func:`prose` and :func:`code` for Markdown and the HTML made
+from it, :func:`shell` for commands.
 """
 
 from __future__ import annotations
@@ -42,11 +42,14 @@ def one_line(text: str) -> str:
     return " ".join(_visible(text).split())
 
 
+def unbroken(text: str) -> str:
+    """As :func:`one_line`, with its indentation and columns."""
+    return "".join(" " if c.isspace() else c for c in _visible(text.expandtabs())).rstrip()
+
+
 def lines(text: str) -> str:
-    """``text`` with its line ends and indentation, without characters that a terminal would obey."""
-    return "\n".join(
-        "".join(" " if c.isspace() else c for c in _visible(line.expandtabs())) for line in text.split("\n")
-    )
+    """``text`` with its line ends, without characters that a terminal would obey."""
+    return "\n".join(map(unbroken, text.split("\n")))
 
 
 def encodable(text: str) -> str:

@@ -19,6 +19,7 @@ from mia_bench.errors import MiaBenchError, UsageError
 from mia_bench.paths import data_roots
 from mia_bench.plugins import host
 from mia_bench.registry import Registry
+from mia_bench.terminal import say
 from mia_bench.track import Track, load_track
 from mia_bench.weights import missing_lines, needed_by, weight_files
 
@@ -40,11 +41,12 @@ def list_() -> None:
         try:
             dataset = entry.load()
         except MiaBenchError as error:
-            click.echo(f"{entry.name}: broken: {error}")
+            say(f"{entry.name}: broken: {error}")
             continue
-        click.echo(f"{entry.name}: {dataset.summary}")
         used = ", ".join(track.name for track in tracks[entry.name]) or "none"
-        click.echo(f"  tracks: {used}\n  terms:  {dataset.terms}")
+        say(f"{entry.name}: {dataset.summary}")
+        say(f"  tracks: {used}")
+        say(f"  terms:  {dataset.terms}")
         if dataset.needs_root:
             _echo_source(dataset)
 
@@ -64,12 +66,13 @@ def _echo_missing_weights(registry: Registry, datasets: Iterable[str], folder: P
     tracks = _tracks_by_dataset(registry)
     files = weight_files(needed_by(registry, [track for name in datasets for track in tracks[name]]))
     for line in missing_lines(files, folder):
-        click.echo(f"note: {line}")
+        say(f"note: {line}")
 
 
 def _echo_source(dataset: Any) -> None:
     """Print where files belong, and where to get them."""
-    click.echo(f"  layout: {dataset.layout}\n  from:   {dataset.origin}")
+    say(f"  layout: {dataset.layout}")
+    say(f"  from:   {dataset.origin}")
 
 
 @command.command()
@@ -94,10 +97,10 @@ def check(names: tuple[str, ...], options: tuple[str, ...] | None, data: Path | 
         if not dataset.needs_root:
             continue
         try:
-            click.echo(f"{name}: complete, fingerprint {dataset.fingerprint(root)}")
+            say(f"{name}: complete, fingerprint {dataset.fingerprint(root)}")
         except MiaBenchError as error:
             complete = False
-            click.echo(f"{name}: {str(error).removeprefix(f'{name}: ')}")
+            say(f"{name}: {str(error).removeprefix(f'{name}: ')}")
             _echo_source(dataset)
     _echo_missing_weights(registry, names or registry.names("dataset"), roots.weights)
     if names and not complete:
@@ -114,6 +117,6 @@ def prepare(**options: Any) -> None:
     splits = load_data(**options, display=terminal_progress())
     parts = ("train", "validation", "test", "public", "decoys")
     counts = ", ".join(f"{len(getattr(splits, part))} {part}" for part in parts)
-    click.echo(f"{splits.num_classes} classes; images: {counts}")
+    say(f"{splits.num_classes} classes; images: {counts}")
     for note in splits.notes:
-        click.echo(f"note: {note}")
+        say(f"note: {note}")

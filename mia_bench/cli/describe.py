@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import click
-from tabulate import tabulate
 
 from mia_bench.api.options import describe_options
 from mia_bench.components import OPTION_KINDS
 from mia_bench.errors import UsageError, did_you_mean
-from mia_bench.plugins import attribute_errors, host
+from mia_bench.plugins import attribute_errors, describe_error, host
 from mia_bench.registry import KINDS, Entry, Registry
+from mia_bench.terminal import say_lines, table
+from mia_bench.text import unbroken
 from mia_bench.track import Choice, load_track
 
 
@@ -34,7 +35,7 @@ def command(name: str) -> None:
     for entry in entries:
         with attribute_errors(f"{entry.kind} {entry.name!r} of plugin {entry.plugin.id}"):
             texts.append(describe(registry, entry))
-    click.echo("\n\n".join(texts))
+    say_lines("\n\n".join(texts))
 
 
 def _quantities(entry: Entry) -> list[str]:
@@ -60,13 +61,18 @@ def describe(registry: Registry, entry: Entry) -> str:
         lines.append(f"  {name}: {quantity.description}{better}")
     for name, quantity in getattr(component, "reports", {}).items():
         lines.append(f"  reports {name}: {quantity.description}")
-    if options := describe_options(component.Options):
+    try:
+        options = describe_options(component.Options)
+    except Exception as error:  # a plugin's validators and defaults may raise anything
+        lines.append(f"  its options can't be shown: {describe_error(error)}")
+        options = []
+    if options:
         settable = f"set with -o {entry.name}.OPTION=VALUE"
         where = settable if entry.kind in OPTION_KINDS else "set by the track that names it"
-        lines += ["", tabulate(options, headers="keys"), "", f"  {where}"]
-    elif entry.kind != "metric":
+        lines += ["", *table(options).splitlines(), "", f"  {where}"]
+    elif entry.kind != "metric" and not component.Options.model_fields:
         lines.append("  no options")
-    return "\n".join(lines)
+    return "\n".join(map(unbroken, lines))
 
 
 def describe_track(registry: Registry, entry: Entry) -> str:
@@ -89,7 +95,7 @@ def describe_track(registry: Registry, entry: Entry) -> str:
     attacks = {name: {"prior": one.prior, **one.options} for name, one in track.attacks.items()}
     for kind, settings in {"prior": track.priors, "defense": track.defenses, "attack": attacks}.items():
         lines += [f"  {kind} {name}: {_table(options)}" for name, options in settings.items() if options]
-    return "\n".join(lines)
+    return "\n".join(map(unbroken, lines))
 
 
 def _choice(choice: Choice) -> str:

@@ -19,6 +19,7 @@ from mia_bench.plugins import host
 from mia_bench.provenance import git_commit, package_version, platform_name, python_version
 from mia_bench.registry import Entry
 from mia_bench.store import Store
+from mia_bench.terminal import say
 from mia_bench.track import Track, load_track
 from mia_bench.weights import missing_line, needed_by, weight_files
 
@@ -36,7 +37,7 @@ def command(store: Path | None, data: Path | None) -> None:
     """
     found = [*packages(), *devices(), *plugins(), *places(store, data)]
     for state, line in found:
-        click.echo(f"{state:<7}{line}")
+        say(f"{state:<7}{line}")
     if any(state == "BROKEN" for state, _ in found):
         sys.exit(1)
 

@@ -13,6 +13,7 @@ from mia_bench.leaderboard import records
 from mia_bench.leaderboard.submission import submit as copy_records
 from mia_bench.plugins import host
 from mia_bench.results import read_store
+from mia_bench.terminal import say
 
 _folder = click.option(
     "--folder",
@@ -34,9 +35,9 @@ def build(folder: Path) -> None:
     """Write the pages from the records."""
     written = records.build(folder, host().registry)
     for path in written:
-        click.echo(path)
+        say(path)
     if not written:
-        click.echo("all pages are up to date", err=True)
+        say("all pages are up to date", err=True)
 
 
 @command.command()
@@ -45,10 +46,10 @@ def check(folder: Path) -> None:
     """Check records and pages. Exit code 1 if something is wrong."""
     problems = records.check(folder, host().registry)
     for problem in problems:
-        click.echo(problem)
+        say(problem)
     if problems:
         sys.exit(1)
-    click.echo("records and pages are right", err=True)
+    say("records and pages are right", err=True)
 
 
 @command.command()
@@ -84,12 +85,12 @@ def submit(
     found = read_store(opened.root, track, strict=True)
     done = copy_records(found, folder, host().registry, finished_only=finished_only, replace=replace)
     for path in done.written:
-        click.echo(path)
+        say(path)
     for path in done.removed:
-        click.echo(f"removed {path}")
+        say(f"removed {path}")
     if not (done.written or done.removed):
-        click.echo("nothing new", err=True)
+        say("nothing new", err=True)
         return
     counts = f"{len(done.written)} new or changed, {len(done.removed)} removed"
     where = f" --folder {folder}" if given else ""
-    click.echo(f"{counts}; next: mia-bench leaderboard build{where}", err=True)
+    say(f"{counts}; next: mia-bench leaderboard build{where}", err=True)

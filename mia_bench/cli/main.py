@@ -6,12 +6,22 @@ import importlib
 import logging
 import signal
 import sys
-from typing import NoReturn
+from collections.abc import Iterator
 
 import click
 
 from mia_bench.errors import MiaBenchError, did_you_mean
-from mia_bench.plugins import describe_error, host
+from mia_bench.names import PLUGIN
+from mia_bench.plugins import Host, describe_error, host, plugin_behind
+from mia_bench.registry import PluginInfo
+from mia_bench.terminal import prepare_streams, say, say_lines, silence
+from mia_bench.text import one_line, shortened
+
+LONGEST = 2000
+"""Number of characters that are shown of an error."""
+
+PIPE_CLOSED = 128 + 13
+"""The exit code of a tool that SIGPIPE ends."""
 
 COMMANDS = {
     "run": "Run every defense × attack pair and print the results.",
@@ -52,8 +62,29 @@ class LazyGroup(click.Group):
             return
         self._loaded_host = loaded
         self.commands.clear()
-        for plugin, error in loaded.call("mia_bench_register_commands", cli=self):
-            click.echo(f"warning: plugin {plugin}: its commands raised {describe_error(error)}", err=True)
+        for info in loaded.plugins:
+            for line in self._add_commands(loaded, info) if info.status == "ok" else ():
+                say(f"warning: plugin {info.id}: {line}", err=True)
+
+    def _add_commands(self, loaded: Host, info: PluginInfo) -> Iterator[str]:
+        """Add the commands of a plugin; a line for each thing that is wrong with them."""
+        theirs = click.Group("mia-bench")  # where a plugin can do no harm
+        for _, error in loaded.call("mia_bench_register_commands", only=info, cli=theirs):
+            yield f"its commands raised {describe_error(error)}"
+        if not isinstance(theirs.commands, dict):
+            yield f"its commands are {type(theirs.commands).__name__}, not a dictionary"
+            return
+        for name, command in theirs.commands.items():
+            if not PLUGIN.matches(name):
+                yield f"its command {shortened(ascii(name), 80)} is left out: the name is not {PLUGIN.rule}"
+            elif not isinstance(command, click.Command):
+                yield f"its command {name!r} is left out: a {type(command).__name__}, not a click.Command"
+            elif name in COMMANDS:
+                yield f"its command {name!r} is left out: mia-bench has one of that name"
+            elif name in self.commands:
+                yield f"its command {name!r} is left out: another plugin has one of that name"
+            else:
+                self.commands[name] = command
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -68,49 +99,128 @@ class LazyGroup(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The table of commands, without importing them."""
         rows = [
-            (name, COMMANDS.get(name) or self.commands[name].get_short_help_str())
-            for name in self.list_commands(ctx)
+            (name, COMMANDS.get(name) or _short_help(self.commands[name])) for name in self.list_commands(ctx)
         ]
         with formatter.section("Commands"):
             formatter.write_dl(rows)
 
 
+def _short_help(command: click.Command) -> str:
+    try:
+        return one_line(str(command.get_short_help_str()))
+    except Exception:  # a plugin's command may raise anything
+        return ""
+
+
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="mia-bench", prog_name="mia-bench")
 @click.option("--debug", is_flag=True, help="Show tracebacks and debug messages.")
-def cli(debug: bool) -> None:
+@click.pass_context
+def cli(context: click.Context, debug: bool) -> None:
     """Compare defenses against model inversion attacks.
 
     A model inversion attack rebuilds from a trained classifier what a private class looks like, such as a
     person's face. Start with: mia-bench run --defense neg-ls --attack ppa
     """
     if debug:
-        logging.basicConfig(level=logging.DEBUG, format="%(levelname)s: %(message)s")
-        return
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("warning: %(message)s"))
-    log = logging.getLogger("mia_bench")
-    log.handlers, log.propagate = [handler], False
+        logging.basicConfig(level=logging.DEBUG, handlers=[_Log("%(levelname)s: %(message)s")])
+    else:
+        log = logging.getLogger("mia_bench")
+        log.handlers, log.propagate = [_Log("warning: %(message)s")], False
+    if context.invoked_subcommand not in ("plugins", "doctor"):  # which list them
+        loaded = host()
+        for line in (*loaded.problems(), *loaded.remarks):
+            say(f"warning: {line}", err=True)
+
+
+class _Log(logging.Handler):
+    """Prints messages as everything else is printed."""
+
+    def __init__(self, style: str) -> None:
+        super().__init__()
+        self.setFormatter(logging.Formatter(style))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print a message on one line, and a traceback below it."""
+        first, *below = self.format(record).split("\nTraceback ", 1)
+        say(first, err=True)
+        if below:
+            say_lines(f"Traceback {below[0]}", err=True)
 
 
 def main(args: list[str] | None = None) -> None:
-    """Run the command line; exit code 0 done, 1 something failed, 2 wrong usage."""
+    """Run the command line.
+
+    Exit code 0: done; 1: something failed; 2: wrong usage; 141: nobody reads standard output any more, as a
+    tool has it that SIGPIPE ends.
+    """
+    prepare_streams()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does
     try:
+        code = _run(args)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        code = PIPE_CLOSED
+    except OSError as error:
+        say(f"error: {_system_error(error)}", err=True)
+        code = 1
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            silence(stream)
+    if code:
+        sys.exit(code)
+
+
+def _run(args: list[str] | None) -> int:
+    """Run the command line, print what went wrong, and return the exit code."""
+    usual = sys.stdout
+    try:
         code = cli.main(args, prog_name="mia-bench", standalone_mode=False)
-        if isinstance(code, int) and code:  # what ctx.exit() gives outside standalone mode
-            sys.exit(code)
+        return code if isinstance(code, int) else 0  # what ctx.exit() gives outside standalone mode
+    except SystemExit as end:
+        if sys.stdout is not usual:  # click found the pipe closed
+            sys.stdout = usual
+            raise BrokenPipeError from end
+        return _exit_code(end)
     except click.exceptions.NoArgsIsHelpError as error:
-        error.show()  # the help
-        sys.exit(error.exit_code)
+        say_lines(error.ctx.get_help() if error.ctx else error.format_message())
+        return 0
     except click.ClickException as error:
-        _fail(_one_line(error), error.exit_code)
+        return _failed(_one_line(error), error.exit_code)
     except (click.Abort, KeyboardInterrupt):
-        _fail("interrupted", 1)
-    except MiaBenchError as error:
-        if logging.getLogger().level == logging.DEBUG:  # --debug
+        return _failed("interrupted", 1)
+    except OSError as error:
+        if error.filename is None:  # of standard output
             raise
-        _fail(str(error), error.exit_code)
+        return _failed(_system_error(error), 1)
+    except MiaBenchError as error:
+        if _debugging():
+            raise
+        return _failed(str(error), error.exit_code)
+    except Exception as error:
+        if _debugging():
+            raise
+        plugin = plugin_behind(error)
+        source = f"plugin {plugin}: " if plugin else ""
+        return _failed(f"{source}{describe_error(error)} (mia-bench --debug … shows more)", 1)
+
+
+def _exit_code(end: SystemExit) -> int:
+    """The exit code that a command asked for, as Python has it; a message is printed."""
+    if end.code is None or isinstance(end.code, int):
+        return end.code or 0
+    return _failed(str(end.code), 1)
+
+
+def _debugging() -> bool:
+    return logging.getLogger().level == logging.DEBUG
+
+
+def _system_error(error: OSError) -> str:
+    what = "standard output can't be written" if error.filename is None else str(error.filename)
+    return f"{what}: {error.strerror or error}"
 
 
 def _one_line(error: click.ClickException) -> str:
@@ -120,6 +230,6 @@ def _one_line(error: click.ClickException) -> str:
     return f"{text} (see {error.ctx.command_path if error.ctx else 'mia-bench'} --help)"
 
 
-def _fail(message: str, code: int) -> NoReturn:
-    click.echo(f"error: {message}", err=True)
-    sys.exit(code)
+def _failed(message: str, code: int) -> int:
+    say(f"error: {shortened(one_line(message), LONGEST)}", err=True)
+    return code

@@ -6,13 +6,11 @@ import shutil
 from collections.abc import Collection
 from pathlib import Path
 
-import click
-from tabulate import tabulate
-
 from mia_bench.engine.estimate import CostEstimate, estimates
 from mia_bench.engine.plan import Stage, pending_stages
 from mia_bench.engine.progress import counted, duration, size
 from mia_bench.engine.run import Prepared
+from mia_bench.terminal import say, say_lines, table
 
 
 def print_plan(prepared: Prepared) -> None:
@@ -22,19 +20,18 @@ def print_plan(prepared: Prepared) -> None:
     todo, cached = pending_stages(wanted, setup.store.has)
     expected = estimates(setup.store, todo)
     done = len(prepared.cells) - len(prepared.open_cells)
-    click.echo(f"{counted(len(prepared.cells), 'cell')} of track {setup.config.track}, {done} done before")
+    say(f"{counted(len(prepared.cells), 'cell')} of track {setup.config.track}, {done} done before")
     for planned in prepared.cells:
         state = "done" if planned.key in prepared.cached else "to run"
         state = f"skipped: {planned.skip}" if planned.skip else state
-        click.echo(f"  {planned.key[:8]}  {planned.cell.label}: {state}")
+        say(f"  {planned.key[:8]}  {planned.cell.label}: {state}")
     rows = [{"stage": stage.name, "what": stage.label, "state": "cached"} for stage in cached]
     rows += [_row(stage, expected[stage.id]) for stage in todo]
     if rows:
-        click.echo("\n" + tabulate(rows, headers="keys"))
+        say_lines("\n" + table(rows))
     total = sum(estimate.seconds for estimate in expected.values()) / setup.config.jobs
-    click.echo(
-        f"\n{counted(len(todo), 'stage')} to compute, about {duration(total)}; store {setup.store.root}"
-    )
+    say("")
+    say(f"{counted(len(todo), 'stage')} to compute, about {duration(total)}; store {setup.store.root}")
     _print_room(setup.store.root, expected.values())
 
 
@@ -52,8 +49,8 @@ def _print_room(store: Path, expected: Collection[CostEstimate]) -> None:
     """Disk space and GPU memory, where something is known of them, and whether they suffice."""
     if disk := sum(estimate.disk or 0 for estimate in expected):
         free = shutil.disk_usage(store).free
-        click.echo(f"disk: about {size(disk)}, {size(free)} are free")
+        say(f"disk: about {size(disk)}, {size(free)} are free")
         if disk > free:
-            click.echo("warning: the disk is too small for all of it", err=True)
+            say("warning: the disk is too small for all of it", err=True)
     if memory := max((estimate.gpu_memory or 0 for estimate in expected), default=0):
-        click.echo(f"GPU memory: up to about {size(memory)}; attacks halve their batches until they fit")
+        say(f"GPU memory: up to about {size(memory)}; attacks halve their batches until they fit")

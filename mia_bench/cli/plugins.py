@@ -8,7 +8,6 @@ from types import ModuleType
 from typing import Any
 
 import click
-from tabulate import tabulate
 
 from mia_bench.cli.shared import PathType, config_options
 from mia_bench.components import parse_option_values
@@ -20,6 +19,7 @@ from mia_bench.provenance import package_version
 from mia_bench.registry import BASES, KINDS, Entry, Registry
 from mia_bench.scaffold import KINDS as SCAFFOLDS
 from mia_bench.scaffold import create
+from mia_bench.terminal import say, say_lines, table
 from mia_bench.testing import Finding
 from mia_bench.testing.conformance import REPORTS, Conformance, check_entry
 
@@ -37,12 +37,12 @@ def command(context: click.Context, check: bool) -> None:
     if context.invoked_subcommand is not None:
         return
     loaded = host()
-    table = [
+    rows = [
         (info.name, f"{info.distribution} {info.version}", info.status, info.error or info.module)
         for info in loaded.plugins
     ]
-    click.echo(tabulate(table, headers=["plugin", "distribution", "status", "module or error"]))
-    problems = loaded.registry.conflicts()
+    say_lines(table(rows, ["plugin", "distribution", "status", "module or error"]))
+    problems = [*loaded.unreadable, *loaded.registry.conflicts(), *loaded.remarks]
     for kind in BASES if check else ():
         for entry in loaded.registry.entries(kind):
             try:
@@ -50,7 +50,7 @@ def command(context: click.Context, check: bool) -> None:
             except MiaBenchError as error:
                 problems.append(str(error))
     for line in problems:
-        click.echo(f"problem: {line}", err=True)
+        say(f"problem: {line}", err=True)
 
 
 @command.command()
@@ -77,7 +77,7 @@ def new(name: str, kind: str, output: Path, reuse_name: bool) -> None:
     module, a test that makes every check of the conformance kit, and a CI workflow. No file is overwritten.
     """
     folder = create(name, kind, output, reuse_name=reuse_name)
-    click.echo(f"wrote {folder}; next: pip install -e {folder}, mia-bench plugins check {name}")
+    say(f"wrote {folder}; next: pip install -e {folder}, mia-bench plugins check {name}")
 
 
 @command.command()
@@ -144,10 +144,10 @@ def _named(registry: Registry, name: str) -> tuple[list[Entry], dict[str, Module
 def _report(what: str, findings: list[Finding], skipped: dict[str, str]) -> bool:
     """Print what was found in one component or reporter, and return whether anything was."""
     count = f"{len(findings)} finding{'' if len(findings) == 1 else 's'}"
-    click.echo(f"{what}: {count if findings else 'fine'}")
+    say(f"{what}: {count if findings else 'fine'}")
     for finding in findings:
-        click.echo(f"  {finding}")
+        say(f"  {finding}")
     for reason in dict.fromkeys(skipped.values()):
         names = ", ".join(name for name, why in skipped.items() if why == reason)
-        click.echo(f"  ({names} skipped: {reason})")
+        say(f"  ({names} skipped: {reason})")
     return bool(findings)

@@ -8,7 +8,6 @@ from typing import Any
 
 import click
 from etils.epy import lazy_imports
-from tabulate import tabulate
 
 from mia_bench.cli.shared import (
     PathType,
@@ -31,6 +30,7 @@ from mia_bench.plugins import host
 from mia_bench.recorded_options import options_text
 from mia_bench.seeds import generator
 from mia_bench.store import Store
+from mia_bench.terminal import say, say_lines, table
 from mia_bench.track import load_track
 
 with lazy_imports():
@@ -59,12 +59,12 @@ def train(name: str, **options: Any) -> None:
     stage = prior_stage(setup, name)
     setup.make([stage], terminal_progress())
     info = setup.store.info(*stage.id)
-    click.echo(_table([(stage.key, info)]))
+    say_lines(_table([(stage.key, info)]))
     for look in info["watched"]:
-        click.echo(f"step {look['step']}: {_distance(look)}")
+        say(f"step {look['step']}: {_distance(look)}")
     sheets = sheets_folder(setup.store.root, stage.key)
     if sheets.is_dir():
-        click.echo(f"sample sheets: {sheets}")
+        say(f"sample sheets: {sheets}")
 
 
 @command.command("list")
@@ -77,11 +77,11 @@ def list_(store: Path | None) -> None:
         try:
             found.append((key, opened.info("prior", key)))
         except CorruptArtifact as error:
-            click.echo(f"warning: {error}", err=True)
+            say(f"warning: {error}", err=True)
     if found:
-        click.echo(_table(found))
+        say_lines(_table(found))
     else:
-        click.echo("no priors yet; 'mia-bench prior train' makes one", err=True)
+        say("no priors yet; 'mia-bench prior train' makes one", err=True)
 
 
 def _keys(store: Store) -> list[str]:
@@ -106,7 +106,7 @@ def show(prior: str, output: Path | None, count: int, seed: int, store: Path | N
     path = output or Path(f"{key[:8]}.png")
     with writing(path, remake="mia-bench prior train"):
         save_sheet(_samples(opened, key, count, seed), path)
-    click.echo(path)
+    say(path)
 
 
 @command.command()
@@ -129,7 +129,7 @@ def convert(file: Path, name: str, output: Path | None) -> None:
     target = output or file.with_suffix(".safetensors")
     with writing(target):
         able[0].convert(file, target)
-    click.echo(f"{target}, {target.stat().st_size / 2**20:.1f} MiB")
+    say(f"{target}, {target.stat().st_size / 2**20:.1f} MiB")
 
 
 @command.command()
@@ -152,7 +152,7 @@ def fetch(name: str) -> None:
             bar.update(done - bar.pos)
 
         path = obtain(published[name], data_roots().weights, progress)
-    click.echo(path)
+    say(path)
 
 
 def _table(priors: list[tuple[str, dict[str, Any]]]) -> str:
@@ -170,7 +170,7 @@ def _table(priors: list[tuple[str, dict[str, Any]]]) -> str:
         }
         for key, info in priors
     ]
-    return tabulate(rows, headers="keys", disable_numparse=True)
+    return table(rows)
 
 
 def _distance(look: dict[str, Any]) -> str:

@@ -8,6 +8,7 @@ import click
 
 from mia_bench.cli.shared import records_option, store_option
 from mia_bench.results import read_store, results_table
+from mia_bench.terminal import say, say_lines
 
 
 @click.command("results")
@@ -25,6 +26,6 @@ def command(track: str | None, store: Path | None, format_: str) -> None:
     """Print the records of a store."""
     records = read_store(store, track)
     if not records:
-        click.echo("no records yet; 'mia-bench run' makes some", err=True)
+        say("no records yet; 'mia-bench run' makes some", err=True)
     if records or format_ != "table":
-        click.echo(results_table(records, format_))
+        say_lines(results_table(records, format_))

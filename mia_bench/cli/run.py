@@ -14,9 +14,9 @@ from mia_bench.config import load_config
 from mia_bench.engine.progress import terminal_progress
 from mia_bench.engine.run import Prepared, execute, prepare
 from mia_bench.engine.scheduler import Interrupted
-from mia_bench.plugins import host
 from mia_bench.record import Record
 from mia_bench.results import results_table
+from mia_bench.terminal import say, say_lines
 
 
 @click.command("run")
@@ -36,9 +36,8 @@ def command(config: Path | None, show_config: bool, dry_run: bool, **options: An
     """
     chosen = load_config(options, config)
     if show_config:
-        click.echo(chosen.to_toml(), nl=False)
+        say_lines(chosen.to_toml().rstrip())
         return
-    _warn(host().problems())
     prepared = prepare(chosen)
     _warn([*prepared.warnings, *prepared.left_out])
     if dry_run:
@@ -58,16 +57,16 @@ def command(config: Path | None, show_config: bool, dry_run: bool, **options: An
 
 def _warn(lines: list[str]) -> None:
     for line in lines:
-        click.echo(f"warning: {line}", err=True)
+        say(f"warning: {line}", err=True)
 
 
 def _print_records(records: list[Record], prepared: Prepared) -> None:
     setup = prepared.setup
-    click.echo(results_table(records, setup.config.format))
+    say_lines(results_table(records, setup.config.format))
     if setup.config.format != "table":
         return
     for note in sorted({note for record in records for note in record.notes.values()}):
-        click.echo(f"note: {note}", err=True)
+        say(f"note: {note}", err=True)
     pictures = [setup.store.root / "pictures" / f"{record.key}.png" for record in records]
     if shown := [path for path in pictures if path.exists()]:
-        click.echo(f"pictures: {shown[0]}" + (f" and {len(shown) - 1} more" if shown[1:] else ""))
+        say(f"pictures: {shown[0]}" + (f" and {len(shown) - 1} more" if shown[1:] else ""))

@@ -10,6 +10,7 @@ from mia_bench.cell import FinishedCell
 from mia_bench.cli.shared import complete_key, open_store, output_option, store_option, writing
 from mia_bench.errors import UsageError
 from mia_bench.pictures import cell_picture
+from mia_bench.terminal import say
 
 
 @click.command("show")
@@ -34,4 +35,4 @@ def command(cell: str, output: Path | None, rows: int, store: Path | None) -> No
     path = output or Path(f"{record.key[:8]}.png")
     with writing(path, remake="mia-bench run --rerun always"):
         cell_picture(FinishedCell(record, opened), rows).save(path, format="PNG")
-    click.echo(path)
+    say(path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,8 +17,11 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
 from mia_bench.engine.plan import Stage
+from mia_bench.terminal import say
+from mia_bench.text import unbroken
 
 
 class ProgressDisplay:
@@ -100,7 +102,7 @@ class PlainProgress(ProgressDisplay):
 
     def say(self, line: str) -> None:
         """Print to standard error."""
-        print(line, file=sys.stderr, flush=True)
+        say(line, err=True)
 
 
 class ProgressBars(ProgressDisplay):
@@ -109,10 +111,10 @@ class ProgressBars(ProgressDisplay):
     def __init__(self, console: Console) -> None:
         self._console = console
         self._bars = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[unit]}"),
+            TextColumn("{task.fields[unit]}", markup=False),
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
@@ -130,7 +132,7 @@ class ProgressBars(ProgressDisplay):
 
     def stage_begins(self, stage: Stage, seconds: float) -> None:
         """Show the stage's bar."""
-        self._running[stage.id] = self._bars.add_task(stage.label, total=None, unit="")
+        self._running[stage.id] = self._bars.add_task(unbroken(stage.label), total=None, unit="")
 
     def progress(self, stage: Stage, done: int, total: int, unit: str) -> None:
         """Move the stage's bar."""
@@ -139,7 +141,8 @@ class ProgressBars(ProgressDisplay):
     def stage_ends(self, stage: Stage, seconds: float) -> None:
         """Leave a line behind and move the run's bar."""
         self.stage_fails(stage)
-        self._console.print(f"[green]✓[/] {stage.label} [dim]({duration(seconds)})[/]")
+        took = (f" ({duration(seconds)})", "dim")
+        self._console.print(Text.assemble(("✓", "green"), f" {unbroken(stage.label)}", took))
         if self._run is not None:
             self._bars.advance(self._run)
 
@@ -150,7 +153,7 @@ class ProgressBars(ProgressDisplay):
 
     def say(self, line: str) -> None:
         """Print above the bars."""
-        self._console.print(line, markup=False)
+        self._console.print(Text(unbroken(line)))
 
     def end(self) -> None:
         """Remove the bars."""
@@ -158,9 +161,9 @@ class ProgressBars(ProgressDisplay):
 
 
 def terminal_progress() -> ProgressDisplay:
-    """Bars if standard error is a terminal, plain lines otherwise."""
-    console = Console(stderr=True)
-    return ProgressBars(console) if console.is_terminal else PlainProgress()
+    """Bars if standard error is a terminal that can show them, plain lines otherwise."""
+    console = Console(stderr=True, highlight=False, emoji=False)
+    return ProgressBars(console) if console.is_interactive else PlainProgress()
 
 
 @contextmanager
