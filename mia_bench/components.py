@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -11,6 +12,7 @@ from typing import Any
 from mia_bench.api.component import Component
 from mia_bench.api.options import Options, parse_options
 from mia_bench.errors import UsageError, did_you_mean
+from mia_bench.names import OPTION
 from mia_bench.plugins import attribute_errors
 from mia_bench.registry import Registry
 from mia_bench.track import Choice, Track
@@ -147,14 +149,25 @@ def parse_option_values(
 def resolve(
     registry: Registry, kind: str, name: str, defaults: Mapping[str, Any], given: Mapping[str, Any]
 ) -> ConfiguredComponent:
-    """Load the component ``name`` and check its options: the class's, then the track's, then given."""
+    """Load the component ``name`` and check its options: the class's, then the track's, then given.
+
+    Raises:
+        UsageError: a name or an option is wrong.
+        MiaBenchError: the plugin fails, or has options that no key and no record can hold; it is named.
+    """
     entry = registry.get(kind, name)
     component: type[Component] = entry.load()
-    options = parse_options(name, component.Options, {**defaults, **given})
-    plain = parse_options(name, component.Options, defaults) if given else options
-    dumped = options.model_dump(exclude=set(options.places))
-    changed = {key: value for key, value in dumped.items() if value != getattr(plain, key)}
-    return ConfiguredComponent(kind, entry.identity(), component, options, changed)
+    with attribute_errors(entry.owner):
+        options = parse_options(name, component.Options, {**defaults, **given})
+        plain = parse_options(name, component.Options, defaults) if given else options
+        dumped = options.model_dump(exclude=set(options.places))
+        changed = {key: value for key, value in dumped.items() if value != getattr(plain, key)}
+        resolved = ConfiguredComponent(kind, entry.identity(), component, options, changed)
+        recorded = resolved.spec()["options"]
+        for key in recorded:
+            OPTION.check(key)
+        json.dumps(recorded, allow_nan=False, ensure_ascii=False).encode()
+    return resolved
 
 
 def resolve_choice(

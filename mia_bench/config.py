@@ -26,19 +26,21 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 from mia_bench import paths
 from mia_bench.device import Precision, check_device_form
 from mia_bench.errors import UsageError, did_you_mean
+from mia_bench.text import one_line
 
 DEFAULT_TRACK = "synth-faces"
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 
 # --- types of values -------------------------------------------------------------------------
 
 
-def _as_value_error(check: Callable[[T], T]) -> Callable[[T], T]:
+def _as_value_error(check: Callable[[T], R]) -> Callable[[T], R]:
     """Raise the UsageError of ``check`` as a ValueError, which pydantic collects with the key."""
 
-    def checked(value: T) -> T:
+    def checked(value: T) -> R:
         try:
             return check(value)
         except UsageError as error:
@@ -65,7 +67,7 @@ def _refuse_bool(value: Any) -> Any:
 def _expanded(value: Any) -> Any:
     if value == "":  # a shell's variable that is not set
         raise PydanticCustomError("path_type", "Input should be a path")
-    return paths.expand_path(value) if isinstance(value, (str, Path)) else value
+    return _as_value_error(paths.expand_path)(value) if isinstance(value, (str, Path)) else value
 
 
 def flatten_options(given: Any) -> dict[str, tuple[str, ...]]:
@@ -277,4 +279,4 @@ def _explain(error: ErrorDetails) -> str:
     if error["type"] == "value_error":
         return error["msg"].removeprefix("Value error, ")
     message = re.split(", (?:got|unable) | for <class", error["msg"])[0]
-    return " ".join(f"{key}={value}: {message[:1].lower()}{message[1:]}".split())
+    return one_line(f"{key}={value}: {message[:1].lower()}{message[1:]}")

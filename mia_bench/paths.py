@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import platformdirs
 
 from mia_bench.errors import UsageError
+from mia_bench.text import shortened
 
 
 @dataclass(frozen=True)
@@ -20,8 +22,20 @@ class Roots:
 
 
 def expand_path(path: str | Path) -> Path:
-    """Replace ``~`` and environment variables (``$NAME``) by what they stand for."""
-    return Path(os.path.expanduser(os.path.expandvars(path)))
+    """Replace ``~`` and environment variables (``$NAME``) by what they stand for.
+
+    Raises:
+        UsageError: no file can have such a name.
+    """
+    expanded = Path(os.path.expanduser(os.path.expandvars(path)))
+    try:
+        os.lstat(expanded)
+    except ValueError as error:  # a null character, say
+        raise UsageError(f"{str(expanded)!r} is no path: {error}") from error
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise UsageError(f"{shortened(str(expanded), 80)} is no path: {error.strerror}") from error
+    return expanded
 
 
 def _from_environment(variable: str) -> Path | None:

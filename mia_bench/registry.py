@@ -93,13 +93,6 @@ class Entry:
             raise MiaBenchError(f"{self.owner} is {component!r}, not a subclass of mia_bench.{base.__name__}")
         return component
 
-    def failure(self, error: Exception) -> str:
-        """What the component raised, with its plugin's name; a clear line as it is."""
-        if isinstance(error, MiaBenchError):
-            return str(error)
-        package = self.plugin.module.partition(":")[0].partition(".")[0]
-        return f"{self.owner}: {summarize_error(error, {package})}"
-
     @property
     def summary(self) -> str:
         """The summary given at registration, else the class's own (a string is not imported for it)."""

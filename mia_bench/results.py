@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from operator import attrgetter
@@ -14,7 +15,8 @@ from etils.epy import lazy_imports
 
 from mia_bench.api.metric import Metric, Quantity
 from mia_bench.errors import MiaBenchError, UsageError, did_you_mean
-from mia_bench.paths import default_store
+from mia_bench.names import COMPONENT
+from mia_bench.paths import default_store, expand_path
 from mia_bench.plugins import host
 from mia_bench.record import Cost, MetricValue, Record
 from mia_bench.recorded_options import changed_options, options_text
@@ -59,10 +61,11 @@ def read_store(
             store nor to any plugin.
         MiaBenchError: a record is not valid.
     """
-    root = Path(store) if store is not None else default_store()
+    root = expand_path(store) if store is not None else default_store()
     if store is not None and not root.is_dir():
         raise UsageError(f"there is no store at {root}")
-    records = Store(root).records(track, strict=strict) if root.is_dir() else []
+    named = track is None or COMPONENT.matches(track)  # it becomes the name of a folder
+    records = Store(root).records(track, strict=strict) if named and root.is_dir() else []
     if track is not None and not records and track not in (known := host().registry.names("track")):
         raise UsageError(f"unknown track {track!r}; {did_you_mean(track, known)}")
     return records
@@ -151,9 +154,18 @@ def results_table(records: Sequence[Record], format: str = "table") -> str:
         return str(frame.to_csv(index=False, lineterminator="\n")).removesuffix("\n")
     rows = _table_rows(records)
     if format == "markdown":
-        rows = [{prose(name): prose(cell) for name, cell in row.items()} for row in rows]
+        rows = [{_markdown(name): _markdown(cell) for name, cell in row.items()} for row in rows]
         return table(rows, style="github")
     return table(rows)
+
+
+_PLAIN = re.compile(r"[A-Za-z0-9]+(_[A-Za-z0-9]+)*|[0-9.e+-]+ \[[0-9.e+-]+, [0-9.e+-]+\]")
+"""Names and intervals, which Markdown shows as they are."""
+
+
+def _markdown(text: str) -> str:
+    """``text`` for a cell of a Markdown table."""
+    return text if _PLAIN.fullmatch(text) else str(prose(text)).replace("&#124;", "\\|")
 
 
 def _spreadsheet_text(text: str) -> str:

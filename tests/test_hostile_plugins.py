@@ -149,7 +149,9 @@ DEFENSES = {
     "class Options(Defense.Options):\n        x: int = Field(default_factory=lambda: 1 / 0)": (
         "ZeroDivisionError"
     ),
-    "class Options(Defense.Options):\n        x: int": "hostile-2.x=",
+    "class Options(Defense.Options):\n        x: int": (
+        "hostile-2.x has no default: give one with -o hostile-2.x=VALUE"
+    ),
     "def deploy(self, model): raise RuntimeError('deploy no')": "RuntimeError: deploy no",
     "def deploy(self, model): return None": "deploy returned NoneType, not a module",
     "@property\n    def stochastic(self): raise RuntimeError('draws no')": "RuntimeError: draws no",

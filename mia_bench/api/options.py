@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mia_bench.errors import MiaBenchError, UsageError, did_you_mean, summarize_error
 from mia_bench.names import OPTION
+from mia_bench.text import one_line, shortened
 
 
 class Options(BaseModel):
@@ -71,9 +72,10 @@ def _explain(owner: str, cls: type[Options], error: Any) -> str:
         if not cls.model_fields:
             return f"{owner} has no options (got {key!r})"
         return f"{owner} has no option {key!r}; {did_you_mean(key, cls.model_fields)}"
-    message = error["msg"].removeprefix("Value error, ")
-    message = " ".join(message.split())
-    return f"{owner}.{key}={error['input']!s}: {message[:1].lower()}{message[1:]}"
+    if error["type"] == "missing":
+        return f"{owner}.{key} has no default: give one with -o {owner}.{key}=VALUE"
+    message = one_line(error["msg"].removeprefix("Value error, "))
+    return f"{owner}.{key}={shortened(str(error['input']), 200)}: {message[:1].lower()}{message[1:]}"
 
 
 def describe_options(cls: type[Options]) -> list[dict[str, str]]:
@@ -86,7 +88,7 @@ def describe_options(cls: type[Options]) -> list[dict[str, str]]:
             {
                 "option": name,
                 "type": _type_name(entry),
-                "default": json.dumps(field.get_default(call_default_factory=True)),
+                "default": json.dumps(field.get_default(call_default_factory=True), default=str),
                 "bounds": _bounds(entry),
                 "help": field.description or "",
             }

@@ -15,7 +15,7 @@ from mia_bench.cli.shared import data_option, store_option
 from mia_bench.errors import MiaBenchError
 from mia_bench.fetch import check_hash, find
 from mia_bench.paths import data_roots, default_store
-from mia_bench.plugins import host
+from mia_bench.plugins import attribute_errors, host
 from mia_bench.provenance import git_commit, package_version, platform_name, python_version
 from mia_bench.registry import Entry
 from mia_bench.store import Store
@@ -77,6 +77,8 @@ def plugins() -> Iterator[Finding]:
     yield "ok", f"{working} of {len(loaded.plugins)} plugins work"
     for line in loaded.problems():
         yield "BROKEN", line
+    for line in loaded.remarks:
+        yield "note", line
 
 
 def places(store: Path | None, data: Path | None) -> Iterator[Finding]:
@@ -130,18 +132,21 @@ def _files(entry: Entry, root: Path | None, named: Collection[str] = ()) -> Iter
 
     Nothing of one that needs none, or a weight file that was ``named``.
     """
-    try:
-        component = entry.load()()
-        if any(file.name in named for file in component.weight_files()):
-            return
-    except Exception as error:  # a plugin may raise anything
-        yield "BROKEN", entry.failure(error)
-        return
-    if entry.kind == "dataset" and (root is None or not component.needs_root):
-        return
     what = f"{'data set' if entry.kind == 'dataset' else entry.kind} {entry.name}"
     try:
-        fingerprint = component.fingerprint(root)
+        with attribute_errors(entry.owner):
+            component = entry.load()()
+            if any(file.name in named for file in component.weight_files()):
+                return
+            needed = entry.kind == "encoder" or (root is not None and component.needs_root)
+    except MiaBenchError as error:
+        yield "BROKEN", str(error)
+        return
+    if not needed:
+        return
+    try:
+        with attribute_errors(entry.owner):
+            fingerprint = component.fingerprint(root)
     except MiaBenchError as error:
         yield "note", f"{what}: {str(error).removeprefix(f'{entry.name}: ')}"
     else:

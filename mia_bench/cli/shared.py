@@ -33,7 +33,10 @@ class PathType(click.Path):
         """Expand and check the path."""
         if not str(value):
             self.fail("a path can't be empty", param, ctx)
-        path = expand_path(value)
+        try:
+            path = expand_path(value)
+        except UsageError as error:
+            self.fail(str(error), param, ctx)
         super().convert(path, param, ctx)  # checks it
         if self.output and not path.parent.is_dir():
             self.fail(f"there is no folder {path.parent}", param, ctx)
