@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager
 from typing import Any, Literal
 
 from etils.epy import lazy_imports
@@ -15,8 +14,8 @@ from mia_bench.errors import MiaBenchError, UsageError
 with lazy_imports():
     import torch
 
-Precision = Literal["float32", "bfloat16"]
-"""The dtype that networks compute in."""
+Precision = Literal["float32", "tf32", "bfloat16"]
+"""What networks compute convolutions and matrix products in."""
 
 _FORM = re.compile(r"auto|cpu|mps|cuda(:\d{1,3})?")
 
@@ -35,7 +34,7 @@ def choose_device(text: str) -> torch.device:
         UsageError: the device is not available.
     """
     check_device_form(text)
-    torch.backends.cudnn.allow_tf32 = False  # float32 means float32, on every device
+    _allow_tf32(False, False)  # float32 means float32, on every device
     if text == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
@@ -52,12 +51,50 @@ def choose_device(text: str) -> torch.device:
     return device
 
 
-def autocast(precision: Precision, device: torch.device) -> AbstractContextManager[object]:
-    """Compute convolutions and matrix products on ``device`` in ``precision`` (:class:`torch.autocast`).
+@contextlib.contextmanager
+def autocast(precision: Precision, device: torch.device) -> Iterator[None]:
+    """Compute convolutions and matrix products on ``device`` in ``precision``.
 
-    Weights and inputs stay float32.
+    Weights and inputs stay float32. ``tf32`` rounds the inputs of both to 10 bits of mantissa and adds up in
+    float32; where a device has no TF32, they are computed in float32.
     """
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
+    before = _tf32()
+    with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+        tf32 = precision == "tf32" and has_tf32(device)
+        _allow_tf32(tf32, tf32)
+        try:
+            yield
+        finally:
+            _allow_tf32(*before)
+
+
+def has_tf32(device: torch.device) -> bool:
+    """Whether the device has TF32: NVIDIA GPUs since Ampere."""
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+
+
+def precision_notes(precision: Precision, device: torch.device) -> dict[str, str]:
+    """A note for the record where networks can't compute in ``precision``."""
+    if precision != "tf32" or has_tf32(device):
+        return {}
+    return {"precision": "attacked in float32: TF32 needs an NVIDIA GPU of the generation Ampere or later"}
+
+
+def _tf32() -> tuple[bool, bool]:
+    """Whether convolutions, and matrix products, may be computed in TF32."""
+    convolutions = torch.backends.cudnn.conv.fp32_precision  # type: ignore[attr-defined]
+    products = torch.backends.cuda.matmul.fp32_precision
+    return convolutions == "tf32", products == "tf32"
+
+
+def _allow_tf32(convolutions: bool, products: bool) -> None:
+    # These set the newer flags, fp32_precision, as well. Where only the newer ones are set, reading these
+    # raises, and torch's compiler reads them.
+    now = _tf32()
+    if now[0] != convolutions:
+        torch.backends.cudnn.allow_tf32 = convolutions
+    if now[1] != products:
+        torch.backends.cuda.matmul.allow_tf32 = products
 
 
 def torch_settings() -> dict[str, Any]:
@@ -67,16 +104,18 @@ def torch_settings() -> dict[str, Any]:
         "torch's gradient mode": torch.is_grad_enabled(),
         "torch's number of threads": torch.get_num_threads(),
         "torch's deterministic algorithms": torch.are_deterministic_algorithms_enabled(),
+        "torch's use of TF32": _tf32(),
     }
 
 
 def restore_settings(settings: Mapping[str, Any]) -> None:
     """Restore what :func:`torch_settings` returned."""
-    dtype, gradients, threads, deterministic = settings.values()
+    dtype, gradients, threads, deterministic, tf32 = settings.values()
     torch.set_default_dtype(dtype)
     torch.set_grad_enabled(gradients)
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(deterministic)
+    _allow_tf32(*tf32)
 
 
 @contextlib.contextmanager

@@ -34,7 +34,7 @@ VALID: dict[str, st.SearchStrategy[Any]] = {
     "device": st.sampled_from(["auto", "cpu", "cuda", "cuda:12", "mps"]),
     "jobs": st.integers(1),
     "time_limit": st.floats(0, exclude_min=True, allow_infinity=False) | st.integers(1, 99),
-    "precision": st.sampled_from(["float32", "bfloat16"]),
+    "precision": st.sampled_from(["float32", "tf32", "bfloat16"]),
     "compile": st.booleans(),
     "store": PATHS,
     "data": st.sampled_from([".", ".."]),

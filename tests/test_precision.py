@@ -6,14 +6,18 @@ import pytest
 import torch
 
 import mia_bench
+from mia_bench import device as device_module
+from mia_bench.api.generative import GenerativeModel
 from mia_bench.cell import FinishedCell
 from mia_bench.config import RunConfig
-from mia_bench.device import autocast
+from mia_bench.device import autocast, choose_device, restore_settings, torch_settings
+from mia_bench.engine import stages
 from mia_bench.engine.run import prepare
-from mia_bench.errors import UsageError
+from mia_bench.errors import MiaBenchError, UsageError
+from mia_bench.plugins import host
 from mia_bench.record import read_record
 from mia_bench.store import Store
-from mia_bench.track import Track
+from mia_bench.track import Track, load_track
 from mia_bench_plugins.attacks import ppa
 from mia_bench_plugins.priors.stylegan2_model import StyleGAN2
 from mia_bench_plugins.priors.stylegan2_networks import Shape
@@ -46,6 +50,134 @@ def test_precision_is_in_the_keys_of_attacks_and_in_the_protocol(toy, tmp_path) 
     assert half.protocol != unsaid.protocol
     keys, changed = ({s.id for s in cell.measure.upstream()} for cell in (unsaid, half))
     assert {name for name, _ in changed - keys} == {"prepare", "invert", "measure"}
+
+
+# --- TF32 ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def ampere(monkeypatch):
+    """Let the CPU pass for a device with TF32: its flags are set, and change nothing."""
+    before = torch_settings()
+    choose_device("cpu")
+    monkeypatch.setattr(device_module, "has_tf32", lambda device: True)
+    yield
+    restore_settings(before)
+
+
+def allowed() -> list[str]:
+    """What torch, by its newer flags and by its older ones, says of convolutions and matrix products."""
+    backends = torch.backends
+    newer = backends.cudnn.conv.fp32_precision, backends.cuda.matmul.fp32_precision
+    older = backends.cudnn.allow_tf32, backends.cuda.matmul.allow_tf32
+    compiler = torch.get_float32_matmul_precision()
+    assert [flag == "tf32" for flag in newer] == list(older)
+    assert (compiler != "highest") == older[1]
+    return [name for name, on in zip(("convolutions", "products"), older, strict=True) if on]
+
+
+def test_tf32_is_on_inside_only_and_all_flags_of_torch_agree(ampere) -> None:
+    assert allowed() == []
+    with autocast("tf32", CPU):
+        assert allowed() == ["convolutions", "products"]
+        with autocast("float32", CPU):
+            assert allowed() == []
+        assert allowed() == ["convolutions", "products"]
+    assert allowed() == []
+    with pytest.raises(KeyError), autocast("tf32", CPU):
+        raise KeyError
+    assert allowed() == []
+
+
+def test_attacks_are_in_tf32_training_and_measurement_are_not(
+    toy, store, tmp_path, monkeypatch, ampere
+) -> None:
+    seen = {}
+
+    def watch(where: object, name: str) -> None:
+        inner = getattr(where, name)
+
+        def watched(*args, **more):
+            seen[name] = allowed()
+            return inner(*args, **more)
+
+        monkeypatch.setattr(where, name, watched)
+
+    store("data", "prior", "gallery", "evaluator")
+    watch(ppa, "random_resized_crop")
+    watch(stages, "train_target")
+    watch(stages, "measure_reconstructions")
+    run(tmp_path, precision="tf32", rerun="always")
+    assert seen == {
+        "random_resized_crop": ["convolutions", "products"],
+        "train_target": [],
+        "measure_reconstructions": [],
+    }
+
+
+def test_pictures_are_in_float32_whatever_the_attack_computes_in(ampere) -> None:
+    seen = []
+
+    class Watched(GenerativeModel):
+        def sample(self, count, generator, *, truncation=1.0):
+            return torch.zeros(count, 1)
+
+        def forward(self, latents):
+            seen.append((allowed(), torch.is_autocast_enabled("cpu")))
+            return torch.zeros(len(latents), 3, 8, 8)
+
+    for precision in ("tf32", "bfloat16"):
+        with autocast(precision, CPU):
+            Watched().pictures(torch.zeros(2, 1), device=CPU)
+    assert seen == [([], False)] * 2
+
+
+def test_tf32_on_a_cpu_is_float32_and_the_record_says_so(toy, store, tmp_path) -> None:
+    store("data", "prior", "gallery", "evaluator", "train", "assess")
+    single, asked = run(tmp_path), run(tmp_path, precision="tf32")
+    assert asked["key"] != single["key"]
+    assert asked["track"]["protocol"] != single["track"]["protocol"]
+    assert torch.equal(*(reconstructions(tmp_path, record) for record in (single, asked)))
+    assert "attacked in float32" in asked["notes"]["precision"]
+    assert "precision" not in single["notes"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "capability", "expected"),
+    [("cuda", (8, 0), True), ("cuda", (9, 0), True), ("cuda", (7, 5), False), ("mps", (0, 0), False)],
+)
+def test_which_devices_have_tf32(monkeypatch, kind: str, capability: tuple, expected: bool) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert device_module.has_tf32(torch.device(kind)) == expected
+    assert bool(device_module.precision_notes("tf32", torch.device(kind))) != expected
+    assert not device_module.precision_notes("bfloat16", torch.device(kind))
+
+
+def test_a_setting_that_a_plugin_leaves_is_found_and_restored(ampere) -> None:
+    with pytest.raises(MiaBenchError, match="TF32"), device_module.preserve_torch_settings():
+        torch.backends.cuda.matmul.fp32_precision = "tf32"
+    assert allowed() == []
+
+
+@pytest.mark.parametrize(
+    ("track", "precision"),
+    [
+        ("facescrub", "tf32"),
+        ("facescrub-metfaces", "tf32"),
+        ("facescrub-small", "tf32"),
+        ("celeba", "tf32"),
+        ("stanford-dogs", "tf32"),
+        ("synth-faces", "float32"),
+        ("lfw", "float32"),
+        ("mnist", "float32"),
+        ("folder", "float32"),
+    ],
+)
+def test_precision_of_each_track(track: str, precision: str) -> None:
+    assert load_track(host().registry, track).attack_precision == precision
+
+
+# --- bfloat16 ------------------------------------------------------------------------------------
 
 
 def test_attacks_in_bfloat16_find_much_the_same_and_render_in_float32(

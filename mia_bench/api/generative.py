@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from mia_bench.api.images import to_uint8
+from mia_bench.device import autocast
 from mia_bench.errors import MiaBenchError
 
 
@@ -41,7 +42,7 @@ class GenerativeModel(nn.Module):
     @torch.no_grad()
     def render(self, latents: Tensor, *, device: torch.device, batch_size: int = 512) -> Tensor:
         """Images of many latents ``(N, 3, R, R)``, in batches and in float32, on the CPU."""
-        with torch.autocast(device.type, enabled=False):
+        with autocast("float32", device):
             return torch.cat([self(chunk.to(device)).float().cpu() for chunk in latents.split(batch_size)])
 
     def pictures(self, latents: Tensor, *, device: torch.device, batch_size: int = 512) -> Tensor:

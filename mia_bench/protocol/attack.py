@@ -15,7 +15,7 @@ from mia_bench.api.access import open_access
 from mia_bench.api.attack import Attack, AttackTask, Reconstructions
 from mia_bench.api.dataset import Splits
 from mia_bench.api.generative import GenerativeModel
-from mia_bench.device import Precision, autocast
+from mia_bench.device import Precision, autocast, precision_notes
 from mia_bench.errors import MiaBenchError, Modified
 from mia_bench.models.snapshot import Snapshot
 from mia_bench.protocol.context import Context
@@ -96,7 +96,7 @@ def run_attack(
     """
     seed, device = context.seed, context.device
     batch_size = budget.batch_size
-    notes: dict[str, str] = {}
+    notes = precision_notes(budget.precision, device)
     while True:
         task = AttackTask(
             access=open_access(
