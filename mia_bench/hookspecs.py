@@ -77,3 +77,11 @@ def mia_bench_register_commands(cli: click.Group) -> None:
 @hookspec
 def mia_bench_cell_finished(cell: Any) -> None:
     """Report a cell whose record was stored; ``cell`` is a :class:`mia_bench.cell.FinishedCell`."""
+
+
+@hookspec
+def mia_bench_cell_cached(cell: Any) -> None:
+    """Look at a cell whose record was stored before the run, and make again what a reporter's file lacks.
+
+    ``cell`` is a :class:`mia_bench.cell.FinishedCell`.
+    """

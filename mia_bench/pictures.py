@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 from etils.epy import lazy_imports
 
 from mia_bench.cell import FinishedCell
 from mia_bench.record import Record
+from mia_bench.store import write_whole
 
 with lazy_imports():
     import numpy as np
@@ -81,9 +83,7 @@ def save_sheet(images: np.ndarray, path: Path, columns: int = 8) -> Path:
     sheet = Image.new("RGB", (columns * step, rows * step), "white")
     for number, image in enumerate(images):
         sheet.paste(_tile(image), ((number % columns) * step, (number // columns) * step))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(path, format="PNG")
-    return path
+    return write_png(sheet, path)
 
 
 def _tile(image: np.ndarray) -> Image.Image:
@@ -92,6 +92,25 @@ def _tile(image: np.ndarray) -> Image.Image:
 
 def save_picture(cell: FinishedCell, path: Path) -> Path:
     """Write the picture as PNG and return its path."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    cell_picture(cell).save(path, format="PNG")
+    return write_png(cell_picture(cell), path)
+
+
+def write_png(picture: Image.Image, path: Path) -> Path:
+    """Write a picture, whole or not at all, and its folder if need be; return its path."""
+    data = io.BytesIO()
+    picture.save(data, format="PNG")
+    if path.exists() and not path.is_file():  # a pipe, say
+        path.write_bytes(data.getvalue())
+    else:
+        write_whole(path.resolve(), data.getvalue())
     return path
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a PNG is there and every part of it has its checksum; it isn't decoded."""
+    try:
+        with Image.open(path, formats=["PNG"]) as picture:
+            picture.verify()
+    except Exception:  # Pillow raises many kinds
+        return False
+    return True

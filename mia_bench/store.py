@@ -89,6 +89,21 @@ class Store:
         except OSError as error:
             raise UsageError(f"the store {self.root} is not writable: {error.strerror}") from error
 
+    def check_present(self) -> None:
+        """Find out whether somebody deleted or moved the store, before a part of it is made again.
+
+        Raises:
+            StoreError: it is gone.
+        """
+        if not (self.root / "version.json").exists():
+            raise StoreError(f"the store {self.root} is gone: it was deleted or moved during the run")
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        with explained(self.root):
+            self.check_present()
+            yield
+
     def sweep(self) -> None:
         """Remove what killed runs left: half-written and a day old, or of a stage that is stored."""
         for path in (self.root / "artifacts").glob(f"*/{_TEMPORARY}*"):
@@ -132,7 +147,7 @@ class Store:
     def save(self, stage: str, key: str, tensors: Mapping[str, Tensor], info: Mapping[str, Any]) -> None:
         """Write an artifact; it appears whole or not at all."""
         final = self._folder(stage, key)
-        with explained(self.root):
+        with self._writing():
             final.parent.mkdir(parents=True, exist_ok=True)
             temporary = final.parent / _temporary_name()
             temporary.mkdir()
@@ -197,7 +212,7 @@ class Store:
     @contextlib.contextmanager
     def lock(self, stage: str, key: str, waiting: Callable[[], None]) -> Iterator[None]:
         """Hold the right to compute one artifact; ``waiting()`` is called if another run has it."""
-        with explained(self.root):
+        with self._writing():
             (self.root / "locks").mkdir(exist_ok=True)
             lock = filelock.FileLock(self.root / "locks" / f"{stage}-{key}.lock")
             try:
@@ -231,7 +246,7 @@ class Store:
 
     def write_record(self, record: Record) -> None:
         """Write a cell's record atomically."""
-        with explained(self.root):
+        with self._writing():
             path = self.record_path(record.track.name, record.key)
             write_whole(path, record.file_text().encode())
 
@@ -292,7 +307,7 @@ class StoredCheckpoint:
 
     def save(self, state: Mapping[str, Tensor]) -> None:
         """Replace what was saved."""
-        with explained(self._store.root):
+        with self._store._writing():
             write_whole(self._path, tensor_bytes(state))
 
 

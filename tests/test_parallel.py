@@ -87,7 +87,7 @@ def test_failures_and_deaths_stop_only_what_needs_them(toy, store, tmp_path) -> 
     died = "train of plugin mia-bench-toy:toy-deadly: its process died (exit code 9)"
     assert deadly["reason"].startswith(died)
     assert sum(line.startswith("FAILED") for line in listener.said) == 2
-    assert listener.begun["train"] == 3
+    assert listener.begun["train"] == 4  # the deadly one twice
     assert listener.ended["train"] == 1
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import importlib
 import logging
-import signal
 import sys
 from collections.abc import Iterator
 
 import click
 
+from mia_bench.engine.interruption import interruptible
 from mia_bench.errors import MiaBenchError, did_you_mean
 from mia_bench.names import PLUGIN
 from mia_bench.plugins import Host, describe_error, host, plugin_behind
@@ -155,7 +155,14 @@ def main(args: list[str] | None = None) -> None:
     tool has it that SIGPIPE ends.
     """
     prepare_streams()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does
+    with interruptible():
+        code = _finish(args)
+    if code:
+        sys.exit(code)
+
+
+def _finish(args: list[str] | None) -> int:
+    """Run the command line, flush what it printed, and return the exit code."""
     try:
         code = _run(args)
         sys.stdout.flush()
@@ -169,8 +176,7 @@ def main(args: list[str] | None = None) -> None:
             stream.flush()
         except (OSError, ValueError):
             silence(stream)
-    if code:
-        sys.exit(code)
+    return code
 
 
 def _run(args: list[str] | None) -> int:

@@ -9,7 +9,7 @@ import click
 from mia_bench.cell import FinishedCell
 from mia_bench.cli.shared import complete_key, open_store, output_option, store_option, writing
 from mia_bench.errors import UsageError
-from mia_bench.pictures import cell_picture
+from mia_bench.pictures import cell_picture, write_png
 from mia_bench.terminal import say
 
 
@@ -34,5 +34,5 @@ def command(cell: str, output: Path | None, rows: int, store: Path | None) -> No
         raise UsageError(f"cell {record.key[:8]} is {record.status}: {record.reason}")
     path = output or Path(f"{record.key[:8]}.png")
     with writing(path, remake="mia-bench run --rerun always"):
-        cell_picture(FinishedCell(record, opened), rows).save(path, format="PNG")
+        write_png(cell_picture(FinishedCell(record, opened), rows), path)
     say(path)

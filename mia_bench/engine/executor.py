@@ -47,15 +47,17 @@ class Executor(Protocol):
 
         Raises:
             UsageError: the stage can't be given to a process.
+            MiaBenchError: processes can't be started.
         """
 
     def wait(self) -> Outcome:
         """Wait until a running stage is done.
 
         Raises:
-            StoreError: the store is full or not writable.
+            StoreError: the store is full, not writable or gone.
+            MiaBenchError: processes can't be started.
             UsageError: what the user asked for is not possible, a device say.
-            KeyboardInterrupt: Ctrl-C or a termination signal.
+            KeyboardInterrupt: Ctrl-C, a termination signal, or a terminal that is closed.
         """
 
     def close(self) -> None:

@@ -9,13 +9,16 @@ import multiprocessing
 import os
 import pickle
 import signal
+import threading
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
 
 from etils.epy import lazy_imports
 
 from mia_bench.engine.executor import Outcome
+from mia_bench.engine.guard import POSIX, Guard, kill_group, lead_group
+from mia_bench.engine.interruption import held_back
 from mia_bench.engine.plan import Stage
 from mia_bench.engine.progress import ProgressDisplay
 from mia_bench.engine.worker import StageFailed, Worker, WorkerSetup, failure
@@ -24,11 +27,20 @@ from mia_bench.errors import MiaBenchError, StoreError, UsageError
 with lazy_imports():
     import torch
 
-PATIENCE_SECONDS = 5.0
-"""How long a process has to end after the termination signal before it is killed."""
+PATIENCE_SECONDS = 3.0
+"""How long a process has to end, after it was told to, before it is killed."""
+
+ATTEMPTS = 2
+"""How often a stage is begun whose process dies, killed from outside perhaps, before it has failed."""
+
+STARTS = 3
+"""How many processes may die one after another while they start before the run is given up."""
 
 _INTERVAL = 0.2
 """Seconds between two messages about the progress of a stage."""
+
+_LOOK = 1.0
+"""Seconds between two looks for dead processes: what they started may hold their connections open."""
 
 _context = multiprocessing.get_context("spawn")  # a forked process can't use CUDA
 
@@ -43,8 +55,8 @@ def assign_devices(device: str, jobs: int) -> list[str]:
 class ParallelExecutor:
     """Computes stages in ``jobs`` processes at once; on a CPU they share its cores.
 
-    A process that dies, or takes longer than ``time_limit`` seconds, fails the stage it was at, and another
-    takes its place.
+    Another process takes the place of one that dies. The stage that it was at is begun again, and fails when
+    that process dies too. A stage that takes longer than ``time_limit`` seconds fails.
     """
 
     def __init__(
@@ -55,52 +67,85 @@ class ParallelExecutor:
         self._setups = [replace(setup, device=device) for device in assign_devices(setup.device, jobs)]
         self._threads = max(1, (os.cpu_count() or 1) // jobs)
         self._limit = math.inf if time_limit is None else time_limit
-        self._processes: list[_Process] = []
+        self._processes: dict[int, _Process] = {}
+        self._guard = Guard()
+        self._died_starting = 0
 
     def close(self) -> None:
         """End all processes."""
-        for process in self._processes:
-            process.dismiss()
+        processes = list(self._processes.values())
         self._processes.clear()
+        try:
+            for process in processes:
+                process.tell_to_end()
+            end = time.monotonic() + PATIENCE_SECONDS
+            for process in processes:
+                process.join(end - time.monotonic())
+        finally:
+            for process in processes:
+                process.kill()
+            self._guard.close()
 
     @property
     def running(self) -> list[Stage]:
         """The stages that processes are at."""
-        return [process.stage for process in self._processes if process.stage is not None]
+        return [process.task.stage for process in self._processes.values() if process.task is not None]
 
     def begin(self, stage: Stage, *, renew: bool, seconds: float) -> None:
         """Give a stage to an idle process, started if need be."""
-        idle = next((process for process in self._processes if process.stage is None), None)
-        if idle is None:
-            idle = _Process(self._setups[len(self._processes)], self._threads)
-            self._processes.append(idle)
-        idle.begin(stage, renew=renew, seconds=seconds)
+        busy = {slot for slot, process in self._processes.items() if process.task is not None}
+        slot = next(slot for slot in range(self.slots) if slot not in busy)
+        self._give(slot, _Task(stage, renew, seconds))
 
     def wait(self) -> Outcome:
         """Handle messages of the processes until one is done with its stage."""
         while True:
-            end = min(process.since for process in self._processes) + self._limit
-            left = None if math.isinf(end) else max(0.0, end - time.monotonic())
-            ready = wait([process.connection for process in self._processes], left)
-            for process in list(self._processes):
+            end = min(process.since for process in self._processes.values()) + self._limit
+            left = max(0.0, min(_LOOK, end - time.monotonic()))
+            ready = wait([process.connection for process in self._processes.values()], left)
+            for slot, process in list(self._processes.items()):
                 outcome = None
                 if process.connection in ready:
-                    outcome = self._receive(process)
+                    outcome = self._receive(slot, process)
+                elif process.is_dead():
+                    outcome = self._replace(slot, process)
                 elif time.monotonic() - process.since > self._limit:
-                    process.dismiss()
-                    reason = f"it took longer than the time limit of {self._limit:g} s"
-                    outcome = self._replace(process, reason)
+                    self._end(slot, process)
+                    outcome = self._fail(
+                        process.at, f"it took longer than the time limit of {self._limit:g} s"
+                    )
                 if outcome is not None:
                     return outcome
 
-    def _receive(self, process: _Process) -> Outcome | None:
+    def _give(self, slot: int, task: _Task) -> None:
+        """Have the slot's process compute a stage; start it, or another if it died while it was idle."""
+        while True:
+            process = self._processes.get(slot) or self._start(slot)
+            try:
+                process.begin(task)
+                return
+            except OSError:
+                self._replace(slot, process)
+
+    def _start(self, slot: int) -> _Process:
+        process = self._processes[slot] = _Process(self._setups[slot], self._threads)
+        try:
+            with held_back():
+                process.start()
+                self._guard.watch(process.pid)
+        except OSError as error:
+            raise MiaBenchError(f"no process can be started: {error.strerror or error}") from error
+        return process
+
+    def _receive(self, slot: int, process: _Process) -> Outcome | None:
         try:
             kind, *values = process.connection.recv()
         except (EOFError, OSError):
-            code = process.dismiss()
-            reason = f"its process died (exit code {code}); too little memory, perhaps"
-            return self._replace(process, reason)
-        if kind == "begins":
+            return self._replace(slot, process)
+        if kind == "ready":
+            process.ready = True
+            self._died_starting = 0
+        elif kind == "begins":
             process.since = time.monotonic()
             self._display.stage_begins(process.at, *values)
         elif kind == "progress":
@@ -112,102 +157,193 @@ class ParallelExecutor:
         elif kind == "stopped":
             raise values[0]
         elif kind == "done":
-            return Outcome(process.end())
+            return Outcome(process.done())
         elif kind == "failed":
             self._display.stage_fails(process.at)
-            return Outcome(process.end(), *values)
+            return Outcome(process.done(), *values)
         return None
 
-    def _replace(self, process: _Process, reason: str) -> Outcome | None:
-        """Start another process in place of one that was dismissed; its stage has failed."""
-        self._processes[self._processes.index(process)] = _Process(process.setup, self._threads)
-        if process.stage is None:
-            return None
-        self._display.stage_fails(process.stage)
-        return Outcome(process.stage, failure(process.stage, MiaBenchError(reason)))
+    def _replace(self, slot: int, process: _Process) -> Outcome | None:
+        """Bury a process that died; begin its stage in another, or give the stage up.
+
+        Raises:
+            MiaBenchError: processes die while they start.
+        """
+        task = process.task
+        process.join(PATIENCE_SECONDS)  # its connection may be closed before it is gone
+        cause = self._end(slot, process)
+        where = f"at: {task.stage.label}" if task else "while it was idle"
+        if not process.ready:
+            where = "while it started"
+            self._died_starting += 1
+            if self._died_starting == STARTS:
+                raise MiaBenchError(
+                    f"processes die while they start ({cause}); a script that calls mia_bench.run with "
+                    'several jobs does so under if __name__ == "__main__"'
+                )
+        elif task:
+            task.deaths += 1
+            if task.deaths == ATTEMPTS:
+                return self._fail(task.stage, f"its process died ({cause}), as at the first attempt")
+            self._display.stage_fails(task.stage)
+        self._display.say(f"a process died {where} ({cause}); another takes its place")
+        if task:
+            self._give(slot, task)
+        return None
+
+    def _end(self, slot: int, process: _Process) -> str:
+        """End a process and what it started; return how it ended."""
+        del self._processes[slot]
+        process.tell_to_end()
+        process.join(PATIENCE_SECONDS)
+        process.kill()
+        self._guard.forget(process.pid)
+        return process.cause
+
+    def _fail(self, stage: Stage, reason: str) -> Outcome:
+        self._display.stage_fails(stage)
+        return Outcome(stage, failure(stage, MiaBenchError(reason)))
+
+
+@dataclass
+class _Task:
+    """A stage that was given to a process.
+
+    Attributes:
+        deaths: how many processes have died at it.
+    """
+
+    stage: Stage
+    renew: bool
+    seconds: float
+    deaths: int = 0
 
 
 class _Process:
     """A process that computes stages, and the connection to it.
 
     Attributes:
-        stage: what it is at.
+        task: what it is at.
+        ready: it has started.
         since: when it began to compute that; it may have waited for another run first.
     """
 
     def __init__(self, setup: WorkerSetup, threads: int) -> None:
-        self.setup = setup
-        self.stage: Stage | None = None
+        self.task: _Task | None = None
+        self.ready = False
         self.since = math.inf
-        self.connection, theirs = _context.Pipe()
-        self._process = _context.Process(target=_work, args=(theirs, setup, threads))
+        self.connection, self._theirs = _context.Pipe()
+        self._process = _context.Process(target=_work, args=(self._theirs, setup, threads))
+
+    def start(self) -> None:
+        """Start it.
+
+        Raises:
+            OSError: there are too many processes, or there is too little memory.
+        """
         self._process.start()
-        theirs.close()
+        self._theirs.close()
+
+    @property
+    def pid(self) -> int:
+        """Its number, and its group's; 0 if it was not started."""
+        return self._process.pid or 0
 
     @property
     def at(self) -> Stage:
-        assert self.stage is not None
-        return self.stage
+        assert self.task is not None
+        return self.task.stage
 
-    def begin(self, stage: Stage, *, renew: bool, seconds: float) -> None:
+    def begin(self, task: _Task) -> None:
         """Have it compute a stage.
 
         Raises:
             UsageError: a plugin's component can't be sent to it.
+            OSError: it is dead.
         """
         try:
-            self.connection.send((stage, renew, seconds))
+            self.connection.send((task.stage, task.renew, task.seconds))
         except (pickle.PicklingError, AttributeError, TypeError) as error:
-            raise UsageError(f"--jobs: {stage.label} can't be sent to a process: {error}") from error
-        self.stage = stage
+            raise UsageError(f"--jobs: {task.stage.label} can't be sent to a process: {error}") from error
+        self.task = task
 
-    def end(self) -> Stage:
+    def done(self) -> Stage:
         """Note that it is done with its stage, and return that."""
         stage = self.at
-        self.stage, self.since = None, math.inf
+        self.task, self.since = None, math.inf
         return stage
 
-    def dismiss(self) -> int | None:
-        """End the process; its exit code."""
+    def is_dead(self) -> bool:
+        """Whether it ended and everything that it sent was received."""
+        return self._process.exitcode is not None and not self.connection.poll()
+
+    def tell_to_end(self) -> None:
+        """Have it end; an idle one ends when its connection is closed."""
         self.connection.close()
-        if self.stage is not None:
+        if self.pid and (self.task is not None or not self.ready):
             self._process.terminate()
+
+    def join(self, seconds: float) -> None:
+        """Wait until it has ended, but not for long."""
+        if self.pid:
+            self._process.join(max(0.0, seconds))
+
+    def kill(self) -> None:
+        """Kill it if it still runs, and what it started."""
+        if self.pid:
+            kill_group(self.pid)
+            self._process.kill()
             self._process.join(PATIENCE_SECONDS)
-            if self._process.is_alive():  # it ignores the signal
-                self._process.kill()
-        self._process.join()
-        return self._process.exitcode
+
+    @property
+    def cause(self) -> str:
+        """How it ended, in words."""
+        code = self._process.exitcode
+        if code is None or code >= 0:
+            return f"exit code {code}"
+        if code == -signal.SIGKILL:
+            return "SIGKILL: killed, perhaps out of memory"
+        try:
+            return signal.Signals(-code).name
+        except ValueError:
+            return f"signal {-code}"
 
 
 @dataclass
 class _Sender(ProgressDisplay):
-    """Sends the progress of the stage that was given out to the first process."""
+    """Sends the progress of the stage that was given out to the driver."""
 
     connection: Connection
     stage: Stage | None = None
     _sent: float = 0.0
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def send(self, *message: object) -> None:
+        """Send a message whole; threads of a plugin may warn meanwhile."""
+        with self._lock:
+            self.connection.send(message)
 
     def stage_begins(self, stage: Stage, seconds: float) -> None:
         if stage is self.stage:
-            self.connection.send(("begins", seconds))
+            self.send("begins", seconds)
 
     def progress(self, stage: Stage, done: int, total: int, unit: str) -> None:
         """Send it, at most every :data:`_INTERVAL` seconds."""
         now = time.monotonic()
         if stage is self.stage and (now - self._sent >= _INTERVAL or done == total):
             self._sent = now
-            self.connection.send(("progress", done, total, unit))
+            self.send("progress", done, total, unit)
 
     def stage_ends(self, stage: Stage, seconds: float) -> None:
         if stage is self.stage:
-            self.connection.send(("ends", seconds))
+            self.send("ends", seconds)
 
     def say(self, line: str) -> None:
-        self.connection.send(("say", line))
+        self.send("say", line)
 
 
 class _WarningSender(logging.Handler):
-    """Sends warnings to the first process."""
+    """Sends warnings to the driver."""
 
     def __init__(self, sender: _Sender) -> None:
         super().__init__(logging.WARNING)
@@ -218,19 +354,35 @@ class _WarningSender(logging.Handler):
 
 
 def _work(connection: Connection, setup: WorkerSetup, threads: int) -> None:
-    """Compute one stage after another until the connection is closed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process ends this one
+    """Compute one stage after another until the connection is closed or the driver is gone."""
+    lead_group()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver ends this process
+    threading.Thread(target=_end_with_driver, daemon=True).start()
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
     sender = _Sender(connection)
     logging.getLogger("mia_bench").addHandler(_WarningSender(sender))
     worker = Worker(setup, sender)
-    with contextlib.suppress(EOFError, BrokenPipeError):
+    with contextlib.suppress(EOFError, OSError):
+        sender.send("ready")
         while True:
             sender.stage, renew, seconds = connection.recv()
             try:
                 worker.compute(sender.stage, renew=renew, seconds=seconds)
-                connection.send(("done",))
+                sender.send("done")
             except StageFailed as failed:
-                connection.send(("failed", failed.reason))
+                sender.send("failed", failed.reason)
             except (StoreError, UsageError) as error:
-                connection.send(("stopped", error))
+                sender.send("stopped", error)
+
+
+def _end_with_driver() -> None:
+    """End this process, and what it started, when the driver is gone.
+
+    The guard does so too, if it is told of this process before the driver dies.
+    """
+    driver = multiprocessing.parent_process()
+    assert driver is not None
+    while driver.is_alive() and (not POSIX or os.getppid() == driver.pid):
+        driver.join(_LOOK)
+    kill_group(os.getpid())
+    os._exit(1)

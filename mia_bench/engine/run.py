@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -174,17 +175,21 @@ def execute(prepared: Prepared, display: ProgressDisplay | None = None) -> list[
     Raises:
         Interrupted: stopped by the user.
     """
+    setup = prepared.setup
+
+    def report(hook: str, record: Record) -> None:
+        """Call every reporter; one that raises is named in a warning and stops nothing."""
+        cell = FinishedCell(record.model_copy(deep=True), setup.store)  # a copy is theirs to change
+        for plugin, error in host().call(hook, cell=cell):
+            log.warning("plugin %s: %s raised %s", plugin, hook, describe_error(error))
+
+    for record in prepared.cached.values():
+        report("mia_bench_cell_cached", record)
     if prepared.open_cells:
-        setup, display = prepared.setup, display or ProgressDisplay()
+        display = display or ProgressDisplay()
         setup.store.check_writable()
         setup.store.sweep()
-
-        def finished(record: Record) -> None:
-            """Call every reporter; one that raises is named in a warning and stops nothing."""
-            cell = FinishedCell(record.model_copy(deep=True), setup.store)  # a copy is theirs to change
-            for plugin, error in host().call("mia_bench_cell_finished", cell=cell):
-                log.warning("plugin %s: mia_bench_cell_finished raised %s", plugin, describe_error(error))
-
+        finished = partial(report, "mia_bench_cell_finished")
         scheduler = Scheduler(setup.store, setup.executor(display), display, finished)
         fresh = scheduler.run(prepared.open_cells, rerun=setup.config.rerun == "always")
         prepared.cached.update({record.key: record for record in fresh})

@@ -9,10 +9,11 @@ from contextlib import AbstractContextManager, closing
 from mia_bench import provenance
 from mia_bench.engine.estimate import stage_seconds
 from mia_bench.engine.executor import Executor
+from mia_bench.engine.interruption import interrupted
 from mia_bench.engine.plan import CELL_STAGES, PlannedCell, Stage, pending_stages
 from mia_bench.engine.progress import ProgressDisplay, reporting
 from mia_bench.engine.recording import make_record
-from mia_bench.errors import MiaBenchError
+from mia_bench.errors import CorruptArtifact, MiaBenchError
 from mia_bench.record import Record, Status
 from mia_bench.store import Store
 
@@ -54,6 +55,7 @@ class Scheduler:
         self._waiting: dict[StageId, Stage] = {}
         self._renew: set[StageId] = set()
         self._failed: dict[StageId, str] = {}
+        self._cut_short: set[StageId] = set()
         self._seconds: dict[StageId, float] = {}
 
     def run(self, cells: list[PlannedCell], *, rerun: bool = False) -> list[Record]:
@@ -61,7 +63,8 @@ class Scheduler:
 
         Raises:
             Interrupted: Ctrl-C or a termination signal; carries the records so far.
-            StoreError: the store is full or not writable.
+            StoreError: the store is full, not writable or gone.
+            MiaBenchError: processes can't be started.
         """
         runnable = [planned.measure for planned in cells if planned.skip is None]
         if rerun:
@@ -134,6 +137,9 @@ class Scheduler:
     def _wait(self) -> None:
         began = time.monotonic()
         outcome = self._executor.wait()
+        if interrupted():  # a library swallowed the KeyboardInterrupt, or took it for a failure
+            self._cut_short.add(outcome.stage.id)
+            raise KeyboardInterrupt
         self._renew.discard(outcome.stage.id)
         if outcome.reason is not None:
             self._failed[outcome.stage.id] = outcome.reason
@@ -149,14 +155,18 @@ class Scheduler:
         elif (reason := self._failed.get(planned.measure.id)) is not None:
             status = "failed"
             self._display.say(f"FAILED {planned.cell.label}: {reason}")
-        record = make_record(self._store, planned, started, status, reason)
+        try:
+            record = make_record(self._store, planned, started, status, reason)
+        except CorruptArtifact:
+            self._store.check_present()
+            raise
         self._keep(record)
         self._finished(record)
         return record
 
     def _interrupt(self, left: list[PlannedCell], started: str) -> list[Record]:
         """Records of the cells that a running stage is for."""
-        running = {stage.id for stage in self._executor.running}
+        running = {stage.id for stage in self._executor.running} | self._cut_short
         records = [
             make_record(self._store, cell, started, "interrupted", "interrupted")
             for cell in left

@@ -73,7 +73,7 @@ class Worker:
 
         Raises:
             StageFailed: it can't be computed.
-            StoreError: the store is full or not writable.
+            StoreError: the store is full, not writable or gone.
         """
         if not renew and self._store.has(*stage.id):
             return
@@ -99,6 +99,7 @@ class Worker:
                 stages.run_stage(stage, self._workspace)
                 return
             except CorruptArtifact as error:
+                self._store.check_present()
                 # An input was damaged after it was written: drop it, make it again, try again.
                 if attempt == _ATTEMPTS - 1:
                     raise StageFailed(failure(stage, error)) from error
@@ -109,6 +110,7 @@ class Worker:
             except (StoreError, UsageError):
                 raise
             except (Exception, SystemExit) as error:  # a plugin's; the rest of the grid goes on
+                self._store.check_present()
                 log.debug("stage %s failed", stage.id, exc_info=True)
                 raise StageFailed(failure(stage, error)) from error
 

@@ -24,6 +24,7 @@ from mia_bench.pictures import save_sheet
 from mia_bench.protocol.context import Context
 from mia_bench.protocol.data import PUBLIC_PARTS, present_parts
 from mia_bench.seeds import generator, seeded
+from mia_bench.store import write_whole
 
 TRAINED_ON = "trained_on"
 """Name of the tensor in a prior's state that holds the fingerprints of its training images."""
@@ -75,7 +76,7 @@ class TrainingMonitor:
         features = self._encoder[0] if self._encoder else "pixels"
         observed = {"step": step, "frechet_distance": distance, "features": features}
         self.observations = [*(o for o in self.observations if o["step"] < step), observed]
-        (self._folder / _LOG).write_text(json.dumps(self.observations), encoding="utf-8")
+        write_whole(self._folder / _LOG, json.dumps(self.observations).encode())
 
     def _distance(self, images: Tensor, rng: torch.Generator) -> float:
         if self._reference is None:
