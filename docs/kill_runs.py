@@ -21,8 +21,10 @@ import os
 import pty
 import random
 import re
+import select
 import shutil
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -69,7 +71,7 @@ components = 16
 [priors.wgan-gp]
 latent = 8
 width = 4
-steps = 60
+steps = 6
 batch_size = 16
 critic_steps = 2
 [attacks.prior-sample]
@@ -130,6 +132,7 @@ class Run:
     out: Path
     text: bytes = b""
     stages: int = 0
+    closed: bool = False
     reader: threading.Thread = field(init=False)
 
     def __post_init__(self) -> None:
@@ -137,10 +140,18 @@ class Run:
         self.reader.start()
 
     def _read(self) -> None:
-        with contextlib.suppress(OSError):
-            while more := os.read(self.terminal, 65536):
-                self.text += more
-                self.stages = len(re.findall(rb": done in |\xe2\x9c\x93", self.text))
+        with open(self.terminal, "rb", 0) as terminal, contextlib.suppress(OSError):
+            while not self.closed:
+                if select.select([terminal], [], [], 0.02)[0]:
+                    if not (more := terminal.read(65536)):
+                        return
+                    self.text += more
+                    self.stages = len(re.findall(rb": done in |\xe2\x9c\x93", self.text))
+
+    def close(self) -> None:
+        """Close the terminal."""
+        self.closed = True
+        self.reader.join()
 
     def processes(self) -> dict[int, bytes]:
         """The living processes of the run, with their command lines."""
@@ -221,12 +232,20 @@ def look(root: Path, problems: list[str]) -> Looked:
 
 @dataclass
 class Result:
-    """What became of a run."""
+    """What became of a run.
+
+    Attributes:
+        late: there was no such process any more.
+        ending: seconds from the disturbance to the driver's end.
+        after: seconds from there to the end of the last process.
+        stages: how many were finished.
+    """
 
     kind: str
     executor: str
     late: bool
-    seconds: float
+    ending: float
+    after: float
     stages: int
     problems: list[str]
 
@@ -259,20 +278,20 @@ class Killer:
         with contextlib.suppress(subprocess.TimeoutExpired):
             run.driver.wait(moment)
         problems: list[str] = []
-        ended, late = time.monotonic(), not self._disturb(kind, run)
-        code = run.driver.wait() if kind.startswith("worker") else self._wait(run, problems)
-        ended = time.monotonic() if kind.startswith("worker") else ended
+        disturbed = time.monotonic()
+        late = not self._disturb(kind, run)
+        code = self._wait(run, problems)
+        ended = time.monotonic()
         while (alive := run.processes()) and time.monotonic() - ended < LIMIT:
             time.sleep(0.02)
-        seconds = time.monotonic() - ended
+        gone = time.monotonic()
         if alive:
-            problems.append(f"alive after {LIMIT:g} s: {alive}")
+            problems.append(f"alive {LIMIT:g} s after the driver: {alive}")
             for number in alive:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(number, signal.SIGKILL)
         run.reader.join(1)
-        with contextlib.suppress(OSError):
-            os.close(run.terminal)
+        run.close()
         text = run.text.decode(errors="replace")
         if "Traceback" in text:
             problems.append(f"traceback: {text[text.index('Traceback') :]}")
@@ -280,7 +299,7 @@ class Killer:
         if code not in ({0} if kind.startswith("worker") else allowed):
             problems.append(f"exit code {code}: {text[-2000:]}")
         problems += self._compare()
-        return Result(kind, executor, late, seconds, run.stages, problems)
+        return Result(kind, executor, late, ended - disturbed, gone - ended, run.stages, problems)
 
     def _disturb(self, kind: str, run: Run) -> bool:
         """Do what the kind says; return whether it met a process."""
@@ -300,14 +319,14 @@ class Killer:
         elif DRIVER[how]:
             run.driver.send_signal(DRIVER[how])
         else:
-            os.close(run.terminal)
+            run.close()
         return alive
 
     def _wait(self, run: Run, problems: list[str]) -> int:
         try:
-            return run.driver.wait(60)
+            return run.driver.wait(240)
         except subprocess.TimeoutExpired:
-            problems.append("the driver did not end in 60 s")
+            problems.append("the driver did not end in 240 s")
             run.driver.kill()
             return run.driver.wait()
 
@@ -339,15 +358,20 @@ class Killer:
 
 def table(results: list[Result]) -> Iterator[str]:
     """A row for each kind."""
-    yield "| what happens | runs | of these within the run | last process gone after, at most | faults |"
-    yield "|---|---|---|---|---|"
+    yield "| what happens | runs | within the run | driver gone after | last process gone | faults |"
+    yield "|---|---|---|---|---|---|"
     for kind in KINDS:
         of_kind = [result for result in results if result.kind == kind]
         if of_kind:
             within = sum(not result.late for result in of_kind)
-            seconds = max(result.seconds for result in of_kind)
+            ending = "–" if kind.startswith("worker") else _range([result.ending for result in of_kind])
+            after = _range([result.after for result in of_kind])
             faults = sum(bool(result.problems) for result in of_kind)
-            yield f"| {kind} | {len(of_kind)} | {within} | {seconds:.1f} s | {faults} |"
+            yield f"| {kind} | {len(of_kind)} | {within} | {ending} | {after} later | {faults} |"
+
+
+def _range(seconds: list[float]) -> str:
+    return f"{statistics.median(seconds):.1f} s, at most {max(seconds):.1f} s"
 
 
 def main() -> None:

@@ -534,7 +534,7 @@ def until(process, text: str) -> None:
     raise AssertionError(f"the run ended without {text!r}")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_signal_ends_a_real_run_in_order_and_a_later_run_goes_on(
     cli, spawn, toy, store, undisturbed, number: signal.Signals
 ) -> None:

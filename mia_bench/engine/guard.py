@@ -15,6 +15,7 @@ import subprocess
 import sys
 
 POSIX = os.name == "posix"
+KILL = signal.SIGKILL if POSIX else signal.SIGTERM
 
 _INTERVAL = 1.0
 """Seconds between two looks at whether the driver is there: a process it forked may hold the pipe open."""
@@ -26,11 +27,11 @@ def lead_group() -> None:
         os.setpgid(0, 0)
 
 
-def kill_group(leader: int) -> None:
-    """Kill a process and what it started; nothing happens to one that is gone."""
+def signal_group(leader: int, number: int) -> None:
+    """Send a signal to the leader of a group and what it started, if they are there."""
     if POSIX:
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(leader, signal.SIGKILL)
+            os.killpg(leader, number)
 
 
 class Guard:
@@ -86,7 +87,7 @@ def _guard(driver: int) -> None:
         for line in lines:
             (groups.add if line[:1] == b"+" else groups.discard)(int(line[1:]))
     for leader in groups:
-        kill_group(leader)
+        signal_group(leader, KILL)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import logging
 import math
@@ -13,11 +14,12 @@ import threading
 import time
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
+from types import FrameType
 
 from etils.epy import lazy_imports
 
 from mia_bench.engine.executor import Outcome
-from mia_bench.engine.guard import POSIX, Guard, kill_group, lead_group
+from mia_bench.engine.guard import KILL, POSIX, Guard, lead_group, signal_group
 from mia_bench.engine.interruption import held_back
 from mia_bench.engine.plan import Stage
 from mia_bench.engine.progress import ProgressDisplay
@@ -70,20 +72,22 @@ class ParallelExecutor:
         self._processes: dict[int, _Process] = {}
         self._guard = Guard()
         self._died_starting = 0
+        self._suspends = False
 
     def close(self) -> None:
         """End all processes."""
-        processes = list(self._processes.values())
-        self._processes.clear()
+        if self._suspends:
+            signal.signal(signal.SIGTSTP, signal.SIG_DFL)
         try:
-            for process in processes:
+            for process in self._processes.values():
                 process.tell_to_end()
             end = time.monotonic() + PATIENCE_SECONDS
-            for process in processes:
+            for process in self._processes.values():
                 process.join(end - time.monotonic())
         finally:
-            for process in processes:
+            for process in self._processes.values():
                 process.kill()
+            self._processes.clear()
             self._guard.close()
 
     @property
@@ -130,12 +134,32 @@ class ParallelExecutor:
     def _start(self, slot: int) -> _Process:
         process = self._processes[slot] = _Process(self._setups[slot], self._threads)
         try:
+            self._suspend_on_ctrl_z()
             with held_back():
                 process.start()
                 self._guard.watch(process.pid)
         except OSError as error:
             raise MiaBenchError(f"no process can be started: {error.strerror or error}") from error
         return process
+
+    def _suspend_on_ctrl_z(self) -> None:
+        if (
+            POSIX
+            and threading.current_thread() is threading.main_thread()
+            and signal.getsignal(signal.SIGTSTP) == signal.SIG_DFL
+        ):
+            signal.signal(signal.SIGTSTP, self._suspend)
+            self._suspends = True
+
+    def _suspend(self, number: int, frame: FrameType | None) -> None:
+        """Stop the processes, which are in groups of their own, with this one, and let them go on with it."""
+        processes, began = list(self._processes.values()), time.monotonic()
+        for process in processes:
+            process.send_signal(signal.SIGSTOP)
+        os.kill(os.getpid(), signal.SIGSTOP)
+        for process in processes:
+            process.send_signal(signal.SIGCONT)
+            process.since += time.monotonic() - began
 
     def _receive(self, slot: int, process: _Process) -> Outcome | None:
         try:
@@ -193,11 +217,11 @@ class ParallelExecutor:
 
     def _end(self, slot: int, process: _Process) -> str:
         """End a process and what it started; return how it ended."""
-        del self._processes[slot]
         process.tell_to_end()
         process.join(PATIENCE_SECONDS)
         process.kill()
         self._guard.forget(process.pid)
+        del self._processes[slot]  # only now: close() ends those that are there
         return process.cause
 
     def _fail(self, stage: Stage, reason: str) -> Outcome:
@@ -288,10 +312,15 @@ class _Process:
         if self.pid:
             self._process.join(max(0.0, seconds))
 
+    def send_signal(self, number: int) -> None:
+        """Send a signal to it and what it started."""
+        if self.pid:
+            signal_group(self.pid, number)
+
     def kill(self) -> None:
         """Kill it if it still runs, and what it started."""
         if self.pid:
-            kill_group(self.pid)
+            signal_group(self.pid, KILL)
             self._process.kill()
             self._process.join(PATIENCE_SECONDS)
 
@@ -301,7 +330,7 @@ class _Process:
         code = self._process.exitcode
         if code is None or code >= 0:
             return f"exit code {code}"
-        if code == -signal.SIGKILL:
+        if code == -KILL:
             return "SIGKILL: killed, perhaps out of memory"
         try:
             return signal.Signals(-code).name
@@ -373,6 +402,8 @@ def _work(connection: Connection, setup: WorkerSetup, threads: int) -> None:
                 sender.send("failed", failed.reason)
             except (StoreError, UsageError) as error:
                 sender.send("stopped", error)
+    atexit._run_exitfuncs()
+    os._exit(0)  # at once: to take a process with torch down in order takes a second of computing
 
 
 def _end_with_driver() -> None:
@@ -384,5 +415,5 @@ def _end_with_driver() -> None:
     assert driver is not None
     while driver.is_alive() and (not POSIX or os.getppid() == driver.pid):
         driver.join(_LOOK)
-    kill_group(os.getpid())
+    signal_group(os.getpid(), KILL)
     os._exit(1)

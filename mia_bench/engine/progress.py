@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from rich.console import Console
@@ -127,7 +127,8 @@ class ProgressBars(ProgressDisplay):
     def begin(self, stages: int, seconds: float) -> None:
         """Show the run's bar."""
         if stages:
-            self._bars.start()
+            with suppress(OSError):
+                self._bars.start()
             self._run = self._bars.add_task("whole run", total=stages, unit="stages")
 
     def stage_begins(self, stage: Stage, seconds: float) -> None:
@@ -142,7 +143,7 @@ class ProgressBars(ProgressDisplay):
         """Leave a line behind and move the run's bar."""
         self.stage_fails(stage)
         took = (f" ({duration(seconds)})", "dim")
-        self._console.print(Text.assemble(("✓", "green"), f" {unbroken(stage.label)}", took))
+        self._print(Text.assemble(("✓", "green"), f" {unbroken(stage.label)}", took))
         if self._run is not None:
             self._bars.advance(self._run)
 
@@ -153,11 +154,16 @@ class ProgressBars(ProgressDisplay):
 
     def say(self, line: str) -> None:
         """Print above the bars."""
-        self._console.print(Text(unbroken(line)))
+        self._print(Text(unbroken(line)))
 
     def end(self) -> None:
         """Remove the bars."""
-        self._bars.stop()
+        with suppress(OSError):
+            self._bars.stop()
+
+    def _print(self, text: Text) -> None:
+        with suppress(OSError):  # the terminal is gone; that it ends the run is for a signal to say
+            self._console.print(text)
 
 
 def terminal_progress() -> ProgressDisplay:
