@@ -1,0 +1,116 @@
+"""Pictures: written whole or not at all, and made again where they are missing or broken."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mia_bench import store as store_module
+from mia_bench.pictures import is_whole, save_sheet, write_png
+
+CELL = (
+    "run",
+    "--track",
+    "toy",
+    "--defense",
+    "none",
+    "--attack",
+    "ppa",
+    "--device",
+    "cpu",
+    "--format",
+    "json",
+)
+ALL = ("data", "prior", "gallery", "evaluator", "train", "assess", "invert", "measure")
+
+
+def _removed(path: Path) -> None:
+    path.unlink()
+
+
+def _cut(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def _emptied(path: Path) -> None:
+    os.truncate(path, 0)
+
+
+def _altered(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def _replaced(path: Path) -> None:
+    path.write_text("<html>")
+
+
+@pytest.mark.parametrize("harm", [_removed, _cut, _emptied, _altered, _replaced])
+def test_a_cached_run_makes_a_broken_picture_again(
+    cli, toy, store, tmp_path, harm: Callable[[Path], None]
+) -> None:
+    store(*ALL)
+    (record,) = cli(*CELL).records
+    picture = tmp_path / "store" / "pictures" / f"{record['key']}.png"
+    before = picture.read_bytes()
+    assert is_whole(picture)
+    harm(picture)
+    assert not is_whole(picture)
+    again = cli(*CELL)
+    assert again.code == 0
+    assert "warning" not in again.err
+    assert picture.read_bytes() == before
+
+
+def test_a_whole_picture_is_left_alone_and_one_without_its_cell_too(cli, toy, store, tmp_path) -> None:
+    root = store(*ALL)
+    (record,) = cli(*CELL).records
+    picture = root / "pictures" / f"{record['key']}.png"
+    os.utime(picture, (1, 1))
+    assert cli(*CELL).code == 0
+    assert picture.stat().st_mtime == 1
+    picture.unlink()
+    (root / "artifacts" / "measure").rename(tmp_path / "elsewhere")
+    again = cli(*CELL)
+    assert (again.code, again.err) == (0, "")
+    assert not picture.exists()
+
+
+def test_a_picture_that_can_not_be_written_leaves_the_one_before(tmp_path, monkeypatch) -> None:
+    path = write_png(Image.new("RGB", (64, 64), "red"), tmp_path / "new" / "x.png")
+    before = path.read_bytes()
+
+    def killed(place: Path, data: bytes) -> None:
+        place.write_bytes(data[: len(data) // 2])
+        raise OSError("killed")
+
+    monkeypatch.setattr(store_module, "_write_synced", killed)
+    for write in (
+        lambda: write_png(Image.new("RGB", (64, 64), "blue"), path),
+        lambda: save_sheet(np.zeros((4, 3, 8, 8), np.uint8), path),
+    ):
+        with pytest.raises(OSError, match="killed"):
+            write()
+    assert [*path.parent.iterdir()] == [path]
+    assert path.read_bytes() == before
+
+
+def test_what_is_no_file_is_written_to_and_a_link_stays_one(tmp_path) -> None:
+    picture, read = Image.new("RGB", (8, 8), "red"), []
+    pipe, link = tmp_path / "pipe", tmp_path / "link.png"
+    os.mkfifo(pipe)
+    reader = threading.Thread(target=lambda: read.append(pipe.read_bytes()))
+    reader.start()
+    write_png(picture, pipe)
+    reader.join(10)
+    link.symlink_to(tmp_path / "target.png")
+    write_png(picture, link)
+    assert link.is_symlink()
+    assert (tmp_path / "target.png").read_bytes() == read[0]
