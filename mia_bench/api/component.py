@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from mia_bench.api.options import Options as BaseOptions
 from mia_bench.names import VERSION
@@ -40,6 +41,9 @@ class Component:
     summary: ClassVar[str] = ""
     paper: ClassVar[str] = ""
     version: ClassVar[str] = ""
+
+    trial_options: ClassVar[Mapping[str, Any]] = {}
+    """Options with which it runs in seconds; the conformance kit uses them where no others are given."""
 
     class Options(BaseOptions):
         """No options."""

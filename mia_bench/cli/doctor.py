@@ -9,36 +9,71 @@ from pathlib import Path
 from typing import Literal
 
 import click
+from etils.epy import lazy_imports
 
 from mia_bench.api.component import Published
 from mia_bench.cli.shared import data_option, store_option
-from mia_bench.errors import MiaBenchError
+from mia_bench.device import choose_device
+from mia_bench.errors import MiaBenchError, UsageError
 from mia_bench.fetch import check_hash, find
 from mia_bench.paths import data_roots, default_store
 from mia_bench.plugins import attribute_errors, host
 from mia_bench.provenance import git_commit, package_version, platform_name, python_version
 from mia_bench.registry import Entry
 from mia_bench.store import Store
-from mia_bench.terminal import say
+from mia_bench.terminal import say, say_lines, table
+from mia_bench.text import prose
 from mia_bench.track import Track, load_track
 from mia_bench.weights import missing_line, needed_by, weight_files
+
+with lazy_imports():
+    import torch
+
+    from mia_bench.testing import gpu as gpu_report
 
 Finding = tuple[Literal["ok", "BROKEN", "note"], str]
 """Whether something works, and the line that says so; a note is worth knowing."""
 
 
 @click.command("doctor")
+@click.option("--gpu", is_flag=True, help="Try and measure a GPU instead, and print a table for an issue.")
+@click.option("--device", metavar="DEVICE", help="Device for --gpu.  [default: cuda]")
+@click.option("--track", metavar="NAME", help="Track whose networks --gpu measures.")
 @store_option
 @data_option
-def command(store: Path | None, data: Path | None) -> None:
+def command(gpu: bool, device: str | None, track: str | None, store: Path | None, data: Path | None) -> None:
     """Check the installation, the devices, the plugins, the data and the store.
 
-    Exit code 1 if something is broken.
+    With --gpu: run every component on the GPU, compare a small cell with the CPU, and measure the steps of a
+    track's networks in each precision. Exit code 1 if something is broken.
     """
+    if gpu:
+        _examine_gpu(device, track, data)
+        return
+    if device or track:
+        raise UsageError("--device and --track go with --gpu")
     found = [*packages(), *devices(), *plugins(), *places(store, data)]
     for state, line in found:
         say(f"{state:<7}{line}")
     if any(state == "BROKEN" for state, _ in found):
+        sys.exit(1)
+
+
+def _examine_gpu(device: str | None, track: str | None, data: Path | None) -> None:
+    """Print the table of a device; without a GPU, what would be in it."""
+    if device is None and not torch.cuda.is_available():
+        say_lines(gpu_report.PLAN)
+        return
+    registry = host().registry
+    measured = load_track(registry, track) if track else gpu_report.default_track(registry)
+    chosen = choose_device(device or "cuda")
+    rows = []
+    for row in gpu_report.examine_device(chosen, registry, measured, data_roots(data).weights):
+        say(f"{row.what}: {row.result}", err=True)
+        rows.append(row)
+    lines = [(row.what, row.result if row.fine else f"BROKEN: {row.result}") for row in rows]
+    say_lines(table([[prose(cell) for cell in line] for line in lines], ["what", "result"], "github"))
+    if not all(row.fine for row in rows):
         sys.exit(1)
 
 

@@ -79,7 +79,8 @@ class Conformance:
 
     Attributes:
         component: a class, or the module of a reporter.
-        options: by name, as ``-o`` takes them: choose small ones, every check runs the component.
+        options: by name, as ``-o`` takes them, over its ``trial_options``: choose small ones, every check
+            runs the component.
         device: where to compute; the check ``gpu`` uses a GPU wherever there is one.
         data: root of the files that a data set reads; without it only what needs no files is checked.
         skip: checks to skip, each with the reason why.
@@ -103,11 +104,12 @@ class Conformance:
 
     @cached_property
     def _trial(self) -> Trial[Any]:
-        component, known = self.component, Component.Options
+        component, known, small = self.component, Component.Options, Component.trial_options
         module = component.__name__
         if not isinstance(component, ModuleType):
-            known, module = component.Options, _plugin_module(component, self.kind)
-        options = parse_options(component.__name__, known, self.options)
+            known, small = component.Options, component.trial_options
+            module = _plugin_module(component, self.kind)
+        options = parse_options(component.__name__, known, {**small, **self.options})
         device = choose_device(self.device)
         return TRIALS[self.kind](component, options, device, module, self.data, self.weights)
 

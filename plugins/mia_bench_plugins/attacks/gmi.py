@@ -16,6 +16,8 @@ default here.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from pydantic import Field
 
 from mia_bench import Attack, AttackTask, Reconstructions, Register, Setting, hookimpl, lazy_imports
@@ -33,6 +35,7 @@ class GenerativeModelInversion(Attack):
     paper = "Zhang et al., CVPR 2020, arXiv 1911.07135"
     version = "1"
     access = "white-box"
+    trial_options: ClassVar = {"steps": 3, "restarts": 2}
 
     class Options(Attack.Options):
         """Options of ``gmi``; the defaults take the steps of the paper's settings."""

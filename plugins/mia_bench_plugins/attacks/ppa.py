@@ -21,7 +21,7 @@ Athalye et al., ICML 2018).
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -62,6 +62,7 @@ class PlugAndPlay(Attack):
     paper = "Struppek et al., ICML 2022, arXiv 2201.12179"
     version = "1"
     access = "white-box"
+    trial_options: ClassVar = {"search": 24, "candidates": 3, "steps": 2, "views": 3}
 
     class Options(Attack.Options):
         """Options of ``ppa``; the defaults are the paper's for FaceScrub."""

@@ -7,7 +7,7 @@ normalised by mean and standard deviation 0.5, as in the papers on model inversi
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -35,6 +35,7 @@ class TorchvisionArchitecture(Architecture):
     summary = "ResNet, ResNeXt, DenseNet or Inception-v3 of torchvision"
     paper = "He et al., CVPR 2016; Huang et al., CVPR 2017; Szegedy et al., CVPR 2016"
     version = "1"
+    trial_options: ClassVar = {"pretrained": False}
 
     class Options(Architecture.Options):
         network: Literal[

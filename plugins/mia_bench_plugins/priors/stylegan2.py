@@ -20,6 +20,7 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 from pydantic import Field, model_validator
 
@@ -48,6 +49,10 @@ class StyleGAN2Prior(Prior):
     summary = "StyleGAN2: trained on the public images, or a published file"
     paper = "Karras et al., CVPR 2020, arXiv 1912.04958"
     version = "1"
+    trial_options: ClassVar = {
+        "latent": 8, "style": 8, "layers": 2, "channel_base": 128, "channel_max": 8, "steps": 4,
+        "batch_size": 4,
+    }  # fmt: skip
     converts = frozenset({".pkl"})
     published = tuple(
         Published(f"{name}.pkl", f"{PUBLISHED_AT}/{name}.pkl") for name in ("ffhq", "metfaces", "afhqdog")

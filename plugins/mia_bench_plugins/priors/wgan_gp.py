@@ -16,6 +16,7 @@ A trained model for the embedded track is shipped, and used if data and options 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import ClassVar
 
 from pydantic import Field
 
@@ -38,6 +39,7 @@ class WassersteinGAN(Prior):
     summary = "WGAN-GP: generator and critic of the GMI attack"
     paper = "Zhang et al., CVPR 2020; Gulrajani et al., NIPS 2017"
     version = "1"
+    trial_options: ClassVar = {"latent": 6, "width": 4, "steps": 4, "batch_size": 4}
 
     class Options(Prior.Options):
         """Options of ``wgan-gp``; the defaults are the paper's."""
