@@ -51,6 +51,14 @@ class _Choice(click.Choice[str]):
         return value
 
 
+class _AnyPath(click.Path):
+    """Show that it is a path; :class:`RunConfig` checks it."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the value as it is."""
+        return value
+
+
 def config_options(*names: str, **help_texts: str) -> Decorator:
     """Keys of :class:`RunConfig` as options of a command, None where they are not given.
 
@@ -78,7 +86,7 @@ def _option(name: str, help_text: str | None) -> Decorator:
     if choices := key_choices(name):
         more["type"] = _Choice(choices)
     elif field.default_factory is not None:
-        more["type"] = click.Path()
+        more["type"] = _AnyPath()
     else:
         more["metavar"] = (field.json_schema_extra or {})["metavar"]  # type: ignore[index]
     if name == "options":
