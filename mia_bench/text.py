@@ -23,6 +23,9 @@ _SPECIAL = re.compile(r"[\\`*_{}\[\]<>~&$#]")
 _START = re.compile(r"^(\d+(?=[.)](?: |$))|(?=[=%:(]|[-+](?!\d)))")
 """Where a backslash keeps a line from being a list, a heading, a comment, a directive or a target."""
 
+_ADDRESS = re.compile(r":(?=//)|(?<=www)\.", re.IGNORECASE)
+"""What GitHub makes a link of, with a wrong address where characters are escaped."""
+
 
 def _visible(text: str) -> str:
     """``text`` with U+FFFD for control and format characters and surrogates, except white space."""
@@ -65,7 +68,7 @@ def shortened(text: str, longest: int) -> str:
 def prose(text: str) -> Markup:
     """``text`` to be read as it is in a Markdown paragraph, heading, list item or table cell."""
     escaped = _START.sub(r"\1\\", _SPECIAL.sub(r"\\\g<0>", one_line(text)))
-    return Markup(escaped.replace("|", "&#124;"))
+    return Markup(_ADDRESS.sub(lambda found: f"&#{ord(found[0])};", escaped).replace("|", "&#124;"))
 
 
 def code(text: str) -> Markup:

@@ -12,8 +12,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
+from urllib.parse import quote
 
+import cmarkgfm
 import pytest
+from bs4 import BeautifulSoup
+from cmarkgfm.cmark import Options as CmarkOptions
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
@@ -69,13 +73,14 @@ HOSTILE = (
     "**bold** _em_ ~~gone~~ &lt;b&gt; &#60;",
     "\x00\x07\x1b[31m\x85\u2028\u202e\ud800 \ufeff",
     "<https://x.example> www.x.example",
+    "HTTP://x.example/a_b* ftp://x a_b@x.example",
     "    indented",
     "--index-url=http://x.example",
     "[^1]: note\n[ref]: http://x",
 )
 LOUD = (" ".join(HOSTILE), "\n\n".join(reversed(HOSTILE)), "# x", "`", "1. x")
 """All of it, for whole pages."""
-PIECES = st.sampled_from([*HOSTILE, *"`|\\\n#<>[]()*_~&$'\"-+=:%{}! 1.a"])
+PIECES = st.sampled_from([*HOSTILE, "http://", "www.", "a.b", *"`|\\\n#<>[]()*_~&$'\"-+=:%{}! 1.a"])
 TEXTS = st.one_of(st.text(), st.lists(PIECES, max_size=6).map("".join))
 
 
@@ -85,6 +90,15 @@ PARSERS = {
 }
 """As the boards are read in the repository, and in the documentation (docs/conf.py)."""
 READ = ("text", "text_special", "code_inline")
+
+
+SAFE_IN_LINKS = "/:@!$&'()*+,;=?#%[]~._-"
+
+
+def github(text: str) -> BeautifulSoup:
+    """The HTML that GitHub's own reader makes, with everything that it would take out."""
+    html = cmarkgfm.github_flavored_markdown_to_html(text, CmarkOptions.CMARK_OPT_UNSAFE)
+    return BeautifulSoup(html, "html.parser")
 
 
 def tokens(text: str, parser: str) -> Iterator[Any]:
@@ -143,6 +157,21 @@ def test_a_value_stays_in_its_cell_item_and_heading(text: str, parser: str) -> N
         seen = ["".join(c.content for c in t.children or () if c.type in READ) for t in lines]
         expected = ["a", "b", shown, "c", shown, "d", shown]
         assert [line for line in seen if line] == [line for line in expected if line]
+
+
+@given(text=TEXTS)
+@settings(max_examples=300)
+def test_github_makes_the_same_html(text: str) -> None:
+    shown = one_line(text)
+    for escaped in (prose(text), code(text)):
+        page = github(f"a {escaped} b\n\n| a | b |\n| --- | --- |\n| {escaped} | c |\n\n- {escaped} .\n")
+        assert page.find("p").get_text() == f"a {shown} b"
+        assert [cell.get_text().strip() for cell in page.find_all("td")] == [shown, "c"]
+        assert [item.get_text().strip() for item in page.find_all("li")] == [f"{shown} .".strip()]
+        found = {tag.name for tag in page.find_all()}
+        assert found <= {"p", "table", "thead", "tbody", "tr", "th", "td", "ul", "li", "code", "a"}
+        for link in page.find_all("a"):  # of what looks like an address of mail
+            assert link.attrs == {"href": f"mailto:{quote(link.get_text(), safe=SAFE_IN_LINKS)}"}
 
 
 @given(words=st.lists(TEXTS.filter(lambda text: text.isprintable() or text.isascii()), min_size=1))
@@ -274,7 +303,8 @@ def structure(text: str) -> tuple[Any, ...]:
                 package = words[:2] == ["pip", "install"] or (not words and line.startswith("# "))
                 commands.append("a package" if package else " ".join(words[:2]))
     counts = Counter(t.type for t in found if t.type not in (*READ, "softbreak"))
-    return counts, len(links), [link for link in links if link and ":" in link], sorted(commands)
+    html = Counter(tag.name for tag in github(text).find_all() if tag.name not in ("a", "code"))
+    return counts, html, len(links), [link for link in links if link and ":" in link], sorted(commands)
 
 
 @pytest.fixture(scope="module")
