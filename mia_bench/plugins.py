@@ -30,7 +30,7 @@ from typing import Any
 
 import pluggy
 
-from mia_bench import hookspecs
+from mia_bench import hookspecs, interruption
 from mia_bench.errors import MiaBenchError, StoreError, UsageError, did_you_mean, summarize_error
 from mia_bench.names import DISTRIBUTION, PLUGIN, RELEASE
 from mia_bench.registry import KINDS, PluginInfo, Registry
@@ -93,9 +93,8 @@ class Host:
                 if not self.manager.get_hookcallers(plugin):
                     raise TypeError("it implements no hook: is the decorator @hookimpl missing?")
                 self._collect(plugin, info)
-        except KeyboardInterrupt:
-            raise
         except BaseException as error:  # a plugin's import must not end the host
+            interruption.check(error)
             info.status, info.error = "broken", summarize_error(error, self.packages)
             self.registry.discard(info.id)
             if self.manager.has_plugin(info.id):
@@ -143,8 +142,10 @@ class Host:
                 continue
             others = [other for other in self.manager.get_plugins() if other is not plugin]
             try:
-                self.manager.subset_hook_caller(hook, others)(**arguments)
-            except (Exception, SystemExit) as error:  # it must not keep the others from their turn
+                with contextlib.redirect_stdout(sys.stderr):  # standard output is for results
+                    self.manager.subset_hook_caller(hook, others)(**arguments)
+            except BaseException as error:  # it must not keep the others from their turn
+                interruption.check(error)
                 errors.append((str(self.manager.get_name(plugin)), error))
         return errors
 
@@ -300,6 +301,12 @@ def plugin_behind(error: BaseException) -> str:
     return ""
 
 
+def raised_by_host(error: BaseException) -> bool:
+    """Whether the host raised an error, perhaps in a call from a plugin, and not the plugin itself."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return bool(frames) and str(frames[-1].f_globals.get("__name__", "")).partition(".")[0] == __package__
+
+
 def describe_error(error: BaseException) -> str:
     """What a plugin of this process raised, in one line, with the plugin's line."""
     return summarize_error(error, host().packages)
@@ -318,9 +325,10 @@ def attribute_errors(owner: str, *, all_errors: bool = False) -> Iterator[None]:
     """
     try:
         yield
-    except StoreError:
-        raise
-    except (Exception, SystemExit) as error:  # a plugin may raise anything
+    except BaseException as error:  # a plugin may raise anything
+        interruption.check(error)
+        if isinstance(error, StoreError) and raised_by_host(error):
+            raise
         if isinstance(error, MiaBenchError) and not all_errors:
             raise
         raise MiaBenchError(f"{owner}: {describe_error(error)}") from error

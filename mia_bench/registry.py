@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mia_bench import interruption
 from mia_bench.api.architecture import Architecture
 from mia_bench.api.attack import Attack
 from mia_bench.api.component import Component, component_version
@@ -85,7 +86,8 @@ class Entry:
             module, _, attribute = component.partition(":")
             try:
                 component = getattr(importlib.import_module(module), attribute)
-            except (Exception, SystemExit) as error:
+            except BaseException as error:  # a plugin's module may raise anything
+                interruption.check(error)
                 reason = summarize_error(error, {module.partition(".")[0]})
                 raise MiaBenchError(f"{self.owner} can't be loaded: {reason}") from error
         base = BASES[self.kind]

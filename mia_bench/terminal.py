@@ -58,13 +58,13 @@ def silence(stream: IO[str] | None) -> None:
         os.close(nowhere)
 
 
-def say(text: object, *, err: bool = False) -> None:
-    """Print one line, whatever ``text`` holds.
+def say(text: object, *, err: bool = False) -> bool:
+    """Print one line, whatever ``text`` holds; False where nobody reads standard error any more.
 
     Raises:
         OSError: standard output can't be written. Standard error that can't be written is no error.
     """
-    _print(unbroken(str(text)), err)
+    return _print(unbroken(str(text)), err)
 
 
 def say_lines(text: str, *, err: bool = False) -> None:
@@ -72,14 +72,16 @@ def say_lines(text: str, *, err: bool = False) -> None:
     _print(lines(text), err)
 
 
-def _print(text: str, err: bool) -> None:
+def _print(text: str, err: bool) -> bool:
     stream = sys.stderr if err else sys.stdout
     try:
         print(text, file=stream, flush=True)
-    except OSError:
+    except OSError as error:
         if not err:
             raise
         silence(stream)
+        return not isinstance(error, BrokenPipeError)
+    return True
 
 
 def table(

@@ -476,7 +476,7 @@ def test_ctrl_c_in_a_stage_keeps_the_rest_and_a_later_run_goes_on(
 
     def interrupted(*args: object) -> None:
         compute(*args)  # the moment before the result is stored
-        raise KeyboardInterrupt
+        signal.raise_signal(signal.SIGTERM)  # SIGINT is ignored in the background
 
     with monkeypatch.context() as patch:
         patch.setitem(stages_module.COMPUTE, stage, interrupted)
@@ -507,7 +507,7 @@ def test_ctrl_c_keeps_the_records_of_the_cells_before(
     def interrupted(*args: object):
         calls.append(args)
         if len(calls) == 2:
-            raise KeyboardInterrupt
+            signal.raise_signal(signal.SIGTERM)  # SIGINT is ignored in the background
         return compute(*args)
 
     grid = ("run", "--track", "toy", "--defense", "none", "--defense", "neg-ls", "--attack", "ppa",

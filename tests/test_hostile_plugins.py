@@ -124,7 +124,75 @@ ATTACKS = {
     "raise SystemExit(3)": "SystemExit: 3 (hostile_plugin.py:",
     "raise ValueError('x' * 10000)": "ValueError: xxx",
     "task.prior.pictures(torch.ones(2, 3, 4), device=task.device)": "RuntimeError: ",
+    "task.progress(float('nan'), 2, 'x')": "ValueError: cannot convert float NaN to integer",
+    "task.progress(1, 2, '[/x]\\x1b[31m' * 99); print('[]' * 9); result = None": "NoneType",
 }
+RAISED = {
+    "KeyboardInterrupt()": "KeyboardInterrupt: no message (hostile_plugin.py:",
+    "SystemExit('[/x]\\n')": "SystemExit: [/x] (hostile_plugin.py:",
+    "GeneratorExit('odd')": "GeneratorExit: odd (hostile_plugin.py:",
+    "type('Odd', (BaseException,), {})('odd')": "Odd: odd (hostile_plugin.py:",
+    "mia_bench.errors.UsageError('odd \\x1b[2J')": ": odd \ufffd[2J",
+    "mia_bench.errors.StoreError('odd')": ": odd",
+    "click.UsageError('odd')": "UsageError: odd (hostile_plugin.py:",
+    "click.exceptions.Exit(0)": "Exit: 0 (hostile_plugin.py:",
+    "click.Abort()": "Abort: no message (hostile_plugin.py:",
+    "BrokenPipeError(32, 'odd')": "BrokenPipeError: [Errno 32] odd (hostile_plugin.py:",
+}
+"""What would end a command, or interrupt it, if it were not a plugin that raised it."""
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_what_an_attack_raises_fails_its_cell(cli, hostile, store, jobs: int) -> None:
+    raised = RAISED if jobs == 1 else dict(list(RAISED.items())[:6])
+    errors = ", ".join(f"lambda: {one}" for one in raised)
+    hostile(
+        "attack",
+        f"""
+        import click, mia_bench.errors
+        from pydantic import Field
+
+        class Hostile(Attack):
+            summary = "hostile"
+
+            class Options(Attack.Options):
+                number: int = Field(0, ge=0, description="which error")
+
+            def invert(self, task):
+                raise [{errors}][self.options.number]()
+        """,
+    )
+    store(*TRAINED)
+    options = [word for number in range(len(raised)) for word in ("-o", f"hostile.number={number}")]
+    outcome = cli("run", "--track", "toy", "--defense", "none", "--attack", "hostile", *options,
+                  "--attack", "prior-sample", "--device", "cpu", "--jobs", jobs,
+                  "--format", "json")  # fmt: skip
+    assert outcome.code == 1, outcome.err
+    records = {record["attack"]["options"].get("number"): record for record in outcome.records}
+    assert records.pop(None)["status"] == "done"
+    for number, told in enumerate(raised.values()):
+        record = records[number]
+        assert record["status"] == "failed"
+        assert record["reason"].startswith("invert of plugin hostile:hostile: ")
+        assert told in record["reason"]
+        assert record["reason"].isprintable()
+    assert "Traceback" not in outcome.err
+
+
+def test_what_a_defense_raises_while_a_run_is_planned_leaves_it_out(cli, hostile, store) -> None:
+    bodies = [
+        "import click, mia_bench.errors\n\nclass Hostile(Defense):\n    summary = 'hostile'\n"
+        f"    def __init__(self, options=None): raise {one}\n"
+        for one in RAISED
+    ]
+    names = hostile("defense", *bodies)
+    store(*TRAINED)
+    asked = [word for name in [*names, "none"] for word in ("--defense", name)]
+    outcome = cli("run", "--track", "toy", *asked, "--attack", "prior-sample", "--dry-run")
+    assert outcome.code == 0, outcome.err
+    left_out = [line for line in outcome.err.splitlines() if "is left out" in line]
+    assert len(left_out) == len(names) == outcome.err.count("\n")
+    assert "none × prior-sample" in outcome.out
 
 
 def test_attacks_are_named_and_the_others_are_as_without_them(cli, hostile, store, undisturbed) -> None:

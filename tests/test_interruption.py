@@ -8,7 +8,7 @@ import signal
 import pytest
 
 from mia_bench.engine import stages as stages_module
-from mia_bench.engine.interruption import held_back, interrupted, interruptible
+from mia_bench.interruption import held_back, interrupted, interruptible
 
 CELL = (
     "run",

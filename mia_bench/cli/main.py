@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import logging
 import sys
@@ -9,8 +10,8 @@ from collections.abc import Iterator
 
 import click
 
-from mia_bench.engine.interruption import interruptible
 from mia_bench.errors import MiaBenchError, did_you_mean
+from mia_bench.interruption import interruptible
 from mia_bench.names import PLUGIN
 from mia_bench.plugins import Host, describe_error, host, plugin_behind
 from mia_bench.registry import PluginInfo
@@ -19,6 +20,9 @@ from mia_bench.text import one_line, shortened
 
 LONGEST = 2000
 """Number of characters that are shown of an error."""
+
+_OF_OUTPUT = (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
+"""What is wrong where standard output can't be written; errors of files have their names."""
 
 PIPE_CLOSED = 128 + 13
 """The exit code of a tool that SIGPIPE ends."""
@@ -198,7 +202,7 @@ def _run(args: list[str] | None) -> int:
     except (click.Abort, KeyboardInterrupt):
         return _failed("interrupted", 1)
     except OSError as error:
-        if error.filename is None:  # of standard output
+        if error.errno in _OF_OUTPUT and error.filename is None:
             raise
         return _failed(_system_error(error), 1)
     except MiaBenchError as error:
@@ -225,8 +229,11 @@ def _debugging() -> bool:
 
 
 def _system_error(error: OSError) -> str:
-    what = "standard output can't be written" if error.filename is None else str(error.filename)
-    return f"{what}: {error.strerror or error}"
+    if error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    if error.errno in _OF_OUTPUT:
+        return f"standard output can't be written: {error.strerror}"
+    return str(error)
 
 
 def _one_line(error: click.ClickException) -> str:

@@ -20,11 +20,11 @@ from etils.epy import lazy_imports
 
 from mia_bench.engine.executor import Outcome
 from mia_bench.engine.guard import KILL, POSIX, Guard, lead_group, signal_group
-from mia_bench.engine.interruption import held_back
 from mia_bench.engine.plan import Stage
 from mia_bench.engine.progress import ProgressDisplay
 from mia_bench.engine.worker import StageFailed, Worker, WorkerSetup, failure
 from mia_bench.errors import MiaBenchError, StoreError, UsageError
+from mia_bench.interruption import held_back
 
 with lazy_imports():
     import torch

@@ -20,6 +20,7 @@ from rich.progress import (
 from rich.text import Text
 
 from mia_bench.engine.plan import Stage
+from mia_bench.interruption import interrupt
 from mia_bench.terminal import say
 from mia_bench.text import unbroken
 
@@ -101,8 +102,9 @@ class PlainProgress(ProgressDisplay):
         self._running.pop(stage.id, None)
 
     def say(self, line: str) -> None:
-        """Print to standard error."""
-        say(line, err=True)
+        """Print to standard error; the run is interrupted, as by SIGPIPE, where nobody reads it any more."""
+        if not say(line, err=True):
+            interrupt()
 
 
 class ProgressBars(ProgressDisplay):

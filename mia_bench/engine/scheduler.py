@@ -9,11 +9,11 @@ from contextlib import AbstractContextManager, closing
 from mia_bench import provenance
 from mia_bench.engine.estimate import stage_seconds
 from mia_bench.engine.executor import Executor
-from mia_bench.engine.interruption import interrupted
 from mia_bench.engine.plan import CELL_STAGES, PlannedCell, Stage, pending_stages
 from mia_bench.engine.progress import ProgressDisplay, reporting
 from mia_bench.engine.recording import make_record
 from mia_bench.errors import CorruptArtifact, MiaBenchError
+from mia_bench.interruption import interrupted
 from mia_bench.record import Record, Status
 from mia_bench.store import Store
 

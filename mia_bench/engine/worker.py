@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import sys
 import time
 from dataclasses import dataclass
 from functools import cached_property, partial
 
 from etils.epy import lazy_imports
 
+from mia_bench import interruption
 from mia_bench.api.progress import no_progress
 from mia_bench.device import choose_device
 from mia_bench.engine.plan import Stage
 from mia_bench.engine.progress import ProgressDisplay
-from mia_bench.errors import CorruptArtifact, StoreError, UsageError
+from mia_bench.errors import CorruptArtifact, StoreError
 from mia_bench.paths import Roots
-from mia_bench.plugins import describe_error, host, plugin_behind
+from mia_bench.plugins import describe_error, host, plugin_behind, raised_by_host
 from mia_bench.store import Store
+from mia_bench.text import one_line, shortened
 
 with lazy_imports():
     from mia_bench.engine import stages
@@ -74,6 +78,7 @@ class Worker:
         Raises:
             StageFailed: it can't be computed.
             StoreError: the store is full, not writable or gone.
+            UsageError: the device is not there.
         """
         if not renew and self._store.has(*stage.id):
             return
@@ -93,10 +98,12 @@ class Worker:
             self._display.stage_ends(stage, time.monotonic() - began)
 
     def _attempt(self, stage: Stage) -> None:
+        workspace = self._workspace  # a device that is not there is the user's mistake
+        workspace.progress = partial(self._report, stage)
         for attempt in range(_ATTEMPTS):
             try:
-                self._workspace.progress = partial(self._display.progress, stage)
-                stages.run_stage(stage, self._workspace)
+                with contextlib.redirect_stdout(sys.stderr):  # standard output is for results
+                    stages.run_stage(stage, workspace)
                 return
             except CorruptArtifact as error:
                 self._store.check_present()
@@ -107,12 +114,17 @@ class Worker:
                     if needed is not stage:
                         self._discard_if_damaged(needed)
                         self.compute(needed)
-            except (StoreError, UsageError):
-                raise
-            except (Exception, SystemExit) as error:  # a plugin's; the rest of the grid goes on
+            except BaseException as error:  # a plugin may raise anything; the rest of the grid goes on
+                interruption.check(error)
+                if isinstance(error, StoreError) and raised_by_host(error):
+                    raise
                 self._store.check_present()
                 log.debug("stage %s failed", stage.id, exc_info=True)
                 raise StageFailed(failure(stage, error)) from error
+
+    def _report(self, stage: Stage, done: int, total: int, unit: str) -> None:
+        """Show the progress that a plugin reports; what makes no sense is an error in its call."""
+        self._display.progress(stage, int(done), int(total), shortened(one_line(str(unit)), 40))
 
     def _discard_if_damaged(self, stage: Stage) -> None:
         try:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from mia_bench import interruption
 from mia_bench.errors import MiaBenchError
 from mia_bench.plugins import describe_error
 from mia_bench.registry import BASES
@@ -133,7 +134,8 @@ def examine(trial: Any, kind: str, name: str) -> list[Finding]:
             skipped = reason
         except Unsound as error:
             found.append(Finding(name, str(error), error.advice))
-        except (Exception, SystemExit) as error:  # a plugin may raise anything
+        except BaseException as error:  # a plugin may raise anything
+            interruption.check(error)
             advice = trial.advice.get(name) or f"The check asks: {part.words.rstrip('.')}"
             raised = "" if isinstance(error, MiaBenchError) else "it raised "
             found.append(Finding(name, raised + describe_error(error), advice))

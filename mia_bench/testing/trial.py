@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 from etils.epy import lazy_imports
 
+from mia_bench import interruption
 from mia_bench.api.options import Options
 from mia_bench.device import Precision
 from mia_bench.errors import MiaBenchError, Modified
@@ -41,7 +42,8 @@ def attempt(work: Callable[[], T]) -> tuple[T | None, BaseException | None]:
         return work(), None
     except CheckSkipped:
         raise
-    except (Exception, SystemExit) as error:  # a plugin may raise anything
+    except BaseException as error:  # a plugin may raise anything
+        interruption.check(error)
         return None, error
 
 

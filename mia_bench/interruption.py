@@ -1,4 +1,7 @@
-"""Interruptions: Ctrl-C, a termination signal, a terminal that is closed."""
+"""Interruptions: Ctrl-C, a termination signal, a terminal that is closed.
+
+A KeyboardInterrupt that no signal caused is a plugin's, which may raise anything.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +25,26 @@ _held = False
 def interrupted() -> bool:
     """Whether the run was interrupted, even if a library swallowed the KeyboardInterrupt."""
     return _came
+
+
+def check(error: BaseException) -> None:
+    """Raise KeyboardInterrupt if an interruption, and not a plugin, is behind what was raised."""
+    unseen = isinstance(error, KeyboardInterrupt) and not _caught_here()
+    if _came or unseen:
+        raise KeyboardInterrupt from error
+
+
+def _caught_here() -> bool:
+    """Whether an interruption would have been seen by :func:`interrupted`, or can't come here."""
+    if threading.current_thread() is not threading.main_thread():
+        return True
+    return signal.getsignal(signal.SIGINT) in (_interrupt, signal.SIG_IGN)
+
+
+def interrupt() -> None:
+    """Interrupt as a signal would, where signals are caught."""
+    if _caught_here():
+        _interrupt(signal.SIGTERM, None)
 
 
 @contextmanager
