@@ -1,5 +1,6 @@
 """``mia-bench data``: what is there, what is wrong, where to get it; decoding ahead of a run."""
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -84,7 +85,7 @@ def test_stopped_preparation_goes_on(cli, make_tree, monkeypatch, tmp_path: Path
     def stopping(path: Path, *how: object):
         paths.append(path)
         if len(paths) == 40:
-            raise KeyboardInterrupt
+            signal.raise_signal(signal.SIGTERM)
         return read(path, *how)
 
     with monkeypatch.context() as patch:

@@ -1,5 +1,6 @@
 """``mia-bench prior``: a prior is trained ahead of a run, goes on where it stopped, and is shown."""
 
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -69,7 +70,7 @@ def test_stopped_training_goes_on_to_the_same_prior(cli, toy, monkeypatch, tmp_p
     def stopping(self, images):
         steps.append(self.step)
         if len(steps) == 12:
-            raise KeyboardInterrupt
+            signal.raise_signal(signal.SIGTERM)
         return advance(self, images)
 
     with monkeypatch.context() as patch:
