@@ -151,6 +151,7 @@ def results_table(records: Sequence[Record], format: str = "table") -> str:
         for name, kind in frame.dtypes.items():
             if kind not in ("int64", "Int64", "float64"):
                 frame[name] = frame[name].map(_spreadsheet_text, na_action="ignore")
+        frame = frame.rename(columns=_spreadsheet_text)
         return str(frame.to_csv(index=False, lineterminator="\n")).removesuffix("\n")
     rows = _table_rows(records)
     if format == "markdown":
@@ -170,7 +171,8 @@ def _markdown(text: str) -> str:
 
 def _spreadsheet_text(text: str) -> str:
     """``text`` so that a spreadsheet shows it instead of computing it."""
-    return f"'{text}" if text.startswith(("=", "+", "-", "@")) else lines(text)
+    shown = lines(text)
+    return f"'{shown}" if shown.startswith(("=", "+", "-", "@")) else shown
 
 
 def _table_rows(records: Sequence[Record]) -> list[dict[str, str]]:
