@@ -155,7 +155,8 @@ class Record(_Part):
     provenance: Provenance
     """Where the numbers come from."""
     notes: dict[str, str] = Field(default_factory=dict)
-    """By metric the reason why it is null; by stage or ``data`` what the run had to say."""
+    """By metric the reason why it is null, or in doubt; by stage or ``data`` what the run had to say. What is
+    noted by ``gallery`` casts doubt on identification."""
 
     @property
     def components(self) -> dict[str, ComponentRef]:

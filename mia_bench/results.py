@@ -175,6 +175,18 @@ def _spreadsheet_text(text: str) -> str:
     return f"'{shown}" if shown.startswith(("=", "+", "-", "@")) else shown
 
 
+def doubts(records: Sequence[Record]) -> list[str]:
+    """Why what judged the reconstructions may be unfit: a line for each reason, for people."""
+    quantities = _quantities(_tracks(records).values(), records)
+    several = len({record.track.name for record in records}) > 1
+    found: dict[str, None] = {}
+    for record in records:
+        lines = [quantities[name].doubt(name, one.value) for name, one in record.metrics.items() if one]
+        who = f"{record.track.name}: " if several else ""
+        found |= dict.fromkeys(who + line for line in (*lines, record.notes.get("gallery", "")) if line)
+    return list(found)
+
+
 def _table_rows(records: Sequence[Record]) -> list[dict[str, str]]:
     """One row a cell: the utility that is better the higher, and what boards compare class by class."""
     tracks = _tracks(records)
@@ -202,7 +214,10 @@ def _table_rows(records: Sequence[Record]) -> list[dict[str, str]]:
                 words.append(f"version {component.version}")
             row[kind] = component.name + (f" ({', '.join(words)})" if words else "")
         row |= {"seed": str(record.seed), "status": record.status}
-        row |= {name: _interval(shown[name], record.metrics.get(name)) for name in shown}
+        for name, quantity in shown.items():
+            row[name] = _interval(quantity, record.metrics.get(name))
+            if ceiling := record.metrics.get(quantity.ceiling):
+                row[name] += f" (ceiling {_number(quantity, ceiling.value)})"
         if unfinished:
             row["reason"] = " ".join((record.reason or "").split())
         rows.append(row)
@@ -214,8 +229,10 @@ def _interval(quantity: Quantity, metric: MetricValue | None) -> str:
     if metric is None:
         return "–"
     value, *ends = (
-        f"{number:.2f}" if quantity.kind == "share" else quantity.format(number)
-        for number in (metric.value, metric.low, metric.high)
-        if number is not None
+        _number(quantity, number) for number in (metric.value, metric.low, metric.high) if number is not None
     )
     return f"{value} [{', '.join(ends)}]" if ends and quantity.interval else value
+
+
+def _number(quantity: Quantity, value: float) -> str:
+    return f"{value:.2f}" if quantity.kind == "share" else quantity.format(value)

@@ -203,6 +203,13 @@ def test_second_run_computes_nothing_imports_no_torch_and_prints_the_same(cli, s
     first = cli("run", *CELL, "--format", "json")
     assert first.code == 0
     assert "attack none × ppa, seed 0: done" in first.err
+    # The toy data have few people: said where something is computed, and in tables.
+    few = "40 public people, fewer than 100"
+    assert sum(line.startswith("warning: ") and few in line for line in first.err.splitlines()) == 1
+    assert few in first.records[0]["notes"]["gallery"]
+    table = cli("run", *CELL)
+    assert sum(few in line for line in table.err.splitlines()) == 1
+    assert table.err.startswith("warning: ")
     process = spawn("run", *CELL, "--format", "json")
     out, err = process.communicate(timeout=240)
     assert process.returncode == 0

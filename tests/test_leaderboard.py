@@ -123,7 +123,7 @@ class LeakMetric(AttackMetric):
         "id_gallery_acc1_ceiling": Quantity("", "neutral", "share", "reference"),
         "id_median_rank": Quantity("", "higher", "rank", "leakage"),
         "blurriness": Quantity("", "higher"),
-        "verification_accuracy": Quantity("", "neutral", "share", "reference"),
+        "verification_accuracy": Quantity("pairs", "neutral", "share", "reference", unfit_below=0.9),
     }
 
     def compute(self, evidence: Any) -> Any:
@@ -367,6 +367,29 @@ def test_notes_of_the_runs_are_on_the_page(registry: Registry, track: Track) -> 
     noted = make_record(notes={"data": "unreadable image skipped: a/b.jpg", "attack_acc5": "few"})
     text = pages.page(build_board(registry, track, read(noted, make_record(seed=1))), registry)
     assert "- `unreadable image skipped: a/b.jpg` (1 cell)" in text
+
+
+def test_an_unfit_judge_is_said_on_the_page_and_in_the_index(registry: Registry, track: Track) -> None:
+    made = [make_record(seed=seed) for seed in range(2)]
+    board = build_board(registry, track, read(*made))
+    assert board.doubts == ()
+    assert "Warning" not in pages.page(board, registry) + pages.index([board])
+    for record in made:
+        record["metrics"]["verification_accuracy"] = metric(0.64, 0.05)
+        record["notes"]["gallery"] = "6 decoys, fewer than 100: <b>"
+    board = build_board(registry, track, read(*made))
+    low, few = board.doubts
+    assert low.startswith("verification_accuracy is 0.640, below 0.900: ")
+    assert few == "6 decoys, fewer than 100: <b>"
+    text = pages.page(board, registry)
+    lines = [line for line in text.splitlines() if line.startswith("- **Warning:** ")]
+    assert len(lines) == 2
+    assert text.count("6 decoys") == 1  # not among the other notes again
+    assert text.index(lines[0]) < text.index("## Utility")
+    assert "- **Warning:** what judges reconstructions on `little` is in doubt" in pages.index([board])
+    [section] = board.sections
+    assert section.ceiling is not None  # stands in the table of leakage, above the rows
+    assert text.index("real held-out images*") < text.index("| `plain` |", text.index("## Leakage"))
 
 
 def test_there_are_no_differences_without_the_baseline(registry: Registry, track: Track) -> None:

@@ -1,5 +1,7 @@
 """Metrics against brute force, closed forms and torchmetrics."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -14,6 +16,7 @@ from mia_bench.api.dataset import ImageSet, Splits
 from mia_bench.api.metric import AttackEvidence, Gallery, TargetEvidence
 from mia_bench.plugins import host
 from mia_bench.protocol.context import Context
+from mia_bench.protocol.gallery import doubts
 from mia_bench.protocol.measurement import Measured, measure_reconstructions, measure_target
 from mia_bench.protocol.target import Target
 from mia_bench.provenance import HOST
@@ -24,6 +27,7 @@ from mia_bench_plugins.metrics.evaluation_classifier import (
     nearest_squared_distances,
 )
 from mia_bench_plugins.metrics.identification import Identification, ranks
+from mia_bench_plugins.metrics.independent_judge import IndependentJudge
 from mia_bench_plugins.metrics.target_confidence import TargetConfidence
 from mia_bench_plugins.metrics.utility import Utility, expected_calibration_error
 
@@ -261,6 +265,70 @@ def test_without_an_encoder_every_number_is_null_with_the_reason() -> None:
     found = Identification().compute(evidence(torch.zeros(1, 3, 4, 4), [0], 6))
     assert set(found) == set(Identification.quantities)
     assert set(found.values()) == {"no encoder"}
+
+
+# --- unfit judges --------------------------------------------------------------------------------
+
+
+def test_a_weak_encoder_and_a_low_ceiling_are_noted() -> None:
+    """Private people alike to the encoder, and pairs that it verifies in 64 % of the cases."""
+    entries = F.normalize(torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]))
+    weak = Gallery(entries, entries[:0], entries[[1, 0, 2, 0]], torch.tensor([1.0] * 64 + [0.0] * 36))
+    seen = evidence(
+        one_hot_images([0, 1], 3), [0, 1], 3, gallery=weak, embed=lambda x: F.normalize(x[:, :2, 0, 0])
+    )
+    made = Splits(
+        **{**vars(seen.splits), "test": ImageSet(one_hot_images([0, 1, 2, 0], 3), torch.arange(4) % 3)}
+    )
+    measured = Measured()
+    measure_reconstructions(
+        {"metric": Identification()}, dataclasses.replace(seen, splits=made), measured, seed=0
+    )
+    assert measured.values["verification_accuracy"].value == 0.64
+    notes = measured.notes
+    assert notes["verification_accuracy"].startswith("verification_accuracy is 0.640, below 0.900: ")
+    assert notes["id_acc1_ceiling"].startswith("id_acc1_ceiling is 0.500, below 0.750: ")
+    assert "id_acc1" not in notes
+
+
+def test_a_fit_judge_gives_no_reason_to_doubt() -> None:
+    quantities = {
+        **Identification.quantities,
+        **EvaluationClassifier.quantities,
+        **IndependentJudge.quantities,
+    }
+    watched = {name for name, quantity in quantities.items() if quantity.unfit_below is not None}
+    assert watched == {
+        "verification_accuracy",
+        "id_acc1_ceiling",
+        "id_gallery_acc1_ceiling",
+        "attack_acc1_ceiling",
+    }
+    for name in watched:
+        least = quantities[name].unfit_below
+        assert quantities[name].doubt(name, least) == ""
+        assert quantities[name].doubt(name, least - 0.01).startswith(f"{name} is {least - 0.01:.3f}, below")
+    assert quantities["id_acc1"].doubt("id_acc1", 0.0) == ""
+
+
+@pytest.mark.parametrize(
+    ("decoys", "public", "noted"),
+    [(0, 0, []), (99, 99, ["99 decoys, fewer than 100", "99 public people, fewer than 100"]), (100, 100, [])],
+)
+def test_few_decoys_and_few_public_people_are_noted(decoys: int, public: int, noted: list[str]) -> None:
+    def people(count: int) -> ImageSet:
+        return ImageSet(torch.zeros(2 * count, 3, 4, 4, dtype=torch.uint8), torch.arange(2 * count) // 2)
+
+    made = Splits(**{**vars(splits(3)), "decoys": people(decoys), "public": people(public)})
+    lines = doubts(made)
+    assert [line.split(":")[0] for line in lines] == noted
+    entries = F.normalize(torch.eye(3))
+    several = Gallery(entries, entries[:0], entries, torch.ones(30))
+    for gallery in (several, None):  # without an encoder nothing depends on them
+        measured = Measured()
+        seen = evidence(one_hot_images([0], 3), [0], 3, gallery=gallery)
+        measure_reconstructions({}, dataclasses.replace(seen, splits=made), measured, seed=0)
+        assert measured.notes == ({"gallery": "; ".join(lines)} if gallery and lines else {})
 
 
 # --- what a record keeps -------------------------------------------------------------------------

@@ -113,6 +113,33 @@ def test_a_quantity_without_an_interval_is_a_value_alone(tmp_path: Path) -> None
     assert [line.split("]")[1].split()[0] for line in lines[2:]] == ["0.25", "0.50"]
 
 
+def test_the_table_shows_the_ceiling_beside_the_number(some: list[dict[str, Any]]) -> None:
+    lines = results_table(read(*some)).splitlines()
+    assert "0.46 [0.36, 0.56] (ceiling 0.97)" in lines[2]
+    assert "0.90 [0.80, 1.00]  " in lines[2]  # no ceiling was declared
+
+
+def test_an_unfit_judge_is_a_line_once(cli: Callable[..., Any], tmp_path: Path) -> None:
+    unfit = [make_record(seed=seed) for seed in range(2)]
+    for record in unfit:
+        record["metrics"]["verification_accuracy"] = metric(0.64, 0.05)
+        record["notes"]["gallery"] = "6 decoys, fewer than 100: few"
+    assert results.doubts(read(make_record(seed=2))) == []
+    low, few = results.doubts(read(*unfit, make_record(seed=2)))
+    assert low.startswith("verification_accuracy is 0.640, below 0.900: ")
+    assert few == "6 decoys, fewer than 100: few"
+    other = {**unfit[0], "track": {**unfit[0]["track"], "name": "other"}}
+    assert [line.split(":")[0] for line in results.doubts(read(*unfit, other))] == ["little"] * 2 + [
+        "other"
+    ] * 2
+    store = Store(tmp_path / "made-store")
+    for record in unfit:
+        write_json(store, record)
+    outcome = cli("results", "--store", store.root)
+    assert outcome.err.splitlines() == [f"warning: {low}", f"warning: {few}"]
+    assert cli("results", "--store", store.root, "--format", "json").err == ""
+
+
 def test_json_is_the_records_themselves(some: list[dict[str, Any]]) -> None:
     checked = [read_record(record) for record in some]
     text = results_table(checked, "json")

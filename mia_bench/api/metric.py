@@ -57,6 +57,8 @@ class Quantity:
         ceiling: name of the quantity that says what real held-out images reach in this one.
         interval: whether it has a 95 % interval. Set it to False where that of a bootstrap would mislead, as
             for a statistic that is biased: then the value stands alone, and no comparison rests on it.
+        unfit_below: of a quantity that says how well a judge of reconstructions does its work: runs and pages
+            warn where it is below this.
     """
 
     description: str
@@ -66,6 +68,16 @@ class Quantity:
     paired: bool = False
     ceiling: str = ""
     interval: bool = True
+    unfit_below: float | None = None
+
+    def doubt(self, name: str, value: float) -> str:
+        """One line that warns of an unfit judge; empty where the value gives no reason to."""
+        if self.unfit_below is None or value >= self.unfit_below:
+            return ""
+        return (
+            f"{name} is {self.format(value)}, below {self.format(self.unfit_below)}: this judge is hardly "
+            f"fit for these images, and what it says of leakage is in doubt ({self.description})"
+        )
 
     @property
     def bounds(self) -> tuple[float, float]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from mia_bench.cli.shared import records_option, store_option
-from mia_bench.results import read_store, results_table
+from mia_bench.results import doubts, read_store, results_table
 from mia_bench.terminal import say, say_lines
 
 
@@ -29,3 +29,5 @@ def command(track: str | None, store: Path | None, format_: str) -> None:
         say("no records yet; 'mia-bench run' makes some", err=True)
     if records or format_ != "table":
         say_lines(results_table(records, format_))
+    for line in doubts(records) if format_ == "table" else ():
+        say(f"warning: {line}", err=True)

@@ -15,7 +15,7 @@ from mia_bench.engine.progress import terminal_progress
 from mia_bench.engine.run import Prepared, execute, prepare
 from mia_bench.engine.scheduler import Interrupted
 from mia_bench.record import Record
-from mia_bench.results import results_table
+from mia_bench.results import doubts, results_table
 from mia_bench.terminal import say, say_lines
 
 
@@ -43,14 +43,15 @@ def command(config: Path | None, show_config: bool, dry_run: bool, **options: An
     if dry_run:
         print_plan(prepared)
         return
+    computed = bool(prepared.open_cells)
     try:
         records = execute(prepared, terminal_progress())
     except Interrupted as stopped:
         done = [record for record in stopped.records if record.status != "interrupted"]
         if done or chosen.format == "json":
-            _print_records(stopped.records if chosen.format == "json" else done, prepared)
+            _print_records(stopped.records if chosen.format == "json" else done, prepared, computed)
         raise
-    _print_records(records, prepared)
+    _print_records(records, prepared, computed)
     if prepared.left_out or any(record.status == "failed" for record in records):
         sys.exit(1)
 
@@ -60,12 +61,15 @@ def _warn(lines: list[str]) -> None:
         say(f"warning: {line}", err=True)
 
 
-def _print_records(records: list[Record], prepared: Prepared) -> None:
+def _print_records(records: list[Record], prepared: Prepared, computed: bool) -> None:
     setup = prepared.setup
     say_lines(results_table(records, setup.config.format))
+    warnings = doubts(records)
+    if computed or setup.config.format == "table":  # where nothing was computed, programs hear nothing new
+        _warn(warnings)
     if setup.config.format != "table":
         return
-    for note in sorted({note for record in records for note in record.notes.values()}):
+    for note in sorted({note for record in records for note in record.notes.values()} - set(warnings)):
         say(f"note: {note}", err=True)
     pictures = [setup.store.root / "pictures" / f"{record.key}.png" for record in records]
     if shown := [path for path in pictures if path.exists()]:

@@ -36,6 +36,7 @@ from mia_bench.paths import Roots
 from mia_bench.plugins import describe_error, host
 from mia_bench.record import Record
 from mia_bench.registry import Registry
+from mia_bench.results import doubts
 from mia_bench.store import Store
 from mia_bench.track import Choice, Track, load_track
 from mia_bench.weights import missing_lines, needed_by, weight_files
@@ -236,7 +237,11 @@ def run(
     prepared = prepare(load_config(given))
     for line in (*prepared.warnings, *prepared.left_out):
         log.warning("%s", line)
-    return execute(prepared, display)
+    computed = bool(prepared.open_cells)
+    records = execute(prepared, display)
+    for line in doubts(records) if computed else ():
+        log.warning("%s", line)
+    return records
 
 
 def prior_stage(setup: Setup, prior: str = "") -> Stage:

@@ -204,6 +204,14 @@ class Board:
         }
 
     @property
+    def doubts(self) -> tuple[str, ...]:
+        """Why what judged the reconstructions may be unfit, one line each."""
+        judged = ((name, quantity, measured(name, self.done)) for name, quantity in self.quantities.items())
+        lines = [quantity.doubt(name, found.value) for name, quantity, found in judged if found]
+        noted = sorted({record.notes.get("gallery", "") for record in self.done})
+        return tuple(line for line in (*lines, *noted) if line)
+
+    @property
     def methods(self) -> dict[tuple[str, str], About]:
         """What the components say of themselves in their newest record, by kind and name."""
         newest = sorted(self.records, key=lambda record: record.provenance.finished)

@@ -192,6 +192,8 @@ def _packages(board: Board, registry: Registry) -> dict[str, str]:
 
 
 def _notes(records: Iterable[Record]) -> list[tuple[str, int]]:
-    """What the runs had to say that belongs to no quantity, and in how many cells."""
-    found = Counter(note for r in records for name, note in r.notes.items() if name not in r.metrics)
+    """What the runs had to say, and in how many cells; without what belongs to a quantity, and doubts."""
+    found = Counter(
+        note for r in records for name, note in r.notes.items() if name not in (*r.metrics, "gallery")
+    )
     return sorted(found.items())

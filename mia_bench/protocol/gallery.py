@@ -17,6 +17,12 @@ _BATCH = 256
 _FEWEST_PAIRS = 20
 """Pairs of one identity below which the accuracy of verification says nothing."""
 
+FEWEST_DECOYS = 100
+"""Decoys below which the rank among them says little."""
+
+FEWEST_PUBLIC = 100
+"""Public people below which a prior made from them is weak."""
+
 
 def build_gallery(splits: Splits, embed: Embed, context: Context) -> Gallery:
     """Embed the private identities and the decoys once, and measure the encoder on the decoys."""
@@ -38,6 +44,22 @@ def build_gallery(splits: Splits, embed: Embed, context: Context) -> Gallery:
         test=test,
         verification=verify_pairs(decoys, splits.decoys.labels, rng),
     )
+
+
+def doubts(splits: Splits) -> list[str]:
+    """Why identification may say little on these data: lines that runs and pages show as warnings."""
+    decoys, public = (len(part.labels.unique()) for part in (splits.decoys, splits.public))
+    lines = []
+    if 0 < decoys < FEWEST_DECOYS:
+        lines.append(
+            f"{decoys} decoys, fewer than {FEWEST_DECOYS}: being first in so small a gallery says little"
+        )
+    if 0 < public < FEWEST_PUBLIC:
+        lines.append(
+            f"{public} public people, fewer than {FEWEST_PUBLIC}: a prior made from so few is weak, and "
+            "attacks that use it understate the leakage"
+        )
+    return lines
 
 
 def _centroids(embeddings: Tensor, labels: Tensor) -> Tensor:

@@ -25,6 +25,7 @@ from mia_bench.errors import MiaBenchError, Modified
 from mia_bench.models.inference import predict_probabilities
 from mia_bench.models.snapshot import Snapshot
 from mia_bench.plugins import attribute_errors
+from mia_bench.protocol import gallery
 from mia_bench.protocol.context import Context
 from mia_bench.protocol.data import present_parts
 from mia_bench.protocol.target import Target
@@ -41,7 +42,7 @@ class Measured:
 
     Attributes:
         values: each quantity by its name, None where it could not be computed.
-        notes: by quantity, the reason why it is None.
+        notes: by quantity, the reason why it is None or in doubt; what else is in doubt.
         per_class: class means of the quantities that boards compare class by class.
         sources: by quantity, what gave it.
     """
@@ -101,6 +102,10 @@ def measure_reconstructions(
             measurement = computed.get(name)
             if quantity.paired and isinstance(measurement, Measurement):
                 measured.per_class[name] = [round(v, 6) for v in class_means(measurement)]
+            if (value := measured.values[name]) and (doubt := quantity.doubt(name, value.value)):
+                measured.notes[name] = doubt
+    if evidence.gallery is not None and (lines := gallery.doubts(evidence.splits)):
+        measured.notes["gallery"] = "; ".join(lines)
 
 
 def add_report(measured: Measured, report: Mapping[str, float | str], source: str) -> None:

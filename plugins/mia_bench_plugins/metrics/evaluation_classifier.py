@@ -22,6 +22,9 @@ with lazy_imports():
 
     from mia_bench.api.classifier import Classifier
 
+LEAST_CEILING = 0.75
+"""Share of real held-out images below which what recognises them is unfit to judge reconstructions."""
+
 
 def nearest_squared_distances(
     features: Tensor, labels: Tensor, references: Tensor, reference_labels: Tensor
@@ -65,6 +68,7 @@ def attack_accuracies(
 
 leaked_share = partial(Quantity, better="lower", kind="share", role="leakage")
 reference = partial(Quantity, kind="share", role="reference")
+ceiling = partial(reference, unfit_below=LEAST_CEILING)
 
 
 class EvaluationClassifier(AttackMetric):
@@ -88,7 +92,7 @@ class EvaluationClassifier(AttackMetric):
             kind="distance",
             role="leakage",
         ),
-        "attack_acc1_ceiling": reference("the evaluation model's accuracy on real held-out images"),
+        "attack_acc1_ceiling": ceiling("the evaluation model's accuracy on real held-out images"),
     }
 
     def compute(self, evidence: AttackEvidence) -> dict[str, Measurement | str]:

@@ -14,12 +14,15 @@ from typing import ClassVar
 from mia_bench import AttackMetric, Measurement, Quantity, Register, hookimpl, lazy_imports
 from mia_bench.api.metric import Array, AttackEvidence
 from mia_bench.models.inference import embed_images
-from mia_bench_plugins.metrics.evaluation_classifier import leaked_share, reference
+from mia_bench_plugins.metrics.evaluation_classifier import ceiling, leaked_share, reference
 
 with lazy_imports():
     import numpy as np
     import torch
     from torch import Tensor
+
+LEAST_VERIFICATION = 0.9
+"""Accuracy of verification below which the encoder is unfit to judge the track's images."""
 
 
 def ranks(embeddings: Tensor, labels: Tensor, gallery: Tensor) -> Tensor:
@@ -71,14 +74,15 @@ class Identification(AttackMetric):
             role="leakage",
             ceiling="id_median_rank_ceiling",
         ),
-        "id_acc1_ceiling": reference("id_acc1 of real held-out images"),
+        "id_acc1_ceiling": ceiling("id_acc1 of real held-out images"),
         "id_acc5_ceiling": reference("id_acc5 of real held-out images"),
-        "id_gallery_acc1_ceiling": reference("id_gallery_acc1 of real held-out images"),
+        "id_gallery_acc1_ceiling": ceiling("id_gallery_acc1 of real held-out images"),
         "id_median_rank_ceiling": Quantity(
             "id_median_rank of real held-out images", kind="rank", role="reference"
         ),
         "verification_accuracy": reference(
-            "the identity encoder's accuracy in telling pairs of the same unseen person from other pairs"
+            "the identity encoder's accuracy in telling pairs of the same unseen person from other pairs",
+            unfit_below=LEAST_VERIFICATION,
         ),
     }
 

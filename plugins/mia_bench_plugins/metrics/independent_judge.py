@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from mia_bench import AttackMetric, Measurement, Quantity, Register, hookimpl
 from mia_bench.api.metric import AttackEvidence
-from mia_bench_plugins.metrics.evaluation_classifier import attack_accuracies, leaked_share, reference
+from mia_bench_plugins.metrics.evaluation_classifier import attack_accuracies, ceiling, leaked_share
 
 
 class IndependentJudge(AttackMetric):
@@ -29,7 +29,7 @@ class IndependentJudge(AttackMetric):
         "id_acc5": leaked_share(
             "share of reconstructions with their class among the independent judge's first five"
         ),
-        "id_acc1_ceiling": reference("the independent judge's accuracy on real held-out images"),
+        "id_acc1_ceiling": ceiling("the independent judge's accuracy on real held-out images"),
     }
 
     def compute(self, evidence: AttackEvidence) -> dict[str, Measurement | str]:
