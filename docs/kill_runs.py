@@ -295,8 +295,7 @@ class Killer:
         text = run.text.decode(errors="replace")
         if "Traceback" in text:
             problems.append(f"traceback: {text[text.index('Traceback') :]}")
-        allowed = {0, -9} if "SIGKILL" in kind or kind.startswith("guard") else {0, 1}
-        if code not in ({0} if kind.startswith("worker") else allowed):
+        if code not in self._codes(kind, text):
             problems.append(f"exit code {code}: {text[-2000:]}")
         problems += self._compare()
         return Result(kind, executor, late, ended - disturbed, gone - ended, run.stages, problems)
@@ -321,6 +320,16 @@ class Killer:
         else:
             run.close()
         return alive
+
+    def _codes(self, kind: str, text: str) -> set[int]:
+        """The exit codes that a driver may end with: of a run that was over, of an interrupted one."""
+        who, _, how = kind.partition(": ")
+        if who == "worker":
+            return {0}
+        if who == "guard and driver" or how == "SIGKILL":
+            return {0, -signal.SIGKILL}
+        before = set() if text else {-DRIVER[how], -signal.SIGHUP}  # before the program had begun
+        return {0, 1} | before
 
     def _wait(self, run: Run, problems: list[str]) -> int:
         try:
