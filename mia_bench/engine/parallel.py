@@ -413,7 +413,10 @@ def _end_with_driver() -> None:
     """
     driver = multiprocessing.parent_process()
     assert driver is not None
-    while driver.is_alive() and (not POSIX or os.getppid() == driver.pid):
-        driver.join(_LOOK)
+    # Not its methods join and is_alive: they import, and get a lazy module if this process's other thread
+    # is in a block of lazy imports.
+    while not POSIX or os.getppid() == driver.pid:
+        if wait([driver.sentinel], _LOOK):
+            break
     signal_group(os.getpid(), KILL)
     os._exit(1)
