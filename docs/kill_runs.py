@@ -295,7 +295,7 @@ class Killer:
         text = run.text.decode(errors="replace")
         if "Traceback" in text:
             problems.append(f"traceback: {text[text.index('Traceback') :]}")
-        if code not in self._codes(kind, text):
+        if code not in self._codes(kind, run):
             problems.append(f"exit code {code}: {text[-2000:]}")
         problems += self._compare()
         return Result(kind, executor, late, ended - disturbed, gone - ended, run.stages, problems)
@@ -321,15 +321,16 @@ class Killer:
             run.close()
         return alive
 
-    def _codes(self, kind: str, text: str) -> set[int]:
+    def _codes(self, kind: str, run: Run) -> set[int]:
         """The exit codes that a driver may end with: of a run that was over, of an interrupted one."""
         who, _, how = kind.partition(": ")
         if who == "worker":
             return {0}
         if who == "guard and driver" or how == "SIGKILL":
             return {0, -signal.SIGKILL}
-        before = set() if text else {-DRIVER[how], -signal.SIGHUP}  # before the program had begun
-        return {0, 1} | before
+        # Before the program has begun and after it has printed its results, Python itself is interrupted.
+        outside = not run.text or run.out.read_text().count('"status": "done"') == len(self._expected.records)
+        return {0, 1} | ({-(DRIVER[how] or signal.SIGHUP)} if outside else set())
 
     def _wait(self, run: Run, problems: list[str]) -> int:
         try:
