@@ -116,6 +116,7 @@ CONTENTS = """
 /leaderboards/README
 /docs/paper-tracks
 /docs/performance
+/docs/robustness
 ```
 
 ```{toctree}
