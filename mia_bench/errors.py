@@ -36,7 +36,20 @@ class StoreError(MiaBenchError):
 
 
 class CorruptArtifact(StoreError):
-    """An artifact is truncated or altered: it is discarded and computed again."""
+    """An artifact was read and is truncated or altered: it is set aside and computed again.
+
+    Attributes:
+        stage, key: which.
+        reason: what is wrong with it.
+        lacks: the field that its info lacks, if that is what is wrong.
+    """
+
+    def __init__(self, stage: str, key: str, reason: str, lacks: str = "") -> None:
+        super().__init__(stage, key, reason, lacks)
+        self.stage, self.key, self.reason, self.lacks = stage, key, reason, lacks
+
+    def __str__(self) -> str:
+        return f"the {self.stage} artifact {self.key} is damaged ({self.reason})"
 
 
 class Unavailable(MiaBenchError):

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 
+from mia_bench import jsonfile
 from mia_bench.errors import MiaBenchError
 from mia_bench.names import ComponentName, ComponentVersion, DistributionName, Key, OptionName
-from mia_bench.text import encodable
 
 RECORD_SCHEMA = 1
+
+Count: TypeAlias = Annotated[int, Field(ge=0, le=2**63 - 1)]
 
 Status = Literal["done", "failed", "skipped", "interrupted"]
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+    model_config = ConfigDict(extra="forbid", populate_by_name=True, allow_inf_nan=False)
 
 
 class TrackRef(_Part):
@@ -25,7 +27,7 @@ class TrackRef(_Part):
 
     name: ComponentName
     """The track's name."""
-    version: int
+    version: Count
     """The track's version."""
     data: str = ""
     """Fingerprint of the data read (relative names and contents of the files)."""
@@ -79,13 +81,18 @@ class MetricValue(_Part):
     """Lower end of the interval."""
     high: float | None
     """Upper end of the interval."""
-    n: int
+    n: Annotated[Count, Field(ge=1)]
     """How many samples it rests on."""
 
     @model_validator(mode="after")
-    def _has_both_ends_or_none(self) -> Self:
-        if (self.low is None) != (self.high is None):
+    def _is_interval(self) -> Self:
+        """Both ends are there, with the value between them, or none is."""
+        if self.low is None and self.high is None:
+            return self
+        if self.low is None or self.high is None:
             raise ValueError("an interval has two ends: low and high are both numbers, or both null")
+        if not self.low <= self.value <= self.high:
+            raise ValueError(f"the value {self.value} is not in its interval [{self.low}, {self.high}]")
         return self
 
 
@@ -96,9 +103,9 @@ class Cost(_Part):
     """Time to train the target."""
     invert_seconds: float | None = None
     """Time of the attack, its preparation included."""
-    peak_memory_bytes: int | None = None
+    peak_memory_bytes: Count | None = None
     """The larger peak of training and attack: of the GPU on a GPU, else of the process."""
-    target_queries: int | None = None
+    target_queries: Count | None = None
     """Images that the target answered to the attack, its preparation included."""
 
 
@@ -126,7 +133,11 @@ class Provenance(_Part):
 
 
 class Record(_Part):
-    """One cell's result. A metric that could not be computed is null, its reason is in ``notes``."""
+    """One cell's result. A metric that could not be computed is null, its reason is in ``notes``.
+
+    Its JSON also has ``sha256``, the hash of all other fields (:mod:`mia_bench.jsonfile`), which is checked
+    where a record is read. Records from before there were hashes have none.
+    """
 
     schema_: int = Field(alias="schema", ge=1)
     """Version of this format."""
@@ -140,7 +151,7 @@ class Record(_Part):
     """The attacker's image model."""
     attack: ComponentRef
     """How the target was attacked."""
-    seed: int
+    seed: Count
     """The cell's seed."""
     status: Status
     """What became of the cell."""
@@ -158,26 +169,41 @@ class Record(_Part):
     """By metric the reason why it is null, or in doubt; by stage or ``data`` what the run had to say. What is
     noted by ``gallery`` casts doubt on identification."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _check_hash(cls, data: Any) -> Any:
+        """Check the hash, if there is one. It is no field: changed copies would hold a wrong one."""
+        if not isinstance(data, dict) or jsonfile.SEAL not in data:
+            return data
+        try:
+            right = data[jsonfile.SEAL] == jsonfile.digest(data)
+        except (TypeError, ValueError, RecursionError):
+            right = False
+        if not right:
+            raise PydanticCustomError("hash", "its hash differs: it was changed after it was written")
+        return {name: value for name, value in data.items() if name != jsonfile.SEAL}
+
     @property
     def components(self) -> dict[str, ComponentRef]:
         """The components of the cell by their kind."""
         return {"defense": self.defense, "attack": self.attack, "prior": self.prior}
 
     def to_json(self) -> dict[str, Any]:
-        """The JSON object with all fields."""
-        return self.model_dump(mode="json", by_alias=True)
+        """The JSON object with all fields and their hash."""
+        return jsonfile.seal(self.model_dump(mode="json", by_alias=True))
 
     def file_text(self) -> str:
         """The text of its file: only the fields that were given, so that an older file stays as it is."""
-        data = self.model_dump(mode="json", by_alias=True, exclude_unset=True)
-        return encodable(json.dumps(data, indent=1, sort_keys=True, ensure_ascii=False)) + "\n"
+        return jsonfile.file_text(
+            jsonfile.seal(self.model_dump(mode="json", by_alias=True, exclude_unset=True))
+        )
 
 
 def read_record(data: dict[str, Any]) -> Record:
     """Check a record.
 
     Raises:
-        ValueError: it doesn't fit the schema, or a newer version wrote it.
+        ValueError: it doesn't fit the schema, its hash differs, or a newer version wrote it.
     """
     schema = data.get("schema")
     if isinstance(schema, int) and schema > RECORD_SCHEMA:
@@ -195,8 +221,9 @@ def check_record(data: dict[str, Any], name: str) -> Record:
         return read_record(data)
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(map(str, first["loc"])) or "record"
+        place = "".join(f"{part}." for part in first["loc"]).rstrip(".")
         more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-        raise MiaBenchError(f"{name}: {place}: {first['msg'].removeprefix('Value error, ')}{more}") from error
+        message = first["msg"].removeprefix("Value error, ")
+        raise MiaBenchError(f"{name}: {place + ': ' if place else ''}{message}{more}") from error
     except ValueError as error:
         raise MiaBenchError(f"{name}: {error}") from error

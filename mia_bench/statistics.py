@@ -45,6 +45,12 @@ class Estimate:
             raise ValueError("the number has no interval")
         return self.low, self.high
 
+    @property
+    def is_sound(self) -> bool:
+        """Whether all that is there is finite, the value is in its interval, and it rests on samples."""
+        low, high = (self.value, self.value) if self.low is None or self.high is None else self.interval
+        return -math.inf < low <= self.value <= high < math.inf and self.n > 0
+
     def without_interval(self) -> Estimate:
         """The value alone."""
         return replace(self, low=None, high=None)

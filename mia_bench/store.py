@@ -8,9 +8,15 @@ Layout::
     <store>/checkpoints/<stage>-<key>.safetensors    of stages under way
     <store>/checkpoints/<stage>-<key>/               the same, for data sets
     <store>/pictures/  <store>/locks/
+    <store>/set-aside/                               what was damaged, or of a newer version
 
-An artifact folder appears whole or not at all (it is renamed into place), and ``meta.json`` holds the
-size and hash of the tensors, so that a file damaged later is found and computed again.
+An artifact folder appears whole or not at all (it is renamed into place). ``meta.json`` holds the size and
+hash of the tensors and, as records do, a hash of itself (:mod:`mia_bench.jsonfile`), so that what is damaged
+later is found.
+
+What was read and is wrong counts as missing. It is moved to ``set-aside`` when something is written in its
+place, never before, and never deleted. What can't be read, because of the disk or its permissions, is an
+error, and nothing is changed.
 """
 
 from __future__ import annotations
@@ -32,6 +38,7 @@ from typing import Any
 import filelock
 from etils.epy import lazy_imports
 
+from mia_bench import jsonfile
 from mia_bench.errors import CorruptArtifact, MiaBenchError, StoreError, UsageError
 from mia_bench.record import Record, check_record
 from mia_bench.tensorfile import read_arrays, read_tensors, tensor_bytes
@@ -41,8 +48,12 @@ with lazy_imports():
     from torch import Tensor
 
 STORE_SCHEMA = 1
+SET_ASIDE = "set-aside"
+_TENSORS = "tensors.safetensors"
+_META = "meta.json"
 _TEMPORARY = ".tmp-"
 _SWEEP_AFTER = 86400.0
+_ABSENT = (FileNotFoundError, NotADirectoryError)
 log = logging.getLogger(__name__)
 
 
@@ -56,9 +67,10 @@ class Store:
             UsageError: a newer version wrote it, it is no folder, or it can't be written.
         """
         self.root = root
+        self._told: set[str] = set()
         version = root / "version.json"
         try:
-            if not version.exists():
+            if not os.path.lexists(version):
                 root.mkdir(parents=True, exist_ok=True)
                 # Another run may be making this store now, or was killed while it did.
                 strangers = [path for path in root.iterdir() if not path.name.startswith(_TEMPORARY)]
@@ -66,16 +78,47 @@ class Store:
                     write_whole(version, (json.dumps({"schema": STORE_SCHEMA}) + "\n").encode())
                 elif not version.exists():
                     raise UsageError(f"{root} is neither empty nor a store; choose another --store")
-            schema = _read_json(version).get("schema")
+            schema = jsonfile.read_object(version).get("schema")
             if not isinstance(schema, int) or schema > STORE_SCHEMA:
                 raise UsageError(
                     f"the store {root} has schema {schema}; this version reads up to "
                     f"{STORE_SCHEMA}: upgrade mia-bench or choose another --store"
                 )
         except ValueError as error:
-            raise UsageError(f"{version} is not valid JSON: {error}") from error
+            raise UsageError(
+                f'{version} is not valid JSON ({error}); write {{"schema": {STORE_SCHEMA}}} in its '
+                "place, or choose another --store"
+            ) from error
         except OSError as error:
             raise UsageError(f"the store {root} can't be used: {error.strerror}") from error
+
+    def _tell(self, line: str) -> None:
+        """Warn, once."""
+        if line not in self._told:
+            self._told.add(line)
+            log.warning("%s", line)
+
+    def _tell_unsealed(self) -> None:
+        self._tell(
+            f"the store {self.root} has results from before results had a hash: a number that was changed in "
+            "them is not found ('mia-bench run --rerun always' makes them anew)"
+        )
+
+    def _set_aside(self, path: Path) -> None:
+        """Move what is damaged, or of a newer version, out of the way; it is kept."""
+        with self._writing():
+            place = self.root / SET_ASIDE / path.relative_to(self.root)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            number = 0
+            while os.path.lexists(
+                free := place.with_name(f"{place.name}.{number}" if number else place.name)
+            ):
+                number += 1
+            try:
+                path.rename(free)
+            except FileNotFoundError:  # another run did it
+                return
+        log.warning("moved %s to %s", path, free)
 
     def check_writable(self) -> None:
         """Find a read-only store before the work begins.
@@ -123,26 +166,68 @@ class Store:
     def has(self, stage: str, key: str) -> bool:
         """True when the artifact is there and its files have the sizes they were written with.
 
-        A truncated one is discarded with a warning.
+        A damaged one counts as missing, with a warning. Nothing is changed.
+
+        Raises:
+            StoreError: it can't be read.
+        """
+        try:
+            return self._meta(stage, key) is not None
+        except CorruptArtifact as error:
+            self._tell(f"{error}; a run computes it again")
+            return False
+
+    def _meta(self, stage: str, key: str) -> dict[str, Any] | None:
+        """The content of ``meta.json``, checked; None if there is no artifact.
+
+        Raises:
+            CorruptArtifact: it is not as it was written, or the tensors have another size.
+            StoreError: it can't be read.
         """
         folder = self._folder(stage, key)
-        if not folder.is_dir():
-            return False
+        with _damage_told_from_disk(stage, key):
+            try:
+                os.lstat(folder)
+            except _ABSENT:
+                return None
+            meta = jsonfile.read_object(folder / _META)
+            size = jsonfile.file_size(folder / _TENSORS)
+        unknown = meta.keys() - {"stage", "key", "files", "info", jsonfile.SEAL}
+        sealed = jsonfile.SEAL in meta
+        if unknown or (sealed and meta[jsonfile.SEAL] != jsonfile.digest(meta)):
+            raise CorruptArtifact(stage, key, f"the hash of {_META} differs")
+        if (meta.get("stage"), meta.get("key")) != (stage, key):
+            raise CorruptArtifact(stage, key, f"{_META} is of another artifact")
         try:
-            meta = _read_json(folder / "meta.json")
-            size = (folder / "tensors.safetensors").stat().st_size
-            if size == meta["files"]["tensors.safetensors"]["bytes"]:
-                return True
-            reason = f"{size} bytes"
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            reason = str(error)
-        self.discard(stage, key, reason)
-        return False
+            expected = meta["files"][_TENSORS]["bytes"]
+            if not isinstance(meta["info"].get("run", {}), dict):
+                raise TypeError("run is no object")
+        except (AttributeError, KeyError, TypeError) as error:
+            raise CorruptArtifact(stage, key, f"{_META} lacks what it must have: {error}") from error
+        if size != expected:
+            raise CorruptArtifact(stage, key, f"{size} bytes instead of {expected}")
+        if not sealed:
+            self._tell_unsealed()
+        return meta
 
-    def discard(self, stage: str, key: str, reason: str) -> None:
-        """Drop a damaged artifact, so that it is computed again."""
-        log.warning("the %s artifact %s is damaged (%s); it is computed again", stage, key, reason)
-        shutil.rmtree(self._folder(stage, key), ignore_errors=True)
+    def _existing_meta(self, stage: str, key: str) -> dict[str, Any]:
+        meta = self._meta(stage, key)
+        if meta is None:
+            raise CorruptArtifact(stage, key, "it is missing")
+        return meta
+
+    def metas(self, stage: str) -> Iterator[dict[str, Any]]:
+        """What is noted of each artifact of a stage that can be read: sizes of files, and info."""
+        with contextlib.suppress(OSError):
+            for path in sorted((self.root / "artifacts" / stage).iterdir()):
+                with contextlib.suppress(StoreError):
+                    if not path.name.startswith(_TEMPORARY) and (meta := self._meta(stage, path.name)):
+                        yield meta
+
+    def set_aside(self, error: CorruptArtifact) -> None:
+        """Move a damaged artifact out of the way, so that it is computed again."""
+        log.warning("%s; it is computed again", error)
+        self._set_aside(self._folder(error.stage, error.key))
 
     def save(self, stage: str, key: str, tensors: Mapping[str, Tensor], info: Mapping[str, Any]) -> None:
         """Write an artifact; it appears whole or not at all."""
@@ -152,61 +237,56 @@ class Store:
             temporary = final.parent / _temporary_name()
             temporary.mkdir()
             try:
-                size, digest = _write_synced(temporary / "tensors.safetensors", tensor_bytes(tensors))
-                meta = {
-                    "stage": stage,
-                    "key": key,
-                    "files": {"tensors.safetensors": {"bytes": size, "sha256": digest}},
-                    "info": dict(info),
-                }
-                _write_synced(temporary / "meta.json", json.dumps(meta, indent=1).encode())
-                if final.exists():
+                size, digest = _write_synced(temporary / _TENSORS, tensor_bytes(tensors))
+                files = {_TENSORS: {"bytes": size, "sha256": digest}}
+                meta = jsonfile.seal({"stage": stage, "key": key, "files": files, "info": info})
+                _write_synced(temporary / _META, jsonfile.file_text(meta).encode())
+                if self.has(stage, key):
                     shutil.rmtree(final)
+                elif os.path.lexists(final):
+                    self._set_aside(final)
                 temporary.rename(final)
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)
 
     def info(self, stage: str, key: str) -> dict[str, Any]:
-        """What the stage noted beside its tensors.
+        """What the stage noted beside its tensors. A field that it lacks is a CorruptArtifact, too.
 
         Raises:
-            CorruptArtifact: missing or unreadable.
+            CorruptArtifact: missing or altered.
+            StoreError: it can't be read.
         """
-        with _corrupt_unless_read(stage, key):
-            info: dict[str, Any] = _read_json(self._folder(stage, key) / "meta.json")["info"]
-        return info
+        fields = self._existing_meta(stage, key)["info"]
+        nested = {name: _Info(stage, key, fields[name], f"{name}.") for name in ("run",) if name in fields}
+        return _Info(stage, key, {**fields, **nested})
 
     def tensors(self, stage: str, key: str) -> dict[str, Tensor]:
         """The artifact's tensors.
 
         Raises:
             CorruptArtifact: the file is missing, truncated or altered.
+            StoreError: it can't be read.
         """
-        with _corrupt_unless_read(stage, key):
+        with _damage_told_from_disk(stage, key):
             return read_tensors(self._verified(stage, key))
 
     def arrays(self, stage: str, key: str) -> dict[str, Any]:
-        """The artifact's tensors as NumPy arrays, without importing torch."""
-        with _corrupt_unless_read(stage, key):
+        """The artifact's tensors as NumPy arrays, without importing torch; errors as of :meth:`tensors`."""
+        with _damage_told_from_disk(stage, key):
             return read_arrays(self._verified(stage, key))
 
     def verify(self, stage: str, key: str) -> None:
-        """Read the whole artifact.
-
-        Raises:
-            CorruptArtifact: a file is missing, truncated or altered.
-        """
-        self.info(stage, key)
+        """Read the whole artifact; errors as of :meth:`tensors`."""
         self._verified(stage, key)
 
     def _verified(self, stage: str, key: str) -> Path:
         """The file of an artifact's tensors, whose hash is right."""
-        path = self._folder(stage, key) / "tensors.safetensors"
-        with _corrupt_unless_read(stage, key):
-            found = _file_hash(path)
-            expected = _read_json(path.with_name("meta.json"))["files"][path.name]["sha256"]
-        if found != expected:
-            raise CorruptArtifact(f"{stage} artifact {key}: the hash differs")
+        meta = self._existing_meta(stage, key)
+        path = self._folder(stage, key) / _TENSORS
+        with _damage_told_from_disk(stage, key), path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if found != meta["files"][_TENSORS].get("sha256"):
+            raise CorruptArtifact(stage, key, "the hash differs")
         return path
 
     @contextlib.contextmanager
@@ -245,47 +325,114 @@ class Store:
         return self.root / "records" / track / f"{key}.json"
 
     def write_record(self, record: Record) -> None:
-        """Write a cell's record atomically."""
+        """Write a cell's record atomically. What is damaged in its place, or newer, is set aside.
+
+        Raises:
+            StoreError: the store is full or not writable, or what is there can't be read.
+        """
+        path = self.record_path(record.track.name, record.key)
+        try:
+            self._read_record(path)
+        except StoreError:
+            raise
+        except MiaBenchError as error:
+            self._tell(f"{error}; it is computed again")
+            self._set_aside(path)
         with self._writing():
-            path = self.record_path(record.track.name, record.key)
             write_whole(path, record.file_text().encode())
 
     def record(self, track: str, key: str) -> Record | None:
-        """A cell's record, or None if there is no valid one (with a warning if it is damaged)."""
-        path = self.record_path(track, key)
-        return _read_record(path, strict=False) if path.exists() else None
+        """A cell's record, or None if there is no valid one (with a warning if it is damaged).
+
+        Raises:
+            StoreError: it can't be read.
+        """
+        return self._valid_record(self.record_path(track, key), strict=False)
 
     def records(self, track: str | None = None, *, strict: bool = False) -> list[Record]:
         """The valid records, of one track or of all, oldest first.
 
         Raises:
             MiaBenchError: ``strict``, and one is damaged; otherwise a warning says so.
+            StoreError: one can't be read.
         """
-        paths = sorted((self.root / "records").glob(f"{track or '*'}/*.json"))
-        found = [_read_record(path, strict=strict) for path in paths]
+        root = self.root / "records"
+        folders = [path for path in _listing(root) if track in (None, path.name)]
+        paths = [path for folder in folders for path in _listing(folder) if path.suffix == ".json"]
+        found = [self._valid_record(path, strict=strict) for path in paths]
         return sorted((r for r in found if r is not None), key=lambda r: r.provenance.finished)
+
+    def _valid_record(self, path: Path, *, strict: bool) -> Record | None:
+        try:
+            return self._read_record(path)
+        except StoreError:
+            raise
+        except MiaBenchError as error:
+            if strict:
+                raise
+            self._tell(f"{error}; it is left out, and a run computes its cell again")
+            return None
+
+    def _read_record(self, path: Path) -> Record | None:
+        """The record in a file; None if there is no file.
+
+        Raises:
+            MiaBenchError: it is damaged, of a newer version, or of another cell.
+            StoreError: it can't be read.
+        """
+        try:
+            data = jsonfile.read_object(path)
+        except _ABSENT:
+            return None
+        except OSError as error:
+            raise StoreError(f"{path} can't be read: {error.strerror or error}") from error
+        except ValueError as error:
+            raise MiaBenchError(f"the record {path} is damaged ({error})") from error
+        record = check_record(data, f"the record {path}")
+        if (record.track.name, record.key) != (path.parent.name, path.stem):
+            raise MiaBenchError(f"the record {path} is of another cell ({record.track.name} {record.key})")
+        if jsonfile.SEAL not in data:
+            self._tell_unsealed()
+        return record
+
+
+class _Info(dict[str, Any]):
+    """What a stage noted; a field that is missing means that the artifact is damaged."""
+
+    def __init__(self, stage: str, key: str, fields: Mapping[str, Any], path: str = "") -> None:
+        super().__init__(fields)
+        self._artifact, self._path = (stage, key), path
+
+    def __missing__(self, name: str) -> Any:
+        path = self._path + name
+        raise CorruptArtifact(*self._artifact, f"{_META} lacks {path!r}", path)
+
+
+def _listing(folder: Path) -> list[Path]:
+    """What a folder holds, sorted, without what killed processes left; nothing if it is no folder.
+
+    Raises:
+        StoreError: it can't be read.
+    """
+    try:
+        return sorted(path for path in folder.iterdir() if not path.name.startswith(_TEMPORARY))
+    except _ABSENT:
+        return []
+    except OSError as error:
+        raise StoreError(f"{folder} can't be read: {error.strerror or error}") from error
 
 
 @contextlib.contextmanager
-def _corrupt_unless_read(stage: str, key: str) -> Iterator[None]:
-    """Raise CorruptArtifact where a file of an artifact is missing or not as it was written."""
+def _damage_told_from_disk(stage: str, key: str) -> Iterator[None]:
+    """Raise CorruptArtifact where a file is missing or wrong, StoreError where the disk fails."""
     try:
         yield
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CorruptArtifact(f"{stage} artifact {key}: {error}") from error
-
-
-def _read_record(path: Path, *, strict: bool) -> Record | None:
-    try:
-        return check_record(_read_json(path), f"the record {path}")
-    except (OSError, ValueError) as error:
-        reason = f"the record {path} is damaged ({error})"
-    except MiaBenchError as error:
-        reason = str(error)
-    if strict:
-        raise MiaBenchError(reason)
-    log.warning("%s; it is left out, and its cell computed again", reason)
-    return None
+    except _ABSENT as error:
+        raise CorruptArtifact(stage, key, f"{Path(error.filename).name} is missing") from error
+    except OSError as error:
+        raise StoreError(f"{error.filename} can't be read: {error.strerror or error}") from error
+    except ValueError as error:
+        raise CorruptArtifact(stage, key, str(error)) from error
 
 
 class StoredCheckpoint:
@@ -322,18 +469,6 @@ def explained(root: Path) -> Iterator[None]:
         if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
             raise StoreError(f"the store {root} is not writable: {error.strerror}") from error
         raise StoreError(f"the store {root}: {error}") from error
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    value = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(value, dict):
-        raise ValueError(f"{path.name} holds no JSON object")
-    return value
-
-
-def _file_hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _write_synced(path: Path, data: bytes | Iterable[bytes | memoryview]) -> tuple[int, str]:

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
+from mia_bench import jsonfile
 from mia_bench.store import Store
 
 
 def write_json(store: Store, record: dict[str, Any]) -> None:
-    """Write a JSON object where the store keeps that record."""
+    """Write a JSON object, with its hash, where the store keeps that record."""
     path = store.record_path(record["track"]["name"], record["key"])
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(record, indent=1, sort_keys=True, ensure_ascii=False)
-    path.write_text(text + "\n", encoding="utf-8")
+    path.write_text(record_text(record), encoding="utf-8")
+
+
+def record_text(record: dict[str, Any]) -> str:
+    """The file of a record, with its hash, as the store writes it."""
+    return jsonfile.file_text(jsonfile.seal(record))
+
+
+def without_hash(record: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a record."""
+    return {name: value for name, value in record.items() if name != jsonfile.SEAL}
 
 
 def read_json(store: Store, track: str, key: str) -> dict[str, Any] | None:

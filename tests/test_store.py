@@ -3,6 +3,8 @@
 import errno
 import json
 import os
+import random
+import shutil
 import subprocess
 import sys
 import time
@@ -15,13 +17,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from mia_bench import seeds
+from mia_bench import jsonfile, seeds
 from mia_bench import store as store_module
+from mia_bench.api.dataset import ImageSet
+from mia_bench.api.progress import no_progress
 from mia_bench.errors import CorruptArtifact, MiaBenchError, StoreError, UsageError
+from mia_bench.protocol.context import Context
+from mia_bench.protocol.prior import TrainingMonitor
 from mia_bench.record import RECORD_SCHEMA, Record, read_record
-from mia_bench.store import STORE_SCHEMA, Store
-from stored import write_json
+from mia_bench.store import STORE_SCHEMA, Store, write_whole
+from stored import without_hash, write_json
 
+TINY = ImageSet(torch.zeros(2, 3, 4, 4, dtype=torch.uint8), torch.tensor([0, 1]))
 TENSORS = {"x": torch.arange(6.0).view(2, 3), "n": torch.tensor([3])}
 
 
@@ -66,7 +73,7 @@ def test_saving_again_replaces_the_artifact(filled: Store) -> None:
 
 @pytest.mark.parametrize("name", ["tensors.safetensors", "meta.json"])
 @pytest.mark.parametrize("damage", ["truncated", "missing"])
-def test_damaged_artifact_is_dropped_with_a_warning(
+def test_damaged_artifact_is_told_and_set_aside_once_there_is_another(
     filled: Store, caplog: pytest.LogCaptureFixture, name: str, damage: str
 ) -> None:
     path = tensors_file(filled).with_name(name)
@@ -74,9 +81,199 @@ def test_damaged_artifact_is_dropped_with_a_warning(
         path.write_bytes(path.read_bytes()[:-5])
     else:
         path.unlink()
+    left = contents(filled.root)
     assert not filled.has("train", "k1")
-    assert "the train artifact k1 is damaged" in caplog.text
-    assert not tensors_file(filled).parent.exists()
+    assert not filled.has("train", "k1")
+    assert caplog.text.count("the train artifact k1 is damaged") == 1
+    assert contents(filled.root) == left
+    filled.save("train", "k1", TENSORS, {})
+    assert filled.has("train", "k1")
+    moved = contents(filled.root / "set-aside" / "artifacts" / "train" / "k1")
+    assert moved == {path.name: data for path, data in by_path(left).items() if path.parent.name == "k1"}
+
+
+def contents(root: Path) -> dict[str, bytes]:
+    """The files below a folder."""
+    return {str(p.relative_to(root)): p.read_bytes() for p in sorted(root.rglob("*")) if p.is_file()}
+
+
+def by_path(found: dict[str, bytes]) -> dict[Path, bytes]:
+    return {Path(name): data for name, data in found.items()}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"info": {"losses": [1.25]}},
+        {"files": {}},
+        {"key": "k2"},
+        {"further": 1},
+        {"sha256": ""},
+    ],
+)
+def test_altered_notes_of_an_artifact_are_found(filled: Store, change: dict) -> None:
+    path = tensors_file(filled).with_name("meta.json")
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    assert not filled.has("train", "k1")
+    for read in (filled.info, filled.tensors, filled.arrays):
+        with pytest.raises(CorruptArtifact, match="train artifact k1"):
+            read("train", "k1")
+
+
+def unseal(path: Path, **changes: object) -> None:
+    """Write a JSON object as it was before there were hashes."""
+    old = {name: value for name, value in json.loads(path.read_text()).items() if name != "sha256"}
+    path.write_text(json.dumps({**old, **changes}))
+
+
+def test_results_from_before_there_were_hashes_are_read_with_one_note(
+    filled: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    unseal(tensors_file(filled).with_name("meta.json"))
+    for key in ("k1", "k2"):
+        filled.write_record(read_record(record(key)))
+        unseal(filled.record_path("toy", key))
+    again = Store(filled.root)
+    assert again.has("train", "k1")
+    assert again.info("train", "k1") == {"losses": [1.5]}
+    assert len(again.records()) == 2
+    assert len(caplog.records) == 1
+    assert "from before results had a hash" in caplog.text
+    again.write_record(again.records()[0])
+    assert "sha256" in json.loads(filled.record_path("toy", "k1").read_text())
+    assert not (filled.root / "set-aside").exists()
+
+
+@pytest.mark.parametrize("info", [None, [], "x", {"run": []}])
+def test_damaged_notes_without_a_hash_are_found_by_their_form(filled: Store, info: object) -> None:
+    unseal(tensors_file(filled).with_name("meta.json"), info=info)
+    assert not filled.has("train", "k1")
+
+
+def test_a_field_that_is_missing_is_a_damage(filled: Store) -> None:
+    unseal(tensors_file(filled).with_name("meta.json"), info={"run": {}})
+    with pytest.raises(CorruptArtifact, match=r"lacks 'losses'") as caught:
+        filled.info("train", "k1")["losses"]
+    assert (caught.value.stage, caught.value.key, caught.value.lacks) == ("train", "k1", "losses")
+    with pytest.raises(CorruptArtifact, match=r"lacks 'run.finished'"):
+        filled.info("train", "k1")["run"]["finished"]
+
+
+def failing(code: int, names: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading files of these names fails."""
+    read = jsonfile.read_file
+
+    def fail(path: Path, largest: int | None = None) -> bytes:
+        if path.name in names:
+            raise OSError(code, os.strerror(code), str(path))
+        return read(path, largest)
+
+    monkeypatch.setattr(jsonfile, "read_file", fail)
+
+
+@pytest.mark.parametrize("code", [errno.ESTALE, errno.EIO, errno.EACCES])
+def test_a_failing_disk_is_no_damage(
+    filled: Store, monkeypatch: pytest.MonkeyPatch, code: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_json(filled, record("k"))
+    left = contents(filled.root)
+    failing(code, ("meta.json", "k.json"), monkeypatch)
+    for call in (
+        lambda: filled.has("train", "k1"),
+        lambda: filled.info("train", "k1"),
+        lambda: filled.tensors("train", "k1"),
+        lambda: filled.arrays("train", "k1"),
+        lambda: filled.save("train", "k1", TENSORS, {}),
+        lambda: filled.record("toy", "k"),
+        lambda: filled.records(),
+        lambda: filled.records(strict=True),
+        lambda: filled.write_record(read_record(record("k"))),
+    ):
+        with pytest.raises(StoreError, match=rf"(meta|k)\.json.*{os.strerror(code)}") as caught:
+            call()
+        assert not isinstance(caught.value, CorruptArtifact)
+        assert "\n" not in str(caught.value)
+    monkeypatch.undo()
+    assert contents(filled.root) == left
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder", "device", "loop"])
+def test_what_is_no_file_is_set_aside_and_never_waited_for(
+    filled: Store, caplog: pytest.LogCaptureFixture, kind: str
+) -> None:
+    def put(path: Path) -> None:
+        path.unlink()
+        match kind:
+            case "pipe":
+                os.mkfifo(path)
+            case "folder":
+                path.mkdir()
+                (path / "kept").write_text("x")
+            case "device":
+                path.symlink_to("/dev/zero")
+            case "loop":
+                path.symlink_to(path.name)
+
+    write_json(filled, record())
+    put(filled.record_path("toy", "k"))
+    assert filled.record("toy", "k") is None
+    assert filled.records() == []
+    filled.write_record(read_record(record()))
+    assert filled.record("toy", "k") == read_record(record())
+    assert os.path.lexists(filled.root / "set-aside" / "records" / "toy" / "k.json")
+    for name in ("meta.json", "tensors.safetensors"):
+        put(tensors_file(filled).with_name(name))
+        assert not filled.has("train", "k1")
+        filled.save("train", "k1", TENSORS, {})
+        assert filled.has("train", "k1")
+    assert sorted(p.name for p in (filled.root / "set-aside" / "artifacts" / "train").iterdir()) == [
+        "k1",
+        "k1.1",
+    ]
+    assert str(filled.record_path("toy", "k")) in caplog.text
+
+
+def test_a_changed_byte_in_any_json_of_a_store_is_found_or_changes_nothing(
+    undisturbed, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    undisturbed.copy(tmp_path / "store", ["train", "assess", "invert", "measure"])
+    shutil.copytree(undisturbed.store / "records", tmp_path / "store" / "records")
+    looks = tmp_path / "store" / "pictures" / "priors" / "k" / "looks.json"
+    monitor = TrainingMonitor(TINY, looks.parent, Context(4, 0, torch.device("cpu"), no_progress, None))
+    monitor.observations = [{"step": 100, "frechet_distance": 12.345678, "features": "pixels"}]
+    write_whole(looks, jsonfile.file_text(jsonfile.seal({"observations": monitor.observations})).encode())
+    paths, draws = sorted((tmp_path / "store").rglob("*.json")), random.Random(0)
+    assert len({path.name for path in paths}) > 4
+
+    def everything() -> list:
+        """All that is read of these files; what is damaged is missing."""
+        try:
+            made = Store(tmp_path / "store")
+        except UsageError:
+            return []
+        found: list = [*made.records(), TrainingMonitor(TINY, looks.parent, monitor._context).observations]
+        for path in paths:
+            if path.name == "meta.json" and made.has(*path.parts[-3:-1]):
+                found.append(made.info(*path.parts[-3:-1]))
+        return found
+
+    right, told = everything(), 0
+    for _ in range(60):
+        path = draws.choice(paths)
+        whole = path.read_bytes()
+        changed = bytearray(whole)
+        changed[draws.randrange(len(whole))] ^= 1 << draws.randrange(8)
+        path.write_bytes(bytes(changed))
+        caplog.clear()
+        found = everything()
+        if found != right:
+            assert len(found) < len(right) or [] in found
+            assert found == [] or "damaged" in caplog.text or str(path) in caplog.text
+            told += 1
+        path.write_bytes(whole)
+    assert told > 30
+    assert everything() == right
 
 
 def test_altered_artifact_of_the_same_size_is_found_when_it_is_read(filled: Store) -> None:
@@ -256,7 +453,7 @@ def test_record_comes_back_and_lies_where_it_should(root: Path) -> None:
     made = Store(root)
     made.write_record(read_record(record()))
     assert made.record("toy", "k") == read_record(record())
-    assert json.loads(made.record_path("toy", "k").read_text()) == record()
+    assert without_hash(json.loads(made.record_path("toy", "k").read_text())) == record()
     assert made.record_path("toy", "k") == root / "records" / "toy" / "k.json"
     assert made.record("toy", "other") is None
     assert made.records("other") == []
@@ -307,6 +504,57 @@ def test_records_of_a_run_fit_the_schema(undisturbed) -> None:
                     assert metric["low"] <= metric["value"] <= metric["high"]
                 assert metric["n"] > 0
     assert len(Store(undisturbed.store).records()) == len(undisturbed.records)
+
+
+def odd(**changes: object) -> str:
+    return json.dumps({**record(), **changes})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{}",
+        "[]",
+        "null",
+        "\ufeff" + odd(),
+        odd().replace('"seed": 0', '"seed": NaN'),
+        odd().replace('"seed": 0', '"seed": 0, "seed": 0'),
+        odd().replace('"seed": 0', '"seed": 1e999'),
+        odd().replace('"seed": 0', '"seed": ' + "9" * 5000),
+        odd().replace('"seed": 0', '"seed": ' + "[" * 100_000 + "]" * 100_000),
+        odd(seed=10**23),
+        odd(schema=RECORD_SCHEMA + 1, further="kept"),
+        odd(provenance=None),
+        odd(provenance={}),
+        odd(key="another"),
+        odd(track={"name": "another", "version": 3}),
+        odd(notes={"a": "\udcff"}),
+        odd(sha256="0" * 64),
+        odd(sha256=None),
+        b"\xff\xfe{}",
+    ],
+    ids=range(20),
+)
+def test_odd_record_is_named_and_kept_and_stops_nothing(
+    root: Path, caplog: pytest.LogCaptureFixture, text: str | bytes
+) -> None:
+    made = Store(root)
+    write_json(made, record("other"))
+    path = made.record_path("toy", "k")
+    data = text if isinstance(text, bytes) else text.encode()
+    path.write_bytes(data)
+    assert made.record("toy", "k") is None
+    assert [one.key for one in made.records()] == ["other"]
+    with pytest.raises(MiaBenchError, match=str(path)) as caught:
+        made.records(strict=True)
+    assert "\n" not in str(caught.value)
+    assert len(caplog.records) == 1  # told once
+    assert str(path) in caplog.text
+    assert path.read_bytes() == data
+    made.write_record(read_record(record()))
+    assert made.record("toy", "k") == read_record(record())
+    assert (root / "set-aside" / "records" / "toy" / "k.json").read_bytes() == data
 
 
 def test_record_of_a_newer_schema_is_refused() -> None:

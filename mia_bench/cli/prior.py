@@ -59,7 +59,7 @@ def train(name: str, **options: Any) -> None:
     stage = prior_stage(setup, name)
     setup.make([stage], terminal_progress())
     info = setup.store.info(*stage.id)
-    say_lines(_table([(stage.key, info)]))
+    say_lines(table([_row(stage.key, info)]))
     for look in info["watched"]:
         say(f"step {look['step']}: {_distance(look)}")
     sheets = sheets_folder(setup.store.root, stage.key)
@@ -75,11 +75,11 @@ def list_(store: Path | None) -> None:
     found = []
     for key in _keys(opened):
         try:
-            found.append((key, opened.info("prior", key)))
+            found.append(_row(key, opened.info("prior", key)))
         except CorruptArtifact as error:
             say(f"warning: {error}", err=True)
     if found:
-        say_lines(_table(found))
+        say_lines(table(found))
     else:
         say("no priors yet; 'mia-bench prior train' makes one", err=True)
 
@@ -155,22 +155,17 @@ def fetch(name: str) -> None:
     say(path)
 
 
-def _table(priors: list[tuple[str, dict[str, Any]]]) -> str:
-    rows = [
-        {
-            "prior": key[:8],
-            "track": info["run"]["track"],
-            "name": info["prior"]["name"],
-            "options": options_text(info["prior"]["options"]),
-            "trained on": (
-                "elsewhere" if info["public_images"] is None else f"{info['public_images']} public images"
-            ),
-            "Fréchet distance": _distance(info["watched"][-1]) if info["watched"] else "–",
-            "made": info["run"]["finished"][:10],
-        }
-        for key, info in priors
-    ]
-    return table(rows)
+def _row(key: str, info: dict[str, Any]) -> dict[str, str]:
+    trained_on, looks = info["public_images"], info["watched"]
+    return {
+        "prior": key[:8],
+        "track": info["run"]["track"],
+        "name": info["prior"]["name"],
+        "options": options_text(info["prior"]["options"]),
+        "trained on": "elsewhere" if trained_on is None else f"{trained_on} public images",
+        "Fréchet distance": _distance(looks[-1]) if looks else "–",
+        "made": info["run"]["finished"][:10],
+    }
 
 
 def _distance(look: dict[str, Any]) -> str:

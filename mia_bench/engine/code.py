@@ -46,7 +46,7 @@ def stored_run(store: Store, stage: Stage) -> dict[str, Any]:
     """What was noted of the run of a stage, its :func:`code_of` included; empty if it is not stored."""
     try:
         found: dict[str, Any] = store.info(*stage.id)["run"]
-    except (CorruptArtifact, KeyError):
+    except CorruptArtifact:
         return {}
     return found
 

@@ -6,7 +6,6 @@ scaled by how much longer than their figures other stages took on this machine.
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -41,15 +40,14 @@ def estimates(store: Store, stages: Iterable[Stage]) -> dict[tuple[str, str], Co
     ratios: list[float] = []
     known: dict[tuple[str, ...], list[dict[str, float]]] = defaultdict(list)
     for name in {stage.name for stage in stages}:
-        for path in (store.root / "artifacts" / name).glob("*/meta.json"):
+        for meta in store.metas(name):
             try:
-                meta = json.loads(path.read_text(encoding="utf-8"))
                 run = meta["info"]["run"]
                 group, taken = (name, run["track"], run["subject"]), _taken(meta)
                 track = tracks.get(run["track"])
                 figure = track and _figure(track.seconds, name, run["subject"])
-            except (OSError, ValueError, KeyError, TypeError):
-                continue  # a damaged artifact is dealt with where it is used
+            except (ValueError, KeyError, TypeError):
+                continue  # it was not made by a run
             known[group].append(taken)
             known[*group, str(run.get("settings"))].append(taken)
             if figure and figure >= SCALED_SECONDS:

@@ -115,13 +115,17 @@ class Stage:
 
 @dataclass(frozen=True)
 class PlannedCell:
-    """A cell, the stage whose artifact is its result, and why it is skipped, if it is."""
+    """A cell, the stage whose artifact is its result, and why it is skipped, if it is.
+
+    ``roots`` are the folders that its record must not name.
+    """
 
     cell: Cell
     measure: Stage
     data_fingerprint: str
     protocol: str
     skip: str | None
+    roots: Roots = field(default_factory=Roots)
 
     @property
     def key(self) -> str:
@@ -322,7 +326,7 @@ class TrackPlan:
             {**inputs, "assess": assess, "invert": invert, **instruments},
             spec={"missing": self._missing},
         )
-        return PlannedCell(cell, measure, self.fingerprint, self.protocol, skip_reason(cell))
+        return PlannedCell(cell, measure, self.fingerprint, self.protocol, skip_reason(cell), self._roots)
 
 
 def _spec(part: Any) -> Any:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from pydantic import ValidationError
+
 from mia_bench import provenance
 from mia_bench.components import ConfiguredComponent
 from mia_bench.engine.code import code_of, stored_run
 from mia_bench.engine.plan import PlannedCell, Stage
+from mia_bench.errors import CorruptArtifact
 from mia_bench.record import RECORD_SCHEMA, About, Record, Status
 from mia_bench.store import Store
 
@@ -25,10 +28,14 @@ def make_record(
         started: when the run began, ISO 8601.
         status: ``done``, ``failed``, ``skipped`` or ``interrupted``.
         reason: why it is not done.
+
+    Raises:
+        CorruptArtifact: what the measurement noted can't be read, or is no measurement.
     """
     cell = planned.cell
     info = store.info(*planned.measure.id) if status == "done" else {}
     made = _made(store, planned.measure) if info else {}
+    places = {"store": store.root, "data": planned.roots.data, "weights": planned.roots.weights}
     content = {
         "schema": RECORD_SCHEMA,
         "key": planned.key,
@@ -43,13 +50,13 @@ def make_record(
         "attack": _describe(store, planned, cell.attack),
         "seed": cell.seed,
         "status": status,
-        "reason": reason,
+        "reason": reason and provenance.anonymous(reason, places),
         "metrics": info.get("metrics", {}),
         "per_class": info.get("per_class", {}),
         "cost": info.get("costs", {}),
         "provenance": {
             "mia_bench": provenance.package_version("mia-bench"),
-            "git": made.get("git", provenance.git_commit()),
+            "git": made.get("git") if info else provenance.git_commit(),
             "python": provenance.python_version(),
             "torch": made.get("torch", provenance.package_version("torch")),
             "device": made.get("device"),
@@ -62,9 +69,17 @@ def make_record(
                 if stage.spec.get("weights")
             },
         },
-        "notes": info.get("notes", {}),
+        "notes": {
+            name: provenance.anonymous(str(note), places) for name, note in info.get("notes", {}).items()
+        },
     }
-    return Record.model_validate(content)
+    try:
+        return Record.model_validate(content)
+    except ValidationError as error:
+        if not info:
+            raise
+        place = ".".join(map(str, error.errors()[0]["loc"]))
+        raise CorruptArtifact(*planned.measure.id, f"{place}: {error.errors()[0]['msg']}") from error
 
 
 def _describe(store: Store, planned: PlannedCell, component: ConfiguredComponent) -> dict[str, Any]:

@@ -157,9 +157,11 @@ class Scheduler:
             self._display.say(f"FAILED {planned.cell.label}: {reason}")
         try:
             record = make_record(self._store, planned, started, status, reason)
-        except CorruptArtifact:
+        except CorruptArtifact as error:
             self._store.check_present()
-            raise
+            self._store.set_aside(error)
+            again = f"{error}; run the cell again"
+            record = make_record(self._store, planned, started, "failed", again)
         self._keep(record)
         self._finished(record)
         return record

@@ -8,6 +8,7 @@ import sys
 import time
 from dataclasses import dataclass
 from functools import cached_property, partial
+from typing import Any
 
 from etils.epy import lazy_imports
 
@@ -107,12 +108,13 @@ class Worker:
                 return
             except CorruptArtifact as error:
                 self._store.check_present()
-                # An input was damaged after it was written: drop it, make it again, try again.
+                # An input was damaged after it was written: set it aside, make it again, try again.
                 if attempt == _ATTEMPTS - 1:
                     raise StageFailed(failure(stage, error)) from error
                 for needed in stage.upstream():
                     if needed is not stage:
-                        self._discard_if_damaged(needed)
+                        found = needed.id == (error.stage, error.key)
+                        self._set_aside_if_damaged(needed, error.lacks if found else "")
                         self.compute(needed)
             except BaseException as error:  # a plugin may raise anything; the rest of the grid goes on
                 interruption.check(error)
@@ -126,11 +128,16 @@ class Worker:
         """Show the progress that a plugin reports; what makes no sense is an error in its call."""
         self._display.progress(stage, int(done), int(total), shortened(one_line(str(unit)), 40))
 
-    def _discard_if_damaged(self, stage: Stage) -> None:
-        try:
-            self._store.verify(*stage.id)
-        except CorruptArtifact as error:
-            self._store.discard(*stage.id, str(error))
+    def _set_aside_if_damaged(self, stage: Stage, lacks: str) -> None:
+        """Another worker may have made it again already, so it is read once more."""
+        with self._store.lock(*stage.id, lambda: None):
+            try:
+                self._store.verify(*stage.id)
+                info: Any = self._store.info(*stage.id)
+                for name in filter(None, lacks.split(".")):
+                    info = info[name]
+            except CorruptArtifact as error:
+                self._store.set_aside(error)
 
 
 def failure(stage: Stage, error: BaseException) -> str:

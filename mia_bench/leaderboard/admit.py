@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+from mia_bench.api.metric import Quantity
 from mia_bench.leaderboard.grouping import cell_key, group
 from mia_bench.provenance import code_differs
-from mia_bench.record import Record
+from mia_bench.record import MetricValue, Record
 from mia_bench.track import Track
 
 
@@ -22,24 +24,51 @@ def name_cell(record: Record) -> str:
     return f"{record.defense.name} × {record.attack.name}, seed {record.seed}"
 
 
-def refusals(track: Track, records: Iterable[Record]) -> list[str]:
-    """Why these records can't share a board: one line for each reason, empty when they can."""
+def refusals(track: Track, records: Iterable[Record], quantities: Mapping[str, Quantity]) -> list[str]:
+    """Why these records can't share a board: one line for each reason, empty when they can.
+
+    ``quantities`` are what is known of the numbers in them, by name.
+    """
     ordered = sorted(records, key=lambda record: record.key)
-    lines = [f"{name_record(record)}: {reason}" for record in ordered if (reason := _unfit(track, record))]
+    unfit = ((record, _unfit(track, record, quantities)) for record in ordered)
+    lines = [f"{name_record(record)}: {reason}" for record, reason in unfit if reason]
     return lines or [
-        *_mixed("the records are made from different data", ordered, lambda record: record.track.data),
-        *_mixed(
-            "the records were measured by different protocols (another version of the data set, of a network "
-            "or its weights, or of a metric)",
-            (record for record in ordered if record.status == "done"),
-            lambda record: record.track.protocol,
-        ),
+        *(line for what, read in _SHARED.items() for line in _mixed(what, ordered, read)),
         *_same_cell_twice(ordered),
         *_different_versions(ordered),
     ]
 
 
-def _unfit(track: Track, record: Record) -> str:
+def misfits(
+    track: Track, board: Sequence[Record], others: Iterable[Record], quantities: Mapping[str, Quantity]
+) -> list[Record]:
+    """Those of ``others``, cells that ``board`` does not have, which can't share a board with its records.
+
+    Records that agree in what all rows share, and in the versions of their components, fit or misfit alike:
+    one of each is tried, so that the work grows with the number of records and not with its square.
+    """
+    examples = list({_signature(record): record for record in board}.values())
+    misfit: dict[tuple[str, ...], bool] = {}
+    found = []
+    for other in others:
+        signature = _signature(other)
+        if signature not in misfit:
+            misfit[signature] = bool(refusals(track, [*examples, other], quantities))
+        if misfit[signature] or _unfit(track, other, quantities):
+            found.append(other)
+    return found
+
+
+def _signature(record: Record) -> tuple[str, ...]:
+    """What decides whether a record that is fit can be on a board."""
+    parts = record.components.items()
+    return (
+        *(str(read(record)) for read in _SHARED.values()),
+        *(f"{kind} {part.name} {part.distribution} {part.version}" for kind, part in parts),
+    )
+
+
+def _unfit(track: Track, record: Record, quantities: Mapping[str, Quantity]) -> str:
     """Why a record can't be on the board of ``track``, whatever the others are."""
     if record.track.name != track.name:
         return f"it belongs to the track {record.track.name!r}, not {track.name!r}"
@@ -53,12 +82,55 @@ def _unfit(track: Track, record: Record) -> str:
     expected = track.data.fingerprint
     if expected and record.track.data != expected:
         return f"made from other data (fingerprint {record.track.data or 'none'}, the track's is {expected})"
-    return ""
+    return next(_wrong_numbers(track, record, quantities), "")
 
 
-def _mixed(what: str, records: Iterable[Record], read: Callable[[Record], str]) -> list[str]:
+def _wrong_numbers(track: Track, record: Record, quantities: Mapping[str, Quantity]) -> Iterator[str]:
+    """What its numbers can't be; that they are finite and in their intervals is checked with the record."""
+    for name, metric in record.metrics.items():
+        least, most = quantities.get(name, Quantity("")).bounds
+        means = record.per_class.get(name, [])
+        wrong = [x for x in [*([metric.value] if metric else []), *means] if not least <= x <= most]
+        if wrong:
+            yield f"{name} is {wrong[0]}, it can only be from {least} to {most}"
+        if means and metric:
+            yield from _wrong_mean(name, metric, means, track.images_per_class)
+    if nothing := [name for name in record.per_class if record.metrics.get(name) is None]:
+        yield f"there are means of classes of {nothing[0]}, but it has no value"
+    if len(set(map(len, record.per_class.values()))) > 1:
+        yield "its quantities have means of different numbers of classes"
+
+
+def _wrong_mean(name: str, metric: MetricValue, means: Sequence[float], each: int) -> Iterator[str]:
+    """Where the means of classes are not those of the value; both are rounded."""
+    margin = 1e-5 * max(1.0, *map(abs, means))
+    low, high = min(means), max(means)
+    if metric.n == each * len(means):  # the classes have equally many samples
+        low = high = math.fsum(means) / len(means)
+    if not low - margin <= metric.value <= high + margin:
+        yield f"{name} is {metric.value}, but the mean of its classes is {math.fsum(means) / len(means)}"
+
+
+def _protocol(record: Record) -> str | None:
+    return record.track.protocol if record.status == "done" else None
+
+
+def _classes(record: Record) -> str | None:
+    return str(max(map(len, record.per_class.values()))) if record.per_class else None
+
+
+_SHARED: Mapping[str, Callable[[Record], str | None]] = {
+    "the records are made from different data": lambda record: record.track.data,
+    "the records were measured by different protocols (another version of the data set, of a network or its "
+    "weights, or of a metric)": _protocol,
+    "the records have different numbers of classes": _classes,
+}
+"""What all rows of a board share, None where a record doesn't say it; and the words for where they do not."""
+
+
+def _mixed(what: str, records: Iterable[Record], read: Callable[[Record], str | None]) -> list[str]:
     """A line where ``records`` don't agree in something that all rows of a board share."""
-    groups = group(records, read)
+    groups = group((record for record in records if read(record) is not None), read)
     words = [
         f"{found or 'none'} ({len(same)} records, such as {name_record(same[0])}, the newest of "
         f"{max(record.provenance.finished for record in same)})"

@@ -15,7 +15,7 @@ from mia_bench.errors import MiaBenchError
 from mia_bench.leaderboard.admit import refusals
 from mia_bench.leaderboard.aggregate import Quantities, Row, Shown, make_row, measured, shown
 from mia_bench.leaderboard.compare import Difference, best_first, differences
-from mia_bench.leaderboard.described import describe, reports
+from mia_bench.leaderboard.described import describe, known_quantities, reports
 from mia_bench.leaderboard.grouping import ComponentKey, by_seed, group, row_key, section_key
 from mia_bench.record import About, ComponentRef, Record
 from mia_bench.recorded_options import options_text
@@ -250,7 +250,7 @@ def build_board(registry: Registry, track: Track, records: Iterable[Record]) -> 
     """
     stored = sorted(records, key=lambda record: record.key)
     described = tuple(describe(registry, track, record) for record in stored)
-    if lines := refusals(track, described):
+    if lines := refusals(track, described, known_quantities(registry, track, stored)):
         more = f" (and {len(lines) - 1} more)" if len(lines) > 1 else ""
         raise MiaBenchError(f"track {track.name!r}: {lines[0]}{more}")
     metrics: list[type[Metric]] = [registry.get("metric", name).load() for name in track.metrics]

@@ -60,6 +60,17 @@ def _speaks_for_itself(component: ComponentRef) -> bool:
     return component.distribution != HOST and component.about != About()
 
 
+def declared(registry: Registry, track: Track) -> dict[str, Quantity]:
+    """The quantities of the track's metrics, in their order."""
+    metrics = [registry.get("metric", name).load() for name in track.metrics]
+    return {name: quantity for metric in metrics for name, quantity in metric.quantities.items()}
+
+
+def known_quantities(registry: Registry, track: Track, records: Iterable[Record]) -> dict[str, Quantity]:
+    """What is known of the numbers in ``records`` (as stored); those that the metrics declare come first."""
+    return {**reports(registry, records), **declared(registry, track)}
+
+
 def reports(registry: Registry, records: Iterable[Record]) -> dict[str, Quantity]:
     """The quantities that the defenses of ``records`` (as stored) report of their training."""
     defenses = {record.defense.name: record.defense for record in records}

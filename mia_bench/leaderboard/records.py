@@ -10,13 +10,14 @@ Layout::
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
+from mia_bench import jsonfile
 from mia_bench.errors import MiaBenchError, StoreError, UsageError
 from mia_bench.leaderboard.admit import doubts, refusals
 from mia_bench.leaderboard.board import Board, build_board
+from mia_bench.leaderboard.described import known_quantities
 from mia_bench.leaderboard.pages import TITLE, index, page
 from mia_bench.leaderboard.tuning import choose
 from mia_bench.record import Record, check_record
@@ -38,11 +39,18 @@ def track_names(folder: Path) -> list[str]:
     root = folder / RESULTS
     if not root.is_dir():
         raise UsageError(f"there are no records: {root} is not a folder (--folder names another)")
-    return sorted(path.name for path in root.iterdir() if path.is_dir() and _files(path))
+    return [path.name for path in _listing(root) if path.is_dir() and _files(path)]
 
 
 def _files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.glob("*.json") if not path.name.startswith("."))
+    return [path for path in _listing(folder) if path.suffix == ".json"] if folder.is_dir() else []
+
+
+def _listing(folder: Path) -> list[Path]:
+    try:
+        return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    except OSError as error:
+        raise StoreError(f"{folder} can't be read: {error.strerror}") from error
 
 
 def load(folder: Path, track: str) -> list[Record]:
@@ -61,14 +69,14 @@ def read_file(path: Path) -> Record:
         MiaBenchError: one line that names the file and what is wrong.
     """
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = jsonfile.read_object(path)
     except OSError as error:
         raise MiaBenchError(f"{path}: {error.strerror}") from error
     except ValueError as error:
-        raise MiaBenchError(f"{path}: not valid JSON: {error}") from error
-    if not isinstance(data, dict):
-        raise MiaBenchError(f"{path}: not a JSON object")
+        raise MiaBenchError(f"{path}: {error}") from error
     record = check_record(data, str(path))
+    if jsonfile.SEAL not in data:
+        raise MiaBenchError(f"{path}: it has no {jsonfile.SEAL}, the hash of its fields; submit it again")
     if record.key != path.stem:
         raise MiaBenchError(f"{path}: it holds the record {record.key}, the name must be its key")
     if record.track.name != path.parent.name:
@@ -93,8 +101,8 @@ def write(path: Path, text: str) -> bool:
 
 def _text(path: Path) -> str | None:
     try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
+        return jsonfile.read_file(path).decode("utf-8")
+    except (OSError, ValueError):
         return None
 
 
@@ -152,7 +160,8 @@ def check(folder: Path, registry: Registry) -> list[str]:
             except MiaBenchError as error:
                 blocking.append(str(error))
         try:
-            refused = refusals(load_track(registry, name), found)
+            track = load_track(registry, name)
+            refused = refusals(track, found, known_quantities(registry, track, found))
         except MiaBenchError as error:
             blocking.append(f"{place / RESULTS / name}: {error}")
         else:

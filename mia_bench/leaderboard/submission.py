@@ -10,8 +10,8 @@ from pathlib import Path
 
 from mia_bench.errors import MiaBenchError, StoreError
 from mia_bench.leaderboard import records
-from mia_bench.leaderboard.admit import name_cell, name_record, refusals
-from mia_bench.leaderboard.described import describe
+from mia_bench.leaderboard.admit import misfits, name_cell, name_record, refusals
+from mia_bench.leaderboard.described import describe, known_quantities
 from mia_bench.leaderboard.grouping import CellKey, cell_key, group
 from mia_bench.record import Record
 from mia_bench.registry import Registry
@@ -92,7 +92,8 @@ def _plan(
     track = load_track(registry, name)
     chosen = _newest(describe(registry, track, record) for record in _current(found, track, registry))
     superseded, kept = [], []
-    for old in (describe(registry, track, record) for record in records.load(folder, name)):
+    there = records.load(folder, name)
+    for old in (describe(registry, track, record) for record in there):
         new = chosen.get(cell_key(old))
         if new is None:
             kept.append(old)
@@ -103,19 +104,19 @@ def _plan(
         elif old.key != new.key:
             superseded.append(old)
     copied = list(chosen.values())
-    if lines := refusals(track, copied):
+    quantities = known_quantities(registry, track, [*found, *there])
+    if lines := refusals(track, copied, quantities):
         raise MiaBenchError(
             f"the records of track {name!r} can't share a board: {_cause(lines[0])}; install the plugins "
             "whose versions decide, or submit from a store without the others"
         )
-    blocked = {
-        old.key: _cause(lines[0]) for old in kept if copied and (lines := refusals(track, [*copied, old]))
-    }
+    blocked = misfits(track, copied, kept, quantities) if copied else []
     if blocked and not replace:
-        cells = sorted(name_cell(old) for old in kept if old.key in blocked)
+        cells = sorted(name_cell(old) for old in blocked)
+        cause = _cause(refusals(track, [*copied, blocked[0]], quantities)[0])
         raise MiaBenchError(
             f"{folder / records.RESULTS / name} has {len(cells)} more that can't stay beside these "
-            f"({next(iter(blocked.values()))}): {'; '.join(cells[:SHOWN])}"
+            f"({cause}): {'; '.join(cells[:SHOWN])}"
             f"{'; …' if cells[SHOWN:] else ''}. Run these cells again and submit, or let --replace remove "
             "them"
         )
@@ -129,7 +130,7 @@ def _plan(
             status,
             reason,
         )
-    return copied, superseded + [old for old in kept if old.key in blocked]
+    return copied, superseded + blocked
 
 
 def _cause(line: str) -> str:

@@ -61,6 +61,8 @@ class Measured:
         if name in self.sources:
             raise MiaBenchError(f"{name!r} is given twice: by {self.sources[name]} and by {source}")
         self.sources[name] = source
+        if isinstance(value, Estimate) and not value.is_sound:
+            value = f"not a number with an interval: {value.value} [{value.low}, {value.high}], n = {value.n}"
         if isinstance(value, str):
             self.values[name], self.notes[name] = None, value
         else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mia_bench import jsonfile
 from mia_bench.api.dataset import ImageSet, Splits
 from mia_bench.api.encoder import Embed
 from mia_bench.api.generative import GenerativeModel
@@ -35,6 +36,7 @@ MONITORED_IMAGES = 1000
 _LOG = "looks.json"
 """Fréchet distances so far, beside the sample sheets."""
 
+log = logging.getLogger(__name__)
 
 NamedEncoder = tuple[str, Callable[[], Embed]]
 """Name of an identity encoder, and what loads it."""
@@ -76,7 +78,8 @@ class TrainingMonitor:
         features = self._encoder[0] if self._encoder else "pixels"
         observed = {"step": step, "frechet_distance": distance, "features": features}
         self.observations = [*(o for o in self.observations if o["step"] < step), observed]
-        write_whole(self._folder / _LOG, json.dumps(self.observations).encode())
+        sealed = jsonfile.seal({"observations": self.observations})
+        write_whole(self._folder / _LOG, jsonfile.file_text(sealed).encode())
 
     def _distance(self, images: Tensor, rng: torch.Generator) -> float:
         if self._reference is None:
@@ -91,11 +94,18 @@ class TrainingMonitor:
         return embed_images(self._embed, images, self._context.device)
 
     def _stored(self) -> list[dict[str, Any]]:
+        path = self._folder / _LOG
         try:
-            found: list[dict[str, Any]] = json.loads((self._folder / _LOG).read_text("utf-8"))
-        except (OSError, ValueError):
+            found = jsonfile.read_object(path)
+            if found.get(jsonfile.SEAL) != jsonfile.digest(found):
+                raise ValueError("its hash differs")
+        except (FileNotFoundError, NotADirectoryError):
             return []
-        return found
+        except ValueError as error:
+            log.warning("%s is damaged (%s); the observations begin anew", path, error)
+            return []
+        observations: list[dict[str, Any]] = found["observations"]
+        return observations
 
 
 @dataclass(frozen=True)
