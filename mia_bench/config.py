@@ -122,7 +122,8 @@ def _option_text(value: Any) -> str:
 Names = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
 Number = Annotated[int, BeforeValidator(_refuse_bool), Field(ge=1)]
 Seeds = Annotated[
-    tuple[Annotated[int, BeforeValidator(_refuse_bool), Field(ge=0)], ...], BeforeValidator(_as_tuple)
+    tuple[Annotated[int, BeforeValidator(_refuse_bool), Field(ge=0, lt=2**63)], ...],
+    BeforeValidator(_as_tuple),
 ]
 NumberOrSeeds = Annotated[
     Annotated[Number, Tag("number")] | Annotated[Seeds, Field(min_length=1), Tag("several")],

@@ -14,6 +14,7 @@ from mia_bench.names import ComponentName, ComponentVersion, DistributionName, K
 RECORD_SCHEMA = 1
 
 Count: TypeAlias = Annotated[int, Field(ge=0, le=2**63 - 1)]
+Positive: TypeAlias = Annotated[int, Field(ge=1, le=2**63 - 1)]
 
 Status = Literal["done", "failed", "skipped", "interrupted"]
 
@@ -81,7 +82,7 @@ class MetricValue(_Part):
     """Lower end of the interval."""
     high: float | None
     """Upper end of the interval."""
-    n: Annotated[Count, Field(ge=1)]
+    n: Positive
     """How many samples it rests on."""
 
     @model_validator(mode="after")

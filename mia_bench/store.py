@@ -174,7 +174,7 @@ class Store:
         try:
             return self._meta(stage, key) is not None
         except CorruptArtifact as error:
-            self._tell(f"{error}; a run computes it again")
+            self._tell(f"{error}; it is computed again when a run needs it")
             return False
 
     def _meta(self, stage: str, key: str) -> dict[str, Any] | None:
@@ -370,7 +370,7 @@ class Store:
         except MiaBenchError as error:
             if strict:
                 raise
-            self._tell(f"{error}; it is left out, and a run computes its cell again")
+            self._tell(f"{error}; it is left out, and its cell computed again when a run needs it")
             return None
 
     def _read_record(self, path: Path) -> Record | None:

@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 import torch
 
+from mia_bench import jsonfile
 from mia_bench import store as store_module
 from mia_bench.engine import stages as stages_module
 from mia_bench.engine.plan import STAGE_VERSIONS
@@ -421,6 +422,127 @@ def test_show_of_a_damaged_artifact_says_what_to_do(cli, toy, store, tmp_path: P
     outcome = cli("show", record["key"], "--output", tmp_path / "x.png")
     assert outcome.code == 1
     assert "--rerun always makes it again" in one_error_line(outcome)
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("code", [errno.ESTALE, errno.EIO, errno.EACCES])
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("meta.json", (*CELL, "--dry-run")),
+        ("meta.json", CELL),
+        ("record", (*CELL, "--dry-run")),
+        ("record", CELL),
+        ("record", ("results",)),
+        ("record", ("show", "KEY")),
+        ("record", ("leaderboard", "submit", "--folder", "boards")),
+        ("meta.json", ("show", "KEY", "--output", "x.png")),
+        ("meta.json", ("prior", "list")),
+        ("version.json", ("results",)),
+    ],
+)
+def test_a_failing_disk_costs_nothing_that_is_finished(
+    cli, toy, store, monkeypatch, tmp_path: Path, name: str, arguments: tuple, code: int
+) -> None:
+    folder = store(*ALL)
+    (record,) = cli(*CELL).records
+    arguments = tuple(record["key"] if word == "KEY" else word for word in arguments)
+    if name == "meta.json" and "run" in arguments:  # so that its stages are looked up
+        shutil.rmtree(folder / "records")
+    before, read = files(folder), jsonfile.read_file
+
+    def fail(path: Path, largest: int | None = None) -> bytes:
+        if path.name == name or (name == "record" and path.stem == record["key"]):
+            raise OSError(code, os.strerror(code), str(path))
+        return read(path, largest)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(jsonfile, "read_file", fail)
+    outcome = cli(*arguments)
+    assert outcome.code != 0
+    line = one_error_line(outcome)
+    assert os.strerror(code) in line
+    assert (f"{record['key']}.json" if name == "record" else "store") in line
+    after = files(folder)
+    assert {path: after[path] for path in before} == before
+    assert not (folder / "set-aside").exists()
+
+
+@pytest.mark.parametrize("odd", ["empty", "pipe", "newer"])
+def test_odd_record_stops_no_command_and_no_run(
+    cli, toy, store, undisturbed, tmp_path: Path, odd: str
+) -> None:
+    folder = store(*ALL)
+    (record,) = cli(*CELL).records
+    path = folder / "records" / "toy" / f"{record['key']}.json"
+    kept = {"empty": "{}", "pipe": "", "newer": json.dumps({**record, "schema": 2, "further": 1})}[odd]
+    path.unlink()
+    os.mkfifo(path) if odd == "pipe" else path.write_text(kept)
+    for arguments in (("results",), ("list",), ("prior", "list"), (*CELL, "--dry-run")):
+        outcome = cli(*arguments)
+        assert outcome.code == 0
+        assert (str(path) in outcome.err) == (arguments[0] in ("results", "run"))
+        assert odd == "pipe" or path.read_text() == kept
+    for arguments in (("show", record["key"]), ("leaderboard", "submit", "--folder", tmp_path / "boards")):
+        outcome = cli(*arguments)
+        assert outcome.code != 0
+        assert str(path) in outcome.err
+        assert "Traceback" not in outcome.err
+    outcome = cli(*CELL)
+    assert outcome.code == 0
+    assert same_metrics(outcome.records, undisturbed)
+    aside = folder / "set-aside" / "records" / "toy" / path.name
+    assert f"moved {path} to {aside}" in outcome.err
+    assert odd == "pipe" or aside.read_text() == kept
+    assert cli(*CELL).err == ""
+
+
+@pytest.mark.parametrize(
+    "info", [None, {}, {"run": None}, {"run": {}}, {"run": {"finished": "2026"}, "metrics": 5, "notes": {}}]
+)
+def test_damaged_measurement_from_before_there_were_hashes_is_made_again(
+    cli, toy, store, undisturbed, info: object
+) -> None:
+    folder = store(*ALL)
+    for path in (folder / "artifacts" / "measure").glob("*/meta.json"):
+        old = {name: value for name, value in json.loads(path.read_text()).items() if name != "sha256"}
+        path.write_text(json.dumps({**old, "info": info}))
+    outcome = cli(*CELL)
+    assert "Traceback" not in outcome.err
+    if outcome.code:  # it was found when nothing was left to compute
+        assert "run the cell again" in outcome.records[0]["reason"]
+        outcome = cli(*CELL)
+    assert outcome.code == 0
+    assert same_metrics(outcome.records, undisturbed)
+    assert list((folder / "set-aside" / "artifacts" / "measure").iterdir())
+
+
+def test_a_field_that_an_input_lacks_makes_it_again(cli, toy, store, undisturbed) -> None:
+    folder = store(*TRAINED)
+    for path in (folder / "artifacts" / "data").glob("*/meta.json"):
+        old = {name: value for name, value in json.loads(path.read_text()).items() if name != "sha256"}
+        path.write_text(json.dumps({**old, "info": {}}))
+    outcome = cli(*CELL)
+    assert outcome.code == 0
+    assert "lacks 'class_names'" in outcome.err
+    assert same_metrics(outcome.records, undisturbed)
+
+
+def test_no_record_names_this_machine(cli, toy, make_tree, tmp_path: Path, monkeypatch) -> None:
+    """Errors of libraries carry paths."""
+    root = make_tree(tmp_path / "data", PEOPLE)
+
+    def fails(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO), str(root / "Ann" / "Ann_0001.jpg"))
+
+    monkeypatch.setitem(stages_module.COMPUTE, "prior", fails)
+    outcome = folder_run(cli, root)
+    (record,) = outcome.records
+    assert "'<data>/Ann/Ann_0001.jpg'" in record["reason"]
+    assert str(tmp_path) not in outcome.out
 
 
 # --- two runs at once ----------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from mia_bench.paths import data_roots
 from mia_bench.plugins import host
 from mia_bench.registry import KINDS
 from mia_bench.track import Track
+from stored import record_text
 
 SHARED = ("data", "prior", "evaluator", "gallery")
 TRAINED = (*SHARED, "train", "assess")
@@ -444,7 +445,7 @@ def test_show_of_an_ambiguous_key_names_the_candidates(cli, undisturbed, store, 
     keys = [record["key"][:10] + end for end in ("a" * 10, "b" * 10)]
     for key in keys:
         path = folder / "records" / "toy" / f"{key}.json"
-        path.write_text(json.dumps({**record, "key": key}))
+        path.write_text(record_text({**record, "key": key}))
     outcome = cli("show", record["key"][:6])
     assert outcome.code == 2
     assert "2 cells' keys begin with" in outcome.err

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import mia_bench
+from mia_bench import jsonfile
 from mia_bench.cell import FinishedCell
 from mia_bench.components import parse_option_values
 from mia_bench.config import RunConfig
@@ -406,7 +407,7 @@ def test_a_record_names_every_commit_and_device_behind_it(toy, store, tmp_path: 
     for path in folder.glob("artifacts/train/*/meta.json"):
         meta = json.loads(path.read_text())
         meta["info"]["run"] |= {"git": "abc-dirty", "device": "cuda:0: a GPU"}
-        path.write_text(json.dumps(meta))
+        path.write_text(jsonfile.file_text(jsonfile.seal(meta)))
     shutil.rmtree(folder / "records")
     (again,) = run(tmp_path, "none", "ppa")
     threads = torch.get_num_threads()

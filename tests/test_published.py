@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from mia_bench import jsonfile
 from mia_bench.components import resolve, track_options
 from mia_bench.leaderboard import records
 from mia_bench.leaderboard.board import build_board
@@ -12,6 +13,15 @@ from mia_bench.plugins import host
 from mia_bench.track import load_track
 
 BOARDS = Path(__file__).parent.parent / "leaderboards"
+
+
+def test_every_record_has_a_right_hash() -> None:
+    paths = sorted(BOARDS.glob("**/results/*/*.json"))
+    assert len(paths) > 600
+    for path in paths:
+        record = jsonfile.read_object(path)
+        assert record["sha256"] == jsonfile.digest(record), path
+        assert path.read_text(encoding="utf-8") == jsonfile.file_text(record), path
 
 
 def test_records_and_pages_are_right() -> None:

@@ -33,8 +33,9 @@ def make_record(
         CorruptArtifact: what the measurement noted can't be read, or is no measurement.
     """
     cell = planned.cell
-    info = store.info(*planned.measure.id) if status == "done" else {}
-    made = _made(store, planned.measure) if info else {}
+    done = status == "done"
+    info = store.info(*planned.measure.id) if done else {}
+    made = _made(store, planned.measure) if done else {}
     places = {"store": store.root, "data": planned.roots.data, "weights": planned.roots.weights}
     content = {
         "schema": RECORD_SCHEMA,
@@ -51,35 +52,35 @@ def make_record(
         "seed": cell.seed,
         "status": status,
         "reason": reason and provenance.anonymous(reason, places),
-        "metrics": info.get("metrics", {}),
+        "metrics": info["metrics"] if done else {},
         "per_class": info.get("per_class", {}),
         "cost": info.get("costs", {}),
         "provenance": {
             "mia_bench": provenance.package_version("mia-bench"),
-            "git": made.get("git") if info else provenance.git_commit(),
+            "git": made.get("git") if done else provenance.git_commit(),
             "python": provenance.python_version(),
             "torch": made.get("torch", provenance.package_version("torch")),
             "device": made.get("device"),
             "platform": provenance.platform_name(),
             "started": started,
-            "finished": info["run"]["finished"] if info else provenance.now(),
+            "finished": info["run"]["finished"] if done else provenance.now(),
             "weights": {
                 stage.name: str(stage.spec["weights"])
                 for stage in planned.measure.upstream()
                 if stage.spec.get("weights")
             },
         },
-        "notes": {
-            name: provenance.anonymous(str(note), places) for name, note in info.get("notes", {}).items()
-        },
+        "notes": info.get("notes", {}),
     }
     try:
-        return Record.model_validate(content)
+        record = Record.model_validate(content)
     except ValidationError as error:
-        if not info:
+        if not done:
             raise
         place = ".".join(map(str, error.errors()[0]["loc"]))
         raise CorruptArtifact(*planned.measure.id, f"{place}: {error.errors()[0]['msg']}") from error
+    notes = {name: provenance.anonymous(note, places) for name, note in record.notes.items()}
+    return record.model_copy(update={"notes": notes})
 
 
 def _describe(store: Store, planned: PlannedCell, component: ConfiguredComponent) -> dict[str, Any]:
