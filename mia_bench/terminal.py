@@ -32,11 +32,22 @@ def _replace(error: UnicodeError) -> tuple[str, int]:
 codecs.register_error("mia_bench.ascii", _replace)
 
 
+_unread = False
+"""Whether the reader of standard error went away."""
+
+
+def unread() -> bool:
+    """Whether nobody reads standard error any more: what it was piped into has ended."""
+    return _unread
+
+
 def prepare_streams() -> None:
     """Let standard output and error take any text; writing to one that is closed fails, or is in vain.
 
     What is opened later must not get the number of a closed stream.
     """
+    global _unread
+    _unread = False
     for number in range(3):
         try:
             os.fstat(number)
@@ -58,13 +69,13 @@ def silence(stream: IO[str] | None) -> None:
         os.close(nowhere)
 
 
-def say(text: object, *, err: bool = False) -> bool:
-    """Print one line, whatever ``text`` holds; False where nobody reads standard error any more.
+def say(text: object, *, err: bool = False) -> None:
+    """Print one line, whatever ``text`` holds.
 
     Raises:
         OSError: standard output can't be written. Standard error that can't be written is no error.
     """
-    return _print(unbroken(str(text)), err)
+    _print(unbroken(str(text)), err)
 
 
 def say_lines(text: str, *, err: bool = False) -> None:
@@ -72,16 +83,16 @@ def say_lines(text: str, *, err: bool = False) -> None:
     _print(lines(text), err)
 
 
-def _print(text: str, err: bool) -> bool:
+def _print(text: str, err: bool) -> None:
+    global _unread
     stream = sys.stderr if err else sys.stdout
     try:
         print(text, file=stream, flush=True)
     except OSError as error:
         if not err:
             raise
+        _unread = _unread or isinstance(error, BrokenPipeError)
         silence(stream)
-        return not isinstance(error, BrokenPipeError)
-    return True
 
 
 def table(

@@ -179,6 +179,15 @@ def test_what_an_attack_raises_fails_its_cell(cli, hostile, store, jobs: int) ->
     assert "Traceback" not in outcome.err
 
 
+def test_what_plugins_print_is_not_among_the_results(cli, hostile, store) -> None:
+    hostile("attack", attack("print('[odd]')"))
+    store(*TRAINED)
+    outcome = cli("run", "--track", "toy", "--defense", "none", "--attack", "hostile", "--device", "cpu",
+                  "--format", "json")  # fmt: skip
+    assert [record["status"] for record in outcome.records] == ["done"]
+    assert "[odd]" in outcome.err
+
+
 def test_what_a_defense_raises_while_a_run_is_planned_leaves_it_out(cli, hostile, store) -> None:
     bodies = [
         "import click, mia_bench.errors\n\nclass Hostile(Defense):\n    summary = 'hostile'\n"

@@ -132,6 +132,17 @@ def test_streams(
         assert done.stdout.count("\n") == 1
 
 
+def test_a_run_that_nobody_reads_is_interrupted(spawn, toy, store, tmp_path: Path) -> None:
+    store("data", "prior", "evaluator", "gallery")
+    process = spawn("run", "--track", "toy", "--defense", "none", "--attack", "ppa", "--device", "cpu")
+    with process:
+        process.stderr.readline()
+        process.stderr.close()
+        assert process.wait(240) == PIPE_CLOSED
+    (path,) = (tmp_path / "store" / "records" / "toy").glob("*.json")
+    assert json.loads(path.read_text())["status"] == "interrupted"
+
+
 # --- wrong words ---------------------------------------------------------------------------------
 
 ODD = (

@@ -15,7 +15,7 @@ from mia_bench.interruption import interruptible
 from mia_bench.names import PLUGIN
 from mia_bench.plugins import Host, describe_error, host, plugin_behind
 from mia_bench.registry import PluginInfo
-from mia_bench.terminal import prepare_streams, say, say_lines, silence
+from mia_bench.terminal import prepare_streams, say, say_lines, silence, unread
 from mia_bench.text import one_line, shortened
 
 LONGEST = 2000
@@ -155,7 +155,7 @@ class _Log(logging.Handler):
 def main(args: list[str] | None = None) -> None:
     """Run the command line.
 
-    Exit code 0: done; 1: something failed; 2: wrong usage; 141: nobody reads standard output any more, as a
+    Exit code 0: done; 1: something failed; 2: wrong usage; 141: nobody reads any more what it prints, as a
     tool has it that SIGPIPE ends.
     """
     prepare_streams()
@@ -169,6 +169,8 @@ def _finish(args: list[str] | None) -> int:
     """Run the command line, flush what it printed, and return the exit code."""
     try:
         code = _run(args)
+        if code and unread():
+            code = PIPE_CLOSED
         sys.stdout.flush()
     except BrokenPipeError:
         code = PIPE_CLOSED

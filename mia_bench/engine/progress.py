@@ -21,7 +21,7 @@ from rich.text import Text
 
 from mia_bench.engine.plan import Stage
 from mia_bench.interruption import interrupt
-from mia_bench.terminal import say
+from mia_bench.terminal import say, unread
 from mia_bench.text import unbroken
 
 
@@ -103,7 +103,8 @@ class PlainProgress(ProgressDisplay):
 
     def say(self, line: str) -> None:
         """Print to standard error; the run is interrupted, as by SIGPIPE, where nobody reads it any more."""
-        if not say(line, err=True):
+        say(line, err=True)
+        if unread():
             interrupt()
 
 
