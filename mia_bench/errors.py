@@ -49,7 +49,7 @@ class CorruptArtifact(StoreError):
         self.stage, self.key, self.reason, self.lacks = stage, key, reason, lacks
 
     def __str__(self) -> str:
-        return f"the {self.stage} artifact {self.key} is damaged ({self.reason})"
+        return one_line(f"the {self.stage} artifact {self.key} is damaged ({self.reason})")
 
 
 class Unavailable(MiaBenchError):
