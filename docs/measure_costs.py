@@ -74,7 +74,7 @@ def counted(work: Callable[[], Tensor], *, backward: bool) -> Cost:
 def built(spec: ClassifierSpec, classes: int) -> Classifier:
     """A track's classifier, without weights."""
     options = spec.architecture.options
-    return network(str(options["network"]), classes, size=options.get("size"), pretrained=False, folder=None)
+    return network(str(options["network"]), classes, size=options.get("size"))
 
 
 def size(model: torch.nn.Module) -> float:

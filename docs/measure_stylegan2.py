@@ -72,7 +72,7 @@ def main() -> None:
     torch.manual_seed(0)
     prior = move_model(StyleGAN2(Shape(256, channel_base=16384), 224), device).eval()
     prior.requires_grad_(False)
-    target = network("resnet18", CLASSES, size=None, pretrained=False, folder=None)
+    target = network("resnet18", CLASSES)
     target = move_model(target, device).eval()
     target.requires_grad_(False)
     method = PlugAndPlay(PlugAndPlay.Options(search=batch, candidates=batch, steps=STEPS, views=1))

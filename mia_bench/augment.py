@@ -47,20 +47,35 @@ def colour(
     contrast: float = 0.0,
     saturation: float = 0.0,
     hue: float = 0.0,
+    order: str = "random",
 ) -> Tensor:
-    """Change the colours of each image like torchvision's ``ColorJitter``, in the order of the arguments.
+    """Change the colours of each image as torchvision's ``ColorJitter`` does.
 
     Args:
         images: ``(N, 3, H, W)`` in [0, 1].
         generator: CPU generator.
         brightness, contrast, saturation: factors are uniform in ``1 ± value``.
         hue: the shift is uniform in ``± hue``, in turns of the colour circle.
+        order: ``random`` draws the order of the four changes for each image, as torchvision does; with
+            ``fixed`` it is that of the arguments.
     """
-    uniform = 2 * torch.rand(4, len(images), 1, 1, 1, generator=generator).to(images.device) - 1
-    images = adjust_brightness(images, 1 + brightness * uniform[0])
-    images = adjust_contrast(images, 1 + contrast * uniform[1])
-    images = adjust_saturation(images, 1 + saturation * uniform[2])
-    return adjust_hue(images, hue * uniform[3]) if hue else images
+    count = len(images)
+    uniform = 2 * torch.rand(4, count, 1, 1, 1, generator=generator) - 1
+    steps = torch.arange(4).repeat(count, 1)
+    if order == "random":
+        steps = torch.rand(count, 4, generator=generator).argsort(dim=1)
+    amounts = uniform * torch.tensor([brightness, contrast, saturation, hue]).view(4, 1, 1, 1, 1)
+    amounts[:3] += 1
+    changes = (adjust_brightness, adjust_contrast, adjust_saturation, adjust_hue if hue else None)
+    # Of each step, the images by change; sizes are known here, so that nothing waits for the device.
+    sizes = [torch.bincount(step, minlength=4).tolist() for step in steps.T]
+    groups, amounts = steps.T.argsort(dim=1).to(images.device), amounts.to(images.device, images.dtype)
+    images = images.clone()
+    for group, size in zip(groups, sizes, strict=True):
+        for index, change, amount in zip(group.split(size), changes, amounts, strict=True):
+            if len(index) and change is not None:
+                images[index] = change(images[index], amount[index])
+    return images
 
 
 def adjust_brightness(images: Tensor, factor: Tensor) -> Tensor:
@@ -108,7 +123,10 @@ def adjust_hue(images: Tensor, turn: Tensor) -> Tensor:
 
 
 def resized(images: Tensor, size: int) -> Tensor:
-    """Resize ``(N, C, H, W)`` to ``size`` × ``size``: bilinear, antialiased, differentiable."""
+    """Resize ``(N, C, H, W)`` to ``size`` × ``size``: bilinear, antialiased, differentiable.
+
+    The same as torchvision's ``resize`` with ``antialias=True``.
+    """
     if images.shape[2:] == (size, size):
         return images
     return F.interpolate(images, (size, size), mode="bilinear", align_corners=False, antialias=True)
@@ -123,6 +141,10 @@ def random_resized_crop(
     flips: bool = False,
 ) -> Tensor:
     """Crop a random box of each image and resize it back (bilinear); differentiable.
+
+    A box is at most as large as the image, so that resizing enlarges it: antialiasing would change nothing.
+    Unlike torchvision's, boxes have real coordinates, not whole pixels, and along their edges the pixels
+    outside are interpolated too. Sides that the aspect ratio makes longer than the image are cut off.
 
     Args:
         images: ``(N, C, H, W)``.

@@ -154,11 +154,14 @@ def results_table(records: Sequence[Record], format: str = "table") -> str:
         frame = frame.rename(columns=_spreadsheet_text)
         return str(frame.to_csv(index=False, lineterminator="\n")).removesuffix("\n")
     rows = _table_rows(records)
+    note = f"\n\n{ONE_SEED}" if any(cell.endswith("]") for row in rows for cell in row.values()) else ""
     if format == "markdown":
         rows = [{_markdown(name): _markdown(cell) for name, cell in row.items()} for row in rows]
-        return table(rows, style="github")
-    return table(rows)
+        return table(rows, style="github") + note
+    return table(rows) + note
 
+
+ONE_SEED = "A row is one seed: its intervals are for other classes only, not for another training."
 
 _PLAIN = re.compile(r"[A-Za-z0-9]+(_[A-Za-z0-9]+)*|[0-9.e+-]+ \[[0-9.e+-]+, [0-9.e+-]+\]")
 """Names and intervals, which Markdown shows as they are."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -44,7 +44,7 @@ class Data(_Model):
 class Colour(_Model):
     """Factors of brightness, contrast and saturation from ``1 ± value``, hue shifts within ``± hue``.
 
-    ``hue`` is a part of the colour circle.
+    ``hue`` is a part of the colour circle. As torchvision's ``ColorJitter``, each image with its own draws.
     """
 
     brightness: float = Field(default=0.0, ge=0, lt=1)
@@ -55,6 +55,8 @@ class Colour(_Model):
     """Half-width of the factors of saturation."""
     hue: float = Field(default=0.0, ge=0, le=0.5)
     """Largest shift of the hue, a part of the colour circle."""
+    order: Literal["random", "fixed"] = "random"
+    """Whether the four changes of an image come in an order drawn for it, or in the order of these fields."""
 
 
 class Recipe(_Model):

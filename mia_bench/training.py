@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from mia_bench import augment
 from mia_bench.api.classifier import Classifier
@@ -78,6 +79,8 @@ def train_classifier(
                         generator=own,
                     )
                     loss = defense.loss(step)
+                    for logits in step.outputs.auxiliary:
+                        loss = loss + F.cross_entropy(logits.float(), step.labels)
                 loss.backward()
                 setup.optimizer.step()
                 total += loss.detach()

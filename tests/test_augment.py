@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torchvision.transforms.v2 import ColorJitter
 from torchvision.transforms.v2 import functional as reference
 
 from mia_bench import augment
@@ -140,6 +141,66 @@ def test_colours_change_as_torchvisions_do(ours, theirs, factors: list[float]) -
     expected = torch.stack([theirs(one, factor) for one, factor in zip(images, factors, strict=True)])
     result = ours(images, torch.tensor(factors).view(-1, 1, 1, 1))
     torch.testing.assert_close(result, expected, atol=2e-6, rtol=0)
+
+
+@pytest.mark.parametrize("order", ["random", "fixed"])
+def test_colours_are_jittered_as_by_torchvision_in_the_order_drawn(order: str) -> None:
+    """Each image against torchvision's functions, one after the other, with its own factors and order."""
+    images = torch.rand(40, 3, 9, 9, generator=draws(3), dtype=torch.float64)
+    strengths = {"brightness": 0.2, "contrast": 0.3, "saturation": 0.1, "hue": 0.1}
+    made = augment.colour(images, draws(5), order=order, **strengths)
+    again = draws(5)
+    uniform = 2 * torch.rand(4, 40, 1, 1, 1, generator=again)[..., 0, 0, 0] - 1
+    orders = torch.rand(40, 4, generator=again).argsort(dim=1).tolist()
+    if order == "fixed":
+        orders = 40 * [[0, 1, 2, 3]]
+    assert len({tuple(one) for one in orders}) > (15 if order == "random" else 0)
+    functions = [getattr(reference, f"adjust_{name}") for name in strengths]
+    for number, (image, steps) in enumerate(zip(images, orders, strict=True)):
+        for step in steps:
+            amount = float(uniform[step, number]) * list(strengths.values())[step]
+            image = functions[step](image, amount if step == 3 else 1 + amount)
+        torch.testing.assert_close(made[number], image, atol=1e-6, rtol=0)
+
+
+def test_orders_of_colour_changes_are_as_frequent_as_torchvisions() -> None:
+    """Of two changes that don't commute, half of the images get the one first, half the other."""
+    image = torch.tensor([0.9, 0.5, 0.1], dtype=torch.float64).view(3, 1, 1).expand(3, 2, 2)
+    made = augment.colour(image.expand(4000, 3, 2, 2), draws(), brightness=0.5, saturation=0.9)
+    jitter = ColorJitter(brightness=0.5, saturation=0.9)
+    torch.manual_seed(0)
+    theirs = torch.stack([jitter(image) for _ in range(2000)])
+    for quantile in (0.1, 0.3, 0.5, 0.7, 0.9):
+        ours, expected = (x[:, :, 0, 0].quantile(quantile, dim=0) for x in (made, theirs))
+        torch.testing.assert_close(ours, expected, atol=0.04, rtol=0)
+
+
+@pytest.mark.parametrize("size", [3, 8, 20, 33])
+def test_images_are_resized_as_by_torchvision_with_antialiasing(size: int) -> None:
+    images = torch.rand(3, 3, 20, 20, generator=draws(), dtype=torch.float64)
+    expected = reference.resize(images, [size, size], antialias=True)
+    torch.testing.assert_close(augment.resized(images, size), expected, atol=1e-6, rtol=0)
+    if size < 20:
+        assert not torch.allclose(expected, reference.resize(images, [size, size], antialias=False))
+
+
+@pytest.mark.parametrize("box", [(0, 0, 20, 20), (3, 1, 16, 18), (4, 6, 10, 14)])
+def test_antialiasing_changes_no_crop(monkeypatch, box: tuple[int, int, int, int]) -> None:
+    """A crop is enlarged. Inside, it is torchvision's crop of the same box of whole pixels."""
+    top, left, height, width = box
+    image = torch.rand(1, 3, 20, 20, generator=draws())
+    smooth, plain = (
+        reference.resized_crop(image, top, left, height, width, [20, 20], antialias=antialias)
+        for antialias in (True, False)
+    )
+    torch.testing.assert_close(smooth, plain, atol=1e-6, rtol=0)
+    area, aspect = height * width / 400, width / height
+    x, y = left / max(20 - width, 1), top / max(20 - height, 1)
+    uniform = torch.tensor([0.0, 0.0, x, y, 1.0])[:, None]
+    monkeypatch.setattr(torch, "rand", lambda *size, generator: uniform)
+    crop = augment.random_resized_crop(image, draws(), scale=(area, area), ratio=(aspect, aspect))
+    inner = (..., slice(2, -2), slice(2, -2))
+    torch.testing.assert_close(crop[inner], plain[inner], atol=1e-5, rtol=0)
 
 
 def test_colour_draws_for_each_image_within_its_bounds() -> None:

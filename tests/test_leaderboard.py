@@ -891,6 +891,7 @@ def test_failed_and_skipped_cells_are_listed_without_numbers(registry: Registry,
     assert f"- `guard` (`alpha=0.5, widths=[1, 2]`), seeds 0, 1: failed, {shown}" in text
     assert "seeds 2: skipped, `no latents`" in text
     assert "1 †" in text  # plain has one seed
+    assert "- One seed: the intervals are for other classes only" in text
 
 
 def test_every_column_of_a_table_is_there(registry: Registry, track: Track, some: list) -> None:

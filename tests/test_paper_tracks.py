@@ -35,7 +35,7 @@ epochs = 2
 batch_size = 8
 
 [evaluation]
-architecture = {{ name = "torchvision", options = {{ pretrained = false, size = 80 }} }}
+architecture = {{ name = "torchvision", options = {{ pretrained = false, size = 80, auxiliary = false }} }}
 [evaluation.recipe]
 epochs = 1
 batch_size = 8
@@ -132,6 +132,36 @@ def test_a_reduced_track_runs_from_data_to_record(
 
 
 @pytest.mark.parametrize(
+    ("track", "search", "steps"),
+    [
+        ("facescrub", 2000, 50),
+        ("facescrub-metfaces", 5000, 70),
+        ("celeba", 5000, 70),
+        ("stanford-dogs", 2000, 100),
+    ],
+)
+def test_tracks_follow_the_papers_code(track: str, search: int, steps: int) -> None:
+    found = load_track(host().registry, track)
+    attack = found.attacks["ppa"].options
+    assert (attack["search"], attack["steps"]) == (search, steps)
+    assert found.target.architecture.options == {"network": "resnet152", "weights": "v2"}
+    evaluation = found.evaluation.architecture.options
+    assert evaluation == {"network": "inception_v3", "size": 299, "auxiliary": True}
+    for recipe in (found.target.recipe, found.evaluation.recipe):
+        assert recipe.colour is not None
+        assert recipe.colour.order == "random"
+
+
+def test_small_tracks_have_none_of_it() -> None:
+    """Their recipes, and so their keys and results, know nothing of torchvision's augmentation."""
+    for name in ("synth-faces", "lfw", "mnist"):
+        track = load_track(host().registry, name)
+        for model in filter(None, (track.target, track.evaluation, track.judge)):
+            assert model.architecture.name != "torchvision"
+            assert "colour" not in model.recipe.spec()
+
+
+@pytest.mark.parametrize(
     ("track", "dataset", "reason"),
     [
         ("facescrub", "facescrub", "needs a prior with a discriminator"),
@@ -152,7 +182,8 @@ def test_small_tracks_say_only_what_differs() -> None:
     registry = host().registry
     whole, small = (load_track(registry, name) for name in ("facescrub", "facescrub-small"))
     assert small.data.dataset.options == {"classes": 20}
-    assert small.target.architecture.options == {"network": "resnet18"}
+    # ResNet-18 has one version of the weights.
+    assert small.target.architecture.options == {"network": "resnet18", "weights": "v2"}
     assert small.target.recipe.epochs == 30
     assert small.target.recipe.colour == whole.target.recipe.colour
     assert small.evaluation.architecture == whole.evaluation.architecture

@@ -15,7 +15,7 @@ from mia_bench import load_results, plugins, results
 from mia_bench.errors import UsageError
 from mia_bench.record import read_record
 from mia_bench.recorded_options import options_text
-from mia_bench.results import results_table
+from mia_bench.results import ONE_SEED, results_table
 from mia_bench.store import Store
 from stored import without_hash, write_json
 from test_leaderboard import make_record, make_registry, metric, read
@@ -110,7 +110,7 @@ def test_a_quantity_without_an_interval_is_a_value_alone(tmp_path: Path) -> None
     assert frame[["miscalibration_low", "miscalibration_high"]].isna().all(axis=None)
     lines = results_table(read(older, newer)).splitlines()
     assert lines[0].split()[6:8] == ["test_accuracy", "miscalibration"]  # paired, so it is shown
-    assert [line.split("]")[1].split()[0] for line in lines[2:]] == ["0.25", "0.50"]
+    assert [line.split("]")[1].split()[0] for line in lines[2:4]] == ["0.25", "0.50"]
 
 
 def test_the_table_shows_the_ceiling_beside_the_number(some: list[dict[str, Any]]) -> None:
@@ -162,7 +162,7 @@ def test_csv_has_the_columns_of_the_frame(store: Path, some: list[dict[str, Any]
 def test_the_table_shows_what_differs_from_the_track(some: list[dict[str, Any]]) -> None:
     text = results_table(read(*some), "table")
     lines = text.splitlines()
-    assert len(lines) == 5
+    assert lines[5:] == ["", ONE_SEED]
     assert some[0]["key"][:8] in lines[2]
     assert "0.46 [0.36, 0.56]" in lines[2]
     assert "alpha" not in lines[3]  # the track's own value
@@ -188,6 +188,8 @@ def test_several_tracks_have_a_column() -> None:
 def test_a_markdown_table_survives_pipes() -> None:
     failed = make_record(status="failed", reason="a | b", metrics={}, cost={})
     assert "a \\| b" in results_table(read(failed), "markdown")
+    assert ONE_SEED not in results_table(read(failed))  # which has no interval
+    assert results_table(read(make_record()), "markdown").endswith(f"|\n\n{ONE_SEED}")
     assert results_table(read(failed), "markdown").splitlines()[1].startswith("|--")
 
 

@@ -17,12 +17,15 @@ class Activations:
         features: ``(N, F)`` penultimate features.
         hidden: outputs of the blocks, first to last.
         extras: further tensors that a defense's network passes to its loss.
+        auxiliary: logits ``(N, C)`` of further heads, in training mode; the training loop adds their
+            cross-entropy to the defense's loss.
     """
 
     logits: Tensor
     features: Tensor
     hidden: tuple[Tensor, ...]
     extras: dict[str, Tensor] = field(default_factory=dict)
+    auxiliary: tuple[Tensor, ...] = ()
 
 
 class Classifier(nn.Module):

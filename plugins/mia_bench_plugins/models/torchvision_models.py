@@ -1,18 +1,21 @@
 """Networks of torchvision, by default with ImageNet's weights and a new head.
 
 ResNet (He et al., CVPR 2016), ResNeXt (Xie et al., CVPR 2017), DenseNet (Huang et al., CVPR 2017) and
-Inception-v3 (Szegedy et al., CVPR 2016), the last without its auxiliary head. Images in [0, 1] are
-normalised by mean and standard deviation 0.5, as in the papers on model inversion.
+Inception-v3 (Szegedy et al., CVPR 2016). Images in [0, 1] are normalised by mean and standard deviation 0.5,
+as in the papers on model inversion. With ImageNet's weights Inception normalises them again, from ImageNet's
+mean and standard deviation to 0.5 (torchvision's ``transform_input``). The papers' code does so too, although
+its images are already normalised by 0.5.
 """
 
 from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from mia_bench import Architecture, NetworkTask, Register, hookimpl, lazy_imports
 from mia_bench.api.component import Published
+from mia_bench.fetch import obtain
 
 IMAGENET = {
     "resnet18": "resnet18-f37072fd.pth",
@@ -24,6 +27,12 @@ IMAGENET = {
 }
 """Files of ImageNet's weights, as torchvision names them; plans look them up without importing it."""
 
+IMAGENET_V2 = {
+    "resnet152": "resnet152-f82ba261.pth",
+    "resnext50_32x4d": "resnext50_32x4d-1a0047aa.pth",
+}
+"""The second version of the weights, of the networks that have one."""
+
 with lazy_imports():
     from mia_bench.api.classifier import Classifier
     from mia_bench_plugins.models import torchvision_networks
@@ -34,35 +43,59 @@ class TorchvisionArchitecture(Architecture):
 
     summary = "ResNet, ResNeXt, DenseNet or Inception-v3 of torchvision"
     paper = "He et al., CVPR 2016; Huang et al., CVPR 2017; Szegedy et al., CVPR 2016"
-    version = "1"
+    version = "2"
     trial_options: ClassVar = {"pretrained": False}
 
     class Options(Architecture.Options):
         network: Literal[
             "resnet18", "resnet152", "resnext50_32x4d", "densenet161", "densenet169", "inception_v3"
         ] = Field("resnet18", description="as torchvision names it")
-        pretrained: bool = Field(True, description="begin with ImageNet's weights (version 1)")
+        pretrained: bool = Field(True, description="begin with ImageNet's weights")
+        weights: Literal["v1", "v2"] = Field(
+            "v1",
+            description="which of these: torchvision's first, or its second (ResNet-152 and ResNeXt; others "
+            "have one version)",
+        )
         size: int | None = Field(None, ge=32, description="resize images to it; null leaves them")
+        auxiliary: bool = Field(
+            False, description="while training, add the loss of Inception's auxiliary head; needs 299 pixels"
+        )
+
+        @model_validator(mode="after")
+        def _check_auxiliary(self) -> TorchvisionArchitecture.Options:
+            if self.auxiliary and self.network != "inception_v3":
+                raise ValueError(f"auxiliary=true: {self.network} has no auxiliary head")
+            if self.auxiliary and (self.size or 0) < 299:
+                raise ValueError(f"auxiliary=true needs size=299, not {self.size}")
+            return self
 
     options: Options
+
+    @property
+    def _file(self) -> str:
+        """The file of ImageNet's weights."""
+        name = self.options.network
+        return (IMAGENET_V2 if self.options.weights == "v2" else IMAGENET).get(name, IMAGENET[name])
 
     def weight_files(self) -> tuple[Published, ...]:
         if not self.options.pretrained:
             return ()
-        file = IMAGENET[self.options.network]
-        url = f"https://download.pytorch.org/models/{file}"
+        url = f"https://download.pytorch.org/models/{self._file}"
         # The names end with the beginning of the hash.
-        sha256 = file.rpartition("-")[2].removesuffix(".pth")
-        return (Published(file, url, sha256, how="it is downloaded when it is first needed"),)
+        sha256 = self._file.rpartition("-")[2].removesuffix(".pth")
+        return (Published(self._file, url, sha256, how="it is downloaded when it is first needed"),)
 
     def build(self, task: NetworkTask) -> Classifier:
         """The network; ImageNet's weights are downloaded unless they are here or others get restored."""
+        options = self.options
+        files = () if task.restoring else self.weight_files()
         return torchvision_networks.network(
-            self.options.network,
+            options.network,
             task.num_classes,
-            size=self.options.size,
-            pretrained=self.options.pretrained and not task.restoring,
-            folder=task.weights,
+            size=options.size,
+            weights=obtain(files[0], task.weights, lambda done, total, unit: None) if files else None,
+            auxiliary=options.auxiliary,
+            transform_input=options.pretrained and options.network == "inception_v3",
         )
 
 

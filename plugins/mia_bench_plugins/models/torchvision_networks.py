@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -13,49 +14,87 @@ import torchvision
 from torch import Tensor, nn
 
 from mia_bench.api.classifier import Activations, Classifier
-from mia_bench.api.component import Published
 from mia_bench.augment import resized
 from mia_bench.errors import MiaBenchError
-from mia_bench.fetch import obtain
 
-WEIGHTS = "IMAGENET1K_V1"
-"""The weights of ``pretrained=True`` at the time of the papers."""
+AUXILIARY_AFTER = 2
+"""The block of Inception whose output its auxiliary head takes."""
 
 
 class TorchvisionNetwork(Classifier):
-    """Blocks of a network of torchvision; images are resized to ``size`` unless it is None."""
+    """Blocks of a network of torchvision.
+
+    Args:
+        blocks: one after the other.
+        head: from pooled features to logits.
+        size: images are resized to it unless it is None.
+        auxiliary: a further head, which training adds the loss of.
+    """
 
     channels_last = True
 
-    def __init__(self, blocks: Sequence[nn.Module], head: nn.Module, size: int | None) -> None:
+    def __init__(
+        self,
+        blocks: Sequence[nn.Module],
+        head: nn.Module,
+        size: int | None,
+        auxiliary: nn.Module | None = None,
+    ) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(blocks)
         self.head = head
         self.size = size
+        self.auxiliary = auxiliary
 
     def activations(self, images: Tensor) -> Activations:
-        return super().activations(images if self.size is None else resized(images, self.size))
+        shown = super().activations(images if self.size is None else resized(images, self.size))
+        if self.auxiliary is None or not self.training:
+            return shown
+        return replace(shown, auxiliary=(self.auxiliary(shown.hidden[AUXILIARY_AFTER]),))
+
+
+class TransformInput(nn.Module):
+    """Torchvision's ``transform_input``: from ImageNet's mean and standard deviation to 0.5 and 0.5."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """``(N, 3, H, W)`` to the same shape."""
+        statistics = zip((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), strict=True)
+        return torch.cat(
+            [
+                images[:, channel : channel + 1] * (std / 0.5) + (mean - 0.5) / 0.5
+                for channel, (mean, std) in enumerate(statistics)
+            ],
+            dim=1,
+        )
 
 
 def network(
-    name: str, num_classes: int, *, size: int | None, pretrained: bool, folder: Path | None
+    name: str,
+    num_classes: int,
+    *,
+    size: int | None = None,
+    weights: Path | None = None,
+    auxiliary: bool = False,
+    transform_input: bool = False,
 ) -> TorchvisionNetwork:
-    """The network ``name`` of torchvision with a new head; ``size`` as in :class:`TorchvisionNetwork`.
+    """The network ``name`` of torchvision with a new head.
 
-    ``pretrained`` starts from ImageNet's weights, which are found in ``folder`` or downloaded once.
+    Args:
+        num_classes: outputs of the head.
+        size: images are resized to it unless it is None.
+        weights: file of ImageNet's weights to start from.
+        auxiliary: with Inception's auxiliary head. As in the papers' code it keeps ImageNet's weights and its
+            1,000 outputs, of which the first are the classes; it is new where there are more classes.
+        transform_input: begin Inception with :class:`TransformInput`.
 
     Raises:
-        Unavailable: the weights can't be downloaded.
         MiaBenchError: the weight file is damaged or belongs to another network.
     """
-    more = {"aux_logits": False, "init_weights": not pretrained} if "inception" in name else {}
-    model = torchvision.models.get_model(name, weights=None, **more)
-    if pretrained:
-        url = torchvision.models.get_model_weights(name)[WEIGHTS].url
-        file = url.rpartition("/")[2]
-        # torchvision's file names end with a prefix of the hash.
-        published = Published(file, url, sha256=file.rpartition("-")[2].removesuffix(".pth"))
-        _load(model, obtain(published, folder, lambda done, total, unit: None), name)
+    inception = {"aux_logits": auxiliary, "init_weights": weights is None}
+    model = torchvision.models.get_model(name, weights=None, **inception if name == "inception_v3" else {})
+    if weights is not None:
+        _load(model, weights, name, auxiliary=auxiliary)
+    extra: nn.Module | None = None
     if isinstance(model, torchvision.models.ResNet):
         stem = nn.Sequential(model.conv1, model.bn1, model.relu, model.maxpool)
         blocks = [stem, model.layer1, model.layer2, model.layer3, model.layer4]
@@ -65,8 +104,14 @@ def network(
         head = nn.Linear(model.classifier.in_features, num_classes)
     else:
         blocks = _inception_blocks(model)
+        if transform_input:
+            blocks[0] = nn.Sequential(TransformInput(), *blocks[0].children())
         head = nn.Sequential(model.dropout, nn.Linear(model.fc.in_features, num_classes))
-    return TorchvisionNetwork([out_of_place(block) for block in blocks], head, size)
+        if auxiliary:
+            if num_classes > model.AuxLogits.fc.out_features:
+                model.AuxLogits.fc = nn.Linear(model.AuxLogits.fc.in_features, num_classes)
+            extra = out_of_place(model.AuxLogits)
+    return TorchvisionNetwork([out_of_place(block) for block in blocks], head, size, extra)
 
 
 def out_of_place(block: nn.Module) -> nn.Module:
@@ -100,22 +145,22 @@ def _densenet_blocks(model: torchvision.models.DenseNet) -> list[nn.Module]:
 
 def _inception_blocks(model: nn.Module) -> list[nn.Module]:
     """The stem, then the groups of modules between reductions."""
-    names = [name for name, _ in model.named_children()]
+    names = [name for name, _ in model.named_children() if name != "AuxLogits"]
     starts = [names.index(name) for name in ("Conv2d_1a_3x3", "Mixed_5b", "Mixed_6a", "Mixed_7a")]
     ends = [*starts[1:], names.index("avgpool")]
-    children = list(model.children())
+    children = [model.get_submodule(name) for name in names]
     return [nn.Sequential(*children[a:b]) for a, b in zip(starts, ends, strict=True)]
 
 
-def _load(model: nn.Module, path: Path, name: str) -> None:
-    """Load all weights except those of the heads."""
+def _load(model: nn.Module, path: Path, name: str, *, auxiliary: bool) -> None:
+    """Load all weights except those of the head, and of the auxiliary one unless it is wanted."""
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file can raise anything
         raise MiaBenchError(f"{path} is damaged: {str(error).splitlines()[0]}") from error
     # DenseNets were published with module names that PyTorch no longer allows.
     state = {re.sub(r"\.(norm|relu|conv)\.([12])\.", r".\1\2.", key): t for key, t in state.items()}
-    heads = ("fc.", "classifier.", "AuxLogits.")
+    heads = ("fc.", "classifier.") if auxiliary else ("fc.", "classifier.", "AuxLogits.")
     missing, unknown = model.load_state_dict(
         {key: tensor for key, tensor in state.items() if not key.startswith(heads)}, strict=False
     )
