@@ -13,10 +13,10 @@ Flexible Model Inversion Attacks*, ICML 2022 (arXiv 2201.12179). Three stages:
 3. **Final selection.** Of the results keep those with the highest mean target confidence over
    ``views`` random crops.
 
-With ``steps=0`` the best images of the initial selection are returned. Unlike in the authors' code, the latents
-that are scored are the ones that are optimised, and each image has its own crops; theirs share one in a batch.
-All classes are attacked together in full batches. For a stochastic target, gradients and scores are averaged
-over ``eot`` answers (expectation over transformation, Athalye et al., ICML 2018).
+With ``steps=0`` the best images of the initial selection are returned. Unlike in the authors' code, the
+latents that are scored are the ones that are optimised, and each image has its own crops; theirs share one in
+a batch. All classes are attacked together in full batches. For a stochastic target, gradients and scores are
+averaged over ``eot`` answers (expectation over transformation, Athalye et al., ICML 2018).
 """
 
 from __future__ import annotations
