@@ -21,6 +21,7 @@ LIGHT = (
     "filelock",
     "jinja2",
     "numpy",
+    "packaging",
     "platformdirs",
     "pluggy",
     "pydantic",
