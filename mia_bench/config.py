@@ -258,7 +258,7 @@ def load_config(given: Mapping[str, Any], file: Path | None = None) -> RunConfig
 def _read(file: Path) -> dict[str, Any]:
     """The values of a file; all of them must be valid, also those that are overridden."""
     try:
-        values = tomllib.loads(file.read_text(encoding="utf-8"))
+        values = tomllib.loads(file.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UsageError(f"--config {file}: {error}") from error
     try:

@@ -50,6 +50,73 @@ def test_check_of_partial_data_that_are_allowed(cli, tmp_path: Path) -> None:
     assert outcome.out.startswith("facescrub: complete, fingerprint ")
 
 
+def tree(make_tree, root: Path) -> Path:
+    return make_tree(root, {"Ann": 9, "Bob": 9, "Cyd": 9, "Dan": 7, "Eve": 7, "Fay": 7, "Gus": 4})
+
+
+def test_check_tells_what_a_run_reads(cli, toy, make_tree, tmp_path: Path) -> None:
+    root = tree(make_tree, tmp_path / "data")
+    (root / "Fay" / "Fay_0001.jpg").write_text("<html>")
+    (root / "Ann" / "notes.txt").write_text("x")
+    outcome = cli("data", "check", "folder", "--data", root)
+    assert outcome.code == 0, outcome.err
+    first, second = outcome.out.split("folder: complete")[1:]  # the tracks folder and toy-folder differ
+    assert "read at 32×32 pixels by folder\n" in first
+    assert "read at 16×16 pixels by toy-folder\n" in second
+    for line in (
+        "files: 53 found, 51 read, 2 left out",
+        "private: 4 identities with 34 images: Ann 9, Bob 9, Cyd 9, Dan 7",
+        "public: 2 identities with ",
+        "decoys: 1 identity with ",
+        "warning: 1 file left out, unreadable: Fay/Fay_0001.jpg (no image, though named .jpg)",
+        "warning: 1 file left out, no image: Ann/notes.txt",
+    ):
+        assert f"\n  {line}" in first
+    assert not list((tmp_path / "store").glob("artifacts/*"))
+    run = ("run", "--track", "toy-folder", "--defense", "none", "--attack", "prior-sample", "--data", root)
+    listed = cli(*run, "--dry-run")
+    assert "files: 53 found, 51 to read, 2 left out" in listed.out
+    assert "private: 4 identities with 34 images: Ann 9, Bob 9, Cyd 9, Dan 7" in listed.out
+    prepared = cli("data", "prepare", "--track", "toy-folder", "--data", root)
+    assert prepared.code == 0, prepared.err
+    stored = cli(*run, "--dry-run")
+    numbers = [
+        line for line in second.splitlines() if line.startswith(("  files:", "  private:", "  images:"))
+    ]
+    assert len(numbers) == 3
+    for line in numbers:
+        assert line in stored.out
+    assert "1 file left out, unreadable: Fay/Fay_0001.jpg" in stored.err
+
+
+@pytest.mark.parametrize("wrong", ["too few people", "unreadable"])
+def test_check_and_run_refuse_the_same(cli, toy, make_tree, tmp_path: Path, wrong: str) -> None:
+    counts = {"Ann": 30, "Bob": 30} if wrong == "too few people" else dict.fromkeys("abcdef", 10)
+    root = make_tree(tmp_path / "data", counts)
+    if wrong == "unreadable":
+        for path in sorted(root.glob("*/*0001.jpg")):
+            path.write_bytes(b"\x89PNG\r\n\x1a\n broken")
+    check = cli("data", "check", "folder", "--data", root)
+    run = cli("run", "--track", "toy-folder", "--defense", "none", "--attack", "prior-sample", "--data", root,
+              "--device", "cpu", "--format", "json")  # fmt: skip
+    assert (check.code, run.code) == (1, 1)
+    assert check.out.splitlines()[0].removeprefix("folder: ") in run.records[0]["reason"]
+
+
+def test_check_takes_allow_partial_where_it_recommends_it(cli, tmp_path: Path) -> None:
+    facescrub(tmp_path)
+    refused = cli("data", "check", "facescrub", "--data", tmp_path)
+    assert refused.code == 1
+    assert "--allow-partial" in refused.out
+    allowed = cli("data", "check", "facescrub", "--data", tmp_path, "--allow-partial")
+    assert allowed.code == 0, allowed.err
+    assert "facescrub: complete" in allowed.out
+    assert cli("data", "check", "--data", tmp_path, "--allow-partial").code == 0
+    wrong = cli("data", "check", "folder", "--data", tmp_path, "--allow-partial")
+    assert wrong.code == 2
+    assert "has no option 'allow_partial'" in wrong.err
+
+
 def test_check_of_all_goes_through_all(cli, tmp_path: Path) -> None:
     celeba(tmp_path)
     outcome = cli("data", "check", "--data", tmp_path)

@@ -1,5 +1,6 @@
 """MNIST: its split, made files of its layout, the real ones, and the independent judge."""
 
+import gzip
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -103,6 +104,74 @@ def test_a_truncated_file_is_one_line(made: Path) -> None:
     with pytest.raises(DataError, match="can't be read") as error:
         load(made)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("packed", [FILES[:1], FILES])
+def test_packed_files_are_the_same_data(made: Path, packed: tuple[str, ...]) -> None:
+    plain, fingerprint = load(made), MNIST().fingerprint(made)
+    for name in packed:
+        path = made / "MNIST" / "raw" / name
+        path.with_name(f"{name}.gz").write_bytes(gzip.compress(path.read_bytes()))
+        path.unlink()
+    assert MNIST().fingerprint(made) == fingerprint
+    again = load(made)
+    assert torch.equal(again.train.images, plain.train.images)
+    assert torch.equal(again.public.labels, plain.public.labels)
+
+
+def test_processed_files_are_never_read(made: Path) -> None:
+    plain = load(made)
+    processed = made / "MNIST" / "processed"
+    processed.mkdir()
+    for name in ("training.pt", "test.pt"):
+        torch.save((torch.zeros(120, 28, 28, dtype=torch.uint8), torch.arange(120) % 10), processed / name)
+    assert torch.equal(load(made).train.images, plain.train.images)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda data: data[:-5], "bytes, not"),
+        (lambda data: data + b"more", "bytes, not"),
+        (lambda data: b"\0\0\r" + data[3:], "no IDX file of bytes in 3 dimensions"),
+        (lambda data: data[:4] + b"\xff" * 12 + data[16:], "bytes, not"),
+        (lambda data: b"", "no IDX file"),
+    ],
+)
+def test_damaged_files_are_one_line(made: Path, damage: Callable[[bytes], bytes], message: str) -> None:
+    path = made / "MNIST" / "raw" / FILES[0]
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(DataError, match=message) as error:
+        load(made)
+    assert FILES[0] in str(error.value)
+    assert str(made) not in str(error.value)
+
+
+def test_damaged_packed_files_are_one_line(made: Path) -> None:
+    path = made / "MNIST" / "raw" / FILES[0]
+    packed = gzip.compress(path.read_bytes())
+    path.unlink()
+    for content in (packed[:-20], b"no gzip", packed[:40] + b"\xff" * 40 + packed[80:]):
+        path.with_name(f"{path.name}.gz").write_bytes(content)
+        with pytest.raises(DataError, match=f"{path.name}.gz can't be read"):
+            load(made)
+
+
+def test_labels_of_other_images_are_refused(made: Path) -> None:
+    path = made / "MNIST" / "raw" / FILES[1]
+    data = path.read_bytes()
+    path.write_bytes(data[:4] + struct.pack(">I", 100) + data[8:108])
+    with pytest.raises(DataError, match=r"120 images, .* 100 labels"):
+        load(made)
+
+
+def test_outline_counts_what_is_loaded(made: Path) -> None:
+    dataset = MNIST(MNIST.Options(per_class=10, public_per_class=8))
+    splits = load(made)
+    assert splits.judging is not None
+    names = ("train", "validation", "test", "public", "judging")
+    expected = {name: len(getattr(splits, name)) for name in names}
+    assert dataset.outline(made, resolution=32).parts == expected
 
 
 def test_a_digit_that_is_not_there_is_named(made: Path) -> None:

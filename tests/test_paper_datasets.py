@@ -225,7 +225,7 @@ def test_faces_of_celeba_are_cut_by_their_landmarks(tmp_path: Path, photographed
             weight = image * (np.abs(x + 1j * y - point) < 12)
             centre = (weight * (x + 1j * y)).sum() / weight.sum()
             assert abs(centre - point) < 1.2  # the landmarks are whole pixels
-    (note,) = splits.notes
+    note = splits.notes[0]
     assert "cut out by five landmarks, not by HD-CelebA-Cropper's 68" in note
 
 
@@ -269,6 +269,27 @@ def test_fingerprint_of_celeba_knows_the_landmarks_that_are_used(tmp_path: Path,
     first = dataset.fingerprint(tmp_path)
     assert changed(6) == first  # of the identity with one image, which is not used
     assert changed(7) != first
+
+
+@pytest.mark.parametrize(
+    "rewrite",
+    [
+        lambda text: b"\xef\xbb\xbf" + text.encode(),
+        lambda text: text.replace("\n", "\r\n").encode(),
+        lambda text: text.replace(" ", "\t").encode(),
+        lambda text: ("\n" + text.replace(" ", "  ") + "\n\n").encode(),
+        lambda text: text.encode("utf-16"),
+    ],
+    ids=["mark", "CRLF", "tabs", "blanks", "UTF-16"],
+)
+def test_lists_of_celeba_from_any_editor(tmp_path: Path, rewrite) -> None:
+    with_originals(tmp_path)
+    dataset = made("celeba", tmp_path)
+    before = dataset.labelled(tmp_path)
+    for name in ("identity_CelebA.txt", ORIGINAL[1]):
+        path = tmp_path / "celeba" / name
+        path.write_bytes(rewrite(path.read_text()))
+    assert dataset.labelled(tmp_path) == before
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """Image trees: which identity becomes what, how images are read and split."""
 
 import errno
-import logging
+import json
 import os
 from collections import Counter
 from pathlib import Path
@@ -12,10 +12,11 @@ import torch
 from PIL import Image
 
 from mia_bench import store as store_module
+from mia_bench.api.inventory import Inventory
 from mia_bench.api.options import parse_options
 from mia_bench.data import trees
 from mia_bench.data.classes import central_square
-from mia_bench.data.trees import Decoded, decode, scan_tree, split_by_identity
+from mia_bench.data.trees import Decoded, Tree, check_headers, decode, scan_tree, split_by_identity
 from mia_bench.errors import DataError, StoreError, UsageError
 from mia_bench_plugins.datasets.folder import Folder
 from mia_bench_plugins.datasets.lfw import CROP, LFW, crop_face
@@ -246,18 +247,14 @@ def test_central_square_is_in_the_middle() -> None:
     assert np.asarray(central_square(Image.fromarray(picture))).min() == 200
 
 
-def test_unreadable_images_are_named_and_the_others_keep_their_place(
-    make_tree, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_unreadable_images_are_named_and_the_others_keep_their_place(make_tree, tmp_path: Path) -> None:
     root = make_tree(tmp_path / "t", {"Ann": 30})
     (root / "Ann" / "Ann_0003.jpg").write_bytes(b"no image")
-    with caplog.at_level(logging.WARNING):
-        decoded = decode(scan_tree(root, "t").paths("Ann"), central_square, 8, quiet)
+    decoded = decode(scan_tree(root, "t").paths("Ann"), central_square, 8, quiet)
     assert decoded.index == [i for i in range(30) if i != 2]
     assert len(decoded.images) == 29
-    (note,) = decoded.notes
-    assert "unreadable image skipped: Ann/Ann_0003.jpg: " in note
-    assert "Ann/Ann_0003.jpg" in caplog.text
+    (file,) = decoded.left_out
+    assert (file.name, file.reason) == ("Ann/Ann_0003.jpg", "unreadable")
 
 
 def test_too_many_unreadable_images_are_an_error(make_tree, tmp_path: Path) -> None:
@@ -301,14 +298,14 @@ def many(make_tree, tmp_path: Path, monkeypatch) -> list[Path]:
 
 @pytest.fixture
 def opened(monkeypatch) -> list[Path]:
-    """The images opened so far."""
-    paths, original = [], Image.open
-    monkeypatch.setattr(Image, "open", lambda path: (paths.append(path), original(path))[1])
+    """The images read so far."""
+    paths, original = [], trees.read_image
+    monkeypatch.setattr(trees, "read_image", lambda path, *how: (paths.append(path), original(path, *how))[1])
     return paths
 
 
 def same(one: Decoded, other: Decoded) -> bool:
-    assert (one.index, one.notes) == (other.index, other.notes)
+    assert (one.index, one.left_out) == (other.index, other.left_out)
     return torch.equal(one.images, other.images)
 
 
@@ -420,6 +417,111 @@ def test_fingerprint_is_of_names_and_contents_not_of_the_place(make_tree, tmp_pa
     assert len({fingerprint, renamed, scan_tree(first, "a").fingerprint()}) == 3
 
 
+def reasons(tree: Tree) -> dict[str, str]:
+    return {file.name: file.reason for file in tree.left_out}
+
+
+def test_every_file_is_listed_or_left_out_with_the_reason(make_tree, tmp_path: Path) -> None:
+    root = make_tree(tmp_path / "data" / "t", {"Ann": 2, "Bob": 1})
+    (root / "loose.jpg").write_text("x")
+    (root / "readme.txt").write_text("x")
+    (root / "Ann" / "notes.txt").write_text("x")
+    (root / "Ann" / "gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    (root / "Ann" / "round").symlink_to("round")
+    os.mkfifo(root / "Ann" / "pipe.jpg")
+    (root / "Cyd").mkdir()
+    (root / "Cyd" / "a.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    (root / "Dan").mkdir()
+    tree = scan_tree(root, "t", tmp_path / "data")
+    assert reasons(tree) == {
+        "t/loose.jpg": "outside the folders of identities",
+        "t/Ann/notes.txt": "no image",
+        "t/Ann/gone.jpg": "dangling links",
+        "t/Ann/round": "dangling links",
+        "t/Ann/pipe.jpg": "no regular file",
+        "t/Cyd/a.jpg": "dangling links",
+    }
+    assert tree.empty == ("Cyd", "Dan")
+    assert {identity: len(files) for identity, files in tree.images.items()} == {"Ann": 2, "Bob": 1}
+
+
+def test_files_of_the_system_are_no_images_and_no_news(make_tree, tmp_path: Path) -> None:
+    root = make_tree(tmp_path / "t", {"Ann": 2})
+    image = (root / "Ann" / "Ann_0001.jpg").read_bytes()
+    (root / "__MACOSX" / "Ann").mkdir(parents=True)
+    for name in (".DS_Store", "Thumbs.db", "desktop.ini", "._Ann_0001.jpg", ".hidden.jpg"):
+        (root / "Ann" / name).write_bytes(image)
+        (root / name).write_bytes(image)
+        (root / "__MACOSX" / "Ann" / name).write_bytes(image)
+    tree = scan_tree(root, "t")
+    assert [name for name, _ in tree.images["Ann"]] == ["Ann_0001.jpg", "Ann_0002.jpg"]
+    assert (list(tree.images), tree.left_out, tree.empty) == (["Ann"], (), ())
+
+
+def test_images_lie_at_any_depth_and_links_are_followed(make_tree, tmp_path: Path) -> None:
+    root = make_tree(tmp_path / "t", {"Ann": 2})
+    elsewhere = make_tree(tmp_path / "elsewhere", {"more": 2})
+    deep = root / "Ann" / "2024" / "take1"
+    deep.mkdir(parents=True)
+    (root / "Ann" / "Ann_0002.jpg").rename(deep / "b.jpg")
+    (root / "Ann" / "linked").symlink_to(elsewhere / "more")
+    (root / "Bob").symlink_to(elsewhere / "more")
+    (root / "Ann" / "c.jpg").symlink_to(elsewhere / "more" / "more_0001.jpg")
+    (deep / "up").symlink_to(root)  # a circle
+    tree = scan_tree(root, "t")
+    assert [name for name, _ in tree.images["Ann"]] == [
+        "2024/take1/b.jpg", "Ann_0001.jpg", "c.jpg", "linked/more_0001.jpg", "linked/more_0002.jpg",
+    ]  # fmt: skip
+    assert len(tree.images["Bob"]) == 2
+    assert len(decode(tree.paths("Ann"), whole, 8, quiet).index) == 5
+
+
+def test_headers_decide_who_has_how_many_images(make_tree, tmp_path: Path) -> None:
+    root = make_tree(tmp_path / "t", {"Ann": 22, "Bob": 20, "Cyd": 1})
+    for number in (1, 2, 3):
+        Image.new("RGB", (9, 3)).save(root / "Ann" / f"Ann_{number:04d}.jpg")
+    (root / "Bob" / "Bob_0004.jpg").write_text("<html>")
+    Image.new("RGB", (3, 3)).save(root / "Cyd" / "Cyd_0001.jpg")
+    tree = check_headers(scan_tree(root, "t"), smallest=4)
+    assert {identity: len(files) for identity, files in tree.images.items()} == {"Ann": 19, "Bob": 19}
+    assert tree.empty == ("Cyd",)
+    assert Counter(reasons(tree).values()) == {"too small": 4, "unreadable": 1}
+
+
+def test_every_file_is_counted_once(make_tree, tmp_path: Path) -> None:
+    root = make_tree(tmp_path / "t", COUNTS | {"Ida": 40})
+    (root / "Ida" / "Ida_0003.jpg").write_bytes((root / "Ida" / "Ida_0003.jpg").read_bytes()[:-200])
+    (root / "Ann" / "notes.txt").write_text("x")
+    (root / "Gus" / "Gus_0001.jpg").unlink()
+    (root / "Gus" / "Gus_0001.jpg").symlink_to(tmp_path / "nowhere")
+    made = folder(max_images=8)
+    inventory = load(made, root).inventory
+    assert inventory is not None
+    left_out = sum(group.count for group in inventory.left_out.values())
+    assert inventory.found == sum(COUNTS.values()) + 40 + 1
+    assert inventory.used + inventory.unused + left_out == inventory.found
+    assert inventory.used == sum(sum(people.values()) for people in inventory.people.values())
+    assert inventory.vanished is not None
+    assert inventory.vanished.examples == ("Gus",)
+    assert inventory.warnings()[-1] == "1 identity is lost, as no image of theirs is read: Gus"
+    outline = made.outline(root, resolution=8)
+    assert outline.people["private"].keys() == inventory.people["private"].keys()
+    assert outline.found == inventory.found
+    assert Inventory.stored({"inventory": json.loads(inventory.model_dump_json())}) == inventory
+
+
+def test_outline_gives_the_sizes_of_the_parts(make_tree, tmp_path: Path) -> None:
+    root = make_tree(tmp_path / "t", COUNTS)
+    parts = folder(max_images=8).outline(root, resolution=8).parts
+    splits = load(folder(max_images=8), root)
+    assert parts == {
+        "train": len(splits.train),
+        "validation": len(splits.validation),
+        "test": len(splits.test),
+        "public and decoys": len(splits.public) + len(splits.decoys),
+    }
+
+
 @pytest.mark.parametrize("what", ["missing", "empty", "file"])
 def test_root_without_a_tree_is_named(tmp_path: Path, what: str) -> None:
     root = tmp_path / what
@@ -436,15 +538,15 @@ def test_image_that_can_not_be_opened_is_the_machines_fault_not_the_datas(
 ) -> None:
     make_tree(tmp_path / "d", {"a": 3, "b": 3})
     paths = sorted((tmp_path / "d").rglob("*.jpg"))
-    opened = Image.open
+    read = Path.read_bytes
 
-    def crowded(path, *args, **more):
-        if Path(path) == paths[2]:
+    def crowded(path: Path) -> bytes:
+        if path == paths[2]:
             raise OSError(errno.EMFILE, "Too many open files")
-        return opened(path, *args, **more)
+        return read(path)
 
-    monkeypatch.setattr(Image, "open", crowded)
-    with pytest.raises(DataError, match=f"{paths[2]} can't be read: Too many open files"):
+    monkeypatch.setattr(Path, "read_bytes", crowded)
+    with pytest.raises(DataError, match=r"^a/a_0003.jpg can't be read: Too many open files"):
         decode(paths, whole, 8, lambda *_: None)
 
 

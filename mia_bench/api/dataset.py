@@ -9,6 +9,7 @@ from pathlib import Path
 from etils.epy import lazy_imports
 
 from mia_bench.api.component import Component
+from mia_bench.api.inventory import Inventory
 from mia_bench.api.progress import Progress
 
 with lazy_imports():
@@ -42,7 +43,8 @@ class Splits:
         class_names: names of the private classes.
         judging: images of the private classes for training an independent judge, seen by no target and no
             evaluation model; None on tracks with an identity encoder.
-        notes: messages for the user, such as choices made or images skipped.
+        notes: messages for the user, such as choices made or files left out; records keep them.
+        inventory: what became of the files and who has which role, where the data set says so.
     """
 
     train: ImageSet
@@ -53,6 +55,7 @@ class Splits:
     class_names: tuple[str, ...]
     judging: ImageSet | None = None
     notes: tuple[str, ...] = field(default=())
+    inventory: Inventory | None = None
 
     @property
     def num_classes(self) -> int:
@@ -98,3 +101,13 @@ class Dataset(Component):
         Raises:
             DataError: no usable data.
         """
+
+    def outline(self, root: Path | None, *, resolution: int) -> Inventory | None:
+        """What can be said of the splits before images are decoded, for ``run --dry-run``.
+
+        None if nothing can. Must not import torch, and be quick.
+
+        Raises:
+            DataError: no usable data; :meth:`load` would refuse them too.
+        """
+        return None

@@ -1,32 +1,35 @@
-"""``mia-bench data``: list data sets, check their layout, and decode them ahead of a run."""
+"""``mia-bench data``: list data sets, check them, and decode them ahead of a run."""
 
 from __future__ import annotations
 
 import contextlib
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
+from etils.epy import lazy_imports
 
-from mia_bench.cli.shared import config_options, data_option
-from mia_bench.components import parse_option_values, resolve
-from mia_bench.config import flatten_options
+from mia_bench.api.inventory import Inventory
+from mia_bench.cli.shared import config_options
+from mia_bench.config import load_config
 from mia_bench.engine.progress import terminal_progress
-from mia_bench.engine.run import load_data
+from mia_bench.engine.run import check_data, load_data, set_up
 from mia_bench.errors import MiaBenchError, UsageError
-from mia_bench.paths import data_roots
 from mia_bench.plugins import host
 from mia_bench.registry import Registry
 from mia_bench.terminal import say
 from mia_bench.track import Track, load_track
 from mia_bench.weights import missing_lines, needed_by, weight_files
 
+with lazy_imports():
+    from mia_bench.api.dataset import Splits
+
 
 @click.group("data")
 def command() -> None:
-    """List data sets, check their layout, and decode them ahead of a run."""
+    """List data sets, check them, and decode them ahead of a run."""
 
 
 @command.command("list")
@@ -77,34 +80,72 @@ def _echo_source(dataset: Any) -> None:
 
 @command.command()
 @click.argument("names", nargs=-1, metavar="[DATASET]…")
-@config_options(options="Set an option of a data set.")
-@data_option
-def check(names: tuple[str, ...], options: tuple[str, ...] | None, data: Path | None) -> None:
-    """Check that data sets are complete.
+@config_options("allow_partial", "data", "weights", options="Set an option of a data set.")
+def check(names: tuple[str, ...], **given: Any) -> None:
+    """Check that data sets can be used.
 
-    Prints what is wrong with each DATASET, by default with all of them, and which weight files their tracks
-    need that are missing. Exit code 1 if one that was named is incomplete.
+    Reads each DATASET, by default all of them, as a run of its tracks would: prints which files are read and
+    which are left out, who is private, public or a decoy, what else to know, and which weight files of its
+    tracks are missing. Nothing is stored. Exit code 1 if one that was named can't be used.
     """
-    registry = host().registry
-    given = parse_option_values(registry, flatten_options(options or ()))
-    roots = data_roots(data)
-    root = roots.data
-    if root is None:
+    registry, roots = host().registry, load_config(given).roots
+    if roots.data is None:
         raise UsageError("give --data DIR or set MIA_BENCH_DATA")
-    complete = True
+    tracks = _tracks_by_dataset(registry)
+    usable = True
     for name in names or registry.names("dataset"):
-        dataset = resolve(registry, "dataset", name, {}, given.single("dataset", name)).make()
-        if not dataset.needs_root:
-            continue
+        if registry.get("dataset", name).load().needs_root:
+            usable &= _check(name, tracks[name], given, named=bool(names))
+    _echo_missing_weights(registry, names or registry.names("dataset"), roots.weights)
+    if names and not usable:
+        raise SystemExit(1)
+
+
+def _check(name: str, tracks: list[Track], given: dict[str, Any], *, named: bool) -> bool:
+    """Print what is to be said of a data set for each way in which its tracks read it; whether all can."""
+    dataset = host().registry.get("dataset", name).load()
+    if not (named or "allow_partial" in dataset.Options.model_fields):
+        given = {**given, "allow_partial": None}
+    ways: dict[str, list[str]] = defaultdict(list)
+    for track in tracks:
+        ways[track.data.model_dump_json(exclude={"fingerprint", "contents"})].append(track.name)
+    if not ways:
+        say(f"{name}: no track reads it, so it can't be checked")
+    usable = True
+    for users in ways.values():
+        setup = set_up(load_config({**given, "track": users[0]}))
         try:
-            say(f"{name}: complete, fingerprint {dataset.fingerprint(root)}")
+            plan = setup.track_plan()
+        except UsageError:
+            raise
         except MiaBenchError as error:
-            complete = False
             say(f"{name}: {str(error).removeprefix(f'{name}: ')}")
             _echo_source(dataset)
-    _echo_missing_weights(registry, names or registry.names("dataset"), roots.weights)
-    if names and not complete:
-        raise SystemExit(1)
+            return False  # nor can the other tracks
+        try:
+            splits = check_data(setup, plan.data, terminal_progress())
+        except MiaBenchError as error:
+            usable = False
+            say(f"{name}: {str(error).removeprefix(f'{name}: ')}")
+            continue
+        say(f"{name}: complete, fingerprint {plan.fingerprint}")
+        side = setup.track.data.resolution
+        say(f"  read at {side}×{side} pixels by {', '.join(users)}")
+        _echo_images(splits, plan.warnings)
+    return usable
+
+
+def _echo_images(splits: Splits, warnings: Sequence[str]) -> None:
+    """Print what became of the files, and what else to know."""
+    inventory = splits.inventory or Inventory()
+    for line in inventory.lines():
+        say(f"  {line}")
+    warnings = [*warnings, *inventory.warnings()]
+    for note in splits.notes:
+        if note not in warnings:
+            say(f"  note: {note}")
+    for warning in warnings:
+        say(f"  warning: {warning}")
 
 
 @command.command()

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Collection
 from pathlib import Path
 
+from mia_bench.api.inventory import Inventory
 from mia_bench.engine.estimate import CostEstimate, estimates
 from mia_bench.engine.plan import Stage, pending_stages
 from mia_bench.engine.progress import counted, duration, size
 from mia_bench.engine.run import Prepared
+from mia_bench.errors import StoreError
+from mia_bench.plugins import attribute_errors
 from mia_bench.terminal import say, say_lines, table
 
 
@@ -25,6 +29,7 @@ def print_plan(prepared: Prepared) -> None:
         state = "done" if planned.key in prepared.cached else "to run"
         state = f"skipped: {planned.skip}" if planned.skip else state
         say(f"  {planned.key[:8]}  {planned.cell.label}: {state}")
+    _print_data(prepared, todo)
     rows = [{"stage": stage.name, "what": stage.label, "state": "cached"} for stage in cached]
     rows += [_row(stage, expected[stage.id]) for stage in todo]
     if rows:
@@ -33,6 +38,34 @@ def print_plan(prepared: Prepared) -> None:
     say("")
     say(f"{counted(len(todo), 'stage')} to compute, about {duration(total)}; store {setup.store.root}")
     _print_room(setup.store.root, expected.values())
+
+
+def _print_data(prepared: Prepared, todo: Collection[Stage]) -> None:
+    """Which images the cells use: those that are stored, or what the listing says.
+
+    Raises:
+        DataError: the data can't be used, so that the run would fail.
+    """
+    setup = prepared.setup
+    upstream = (stage for planned in prepared.cells for stage in planned.measure.upstream())
+    stage = next((stage for stage in upstream if stage.name == "data"), None)
+    if stage is None:
+        return
+    inventory: Inventory | None = None
+    if setup.store.has(*stage.id):
+        with contextlib.suppress(StoreError):  # a run says what is wrong with it
+            inventory = Inventory.stored(setup.store.info(*stage.id))
+    elif stage in todo:
+        chosen = stage.parts["dataset"]
+        with attribute_errors(chosen.owner):
+            inventory = chosen.planned.outline(setup.roots.data, resolution=setup.track.data.resolution)
+    if inventory:
+        say("")
+        say("images, as listed; none is decoded yet" if inventory.estimated else "images")
+        for line in inventory.lines(named=10):
+            say(f"  {line}")
+        for warning in inventory.warnings():
+            say(f"warning: {warning}", err=True)
 
 
 def _row(stage: Stage, estimate: CostEstimate) -> dict[str, str]:

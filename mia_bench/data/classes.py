@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,8 +12,11 @@ from etils.epy import lazy_imports
 from pydantic import Field
 
 from mia_bench.api.dataset import Dataset, ImageSet, Splits
+from mia_bench.api.inventory import Group, Inventory, LeftOut, by_reason, printable, relative_name
 from mia_bench.api.progress import Progress
-from mia_bench.data.trees import Crop, decode
+from mia_bench.data.overlaps import Photographs, describe_overlaps, find_overlaps
+from mia_bench.data.reading import Crop
+from mia_bench.data.trees import decode
 from mia_bench.errors import DataError
 
 with lazy_imports():
@@ -38,6 +42,7 @@ class Labelled:
         class_names: by label.
         crop: applied to each image before it is resized to the track's resolution.
         notes: messages for the user.
+        left_out: files of the classes that are no images.
     """
 
     paths: Sequence[Path]
@@ -45,6 +50,7 @@ class Labelled:
     class_names: Sequence[str]
     crop: Crop = central_square
     notes: tuple[str, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
 
     def first(self, classes: int) -> Labelled:
         """The part with labels below ``classes``."""
@@ -99,14 +105,11 @@ class LabelledDataset(Dataset):
         Raises:
             DataError: a class has no training image.
         """
-        options, labelled = self.options, self.labelled(root)
-        if options.classes is not None:
-            labelled = labelled.first(options.classes)
+        labelled = self._chosen(root)
         order = list(range(len(labelled.paths)))
-        np.random.RandomState(options.split_seed).shuffle(order)
-        training = int(0.9 * len(order))
-        fitted = training - round(options.held_out * training)
-        decoded = decode(labelled.paths, labelled.crop, resolution, progress, scratch)
+        np.random.RandomState(self.options.split_seed).shuffle(order)
+        fitted, training = self._sizes(len(order))
+        decoded = decode(labelled.paths, labelled.crop, resolution, progress, scratch, base=root)
         place = {original: position for position, original in enumerate(decoded.index)}
         labels = torch.tensor([labelled.labels[i] for i in decoded.index], dtype=torch.long)
 
@@ -120,7 +123,53 @@ class LabelledDataset(Dataset):
             name = labelled.class_names[int(absent.nonzero()[0])]
             raise DataError(f"class {name!r} has no training image")
         validation, test = part(order[fitted:training]), part(order[training:])
-        names, notes = tuple(labelled.class_names), (*labelled.notes, *decoded.notes)
-        return Splits(
-            train, validation, test, public=part([]), decoys=part([]), class_names=names, notes=notes
+        names = [relative_name(labelled.paths[i], root) for i in decoded.index]
+        photographs = Photographs(decoded.images, names, labels, ["private"] * len(labels))
+        left_out = [*labelled.left_out, *decoded.left_out]
+        inventory = Inventory(
+            found=len(labelled.paths) + len(labelled.left_out),
+            used=len(decoded.index),
+            left_out=by_reason(left_out),
+            first_frames=Group.of(decoded.several) if decoded.several else None,
+            overlaps=tuple(describe_overlaps(photographs, find_overlaps(photographs, progress))),
+            people={"private": _counts(labelled, labels.tolist())},
         )
+        return Splits(
+            train,
+            validation,
+            test,
+            public=part([]),
+            decoys=part([]),
+            class_names=tuple(labelled.class_names),
+            notes=(*labelled.notes, *inventory.warnings()),
+            inventory=inventory,
+        )
+
+    def outline(self, root: Path | None, *, resolution: int) -> Inventory:
+        """The counts of the lists; no image is opened."""
+        labelled = self._chosen(root)
+        found = len(labelled.paths)
+        fitted, training = self._sizes(found)
+        return Inventory(
+            found=found + len(labelled.left_out),
+            used=found,
+            left_out=by_reason(labelled.left_out),
+            people={"private": _counts(labelled, labelled.labels)},
+            parts={"train": fitted, "validation": training - fitted, "test": found - training},
+            estimated=True,
+        )
+
+    def _chosen(self, root: Path | None) -> Labelled:
+        labelled = self.labelled(root)
+        return labelled if self.options.classes is None else labelled.first(self.options.classes)
+
+    def _sizes(self, count: int) -> tuple[int, int]:
+        """Of that many images: how many are for training, and how many of them with the validation images."""
+        training = int(0.9 * count)
+        return training - round(self.options.held_out * training), training
+
+
+def _counts(labelled: Labelled, labels: Sequence[int]) -> dict[str, int]:
+    """Number of images of each class by name."""
+    counts = Counter(labels)
+    return {printable(name): counts[label] for label, name in enumerate(labelled.class_names)}

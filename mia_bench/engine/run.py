@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -28,12 +29,12 @@ from mia_bench.engine.grid import build_grid
 from mia_bench.engine.local import LocalExecutor
 from mia_bench.engine.parallel import ParallelExecutor
 from mia_bench.engine.plan import PlannedCell, Stage, TrackPlan, pending_stages
-from mia_bench.engine.progress import ProgressDisplay
+from mia_bench.engine.progress import ProgressDisplay, reporting
 from mia_bench.engine.scheduler import Scheduler
 from mia_bench.engine.worker import Worker, WorkerSetup
 from mia_bench.errors import MiaBenchError
 from mia_bench.paths import Roots
-from mia_bench.plugins import describe_error, host
+from mia_bench.plugins import attribute_errors, describe_error, host
 from mia_bench.record import Record
 from mia_bench.registry import Registry
 from mia_bench.results import doubts
@@ -253,6 +254,22 @@ def prior_stage(setup: Setup, prior: str = "") -> Stage:
     name = prior or setup.track.default_prior
     choice = Choice(name=name, options=track_options(setup.track, "prior", name))
     return setup.track_plan().prior(resolve_choice(setup.registry, "prior", choice, setup.options))
+
+
+def check_data(setup: Setup, stage: Stage, display: ProgressDisplay) -> Splits:
+    """Read the images of a data stage as a run would, and store nothing.
+
+    Raises:
+        MiaBenchError: the data are missing or unusable; a run would fail for that reason.
+    """
+    with (
+        reporting(display, 0, 0.0),
+        tempfile.TemporaryDirectory() as scratch,
+        attribute_errors(stage.parts["dataset"].owner),
+    ):
+        display.stage_begins(stage, 0.0)
+        workspace = setup.workspace(partial(display.progress, stage))
+        return stages.read_data(stage, workspace, Path(scratch) / "images")
 
 
 def load_data(

@@ -6,10 +6,12 @@ JSON info for the store, ``load(stage, workspace)`` rebuilds the objects that la
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,6 +23,7 @@ from mia_bench.api.dataset import ImageSet, Splits
 from mia_bench.api.encoder import Embed
 from mia_bench.api.generative import GenerativeModel
 from mia_bench.api.images import to_uint8
+from mia_bench.api.inventory import Inventory
 from mia_bench.api.metric import Gallery
 from mia_bench.api.prior import PriorTask
 from mia_bench.api.progress import Progress
@@ -50,6 +53,8 @@ from mia_bench.protocol.prior import TrainingMonitor, fit_prior, restore_prior
 from mia_bench.protocol.target import Target, restore_target, train_target
 from mia_bench.statistics import Estimate
 from mia_bench.store import Store
+
+log = logging.getLogger(__name__)
 
 Artifact = tuple[dict[str, Tensor], dict[str, Any]]
 
@@ -112,12 +117,29 @@ class Workspace:
 
 def compute_data(stage: Stage, workspace: Workspace) -> Artifact:
     """Decode, crop and split once; uint8."""
-    dataset, scratch = stage.make("dataset"), workspace.store.scratch(*stage.id)
-    splits = make_splits(dataset, workspace.roots.data, scratch, workspace.context(stage))
+    splits = read_data(stage, workspace, workspace.store.scratch(*stage.id))
+    for line in splits.inventory.warnings() if splits.inventory else ():
+        log.warning("%s", line)
     tensors = {}
     for name, part in present_parts(splits).items():
         tensors[f"{name}.images"], tensors[f"{name}.labels"] = part.images, part.labels
-    return tensors, {"class_names": splits.class_names, "notes": splits.notes}
+    info: dict[str, Any] = {"class_names": splits.class_names, "notes": splits.notes}
+    if splits.inventory:
+        info["inventory"] = splits.inventory.model_dump(mode="json")
+    return tensors, info
+
+
+def read_data(stage: Stage, workspace: Workspace, scratch: Path) -> Splits:
+    """The splits of a data stage, read anew.
+
+    Args:
+        stage, workspace: what to read, and where from.
+        scratch: folder for finished parts.
+
+    Raises:
+        DataError: the data are missing or can't be used.
+    """
+    return make_splits(stage.make("dataset"), workspace.roots.data, scratch, workspace.context(stage))
 
 
 def load_data(stage: Stage, workspace: Workspace) -> Splits:
@@ -126,7 +148,8 @@ def load_data(stage: Stage, workspace: Workspace) -> Splits:
     names = dict.fromkeys([*PARTS, *(name.partition(".")[0] for name in tensors)])
     parts = {n: ImageSet(tensors[f"{n}.images"], tensors[f"{n}.labels"]) for n in names}
     notes = tuple(info.get("notes", ()))
-    return Splits(**parts, class_names=tuple(info["class_names"]), notes=notes)
+    inventory = Inventory.stored(info)
+    return Splits(**parts, class_names=tuple(info["class_names"]), notes=notes, inventory=inventory)
 
 
 def compute_prior(stage: Stage, workspace: Workspace) -> Artifact:

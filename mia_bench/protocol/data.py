@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from mia_bench.api.dataset import Dataset, ImageSet, Splits
+from mia_bench.api.inventory import Inventory
+from mia_bench.data.fingerprints import image_fingerprints
 from mia_bench.errors import DataError
 from mia_bench.protocol.context import Context
 from mia_bench.seeds import derive
@@ -22,7 +26,7 @@ PUBLIC_PARTS = ("public", "decoys")
 
 
 def make_splits(dataset: Dataset, root: Path | None, scratch: Path, context: Context) -> Splits:
-    """Decode, crop and split the images once.
+    """Decode, crop and split the images once; the inventory counts the images of each part.
 
     Args:
         root: folder of data sets; None where none is set.
@@ -40,7 +44,12 @@ def make_splits(dataset: Dataset, root: Path | None, scratch: Path, context: Con
         scratch=scratch,
     )
     check_splits(splits, context.resolution)
-    return splits
+    counts = {name: len(part) for name, part in present_parts(splits).items()}
+    if splits.inventory is not None:  # the data set has looked for overlaps itself, and names the files
+        return replace(splits, inventory=splits.inventory.model_copy(update={"parts": counts}))
+    overlaps = tuple(describe_public_copies(splits))
+    inventory = Inventory(parts=counts, overlaps=overlaps)
+    return replace(splits, inventory=inventory, notes=(*splits.notes, *overlaps))
 
 
 def present_parts(splits: Splits) -> dict[str, ImageSet]:
@@ -63,6 +72,20 @@ def check_splits(splits: Splits, resolution: int) -> None:
         raise DataError("some private classes have no train images")
     if not len(splits.test):
         raise DataError("there are no test images")
+
+
+def describe_public_copies(splits: Splits) -> Iterator[str]:
+    """A line if private images are public or decoys too."""
+    parts = present_parts(splits)
+    public = torch.cat([image_fingerprints(parts[name].images) for name in PUBLIC_PARTS])
+    copies = {
+        name: int(torch.isin(image_fingerprints(part.images), public).sum())
+        for name, part in parts.items()
+        if name not in PUBLIC_PARTS
+    }
+    if any(copies.values()):
+        counts = ", ".join(f"{count:,} {name}" for name, count in copies.items() if count)
+        yield f"private images are public or decoys too, so that the attacker holds them: {counts}"
 
 
 def _check_part(name: str, part: ImageSet, classes: int | None, resolution: int) -> None:

@@ -30,6 +30,8 @@ from mia_bench import Register, hookimpl, lazy_imports
 from mia_bench.data.alignment import cut
 from mia_bench.data.classes import Labelled, LabelledDataset
 from mia_bench.data.contents import combined, content_hashes
+from mia_bench.data.lists import text_lines
+from mia_bench.data.reading import Unusable, read_header
 from mia_bench.errors import DataError
 
 with lazy_imports():
@@ -122,12 +124,11 @@ def _layout(folder: Path, name: str) -> tuple[Path, Path | None]:
     aligned, originals = folder / "img_align_celeba", folder / "img_celeba"
     first = _find(aligned, name)
     try:
-        if first:
-            with Image.open(first) as image:
-                if image.size != ALIGNED:
-                    return aligned, None
-    except OSError as error:
-        raise DataError(f"celeba: {first} can't be read: {error}") from error
+        if first and read_header(first) != ALIGNED:
+            return aligned, None
+    except (OSError, Unusable) as error:
+        reason = error.detail or error.reason if isinstance(error, Unusable) else error.strerror
+        raise DataError(f"celeba: {first} can't be read: {reason}") from error
     if originals.is_dir():
         return originals, folder / "list_landmarks_celeba.txt"
     return aligned, folder / ALIGNED_LANDMARKS
@@ -135,7 +136,7 @@ def _layout(folder: Path, name: str) -> tuple[Path, Path | None]:
 
 def _identities(path: Path) -> dict[str, str]:
     """Identity of each image, in the order of the file; raise DataError unless every line has two words."""
-    words = [line.split() for line in _lines(path)]
+    words = [line.split() for line in text_lines(path, "celeba")]
     if not words or any(len(line) != 2 for line in words):
         raise DataError(f"celeba: {path} is no list of images and identities")
     return dict(words)
@@ -144,8 +145,8 @@ def _identities(path: Path) -> dict[str, str]:
 def _landmarks(path: Path, names: list[str]) -> list[Landmarks]:
     """The landmarks of the named images; raise DataError unless the file gives five for each of them."""
     wanted = set(names)
-    parts = (line.partition(" ") for line in _lines(path))
-    given = {name: rest for name, _, rest in parts if name in wanted}
+    parts = (line.split(maxsplit=1) for line in text_lines(path, "celeba"))
+    given = {name: " ".join(rest) for name, *rest in parts if name in wanted}
     try:
         return [_points(given[name]) for name in names]
     except KeyError as error:
@@ -160,16 +161,6 @@ def _points(text: str) -> Landmarks:
     if len(numbers) != 2 * len(STANDARD) or not all(map(math.isfinite, numbers)):
         raise ValueError(repr(text.strip()))
     return tuple(map(complex, numbers[::2], numbers[1::2]))
-
-
-def _lines(path: Path) -> list[str]:
-    """The lines that are not blank; raise DataError if the file is missing or not a text file."""
-    try:
-        return [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except UnicodeDecodeError as error:
-        raise DataError(f"celeba: {path} is no text") from error
-    except OSError as error:
-        raise DataError(f"celeba: {path} can't be read: {error.strerror}") from error
 
 
 def _find(folder: Path, name: str) -> Path | None:

@@ -32,8 +32,9 @@ class FaceScrub(LabelledDataset):
         return "-".join(tree.fingerprint() for tree in self._trees(root))
 
     def _trees(self, root: Path | None) -> list[Tree]:
-        folder = (root or Path()) / "facescrub"
-        trees = [scan_tree(folder / group / "faces", "facescrub") for group in GROUPS]
+        root = root or Path()
+        folder = root / "facescrub"
+        trees = [scan_tree(folder / group / "faces", "facescrub", root) for group in GROUPS]
         found = sum(len(tree.images) for tree in trees)
         self.check(f"{found} identities", f"{CLASSES} identities", folder)
         return trees
@@ -42,13 +43,15 @@ class FaceScrub(LabelledDataset):
         paths: list[Path] = []
         labels: list[int] = []
         names: list[str] = []
-        for tree in self._trees(root):
+        trees = self._trees(root)
+        for tree in trees:
             for identity in tree.images:
                 files = tree.paths(identity)
                 paths += files
                 labels += [len(names)] * len(files)
                 names.append(identity)
-        return Labelled(paths, labels, names)
+        left_out = tuple(file for tree in trees for file in tree.left_out)
+        return Labelled(paths, labels, names, left_out=left_out)
 
 
 @hookimpl

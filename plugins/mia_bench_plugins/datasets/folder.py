@@ -1,4 +1,8 @@
-"""Any ``<identity>/<image>`` tree of the user's."""
+"""Any ``<identity>/…/<image>`` tree of the user's.
+
+Whatever Pillow recognises by its content is an image, also in folders below an identity's. Images narrower or
+lower than half the track's resolution are left out: they would be enlarged more than twofold.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +12,11 @@ from pathlib import Path
 from pydantic import Field
 
 from mia_bench import Dataset, Register, Splits, hookimpl
+from mia_bench.api.inventory import Inventory
 from mia_bench.api.progress import Progress
 from mia_bench.data.classes import central_square
-from mia_bench.data.identities import Roles, load_splits
-from mia_bench.data.trees import Tree, scan_tree
+from mia_bench.data.identities import Choice, Roles, load_splits
+from mia_bench.data.trees import Tree, check_headers, scan_tree
 from mia_bench.errors import DataError
 
 
@@ -39,12 +44,14 @@ class Folder(Dataset):
         return self._tree(root).fingerprint()
 
     def _tree(self, root: Path | None) -> Tree:
-        return scan_tree((root or Path()) / self.options.path, "folder")
+        root = root or Path()
+        return scan_tree(root / self.options.path, "folder", root)
 
     def load(
         self, root: Path | None, *, resolution: int, seed: int, progress: Progress, scratch: Path
     ) -> Splits:
-        tree = self._tree(root)
+        smallest = _smallest(resolution)
+        tree = check_headers(self._tree(root), smallest)
         roles = self.choose(tree, seed)
         counts = [len(tree.images[name]) for name in roles.private]
         most = self.options.max_images
@@ -54,9 +61,21 @@ class Folder(Dataset):
             f"{len(roles.decoys)} decoys"
         )
         splits = load_splits(
-            tree, roles, central_square, resolution, progress, scratch, seed=seed, max_images=most
+            tree,
+            roles,
+            central_square,
+            resolution,
+            progress,
+            scratch,
+            seed=seed,
+            max_images=most,
+            smallest=smallest,
         )
         return replace(splits, notes=(note, *splits.notes))
+
+    def outline(self, root: Path | None, *, resolution: int) -> Inventory:
+        tree = check_headers(self._tree(root), _smallest(resolution))
+        return self._choice(tree).outline(tree, self.options.max_images)
 
     def choose(self, tree: Tree, seed: int) -> Roles:
         """Private: most images first, at most half of all identities; decoys: a third of the rest.
@@ -64,6 +83,9 @@ class Folder(Dataset):
         Raises:
             DataError: too few identities or images.
         """
+        return self._choice(tree).draw(seed)
+
+    def _choice(self, tree: Tree) -> Choice:
         ranked = sorted(tree.images, key=lambda name: (-len(tree.images[name]), name))
         eligible = [n for n in ranked if len(tree.images[n]) >= self.options.min_images]
         count = min(len(eligible), self.options.max_identities, (len(ranked) + 1) // 2)
@@ -74,7 +96,12 @@ class Folder(Dataset):
                 "public ones are needed (lower folder.min_images, or add images)"
             )
         private, rest = sorted(ranked[:count]), sorted(ranked[count:])
-        return Roles.draw(private, rest, min(self.options.max_decoys, max(1, len(rest) // 3)), seed)
+        return Choice(private, rest, min(self.options.max_decoys, max(1, len(rest) // 3)))
+
+
+def _smallest(resolution: int) -> int:
+    """Width and height that an image must have."""
+    return (resolution + 1) // 2
 
 
 @hookimpl

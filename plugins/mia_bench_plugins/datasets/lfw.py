@@ -13,9 +13,10 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from mia_bench import Dataset, Register, Splits, hookimpl, lazy_imports
+from mia_bench.api.inventory import Inventory
 from mia_bench.api.progress import Progress
-from mia_bench.data.identities import Roles, load_splits
-from mia_bench.data.trees import Tree, scan_tree
+from mia_bench.data.identities import Choice, load_splits
+from mia_bench.data.trees import Tree, check_headers, scan_tree
 from mia_bench.errors import DataError
 
 with lazy_imports():
@@ -54,12 +55,21 @@ class LFW(Dataset):
         return self._tree(root).fingerprint()
 
     def _tree(self, root: Path | None) -> Tree:
-        return scan_tree((root or Path()) / "lfw", "lfw")
+        root = root or Path()
+        return scan_tree(root / "lfw", "lfw", root)
 
     def load(
         self, root: Path | None, *, resolution: int, seed: int, progress: Progress, scratch: Path
     ) -> Splits:
-        tree = self._tree(root)
+        tree = check_headers(self._tree(root))
+        roles, most = self._choice(tree).draw(seed), self.options.max_images
+        return load_splits(tree, roles, crop_face, resolution, progress, scratch, seed=seed, max_images=most)
+
+    def outline(self, root: Path | None, *, resolution: int) -> Inventory:
+        tree = check_headers(self._tree(root))
+        return self._choice(tree).outline(tree, self.options.max_images)
+
+    def _choice(self, tree: Tree) -> Choice:
         counts = {name: len(files) for name, files in tree.images.items()}
         private = [name for name, n in counts.items() if n >= self.options.private_min]
         public = [name for name, n in counts.items() if n <= self.options.public_max]
@@ -73,9 +83,7 @@ class LFW(Dataset):
                 f"lfw: {len(public)} public identities are too few for "
                 f"{self.options.decoys} decoys; is the data set complete?"
             )
-        roles = Roles.draw(private, public, self.options.decoys, seed)
-        most = self.options.max_images
-        return load_splits(tree, roles, crop_face, resolution, progress, scratch, seed=seed, max_images=most)
+        return Choice(private, public, self.options.decoys)
 
 
 def crop_face(image: Image.Image, _path: Path | None = None) -> Image.Image:

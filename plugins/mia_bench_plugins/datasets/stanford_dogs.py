@@ -39,8 +39,9 @@ class StanfordDogs(LabelledDataset):
         return self._tree(root).fingerprint()
 
     def _tree(self, root: Path | None) -> Tree:
-        folder = (root or Path()) / "stanford_dogs"
-        tree = scan_tree(folder / "Images", "stanford-dogs")
+        root = root or Path()
+        folder = root / "stanford_dogs"
+        tree = scan_tree(folder / "Images", "stanford-dogs", root)
         for name in LISTS:
             if not (folder / name).is_file():
                 raise DataError(f"stanford-dogs: there is no {folder / name}")
@@ -58,7 +59,11 @@ class StanfordDogs(LabelledDataset):
         if max(label for _, label in listed) >= len(breeds):
             raise DataError(f"stanford-dogs: the lists in {folder} know more breeds than it holds")
         return Labelled(
-            [tree.root / f"{name}.jpg" for name, _ in listed], [label for _, label in listed], breeds, whole
+            [tree.root / f"{name}.jpg" for name, _ in listed],
+            [label for _, label in listed],
+            breeds,
+            whole,
+            left_out=tree.left_out,
         )
 
 
@@ -73,7 +78,7 @@ def _entries(path: Path) -> list[tuple[str, int]]:
         content: dict[str, Any] = io.loadmat(path)
         names = [str(row[0][0]) for row in content["annotation_list"]]
         labels = [int(row[0]) - 1 for row in content["labels"]]
-    except (io.matlab.MatReadError, OSError, ValueError, LookupError, TypeError) as error:
+    except Exception as error:  # of a file that is damaged, anything may be raised
         raise DataError(f"stanford-dogs: {path} is no list of the data set: {error}") from error
     return list(zip(names, labels, strict=True))
 
