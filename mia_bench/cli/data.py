@@ -131,7 +131,7 @@ def _check(name: str, tracks: list[Track], given: dict[str, Any], *, named: bool
         say(f"{name}: complete, fingerprint {plan.fingerprint}")
         side = setup.track.data.resolution
         say(f"  read at {side}×{side} pixels by {', '.join(users)}")
-        _echo_images(splits, plan.warnings)
+        _echo_images(splits, plan.data_warnings)
     return usable
 
 

@@ -96,6 +96,8 @@ def scan_tree(root: Path, name: str, base: Path | None = None) -> Tree:
     """
     if not root.is_dir():
         raise DataError(f"{name}: there is no folder {root}")
+    real = Path(os.path.realpath(root))
+    around = frozenset(map(str, (real, *real.parents)))
     tree = Tree(root, {}, base if base is not None and root.is_relative_to(base) else root)
     left_out: list[LeftOut] = []
     empty: list[str] = []
@@ -108,7 +110,7 @@ def scan_tree(root: Path, name: str, base: Path | None = None) -> Tree:
                     left_out.append(LeftOut(name=tree.name(path), reason=reason))
                 continue
             files: list[tuple[str, int]] = []
-            for file in _files(path):
+            for file in _files(path, around):
                 try:
                     files.append((str(file.relative_to(path)), _size(file)))
                 except Unusable as error:
@@ -131,9 +133,9 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
         return sorted(own, key=lambda entry: entry.name)
 
 
-def _files(folder: Path) -> Iterator[Path]:
-    """Everything below a folder that is no folder; a link to a folder above is not followed."""
-    waiting = [(folder, frozenset({os.path.realpath(folder)}))]
+def _files(folder: Path, around: frozenset[str]) -> Iterator[Path]:
+    """Everything below a folder that is no folder; a link to a folder above, or ``around`` all, ends there."""
+    waiting = [(folder, around | {os.path.realpath(folder)})]
     while waiting:
         current, above = waiting.pop()
         for entry in _entries(current):

@@ -139,6 +139,7 @@ class TrackPlan:
     Attributes:
         data, evaluator, judge, gallery: the shared stages; None where the track has no such thing.
         warnings: what the user should know.
+        data_warnings: those of them that are about the data.
         fingerprint: of the data, with the options of data set and encoder that the command line changed:
             other options make another protocol, and no board may mix them.
         protocol: digest of everything that all rows of a board share.
@@ -188,7 +189,10 @@ class TrackPlan:
             "stages": {name: STAGE_VERSIONS[name] for name in CELL_STAGES},
         }
         self.protocol = _digest(protocol)[:12]
-        self.warnings = self._warnings()
+        reasons = self._missing.values() if self._encoder else ()
+        missing = (f"{reason}: what needs it will be null" for reason in reasons)
+        self.data_warnings = self._data_warnings()
+        self.warnings = [*missing, *self.data_warnings]
 
     def _choice(self, kind: str, choice: Choice) -> ConfiguredComponent:
         return resolve_choice(self._registry, kind, choice, self._options)
@@ -255,16 +259,14 @@ class TrackPlan:
         label, spec = f"gallery of identities ({chosen.name})", {"weights": weights}
         return self._stage("gallery", label, {"encoder": chosen}, {"data": self.data}, spec=spec)
 
-    def _warnings(self) -> list[str]:
-        reasons = self._missing.values() if self._encoder else ()
-        warnings = [f"{reason}: what needs it will be null" for reason in reasons]
+    def _data_warnings(self) -> list[str]:
         official = self._track.data.fingerprint
-        if official and self.fingerprint != official:
-            warnings.append(
-                f"these are not the data of the protocol (fingerprint {self.fingerprint}, not "
-                f"{official}): the rows can't be on its board"
-            )
-        return warnings
+        if not official or self.fingerprint == official:
+            return []
+        return [
+            f"these are not the data of the protocol (fingerprint {self.fingerprint}, not {official}): "
+            "the rows can't be on its board"
+        ]
 
     def prior(self, chosen: ConfiguredComponent) -> Stage:
         """The stage that makes a prior."""
