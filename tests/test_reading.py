@@ -175,9 +175,9 @@ def hidden(mode: str, path: Path) -> None:
         made.putpalette([255, 0, 255, 10, 20, 30])
         made.paste(1, (4, 0, 8, 8))
         made.save(path, transparency=0)
-    elif mode in ("RGB", "L", "1", "I;16"):
-        under = {"RGB": (255, 0, 255), "L": 9, "1": 1, "I;16": 999}[mode]
-        above = {"RGB": (10, 20, 30), "L": 20, "1": 0, "I;16": 5140}[mode]
+    elif mode in ("RGB", "L", "1"):
+        under = {"RGB": (255, 0, 255), "L": 9, "1": 1}[mode]
+        above = {"RGB": (10, 20, 30), "L": 20, "1": 0}[mode]
         made = Image.new(mode, (8, 8), under)
         made.paste(above, (4, 0, 8, 8))
         made.save(path, transparency=under)
@@ -186,11 +186,14 @@ def hidden(mode: str, path: Path) -> None:
             b"\0" + struct.pack(">3H", 0xFF01, 0, 0xFF02) * 4 + struct.pack(">3H", 0x0A00, 0x1400, 0x1E00) * 4
         )
         write_png(path, 8, 8, 16, 2, row * 8, (b"tRNS", struct.pack(">3H", 0xFF01, 0, 0xFF02)))
+    elif mode == "L 16":
+        row = b"\0" + struct.pack(">8H", *[999] * 4, *[5140] * 4)
+        write_png(path, 8, 8, 16, 0, row * 8, (b"tRNS", struct.pack(">H", 999)))
     else:  # grey of two bits: 1 is transparent, 3 is white
         write_png(path, 8, 8, 2, 0, bytes([0, 0b01010101, 0b00000000]) * 8, (b"tRNS", struct.pack(">H", 1)))
 
 
-@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "RGB", "L", "1", "I;16", "RGB 16", "L 2"])
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "RGB", "L", "1", "L 16", "RGB 16", "L 2"])
 def test_transparent_parts_show_the_background(tmp_path: Path, mode: str) -> None:
     hidden(mode, tmp_path / "a.png")
     read = pixels(tmp_path / "a.png")

@@ -522,6 +522,14 @@ def test_outline_gives_the_sizes_of_the_parts(make_tree, tmp_path: Path) -> None
     }
 
 
+def test_a_tree_without_an_image_says_what_it_holds(tmp_path: Path) -> None:
+    (tmp_path / "Ann").mkdir()
+    (tmp_path / "Ann" / "a.jpg").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "Ann" / "b.txt").write_text("x")
+    with pytest.raises(DataError, match=r"files \(1 dangling links; 1 no image\)"):
+        scan_tree(tmp_path, "t")
+
+
 @pytest.mark.parametrize("what", ["missing", "empty", "file"])
 def test_root_without_a_tree_is_named(tmp_path: Path, what: str) -> None:
     root = tmp_path / what

@@ -16,7 +16,7 @@ from pathlib import Path
 from etils.epy import lazy_imports
 
 from mia_bench.api.dataset import ImageSet
-from mia_bench.api.inventory import LeftOut, Reason, printable, relative_name
+from mia_bench.api.inventory import LeftOut, Reason, by_reason, printable, relative_name
 from mia_bench.api.progress import Progress
 from mia_bench.data.contents import content_fingerprint
 from mia_bench.data.reading import Crop, Unusable, read_header, read_image, silent_pillow
@@ -122,7 +122,10 @@ def scan_tree(root: Path, name: str, base: Path | None = None) -> Tree:
     except OSError as error:
         raise DataError(f"{name}: {error.filename} can't be read: {error.strerror}") from error
     if not tree.images:
-        raise DataError(f"{name}: {root} holds no <identity>/<image> files")
+        others = "; ".join(f"{group.count:,} {reason}" for reason, group in by_reason(left_out).items())
+        raise DataError(
+            f"{name}: {root} holds no <identity>/<image> files" + (f" ({others})" if others else "")
+        )
     return replace(tree, left_out=tuple(left_out), empty=tuple(empty))
 
 
@@ -134,7 +137,7 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
 
 
 def _files(folder: Path, around: frozenset[str]) -> Iterator[Path]:
-    """Everything below a folder that is no folder; a link to a folder above, or ``around`` all, ends there."""
+    """Everything below a folder that is no folder; links to it, to folders above and ``around`` end there."""
     waiting = [(folder, around | {os.path.realpath(folder)})]
     while waiting:
         current, above = waiting.pop()
