@@ -91,6 +91,7 @@ CONTENTS = """
 
 /docs/threat-models
 /docs/protocol
+/docs/images
 /docs/statistics
 /docs/caching
 /docs/architecture

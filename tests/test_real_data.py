@@ -53,7 +53,7 @@ def test_roles_and_counts_of_the_protocol(lfw: Splits) -> None:
     (note,) = lfw.notes  # five photographs lie under two names
     assert note.startswith("nearly the same image of two public people or decoys, 5 pairs: ")
     assert lfw.inventory is not None
-    assert list(lfw.inventory.lines())[0] == "files: 13,233 found, 11,064 read, 2,169 not needed, 0 left out"
+    assert next(lfw.inventory.lines()) == "files: 13,233 found, 11,064 read, 2,169 not needed, 0 left out"
 
 
 def test_private_photographs_are_not_among_the_public_ones(lfw: Splits) -> None:
