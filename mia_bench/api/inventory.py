@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, Self, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
+
+K = TypeVar("K", bound=str)
+V = TypeVar("V")
 
 Reason = Literal[
     "unreadable",
@@ -24,6 +27,9 @@ EXAMPLES = 3
 """Names that a line gives at most."""
 
 Role = Literal["private", "public", "decoys"]
+
+PARTS = ("train", "validation", "test", "public", "decoys", "public and decoys", "judging")
+"""The order in which the parts of splits are listed."""
 
 
 class LeftOut(BaseModel):
@@ -105,7 +111,7 @@ class Inventory(BaseModel):
         """What a user should know, one line each; records keep it as notes."""
         lines = [
             f"{counted(group.count, 'file')} left out, {reason}: {group}"
-            for reason, group in self.left_out.items()
+            for reason, group in _in_order(self.left_out, get_args(Reason))
         ]
         if self.vanished:
             verb = "is" if self.vanished.count == 1 else "are"
@@ -134,7 +140,7 @@ class Inventory(BaseModel):
             if role in self.people:
                 yield f"{role}: {_people(self.people[role], named)}"
         if self.parts:
-            yield "images: " + ", ".join(f"{count:,} {part}" for part, count in self.parts.items())
+            yield "images: " + ", ".join(f"{count:,} {part}" for part, count in _in_order(self.parts, PARTS))
         yield from self.remarks
 
 
@@ -164,6 +170,12 @@ def _people(counts: Mapping[str, int], most: int) -> str:
     total = f"{counted(len(counts), 'identity', 'identities')} with {counted(sum(counts.values()), 'image')}"
     named = Group.of((f"{name} {count}" for name, count in counts.items()), most)
     return f"{total}: {named}" if named.count else total
+
+
+def _in_order(given: Mapping[K, V], order: Sequence[str]) -> list[tuple[K, V]]:
+    """The items in this order, which stored JSON does not keep; others last."""
+    places = {key: place for place, key in enumerate(order)}
+    return sorted(given.items(), key=lambda item: places.get(item[0], len(order)))
 
 
 def counted(count: int, one: str, many: str = "") -> str:
