@@ -18,7 +18,8 @@ import re
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from concurrent.futures import Executor
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import IO
 
@@ -51,7 +52,7 @@ BAND = 256
 NOT_READ = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"})
 """Formats that Pillow recognises and can't decode without other programs."""
 
-_LARGE = threading.RLock()
+_LARGE = threading.Lock()
 _SEVERAL_VIEWS = frozenset({"MPO", "PSD", "ICO", "ICNS", "CUR"})
 """Formats whose first image is the picture, and whose others are views or layers of it."""
 _OF_CONTENT = frozenset({None, errno.EINVAL, errno.EOVERFLOW})
@@ -73,27 +74,37 @@ class Unusable(Exception):
         return LeftOut(name=name, reason=self.reason, detail=self.detail)
 
 
-def read_image(path: Path, crop: Crop, resolution: int, smallest: int = 1) -> tuple[np.ndarray, bool]:
+def read_image(
+    path: Path, crop: Crop, resolution: int, smallest: int = 1, large: Executor | None = None
+) -> tuple[np.ndarray, bool]:
     """The image ``(R, R, 3)`` uint8, and whether the file holds further ones.
+
+    Args:
+        path, crop, resolution: the file, its part to read, and the size that this gets.
+        smallest: what width and height of image and crop must be at least, in pixels.
+        large: decodes large images, one at a time in a thread of its own, as the memory that a thread frees
+            may stay with it.
 
     Raises:
         Unusable: the file holds no image, a damaged one, or one that can't be used.
         OSError: the machine can't read the file.
     """
     size = path.stat().st_size
-    with _alone(size > LARGE_BYTES):
-        _check_bytes(size)
+    _check_bytes(size)
+    with _LARGE if size > LARGE_BYTES else nullcontext():
         content = path.read_bytes()
-        with (
-            _blaming_the_file(path),
-            _opened(io.BytesIO(content), path, smallest) as image,
-            _alone(image.width * image.height > LARGE_PIXELS),
-        ):
-            several = _has_several(image)
-            part = crop(to_rgb(image), path)
-            _check_size(part.size, smallest)
-            small = part.resize((resolution, resolution), Image.Resampling.BICUBIC, reducing_gap=None)
-            return np.asarray(small), several
+        with _blaming_the_file(path), _opened(io.BytesIO(content), path, smallest) as image:
+
+            def decode() -> tuple[np.ndarray, bool]:
+                several = _has_several(image)
+                part = crop(to_rgb(image), path)
+                _check_size(part.size, smallest)
+                small = part.resize((resolution, resolution), Image.Resampling.BICUBIC, reducing_gap=None)
+                return np.asarray(small), several
+
+            if large is not None and image.width * image.height > LARGE_PIXELS:
+                return large.submit(decode).result()
+            return decode()
 
 
 def read_header(path: Path, smallest: int = 1) -> tuple[int, int]:
@@ -133,13 +144,14 @@ def to_rgb(image: Image.Image) -> Image.Image:
     key = _transparent_colour(image)
     image.load()
     _check_pixels(image.size)
-    upright = ImageOps.exif_transpose(image)
+    ImageOps.exif_transpose(image, in_place=True)  # a copy of a large image costs much memory
+    upright: Image.Image = image
     if scale is not None:
-        upright = _to_8_bits(upright, *scale, key)
+        upright = _to_8_bits(image, *scale, key)
     elif key is not None:
         upright.info["transparency"] = key
     if not upright.has_transparency_data:
-        return upright.convert("RGB")
+        return upright if upright.mode == "RGB" else upright.convert("RGB")
     canvas = Image.new("RGBA", upright.size, (*BACKGROUND, 255))
     canvas.alpha_composite(upright.convert("RGBA"))
     return canvas.convert("RGB")
@@ -247,10 +259,6 @@ def _has_several(image: Image.Image) -> bool:
         return bool(getattr(image, "is_animated", False))
     except Exception:  # a damaged second image is none of ours
         return False
-
-
-def _alone(large: bool) -> AbstractContextManager[object]:
-    return _LARGE if large else nullcontext()
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import logging
 import os
 import stat
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -279,10 +279,11 @@ def decode(
     several: list[str] = []
     kept = scratch if len(paths) >= 2 * BLOCK else None
 
-    def read(path: Path) -> Read:
-        return _read(path, crop, resolution, smallest, base)
+    with silent_pillow(), _threads() as pool, ThreadPoolExecutor(max_workers=1) as large:
 
-    with silent_pillow(), _threads() as pool:
+        def read(path: Path) -> Read:
+            return _read(path, crop, resolution, smallest, base, large)
+
         for start in range(0, len(paths), BLOCK):
             part = paths[start : start + BLOCK]
             place = kept and kept / _block_name(part, resolution)
@@ -305,10 +306,10 @@ Read = tuple["np.ndarray", bool] | LeftOut
 """An image ``(R, R, 3)`` uint8 and whether its file holds several; or why it is left out."""
 
 
-def _read(path: Path, crop: Crop, resolution: int, smallest: int = 1, base: Path | None = None) -> Read:
+def _read(path: Path, crop: Crop, resolution: int, smallest: int, base: Path | None, large: Executor) -> Read:
     name = relative_name(path, base)
     try:
-        return read_image(path, crop, resolution, smallest)
+        return read_image(path, crop, resolution, smallest, large)
     except Unusable as error:
         return error.named(name)
     except OSError as error:
