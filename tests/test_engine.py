@@ -1,8 +1,10 @@
 """Grid, plan and executor: what is in a key, what runs once, what a failure stops."""
 
 import dataclasses
+import errno
 import json
 import logging
+import os
 import shutil
 from collections import Counter
 from collections.abc import Callable
@@ -13,6 +15,7 @@ import torch
 
 import mia_bench
 from mia_bench import jsonfile
+from mia_bench import store as store_module
 from mia_bench.cell import FinishedCell
 from mia_bench.components import parse_option_values
 from mia_bench.config import RunConfig
@@ -600,9 +603,9 @@ def test_store_errors_stop_the_run_at_once(toy, store, tmp_path: Path, monkeypat
     store(*TRAINED)
 
     def full(*args, **more) -> None:
-        raise StoreError("the store is full")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(Store, "save", full)
+    monkeypatch.setattr(store_module, "_write_synced", full)
     prepared = prepare(RunConfig(track="toy", defense=["none"], attack=["ppa"], store=tmp_path / "store"))
     with pytest.raises(StoreError, match="full"):
         execute(prepared)
