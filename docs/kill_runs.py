@@ -92,6 +92,7 @@ def mia_bench_register_tracks(register):
 COMMAND_LINE = """
 import signal
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where this runs in the background
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # and where it runs under nohup
 from mia_bench.cli import main
 main()
 """
@@ -278,7 +279,7 @@ class Killer:
         with contextlib.suppress(subprocess.TimeoutExpired):
             run.driver.wait(moment)
         problems: list[str] = []
-        disturbed = time.monotonic()
+        disturbed, stages = time.monotonic(), run.stages
         late = not self._disturb(kind, run)
         code = self._wait(run, problems)
         ended = time.monotonic()
@@ -297,6 +298,8 @@ class Killer:
             problems.append(f"traceback: {text[text.index('Traceback') :]}")
         if code not in self._codes(kind, run):
             problems.append(f"exit code {code}: {text[-2000:]}")
+        if kind.startswith("driver") and code == 0 and left - stages > 3:
+            problems.append("it went on to the end")
         problems += self._compare()
         return Result(kind, executor, late, ended - disturbed, gone - ended, run.stages, problems)
 
