@@ -28,7 +28,7 @@ CELL = (
 
 @pytest.fixture(autouse=True)
 def not_ignored() -> Iterator[None]:
-    """Have the signals' usual handlers: they are ignored where pytest runs in the background or under nohup."""
+    """Handle signals as usual: pytest may ignore them in the background or under nohup."""
     usual = {
         signal.SIGINT: signal.default_int_handler,
         signal.SIGTERM: signal.SIG_DFL,
