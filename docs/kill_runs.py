@@ -294,7 +294,10 @@ class Killer:
         run.reader.join(1)
         run.close()
         text = run.text.decode(errors="replace")
-        if "Traceback" in text:
+        starting = (
+            text.endswith("KeyboardInterrupt\n") and "whole run" not in text and "to compute" not in text
+        )
+        if "Traceback" in text and not starting:  # while Python starts, it is Python that is interrupted
             problems.append(f"traceback: {text[text.index('Traceback') :]}")
         if code not in self._codes(kind, run):
             problems.append(f"exit code {code}: {text[-2000:]}")
