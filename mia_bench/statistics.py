@@ -140,7 +140,8 @@ def combine_seeds(seeds: Sequence[Estimate]) -> Estimate:
     if not seeds:
         raise ValueError("no seeds to combine")
     values = np.array([s.value for s in seeds])
-    centre = float(values.mean())
+    # The mean of equal numbers can differ from them in the last bit.
+    centre = float(values[0] if np.ptp(values) == 0 else values.mean())
     n = sum(s.n for s in seeds)
     if any(s.low is None or s.high is None for s in seeds):
         return Estimate(centre, None, None, n)
@@ -153,7 +154,8 @@ def _widened(value: float, below: float, above: float, seeds: Array, n: int) -> 
     spread = 0.0
     if len(seeds) > 1:
         student_t = float(special.stdtrit(len(seeds) - 1, 0.975))  # the two-sided 95 % point
-        spread = student_t * float(seeds.std(ddof=1)) / math.sqrt(len(seeds))
+        deviation = 0.0 if np.ptp(seeds) == 0 else float(seeds.std(ddof=1))
+        spread = student_t * deviation / math.sqrt(len(seeds))
     return Estimate(value, value - math.hypot(spread, below), value + math.hypot(spread, above), n)
 
 

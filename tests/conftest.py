@@ -34,6 +34,11 @@ if "MIA_BENCH_CACHE" not in os.environ:  # the processes of xdist share that of 
     os.environ["MIA_BENCH_CACHE"] = tempfile.mkdtemp(prefix="mia-bench-cache-")
     atexit.register(shutil.rmtree, os.environ["MIA_BENCH_CACHE"], ignore_errors=True)
 
+# Ignored where pytest runs in the background or under nohup; the processes that tests start inherit it.
+for ignored in (signal.SIGINT, getattr(signal, "SIGHUP", signal.SIGINT)):
+    if signal.getsignal(ignored) is signal.SIG_IGN:
+        signal.signal(ignored, signal.default_int_handler if ignored == signal.SIGINT else signal.SIG_DFL)
+
 
 def install(target: Path, *distributions: Path) -> None:
     """Install the sources of distributions into a folder with pip."""

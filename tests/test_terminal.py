@@ -241,7 +241,7 @@ def test_records_as_tables(words: str) -> None:
     records = hostile_records(words)
     shown = results_table(records)
     assert harmless(shown)
-    assert len(shown.splitlines()) == 4
+    assert len(shown.splitlines()) == 6  # the table, a blank line, and what one seed means
     markdown = results_table(records, "markdown")
     assert harmless(markdown)
     found = MarkdownIt("commonmark").enable("table").parse(markdown)
