@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from etils.epy import lazy_imports
 
+from mia_bench.memory import upload
+
 with lazy_imports():
     import torch
     from torch import Tensor
@@ -13,14 +15,14 @@ with lazy_imports():
 def flip(images: Tensor, generator: torch.Generator) -> Tensor:
     """Mirror each image with probability one half."""
     chosen = torch.rand(len(images), 1, 1, 1, generator=generator) < 0.5
-    return torch.where(chosen.to(images.device), images.flip(3), images)
+    return torch.where(upload(chosen, images.device), images.flip(3), images)
 
 
 def shift(images: Tensor, pixels: int, generator: torch.Generator) -> Tensor:
     """Shift each image by up to ``pixels`` in each direction, repeating the border."""
     count, channels, height, width = images.shape
     padded = F.pad(images, (pixels,) * 4, mode="replicate")
-    offsets = torch.randint(0, 2 * pixels + 1, (2, count), generator=generator).to(images.device)
+    offsets = upload(torch.randint(0, 2 * pixels + 1, (2, count), generator=generator), images.device)
     rows = offsets[0][:, None] + torch.arange(height, device=images.device)
     columns = offsets[1][:, None] + torch.arange(width, device=images.device)
     index = torch.arange(count, device=images.device)[:, None, None, None]
@@ -32,7 +34,7 @@ def shift(images: Tensor, pixels: int, generator: torch.Generator) -> Tensor:
 def jitter(images: Tensor, strength: float, generator: torch.Generator) -> Tensor:
     """Scale brightness and contrast of each image by factors from ``1 ± strength``."""
     factors = 1 + strength * (2 * torch.rand(2, len(images), 1, 1, 1, generator=generator) - 1)
-    brightness, contrast = factors.to(images.device)
+    brightness, contrast = upload(factors, images.device)
     images = images * brightness
     mean = images.mean(dim=(1, 2, 3), keepdim=True)
     adjusted: Tensor = ((images - mean) * contrast + mean).clamp(0, 1)
@@ -69,7 +71,7 @@ def colour(
     changes = (adjust_brightness, adjust_contrast, adjust_saturation, adjust_hue if hue else None)
     # Of each step, the images by change; sizes are known here, so that nothing waits for the device.
     sizes = [torch.bincount(step, minlength=4).tolist() for step in steps.T]
-    groups, amounts = steps.T.argsort(dim=1).to(images.device), amounts.to(images.device, images.dtype)
+    groups, amounts = (upload(t, images.device) for t in (steps.T.argsort(dim=1), amounts.to(images.dtype)))
     images = images.clone()
     for group, size in zip(groups, sizes, strict=True):
         for index, change, amount in zip(group.split(size), changes, amounts, strict=True):
@@ -96,8 +98,9 @@ def adjust_saturation(images: Tensor, factor: Tensor) -> Tensor:
 
 
 def _grey(images: Tensor) -> Tensor:
-    weights = torch.tensor([0.2989, 0.587, 0.114], dtype=images.dtype, device=images.device)
-    return (images * weights[:, None, None]).sum(1, keepdim=True)
+    red, green, blue = images.split(1, dim=1)
+    grey: Tensor = 0.2989 * red + 0.587 * green + 0.114 * blue
+    return grey
 
 
 def adjust_hue(images: Tensor, turn: Tensor) -> Tensor:
@@ -166,5 +169,5 @@ def random_resized_crop(
     theta = torch.zeros(count, 2, 3)
     theta[:, 0, 0], theta[:, 0, 2] = width * sign, x
     theta[:, 1, 1], theta[:, 1, 2] = height, y
-    grid = F.affine_grid(theta.to(images.device), list(images.shape), align_corners=False)
+    grid = F.affine_grid(upload(theta, images.device), list(images.shape), align_corners=False)
     return F.grid_sample(images, grid, padding_mode="border", align_corners=False)

@@ -60,6 +60,10 @@ class Diverged(MiaBenchError):
     """A loss stopped being finite."""
 
 
+class OutOfMemory(MiaBenchError):
+    """The memory does not suffice for what can't be done in smaller batches."""
+
+
 class Modified(MiaBenchError):
     """A plugin modified what it may only use."""
 

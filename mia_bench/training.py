@@ -18,6 +18,7 @@ from mia_bench.api.images import to_float
 from mia_bench.api.progress import Progress
 from mia_bench.device import autocast
 from mia_bench.errors import Diverged
+from mia_bench.memory import explaining, upload
 from mia_bench.models.inference import move_model
 from mia_bench.seeds import derive, generator, seeded
 from mia_bench.track import Recipe
@@ -54,6 +55,7 @@ def train_classifier(
 
     Raises:
         Diverged: the loss is no longer finite; names the epoch and the last finite value.
+        OutOfMemory: a step does not fit into the device's memory.
     """
     images, labels = train.images.to(device), train.labels.to(device)
     move_model(model, device).train()
@@ -63,30 +65,31 @@ def train_classifier(
         setup = defense.prepare_training(_setup(model, train, recipe, seed))
         for epoch in range(recipe.epochs):
             total, batches = torch.zeros((), device=device), 0
-            for index in setup.batches(epoch):
-                index = index.to(device)
-                batch = _augment(to_float(images[index]), recipe, draws)
-                batch = defense.augment(batch, own)
-                setup.optimizer.zero_grad(set_to_none=True)
-                with autocast(recipe.precision, device):
-                    step = TrainingStep(
-                        images=batch,
-                        labels=labels[index],
-                        outputs=model.activations(batch),
-                        model=setup.model,
-                        epoch=epoch,
-                        epochs=recipe.epochs,
-                        generator=own,
-                    )
-                    loss = defense.loss(step)
-                    for logits in step.outputs.auxiliary:
-                        loss = loss + F.cross_entropy(logits.float(), step.labels)
-                loss.backward()
-                setup.optimizer.step()
-                total += loss.detach()
-                batches += 1
+            with explaining(f"a training step of {setup.batch_size} images", setup.memory_advice):
+                for index in setup.batches(epoch):
+                    index = upload(index, device)
+                    batch = _augment(to_float(images[index]), recipe, draws)
+                    batch = defense.augment(batch, own)
+                    setup.optimizer.zero_grad(set_to_none=True)
+                    with autocast(recipe.precision, device):
+                        step = TrainingStep(
+                            images=batch,
+                            labels=labels[index],
+                            outputs=model.activations(batch),
+                            model=setup.model,
+                            epoch=epoch,
+                            epochs=recipe.epochs,
+                            generator=own,
+                        )
+                        loss = defense.loss(step)
+                        for logits in step.outputs.auxiliary:
+                            loss = loss + F.cross_entropy(logits.float(), step.labels)
+                    loss.backward()
+                    setup.optimizer.step()
+                    total += loss.detach()
+                    batches += 1
             setup.scheduler.step()
-            mean = (total / max(batches, 1)).item()  # the epoch's only synchronisation
+            mean = (total / max(batches, 1)).item()  # the epoch's only wait for the device
             if not math.isfinite(mean):
                 last = f"{losses[-1]:.4g}" if losses else "none"
                 raise Diverged(

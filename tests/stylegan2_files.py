@@ -83,6 +83,7 @@ def persistent(
         "_modules": OrderedDict(
             (name, persistent(child, type(child).__name__, easy, {}, **state))
             for name, child in module.named_children()
+            if child.state_dict()  # a constant filter is no module of theirs
         ),
         "_non_persistent_buffers_set": set(),
         "weight_gain": np.float64(0.5),

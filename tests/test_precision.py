@@ -242,6 +242,7 @@ def test_compiled_networks_find_the_same_under_the_same_key(toy, store, tmp_path
     assert again["reason"] is None
     assert again["key"] == plain["key"]
     assert again["provenance"]["device"].count("compiled") == 1
+    assert "partly" not in again["provenance"]["device"]
     difference = (reconstructions(tmp_path, again).int() - found.int()).abs()
     assert difference.float().mean() < 0.1
 

@@ -76,6 +76,7 @@ class TrainingSetup:
         epochs, batch_size: from the track's recipe.
         resolution: height and width of the images.
         seed: of the training; derive seeds for random numbers of the defense from it.
+        memory_advice: what a user whose memory does not suffice for a step should do.
     """
 
     model: nn.Module
@@ -87,6 +88,10 @@ class TrainingSetup:
     batch_size: int
     resolution: int
     seed: int
+    memory_advice: str = (
+        "batches are part of the protocol and are not halved: use a device with more memory, or a track of "
+        'your own with a smaller batch_size or with precision = "bfloat16" in its recipe'
+    )
 
 
 class Defense(Component):

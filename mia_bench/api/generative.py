@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from mia_bench.api.images import to_uint8
 from mia_bench.device import autocast
 from mia_bench.errors import MiaBenchError
+from mia_bench.memory import in_batches, upload
 
 
 class GenerativeModel(nn.Module):
@@ -39,11 +41,20 @@ class GenerativeModel(nn.Module):
         """Realism scores ``(N,)``, for priors with a discriminator."""
         raise NotImplementedError(f"{type(self).__name__} has no discriminator")
 
-    @torch.no_grad()
+    def final(self, latents: Tensor) -> Tensor:
+        """The images to return for ``(N, latent_dim)``: those of ``forward``.
+
+        Override it where ``forward`` saves work that only optimising can do without.
+        """
+        images: Tensor = self(latents)
+        return images
+
     def render(self, latents: Tensor, *, device: torch.device, batch_size: int = 512) -> Tensor:
-        """Images of many latents ``(N, 3, R, R)``, in batches and in float32, on the CPU."""
-        with autocast("float32", device):
-            return torch.cat([self(chunk.to(device)).float().cpu() for chunk in latents.split(batch_size)])
+        """Images of many latents ``(N, 3, R, R)``, in batches and in float32, on the CPU.
+
+        Out of memory, the batch is halved.
+        """
+        return self._in_batches(lambda images: images, latents, device, batch_size)
 
     def pictures(self, latents: Tensor, *, device: torch.device, batch_size: int = 512) -> Tensor:
         """As :meth:`render`, in uint8, the format that images are stored in.
@@ -52,15 +63,24 @@ class GenerativeModel(nn.Module):
             Diverged: a pixel is NaN or infinite.
             MiaBenchError: a pixel is outside [0, 1].
         """
-        made, done = torch.empty(0), 0
-        for chunk in latents.split(batch_size):
-            images = self.render(chunk, device=device, batch_size=batch_size)
+
+        def checked(images: Tensor) -> Tensor:
             try:
-                pictures = to_uint8(images)
+                return to_uint8(images)
             except MiaBenchError as error:
                 raise type(error)(f"the prior makes {error}") from error
-            if not done:  # one tensor for all: at paper scale there are gigabytes of them
-                made = pictures.new_empty((len(latents), *pictures.shape[1:]))
-            made[done : done + len(chunk)] = pictures
-            done += len(chunk)
-        return made
+
+        return self._in_batches(checked, latents, device, batch_size)
+
+    @torch.no_grad()
+    def _in_batches(
+        self, finish: Callable[[Tensor], Tensor], latents: Tensor, device: torch.device, batch_size: int
+    ) -> Tensor:
+        """What ``finish`` makes of the images on the CPU."""
+        with autocast("float32", device):
+            return in_batches(
+                lambda chunk: finish(self.final(upload(chunk, device)).float().cpu()),
+                latents,
+                batch_size,
+                "a batch of the prior's images",
+            )

@@ -178,9 +178,10 @@ def _samples(store: Store, key: str, count: int, seed: int) -> np.ndarray:
     """Draw images of a stored prior, ``(count, 3, H, W)`` uint8."""
     registry, info, state = host().registry, store.info("prior", key), store.tensors("prior", key)
     prior = resolve(registry, "prior", info["prior"]["name"], {}, info["prior"]["options"]).make()
-    resolution = load_track(registry, info["run"]["track"]).data.resolution
+    track = load_track(registry, info["run"]["track"])
     state.pop("trained_on", None)
-    model = prior.build(state, resolution=resolution).eval().requires_grad_(False)
+    model = prior.build(state, resolution=track.data.resolution).eval().requires_grad_(False)
     latents = model.sample(count, generator(seed, "sheet"))
-    images: Tensor = model.pictures(latents, device=torch.device("cpu"))
+    cpu, batch_size = torch.device("cpu"), track.attack_batch_size
+    images: Tensor = model.pictures(latents, device=cpu, batch_size=batch_size)
     return images.numpy()

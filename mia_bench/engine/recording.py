@@ -70,7 +70,7 @@ def make_record(
                 if stage.spec.get("weights")
             },
         },
-        "notes": info.get("notes", {}),
+        "notes": {**info.get("notes", {}), **(_halved(store, planned.measure) if info else {})},
     }
     try:
         record = Record.model_validate(content)
@@ -100,6 +100,12 @@ def _describe(store: Store, planned: PlannedCell, component: ConfiguredComponent
         code=code.get(component.title, ""),
     )
     return {**component.spec(), "about": about.model_dump()}
+
+
+def _halved(store: Store, measure: Stage) -> dict[str, str]:
+    """By stage, the batches that were halved for lack of memory, beside those of attacks."""
+    found = {stage.name: stored_run(store, stage).get("halved") for stage in measure.upstream()}
+    return {name: halved for name, halved in found.items() if halved}
 
 
 def _made(store: Store, measure: Stage) -> dict[str, str]:

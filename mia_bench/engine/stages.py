@@ -10,6 +10,7 @@ import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,8 @@ from mia_bench.components import ConfiguredComponent
 from mia_bench.device import preserve_torch_settings
 from mia_bench.engine.code import code_of
 from mia_bench.engine.plan import Stage
-from mia_bench.models.inference import ModuleT
+from mia_bench.memory import noting_halvings
+from mia_bench.models.compiled import compiled
 from mia_bench.paths import Roots
 from mia_bench.pictures import sheets_folder
 from mia_bench.plugins import attribute_errors
@@ -66,7 +68,7 @@ _LOADED = 6
 class Workspace:
     """What every stage shares: store, device, roots, progress; and a cache of loaded inputs.
 
-    ``compiled``: what attacks pass through, priors and targets, goes through ``torch.compile``.
+    ``compiled``: the prior and the target are compiled while an attack uses them.
     """
 
     store: Store
@@ -99,12 +101,6 @@ class Workspace:
         return Context(
             stage.track.data.resolution, stage.seed, self.device, self.progress, self.roots.weights
         )
-
-    def maybe_compile(self, model: ModuleT) -> ModuleT:
-        """The model, compiled at its first call if the run asked for that."""
-        if self.compiled:
-            model.compile()
-        return model
 
     def tensors(self, stage: Stage) -> dict[str, Tensor]:
         """The tensors of a finished stage."""
@@ -169,6 +165,7 @@ def fit_prior_stage(
         sheets_folder(workspace.store.root, stage.key),
         context,
         (encoder.name, lambda: _load_encoder(stage, workspace)) if encoder else None,
+        batch_size=stage.track.attack_batch_size,
     )
     source, checkpoint = stage.inputs["data"].key, workspace.store.checkpoint(*stage.id)
     fitted = fit_prior(fit, public, context, source=source, checkpoint=checkpoint, watch=monitor)
@@ -179,7 +176,7 @@ def load_prior(stage: Stage, workspace: Workspace) -> GenerativeModel:
     """The image model on the device, frozen."""
     prior, splits = stage.parts["prior"], workspace.input(stage, "data")
     state, context = workspace.tensors(stage), workspace.context(stage)
-    return workspace.maybe_compile(restore_prior(prior.make(), state, splits, context, name=prior.name))
+    return restore_prior(prior.make(), state, splits, context, name=prior.name)
 
 
 def compute_evaluation_model(stage: Stage, workspace: Workspace) -> Artifact:
@@ -220,9 +217,7 @@ def load_train(stage: Stage, workspace: Workspace) -> Target:
     state, splits = workspace.tensors(stage), workspace.input(stage, "data")
     with attribute_errors(stage.parts["defense"].owner):
         defense, architecture = stage.make("defense"), stage.make("architecture")
-        target = restore_target(defense, architecture, splits, state, workspace.context(stage))
-    workspace.maybe_compile(target.deployed)
-    return target
+        return restore_target(defense, architecture, splits, state, workspace.context(stage))
 
 
 def compute_gallery(stage: Stage, workspace: Workspace) -> Artifact:
@@ -241,38 +236,50 @@ def load_gallery(stage: Stage, workspace: Workspace) -> tuple[Gallery, Embed]:
     return Gallery(**workspace.tensors(stage)), _load_encoder(stage, workspace)
 
 
-def _run_attack(stage: Stage, workspace: Workspace, step: Step) -> AttackRun:
-    return run_attack(
-        stage.make("attack"),
-        workspace.input(stage, "train"),
-        workspace.input(stage, "prior"),
-        workspace.input(stage, "data"),
-        Budget.of(stage.track),
-        workspace.context(stage),
-        step=step,
-        state=workspace.tensors(stage.inputs["prepare"]) if "prepare" in stage.inputs else None,
-    )
+def _run_attack(stage: Stage, workspace: Workspace, step: Step) -> tuple[AttackRun, dict[str, Any]]:
+    """The attack's step, and the info on it."""
+    target, prior = workspace.input(stage, "train"), workspace.input(stage, "prior")
+    splits, context = workspace.input(stage, "data"), workspace.context(stage)
+    state = workspace.tensors(stage.inputs["prepare"]) if "prepare" in stage.inputs else None
+    networks = {"prior": prior, "target": target.deployed} if workspace.compiled else {}
+    with compiled(networks) if networks else nullcontext() as compilation:
+        run = run_attack(
+            stage.make("attack"),
+            target,
+            prior,
+            splits,
+            Budget.of(stage.track),
+            context,
+            step=step,
+            state=state,
+        )
+    info: dict[str, Any] = {"queries": run.queries, "notes": run.notes}
+    if compilation:
+        eager = compilation.missing(networks if run.queries else {"prior"})
+        info["compiled"] = ["partly compiled" if eager else "compiled"]
+        if eager:
+            info["notes"] = {**run.notes, step: "; ".join([*run.notes.values(), *eager])}
+    return run, info
 
 
 def compute_prepare(stage: Stage, workspace: Workspace) -> Artifact:
     """The attack's own preparation."""
-    prepared = _run_attack(stage, workspace, "prepare")
-    return prepared.result, {"queries": prepared.queries, "notes": prepared.notes}
+    run, info = _run_attack(stage, workspace, "prepare")
+    return run.result, info
 
 
 def compute_invert(stage: Stage, workspace: Workspace) -> Artifact:
     """Run the attack."""
-    run = _run_attack(stage, workspace, "invert")
+    run, info = _run_attack(stage, workspace, "invert")
     check_reconstructions(run.result, run.task, stage.track.data.resolution)
-    queries, notes = run.queries, run.notes
     if "prepare" in stage.inputs:
         prepared = workspace.info(stage.inputs["prepare"])
-        queries += prepared["queries"]
-        notes = {**prepared["notes"], **notes}
+        info["queries"] += prepared["queries"]
+        info["notes"] = {**prepared["notes"], **info["notes"]}
     tensors = {"images": to_uint8(run.result.images)}
     if run.result.latents is not None:
         tensors["latents"] = run.result.latents.float().cpu()
-    return tensors, {"queries": queries, "notes": notes}
+    return tensors, info
 
 
 def compute_assess(stage: Stage, workspace: Workspace) -> Artifact:
@@ -382,7 +389,7 @@ def run_stage(stage: Stage, workspace: Workspace) -> None:
     provenance.reset_peak_memory(workspace.device)
     started, clock = provenance.now(), time.perf_counter()
     try:
-        with preserve_torch_settings():
+        with preserve_torch_settings(), noting_halvings() as halved:
             tensors, info = COMPUTE[stage.name](stage, workspace)
     except BaseException:
         workspace.forget(*stage.inputs.values())
@@ -397,7 +404,8 @@ def run_stage(stage: Stage, workspace: Workspace) -> None:
         "settings": stage.settings_hash,
         "started": started,
         "finished": provenance.now(),
-        "device": provenance.device_name(workspace.device) + (", compiled" if workspace.compiled else ""),
+        "device": ", ".join([provenance.device_name(workspace.device), *info.pop("compiled", [])]),
+        "halved": "; ".join(halved.values()),
         "torch": torch.__version__,
         "git": provenance.git_commit(),
         "code": code_of(stage),

@@ -10,6 +10,7 @@ from etils.epy import lazy_imports
 from mia_bench.api.encoder import Embed
 from mia_bench.api.images import to_float
 from mia_bench.errors import Diverged
+from mia_bench.memory import in_batches, upload
 
 with lazy_imports():
     import torch
@@ -83,7 +84,10 @@ def embed_images(embed: Embed, images: Tensor, device: torch.device, batch_size:
 def _in_batches(
     compute: Callable[[Tensor], Tensor], images: Tensor, device: torch.device, batch_size: int
 ) -> Tensor:
-    """What ``compute`` makes of images, as floats on the device, without gradients; on the CPU."""
+    """What ``compute`` makes of images, as floats on the device, without gradients; on the CPU.
+
+    Out of memory, the batch is halved.
+    """
     with torch.no_grad():
-        chunks = images.split(batch_size)
-        return torch.cat([compute(to_float(chunk.to(device))) for chunk in chunks]).cpu()
+        rows = in_batches(lambda chunk: compute(to_float(upload(chunk, device))), images, batch_size)
+        return rows.cpu()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -17,6 +16,7 @@ from mia_bench.api.dataset import Splits
 from mia_bench.api.generative import GenerativeModel
 from mia_bench.device import Precision, autocast, precision_notes
 from mia_bench.errors import MiaBenchError, Modified
+from mia_bench.memory import halving, noting_halvings
 from mia_bench.models.snapshot import Snapshot
 from mia_bench.protocol.context import Context
 from mia_bench.protocol.target import Target
@@ -24,8 +24,6 @@ from mia_bench.seeds import generator, seeded
 from mia_bench.track import Track
 
 Step = Literal["prepare", "invert"]
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -95,9 +93,8 @@ def run_attack(
         Modified: the attack modified the target or the prior.
     """
     seed, device = context.seed, context.device
-    batch_size = budget.batch_size
-    notes = precision_notes(budget.precision, device)
-    while True:
+
+    def run(batch_size: int) -> tuple[Any, AttackTask]:
         task = AttackTask(
             access=open_access(
                 attack.access,
@@ -116,18 +113,13 @@ def run_attack(
             progress=context.progress,
             state=dict(state or {}),
         )
-        try:
-            with seeded(seed, step), autocast(budget.precision, device), assert_unmodified(target, prior):
-                return AttackRun(getattr(attack, step)(task), task, notes)
-        except (MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error) or batch_size == 1:
-                raise
-        # After the handler: its traceback would keep the tensors alive.
-        batch_size //= 2
-        notes[step] = f"out of memory; the batch was halved to {batch_size}"
-        log.warning("%s: %s", step, notes[step])
-        if device.type == "cuda":
-            torch.cuda.empty_cache()
+        with seeded(seed, step), autocast(budget.precision, device), assert_unmodified(target, prior):
+            return getattr(attack, step)(task), task
+
+    with noting_halvings() as halved:
+        result, task = halving(run, budget.batch_size)
+    notes = precision_notes(budget.precision, device)
+    return AttackRun(result, task, notes | ({step: "; ".join(halved.values())} if halved else {}))
 
 
 @contextlib.contextmanager
@@ -145,11 +137,6 @@ def assert_unmodified(target: Target, prior: GenerativeModel) -> Iterator[None]:
     for name, model in models.items():
         if changed := before[name].changed(model):
             raise Modified(f"the attack changed {changed[0]} of the {name}; it may only use it")
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Whether torch or Python ran out of memory; on a CPU torch has no error of its own for it."""
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or ("DefaultCPUAllocator" in str(error))
 
 
 def check_reconstructions(result: Reconstructions, task: AttackTask, resolution: int) -> None:

@@ -12,6 +12,7 @@ from mia_bench.api.dataset import Splits
 from mia_bench.api.generative import GenerativeModel
 from mia_bench.api.images import to_uint8
 from mia_bench.api.metric import AttackMetric, TargetMetric
+from mia_bench.memory import noting_halvings
 from mia_bench.protocol.attack import Budget, check_reconstructions, run_attack
 from mia_bench.protocol.context import Context
 from mia_bench.protocol.measurement import (
@@ -68,17 +69,19 @@ def evaluate_target(
     """
     utility = {name: m for name, m in metrics.items() if isinstance(m, TargetMetric)}
     leakage = {name: m for name, m in metrics.items() if isinstance(m, AttackMetric)}
-    measured = measure_target(utility, target, splits, measure_context)
-    attacked = (target, prior, splits, budget, attack_context)
-    prepared = run_attack(attack, *attacked, step="prepare")
-    run = run_attack(attack, *attacked, step="invert", state=prepared.result)
-    check_reconstructions(run.result, run.task, attack_context.resolution)
-    images = to_uint8(run.result.images)
-    evidence = attack_evidence(images, target, splits, instruments, measure_context.device)
-    measure_reconstructions(leakage, evidence, measured, seed=measure_context.seed)
+    with noting_halvings() as halved:
+        measured = measure_target(utility, target, splits, measure_context)
+        attacked = (target, prior, splits, budget, attack_context)
+        prepared = run_attack(attack, *attacked, step="prepare")
+        run = run_attack(attack, *attacked, step="invert", state=prepared.result)
+        check_reconstructions(run.result, run.task, attack_context.resolution)
+        images = to_uint8(run.result.images)
+        evidence = attack_evidence(images, target, splits, instruments, measure_context.device)
+        measure_reconstructions(leakage, evidence, measured, seed=measure_context.seed)
+    memory = {"measure": "; ".join(halved.values())} if halved else {}
     return Evaluation(
         metrics=measured.values,
-        notes={**measured.notes, **prepared.notes, **run.notes},
+        notes={**measured.notes, **prepared.notes, **run.notes, **memory},
         per_class=measured.per_class,
         reconstructions=images,
         queries=prepared.queries + run.queries,

@@ -9,6 +9,7 @@ from mia_bench.api.dataset import Splits
 from mia_bench.api.encoder import Embed
 from mia_bench.api.images import to_float
 from mia_bench.api.metric import Gallery
+from mia_bench.memory import in_batches, upload
 from mia_bench.protocol.context import Context
 from mia_bench.seeds import generator
 
@@ -29,13 +30,17 @@ def build_gallery(splits: Splits, embed: Embed, context: Context) -> Gallery:
     parts = (splits.train, splits.test, splits.decoys)
     total, done = sum(map(len, parts)), 0
     embedded: list[Tensor] = []
+
+    def embedding(images: Tensor) -> Tensor:
+        nonlocal done
+        rows = embed(to_float(upload(images, context.device))).cpu()
+        done += len(images)
+        context.progress(done, total, "image")
+        return rows
+
     for part in parts:
-        rows = [embedded[0][:0]] if embedded else []
-        for chunk in part.images.split(_BATCH) if len(part) else ():
-            rows.append(embed(to_float(chunk.to(context.device))).cpu())
-            done += len(chunk)
-            context.progress(done, total, "image")
-        embedded.append(torch.cat(rows))
+        # An encoder need not take an empty batch.
+        embedded.append(in_batches(embedding, part.images, _BATCH) if len(part) else embedded[0][:0])
     train, test, decoys = embedded
     rng = generator(context.seed, "verification")
     return Gallery(

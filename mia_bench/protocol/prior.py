@@ -51,7 +51,13 @@ class TrainingMonitor:
     """
 
     def __init__(
-        self, public: ImageSet, folder: Path, context: Context, encoder: NamedEncoder | None = None
+        self,
+        public: ImageSet,
+        folder: Path,
+        context: Context,
+        encoder: NamedEncoder | None = None,
+        *,
+        batch_size: int,
     ) -> None:
         """Go on with the observations of a stopped training in ``folder``, if there are some.
 
@@ -60,11 +66,13 @@ class TrainingMonitor:
             folder: for sample sheets.
             context: seed and device.
             encoder: computes the features; pixels without.
+            batch_size: images a pass through the model.
         """
         self._public = public
         self._folder = folder
         self._context = context
         self._encoder = encoder
+        self._batch_size = batch_size
         self._embed: Embed | None = None
         self._reference: Tensor | None = None
         self.observations: list[dict[str, Any]] = self._stored()
@@ -72,7 +80,8 @@ class TrainingMonitor:
     def __call__(self, model: GenerativeModel, step: int) -> None:
         """Observe the model after ``step`` steps."""
         rng = generator(self._context.seed, "watch")
-        images = model.render(model.sample(MONITORED_IMAGES, rng), device=self._context.device)
+        latents = model.sample(MONITORED_IMAGES, rng)
+        images = model.render(latents, device=self._context.device, batch_size=self._batch_size)
         save_sheet(to_uint8(images[:64]).numpy(), self._folder / f"{step:07d}.png")
         distance = self._distance(images, rng) if len(self._public) > 1 else None
         features = self._encoder[0] if self._encoder else "pixels"

@@ -21,6 +21,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from mia_bench import Attack, AttackTask, Reconstructions, Register, Setting, hookimpl, lazy_imports
+from mia_bench.memory import upload
 
 with lazy_imports():
     import torch
@@ -85,8 +86,8 @@ class GenerativeModelInversion(Attack):
     def _descend(self, task: AttackTask, latents: Tensor, labels: Tensor, done: int, total: int) -> Tensor:
         """Optimise latents ``(N, D)``; ``done`` of ``total`` steps precede, for the progress report."""
         options = self.options
-        wanted = labels.to(task.device)
-        z = latents.to(task.device).clone().requires_grad_(True)
+        wanted = upload(labels, task.device)
+        z = upload(latents, task.device).clone().requires_grad_(True)
         descent = torch.optim.SGD([z], lr=options.learning_rate, momentum=options.momentum, nesterov=True)
         for step in range(options.steps):
             descent.zero_grad(set_to_none=True)
@@ -108,9 +109,9 @@ class GenerativeModelInversion(Attack):
     def _confidence(self, task: AttackTask, latents: Tensor, labels: Tensor) -> Tensor:
         """The target's probability of the class of each latent, ``(N,)`` on the CPU."""
         with torch.no_grad():
-            images = task.prior(latents.to(task.device))
+            images = task.prior(upload(latents, task.device))
         answers = task.access.probabilities(images, draws=self.options.eot)
-        return answers.gather(1, labels.to(task.device)[:, None]).squeeze(1).cpu()
+        return answers.gather(1, upload(labels, task.device)[:, None]).squeeze(1).cpu()
 
 
 @hookimpl

@@ -28,6 +28,7 @@ from pydantic import Field, model_validator
 from mia_bench import Attack, AttackTask, Reconstructions, Register, Setting, hookimpl, lazy_imports
 from mia_bench.api.options import Share
 from mia_bench.augment import random_resized_crop
+from mia_bench.memory import upload
 
 with lazy_imports():
     import torch
@@ -117,15 +118,15 @@ class PlugAndPlay(Attack):
     def _initial_selection(self, task: AttackTask) -> Tensor:
         """Distinct latents ``(K, candidates, D)`` of each class, best first."""
         latents = task.prior.sample(self.options.search, task.generator, truncation=self.options.truncation)
-        scores = []
+        scores, classes = [], upload(task.classes, task.device)
         with torch.no_grad():
             for chunk in latents.split(task.batch_size):
-                images = task.prior(chunk.to(task.device))
+                images = task.prior(upload(chunk, task.device))
                 views = [
                     task.access.probabilities(view, draws=self.options.eot)
                     for view in (images, images.flip(3))
                 ]
-                scores.append(torch.stack(views).mean(0)[:, task.classes.to(task.device)].cpu())
+                scores.append(torch.stack(views).mean(0)[:, classes].cpu())
         best = torch.cat(scores).topk(self.options.candidates, dim=0).indices.T
         return latents[best]
 
@@ -135,8 +136,8 @@ class PlugAndPlay(Attack):
         total = len(batches) * self.options.steps
         results = []
         for number, (start, label) in enumerate(batches):
-            label = label.to(task.device)
-            w = start.to(task.device).clone().requires_grad_(True)
+            label = upload(label, task.device)
+            w = upload(start, task.device).clone().requires_grad_(True)
             adam = torch.optim.Adam([w], lr=self.options.learning_rate, betas=self.options.betas, fused=False)
             for step in range(self.options.steps):
                 adam.zero_grad(set_to_none=True)
@@ -161,14 +162,14 @@ class PlugAndPlay(Attack):
         batches = zip(latents.split(task.batch_size), labels.split(task.batch_size), strict=True)
         with torch.no_grad():
             for chunk, label in batches:
-                images = task.prior(chunk.to(task.device))
+                images, index = task.prior(upload(chunk, task.device)), upload(label, task.device)[:, None]
                 total = torch.zeros(len(chunk), device=task.device)
                 for _ in range(self.options.views):
                     views = random_resized_crop(
                         images, task.generator, scale=self.options.views_crop, ratio=(0.8, 1.2), flips=True
                     )
                     probabilities = task.access.probabilities(views, draws=self.options.eot)
-                    total += probabilities.gather(1, label.to(task.device)[:, None]).squeeze(1)
+                    total += probabilities.gather(1, index).squeeze(1)
                 rows.append(total.cpu() / self.options.views)
         return torch.cat(rows)
 

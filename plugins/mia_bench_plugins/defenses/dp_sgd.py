@@ -128,7 +128,12 @@ class DPSGD(Defense):
             max_grad_norm=options.max_grad_norm,
             physical_batch_size=options.physical_batch_size,
         )
-        return dataclasses.replace(setup, optimizer=self._steps.optimizer, batches=self._steps.batches)
+        return dataclasses.replace(
+            setup,
+            optimizer=self._steps.optimizer,
+            batches=self._steps.batches,
+            memory_advice="lower dp-sgd.physical_batch_size",
+        )
 
     def augment(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Require gradients of the images, which the hook of the first layer needs."""

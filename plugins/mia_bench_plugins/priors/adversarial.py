@@ -11,6 +11,7 @@ from mia_bench import PriorTask, lazy_imports
 from mia_bench.api.images import to_float
 from mia_bench.augment import flip
 from mia_bench.errors import Diverged
+from mia_bench.memory import explaining, upload
 
 with lazy_imports():
     import torch
@@ -121,6 +122,7 @@ class AdversarialTraining(ABC):
 
         Raises:
             Diverged: the loss is not finite.
+            OutOfMemory: a step does not fit into the device's memory.
         """
         task, steps = self.task, self.steps
         if saved := task.checkpoint.load():
@@ -129,7 +131,8 @@ class AdversarialTraining(ABC):
         images = task.training_images().to(task.device)
         show, save = (max(1, steps // times) for times in (SNAPSHOTS, CHECKPOINTS))
         while self.step < steps:
-            loss = self.advance(images)
+            with explaining(f"a training step of {prior}", f"lower {prior}.batch_size"):
+                loss = self.advance(images)
             last = self.step == steps
             if self.step % save == 0 or last:
                 if not torch.isfinite(loss):
@@ -143,8 +146,8 @@ class AdversarialTraining(ABC):
 
 def real_batch(images: Tensor, size: int, rng: torch.Generator, *, mirror: bool) -> Tensor:
     """``size`` images drawn from ``(P, 3, R, R)`` uint8, in [0, 1]; half of them mirrored if asked."""
-    index = torch.randint(len(images), (size,), generator=rng).to(images.device)
-    real = to_float(images[index])
+    index = torch.randint(len(images), (size,), generator=rng)
+    real = to_float(images[upload(index, images.device)])
     return flip(real, rng) if mirror else real
 
 

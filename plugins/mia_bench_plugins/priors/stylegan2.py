@@ -29,6 +29,7 @@ from mia_bench.api.component import Published
 from mia_bench.api.options import Share
 from mia_bench.errors import Unavailable
 from mia_bench.fetch import file_hash, find
+from mia_bench.memory import upload
 from mia_bench_plugins.priors import shipped_priors
 from mia_bench_plugins.priors.adversarial import AdversarialTraining, real_batch, update
 
@@ -184,7 +185,7 @@ class Training(AdversarialTraining):
         self.mean_length = state["mean_length"].to(self.task.device)
 
     def _normal(self, *size: int) -> Tensor:
-        return torch.randn(size, generator=self.task.generator).to(self.task.device)
+        return upload(torch.randn(size, generator=self.task.generator), self.task.device)
 
     def _styles(self, count: int) -> Tensor:
         """Styles ``(N, depth, style)``; if mixed, those from a random layer on belong to another latent."""
@@ -274,14 +275,15 @@ def differentiable_augmentation(images: Tensor, rng: torch.Generator) -> Tensor:
     the size set to zero. Pixels shifted in from outside are zero.
     """
     count, _, size, _ = images.shape
-    brightness, saturation, contrast = torch.rand(3, count, 1, 1, 1, generator=rng).to(images.device)
+    factors = torch.rand(3, count, 1, 1, 1, generator=rng)
+    brightness, saturation, contrast = upload(factors, images.device)
     images = images + (brightness - 0.5)
     grey = images.mean(1, keepdim=True)
     images = (images - grey) * (2 * saturation) + grey
     mean = images.mean((1, 2, 3), keepdim=True)
     images = (images - mean) * (contrast + 0.5) + mean
     reach = max(1, round(size / 8))
-    moves = torch.randint(-reach, reach + 1, (2, count), generator=rng).to(images.device)
+    moves = upload(torch.randint(-reach, reach + 1, (2, count), generator=rng), images.device)
     pixels = torch.arange(size, device=images.device)
     padded = F.pad(images, [1, 1, 1, 1])
     # Pixels outside the image are those of the border of zeros.
@@ -290,7 +292,7 @@ def differentiable_augmentation(images: Tensor, rng: torch.Generator) -> Tensor:
     images = padded.permute(0, 2, 3, 1)[index, rows[:, :, None], columns[:, None, :]]
     images = images.permute(0, 3, 1, 2)
     half = size // 2
-    centres = torch.randint(0, size + 1 - half % 2, (2, count), generator=rng).to(images.device)
+    centres = upload(torch.randint(0, size + 1 - half % 2, (2, count), generator=rng), images.device)
     places = pixels - centres[:, :, None] + half // 2
     in_rows, in_columns = (places >= 0) & (places < half)
     hidden = in_rows[:, None, :, None] & in_columns[:, None, None, :]

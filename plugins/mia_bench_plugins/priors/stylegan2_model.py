@@ -28,7 +28,7 @@ class StyleGAN2(GenerativeModel):
         shape: sizes of the networks.
         resolution: of the images to return, any.
         crop: side of the central square of the networks' images to keep; None keeps all.
-        partial: synthesise only up to the resolution that is needed, except in :meth:`render`.
+        partial: synthesise only up to the resolution that is needed, except in :meth:`final`.
     """
 
     def __init__(
@@ -63,10 +63,10 @@ class StyleGAN2(GenerativeModel):
             images = images[:, :, start : start + kept, start : start + kept]
         return (resized(images, self.resolution) / 2 + 0.5).clamp(0, 1)
 
-    def render(self, latents: Tensor, *, device: torch.device, batch_size: int = 512) -> Tensor:
+    def final(self, latents: Tensor) -> Tensor:
         kept, self._up_to = self._up_to, None
         try:
-            return super().render(latents, device=device, batch_size=batch_size)
+            return super().final(latents)
         finally:
             self._up_to = kept
 

@@ -115,12 +115,22 @@ def _activate(x: Tensor, clamp: float | None) -> Tensor:
     return x if clamp is None else x.clamp(-clamp, clamp)
 
 
-def _smooth(x: Tensor, padding: int, gain: float = 1.0) -> Tensor:
-    """Filter by [1, 3, 3, 1] in both directions, with sum ``gain``, after padding with zeros."""
-    taps = torch.tensor([1.0, 3.0, 3.0, 1.0], dtype=x.dtype, device=x.device) / 8
-    channels = x.shape[1]
-    kernel = (gain * torch.outer(taps, taps)).expand(channels, 1, 4, 4)
-    return F.conv2d(x, kernel, padding=padding, groups=channels)
+class Smooth(nn.Module):
+    """The filter [1, 3, 3, 1] in both directions, with sum ``gain``, after padding with zeros."""
+
+    kernel: Tensor
+
+    def __init__(self, padding: int, gain: float = 1.0) -> None:
+        super().__init__()
+        self.padding = padding
+        taps = torch.tensor([1.0, 3.0, 3.0, 1.0]) / 8
+        self.register_buffer("kernel", gain * torch.outer(taps, taps), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(N, C, H, W)`` to ``(N, C, H + 2·padding - 3, W + 2·padding - 3)``."""
+        channels = x.shape[1]
+        kernel = self.kernel.to(x.dtype).expand(channels, 1, 4, 4)
+        return F.conv2d(x, kernel, padding=self.padding, groups=channels)
 
 
 def upsample(images: Tensor) -> Tensor:
@@ -193,7 +203,7 @@ class Synthesis(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, shape: Shape, resolution: int, *, up: bool = False) -> None:
         super().__init__()
-        self.up = up
+        self.smooth = Smooth(1, 4.0) if up else None
         self.clamp = shape.clamp
         self.affine = Dense(shape.style, inputs, start=1)
         self.weight = nn.Parameter(torch.randn(outputs, inputs, 3, 3))
@@ -211,9 +221,9 @@ class Synthesis(nn.Module):
         demodulate = (norms + 1e-8).rsqrt() * ROOT2
         x = x * styles.to(x.dtype)[:, :, None, None]
         kernel = self.weight.to(x.dtype)
-        if self.up:
+        if self.smooth is not None:
             x = F.conv_transpose2d(x, kernel.transpose(0, 1), stride=2)
-            x = _smooth(x, 1, 4.0)
+            x = self.smooth(x)
         else:
             x = F.conv2d(x, kernel, padding=1)
         added = self.bias[None, :, None, None]
@@ -335,7 +345,7 @@ class Convolution(nn.Module):
         self.bias = nn.Parameter(torch.zeros(outputs)) if active else None
         self.scale = 1 / math.sqrt(inputs * size**2)
         self.size = size
-        self.down = down
+        self.smooth = Smooth(1 if size == 1 else 2) if down else None
         self.clamp = shape.clamp
 
     def forward(self, x: Tensor, gain: float = 1.0) -> Tensor:
@@ -344,10 +354,10 @@ class Convolution(nn.Module):
             gain = gain * ROOT2
         kernel = (self.weight * (self.scale * gain)).to(x.dtype)
         bias = None if self.bias is None else (self.bias * gain).to(x.dtype)
-        if self.down and self.size == 1:
-            x = F.conv2d(_smooth(x, 1)[:, :, ::2, ::2], kernel, bias)
-        elif self.down:
-            x = F.conv2d(_smooth(x, 2), kernel, bias, stride=2)
+        if self.smooth is not None and self.size == 1:
+            x = F.conv2d(self.smooth(x)[:, :, ::2, ::2], kernel, bias)
+        elif self.smooth is not None:
+            x = F.conv2d(self.smooth(x), kernel, bias, stride=2)
         else:
             x = F.conv2d(x, kernel, bias, padding=self.size // 2)
         if self.bias is None:

@@ -23,6 +23,7 @@ from pydantic import Field
 from mia_bench import Prior, PriorTask, Register, hookimpl, lazy_imports
 from mia_bench.api.options import Share
 from mia_bench.errors import DataError
+from mia_bench.memory import upload
 from mia_bench_plugins.priors import shipped_priors
 from mia_bench_plugins.priors.adversarial import AdversarialTraining, real_batch, update
 
@@ -101,7 +102,7 @@ class Training(AdversarialTraining):
             real = real_batch(images, size, rng, mirror=self.options.mirror)
             with torch.no_grad():
                 fake = generator(self._latents())
-            share = torch.rand(size, 1, 1, 1, generator=rng).to(real.device)
+            share = upload(torch.rand(size, 1, 1, 1, generator=rng), real.device)
             penalty = self.options.penalty * gradient_penalty(critic, real, fake, share)
             loss: Tensor = critic(fake).mean() - critic(real).mean() + penalty
             update(critic_optimizer, loss)
@@ -112,7 +113,7 @@ class Training(AdversarialTraining):
 
     def _latents(self) -> Tensor:
         shape = (self.options.batch_size, self.options.latent)
-        return torch.randn(shape, generator=self.task.generator).to(self.task.device)
+        return upload(torch.randn(shape, generator=self.task.generator), self.task.device)
 
 
 def gradient_penalty(critic: nn.Module, real: Tensor, fake: Tensor, share: Tensor) -> Tensor:

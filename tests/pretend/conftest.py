@@ -1,0 +1,36 @@
+"""The pretend device, or a skip with the reason where this version of torch can't have it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pretend_device
+import pytest
+import torch
+
+HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if reason := pretend_device.why_missing():
+        for item in items:
+            if HERE in item.path.parents:
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture
+def pretend() -> torch.device:
+    """The device; code runs on it within ``with pretend_device.Accelerator():``."""
+    pretend_device.install()
+    return pretend_device.device()
+
+
+@pytest.fixture
+def on_pretend(
+    pretend: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[pretend_device.Accelerator]:
+    """Runs of this process compute on the device."""
+    monkeypatch.setattr("mia_bench.engine.worker.choose_device", lambda text: pretend)
+    with pretend_device.Accelerator() as machine:
+        yield machine
