@@ -26,7 +26,7 @@ public_images = 2, decoys = 12, decoy_images = 3 } }
 
 [target]
 architecture = { options = { widths = [8, 8] } }
-recipe = { epochs = 2, batch_size = 8, crop = [0.8, 1.0], jitter = 0.1, colour = { hue = 0.1, contrast = 0.1 } }
+recipe = { epochs = 2, batch_size = 8, crop = [0.8, 1.0], jitter = 0.1, colour = { hue = 0.1 } }
 
 [evaluation]
 architecture = { options = { widths = [8, 8] } }

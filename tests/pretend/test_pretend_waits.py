@@ -1,4 +1,4 @@
-"""Where the CPU waits for the device: once an epoch of training, and nowhere in the steps of priors and attacks."""
+"""Where the CPU waits for the device: once an epoch of training, never in the steps of priors and attacks."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def prior_task(device: torch.device) -> PriorTask:
                 batch_size=4,
                 path_every=1,
                 r1_every=1,
-            ),  # fmt: skip
+            ),
         ),
     ],
 )
