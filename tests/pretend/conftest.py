@@ -32,5 +32,6 @@ def on_pretend(
 ) -> Iterator[pretend_device.Accelerator]:
     """Runs of this process compute on the device."""
     monkeypatch.setattr("mia_bench.engine.worker.choose_device", lambda text: pretend)
+    monkeypatch.setattr("mia_bench.protocol.prior.MONITORED_IMAGES", 64)
     with pretend_device.Accelerator() as machine:
         yield machine

@@ -1,4 +1,4 @@
-"""The memory of a GPU that each stage of a paper's track takes, counted with tensors that only know their sizes.
+"""The memory of a GPU that stages of paper scale take, counted with tensors that only know their sizes.
 
 The stages run their real code: a step of training, a batch of everything else. What torch keeps for later,
 work space of the libraries and the driver's share, about a gigabyte in all, are not in the figures.
@@ -6,6 +6,7 @@ work space of the libraries and the driver's share, about a gigabyte in all, are
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -58,13 +59,17 @@ class PaperTrack:
         self.context = Context(track.data.resolution, 0, self.device)
         self.training_bytes = 0.9 * images * 3 * track.data.resolution**2
 
-    def stages(self) -> dict[str, float]:
-        """Bytes by stage, as tracks name them; of training those of the defense that takes most."""
+    def stages(self, defenses: Sequence[str] = ()) -> dict[str, float]:
+        """Bytes by stage, as tracks name them; of training those of the defense that takes most.
+
+        ``defenses``: only these; all unless given.
+        """
+        defenses = defenses or host().registry.names("defense")
         return {
             "prior": self.prior(),
             "evaluator": self.evaluator(),
             **({"gallery": self.gallery()} if self.track.encoder else {}),
-            "train": max(self.train(name) for name in host().registry.names("defense")),
+            "train": max(map(self.train, defenses)),
             "assess": self.assess(),
             "invert": self.invert("ppa", search=self._batch, candidates=self._batch, steps=1, views=1),
             "invert.prior-sample": self.invert("prior-sample"),

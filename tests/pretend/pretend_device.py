@@ -1,4 +1,4 @@
-"""A pretend accelerator: tensors that say they are on ``pretend:0``; their numbers are on the CPU, or nowhere.
+"""A pretend accelerator: tensors that say they are on ``pretend:0``; the numbers are on the CPU, or nowhere.
 
 :func:`install` once a process, then run any code with :func:`device` within ``with Accelerator():``. What a
 CUDA device refuses is refused:
