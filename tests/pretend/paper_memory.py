@@ -18,6 +18,7 @@ import torch
 from pretend_device import Accelerator
 from torch import Tensor
 
+from mia_bench.api.architecture import NetworkTask
 from mia_bench.api.classifier import Classifier
 from mia_bench.api.dataset import ImageSet, Splits
 from mia_bench.api.defense import BuildContext, Defense
@@ -34,7 +35,6 @@ from mia_bench.protocol.target import Target
 from mia_bench.track import ClassifierSpec, Track
 from mia_bench.training import train_classifier
 from mia_bench_plugins.encoders import facenet
-from mia_bench_plugins.models.torchvision_networks import network
 from mia_bench_plugins.priors.stylegan2_model import StyleGAN2
 from mia_bench_plugins.priors.stylegan2_networks import Shape
 
@@ -156,9 +156,12 @@ class PaperTrack:
         return torch.zeros(count, 3, *2 * (self.track.data.resolution,), dtype=torch.uint8)
 
     def _build(self, spec: ClassifierSpec) -> Classifier:
-        options: Any = spec.architecture.options
-        size = options.get("size")
-        return network(options["network"], self.classes, size=size, pretrained=False, folder=None)
+        component = host().registry.get("model", spec.architecture.name).load()
+        architecture = component(component.Options(**spec.architecture.options))
+        model: Classifier = architecture.build(
+            NetworkTask(self.classes, self.track.data.resolution, restoring=True)
+        )
+        return model
 
     def _classifier(self, spec: ClassifierSpec) -> Classifier:
         with torch.device("meta"):
