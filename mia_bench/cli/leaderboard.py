@@ -92,5 +92,7 @@ def submit(
         say("nothing new", err=True)
         return
     counts = f"{len(done.written)} new or changed, {len(done.removed)} removed"
-    where = f" --folder {folder}" if given else ""
+    # The pages of a tuning folder are built with those of the folder above, which link to them.
+    built = folder.parent if folder.name == records.TUNING else folder
+    where = "" if built == Path("leaderboards") else f" --folder {built}"
     say(f"{counts}; next: mia-bench leaderboard build{where}", err=True)
