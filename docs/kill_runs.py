@@ -149,6 +149,11 @@ class Run:
                     self.text += more
                     self.stages = len(re.findall(rb": done in |\xe2\x9c\x93", self.text))
 
+    @property
+    def begun(self) -> bool:
+        """Whether the program had told what it does; before, a signal interrupts Python's imports."""
+        return b"to compute" in self.text or b"whole run" in self.text
+
     def close(self) -> None:
         """Close the terminal."""
         self.closed = True
@@ -294,10 +299,7 @@ class Killer:
         run.reader.join(1)
         run.close()
         text = run.text.decode(errors="replace")
-        starting = (
-            text.endswith("KeyboardInterrupt\n") and "whole run" not in text and "to compute" not in text
-        )
-        if "Traceback" in text and not starting:  # while Python starts, it is Python that is interrupted
+        if "Traceback" in text and run.begun:
             problems.append(f"traceback: {text[text.index('Traceback') :]}")
         if code not in self._codes(kind, run):
             problems.append(f"exit code {code}: {text[-2000:]}")
@@ -335,7 +337,9 @@ class Killer:
         if who == "guard and driver" or how == "SIGKILL":
             return {0, -signal.SIGKILL}
         # Before the program has begun and after it has printed its results, Python itself is interrupted.
-        outside = not run.text or run.out.read_text().count('"status": "done"') == len(self._expected.records)
+        outside = not run.begun or run.out.read_text().count('"status": "done"') == len(
+            self._expected.records
+        )
         return {0, 1} | ({-(DRIVER[how] or signal.SIGHUP)} if outside else set())
 
     def _wait(self, run: Run, problems: list[str]) -> int:

@@ -24,7 +24,7 @@ from mia_bench.engine.plan import Stage
 from mia_bench.engine.progress import ProgressDisplay
 from mia_bench.engine.worker import StageFailed, Worker, WorkerSetup, failure
 from mia_bench.errors import MiaBenchError, StoreError, UsageError
-from mia_bench.interruption import held_back
+from mia_bench.interruption import held_back, interrupted
 
 with lazy_imports():
     import torch
@@ -104,6 +104,8 @@ class ParallelExecutor:
     def wait(self) -> Outcome:
         """Handle messages of the processes until one is done with its stage."""
         while True:
+            if interrupted():  # the KeyboardInterrupt was lost, in a __del__ say
+                raise KeyboardInterrupt
             end = min(process.since for process in self._processes.values()) + self._limit
             left = max(0.0, min(_LOOK, end - time.monotonic()))
             ready = wait([process.connection for process in self._processes.values()], left)
