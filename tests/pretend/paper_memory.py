@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from unittest import mock
 
@@ -92,8 +93,8 @@ class PaperTrack:
         """Looking at a published prior once."""
         with self._accelerator() as machine, mock.patch("mia_bench.protocol.prior.MONITORED_IMAGES", 40):
             no_images = ImageSet(torch.zeros(0, 3, 1, 1), torch.zeros(0))
-            monitor = TrainingMonitor(no_images, Path(), self.context, batch_size=self._batch)
-            with mock.patch("mia_bench.protocol.prior.save_sheet"), mock.patch.object(Path, "write_text"):
+            with TemporaryDirectory() as folder, mock.patch("mia_bench.protocol.prior.save_sheet"):
+                monitor = TrainingMonitor(no_images, Path(folder), self.context, batch_size=self._batch)
                 monitor(self.model(), 0)
         return machine.peak
 
