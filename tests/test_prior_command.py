@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from mia_bench.store import Store
-from mia_bench_plugins.priors import wgan_gp
+from mia_bench_plugins.priors import wgan_gp, wgan_networks
 
 pytestmark = pytest.mark.slow
 
@@ -50,6 +50,23 @@ def test_trained_prior_is_listed_shown_and_used_by_a_run(cli, toy, tmp_path: Pat
     assert record["status"] == "done"
     assert record["prior"]["options"]["steps"] == 20
     assert [path.name for path in (store.root / "artifacts" / "prior").iterdir()] == [key]
+
+
+def test_a_prior_is_watched_and_shown_in_batches_of_its_track(cli, toy, monkeypatch, tmp_path: Path) -> None:
+    forward, sizes = wgan_networks.WGAN.forward, set()
+
+    def counted(self, latents):
+        sizes.add(len(latents))
+        return forward(self, latents)
+
+    monkeypatch.setattr(wgan_networks.WGAN, "forward", counted)
+    made = cli(*GAN, *SMALL)
+    assert made.code == 0, made.err
+    assert max(sizes) == 64  # the toy track's; 1,000 images are drawn
+    sizes.clear()
+    (key,) = [path.name for path in (tmp_path / "store" / "artifacts" / "prior").iterdir()]
+    assert cli("prior", "show", key, "--output", tmp_path / "sheet.png", "--count", "100").code == 0
+    assert sizes == {64, 36}
 
 
 def test_second_training_computes_nothing(cli, toy, monkeypatch) -> None:
