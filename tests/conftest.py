@@ -19,6 +19,7 @@ import hypothesis
 import pytest
 from filelock import FileLock
 
+from installing import MakeOnce, install
 from mia_bench import plugins as plugins_module
 
 HERE = Path(__file__).parent
@@ -38,22 +39,6 @@ if "MIA_BENCH_CACHE" not in os.environ:  # the processes of xdist share that of 
 for ignored in (signal.SIGINT, getattr(signal, "SIGHUP", signal.SIGINT)):
     if signal.getsignal(ignored) is signal.SIG_IGN:
         signal.signal(ignored, signal.default_int_handler if ignored == signal.SIGINT else signal.SIG_DFL)
-
-
-def install(target: Path, *distributions: Path) -> None:
-    """Install the sources of distributions into a folder with pip."""
-    with tempfile.TemporaryDirectory() as work:  # building leaves files beside the sources
-        ignored = shutil.ignore_patterns("build", "*.egg-info", "__pycache__")
-        sources = [shutil.copytree(path, Path(work) / path.name, ignore=ignored) for path in distributions]
-        subprocess.run(
-            [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation",
-             "--disable-pip-version-check", "--target", target, *sources],
-            check=True,
-            capture_output=True,
-        )  # fmt: skip
-
-
-MakeOnce = Callable[[str, Callable[[Path], object]], Path]
 
 
 @pytest.fixture(scope="session")

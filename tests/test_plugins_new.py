@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import MakeOnce, install
+from installing import MakeOnce, install
 from mia_bench.registry import BASES
 from mia_bench.scaffold import KINDS, LONGEST, class_name, create
 from mia_bench.testing import checks_of

@@ -240,7 +240,8 @@ def test_a_changed_byte_in_any_json_of_a_store_is_found_or_changes_nothing(
     undisturbed.copy(tmp_path / "store", ["train", "assess", "invert", "measure"])
     shutil.copytree(undisturbed.store / "records", tmp_path / "store" / "records")
     looks = tmp_path / "store" / "pictures" / "priors" / "k" / "looks.json"
-    monitor = TrainingMonitor(TINY, looks.parent, Context(4, 0, torch.device("cpu"), no_progress, None))
+    context = Context(4, 0, torch.device("cpu"), no_progress, None)
+    monitor = TrainingMonitor(TINY, looks.parent, context, batch_size=8)
     monitor.observations = [{"step": 100, "frechet_distance": 12.345678, "features": "pixels"}]
     write_whole(looks, jsonfile.file_text(jsonfile.seal({"observations": monitor.observations})).encode())
     paths, draws = sorted((tmp_path / "store").rglob("*.json")), random.Random(0)
@@ -252,7 +253,10 @@ def test_a_changed_byte_in_any_json_of_a_store_is_found_or_changes_nothing(
             made = Store(tmp_path / "store")
         except UsageError:
             return []
-        found: list = [*made.records(), TrainingMonitor(TINY, looks.parent, monitor._context).observations]
+        found: list = [
+            *made.records(),
+            TrainingMonitor(TINY, looks.parent, context, batch_size=8).observations,
+        ]
         for path in paths:
             if path.name == "meta.json" and made.has(*path.parts[-3:-1]):
                 found.append(made.info(*path.parts[-3:-1]))

@@ -24,7 +24,7 @@ test_conformance = Conformance(mia_bench_tensorboard)
 def cell(folder: Path, **more: Any) -> FinishedCell:
     """The toy world's, with numbers that are known."""
     made = finished_cell(folder)
-    stored = made.record.to_json()
+    stored = made.record.model_dump(mode="json", by_alias=True)
     record = {
         **stored,
         "prior": {**stored["prior"], "name": "eigen-faces"},
