@@ -19,7 +19,9 @@ from mia_bench.errors import UsageError
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 WORDS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8)
 KEYS = WORDS.map(lambda text: text.replace(".", "-"))
-PATHS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0~$"), min_size=1)
+PATHS = st.text(
+    st.characters(exclude_categories=["Cs"], exclude_characters="\0~$"), min_size=1, max_size=60
+)  # 240 bytes: a name may have 255
 SEED_LISTS = st.lists(st.integers(0, 2**62), min_size=1, max_size=3)
 VALUES = TEXT | st.integers() | st.floats() | st.booleans() | st.lists(st.floats(0, 1), min_size=1)
 VALID: dict[str, st.SearchStrategy[Any]] = {
