@@ -36,7 +36,7 @@ def content_hashes(root: Path, names: Sequence[str]) -> list[str]:
     try:
         states = [_state(root / name) for name in names]
         stale = [i for i, name in enumerate(names) if kept.get(name, [])[:3] != states[i]]
-        with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
+        with threads() as pool:
             fresh = dict(zip(stale, pool.map(lambda i: file_hash(root / names[i]), stale), strict=True))
     except OSError as error:
         raise DataError(f"{error.filename} can't be read: {error.strerror}") from error
@@ -69,6 +69,22 @@ def combined(parts: Iterable[tuple[str, str]]) -> str:
     return digest.hexdigest()[:16]
 
 
+def threads() -> ThreadPoolExecutor:
+    """Threads that read files."""
+    return ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1))
+
+
+def sealed(data: bytes) -> bytes:
+    """The SHA-256 of ``data``, 32 bytes, then ``data``: the content of a cached file."""
+    return hashlib.sha256(data).digest() + data
+
+
+def unsealed(content: bytes) -> bytes | None:
+    """What :func:`sealed` was given; None if it was changed."""
+    digest, data = content[:32], content[32:]
+    return data if hashlib.sha256(data).digest() == digest else None
+
+
 def _state(path: Path) -> list[int | str]:
     status = path.stat()
     return [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
@@ -82,18 +98,15 @@ def _kept_in(root: Path) -> Path:
 def _load(path: Path) -> dict[str, list[int | str]]:
     """What :func:`_save` wrote; nothing if it is missing or damaged."""
     try:
-        digest, _, body = path.read_bytes().partition(b"\n")
+        body = unsealed(path.read_bytes())
     except OSError:
         return {}
-    if hashlib.sha256(body).hexdigest().encode() != digest:
-        return {}
-    kept: dict[str, list[int | str]] = json.loads(body)
+    kept: dict[str, list[int | str]] = json.loads(body) if body is not None else {}
     return kept
 
 
 def _save(path: Path, known: Mapping[str, Sequence[int | str]]) -> None:
-    body = json.dumps(known).encode("ascii")
     try:
-        write_whole(path, hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
+        write_whole(path, sealed(json.dumps(known).encode("ascii")))
     except OSError as error:
         log.debug("the hashes of files can't be kept in %s: %s", path, error)

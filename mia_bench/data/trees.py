@@ -18,7 +18,7 @@ from etils.epy import lazy_imports
 from mia_bench.api.dataset import ImageSet
 from mia_bench.api.inventory import LeftOut, Reason, by_reason, printable, relative_name
 from mia_bench.api.progress import Progress
-from mia_bench.data.contents import content_fingerprint
+from mia_bench.data.contents import content_fingerprint, sealed, threads, unsealed
 from mia_bench.data.reading import Crop, Unusable, read_header, read_image, silent_pillow
 from mia_bench.errors import DataError
 from mia_bench.store import explained, write_whole
@@ -195,7 +195,7 @@ def check_headers(tree: Tree, smallest: int = 1) -> Tree:
             raise DataError(f"{tree.name(path)} can't be read: {error.strerror}") from error
         return None
 
-    with silent_pillow(), _threads() as pool:
+    with silent_pillow(), threads() as pool:
         found = list(pool.map(look, [path for _, path in paths]))
     left_out = [file for file in found if file]
     refuse_unreadable([*tree.left_out, *left_out], len(paths))
@@ -220,10 +220,6 @@ def refuse_unreadable(left_out: Iterable[LeftOut], total: int) -> None:
     bad = [file for file in left_out if file.reason == "unreadable"]
     if len(bad) > MAX_UNREADABLE * total:
         raise DataError(f"{len(bad)} of {total} images can't be read, the first is {bad[0]}")
-
-
-def _threads() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1))
 
 
 @dataclass(frozen=True)
@@ -279,7 +275,7 @@ def decode(
     several: list[str] = []
     kept = scratch if len(paths) >= 2 * BLOCK else None
 
-    with silent_pillow(), _threads() as pool, ThreadPoolExecutor(max_workers=1) as large:
+    with silent_pillow(), threads() as pool, ThreadPoolExecutor(max_workers=1) as large:
 
         def read(path: Path) -> Read:
             return _read(path, crop, resolution, smallest, base, large)
@@ -343,23 +339,21 @@ def _block_name(paths: Sequence[Path], resolution: int) -> str:
 
 
 def _serialise(block: Block) -> bytes:
-    """The SHA-256 of the rest, then the arrays in NumPy's format."""
+    """The arrays in NumPy's format, sealed."""
     file = io.BytesIO()
     np.savez(file, **block)  # type: ignore[arg-type]
-    data = file.getvalue()
-    return hashlib.sha256(data).digest() + data
+    return sealed(file.getvalue())
 
 
 def _load_block(path: Path) -> Block | None:
     """Read what :func:`_serialise` made; None if it is missing, with a warning if it is damaged."""
     try:
-        content = memoryview(path.read_bytes())
+        data = unsealed(path.read_bytes())
     except FileNotFoundError:
         return None
     except OSError as error:
         raise DataError(f"{path} can't be read: {error.strerror}") from error
-    digest, data = content[:32], content[32:]
-    if hashlib.sha256(data).digest() != digest:
+    if data is None:
         log.warning("the decoded images %s are damaged; they are decoded again", path)
         return None
     with np.load(io.BytesIO(data)) as arrays:
