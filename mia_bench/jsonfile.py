@@ -156,6 +156,14 @@ def seal(content: Mapping[str, Any]) -> Object:
     return {**held, SEAL: digest(held)}
 
 
+def seal_holds(content: Mapping[str, Any]) -> bool:
+    """Whether the object has a hash, and it is that of its other fields."""
+    try:
+        return SEAL in content and content[SEAL] == digest(content)
+    except (TypeError, ValueError, RecursionError):
+        return False
+
+
 def digest(content: Mapping[str, Any]) -> str:
     """SHA-256 of the canonical JSON of all fields but the hash itself.
 

@@ -176,11 +176,7 @@ class Record(_Part):
         """Check the hash, if there is one. It is no field: changed copies would hold a wrong one."""
         if not isinstance(data, dict) or jsonfile.SEAL not in data:
             return data
-        try:
-            right = data[jsonfile.SEAL] == jsonfile.digest(data)
-        except (TypeError, ValueError, RecursionError):
-            right = False
-        if not right:
+        if not jsonfile.seal_holds(data):
             raise PydanticCustomError("hash", "its hash differs: it was changed after it was written")
         return {name: value for name, value in data.items() if name != jsonfile.SEAL}
 

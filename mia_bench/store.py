@@ -194,7 +194,7 @@ class Store:
             size = jsonfile.file_size(folder / _TENSORS)
         unknown = meta.keys() - {"stage", "key", "files", "info", jsonfile.SEAL}
         sealed = jsonfile.SEAL in meta
-        if unknown or (sealed and meta[jsonfile.SEAL] != jsonfile.digest(meta)):
+        if unknown or (sealed and not jsonfile.seal_holds(meta)):
             raise CorruptArtifact(stage, key, f"the hash of {_META} differs")
         if (meta.get("stage"), meta.get("key")) != (stage, key):
             raise CorruptArtifact(stage, key, f"{_META} is of another artifact")

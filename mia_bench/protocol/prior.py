@@ -106,7 +106,7 @@ class TrainingMonitor:
         path = self._folder / _LOG
         try:
             found = jsonfile.read_object(path)
-            if found.get(jsonfile.SEAL) != jsonfile.digest(found):
+            if not jsonfile.seal_holds(found):
                 raise ValueError("its hash differs")
         except (FileNotFoundError, NotADirectoryError):
             return []
