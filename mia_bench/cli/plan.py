@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mia_bench.api.inventory import Inventory
 from mia_bench.engine.estimate import CostEstimate, estimates
-from mia_bench.engine.plan import Stage, pending_stages
+from mia_bench.engine.plan import Stage
 from mia_bench.engine.progress import counted, duration, size
 from mia_bench.engine.run import Prepared
 from mia_bench.errors import StoreError
@@ -20,8 +20,7 @@ from mia_bench.terminal import say, say_lines, table
 def print_plan(prepared: Prepared) -> None:
     """The cells, the stages behind them, what is cached and what the rest may take."""
     setup = prepared.setup
-    wanted = [planned.measure for planned in prepared.open_cells if planned.skip is None]
-    todo, cached = pending_stages(wanted, setup.store.has)
+    todo, cached = prepared.pending
     expected = estimates(setup.store, todo)
     done = len(prepared.cells) - len(prepared.open_cells)
     say(f"{counted(len(prepared.cells), 'cell')} of track {setup.config.track}, {done} done before")

@@ -6,7 +6,7 @@ import logging
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -123,6 +123,12 @@ class Prepared:
         """The cells without a usable record."""
         return [planned for planned in self.cells if planned.key not in self.cached]
 
+    @cached_property
+    def pending(self) -> tuple[list[Stage], list[Stage]]:
+        """The stages of the open cells, as planned: those to compute and those stored."""
+        wanted = [planned.measure for planned in self.open_cells if planned.skip is None]
+        return pending_stages(wanted, self.setup.store.has)
+
 
 def prepare(config: RunConfig) -> Prepared:
     """Check everything and plan; computes nothing and imports no torch (unless a GPU is asked for).
@@ -164,8 +170,8 @@ def prepare(config: RunConfig) -> Prepared:
 
 def _to_compute(prepared: Prepared) -> Iterator[tuple[str, ConfiguredComponent]]:
     """The components of the stages to compute, each with its kind and name."""
-    wanted = [planned.measure for planned in prepared.open_cells if planned.skip is None]
-    for stage in pending_stages(wanted, prepared.setup.store.has)[0]:
+    todo, _ = prepared.pending
+    for stage in todo:
         for part in stage.parts.values():
             if isinstance(part, ConfiguredComponent):
                 yield f"{part.kind} {part.name}", part
