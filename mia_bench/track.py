@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -213,3 +215,10 @@ def load_track(registry: Registry, name: str) -> Track:
         file = Path(str(entry.component)).name
         raise MiaBenchError(f"track file {file} says {track.name!r}, registered as {name!r}")
     return track
+
+
+def loadable_tracks(registry: Registry) -> Iterator[Track]:
+    """Every track that can be loaded; a broken one must not hide the others."""
+    for name in registry.names("track"):
+        with contextlib.suppress(MiaBenchError):
+            yield load_track(registry, name)

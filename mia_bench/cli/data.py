@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -20,7 +19,7 @@ from mia_bench.errors import MiaBenchError, UsageError
 from mia_bench.plugins import host
 from mia_bench.registry import Registry
 from mia_bench.terminal import say
-from mia_bench.track import Track, load_track
+from mia_bench.track import Track, loadable_tracks
 from mia_bench.weights import missing_lines, needed_by, weight_files
 
 with lazy_imports():
@@ -57,10 +56,8 @@ def list_() -> None:
 def _tracks_by_dataset(registry: Registry) -> dict[str, list[Track]]:
     """The tracks that can be loaded, by their data set."""
     tracks = defaultdict(list)
-    for name in registry.names("track"):
-        with contextlib.suppress(MiaBenchError):  # a broken track must not hide the data sets
-            track = load_track(registry, name)
-            tracks[track.data.dataset.name].append(track)
+    for track in loadable_tracks(registry):
+        tracks[track.data.dataset.name].append(track)
     return tracks
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -23,7 +22,7 @@ from mia_bench.registry import Entry
 from mia_bench.store import Store
 from mia_bench.terminal import say, say_lines, table
 from mia_bench.text import prose
-from mia_bench.track import Track, load_track
+from mia_bench.track import load_track, loadable_tracks
 from mia_bench.weights import missing_line, needed_by, weight_files
 
 with lazy_imports():
@@ -139,11 +138,7 @@ def places(store: Path | None, data: Path | None) -> Iterator[Finding]:
 def _weights(folder: Path | None) -> Iterator[Finding]:
     """The weight files that tracks and encoders need, each once, and whether other encoders can be used."""
     registry = host().registry
-    tracks: list[Track] = []
-    for name in registry.names("track"):
-        with contextlib.suppress(MiaBenchError):  # a broken plugin has a line of its own
-            tracks.append(load_track(registry, name))
-    files = weight_files(needed_by(registry, tracks))
+    files = weight_files(needed_by(registry, loadable_tracks(registry)))
     yield from (_weight_file(file, users, folder) for file, users in files.items())
     missing = {file.name for file in files if find(file.name, folder) is None}
     for entry in registry.entries("encoder"):

@@ -5,7 +5,6 @@ Every function takes the device, so that all of it can be tried on a CPU.
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -38,7 +37,7 @@ from mia_bench.seeds import seeded
 from mia_bench.testing import world as toy
 from mia_bench.testing.checks import CheckSkipped
 from mia_bench.testing.conformance import Conformance
-from mia_bench.track import Track, load_track
+from mia_bench.track import Track, loadable_tracks
 
 CPU = torch.device("cpu")
 
@@ -341,10 +340,7 @@ def default_track(registry: Registry) -> Track:
     Raises:
         MiaBenchError: no track can be loaded.
     """
-    found: list[Track] = []
-    for name in registry.names("track"):
-        with contextlib.suppress(MiaBenchError):
-            found.append(load_track(registry, name))
+    found = list(loadable_tracks(registry))
     if not found:
         raise MiaBenchError("no track can be loaded")
     return next((track for track in found if track.gpu_megabytes), found[0])
