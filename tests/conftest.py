@@ -156,9 +156,7 @@ def cli(
 
 
 COMMAND_LINE = """
-import signal, sys
-signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where pytest runs in the background
-signal.signal(signal.SIGHUP, signal.SIG_DFL)  # and under nohup
+import sys
 from mia_bench.cli import main
 try:
     main(sys.argv[1:])

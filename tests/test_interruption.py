@@ -4,40 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
 
 import pytest
 
+from commands import TOY_RUN
 from mia_bench.engine import stages as stages_module
 from mia_bench.interruption import held_back, interrupted, interruptible
-
-CELL = (
-    "run",
-    "--track",
-    "toy",
-    "--defense",
-    "none",
-    "--attack",
-    "ppa",
-    "--device",
-    "cpu",
-    "--format",
-    "json",
-)
-
-
-@pytest.fixture(autouse=True)
-def not_ignored() -> Iterator[None]:
-    """Handle signals as usual: pytest may ignore them in the background or under nohup."""
-    usual = {
-        signal.SIGINT: signal.default_int_handler,
-        signal.SIGTERM: signal.SIG_DFL,
-        signal.SIGHUP: signal.SIG_DFL,
-    }
-    before = {number: signal.signal(number, handler) for number, handler in usual.items()}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -96,8 +68,8 @@ def test_a_swallowed_interruption_ends_the_run_after_the_stage(cli, toy, store, 
 
     with monkeypatch.context() as patch:
         patch.setitem(stages_module.COMPUTE, "invert", swallowing)
-        outcome = cli(*CELL)
+        outcome = cli(*TOY_RUN)
     assert outcome.code == 1
     assert "error: interrupted; what is finished is kept" in outcome.err
     assert [record["status"] for record in outcome.records] == ["interrupted"]
-    assert cli(*CELL).code == 0
+    assert cli(*TOY_RUN).code == 0

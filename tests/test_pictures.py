@@ -11,22 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from commands import TOY_RUN
 from mia_bench import store as store_module
 from mia_bench.pictures import is_whole, save_sheet, write_png
 
-CELL = (
-    "run",
-    "--track",
-    "toy",
-    "--defense",
-    "none",
-    "--attack",
-    "ppa",
-    "--device",
-    "cpu",
-    "--format",
-    "json",
-)
 ALL = ("data", "prior", "gallery", "evaluator", "train", "assess", "invert", "measure")
 
 
@@ -57,13 +45,13 @@ def test_a_cached_run_makes_a_broken_picture_again(
     cli, toy, store, tmp_path, harm: Callable[[Path], None]
 ) -> None:
     store(*ALL)
-    (record,) = cli(*CELL).records
+    (record,) = cli(*TOY_RUN).records
     picture = tmp_path / "store" / "pictures" / f"{record['key']}.png"
     before = picture.read_bytes()
     assert is_whole(picture)
     harm(picture)
     assert not is_whole(picture)
-    again = cli(*CELL)
+    again = cli(*TOY_RUN)
     assert again.code == 0
     assert "warning" not in again.err
     assert picture.read_bytes() == before
@@ -71,14 +59,14 @@ def test_a_cached_run_makes_a_broken_picture_again(
 
 def test_a_whole_picture_is_left_alone_and_one_without_its_cell_too(cli, toy, store, tmp_path) -> None:
     root = store(*ALL)
-    (record,) = cli(*CELL).records
+    (record,) = cli(*TOY_RUN).records
     picture = root / "pictures" / f"{record['key']}.png"
     os.utime(picture, (1, 1))
-    assert cli(*CELL).code == 0
+    assert cli(*TOY_RUN).code == 0
     assert picture.stat().st_mtime == 1
     picture.unlink()
     (root / "artifacts" / "measure").rename(tmp_path / "elsewhere")
-    again = cli(*CELL)
+    again = cli(*TOY_RUN)
     assert (again.code, again.err) == (0, "")
     assert not picture.exists()
 
