@@ -90,10 +90,14 @@ class Attack(Component):
         access: what it sees of the target: ``white-box``, ``black-box`` or ``label-only``.
         reference: kind of reference that boards show beside other rows, such as ``floor``; empty for a
             real attack.
+        by_class: whether the classes of a task are attacked independently of each other, so that the
+            classes of a track may be shared out to several tasks. False where what is found of one class is
+            used for another.
     """
 
     access: ClassVar[AccessLevel] = "white-box"
     reference: ClassVar[str] = ""
+    by_class: ClassVar[bool] = True
 
     def __init_subclass__(cls) -> None:
         """Raise TypeError unless ``access`` is an access level."""
