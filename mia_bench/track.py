@@ -150,6 +150,8 @@ class Track(_Model):
     """Images a forward pass of an attack."""
     attack_precision: Precision = "float32"
     """Of the prior's and the target's networks while they are attacked."""
+    threads: int | None = Field(default=None, ge=1)
+    """CPU threads of every stage, as results depend on their number; None for all that there are."""
     metrics: tuple[str, ...]
     """The metric families that are computed."""
     ranked_by: tuple[str, ...] = ()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -63,7 +63,7 @@ def train_classifier(
     losses: list[float] = []
     with seeded(seed, "layers"):  # for layers that draw at random, dropout say
         setup = defense.prepare_training(_setup(model, train, recipe, seed))
-        for epoch in range(recipe.epochs):
+        for epoch in range(setup.epochs):
             total, batches = torch.zeros((), device=device), 0
             with explaining(f"a training step of {setup.batch_size} images", setup.memory_advice):
                 for index in setup.batches(epoch):
@@ -78,7 +78,7 @@ def train_classifier(
                             outputs=model.activations(batch),
                             model=setup.model,
                             epoch=epoch,
-                            epochs=recipe.epochs,
+                            epochs=setup.epochs,
                             generator=own,
                         )
                         loss = defense.loss(step)
@@ -93,11 +93,11 @@ def train_classifier(
             if not math.isfinite(mean):
                 last = f"{losses[-1]:.4g}" if losses else "none"
                 raise Diverged(
-                    f"the training loss is {mean} in epoch {epoch + 1} of {recipe.epochs} "
+                    f"the training loss is {mean} in epoch {epoch + 1} of {setup.epochs} "
                     f"(last finite epoch mean: {last})"
                 )
             losses.append(mean)
-            progress(epoch + 1, recipe.epochs, "epoch")
+            progress(epoch + 1, setup.epochs, "epoch")
     return TrainingResult(model.eval(), losses, setup)
 
 
@@ -108,27 +108,33 @@ def _setup(model: Classifier, train: ImageSet, recipe: Recipe, seed: int) -> Tra
     scheduler = torch.optim.lr_scheduler.MultiStepLR(
         optimizer, [round(m * recipe.epochs) for m in recipe.milestones], recipe.gamma
     )
-    shuffle = derive(seed, "batches")
-
-    def batches(epoch: int) -> Iterator[Tensor]:
-        order = torch.randperm(size, generator=generator(shuffle, epoch))
-        # A last batch of one image has no batch statistics: it joins its neighbour.
-        splits = list(order.split(recipe.batch_size))
-        if len(splits) > 1 and len(splits[-1]) == 1:
-            splits[-2:] = [torch.cat(splits[-2:])]
-        return iter(splits)
-
     return TrainingSetup(
         model=model,
         optimizer=optimizer,
         scheduler=scheduler,
-        batches=batches,
+        batches=shuffled_batches(torch.arange(size), recipe.batch_size, seed),
         train_size=size,
+        labels=train.labels,
         epochs=recipe.epochs,
         batch_size=recipe.batch_size,
         resolution=train.images.shape[-1],
         seed=seed,
     )
+
+
+def shuffled_batches(index: Tensor, batch_size: int, seed: int) -> Callable[[int], Iterator[Tensor]]:
+    """``batches(epoch)``, which yields the images ``index`` ``(N,)`` in a new order each epoch."""
+    shuffle = derive(seed, "batches")
+
+    def batches(epoch: int) -> Iterator[Tensor]:
+        order = index[torch.randperm(len(index), generator=generator(shuffle, epoch))]
+        # A last batch of one image has no batch statistics: it joins its neighbour.
+        splits = list(order.split(batch_size))
+        if len(splits) > 1 and len(splits[-1]) == 1:
+            splits[-2:] = [torch.cat(splits[-2:])]
+        return iter(splits)
+
+    return batches
 
 
 def _augment(images: Tensor, recipe: Recipe, draws: torch.Generator) -> Tensor:

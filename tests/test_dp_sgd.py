@@ -63,6 +63,7 @@ def make_setup(
         scheduler=torch.optim.lr_scheduler.MultiStepLR(optimizer, [1]),
         batches=lambda epoch: iter(()),
         train_size=size,
+        labels=torch.zeros(size, dtype=torch.long),
         epochs=2,
         batch_size=batch_size,
         resolution=16,

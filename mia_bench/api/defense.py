@@ -73,7 +73,9 @@ class TrainingSetup:
         batches: ``batches(epoch)`` yields index tensors ``(B,)``; a sampler that splits virtual
             batches controls its optimiser between two yields.
         train_size: number of training images.
-        epochs, batch_size: from the track's recipe.
+        labels: their classes ``(train_size,)`` int64, on the CPU.
+        epochs: passes over the training images, at first the recipe's; ``scheduler`` must fit them.
+        batch_size: from the track's recipe.
         resolution: height and width of the images.
         seed: of the training; derive seeds for random numbers of the defense from it.
         memory_advice: what a user whose memory does not suffice for a step should do.
@@ -84,6 +86,7 @@ class TrainingSetup:
     scheduler: torch.optim.lr_scheduler.LRScheduler
     batches: Callable[[int], Iterator[Tensor]]
     train_size: int
+    labels: Tensor
     epochs: int
     batch_size: int
     resolution: int

@@ -217,9 +217,10 @@ class TrackPlan:
             seed: the track's unless given.
             unkeyed: components that do not change its result.
         """
+        threads = {} if self._track.threads is None else {"threads": self._track.threads}
         made = Stage(
             name=name,
-            spec={**{role: _spec(part) for role, part in parts.items()}, **(spec or {})},
+            spec={**{role: _spec(part) for role, part in parts.items()}, **(spec or {}), **threads},
             track=self._track,
             label=label,
             seed=self._track.data.split_seed if seed is None else seed,

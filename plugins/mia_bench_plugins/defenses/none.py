@@ -1,20 +1,27 @@
 """No defense: the undefended target, first row of every board.
 
 ``norm=group`` replaces BatchNorm by GroupNorm as ``dp-sgd`` does, to separate the effect of private training
-from the effect of its architecture.
+from the effect of its architecture. ``epochs`` and ``images`` below 1 make a worse classifier without any
+defense: a defense that costs as much accuracy must leak less than that.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Literal
 
 from pydantic import Field
 
-from mia_bench import BuildContext, Defense, Register, hookimpl, lazy_imports
+from mia_bench import BuildContext, Defense, Register, TrainingSetup, hookimpl, lazy_imports
 from mia_bench_plugins.models.norms import replace_batch_norm
 
 with lazy_imports():
+    import torch
+    from torch import Tensor
+    from torch.optim import lr_scheduler
+
+    from mia_bench import seeds, training
     from mia_bench.api.classifier import Classifier
 
 
@@ -30,6 +37,10 @@ class NoDefense(Defense):
             "batch", description="batch: the track's network; group: GroupNorm for BatchNorm"
         )
         groups: int = Field(8, ge=1, description="most groups of a GroupNorm; norm=group only")
+        epochs: float = Field(
+            1.0, gt=0, le=1, description="share of the recipe's epochs, its schedule shortened alike"
+        )
+        images: float = Field(1.0, gt=0, le=1, description="share of each class's training images")
 
     options: Options
 
@@ -38,6 +49,35 @@ class NoDefense(Defense):
         if self.options.norm == "group":
             replace_batch_norm(network, self.options.groups)
         return network
+
+    def prepare_training(self, setup: TrainingSetup) -> TrainingSetup:
+        if self.options.epochs < 1:
+            setup = _shortened(setup, self.options.epochs)
+        if self.options.images < 1:
+            kept = _share_of_each_class(setup.labels, self.options.images, setup.seed)
+            batches = training.shuffled_batches(kept, setup.batch_size, setup.seed)
+            setup = dataclasses.replace(setup, batches=batches, train_size=len(kept))
+        return setup
+
+
+def _shortened(setup: TrainingSetup, share: float) -> TrainingSetup:
+    """The setup with a share of its epochs, at least one; the learning rate drops at the same shares."""
+    epochs = max(1, round(share * setup.epochs))
+    before = setup.scheduler
+    assert isinstance(before, lr_scheduler.MultiStepLR)  # the training loop's own
+    milestones = [round(one * epochs / setup.epochs) for one in before.milestones.elements()]
+    scheduler = lr_scheduler.MultiStepLR(setup.optimizer, milestones, before.gamma)
+    return dataclasses.replace(setup, epochs=epochs, scheduler=scheduler)
+
+
+def _share_of_each_class(labels: Tensor, share: float, seed: int) -> Tensor:
+    """Indices ``(M,)`` of a share of the images of each class, at least one of each, in order."""
+    rng = seeds.generator(seed, "images")
+    kept = []
+    for label in labels.unique():
+        index = (labels == label).nonzero().flatten()
+        kept.append(index[torch.randperm(len(index), generator=rng)[: max(1, round(share * len(index)))]])
+    return torch.cat(kept).sort().values
 
 
 @hookimpl
