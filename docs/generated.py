@@ -64,6 +64,8 @@ RECORD = (
     record.Record,
     record.TrackRef,
     record.ComponentRef,
+    record.About,
+    record.Matched,
     record.MetricValue,
     record.Cost,
     record.Provenance,
