@@ -146,6 +146,9 @@ class Track(_Model):
     """How many reconstructions of a class every attack returns."""
     attacked_classes: int | None = Field(default=None, ge=1)
     """How many classes are attacked, the first ones; None for all."""
+    shards: int = Field(default=1, ge=1, le=1000)
+    """In how many parts the classes are dealt out to an attack that takes each class by itself. The parts are
+    computed, and kept, one by one; their number is part of the protocol."""
     attack_batch_size: int = Field(default=256, ge=1)
     """Images a forward pass of an attack."""
     attack_precision: Precision = "float32"
