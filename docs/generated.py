@@ -78,6 +78,8 @@ TRACK = (
     track_module.Recipe,
     track_module.Colour,
     track_module.AttackDefaults,
+    track_module.Standard,
+    track_module.StandardAttack,
 )
 
 
