@@ -10,9 +10,10 @@ import numpy as np
 
 from mia_bench.api.metric import Quantity
 from mia_bench.leaderboard.grouping import by_seed
+from mia_bench.leaderboard.tables import class_table, effects
 from mia_bench.record import Record
 from mia_bench.recorded_options import options_text
-from mia_bench.statistics import Estimate, combine_seeds
+from mia_bench.statistics import Effect, Estimate, combine_seeds, pigeonhole_median, proportion_interval
 
 FEW_SEEDS = 3
 """Rows with fewer seeds than this are marked."""
@@ -55,7 +56,20 @@ class Row:
 
 
 def make_row(records: Sequence[Record], quantities: Quantities, label: str = "") -> Row:
-    """The row of one setting of a defense."""
+    """The row of one setting of a defense, by itself."""
+    return make_rows([records], quantities, label)[0]
+
+
+def make_rows(rows: Sequence[Sequence[Record]], quantities: Quantities, label: str = "") -> list[Row]:
+    """The rows of settings of defenses; what seeds vary by is pooled over them."""
+    found: list[dict[str, Shown]] = [{} for _ in rows]
+    for name, quantity in quantities.items():
+        for metrics, one in zip(found, combine(name, quantity, rows), strict=True):
+            metrics[name] = one
+    return [_row(records, metrics, label) for records, metrics in zip(rows, found, strict=True)]
+
+
+def _row(records: Sequence[Record], metrics: Mapping[str, Shown], label: str) -> Row:
     defense = records[0].defense
     costs = {
         name: [cost for record in records if (cost := getattr(record.cost, name)) is not None]
@@ -65,17 +79,31 @@ def make_row(records: Sequence[Record], quantities: Quantities, label: str = "")
         defense.name,
         options_text(defense.options),
         tuple(by_seed(records)),
-        {name: combine(name, quantity, records) for name, quantity in quantities.items()},
+        metrics,
         {name: float(np.mean(found)) for name, found in costs.items() if found},
         label,
     )
 
 
-def combine(name: str, quantity: Quantity, records: Sequence[Record]) -> Shown:
-    """A quantity over the seeds of ``records``, with the interval that :func:`shown` leaves it.
+def combine(name: str, quantity: Quantity, rows: Sequence[Sequence[Record]]) -> list[Shown]:
+    """A quantity of each row over its seeds, with the interval that :func:`shown` leaves it.
 
-    A seed that lacks it makes the whole missing: leaving the seed out would choose among seeds.
+    The interval rests on class means or on single images where all seeds of a row have them; else those of
+    the cells are combined. A seed that lacks the quantity makes the whole missing: leaving the seed out
+    would choose among seeds.
     """
+    tables = [class_table(name, records) for records in rows]
+    complete = [
+        table if table and table.seeds == tuple(by_seed(records)) else None
+        for table, records in zip(tables, rows, strict=True)
+    ]
+    return [
+        _combine(name, quantity, records, effect)
+        for records, effect in zip(rows, effects(complete), strict=True)
+    ]
+
+
+def _combine(name: str, quantity: Quantity, records: Sequence[Record], effect: Effect | None) -> Shown:
     estimates, reasons = [], {}
     for seed, same in by_seed(records).items():
         if found := measured(name, same):
@@ -84,10 +112,37 @@ def combine(name: str, quantity: Quantity, records: Sequence[Record]) -> Shown:
             given = [r.notes.get(name, "no reason recorded") for r in same if name in r.metrics]
             reasons[seed] = given[0] if given else "not measured for this row"
     if not reasons:
-        return shown(quantity, combine_seeds(estimates))
+        over_seeds = combine_seeds(estimates)
+        low, high = over_seeds.low, over_seeds.high
+        if effect:
+            low, high = _interval(effect, quantity, over_seeds.n)
+        elif quantity.kind == "rank" and (samples := _samples(quantity, records)):
+            low, high = pigeonhole_median(samples)
+        return shown(quantity, _holding_its_value(replace(over_seeds, low=low, high=high)))
     if not estimates and len(set(reasons.values())) == 1:
         return Missing(next(iter(reasons.values())))
     return Missing("; ".join(f"seed {seed}: {reason}" for seed, reason in reasons.items()))
+
+
+def _interval(effect: Effect, quantity: Quantity, n: int) -> tuple[float, float]:
+    return proportion_interval(effect, n) if quantity.kind == "share" else effect.interval()
+
+
+def _samples(quantity: Quantity, records: Sequence[Record]) -> list[list[list[float]]] | None:
+    """For each seed the images of each class; None where a seed lacks them."""
+    found = [
+        next((r.per_image[quantity.per_image] for r in same if quantity.per_image in r.per_image), None)
+        for same in by_seed(records).values()
+    ]
+    same = len({len(classes) for classes in found if classes}) == 1
+    return [classes for classes in found if classes] if same and all(found) else None
+
+
+def _holding_its_value(estimate: Estimate) -> Estimate:
+    """The interval widened where it must be: records round class means."""
+    if estimate.low is None or estimate.high is None:
+        return estimate
+    return replace(estimate, low=min(estimate.low, estimate.value), high=max(estimate.high, estimate.value))
 
 
 def measured(name: str, records: Sequence[Record]) -> Estimate | None:

@@ -13,7 +13,7 @@ from functools import cached_property
 from mia_bench.api.metric import AttackMetric, Metric, Quantity
 from mia_bench.errors import MiaBenchError
 from mia_bench.leaderboard.admit import refusals
-from mia_bench.leaderboard.aggregate import Quantities, Row, Shown, make_row, measured, shown
+from mia_bench.leaderboard.aggregate import Quantities, Row, Shown, make_row, make_rows, measured, shown
 from mia_bench.leaderboard.compare import Difference, best_first, differences
 from mia_bench.leaderboard.described import describe, known_quantities, reports
 from mia_bench.leaderboard.grouping import ComponentKey, by_seed, group, row_key, section_key
@@ -128,7 +128,7 @@ class Board:
         """A row for each setting of a defense, the baseline first."""
         columns = {name: self.quantities[name] for name in self.utility_metrics}
         settings = sorted(group(self.done, row_key).items(), key=lambda item: item[0] not in self.baselines)
-        return tuple(make_row(same, columns) for _, same in settings)
+        return tuple(make_rows([same for _, same in settings], columns))
 
     @cached_property
     def baselines(self) -> frozenset[ComponentKey]:
@@ -163,7 +163,7 @@ class Board:
         reference = self.reference_kinds.get(attack.name, "")
         rows = _finished_rows(records)
         baseline = [] if reference else self._baseline(rows)
-        made = (make_row(same, self.attack_columns, reference) for same in rows)
+        made = make_rows(rows, self.attack_columns, reference)
         return Section(
             attack=attack,
             prior=prior,
@@ -171,7 +171,7 @@ class Board:
             ceiling=self._ceiling([record for same in rows for record in same]),
             rows=tuple(best_first(made, self.ranked, self.quantities)),
             floors=tuple(floors),
-            baseline=make_row(baseline, self.attack_columns) if baseline else None,
+            baseline=next((row for row, same in zip(made, rows, strict=True) if same is baseline), None),
             differences=tuple(differences(rows, baseline, self.paired, self.quantities)),
             unfinished=_unfinished(records),
         )
