@@ -282,7 +282,8 @@ def folder(tmp_path: Path, registry: Registry, some: list[dict[str, Any]]) -> Pa
 
 
 def test_seeds_are_combined_and_cut_at_the_values_a_metric_can_have(registry: Registry, track: Track) -> None:
-    made = [make_record("plain", seed, gallery=value) for seed, value in enumerate((0.8, 0.9, 1.0))]
+    seeds = enumerate((0.8, 0.9, 1.0))
+    made = [make_record("plain", seed, gallery=value, per_class={}) for seed, value in seeds]
     [section] = build_board(registry, track, read(*made)).sections
     [row] = section.rows
     shown = row.metrics["id_gallery_acc1"]

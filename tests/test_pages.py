@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import math
 import re
 import shlex
 import subprocess
@@ -36,7 +37,7 @@ from mia_bench.names import Form
 from mia_bench.plugins import host
 from mia_bench.record import Record
 from mia_bench.registry import Registry
-from mia_bench.statistics import Estimate
+from mia_bench.statistics import Effect, Estimate
 from mia_bench.text import code, one_line, prose, shell
 from mia_bench.track import Recipe, Track, load_track
 from test_leaderboard import (
@@ -479,7 +480,7 @@ def test_numbers_are_written_by_their_kind(kind: Any, estimate: Estimate, text: 
 
 
 def test_a_difference_of_nothing_has_no_minus() -> None:
-    assert pages.paired(Paired(-0.0001, -0.25, 0.0001, (0,))) == "+0.000 [-0.250, +0.000]"
+    assert pages.paired(Paired(Effect(-0.0001, 0.1275, math.inf, 1, 99), (0,))) == "+0.000 [-0.250, +0.250]"
 
 
 def test_reasons_have_a_footnote_each(registry: Registry, track: Track) -> None:
