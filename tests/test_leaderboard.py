@@ -809,6 +809,28 @@ def test_classes_that_are_not_equally_many_may_have_another_mean(registry: Regis
     assert build_board(registry, track, read(made)).sections
 
 
+@pytest.mark.parametrize(
+    ("n", "counts", "right"),
+    [(7, [3, 4], True), (7, None, False), (6, None, False), (7, [4, 3], False), (7, [3, 3], False)],
+)
+def test_means_are_weighted_by_the_counts_of_classes_that_records_of_schema_2_hold(
+    registry: Registry, track: Track, n: int, counts: list[int] | None, right: bool
+) -> None:
+    value = (3 * 0.8 + 4 * 0.92) / 7
+    made = with_number("attack_acc1", metric(value, n=n), attack_acc1=[0.8, 0.92]) | {"schema": 2}
+    if counts:
+        made["class_counts"] = {"attack_acc1": counts}
+    if right:
+        assert build_board(registry, track, read(made)).sections
+    else:
+        assert "attack_acc1" in refused(registry, track, made)
+
+
+def test_utility_may_be_of_more_classes_than_leakage(registry: Registry, track: Track) -> None:
+    made = with_number("test_accuracy", metric(0.5, n=3), test_accuracy=[0.5, 0.4, 0.6])
+    assert build_board(registry, track, read(made)).sections
+
+
 def test_records_with_different_numbers_of_classes_are_refused(registry: Registry, track: Track) -> None:
     other = make_record(seed=1, per_class={"id_gallery_acc1": [0.4, 0.5, 0.6]})
     assert "different numbers of classes" in refused(registry, track, make_record(), other)

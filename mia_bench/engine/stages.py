@@ -327,7 +327,7 @@ def compute_assess(stage: Stage, workspace: Workspace) -> Artifact:
     """The target's utility, once for all attacks."""
     target, splits = workspace.input(stage, "train"), workspace.input(stage, "data")
     measured = measure_target(metrics_of(stage), target, splits, workspace.context(stage))
-    return {}, {"metrics": _values(measured), "notes": measured.notes}
+    return {}, {"metrics": _values(measured), "notes": measured.notes, **_by_class(measured)}
 
 
 def compute_measure(stage: Stage, workspace: Workspace) -> Artifact:
@@ -346,8 +346,8 @@ def compute_measure(stage: Stage, workspace: Workspace) -> Artifact:
         notes["data"] = "; ".join(splits.notes)
     info = {
         "metrics": _values(measured),
-        "per_class": measured.per_class,
         "notes": notes,
+        **_by_class(measured),
         "class_names": list(splits.class_names),
         "costs": _costs(stage, workspace),
         "inverted": stage.inputs["invert"].key,
@@ -375,12 +375,20 @@ def _assessed(stage: Stage, workspace: Workspace) -> Measured:
     for name, quantity in (pair for metric in metrics for pair in metric.component.quantities.items()):
         if (value := values.get(name)) and not quantity.interval:  # an older artifact may hold one
             values[name] = value.without_interval()
-    return Measured(values, dict(info["notes"]), sources=sources)
+    return Measured(values, dict(info["notes"]), sources=sources, **{name: info[name] for name in _BY_CLASS})
 
 
 def _values(measured: Measured) -> dict[str, Any]:
     """The numbers as JSON."""
     return {name: value and dict(vars(value)) for name, value in measured.values.items()}
+
+
+_BY_CLASS = ("per_class", "class_counts", "per_image")
+
+
+def _by_class(measured: Measured) -> dict[str, Any]:
+    """What records keep of single classes, as JSON."""
+    return {name: getattr(measured, name) for name in _BY_CLASS}
 
 
 def _costs(stage: Stage, workspace: Workspace) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from mia_bench import jsonfile
 from mia_bench.errors import MiaBenchError, StoreError, UsageError
 from mia_bench.leaderboard.admit import doubts, refusals
 from mia_bench.leaderboard.board import Board, build_board
-from mia_bench.leaderboard.described import known_quantities
+from mia_bench.leaderboard.described import contradictions, known_quantities
 from mia_bench.leaderboard.pages import TITLE, index, page
 from mia_bench.leaderboard.tuning import choose
 from mia_bench.record import Record, check_record
@@ -162,6 +162,8 @@ def check(folder: Path, registry: Registry) -> list[str]:
         try:
             track = load_track(registry, name)
             refused = refusals(track, found, known_quantities(registry, track, found))
+            wrong = {record.key: list(contradictions(registry, track, record)) for record in found}
+            refused += [f"record {key}: {line}" for key, lines in wrong.items() for line in lines]
         except MiaBenchError as error:
             blocking.append(f"{place / RESULTS / name}: {error}")
         else:
