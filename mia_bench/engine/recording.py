@@ -54,7 +54,7 @@ def make_record(
         "status": status,
         "reason": reason and provenance.anonymous(reason, places),
         "metrics": info["metrics"] if done else {},
-        **{name: info[name] for name in ("per_class", "class_counts", "per_image") if info.get(name)},
+        **{name: info.get(name, {}) for name in ("per_class", "class_counts", "per_image")},
         "cost": info.get("costs", {}),
         "provenance": {
             "mia_bench": provenance.package_version("mia-bench"),

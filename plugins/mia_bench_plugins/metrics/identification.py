@@ -68,8 +68,9 @@ def z_scores(own: Tensor, others: Tensor) -> Tensor:
 
     NaN where the others are all equally similar.
     """
-    spread = others.std(1, correction=0)
-    return (own - others.mean(1)) / spread.where(spread > _EQUAL, torch.nan)
+    mean = others.mean(1)
+    spread = (others - mean[:, None]).square().mean(1).sqrt()
+    return (own - mean) / spread.where(spread > _EQUAL, torch.nan)
 
 
 def shares_below(own: Tensor, others: Tensor) -> Tensor:
