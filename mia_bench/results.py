@@ -155,10 +155,15 @@ def results_table(records: Sequence[Record], format: str = "table") -> str:
         return str(frame.to_csv(index=False, lineterminator="\n")).removesuffix("\n")
     rows = _table_rows(records)
     note = f"\n\n{ONE_SEED}" if any(cell.endswith("]") for row in rows for cell in row.values()) else ""
+    return text_table(rows, format) + note
+
+
+def text_table(rows: Sequence[dict[str, str]], format: str = "table") -> str:
+    """Rows as a ``table`` for terminals or for ``markdown``."""
     if format == "markdown":
         rows = [{_markdown(name): _markdown(cell) for name, cell in row.items()} for row in rows]
-        return table(rows, style="github") + note
-    return table(rows) + note
+        return table(rows, style="github")
+    return table(rows)
 
 
 ONE_SEED = "A row is one seed: its intervals are for other classes only, not for another training."
