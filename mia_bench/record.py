@@ -138,6 +138,10 @@ class Provenance(_Part):
     """Version of torch; several where stages differ."""
     device: str | None
     """What computed; several where stages differ."""
+    threads: Positive | None = None
+    """How many CPU threads computed; null on a GPU, and where stages differ."""
+    capability: str | None = None
+    """The vector instructions of the CPU, or the GPU's compute capability; several where stages differ."""
     platform: str
     """Operating system, processor architecture and count of cores."""
     started: str

@@ -9,8 +9,8 @@ from __future__ import annotations
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from mia_bench import provenance
+from mia_bench.allocator import kept_memory
 from mia_bench.api.classifier import Classifier
 from mia_bench.api.dataset import ImageSet, Splits
 from mia_bench.api.encoder import Embed
@@ -29,7 +30,7 @@ from mia_bench.api.metric import Gallery
 from mia_bench.api.prior import PriorTask
 from mia_bench.api.progress import Progress
 from mia_bench.components import ConfiguredComponent
-from mia_bench.device import preserve_torch_settings
+from mia_bench.device import capability, preserve_torch_settings, threads
 from mia_bench.engine.code import code_of
 from mia_bench.engine.plan import Stage
 from mia_bench.memory import noting_halvings
@@ -62,6 +63,7 @@ from mia_bench.protocol.prior import TrainingMonitor, fit_prior, restore_prior
 from mia_bench.protocol.target import Target, restore_target, train_target
 from mia_bench.statistics import Estimate
 from mia_bench.store import Store
+from mia_bench.track import Track
 
 log = logging.getLogger(__name__)
 
@@ -431,12 +433,24 @@ LOAD: dict[str, Callable[[Stage, Workspace], Any]] = {
 """Of the stages whose result is an object; the others are read through their tensors and info."""
 
 
+@contextmanager
+def computing(track: Track) -> Iterator[None]:
+    """What every stage of a track is computed under: its number of threads, and memory that is kept."""
+    with threads(track.threads), kept_memory():
+        yield
+
+
 def run_stage(stage: Stage, workspace: Workspace) -> None:
     """Compute one stage and store its artifact, with the time it took and the memory peak.
 
     Files that the stage kept while it was under way are removed once the artifact is stored. If it fails,
     its loaded inputs are dropped: it may have modified them.
     """
+    with computing(stage.track):
+        _run_stage(stage, workspace)
+
+
+def _run_stage(stage: Stage, workspace: Workspace) -> None:
     provenance.reset_peak_memory(workspace.device)
     started, clock = provenance.now(), time.perf_counter()
     try:
@@ -456,6 +470,8 @@ def run_stage(stage: Stage, workspace: Workspace) -> None:
         "started": started,
         "finished": provenance.now(),
         "device": ", ".join([provenance.device_name(workspace.device), *info.pop("compiled", [])]),
+        "threads": torch.get_num_threads() if workspace.device.type == "cpu" else None,
+        "capability": capability(workspace.device),
         "halved": "; ".join(halved.values()),
         "torch": torch.__version__,
         "git": provenance.git_commit(),
