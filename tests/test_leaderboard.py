@@ -18,6 +18,7 @@ from typing import Any, ClassVar
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import Field
 
 import mia_bench.engine.run  # noqa: F401  (before a test replaces what it imports)
 from mia_bench import Attack, AttackMetric, Defense, Prior, Quantity, TargetMetric
@@ -37,7 +38,7 @@ from mia_bench.registry import PluginInfo, Registry
 from mia_bench.results import read_store
 from mia_bench.statistics import Estimate
 from mia_bench.store import Store
-from mia_bench.track import Track, load_track
+from mia_bench.track import Standard, StandardAttack, Track, load_track
 from stored import record_text, write_json
 
 TRACK = """
@@ -532,12 +533,14 @@ def test_the_least_leaking_setting_near_the_undefended_accuracy_is_chosen(
         swept(0.6, 0.99, 0.0) | {"prior": part("others")},  # not the track's prior
     )
     assert found is not None
-    assert (found.attack, found.metric, found.seeds) == ("aim", "id_gallery_acc1", (1000,))
-    [choice] = found.choices
-    assert choice.setting is not None
-    assert choice.setting.options["alpha"] == 0.2
-    assert choice.near
-    assert len(choice.tried) == 3
+    assert (found.metric, found.seeds, found.images) == ("id_gallery_acc1", (1000,), 10)
+    assert found.error == pytest.approx(math.sqrt(0.9 * 0.1 / 10))
+    [chosen_ones] = found.choices
+    assert chosen_ones.attacks == ("aim",)
+    assert len(chosen_ones.tried) == 3
+    at = {choice.loss: (choice.setting.options["alpha"], choice.near) for choice in chosen_ones.choices}
+    assert at == {0.01: (0.1, True), 0.03: (0.2, True), 0.1: (0.3, True)}
+    assert chosen_ones.setting is chosen_ones.tried[1]
 
 
 def test_the_floor_attack_never_judges_a_sweep(registry: Registry, track: Track) -> None:
@@ -571,19 +574,20 @@ def test_where_no_setting_is_near_the_nearest_is_chosen_and_said(
     failed = swept(0.3, 0, 0.0, status="failed", reason="it broke", metrics={}, per_class={})
     found = chosen(registry, track, swept(0.1, 0.5, 0.2), swept(0.2, 0.6, 0.3), failed)
     assert found is not None
-    [choice] = found.choices
-    assert choice.setting is not None
-    assert choice.setting.options["alpha"] == 0.2
-    assert not choice.near
+    [settings] = found.choices
+    assert settings.setting is not None
+    assert settings.setting.options["alpha"] == 0.2
+    assert not any(choice.near for choice in settings.choices)
     board = build_board(registry, track, read(*some))
     text = pages.page(board, registry, found)
-    last = "| `guard` | `alpha=0.2` | 0.600 | 0.300 | **chosen**, none is within: the nearest |"
+    at = "1 point (none is within: the nearest), **3 points** (none is within: the nearest), 10 points"
+    last = f"| `guard` | `alpha=0.2` | 0.600 | 0.300 | `aim` | {at}"
     assert last in text
     assert "`alpha=0.1`" not in text
-    assert "below the undefended target's, 0.900" in text
+    assert "`validation_accuracy` is 0.900 (standard error 0.095, for other images)" in text
     whole = pages.page(board, registry, found, sweep=True)
-    assert "| `guard` | `alpha=0.1` | 0.500 | 0.200 | |" in whole
-    assert "| `guard` | `alpha=0.3` | – | – | did not finish |" in whole
+    assert "| `guard` | `alpha=0.1` | 0.500 | 0.200 | `aim` | |" in whole
+    assert "| `guard` | `alpha=0.3` | – | – |  | failed: `it broke` |" in whole
     assert "submit --track little --folder leaderboards/tuning" in whole
 
 
@@ -592,7 +596,99 @@ def test_a_defense_without_a_finished_setting_is_said(registry: Registry, track:
     found = chosen(registry, track, failed)
     assert found is not None
     text = pages.page(build_board(registry, track, read(*some)), registry, found)
-    assert "| `guard` | – | – | – | no setting finished |" in text
+    assert "| `guard` | – | – | – | – | no setting finished |" in text
+
+
+def under(record: dict[str, Any], steps: int, leakage: float, seed: int = 1000) -> dict[str, Any]:
+    """The record of another attack, or seed."""
+    changed = record | {"attack": part("aim", steps=steps), "seed": seed, "metrics": dict(record["metrics"])}
+    changed["metrics"]["id_gallery_acc1"] = metric(leakage)
+    changed["per_class"] = two_classes(leakage)
+    return changed | {"key": f"{random.Random(json.dumps(changed, sort_keys=True)).getrandbits(80):020x}"}
+
+
+def standard_track(track: Track) -> Track:
+    """The track with a standard set of two attacks."""
+    attacks = (
+        StandardAttack(name="aim", default=True),
+        StandardAttack(name="aim", options={"steps": 9}),
+        StandardAttack(name="aim", options={"steps": 11}),
+    )
+    return track.model_copy(update={"standard": Standard(version=1, attacks=attacks)})
+
+
+def test_the_strongest_of_the_attacks_tried_on_all_settings_counts(registry: Registry, track: Track) -> None:
+    settings = {0.1: (0.2, 0.5), 0.2: (0.3, 0.4), 0.3: (0.1, 0.6)}
+    made = []
+    for seed in (1000, 1001):
+        undefended = make_record("plain", 1000, gallery=0.7)
+        undefended["metrics"]["validation_accuracy"] = metric(0.9)
+        made.append(under(undefended, 7, 0.7, seed))
+        for alpha, (first, second) in settings.items():
+            one = swept(alpha, 0.9, 0.0)
+            made += [under(one, 7, first, seed), under(one, 9, second + (seed - 1000) / 10, seed)]
+    made.append(under(swept(0.2, 0.9, 0.0), 11, 0.9))  # one attack more on one setting is no equal budget
+    found = tuning.choose(build_board(registry, standard_track(track), read(*made)))
+    assert found is not None
+    assert found.seeds == (1000, 1001)
+    [settings_tried] = found.choices
+    assert settings_tried.attacks == ("aim", "aim (steps=9)")
+    assert settings_tried.setting is not None
+    assert settings_tried.setting.options["alpha"] == 0.2
+    assert settings_tried.setting.leakage == pytest.approx(0.45)
+    assert {one.attack for one in settings_tried.tried} == {"aim (steps=9)"}
+    apart = [made[0], made[1], under(swept(0.2, 0.9, 0.0), 9, 0.1, 1000)]
+    with pytest.raises(MiaBenchError, match="no attack under which all settings of 'guard'"):
+        tuning.choose(build_board(registry, standard_track(track), read(*apart)))
+
+
+@pytest.mark.parametrize(
+    ("tried", "setting", "further"),
+    [
+        ([-0.1, -0.3, -1.0], -1.0, [-3.33]),
+        ([-0.1, -0.3, -1.0], -0.1, [-0.0333]),
+        ([-0.1, -0.3, -1.0], -0.3, []),
+        ([4, 8, 16], 16, [32]),
+        ([0.0, 0.1, 0.2], 0.0, []),  # no geometric step leads below 0
+        ([0.5], 0.5, []),
+        ([None, 0.5, 1.0], 1.0, [2.0]),
+        ([False, True], True, []),
+    ],
+)
+def test_beyond_the_edge_of_a_sweep_lies_the_next_geometric_step(
+    tried: list[Any], setting: Any, further: list[Any]
+) -> None:
+    candidates = {value: tuning.Candidate({"x": value, "fixed": 3}, 0.9, 0.1) for value in tried}
+    found = tuning.further_settings(candidates[setting], list(candidates.values()))
+    assert [options["x"] for options in found] == further
+    assert all(options["fixed"] == 3 for options in found)
+
+
+def test_a_page_says_how_to_widen_a_sweep_within_the_limits_of_the_options(
+    registry: Registry, track: Track, some: list
+) -> None:
+    made = [swept(0.1, 0.9, 0.3), swept(0.5, 0.9, 0.2)]
+    found = chosen(registry, track, *made)
+    assert found is not None
+    text = pages.page(build_board(registry, track, read(*some)), registry, found)
+    assert "**the sweep should be widened** by" in text
+    assert "- `guard`: `alpha=2.5`" in text
+    undefended = make_record("plain", 1000, gallery=0.7)
+    undefended["metrics"]["validation_accuracy"] = metric(0.9)
+    board = build_board(registry, track, read(undefended, *made))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Guard, "Options", BoundedOptions)
+        within = tuning.choose(board, registry)
+    assert within is not None
+    assert within.choices[0].further == ()
+    inside = chosen(registry, track, *made, swept(2.0, 0.2, 0.1))
+    assert inside is not None
+    assert "widened" not in pages.page(build_board(registry, track, read(*some)), registry, inside)
+
+
+class BoundedOptions(Defense.Options):
+    alpha: float = Field(0.1, le=1)
+    widths: tuple[int, ...] = (1, 2)
 
 
 def test_a_sweep_that_allows_no_choice_is_an_error(registry: Registry, track: Track) -> None:
@@ -600,7 +696,7 @@ def test_a_sweep_that_allows_no_choice_is_an_error(registry: Registry, track: Tr
     only = build_board(registry, track, read(swept(0.1, 0.9, 0.1)))
     with pytest.raises(MiaBenchError, match="no undefended target"):
         tuning.choose(only)
-    with pytest.raises(MiaBenchError, match="found: none"):
+    with pytest.raises(MiaBenchError, match="no defense was tried under an attack that counts: aim"):
         chosen(registry, track, swept(0.1, 0.9, 0.1) | {"attack": part("aim", steps=8)})
 
 
@@ -611,7 +707,7 @@ def test_the_sweep_below_the_folder_has_a_page_and_is_checked(folder: Path, regi
         path = folder / "tuning" / "results" / "little" / f"{record['key']}.json"
         records.write(path, record_text(record))
     records.build(folder, registry)
-    row = "| `guard` | `alpha=0.2` | 0.900 | 0.200 | **chosen** |"
+    row = "| `guard` | `alpha=0.2` | 0.900 | 0.200 | `aim` | 1 point, **3 points**, 10 points |"
     assert row in (folder / "little.md").read_text()
     assert row in (folder / "tuning" / "little.md").read_text()
     assert records.check(folder, registry) == []

@@ -404,13 +404,22 @@ def test_no_text_of_a_sweep_changes_the_structure(registry: Registry, track: Tra
 
     def page(text: str, *, sweep: bool) -> tuple[Any, ...]:
         [choice] = found.choices
-        tried = tuple(
-            dataclasses.replace(one, options={text: one.options["alpha"], "x": text}) for one in choice.tried
+        renamed = {
+            one.options["alpha"]: dataclasses.replace(
+                one, options={text: one.options["alpha"], "x": text}, attack=text, reason=text
+            )
+            for one in choice.tried
+        }
+        choices = tuple(
+            dataclasses.replace(
+                one, setting=renamed[one.setting.options["alpha"]], further=({text: 0, "x": 1},)
+            )
+            for one in choice.choices
         )
         spoken = dataclasses.replace(
-            choice, defense=text, tried=tried, setting=tried[choice.tried.index(choice.setting)]
+            choice, defense=text, tried=tuple(renamed.values()), choices=choices, attacks=(text,)
         )
-        tuning: Tuning = dataclasses.replace(found, attack=text, choices=(spoken,))
+        tuning: Tuning = dataclasses.replace(found, choices=(spoken,))
         board = build_board(registry, track, read(*BASE))
         return structure(pages.page(board, registry, tuning, sweep=sweep))
 

@@ -19,7 +19,7 @@ from mia_bench.leaderboard.aggregate import FEW_SEEDS, Missing, Row, Shown
 from mia_bench.leaderboard.board import Board, Section
 from mia_bench.leaderboard.compare import Paired
 from mia_bench.leaderboard.escape import make_environment
-from mia_bench.leaderboard.tuning import MARGIN, Tuning
+from mia_bench.leaderboard.tuning import LEVELS, MARGIN, Tuning
 from mia_bench.names import DISTRIBUTION
 from mia_bench.provenance import HOST, package_url
 from mia_bench.record import ComponentRef, Record
@@ -73,7 +73,12 @@ def _environment() -> Environment:
     environment.tests["package"] = DISTRIBUTION.matches
     functions = (differing, footnotes, paired, paired_names, show, variant)
     environment.globals |= {function.__name__: function for function in functions}
-    environment.globals |= {"FEW_SEEDS": FEW_SEEDS, "MARGIN": MARGIN, "RESAMPLES": RESAMPLES}
+    environment.globals |= {
+        "FEW_SEEDS": FEW_SEEDS,
+        "LEVELS": LEVELS,
+        "MARGIN": MARGIN,
+        "RESAMPLES": RESAMPLES,
+    }
     return environment
 
 

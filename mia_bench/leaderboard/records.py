@@ -114,7 +114,7 @@ def pages(folder: Path, registry: Registry) -> dict[Path, str]:
     """
     sweeps = folder / TUNING
     swept = {name: _board(sweeps, name, registry) for name in sweep_names(folder)}
-    tunings = {name: choose(board) for name, board in swept.items()}
+    tunings = {name: choose(board, registry) for name, board in swept.items()}
     boards = [_board(folder, name, registry) for name in track_names(folder)]
     texts = {folder / f"{b.track.name}.md": page(b, registry, tunings.get(b.track.name)) for b in boards}
     texts[folder / INDEX] = index(boards)
