@@ -580,7 +580,7 @@ def test_where_no_setting_is_near_the_nearest_is_chosen_and_said(
     assert not any(choice.near for choice in settings.choices)
     board = build_board(registry, track, read(*some))
     text = pages.page(board, registry, found)
-    at = "1 point (none is within: the nearest), **3 points** (none is within: the nearest), 10 points"
+    at = "1 point (nearest), **3 points** (nearest), 10 points (nearest) |"
     last = f"| `guard` | `alpha=0.2` | 0.600 | 0.300 | `aim` | {at}"
     assert last in text
     assert "`alpha=0.1`" not in text
