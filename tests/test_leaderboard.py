@@ -30,6 +30,7 @@ from mia_bench.leaderboard import admit, pages, records, tuning
 from mia_bench.leaderboard.aggregate import Missing
 from mia_bench.leaderboard.board import build_board
 from mia_bench.leaderboard.records import read_file
+from mia_bench.leaderboard.standings import standings
 from mia_bench.leaderboard.submission import Submission
 from mia_bench.leaderboard.submission import submit as submit_records
 from mia_bench.record import About, Record, read_record
@@ -320,7 +321,7 @@ def test_a_quantity_without_an_interval_has_none_on_the_page_whatever_the_record
         assert row.metrics["miscalibration"] == Estimate(
             pytest.approx(row.value("miscalibration")), None, None, n
         )
-        text = pages.page(board, registry)
+        text = pages.page(standings(board), registry)
         assert f"] | {row.value('miscalibration'):.3f} |" in text  # after the interval of the accuracy
     ranked = dataclasses.replace(board, ranked=("miscalibration", "id_gallery_acc1"))
     assert ranked.paired == ("id_gallery_acc1",)
@@ -379,7 +380,7 @@ def test_an_option_that_came_later_is_at_its_default_in_older_records(
 
 def test_notes_of_the_runs_are_on_the_page(registry: Registry, track: Track) -> None:
     noted = make_record(notes={"data": "unreadable image skipped: a/b.jpg", "attack_acc5": "few"})
-    text = pages.page(build_board(registry, track, read(noted, make_record(seed=1))), registry)
+    text = pages.page(standings(build_board(registry, track, read(noted, make_record(seed=1)))), registry)
     assert "- `unreadable image skipped: a/b.jpg` (1 cell)" in text
 
 
@@ -387,7 +388,7 @@ def test_an_unfit_judge_is_said_on_the_page_and_in_the_index(registry: Registry,
     made = [make_record(seed=seed) for seed in range(2)]
     board = build_board(registry, track, read(*made))
     assert board.doubts == ()
-    assert "Warning" not in pages.page(board, registry) + pages.index([board])
+    assert "Warning" not in pages.page(standings(board), registry) + pages.index([standings(board)])
     for record in made:
         record["metrics"]["verification_accuracy"] = metric(0.64, 0.05)
         record["notes"]["gallery"] = "6 decoys, fewer than 100: <b>"
@@ -395,15 +396,16 @@ def test_an_unfit_judge_is_said_on_the_page_and_in_the_index(registry: Registry,
     low, few = board.doubts
     assert low.startswith("verification_accuracy is 0.640, below 0.900: ")
     assert few == "6 decoys, fewer than 100: <b>"
-    text = pages.page(board, registry)
+    text = pages.page(standings(board), registry)
     lines = [line for line in text.splitlines() if line.startswith("- **Warning:** ")]
     assert len(lines) == 2
     assert text.count("6 decoys") == 1  # not among the other notes again
-    assert text.index(lines[0]) < text.index("## Utility")
-    assert "- **Warning:** what judges reconstructions on `little` is in doubt" in pages.index([board])
-    [section] = board.sections
-    assert section.ceiling is not None  # stands in the table of leakage, above the rows
-    assert text.index("real held-out images*") < text.index("| `plain` |", text.index("## Leakage"))
+    assert text.index(lines[0]) < text.index("## Details")
+    assert "- **Warning:** what judges reconstructions on `little` is in doubt" in pages.index(
+        [standings(board)]
+    )
+    assert board.ceiling is not None
+    assert "| *real held-out images* |" in text
 
 
 def test_there_are_no_differences_without_the_baseline(registry: Registry, track: Track) -> None:
@@ -428,8 +430,10 @@ def test_the_baseline_is_the_undefended_target_as_the_track_has_it(
     assert section.baseline.options == board.utility[0].options == "norm=batch"
     [difference] = section.differences
     assert difference.options == "norm=a-group"
-    text = pages.index([board])
-    assert "| `plain` 0.600 [0.500, 0.700] | `plain` (`norm=a-group`) 0.100" in text
+    text = pages.index([standings(board)])
+    # Another undefended row is no defense: it is under no verdict.
+    baseline = "`plain`: `id_gallery_acc1` 0.60 ± 0.10, `test_accuracy` 0.80 ± 0.10"
+    assert f"v2 | {baseline} | – | – | – | – | – | 2026-01-01 |" in text
 
 
 @pytest.mark.parametrize(
@@ -458,7 +462,7 @@ def test_the_best_independent_judge_that_a_board_has_orders_it(
     assert set(board.paired) == {primary, "attack_acc1"}
     [difference] = board.sections[0].differences
     assert difference.metrics[primary].mean == pytest.approx(-0.1)
-    assert f"ordered by `{primary}`" in pages.page(board, registry)
+    assert f"ordered by `{primary}`" in pages.page(standings(board), registry)
 
 
 def test_a_metric_that_one_seed_lacks_is_missing_with_the_reason(registry: Registry, track: Track) -> None:
@@ -496,7 +500,7 @@ def test_the_page_does_not_depend_on_the_order_of_records(
     ]
     made[3] |= {"status": "failed", "reason": "boom", "metrics": {}, "per_class": {}, "cost": {}}
     texts = {
-        pages.page(build_board(registry, track, read(*some)), registry)
+        pages.page(standings(build_board(registry, track, read(*some))), registry)
         for some in (made, [made[i] for i in order])
     }
     assert len(texts) == 1
@@ -579,13 +583,13 @@ def test_where_no_setting_is_near_the_nearest_is_chosen_and_said(
     assert settings.setting.options["alpha"] == 0.2
     assert not any(choice.near for choice in settings.choices)
     board = build_board(registry, track, read(*some))
-    text = pages.page(board, registry, found)
+    text = pages.page(standings(board), registry, found)
     at = "1 point (nearest), **3 points** (nearest), 10 points (nearest) |"
     last = f"| `guard` | `alpha=0.2` | 0.600 | 0.300 | `aim` | {at}"
     assert last in text
     assert "`alpha=0.1`" not in text
     assert "`validation_accuracy` is 0.900 (standard error 0.095, for other images)" in text
-    whole = pages.page(board, registry, found, sweep=True)
+    whole = pages.page(standings(board), registry, found, sweep=True)
     assert "| `guard` | `alpha=0.1` | 0.500 | 0.200 | `aim` | |" in whole
     assert "| `guard` | `alpha=0.3` | – | – |  | failed: `it broke` |" in whole
     assert "submit --track little --folder leaderboards/tuning" in whole
@@ -595,7 +599,7 @@ def test_a_defense_without_a_finished_setting_is_said(registry: Registry, track:
     failed = swept(0.3, 0, 0.0, status="failed", reason="it broke", metrics={}, per_class={})
     found = chosen(registry, track, failed)
     assert found is not None
-    text = pages.page(build_board(registry, track, read(*some)), registry, found)
+    text = pages.page(standings(build_board(registry, track, read(*some))), registry, found)
     assert "| `guard` | – | – | – | – | no setting finished |" in text
 
 
@@ -670,7 +674,7 @@ def test_a_page_says_how_to_widen_a_sweep_within_the_limits_of_the_options(
     made = [swept(0.1, 0.9, 0.3), swept(0.5, 0.9, 0.2)]
     found = chosen(registry, track, *made)
     assert found is not None
-    text = pages.page(build_board(registry, track, read(*some)), registry, found)
+    text = pages.page(standings(build_board(registry, track, read(*some))), registry, found)
     assert "**the sweep should be widened** by" in text
     assert "- `guard`: `alpha=2.5`" in text
     undefended = make_record("plain", 1000, gallery=0.7)
@@ -683,7 +687,7 @@ def test_a_page_says_how_to_widen_a_sweep_within_the_limits_of_the_options(
     assert within.choices[0].further == ()
     inside = chosen(registry, track, *made, swept(2.0, 0.2, 0.1))
     assert inside is not None
-    assert "widened" not in pages.page(build_board(registry, track, read(*some)), registry, inside)
+    assert "widened" not in pages.page(standings(build_board(registry, track, read(*some))), registry, inside)
 
 
 class BoundedOptions(Defense.Options):
@@ -955,19 +959,18 @@ def test_a_changed_byte_of_a_record_is_found_or_changes_nothing(folder: Path, re
 
 
 def test_the_page_says_what_was_measured(registry: Registry, track: Track, some: list) -> None:
-    text = pages.page(build_board(registry, track, read(*some)), registry)
+    text = pages.page(standings(build_board(registry, track, read(*some))), registry)
     assert text.startswith("# Leaderboard: little (version 2)\n")
-    # Rows of the leakage table: the ceiling, best defended first, the floor.
-    table = text.split("### `aim` with the prior `faces`")[1].split("###")[0].splitlines()
-    rows = [line.split(" | ")[0].removeprefix("| ") for line in table if line.startswith("| ")]
-    assert rows[:6] == [
-        "defense",
-        "---",
-        "*real held-out images*",
-        "`guard`",
-        "`plain`",
-        "*floor: samples*",
+    first = text.split("\n## Details")[0]
+    assert [line.split(" | ")[0] for line in first.splitlines() if line.startswith("| `")] == [
+        "| `plain` *(baseline)*",
+        "| `guard`",
     ]
+    table = text.split("<b>Leakage under aim</b>")[1].split("</details>")[0].splitlines()
+    rows = [line.split(" | ")[0].removeprefix("| ") for line in table if line.startswith("| ")]
+    assert rows[:4] == ["defense", "---", "`guard`", "`plain`"]  # best defended first
+    for reference in ("*real held-out images*", "*floor: samples*"):
+        assert text.count(reference) == 1
     assert "0.970 [0.960, 0.980]" in text
     assert "`id_gallery_acc1` ↓" in text
     assert "- `test_accuracy` ↑: how often it is right\n" in text
@@ -976,7 +979,7 @@ def test_the_page_says_what_was_measured(registry: Registry, track: Track, some:
     assert "`verification_accuracy` 0.990 [0.985, 0.995]" in text
     assert "Difference from `plain` on the same seeds" in text
     assert "2026-01-03" in text
-    assert "fewer than" not in text
+    assert "†" not in text
     nowhere = "```sh\npip install made-dist  # its records name no address\nmia-bench run --track little "
     assert nowhere in text
     assert "mia-bench leaderboard submit --track little" in text
@@ -986,7 +989,7 @@ def test_the_page_says_where_a_plugin_is_to_be_had(registry: Registry, track: Tr
     known = make_record()
     known["defense"]["about"] = {"url": "https://example.org/made"}
     made = read(known, make_record(seed=1))
-    text = pages.page(build_board(registry, track, made), registry)
+    text = pages.page(standings(build_board(registry, track, made)), registry)
     assert "\npip install made-dist  # https://example.org/made\n" in text
 
 
@@ -1009,7 +1012,7 @@ def test_failed_and_skipped_cells_are_listed_without_numbers(registry: Registry,
     ]
     board = build_board(registry, track, read(*made))
     assert [row.defense for row in board.sections[0].rows] == ["plain"]
-    text = pages.page(board, registry)
+    text = pages.page(standings(board), registry)
     shown = "&#124; `boom` &#96;`x`&#96; `<b>`"
     assert f"- `guard` (`alpha=0.5, widths=[1, 2]`), seeds 0, 1: failed, {shown}" in text
     assert "seeds 2: skipped, `no latents`" in text
@@ -1018,7 +1021,7 @@ def test_failed_and_skipped_cells_are_listed_without_numbers(registry: Registry,
 
 
 def test_every_column_of_a_table_is_there(registry: Registry, track: Track, some: list) -> None:
-    text = pages.page(build_board(registry, track, read(*some)), registry)
+    text = pages.page(standings(build_board(registry, track, read(*some))), registry)
     for block in text.split("\n\n"):
         lines = [line.replace("\\|", "") for line in block.splitlines() if line.startswith("|")]
         assert len({line.count("|") for line in lines}) <= 1, block
@@ -1038,7 +1041,7 @@ def test_the_commands_run_exactly_the_finished_cells(registry: Registry, track: 
     made.append(make_record("guard", 5))
     board = build_board(registry, track, read(*made))
     cells = set()
-    for command in pages.page(board, registry).splitlines():
+    for command in pages.page(standings(board), registry).splitlines():
         if command.startswith("mia-bench run "):
             cells |= planned(registry, track, command)
     assert cells == {
@@ -1077,8 +1080,8 @@ def planned(registry: Registry, track: Track, command: str) -> set[tuple[str, st
 
 
 def test_a_track_with_references_only_is_in_the_index(registry: Registry, track: Track) -> None:
-    text = pages.index([build_board(registry, track, read(make_record(attack="samples")))])
-    assert "[little](little.md) v2 | `samples`" in text
+    text = pages.index([standings(build_board(registry, track, read(make_record(attack="samples"))))])
+    assert "| [little](little.md) v2 |" in text
 
 
 # --- folder: submit, build, check ------------------------------------------------------------
@@ -1253,22 +1256,28 @@ def test_cells_without_numbers_are_told_and_can_be_left_out(
 
 def test_build_then_check_finds_nothing(folder: Path, registry: Registry) -> None:
     written = records.build(folder, registry)
-    assert {path.name for path in written} == {"little.md", "README.md"}
+    assert {path.name for path in written} == {
+        "little.md", "README.md", "little.svg", "little-differences.svg"
+    }  # fmt: skip
     assert "[little](little.md) v2" in (folder / "README.md").read_text()
     assert records.check(folder, registry) == []
     assert records.build(folder, registry) == []
-    assert {path.suffix for path in folder.rglob("*") if path.is_file()} == {".md", ".json"}
+    assert {path.suffix for path in folder.rglob("*") if path.is_file()} == {
+        ".md", ".json", ".svg"
+    }  # fmt: skip
 
 
 def test_check_finds_missing_tampered_and_stale_pages(folder: Path, registry: Registry) -> None:
-    assert len(records.check(folder, registry)) == 2
+    assert len(records.check(folder, registry)) == 4
     records.build(folder, registry)
     page = folder / "little.md"
     page.write_text(page.read_text().replace("0.410", "0.110"))
     (folder / "gone.md").write_text(pages.TITLE + "gone\n")
+    (folder / "figures" / "gone.svg").write_text("<svg/>\n")
     (folder / "notes.md").write_text("# Notes\n")
     lines = records.check(folder, registry)
-    assert [line.split(":")[0] for line in lines] == [str(page), str(folder / "gone.md")]
+    gone = [str(folder / "gone.md"), str(folder / "figures" / "gone.svg")]
+    assert [line.split(":")[0] for line in lines] == [str(page), *gone]
 
 
 def test_check_finds_records_of_a_changed_checkout(folder: Path, registry: Registry) -> None:
@@ -1302,8 +1311,8 @@ def test_a_row_whose_plugin_is_not_installed_is_shown_with_all_its_options(
     registry: Registry, track: Track
 ) -> None:
     made = read(make_record("foreign", options={"strength": 3}))
-    text = pages.page(build_board(registry, track, made), registry)
-    assert "`foreign` | `strength=3`" in text
+    text = pages.page(standings(build_board(registry, track, made)), registry)
+    assert "- `foreign strength=3`: `strength=3`" in text
     assert "-o foreign.strength=3" in text
 
 
@@ -1328,9 +1337,11 @@ def test_the_page_is_the_same_where_a_plugin_is_not_installed(
     for (kind, name), entries in registry._entries.items():
         if kind in ("metric", "track"):
             without.add(kind, name, entries[0].component, "", entries[0].plugin)
-    text, other = (pages.page(build_board(one, track, read(*made)), one) for one in (registry, without))
+    text, other = (
+        pages.page(standings(build_board(one, track, read(*made))), one) for one in (registry, without)
+    )
     assert text == other
-    assert "Access: black-box. Attack options" in text
+    assert "- `aim` (black-box): `steps=7`" in text
     assert "- defense `guard`: guards \\<b\\>\n" in text
     assert "- attack `aim`: Aim et al.\n" in text
     assert "*floor: samples*" in text
@@ -1349,11 +1360,12 @@ def test_one_record_that_speaks_of_an_uninstalled_plugin_is_enough(registry: Reg
                 record["attack"]["about"] = {"reference": "floor"} if attack == "sketch" else {}
             made.append(record)
     for order in (made, made[::-1]):
-        real, floor = build_board(registry, track, read(*order)).sections
+        board = build_board(registry, track, read(*order))
+        real, floor = board.sections
         assert (real.reference, floor.reference) == ("", "floor")
         assert real.baseline is not None
         assert real.baseline.defense == "undefended"
-        assert [row.label for row in real.floors] == ["floor: sketch"]
+        assert [row.label for row in board.floors] == ["floor: sketch"]
 
 
 def test_code_that_changed_under_a_version_is_told_by_the_check(folder: Path, registry: Registry) -> None:
@@ -1452,7 +1464,7 @@ def test_a_third_partys_metric_orders_a_board_is_paired_and_bounded(tmp_path: Pa
     assert other is not None
     assert (best.mean, other.mean) == (pytest.approx(8.7), pytest.approx(3.7))
     assert best.seeds == (0, 1)
-    text = pages.page(board, registry)
+    text = pages.page(standings(board), registry)
     assert "- `farness` ↑: how far off\n" in text
     assert "ordered by `farness`" in text
 
@@ -1500,9 +1512,9 @@ def test_ties_are_broken_by_the_last_of_the_ranking(registry: Registry, track: T
 def test_the_ceiling_of_a_quantity_is_the_one_that_it_names(registry: Registry, track: Track) -> None:
     made = make_record()
     made["metrics"]["attack_acc1_ceiling"] = metric(0.99)  # attack_acc1 names none
-    [section] = build_board(registry, track, read(made)).sections
-    assert section.ceiling is not None
-    assert list(section.ceiling.metrics) == ["id_gallery_acc1"]
+    board = build_board(registry, track, read(made))
+    assert board.ceiling is not None
+    assert list(board.ceiling.metrics) == ["id_gallery_acc1"]
 
 
 def test_what_no_cell_sets_or_settings_are_chosen_by_is_no_column(registry: Registry, track: Track) -> None:
@@ -1564,7 +1576,10 @@ def test_the_commands(
     built = cli("leaderboard", "build", *where)
     assert (built.code, built.out.splitlines()) == (
         0,
-        [str(folder / "little.md"), str(folder / "README.md")],
+        [
+            str(folder / name)
+            for name in ("little.md", "figures/little.svg", "figures/little-differences.svg", "README.md")
+        ],
     )
     checked = cli("leaderboard", "check", *where)
     assert (checked.code, checked.out) == (0, "")

@@ -9,7 +9,7 @@ from typing import TypeAlias
 import numpy as np
 
 from mia_bench.api.metric import Quantity
-from mia_bench.leaderboard.grouping import by_seed
+from mia_bench.leaderboard.grouping import ComponentKey, by_seed, row_key
 from mia_bench.leaderboard.tables import class_table, effects
 from mia_bench.record import Record
 from mia_bench.recorded_options import options_text
@@ -38,6 +38,7 @@ class Row:
 
     Attributes:
         options: all of them, ``key=value, …``; the same wherever the page is built.
+        key: the defense with its options; None where the row is of none.
         cost: mean over the seeds of each cost that was recorded.
         label: what stands before the name: ``floor``, say; empty for ordinary rows.
     """
@@ -48,6 +49,7 @@ class Row:
     metrics: Mapping[str, Shown]
     cost: Mapping[str, float] = field(default_factory=dict)
     label: str = ""
+    key: ComponentKey | None = None
 
     def value(self, name: str) -> float | None:
         """The quantity's value, None where it is missing."""
@@ -82,6 +84,7 @@ def _row(records: Sequence[Record], metrics: Mapping[str, Shown], label: str) ->
         metrics,
         {name: float(np.mean(found)) for name, found in costs.items() if found},
         label,
+        row_key(records[0]),
     )
 
 
