@@ -151,7 +151,7 @@ def unequal_classes() -> Scenario:
     """Classes with 1 to 40 samples, whose number has nothing to do with their mean."""
 
     def draw(rng: np.random.Generator, seeds: int, classes: int) -> Drawn:
-        counts = np.clip(np.round(np.exp(rng.normal(2, 0.8, classes))), 1, 40).astype(int)
+        counts = np.clip(np.round(np.exp(rng.normal(2, 0.6, classes))), 1, 40).astype(int)
         made = latent(rng, ROWS, seeds, classes, 0.01, 0.5, 0.2)
         made = made + rng.normal(size=made.shape) / np.sqrt(counts)
         return by_effects([weighted(table, counts.tolist()) for table in made], Effect.interval)

@@ -11,7 +11,7 @@ import numpy as np
 from mia_bench.api.metric import Array
 from mia_bench.leaderboard.grouping import by_seed
 from mia_bench.record import Record
-from mia_bench.statistics import Effect, crossed_means
+from mia_bench.statistics import Effect, crossed_means, weighted
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,8 @@ def class_table(name: str, records: Sequence[Record]) -> Table | None:
     if len({len(means) for found in rows.values() for means in found}) != 1:
         return None
     means = np.array([np.mean(found, axis=0) for found in rows.values()], dtype=np.float64)
-    return Table(tuple(rows), means)
+    counts = next((record.class_counts[name] for record in records if name in record.class_counts), None)
+    return Table(tuple(rows), weighted(means, counts) if counts else means)
 
 
 def effects(tables: Sequence[Table | None]) -> list[Effect | None]:

@@ -112,8 +112,8 @@ def crossed_means(tables: Sequence[Array]) -> list[Effect]:
     pooled over the tables: they share the ratio ``MS_seed / MS_rest``, a pure number, so that a row near the
     floor, where nothing varies, is not given the variance of the others. A table whose seeds differ by far
     more than the others' keeps its own. What is pooled is correlated, as tables share seeds and differences
-    a baseline: its degrees of freedom come from the covariances (Box, *Annals of Mathematical Statistics* 25,
-    1954).
+    a baseline: its degrees of freedom come from the covariances (Huynh and Feldt, *Journal of Educational
+    Statistics* 1, 1976).
 
     With one seed the error is that of the classes alone; with one class, that of the seeds alone.
 
@@ -187,17 +187,19 @@ def _pool(tables: Sequence[_Squares]) -> tuple[float, float]:
         # The covariances are not known. Differences from one baseline have a correlation of 1/2.
         freedom = most / (1 + (rows - 1) / 4)
     else:
-        # Unbiased estimate of the trace of the squared covariances; that of their estimate is too large.
-        squared = own**2 / ((own - 1) * (own + 2)) * (float(np.square(covariances).sum()) - trace**2 / own)
-        freedom = min(most, max(own, own * trace**2 / squared)) if squared > 0 else most
+        # The ratio of unbiased estimates of the squared trace and of the trace of the square.
+        square = float(np.square(covariances).sum())
+        above, below = (own + 1) * trace**2 - 2 * square, own * square - trace**2
+        freedom = min(most, max(own, own * above / below)) if below > 0 else most
     return trace / rows, freedom
 
 
 def weighted(table: Array, counts: Sequence[int]) -> Array:
     """A table whose plain mean is the mean over samples, for classes with ``counts`` of them.
 
-    The mean over samples is a ratio, sum over samples by their number; the entries are its linearised
-    residuals (Särndal, Swensson, Wretman, *Model Assisted Survey Sampling*, section 5.5), moved to its mean.
+    The mean over samples is a ratio, that of the sum over samples to their number. The entries are its
+    linearised residuals (Särndal, Swensson, Wretman, *Model Assisted Survey Sampling*, section 5.5), moved to
+    its mean.
     """
     weights = np.asarray(counts, dtype=np.float64)
     weights /= weights.mean()
