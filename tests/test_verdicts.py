@@ -9,9 +9,9 @@ import pytest
 from scipy import stats
 
 from mia_bench.leaderboard.front import Point, beyond_front, front_of
-from mia_bench.leaderboard.tables import Table
+from mia_bench.leaderboard.tables import Table, effects
 from mia_bench.leaderboard.verdicts import BASELINE, Comparison, Margins, Verdict, decide, verdicts
-from mia_bench.statistics import Effect
+from mia_bench.statistics import Effect, crossed_means
 
 BITS = Margins(0.5, "bits")
 
@@ -164,3 +164,36 @@ def test_seeds_that_some_point_lacks_do_not_count() -> None:
     [found] = beyond_front([row], [low, high], "lower")
     assert found is not None
     assert found.seeds == 2
+
+
+# --- tables of class means ------------------------------------------------------------------------
+
+
+def test_shares_that_are_all_the_same_have_the_interval_of_so_many_classes() -> None:
+    zero = Table((0, 1, 2), np.zeros((3, 60)))
+    [found] = effects([zero], share=True)
+    assert found is not None
+    exact = stats.binomtest(0, 60).proportion_ci(0.95, method="exact").high
+    assert found.interval() == pytest.approx((-exact, exact))
+    assert effects([zero]) == [Effect(0, 0, 59, 3, 60)]
+    assert effects([None, Table((0,), np.ones((1, 1)))]) == [None, None]
+
+
+def test_variances_are_pooled_over_rows_of_the_same_seeds() -> None:
+    rng = np.random.default_rng(0)
+    tables = [Table((0, 1, 2), rng.normal(size=(3, 20))) for _ in range(3)]
+    other = Table((0, 1, 3), rng.normal(size=(3, 20)))
+    assert effects([*tables, other]) == [
+        *crossed_means([t.means for t in tables]),
+        *crossed_means([other.means]),
+    ]
+
+
+def test_differences_are_on_common_seeds_and_classes() -> None:
+    one, other = Table((0, 2), np.array([[1.0, 2], [3, 4]])), Table((1, 2), np.array([[5.0, 6], [7, 9]]))
+    found = one.minus(other)
+    assert found is not None
+    assert found.seeds == (2,)
+    assert found.means.tolist() == [[-4, -5]]
+    assert one.minus(Table((1,), np.ones((1, 2)))) is None
+    assert one.minus(Table((0,), np.ones((1, 3)))) is None

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from mia_bench.api.metric import Array
 from mia_bench.leaderboard.grouping import by_seed
 from mia_bench.record import Record
-from mia_bench.statistics import Effect, crossed_means, weighted
+from mia_bench.statistics import Effect, crossed_means, proportion_interval, weighted
 
 
 @dataclass(frozen=True)
@@ -55,10 +55,14 @@ def class_table(name: str, records: Sequence[Record]) -> Table | None:
     return Table(tuple(rows), weighted(means, counts) if counts else means)
 
 
-def effects(tables: Sequence[Table | None]) -> list[Effect | None]:
+def effects(tables: Sequence[Table | None], *, share: bool = False) -> list[Effect | None]:
     """The mean of each table; what seeds vary by is pooled over tables on the same seeds.
 
     None where there is no table, or a table of one number.
+
+    Args:
+        share: the entries are shares or differences of shares. Where all are 0 they show no spread, and
+            the error is that of an exact interval for as many classes without an exception.
     """
     groups = defaultdict(list)
     for number, table in enumerate(tables):
@@ -68,5 +72,11 @@ def effects(tables: Sequence[Table | None]) -> list[Effect | None]:
     for numbers in groups.values():
         means = [table.means for number in numbers if (table := tables[number])]
         for number, effect in zip(numbers, crossed_means(means), strict=True):
-            found[number] = effect
+            found[number] = _exact(effect) if share and not effect.error else effect
     return found
+
+
+def _exact(effect: Effect) -> Effect:
+    """With the error of which the interval is as wide as that of no exception in as many classes."""
+    _, margin = proportion_interval(replace(effect, value=0.0), effect.classes)
+    return replace(effect, error=margin / replace(effect, value=0.0, error=1.0).interval()[1])
