@@ -6,14 +6,25 @@ import sys
 from pathlib import Path
 
 import click
+from etils.epy import lazy_imports
 
-from mia_bench.cli.shared import PathType, open_store, records_option, store_option
+from mia_bench.cell import FinishedCell
+from mia_bench.cli.shared import PathType, open_store, records_option, store_option, writing
 from mia_bench.errors import UsageError
 from mia_bench.leaderboard import records
+from mia_bench.leaderboard.board import Board
+from mia_bench.leaderboard.grouping import row_key, section_key
+from mia_bench.leaderboard.standings import Standings
 from mia_bench.leaderboard.submission import submit as copy_records
+from mia_bench.pictures import StripRow, shows_people, strip_classes, write_png
+from mia_bench.pictures import strip as draw_strip
 from mia_bench.plugins import host
 from mia_bench.results import read_store
+from mia_bench.store import Store
 from mia_bench.terminal import say
+
+with lazy_imports():
+    from PIL import Image
 
 _folder = click.option(
     "--folder",
@@ -50,6 +61,58 @@ def check(folder: Path) -> None:
     if problems:
         sys.exit(1)
     say("records and pages are right", err=True)
+
+
+@command.command()
+@_folder
+@store_option
+@click.option("--track", metavar="NAME", required=True, help="The track.")
+@click.option("--show-private", is_flag=True, help="Begin with private images even of people who exist.")
+def strip(folder: Path, store: Path | None, track: str, show_private: bool) -> None:
+    """Draw reconstructions of the same classes under each defense for a track's page.
+
+    Each row of the page is shown under its strongest attack, with the rank of the true identity, as far as
+    the store has the cells. The picture becomes strips/<track>.png in the folder; the next build shows it.
+    """
+    decided = records.decide(folder, host().registry, track)
+    with writing(folder, remake="mia-bench run --rerun always"):
+        picture = _strip(decided, open_store(store), show_private)
+    path = folder / records.STRIPS / f"{track}.png"
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_png(picture, path)
+    say(path)
+
+
+def _strip(decided: Standings, store: Store, show_private: bool) -> Image.Image:
+    """The reconstructions of each row under its strongest attack, on the first seed that the store has."""
+    board = decided.board
+    rows: list[StripRow] = []
+    for standing in decided.rows:
+        place = standing.section and (standing.section.key, standing.key)
+        same = [record for record in board.done if (section_key(record), row_key(record)) == place]
+        wanted = [record for record in same if store.has("measure", record.key)]
+        if not wanted:
+            say(f"warning: {standing.label} is left out: {store.root} has no cell of it", err=True)
+            continue
+        record = min(wanted, key=lambda record: record.seed)
+        arrays = FinishedCell(record, store).arrays()
+        classes = strip_classes(len(arrays["classes"]))
+        if not rows and (show_private or not shows_people(record)):
+            rows.append(StripRow("private image", arrays["examples"][classes, 0], [""] * len(classes)))
+        ranks = record.per_image.get(_rank_name(board))
+        captions = [f"rank {ranks[index][0]:g}" if ranks else "" for index in classes]
+        rows.append(StripRow(standing.label, arrays["reconstructions"][classes, 0], captions))
+    if not rows:
+        name = board.track.name
+        raise UsageError(f"{store.root} has none of the cells of {name!r} on its page; --store names another")
+    return draw_strip(rows, "one reconstruction of each class under the strongest attack on each row")
+
+
+def _rank_name(board: Board) -> str:
+    """Under which name records of the board keep ranks of single images; empty where they keep none."""
+    ranks = (quantity.per_image for quantity in board.quantities.values() if quantity.kind == "rank")
+    return next(filter(None, ranks), "")
 
 
 @command.command()
