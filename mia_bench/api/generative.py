@@ -41,6 +41,13 @@ class GenerativeModel(nn.Module):
         """Realism scores ``(N,)``, for priors with a discriminator."""
         raise NotImplementedError(f"{type(self).__name__} has no discriminator")
 
+    def project(self, images: Tensor) -> Tensor | None:
+        """Latents ``(N, latent_dim)`` of the model's images nearest in pixels to ``(N, 3, R, R)`` in [0, 1].
+
+        Override it where there is a closed form; None says that there is none.
+        """
+        return None
+
     def final(self, latents: Tensor) -> Tensor:
         """The images to return for ``(N, latent_dim)``: those of ``forward``.
 

@@ -33,6 +33,7 @@ COMMANDS = {
     "describe": "Explain a component or track: paper, options, defaults, bounds.",
     "plugins": "List, check and create plugins.",
     "doctor": "Check the installation, the devices, the data and the store.",
+    "measure": "Compute metrics of stored reconstructions, without attacking again.",
     "show": "Write a cell's picture: private examples beside reconstructions.",
     "results": "Print the records of a store.",
     "data": "List and check data sets, and prepare them ahead of a run.",

@@ -11,7 +11,7 @@ from mia_bench.api.inventory import Inventory
 from mia_bench.engine.estimate import CostEstimate, estimates
 from mia_bench.engine.plan import Stage
 from mia_bench.engine.progress import counted, duration, size
-from mia_bench.engine.run import Prepared
+from mia_bench.engine.run import Prepared, Setup
 from mia_bench.engine.standard import seeds_text
 from mia_bench.errors import StoreError
 from mia_bench.plugins import attribute_errors
@@ -22,7 +22,6 @@ def print_plan(prepared: Prepared) -> None:
     """The cells, the stages behind them, what is cached and what the rest may take."""
     setup = prepared.setup
     todo, cached = prepared.pending
-    expected = estimates(setup.store, todo)
     done = len(prepared.cells) - len(prepared.open_cells)
     if prepared.standard:
         print_phases(prepared, err=False)
@@ -32,6 +31,12 @@ def print_plan(prepared: Prepared) -> None:
         state = f"skipped: {planned.skip}" if planned.skip else state
         say(f"  {planned.key[:8]}  {planned.cell.label}: {state}")
     _print_data(prepared, todo)
+    print_stages(setup, todo, cached)
+
+
+def print_stages(setup: Setup, todo: Collection[Stage], cached: Collection[Stage]) -> None:
+    """The stages that are stored, and those to compute with what they may take."""
+    expected = estimates(setup.store, todo)
     rows = [{"stage": stage.name, "what": stage.label, "state": "cached"} for stage in cached]
     rows += [_row(stage, expected[stage.id]) for stage in todo]
     if rows:

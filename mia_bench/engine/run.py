@@ -15,6 +15,7 @@ from etils.epy import lazy_imports
 from mia_bench.api.progress import Progress, no_progress
 from mia_bench.cell import FinishedCell
 from mia_bench.components import (
+    OPTION_KINDS,
     ConfiguredComponent,
     OptionValues,
     parse_option_values,
@@ -91,8 +92,10 @@ class Setup:
         Scheduler(self.store, self.executor(display), display).make(wanted)
 
 
-def set_up(config: RunConfig) -> Setup:
-    """Look up the track, the options' components and the store; imports torch only for a GPU.
+def set_up(config: RunConfig, kinds: Sequence[str] = OPTION_KINDS) -> Setup:
+    """Look up the track, the components of the options (of these kinds) and the store.
+
+    Imports torch only for a GPU.
 
     Raises:
         UsageError: a name, option, path or device is wrong.
@@ -106,7 +109,7 @@ def set_up(config: RunConfig) -> Setup:
     given: dict[str, Sequence[str]] = dict(config.options)
     if config.allow_partial:
         given[f"dataset:{track.data.dataset.name}.allow_partial"] = ("true",)
-    options = parse_option_values(registry, given)
+    options = parse_option_values(registry, given, kinds)
     return Setup(config, registry, track, options, config.roots, Store(config.store))
 
 

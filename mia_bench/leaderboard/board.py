@@ -239,8 +239,8 @@ class Board:
 
     @property
     def references(self) -> dict[str, Estimate]:
-        """Quantities that depend on no cell and are no ceiling of another."""
-        ceilings = {quantity.ceiling for quantity in self.quantities.values()}
+        """Quantities that depend on no cell; no ceilings of others, no oracles, which depend on priors."""
+        ceilings = {name for q in self.quantities.values() for name in (q.ceiling, q.oracle)}
         return {
             name: shown(quantity, found)
             for name, quantity in self.quantities.items()

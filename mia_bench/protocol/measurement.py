@@ -18,6 +18,7 @@ from mia_bench.api.metric import (
     AttackEvidence,
     AttackMetric,
     Gallery,
+    Imitations,
     Measurement,
     Quantity,
     TargetEvidence,
@@ -145,6 +146,7 @@ class Instruments:
         judge: classifier trained on images of its own; None where the data set keeps none.
         gallery, embed: the gallery and the identity encoder that made it; None where it is missing.
         missing: by instrument, the reason why it is missing.
+        oracle: imitations of test images by the prior, for the metrics that need them.
     """
 
     evaluation_model: Classifier
@@ -152,6 +154,7 @@ class Instruments:
     gallery: Gallery | None = None
     embed: Embed | None = None
     missing: Mapping[str, str] = field(default_factory=dict)
+    oracle: Imitations | None = None
 
 
 def attack_evidence(
