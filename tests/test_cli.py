@@ -49,6 +49,7 @@ def test_help_names_every_command_and_says_how_to_start(cli) -> None:
     assert outcome.err == ""
     for command in (
         "run",
+        "sweep",
         "list",
         "describe",
         "plugins",

@@ -84,6 +84,19 @@ class MatchedDefense(RightDefense):
     matched = ("mid", {})
 
 
+@wrong("strengths")
+class StrengthWithoutOption(RightDefense):
+    strengths = {"weight": (1.0, 2.0)}  # noqa: RUF012
+
+
+@wrong("strengths")
+class StrengthBeyondLimits(RightDefense):
+    strengths = {"weight": (1.0, -1.0)}  # noqa: RUF012
+
+    class Options(Defense.Options):
+        weight: float = Field(1.0, ge=0, description="of the penalty")
+
+
 @wrong("options")
 class Undescribed(RightDefense):
     class Options(Defense.Options):

@@ -185,8 +185,19 @@ def prepare(config: RunConfig) -> Prepared:
         if cells:
             plan = setup.track_plan()
             prepared.cells, prepared.warnings = plan.cells(cells, left_out), plan.warnings
-    if left_out and not prepared.cells:
-        told = "; ".join(left_out)
+    complete(prepared)
+    return prepared
+
+
+def complete(prepared: Prepared) -> None:
+    """Find the records of planned cells, and what the user should know.
+
+    Raises:
+        MiaBenchError: nothing is left to run.
+    """
+    setup, config = prepared.setup, prepared.setup.config
+    if prepared.left_out and not prepared.cells:
+        told = "; ".join(prepared.left_out)
         files = weight_files(needed_by(setup.registry, [setup.track]))
         others = {file: users for file, users in files.items() if file.name not in told}
         raise MiaBenchError("; ".join([told, *missing_lines(others, setup.roots.weights)]))
@@ -195,7 +206,6 @@ def prepare(config: RunConfig) -> Prepared:
     if config.rerun != "always":
         prepared.warnings += changed_code(prepared.cells, setup.store)
     prepared.warnings += missing_lines(weight_files(_to_compute(prepared)), setup.roots.weights)
-    return prepared
 
 
 def _plan_standard(prepared: Prepared) -> None:

@@ -75,7 +75,7 @@ class StandardRun:
         self._registry, self._track = registry, track
         self.standard, self.seeds = standard_of(registry, track), tuple(dict.fromkeys(seeds))
         _require_apart(self.standard, self.seeds)
-        _refuse_options(options)
+        refuse_options(options)
         for one in self.standard.attacks:
             _require(registry, track, one)
         self._planned: dict[tuple[str, _DefenseKey, int], PlannedCell] = {}
@@ -207,7 +207,12 @@ def _require_apart(standard: Standard, seeds: Iterable[int]) -> None:
         )
 
 
-def _refuse_options(options: OptionValues) -> None:
+def refuse_options(options: OptionValues) -> None:
+    """Refuse options of attacks and priors, which the track fixes for the set.
+
+    Raises:
+        UsageError: there are some.
+    """
     for kind, name in options.values:
         if kind in ("attack", "prior"):
             raise UsageError(
