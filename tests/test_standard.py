@@ -15,7 +15,8 @@ from mia_bench.engine.run import Prepared, execute, prepare
 from mia_bench.engine.standard import outcome_table
 from mia_bench.record import Record
 from mia_bench.registry import PluginInfo, Registry
-from mia_bench.track import StandardAttack, Track, load_track
+from mia_bench.testing import check_track
+from mia_bench.track import Standard, StandardAttack, Track, load_track
 from mia_bench_plugins.attacks.ppa import PlugAndPlay
 
 RUN = ("run", "--track", "toy", "--attack", "standard", "--device", "cpu")
@@ -158,3 +159,17 @@ def test_a_set_that_names_what_is_not_installed_is_an_error(toy, monkeypatch, tm
         ) as raised:
             planned(tmp_path / "store")
         assert reason in str(raised.value)
+
+
+def test_describe_shows_the_set_and_the_kit_checks_it(toy, cli: Callable[..., Outcome], monkeypatch) -> None:
+    text = cli("describe", "toy").out
+    assert (
+        "standard set of attacks, version 1, tuning seeds 1000:\n    ppa (steps=0)\n    ppa (default)\n"
+        in text
+    )
+    track = load_track(mia_bench.plugins.host().registry, "toy")
+    wrong = Standard(version=1, attacks=(StandardAttack(name="ppa", options={"speed": 3}, default=True),))
+    changed = track.model_copy(update={"standard": wrong})
+    monkeypatch.setattr("mia_bench.testing.track.load_track", lambda *_: changed)
+    [finding] = check_track("toy")
+    assert "standard set, ppa (speed=3): ppa has no option 'speed'" in finding.problem
