@@ -154,7 +154,9 @@ class RunConfig(BaseModel):
 
     track: str = _key(DEFAULT_TRACK, "Track, the protocol to run.", "NAME")
     defense: Names = _key((), "Defense; repeat for several. All of them by default.", "NAME")
-    attack: Names = _key((), "Attack; repeat for several. All of them by default.", "NAME")
+    attack: Names = _key(
+        (), "Attack; repeat for several, or standard: the track's set. All of them by default.", "NAME"
+    )
     prior: Names = _key((), "Image prior; repeat for several. By default that of each attack.", "NAME")
     seeds: NumberOrSeeds = _key(1, "Number of seeds: 0 … N-1.", "N")
     seed: Seeds = _key((), "One seed, instead of --seeds; repeat for several.", "SEED")

@@ -102,6 +102,7 @@ def test_the_command_prints_both_phases_and_one_table(
         "phase 2: the strongest against each defense on seed 3, if no default one: up to 1 cell more"
         in dry.out
     )
+    assert "phase 2: up to about " in dry.out
     known = cli(*RUN, "--defense", "toy-noise", "--seed", 3, "--dry-run", "--store", finished)
     assert "phase 2: the strongest against each defense on seed 3\n  toy-noise: ppa (steps=0)\n" in known.out
     assert "6 cells of track toy, 6 done before" in known.out

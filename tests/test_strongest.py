@@ -9,9 +9,11 @@ import pytest
 from pydantic import ValidationError
 
 from mia_bench import Quantity
+from mia_bench.leaderboard import records
 from mia_bench.leaderboard.board import build_board
 from mia_bench.leaderboard.grouping import component_key, row_key
 from mia_bench.leaderboard.strongest import section_of, strongest
+from mia_bench.leaderboard.submission import submit
 from mia_bench.registry import Registry
 from mia_bench.strength import Strongest, compare
 from mia_bench.track import Standard, StandardAttack, Track, load_track
@@ -151,6 +153,23 @@ def test_without_a_standard_set_attacks_are_taken_as_the_track_has_them(tmp_path
     assert [one.attack.label for one in found.candidates] == ["aim"]
     assert found.chosen is not None
     assert found.chosen.leakage == pytest.approx(0.4)
+
+
+def test_records_of_tuning_seeds_are_no_boards(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    registry = make_registry(tmp_path)
+    path = tmp_path / "little.toml"
+    more = '\n[standard]\nversion = 1\nattacks = [{ name = "aim", default = true }]\n'
+    path.write_text(path.read_text() + more)
+    made = read(*(make_record("plain", seed) for seed in (0, 1, 1000, 1001)))
+    boards = tmp_path / "boards"
+    done = submit(made, boards, registry)
+    assert len(done.written) == 4
+    assert {record.seed for record in records.load(boards, "little")} == {0, 1}
+    assert {record.seed for record in records.load(boards / "tuning", "little")} == {1000, 1001}
+    assert submit(made, boards, registry).written == []
+    other = tmp_path / "other" / "tuning"
+    assert len(submit(made, other, registry).written) == 2
+    assert "2 records are left out: their seeds are no tuning seeds of 'little'" in caplog.text
 
 
 # --- the set -------------------------------------------------------------------------------------

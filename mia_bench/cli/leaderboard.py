@@ -136,8 +136,8 @@ def submit(
 ) -> None:
     """Copy a store's records into the folder.
 
-    The next build shows them. Interrupted cells and records of older track or component versions are left
-    out. A newer record of a cell replaces the folder's.
+    The next build shows them. Records of tuning seeds go to the folder tuning below. Interrupted cells and
+    records of older track or component versions are left out. A newer record of a cell replaces the folder's.
     """
     opened = open_store(store)
     given = context.get_parameter_source("folder") is not click.core.ParameterSource.DEFAULT

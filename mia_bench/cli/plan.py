@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mia_bench.api.inventory import Inventory
 from mia_bench.engine.estimate import CostEstimate, estimates
-from mia_bench.engine.plan import Stage
+from mia_bench.engine.plan import Stage, pending_stages
 from mia_bench.engine.progress import counted, duration, size
 from mia_bench.engine.run import Prepared, Setup
 from mia_bench.engine.standard import seeds_text
@@ -32,6 +32,9 @@ def print_plan(prepared: Prepared) -> None:
         say(f"  {planned.key[:8]}  {planned.cell.label}: {state}")
     _print_data(prepared, todo)
     print_stages(setup, todo, cached)
+    if prepared.standard and not prepared.chosen:
+        most = duration(_seconds_of_phase_2(prepared))
+        say(f"phase 2: up to about {most} of one process more, where the slowest attacks are the strongest")
 
 
 def print_stages(setup: Setup, todo: Collection[Stage], cached: Collection[Stage]) -> None:
@@ -66,6 +69,22 @@ def print_phases(prepared: Prepared, *, err: bool = True) -> None:
     most = [max((cells for cells in several), key=len, default=[]) for several in run.possible.values()]
     more = counted(sum(map(len, most)), "cell")
     say(f"phase 2: the strongest against each defense on {on}, if no default one: up to {more} more", err=err)
+
+
+def _seconds_of_phase_2(prepared: Prepared) -> float:
+    """The time of the slowest attack against each defense, beyond what the first phase computes."""
+    run, store = prepared.standard, prepared.setup.store
+    assert run is not None
+    todo = {stage.id for stage in prepared.pending[0]}
+    total = 0.0
+    for several in run.possible.values():
+        times = [0.0]
+        for cells in several:
+            missing, _ = pending_stages([one.measure for one in cells if one.skip is None], store.has)
+            expected = estimates(store, [stage for stage in missing if stage.id not in todo])
+            times.append(sum(estimate.seconds for estimate in expected.values()))
+        total += max(times)
+    return total
 
 
 def _print_data(prepared: Prepared, todo: Collection[Stage]) -> None:
