@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 import mia_bench
 from conftest import Outcome
 from mia_bench.config import RunConfig
+from mia_bench.engine import stages
 from mia_bench.engine.run import Prepared, execute, prepare
 from mia_bench.engine.standard import outcome_table
 from mia_bench.record import Record
@@ -88,6 +90,25 @@ def test_what_is_not_known_yet_is_planned_as_the_most_it_can_be(toy, tmp_path: P
     assert [[len(cells) for cells in several] for several in prepared.standard.possible.values()] == [
         [2, 2, 2]
     ] * 2
+
+
+def test_a_run_that_was_stopped_goes_on_with_the_strongest(
+    toy, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = tmp_path / "store"
+    shutil.copytree(finished, store)
+    last = planned(store).cells[-1]
+    (store / "records" / "toy" / f"{last.key}.json").unlink()
+    shutil.rmtree(store / "artifacts" / "measure" / last.key)
+    computed: list[str] = []
+    run_stage = stages.run_stage
+    monkeypatch.setattr(
+        stages, "run_stage", lambda stage, space: computed.append(stage.name) or run_stage(stage, space)
+    )
+    prepared = planned(store)
+    assert prepared.open_cells == [prepared.cells[-1]]
+    assert [record.status for record in execute(prepared)] == ["done"] * 3 + ["skipped"] + ["done"] * 2
+    assert computed == ["measure"]
 
 
 def test_the_command_prints_both_phases_and_one_table(
