@@ -44,7 +44,7 @@ def print_stages(setup: Setup, todo: Collection[Stage], cached: Collection[Stage
     rows += [_row(stage, expected[stage.id]) for stage in todo]
     if rows:
         say_lines("\n" + table(rows))
-    total = sum(estimate.seconds for estimate in expected.values()) / setup.config.jobs
+    total = sum(estimate.seconds for estimate in expected.values()) / setup.jobs(todo)
     say("")
     say(f"{counted(len(todo), 'stage')} to compute, about {duration(total)}; store {setup.store.root}")
     _print_room(setup.store.root, expected.values())
