@@ -1257,7 +1257,7 @@ def test_cells_without_numbers_are_told_and_can_be_left_out(
 def test_build_then_check_finds_nothing(folder: Path, registry: Registry) -> None:
     written = records.build(folder, registry)
     assert {path.name for path in written} == {
-        "little.md", "README.md", "little.svg", "little-differences.svg"
+        "little.md", "README.md", "little.svg", "little-differences.svg", "little.board.json"
     }  # fmt: skip
     assert "[little](little.md) v2" in (folder / "README.md").read_text()
     assert records.check(folder, registry) == []
@@ -1268,7 +1268,7 @@ def test_build_then_check_finds_nothing(folder: Path, registry: Registry) -> Non
 
 
 def test_check_finds_missing_tampered_and_stale_pages(folder: Path, registry: Registry) -> None:
-    assert len(records.check(folder, registry)) == 4
+    assert len(records.check(folder, registry)) == 5
     records.build(folder, registry)
     page = folder / "little.md"
     page.write_text(page.read_text().replace("0.410", "0.110"))
@@ -1365,7 +1365,7 @@ def test_one_record_that_speaks_of_an_uninstalled_plugin_is_enough(registry: Reg
         assert (real.reference, floor.reference) == ("", "floor")
         assert real.baseline is not None
         assert real.baseline.defense == "undefended"
-        assert [row.label for row in board.floors] == ["floor: sketch"]
+        assert [row.label for _, row in board.floors] == ["floor: sketch"]
 
 
 def test_code_that_changed_under_a_version_is_told_by_the_check(folder: Path, registry: Registry) -> None:
@@ -1577,8 +1577,14 @@ def test_the_commands(
     assert (built.code, built.out.splitlines()) == (
         0,
         [
-            str(folder / name)
-            for name in ("little.md", "figures/little.svg", "figures/little-differences.svg", "README.md")
+            str(tmp_path / name)
+            for name in (
+                "boards/little.md",
+                "little.board.json",  # beside the track
+                "boards/figures/little.svg",
+                "boards/figures/little-differences.svg",
+                "boards/README.md",
+            )
         ],
     )
     checked = cli("leaderboard", "check", *where)

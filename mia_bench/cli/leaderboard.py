@@ -13,6 +13,7 @@ from mia_bench.cli.shared import PathType, open_store, records_option, store_opt
 from mia_bench.errors import UsageError
 from mia_bench.leaderboard import records
 from mia_bench.leaderboard.board import Board
+from mia_bench.leaderboard.export import csv_lines, latex
 from mia_bench.leaderboard.grouping import row_key, section_key
 from mia_bench.leaderboard.standings import Standings
 from mia_bench.leaderboard.submission import submit as copy_records
@@ -21,7 +22,7 @@ from mia_bench.pictures import strip as draw_strip
 from mia_bench.plugins import host
 from mia_bench.results import read_store
 from mia_bench.store import Store
-from mia_bench.terminal import say
+from mia_bench.terminal import say, say_lines
 
 with lazy_imports():
     from PIL import Image
@@ -42,8 +43,30 @@ def command() -> None:
 
 @command.command()
 @_folder
-def build(folder: Path) -> None:
-    """Write the pages from the records."""
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(["pages", "latex", "csv"]),
+    default="pages",
+    show_default=True,
+    help="Write the pages, or print the verdict table for a paper.",
+)
+@click.option("--track", metavar="NAME", help="Only this track; for latex and csv.")
+def build(folder: Path, format_: str, track: str | None) -> None:
+    """Write the pages from the records.
+
+    Or print the verdict tables of the pages, as LaTeX (with the package booktabs) or as CSV.
+    """
+    if format_ != "pages":
+        names = [track] if track else records.track_names(folder)
+        decided = (records.decide(folder, host().registry, name) for name in names)
+        if format_ == "latex":
+            say_lines("\n".join(map(latex, decided)).rstrip())
+        else:
+            say_lines("\n".join(csv_lines(decided)))
+        return
+    if track:
+        raise UsageError("--track is for --format latex and csv; pages are written of all tracks")
     written = records.build(folder, host().registry)
     for path in written:
         say(path)

@@ -211,14 +211,14 @@ class Board:
         return Row("", "", (), found, label="real held-out images") if found else None
 
     @cached_property
-    def floors(self) -> tuple[Row, ...]:
-        """The reference attacks, against the baseline: the target plays no part in them."""
+    def floors(self) -> tuple[tuple[Section, Row], ...]:
+        """The reference attacks with their rows for the baseline: the target plays no part in them."""
         found = []
         for section in self.sections:
             baseline = self._baseline(_finished_rows(self._of(section))) if section.reference else []
             if baseline:
                 label = f"{section.reference}: {self.label(section)}"
-                found.append(make_row(baseline, self.attack_columns, label))
+                found.append((section, make_row(baseline, self.attack_columns, label)))
         return tuple(found)
 
     def _of(self, section: Section) -> list[Record]:
@@ -232,8 +232,7 @@ class Board:
     def _short(self) -> dict[tuple[str, str], str]:
         found = {}
         for defense in (record.defense for record in self.records):
-            changed = {n: defense.options[n] for n in defense.about.changed if n in defense.options}
-            text = f"{defense.name} {options_text(changed)}".strip()
+            text = f"{defense.name} {options_text(defense.changed)}".strip()
             found[defense.name, options_text(defense.options)] = text
         return found
 

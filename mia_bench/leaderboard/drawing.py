@@ -32,7 +32,7 @@ def levels(board: Board) -> list[Level]:
     """What real images, and attacks that learn nothing, reach in the board's first quantity."""
     name = board.primary
     ceiling = board.ceiling.value(name) if board.ceiling else None
-    floors = [value for row in board.floors if (value := row.value(name)) is not None]
+    floors = [value for _, row in board.floors if (value := row.value(name)) is not None]
     found = [] if ceiling is None else [Level("ceiling", ceiling)]
     return found + ([Level("floor", max(floors, key=board.quantities[name].sort_key))] if floors else [])
 

@@ -8,6 +8,8 @@ Layout::
     <folder>/strips/<track>.png             reconstructions, from the store that made the records
     <folder>/results/<track>/<key>.json     the records, as the store writes them
     <folder>/tuning/                        the same for the sweeps that settings were chosen by
+
+Beside the own file of a track that is in the same checkout, a summary is written, which ships with it.
 """
 
 from __future__ import annotations
@@ -21,8 +23,10 @@ from mia_bench.leaderboard.admit import doubts, refusals
 from mia_bench.leaderboard.board import Board, build_board
 from mia_bench.leaderboard.described import contradictions, known_quantities
 from mia_bench.leaderboard.pages import TITLE, figures, index, page
+from mia_bench.leaderboard.published import summary_path
 from mia_bench.leaderboard.standings import Standings, standings
 from mia_bench.leaderboard.strongest import strongest
+from mia_bench.leaderboard.summary import summary_text
 from mia_bench.leaderboard.tuning import choose
 from mia_bench.record import Record, check_record
 from mia_bench.registry import Registry
@@ -127,12 +131,21 @@ def pages(folder: Path, registry: Registry) -> dict[Path, str]:
         decided = _decide(_board(folder, name, registry), swept.get(name))
         strip = (folder / STRIPS / f"{name}.png").is_file()
         texts[folder / f"{name}.md"] = page(decided, registry, tunings.get(name), strip=strip)
+        if summary := _summary_file(folder, registry, decided):
+            texts[summary] = summary_text(decided)
         texts |= {folder / FIGURES / file: svg for file, (_, svg) in figures(decided).items()}
         boards.append(decided)
     texts[folder / INDEX] = index(boards)
     for name, board in swept.items():
         texts[sweeps / f"{name}.md"] = page(standings(board), registry, tunings[name], sweep=True)
     return texts
+
+
+def _summary_file(folder: Path, registry: Registry, decided: Standings) -> Path | None:
+    """The summary that ships with the track, where the boards and the track are of one checkout."""
+    path = summary_path(registry, decided.board.track.name).resolve()
+    of_one = path.is_relative_to(folder.resolve().parent)
+    return path if of_one and decided.board.primary and decided.rows else None
 
 
 def decide(folder: Path, registry: Registry, name: str) -> Standings:

@@ -20,7 +20,7 @@ from mia_bench.leaderboard.grouping import ComponentKey, SectionKey, by_seed, gr
 from mia_bench.leaderboard.strongest import section_of
 from mia_bench.leaderboard.tables import Table, class_table, effects
 from mia_bench.leaderboard.verdicts import BASELINE, LEVEL, Comparison, Margins, Verdict, verdicts
-from mia_bench.record import About, ComponentRef, Record
+from mia_bench.record import About, Record
 from mia_bench.record import Matched as MatchedRef
 from mia_bench.recorded_options import options_text
 from mia_bench.statistics import Effect, compact_letters, holm
@@ -201,7 +201,7 @@ def standings(board: Board, strongest: Mapping[ComponentKey, Strongest] | None =
             Standing(
                 key=key,
                 defense=same[0].defense.name,
-                changed=_changed(same[0].defense),
+                changed=same[0].defense.changed,
                 about=abouts[key],
                 role=_role(key, abouts[key], board),
                 seeds=tuple(by_seed(same)),
@@ -219,16 +219,11 @@ def standings(board: Board, strongest: Mapping[ComponentKey, Strongest] | None =
     return Standings(board, tuple(sorted(made, key=_order)), accuracy, margins)
 
 
-def _changed(component: ComponentRef) -> dict[str, Any]:
-    """The options that are not the track's."""
-    return {name: component.options[name] for name in component.about.changed if name in component.options}
-
-
 def _named(matched: MatchedRef | None, rows: Mapping[ComponentKey, Sequence[Record]]) -> ComponentKey | None:
     """The row of the baseline that a defense names as the one with its architecture, if the board has it."""
     for key, same in rows.items():
         defense = same[0].defense
-        if matched and (defense.name, _changed(defense)) == (matched.name, matched.options):
+        if matched and (defense.name, defense.changed) == (matched.name, matched.options):
             return key
     return None
 
