@@ -21,6 +21,7 @@ from mia_bench.leaderboard.compare import Paired
 from mia_bench.leaderboard.drawing import forests, plane
 from mia_bench.leaderboard.escape import make_environment
 from mia_bench.leaderboard.standings import KINDS, PRICES, Standings
+from mia_bench.leaderboard.strongest import attack_set, comparisons
 from mia_bench.leaderboard.tuning import LEVELS, MARGIN, Tuning
 from mia_bench.leaderboard.verdicts import ACCURACY_MARGIN
 from mia_bench.leaderboard.verdicts import FEW_SEEDS as ENOUGH_SEEDS
@@ -104,6 +105,8 @@ def _environment() -> Environment:
     }
     environment.tests["package"] = DISTRIBUTION.matches
     functions = (
+        attack_set,
+        comparisons,
         differing,
         footnotes,
         indistinct,
