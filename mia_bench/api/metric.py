@@ -6,6 +6,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar, Literal, TypeAlias
 
 from etils.epy import lazy_imports
@@ -182,6 +183,7 @@ class AttackEvidence:
         gallery, embed: None with a reason in ``missing`` when the encoder is not available.
         oracle: imitations of test images by the cell's prior; None unless a metric of the track
             ``needs_oracle`` and there is a gallery.
+        weights: folder of weight files, if one is configured.
     """
 
     images: Tensor
@@ -196,6 +198,7 @@ class AttackEvidence:
     missing: Mapping[str, str]
     device: torch.device
     oracle: Imitations | None = None
+    weights: Path | None = None
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from mia_bench.api.prior import Prior
 from mia_bench.components import ConfiguredComponent, OptionValues, resolve, resolve_choice
 from mia_bench.engine.grid import Cell, skip_reason
 from mia_bench.errors import MiaBenchError, Unavailable, UsageError
+from mia_bench.fetch import file_hash, find
 from mia_bench.paths import Roots
 from mia_bench.plugins import attribute_errors
 from mia_bench.registry import Registry
@@ -377,7 +378,7 @@ class TrackPlan:
             f"measurement of {cell.label}",
             {"metrics": self._attack_metrics},
             {**inputs, "assess": assess, "invert": invert, **instruments, "oracle": oracle},
-            spec={"missing": self._missing},
+            spec={"missing": self._missing, **self._metric_weights(self._attack_metrics)},
         )
         return PlannedCell(cell, measure, self.fingerprint, self.protocol, skip_reason(cell), self._roots)
 
@@ -395,7 +396,17 @@ class TrackPlan:
             label,
             {"metrics": [metric]},
             {**measured, "oracle": oracle},
-            spec={"missing": self._missing},
+            spec={"missing": self._missing, **self._metric_weights([metric])},
+        )
+
+    def _metric_weights(self, metrics: Iterable[ConfiguredComponent]) -> dict[str, Any]:
+        """Hashes of the weight files that metrics need, None where they are missing; nothing if none does."""
+        files = {file.name for metric in metrics for file in metric.planned.weight_files()}
+        paths = {name: find(name, self._roots.weights) for name in sorted(files)}
+        return (
+            {"metric_weights": {name: path and file_hash(path) for name, path in paths.items()}}
+            if paths
+            else {}
         )
 
 

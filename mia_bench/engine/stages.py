@@ -392,7 +392,7 @@ def load_instruments(stage: Stage, workspace: Workspace) -> Instruments:
     gallery, embed = workspace.input(stage, "gallery") or (None, None)
     model, judge = workspace.input(stage, "evaluator"), workspace.input(stage, "judge")
     oracle = workspace.input(stage, "oracle")
-    return Instruments(model, judge, gallery, embed, stage.spec["missing"], oracle)
+    return Instruments(model, judge, gallery, embed, stage.spec["missing"], oracle, workspace.roots.weights)
 
 
 def metrics_of(stage: Stage) -> dict[str, Any]:
