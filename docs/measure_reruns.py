@@ -1,8 +1,8 @@
 """Measures how far a cell's numbers move when it is run again: ``python docs/measure_reruns.py STORE``.
 
-Runs the cell's own stages (target, attack, measurement) ten times: three times with one thread, twice with two,
-and with the kernels of other processors. What the whole track shares is taken from the store, and made there if
-it is missing. Prints the Markdown table of docs/stability.md.
+Runs the cell's own stages (target, attack, measurement) ten times: three times with one thread, twice with
+two, and with the kernels of other processors. What the whole track shares is taken from the store, and made
+there if it is missing. Prints the Markdown table of docs/stability.md.
 """
 
 from __future__ import annotations

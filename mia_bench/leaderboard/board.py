@@ -270,8 +270,9 @@ class Board:
         """The distinct versions of what made the records, the most frequent first."""
         found: dict[str, Counter[str]] = defaultdict(Counter)
         for record in self.records:
-            for name in ("mia_bench", "git", "python", "torch", "device", "platform"):
-                found[name][getattr(record.provenance, name) or "unknown"] += 1
+            for name in ("mia_bench", "git", "python", "torch", "device", "capability", "platform"):
+                if name != "capability" or record.provenance.capability:  # older records don't say
+                    found[name][getattr(record.provenance, name) or "unknown"] += 1
             for kind, part in record.components.items():
                 found[kind][f"{part.name} {part.version} ({part.distribution})"] += 1
         return {

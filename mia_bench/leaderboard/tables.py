@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from mia_bench.api.metric import Array
+from mia_bench.leaderboard.conditions import Conditions, conditions
 from mia_bench.leaderboard.grouping import by_seed
 from mia_bench.record import Record
 from mia_bench.statistics import Effect, crossed_means, proportion_interval, weighted
@@ -21,18 +22,26 @@ class Table:
     Attributes:
         means: ``(S, C)``; where classes have unequal numbers of samples, see
             :func:`mia_bench.statistics.weighted`.
+        conditions: what each seed was computed under; empty where that is not known.
     """
 
     seeds: tuple[int, ...]
     means: Array
+    conditions: tuple[frozenset[Conditions], ...] = ()
 
     def on(self, seeds: Sequence[int]) -> Array:
         """The rows of these seeds."""
         return self.means[[self.seeds.index(seed) for seed in seeds]]
 
     def minus(self, other: Table) -> Table | None:
-        """The differences on the seeds that both have; None where there are none, or the classes differ."""
-        seeds = tuple(seed for seed in self.seeds if seed in other.seeds)
+        """The differences on the seeds that both have under the same conditions.
+
+        None where there are none, or the classes differ.
+        """
+        mine, theirs = (dict(zip(table.seeds, table.conditions, strict=False)) for table in (self, other))
+        seeds = tuple(
+            seed for seed in self.seeds if seed in other.seeds and mine.get(seed) == theirs.get(seed)
+        )
         if not seeds or self.means.shape[1] != other.means.shape[1]:
             return None
         return Table(seeds, self.on(seeds) - other.on(seeds))
@@ -52,7 +61,9 @@ def class_table(name: str, records: Sequence[Record]) -> Table | None:
         return None
     means = np.array([np.mean(found, axis=0) for found in rows.values()], dtype=np.float64)
     counts = next((record.class_counts[name] for record in records if name in record.class_counts), None)
-    return Table(tuple(rows), weighted(means, counts) if counts else means)
+    made = by_seed(records)
+    under = tuple(frozenset(conditions(record) for record in made[seed]) for seed in rows)
+    return Table(tuple(rows), weighted(means, counts) if counts else means, under)
 
 
 def effects(tables: Sequence[Table | None], *, share: bool = False) -> list[Effect | None]:
