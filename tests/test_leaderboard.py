@@ -432,7 +432,9 @@ def test_the_baseline_is_the_undefended_target_as_the_track_has_it(
     assert difference.options == "norm=a-group"
     text = pages.index([standings(board)])
     # Another undefended row is no defense: it is under no verdict.
-    baseline = "`plain`: `id_gallery_acc1` 0.60 ± 0.10, `test_accuracy` 0.80 ± 0.10"
+    baseline = "`plain`: `id_gallery_acc1` 0.60 ± 0.10, `test_accuracy` 0.80 ± 0.10".replace(
+        " ±", "\N{NO-BREAK SPACE}±"
+    ).replace("± ", "±\N{NO-BREAK SPACE}")
     assert f"v2 | {baseline} | – | – | – | – | – | 2026-01-01 |" in text
 
 

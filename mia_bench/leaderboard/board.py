@@ -171,14 +171,20 @@ class Board:
         return f"{section.attack.name} ({variant})" if variant else section.attack.name
 
     def variant(self, section: Section) -> str:
-        """What tells a section from the others of its attack: a prior, options; empty for the track's own."""
+        """What tells a section from the others of its attack: a prior, options; empty for the track's own.
+
+        Options that are words stand without their names.
+        """
         attack, prior = section.attack, section.prior
         words = [] if prior.name == self.track.prior_of(attack.name) else [prior.name]
         same = [s for s in self.sections if (s.attack.name, s.prior.name) == (attack.name, prior.name)]
         for part, others in ((attack, [s.attack for s in same]), (prior, [s.prior for s in same])):
             changed = differing(part.options, [other.options for other in others])
-            if changed := {name: option for name, option in changed.items() if name in part.about.changed}:
-                words.append(options_text(changed))
+            changed = {name: option for name, option in changed.items() if name in part.about.changed}
+            words += [
+                option if isinstance(option, str) else options_text({name: option})
+                for name, option in sorted(changed.items())
+            ]
         return ", ".join(words)
 
     def _section(self, records: Sequence[Record]) -> Section:
@@ -220,6 +226,20 @@ class Board:
                 label = f"{section.reference}: {self.label(section)}"
                 found.append((section, make_row(baseline, self.attack_columns, label)))
         return tuple(found)
+
+    @cached_property
+    def oracles(self) -> dict[str, Row]:
+        """By prior, what its imitations of real held-out images reach."""
+        found = {}
+        for prior, same in group(self.done, lambda record: record.prior.name).items():
+            reached: dict[str, Shown] = {
+                name: shown(quantity, oracle)
+                for name, quantity in self.attack_columns.items()
+                if (oracle := measured(quantity.oracle, same))
+            }
+            if reached:
+                found[prior] = Row("", "", (), reached, label=f"real images imitated by {prior}")
+        return found
 
     def _of(self, section: Section) -> list[Record]:
         return [record for record in self.records if section_key(record) == section.key]

@@ -131,8 +131,8 @@ def _environment() -> Environment:
 
 
 def _as_it_is(number: Callable[..., str]) -> Callable[..., Markup]:
-    """The function, its brackets not escaped."""
-    return lambda *values: Markup(number(*values))
+    """The function, its brackets not escaped, and its numbers not broken into two lines."""
+    return lambda *values: Markup(number(*values).replace(" ", "\N{NO-BREAK SPACE}"))
 
 
 def show(quantity: Quantity, shown: Shown | float | None, letters: Mapping[str, str] | None = None) -> Markup:

@@ -125,12 +125,19 @@ class Standings:
 
     def affordable(self, price: float) -> tuple[Standing, ...]:
         """Defenses that leak less and lose at most ``price`` of accuracy, both beyond doubt."""
-        return tuple(
-            row
+        return tuple(row for row, (low, _) in self._costs() if low > -price)
+
+    def perhaps_affordable(self, price: float) -> tuple[Standing, ...]:
+        """Defenses that leak less, beyond doubt, and lose at most ``price`` of accuracy or somewhat more."""
+        return tuple(row for row, (low, high) in self._costs() if low <= -price < high)
+
+    def _costs(self) -> list[tuple[Standing, tuple[float, float]]]:
+        """Of the defenses that leak less the interval of the difference in accuracy."""
+        return [
+            (row, row.accuracy_difference.interval())
             for row in self.decided
-            if row.verdict and row.verdict.kind.startswith("leaks less")
-            if row.accuracy_difference and row.accuracy_difference.interval()[0] > -price
-        )
+            if row.verdict and row.verdict.kind.startswith("leaks less") and row.accuracy_difference
+        ]
 
     @property
     def known(self) -> bool:
