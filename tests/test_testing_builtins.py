@@ -28,6 +28,7 @@ SMALL = {
     "ppa": {"search": 24, "candidates": 3, "steps": 2, "views": 3},
     "gmi": {"steps": 3, "restarts": 2},
     "brep-mi": {"search": 200, "points": 4, "steps": 3},
+    "mirror": {"search": 24, "population": 4, "generations": 2},
     "wgan-gp": {"latent": 6, "width": 4, "steps": 4, "batch_size": 4},
     "stylegan2": {
         "latent": 8, "style": 8, "layers": 2, "channel_base": 128, "channel_max": 8, "steps": 4,

@@ -20,10 +20,13 @@ class GenerativeModel(nn.Module):
     Attributes:
         latent_dim: dimension of a latent.
         resolution: height and width of the images.
+        latent_slope: slope for negative numbers of the leaky ReLU that a mapping network ends in; 1 where
+            latents are not the output of one.
     """
 
     latent_dim: int
     resolution: int
+    latent_slope: float = 1.0
 
     @abstractmethod
     def sample(self, count: int, generator: torch.Generator, *, truncation: float = 1.0) -> Tensor:

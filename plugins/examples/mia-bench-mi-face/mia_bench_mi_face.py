@@ -15,6 +15,8 @@ from a blank image, and denoise each image instead of penalising its variation.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from pydantic import Field
 
 from mia_bench import Attack, AttackTask, Reconstructions, Register, hookimpl, lazy_imports
@@ -38,6 +40,7 @@ class PixelDescent(Attack):
     paper = "Fredrikson et al., CCS 2015, doi 10.1145/2810103.2813677"
     version = "1"
     access = "white-box"
+    trial_options: ClassVar = {"steps": 4}
 
     class Options(Attack.Options):
         """Options of ``mi-face``."""
