@@ -3,23 +3,39 @@
 from __future__ import annotations
 
 import sys
+import tempfile
 from pathlib import Path
+from typing import Any
 
 import click
 from etils.epy import lazy_imports
 
 from mia_bench.cell import FinishedCell
-from mia_bench.cli.shared import PathType, open_store, records_option, store_option, writing
-from mia_bench.errors import UsageError
+from mia_bench.cli.shared import (
+    PathType,
+    config_options,
+    open_store,
+    records_option,
+    store_option,
+    writing,
+)
+from mia_bench.engine.progress import terminal_progress
+from mia_bench.engine.rerun import run_again
+from mia_bench.engine.scheduler import Interrupted
+from mia_bench.errors import MiaBenchError, UsageError
 from mia_bench.leaderboard import records
+from mia_bench.leaderboard.admit import name_record
 from mia_bench.leaderboard.board import Board
+from mia_bench.leaderboard.conditions import conditions
 from mia_bench.leaderboard.export import csv_lines, latex
 from mia_bench.leaderboard.grouping import row_key, section_key
+from mia_bench.leaderboard.reruns import moved, sample
 from mia_bench.leaderboard.standings import Standings
 from mia_bench.leaderboard.submission import submit as copy_records
 from mia_bench.pictures import StripRow, shows_people, strip_classes, write_png
 from mia_bench.pictures import strip as draw_strip
 from mia_bench.plugins import host
+from mia_bench.record import Record
 from mia_bench.results import read_store
 from mia_bench.store import Store
 from mia_bench.terminal import say, say_lines
@@ -76,14 +92,55 @@ def build(folder: Path, format_: str, track: str | None) -> None:
 
 @command.command()
 @_folder
-def check(folder: Path) -> None:
-    """Check records and pages. Exit code 1 if something is wrong."""
+@click.option("--rerun", type=click.IntRange(min=1), metavar="N", help="Run N cells of the boards again.")
+@click.option("--choice", default=0, metavar="SEED", help="Which cells: seed of the choice.  [default: 0]")
+@click.option("--track", metavar="NAME", help="Run cells of this track only.")
+@config_options("device", "jobs", "data", "weights", store="Store to run them in; else a temporary one.")
+def check(folder: Path, rerun: int | None, choice: int, track: str | None, **where: Any) -> None:
+    """Check records and pages, and run cells again. Exit code 1 if something is wrong.
+
+    Cells are chosen at random, of as many attacks and defenses as possible, and their own stages computed
+    anew. Under the same conditions (kind of device, threads, processor) every number must be the one
+    published; under others it may differ by as much as was measured (docs/stability.md).
+    """
     problems = records.check(folder, host().registry)
     for problem in problems:
         say(problem)
+    if rerun:
+        names = [track] if track else records.track_names(folder)
+        published = [record for name in names for record in records.load(folder, name)]
+        problems += _rerun(
+            sample(published, rerun, choice), {k: v for k, v in where.items() if v is not None}
+        )
     if problems:
         sys.exit(1)
     say("records and pages are right", err=True)
+
+
+def _rerun(published: list[Record], where: dict[str, Any]) -> list[str]:
+    """Run cells again and say what became of each; what is wrong with them."""
+    if not published:
+        raise UsageError("there is no finished record to run again")
+    problems = []
+    with tempfile.TemporaryDirectory() as folder:
+        for record in published:
+            try:
+                again = run_again(record, {"store": folder, **where}, terminal_progress())
+            except Interrupted:
+                raise
+            except MiaBenchError as error:
+                problems.append(f"{record.track.name}, {name_record(record)}: {error}")
+                say(problems[-1])
+                continue
+            before, now = conditions(record), conditions(again)
+            under = (
+                f"under the same conditions ({now})" if before == now else f"under {now}, published {before}"
+            )
+            wrong = moved(record, again)
+            problems += map(str, wrong)
+            said = "; ".join(map(str, wrong)) or "the numbers published"
+            say(f"{record.track.name}, {name_record(record)}, {under}: {said}")
+    return problems
 
 
 @command.command()
