@@ -911,6 +911,25 @@ def test_classes_that_are_not_equally_many_may_have_another_mean(registry: Regis
     assert build_board(registry, track, read(made)).sections
 
 
+def test_what_a_metric_says_against_a_record_is_found(
+    folder: Path, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def contradictions(cls, recorded):
+        seen.append(recorded)
+        if recorded.values.get("attack_acc1", 0) > 0.85:
+            yield "attack_acc1 is too good"
+
+    given = registry.get("metric", load_track(registry, "little").metrics[0]).load()
+    monkeypatch.setattr(given, "contradictions", classmethod(contradictions))
+    records.build(folder, registry)
+    lines = [line for line in records.check(folder, registry) if "too good" in line]
+    assert len(lines) == len(seen) > 0
+    assert lines[0].endswith(": attack_acc1 is too good")
+    assert any(recorded.per_class for recorded in seen)
+
+
 @pytest.mark.parametrize(
     ("n", "counts", "right"),
     [(7, [3, 4], True), (7, None, False), (6, None, False), (7, [4, 3], False), (7, [3, 3], False)],

@@ -55,6 +55,25 @@ def test_the_table_has_a_column_for_each_quantity_and_cells_without_images_are_n
     assert absent in outcome.err
 
 
+def test_references_are_columns_only_where_there_is_nothing_else(cli, toy, store) -> None:
+    store(*SHARED, "train", "invert")
+    header = cli("measure", *CELLS, "--metric", "identification", "--metric", "prior-oracle").out.split("\n")[
+        0
+    ]
+    assert header.split()[5:8] == ["id_bits", "id_acc1", "id_acc5"]
+    assert header.split()[-2:] == ["id_bits_oracle", "id_acc1_oracle"]
+    assert "ceiling" not in header
+
+
+def test_options_of_metrics_are_a_part_of_the_key(cli, toy, store) -> None:
+    folder = store(*SHARED, "train", "invert")
+    for epochs in (1, 2):
+        given = ("--metric", "knowledge-extraction", "-o", f"knowledge-extraction.epochs={epochs}")
+        outcome = cli("measure", *CELLS, *given)
+        assert "knowledge_extraction_test" in outcome.out
+        assert len(list((folder / "artifacts" / "metric").iterdir())) == 2 * epochs
+
+
 def test_a_metric_of_the_target_needs_no_reconstructions(cli, toy, store, undisturbed) -> None:
     store(*SHARED, "train")
     outcome = cli("measure", *CELLS, "--metric", "utility", "--format", "json")
@@ -82,6 +101,8 @@ def test_the_plan_computes_nothing_and_imports_no_torch(toy, store, spawn) -> No
         (("--metric", "identifcation"), 2, "did you mean 'identification'"),
         (("-o", "metric:utility.bins=3"), 2, "bins"),
         (("--attack", "nothing"), 2, "'nothing'"),
+        (("--metric", "kid", "-o", "knowledge-extraction.epochs=3"), 2, "which is not computed"),
+        (("--attack", "standard"), 2, "--attack standard is a set: name the attacks"),
     ],
 )
 def test_errors_are_one_line(cli, toy, arguments: tuple[str, ...], code: int, line: str) -> None:

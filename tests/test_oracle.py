@@ -12,11 +12,14 @@ from mia_bench.api.dataset import ImageSet
 from mia_bench.api.images import to_float
 from mia_bench.api.metric import Imitations
 from mia_bench.config import load_config
+from mia_bench.engine import run
 from mia_bench.engine.measure import measure, plan_measurement
+from mia_bench.engine.run import execute, prepare
 from mia_bench.protocol import oracle
 from mia_bench.protocol.gallery import build_gallery
 from mia_bench.protocol.oracle import first_of_each, imitate
 from mia_bench.testing import world as toy
+from mia_bench.track import load_track
 from mia_bench_plugins.metrics.identification import identify
 from mia_bench_plugins.metrics.prior_oracle import PriorOracle
 from mia_bench_plugins.priors.eigenfaces import principal_components
@@ -113,6 +116,28 @@ def test_the_metric_identifies_imitations() -> None:
     assert set(PriorOracle().compute(missing).values()) == {"no imitations of test images were made"}
     nobody = type(seen)(**{**vars(seen), "gallery": None, "missing": {"gallery": "no encoder"}})
     assert set(PriorOracle().compute(nobody).values()) == {"no encoder"}
+
+
+def test_a_track_that_names_it_measures_it_with_the_rest(toy, store, monkeypatch, tmp_path: Path) -> None:
+    def named(registry, name):
+        track = load_track(registry, name)
+        return track.model_copy(update={"metrics": [*track.metrics, "prior-oracle"]})
+
+    place = store("data", "gallery", "evaluator", "prior", "train", "assess", "invert")
+    given = {"track": "toy", "defense": ["none", "neg-ls"], "attack": "ppa", "device": "cpu", "store": place}
+    usual = [cell.measure for cell in prepare(load_config(given)).cells]
+    monkeypatch.setattr(run, "load_track", named)
+    prepared = prepare(load_config(given))
+    measured = [cell.measure for cell in prepared.cells]
+    assert [stage.name for stage in prepared.pending[0]] == ["oracle", "measure", "measure"]
+    assert measured[0].inputs["oracle"] is measured[1].inputs["oracle"]
+    for before, after in zip(usual, measured, strict=True):
+        assert "oracle" not in before.inputs
+        assert before.key != after.key
+        assert before.inputs["invert"].key == after.inputs["invert"].key
+    one, other = execute(prepared)
+    assert one.metrics["id_bits_oracle"] == other.metrics["id_bits_oracle"] is not None
+    assert (one.status, other.status) == ("done", "done")
 
 
 def test_the_stage_is_one_for_all_cells_of_a_prior(toy, store, undisturbed, tmp_path: Path) -> None:

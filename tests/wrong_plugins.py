@@ -602,6 +602,18 @@ class Untruncated(RightPrior):
         model.sample = lambda count, generator, *, truncation=1.0: sample(model, count, generator)
 
 
+@wrong("project")
+class FlatProjection(RightPrior):
+    def change(self, model):
+        model.project = lambda images: torch.zeros(len(images))
+
+
+@wrong("project")
+class FarProjection(RightPrior):
+    def change(self, model):
+        model.project = lambda images: torch.full((len(images), model.latent_dim), 50.0)
+
+
 @wrong("images")
 class Signed(RightPrior):
     def change(self, model):

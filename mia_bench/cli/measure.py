@@ -14,6 +14,7 @@ import click
 from mia_bench.api.metric import Quantity
 from mia_bench.cli.plan import print_stages
 from mia_bench.cli.shared import PathType, config_options
+from mia_bench.components import ConfiguredComponent
 from mia_bench.config import load_config
 from mia_bench.engine.measure import MeasuredCell, PlannedMeasurement, measure, plan_measurement
 from mia_bench.engine.progress import counted, terminal_progress
@@ -97,16 +98,23 @@ def _text(planned: PlannedMeasurement, found: list[MeasuredCell], format: str) -
         writer.writeheader()
         writer.writerows(rows)
         return text.getvalue().rstrip("\n")
+    shown = {name: quantity for metric in planned.metrics for name, quantity in _columns(metric).items()}
     return table(
         [
             {
                 "cell": one.planned.key[:8],
                 **_named(one),
-                **{name: _shown(quantity, one.values.get(name)) for name, quantity in quantities.items()},
+                **{name: _shown(quantity, one.values.get(name)) for name, quantity in shown.items()},
             }
             for one in found
         ]
     )
+
+
+def _columns(metric: ConfiguredComponent) -> dict[str, Quantity]:
+    """What a table shows of a metric: no references, unless it gives nothing else."""
+    every: dict[str, Quantity] = dict(metric.component.quantities)
+    return {name: quantity for name, quantity in every.items() if quantity.role != "reference"} or every
 
 
 def _named(one: MeasuredCell, *, tables: bool = True) -> dict[str, Any]:

@@ -6,14 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from mia_bench.components import OPTION_KINDS, ConfiguredComponent, resolve
+from mia_bench.components import OPTION_KINDS, ConfiguredComponent, OptionValues, resolve
 from mia_bench.config import RunConfig
 from mia_bench.engine.grid import build_grid
 from mia_bench.engine.plan import PlannedCell, Stage, pending_stages
 from mia_bench.engine.progress import ProgressDisplay
 from mia_bench.engine.run import Setup, set_up
 from mia_bench.engine.scheduler import Scheduler
-from mia_bench.errors import MiaBenchError
+from mia_bench.errors import MiaBenchError, UsageError
+from mia_bench.names import STANDARD
 from mia_bench.statistics import Estimate
 
 _NEEDED = ("train", "invert")
@@ -75,11 +76,17 @@ def plan_measurement(config: RunConfig, names: Sequence[str]) -> PlannedMeasurem
         UsageError: a name, option, path or device is wrong.
         MiaBenchError: a plugin fails.
     """
+    if STANDARD in config.attack:
+        raise UsageError(f"--attack {STANDARD} is a set: name the attacks whose reconstructions to measure")
     setup = set_up(config, (*OPTION_KINDS, "metric"))
+    chosen = list(dict.fromkeys(names or setup.track.metrics))
+    for kind, name in setup.options.values:
+        if kind == "metric" and name not in chosen:
+            raise UsageError(f"an option is set for the metric {name!r}, which is not computed")
     metrics = [
-        resolve(setup.registry, "metric", name, {}, setup.options.single("metric", name))
-        for name in dict.fromkeys(names or setup.track.metrics)
+        resolve(setup.registry, "metric", name, {}, setup.options.single("metric", name)) for name in chosen
     ]
+    others = {owner: values for owner, values in setup.options.values.items() if owner[0] != "metric"}
     planned = PlannedMeasurement(setup, metrics)
     cells = build_grid(
         setup.registry,
@@ -88,7 +95,7 @@ def plan_measurement(config: RunConfig, names: Sequence[str]) -> PlannedMeasurem
         attacks=config.attack,
         priors=config.prior,
         seeds=config.seed_list,
-        options=setup.options,
+        options=OptionValues(others),
         left_out=planned.left_out,
     )
     plan = setup.track_plan()

@@ -170,6 +170,7 @@ class TrackPlan:
         self._track, self._roots = track, roots
         self._stages: dict[tuple[str, str], Stage] = {}
         self._priors: dict[str, Stage] = {}
+        self._hashes: dict[str, str | None] = {}
         dataset = self._choice("dataset", track.data.dataset)
         fingerprint = self._fingerprint(dataset)
         data = {
@@ -401,13 +402,12 @@ class TrackPlan:
 
     def _metric_weights(self, metrics: Iterable[ConfiguredComponent]) -> dict[str, Any]:
         """Hashes of the weight files that metrics need, None where they are missing; nothing if none does."""
-        files = {file.name for metric in metrics for file in metric.planned.weight_files()}
-        paths = {name: find(name, self._roots.weights) for name in sorted(files)}
-        return (
-            {"metric_weights": {name: path and file_hash(path) for name, path in paths.items()}}
-            if paths
-            else {}
-        )
+        names = sorted({file.name for metric in metrics for file in metric.planned.weight_files()})
+        for name in names:
+            if name not in self._hashes:  # once, not once a cell
+                path = find(name, self._roots.weights)
+                self._hashes[name] = file_hash(path) if path else None
+        return {"metric_weights": {name: self._hashes[name] for name in names}} if names else {}
 
 
 def _spec(part: Any) -> Any:
