@@ -605,13 +605,13 @@ class Untruncated(RightPrior):
 @wrong("project")
 class FlatProjection(RightPrior):
     def change(self, model):
-        model.project = lambda images: torch.zeros(len(images))
+        model.project = lambda images: images.new_zeros(len(images))
 
 
 @wrong("project")
 class FarProjection(RightPrior):
     def change(self, model):
-        model.project = lambda images: torch.full((len(images), model.latent_dim), 50.0)
+        model.project = lambda images: images.new_full((len(images), model.latent_dim), 50.0)
 
 
 @wrong("images")
