@@ -192,6 +192,19 @@ def test_without_means_of_classes_there_is_no_verdict_but_a_page(registry: Regis
     assert f"| `guard` | 0.80{NBSP}±{NBSP}0.05 | −0.10 |" in pages.page(decided, registry)
 
 
+def test_a_track_may_have_no_verdicts(registry: Registry) -> None:
+    board = board_of(registry, [*BASE, *rows(("guard", 0.3, 0.8))])
+    silent = dataclasses.replace(board, track=board.track.model_copy(update={"verdicts": False}))
+    decided = standings(silent)
+    assert [(row.verdict, row.letters) for row in decided.defenses] == [(None, "")]
+    assert decided.defenses[0].difference is not None
+    text = pages.page(decided, registry)
+    assert "| verdict |" not in text
+    assert "there are no verdicts" in text
+    assert "If you can give" not in text
+    assert "`little` only shows that everything runs" in pages.index([decided])
+
+
 def test_no_finished_cell_is_an_empty_table(registry: Registry) -> None:
     failed = make_record(status="failed", reason="boom", metrics={}, per_class={})
     decided = decide(registry, failed)

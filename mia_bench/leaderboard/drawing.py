@@ -50,7 +50,7 @@ def forests(decided: Standings) -> str:
     panels = []
     for section in board.sections if quantity else ():
         keys = {(row.defense, row.options): row.key for row in section.rows if row.key}
-        letters = section_letters(board, section)
+        letters = section_letters(board, section) if board.track.verdicts else {}
         bars = {
             board.short(one): Bar(
                 Estimate(found.mean, found.low, found.high, 1),

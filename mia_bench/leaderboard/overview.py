@@ -65,7 +65,7 @@ def overview_rows(decided: Standings) -> list[dict[str, str]]:
             row[board.primary] = brief(primary, standing.leakage)
             row["attack"] = board.label(standing.section) if standing.section else ""
             row["Δ leakage"] = change(primary, standing.difference)
-        rows.append({**row, "verdict": _verdict(standing)})
+        rows.append({**row, "verdict": _verdict(standing)} if board.track.verdicts else row)
     return rows
 
 

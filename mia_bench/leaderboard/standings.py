@@ -61,7 +61,8 @@ class Standing:
         section: the strongest attack; None where no attack on the row finished.
         leakage: the board's first quantity under that attack.
         difference: of the leakage from the baseline's under the baseline's strongest attack.
-        verdict: None where the row can't be compared, and for other undefended rows.
+        verdict: None where the row can't be compared, for other undefended rows, and on a track without
+            verdicts.
         known: whether the strongest attack was chosen on other seeds than the board's.
         letters: defenses that share one can't be told apart.
         matched: the differences from the undefended row with the same architecture.
@@ -198,6 +199,7 @@ def standings(board: Board, strongest: Mapping[ComponentKey, Strongest] | None =
     margins, judged, letters = Margins(), dict[ComponentKey, Verdict](), dict[ComponentKey, str]()
     if quantity:
         margins = _margins(quantity)
+    if quantity and board.track.verdicts:
         judged = verdicts(comparisons, quantity.better, margins)
         letters = _letters({key: leaked[key] for key in defenses}, quantity)
     made = []
