@@ -16,12 +16,20 @@ import math
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 from scipy import special
 
-from mia_bench.statistics import Effect, crossed_means, pigeonhole_median, proportion_interval, weighted
+from mia_bench.statistics import (
+    Effect,
+    crossed_means,
+    holm,
+    pigeonhole_median,
+    proportion_interval,
+    weighted,
+)
 
 SEEDS = (3, 5, 10)
 CLASSES = (5, 20, 60, 158, 500)
@@ -39,10 +47,12 @@ class Drawn:
     Attributes:
         tables: of each row, ``(S, C)``.
         intervals: of each row.
+        found: whether the section finds any difference, by Holm's rule.
     """
 
     tables: list[np.ndarray]
     intervals: list[tuple[float, float]]
+    found: bool = False
 
 
 Draw = Callable[[np.random.Generator, int, int], Drawn]
@@ -63,7 +73,9 @@ class Scenario:
 
 def by_effects(tables: list[np.ndarray], interval: Callable[[Effect], tuple[float, float]]) -> Drawn:
     """The intervals of the rows of a section."""
-    return Drawn(tables, [interval(effect) for effect in crossed_means(tables)])
+    effects = crossed_means(tables)
+    found = min(holm([effect.p_value() for effect in effects])) < 0.05
+    return Drawn(tables, [interval(effect) for effect in effects], found)
 
 
 def latent(
@@ -181,10 +193,11 @@ def _solve(function: Callable[[float], float], value: float) -> float:
 
 @dataclass(frozen=True)
 class Result:
-    """Coverage, and mean width as a multiple of the ideal one."""
+    """Coverage, mean width as a multiple of the ideal one, and how often a section finds a difference."""
 
     coverage: float
     width: float
+    found: float
 
     def __str__(self) -> str:
         return f"{100 * self.coverage:.1f} / {self.width:.2f}"
@@ -199,7 +212,8 @@ def simulate(scenario: Scenario, seeds: int, classes: int, sections: int) -> Res
     held = (ends[..., 0] <= scenario.truth) & (scenario.truth <= ends[..., 1])
     widths = (ends[..., 1] - ends[..., 0]).mean(0)
     ideal = 2 * special.ndtri(0.975) * values.std(0)
-    return Result(float(held.mean()), float((widths / ideal).mean()))
+    found = float(np.mean([one.found for one in drawn]))
+    return Result(float(held.mean()), float((widths / ideal).mean()), found)
 
 
 SCENARIOS = (
@@ -218,14 +232,18 @@ SCENARIOS = (
 
 
 def table(sections: int) -> None:
-    """Print the table of docs/statistics.md."""
+    """Print the tables of docs/statistics.md: coverage and width, then of false differences."""
     scenarios = [make() for make in SCENARIOS]
+    results = {}
     print("| seeds | classes |", " | ".join(one.name for one in scenarios), "|")
     print("|---|---|" + "---|" * len(scenarios))
-    for seeds in SEEDS:
-        for classes in CLASSES:
-            results = [simulate(one, seeds, classes, sections) for one in scenarios]
-            print("|", seeds, "|", classes, "|", " | ".join(map(str, results)), "|", flush=True)
+    for size in product(SEEDS, CLASSES):
+        results[size] = [simulate(one, *size, sections) for one in scenarios]
+        print("|", " | ".join(map(str, (*size, *results[size]))), "|", flush=True)
+    print()
+    for size, row in results.items():
+        none = [f"{100 * one.found:.1f}" for one, s in zip(row, scenarios, strict=True) if not s.truth.any()]
+        print("|", " | ".join(map(str, (*size, *none))), "|", flush=True)
 
 
 def table_of_medians(sections: int) -> None:

@@ -120,12 +120,12 @@ def test_seed_variance_is_pooled_as_a_ratio() -> None:
     assert np.std([one.error for one in together]) < np.std([one.error for one in alone]) / 2
 
 
-def test_rows_that_are_the_same_add_no_freedom() -> None:
-    same = table(5, 40, 0.5, 0.1)
-    alone = crossed_means([same])[0]
-    many = crossed_means([same] * 8)
-    assert many[0].error == pytest.approx(alone.error)
-    assert many[0].freedom == pytest.approx(alone.freedom)
+def test_pooled_rows_add_freedom_as_far_as_they_are_independent() -> None:
+    """With so many classes that only seeds matter."""
+    tables = [table(5, 2000, 1.0, 0.0, seed) for seed in range(7)]
+    alone, together = crossed_means(tables[:1])[0], crossed_means(tables)[0]
+    assert alone.freedom == pytest.approx(4, rel=0.01)
+    assert together.freedom == pytest.approx(7 * 4 / (1 + 6 / 8), rel=0.01)
 
 
 def test_a_row_whose_seeds_differ_far_more_keeps_its_own_variance() -> None:

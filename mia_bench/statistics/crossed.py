@@ -26,6 +26,11 @@ with lazy_imports():
 OUTLYING = 0.01
 """A row whose seeds differ so much that chance does it in fewer sections than this is not pooled."""
 
+SHARED = 1 / 8
+"""Correlation between the mean squares of two rows, which lowers the degrees of freedom of their mean.
+
+It is 0 for rows that have nothing in common and about 1/4 for differences from one baseline."""
+
 _ROUNDING = 1e-12
 """What is left of a table, as a share of its largest entry, that is but rounding."""
 
@@ -111,9 +116,7 @@ def crossed_means(tables: Sequence[Array]) -> list[Effect]:
     Satterthwaite's (*Biometrics Bulletin* 2, 1946). With few seeds ``MS_seed`` is hardly known, so it is
     pooled over the tables: they share the ratio ``MS_seed / MS_rest``, a pure number, so that a row near the
     floor, where nothing varies, is not given the variance of the others. A table whose seeds differ by far
-    more than the others' keeps its own. What is pooled is correlated, as tables share seeds and differences
-    a baseline: its degrees of freedom come from the covariances (Huynh and Feldt, *Journal of Educational
-    Statistics* 1, 1976).
+    more than the others' keeps its own.
 
     With one seed the error is that of the classes alone; with one class, that of the seeds alone.
 
@@ -178,20 +181,8 @@ def _pooled(tables: Mapping[int, _Squares]) -> dict[int, tuple[float, float]]:
 
 def _pool(tables: Sequence[_Squares]) -> tuple[float, float]:
     """Mean ratio of mean squares, and its degrees of freedom."""
-    standard = np.array([one.seeds * math.sqrt(one.classes / one.rest) for one in tables])
-    rows, own = len(tables), standard.shape[1] - 1
-    covariances = standard @ standard.T / own
-    trace = float(np.trace(covariances))
-    most = float(rows * own)
-    if own == 1:
-        # The covariances are not known. Differences from one baseline have a correlation of 1/2.
-        freedom = most / (1 + (rows - 1) / 4)
-    else:
-        # The ratio of unbiased estimates of the squared trace and of the trace of the square.
-        square = float(np.square(covariances).sum())
-        above, below = (own + 1) * trace**2 - 2 * square, own * square - trace**2
-        freedom = min(most, max(own, own * above / below)) if below > 0 else most
-    return trace / rows, freedom
+    rows, own = len(tables), len(tables[0].seeds) - 1
+    return sum(one.ratio for one in tables) / rows, rows * own / (1 + (rows - 1) * SHARED)
 
 
 def weighted(table: Array, counts: Sequence[int]) -> Array:
