@@ -74,6 +74,21 @@ def test_options_of_metrics_are_a_part_of_the_key(cli, toy, store) -> None:
         assert len(list((folder / "artifacts" / "metric").iterdir())) == 2 * epochs
 
 
+def test_weight_files_of_metrics_are_a_part_of_the_key(cli, toy, store, tmp_path: Path) -> None:
+    folder = store(*SHARED, "train", "invert")
+    (tmp_path / "weights").mkdir()
+    given = ("measure", *CELLS, "--metric", "fid", "--weights", tmp_path / "weights")
+    outcome = cli(*given)
+    assert outcome.code == 0
+    assert "inception_v3_google-0cc3c7bd.pth was not found" in outcome.err
+    (tmp_path / "weights" / "inception_v3_google-0cc3c7bd.pth").write_bytes(b"another network")
+    assert "2 stages to compute" in cli(*given, "--dry-run").out
+    outcome = cli(*given)
+    assert outcome.code == 1  # and is never taken for the published one
+    assert "its SHA-256 begins with" in outcome.err
+    assert len(list((folder / "artifacts" / "metric").iterdir())) == 2
+
+
 def test_a_metric_of_the_target_needs_no_reconstructions(cli, toy, store, undisturbed) -> None:
     store(*SHARED, "train")
     outcome = cli("measure", *CELLS, "--metric", "utility", "--format", "json")

@@ -402,12 +402,15 @@ class TrackPlan:
 
     def _metric_weights(self, metrics: Iterable[ConfiguredComponent]) -> dict[str, Any]:
         """Hashes of the weight files that metrics need, None where they are missing; nothing if none does."""
-        names = sorted({file.name for metric in metrics for file in metric.planned.weight_files()})
+        names: list[str] = []
+        for metric in metrics:
+            with attribute_errors(metric.owner):
+                names += [file.name for file in metric.planned.weight_files()]
         for name in names:
             if name not in self._hashes:  # once, not once a cell
                 path = find(name, self._roots.weights)
                 self._hashes[name] = file_hash(path) if path else None
-        return {"metric_weights": {name: self._hashes[name] for name in names}} if names else {}
+        return {"metric_weights": {name: self._hashes[name] for name in sorted(names)}} if names else {}
 
 
 def _spec(part: Any) -> Any:
