@@ -11,6 +11,7 @@ import pytest
 
 import mia_bench
 from conftest import Outcome
+from mia_bench import strength
 from mia_bench.config import RunConfig
 from mia_bench.engine import stages
 from mia_bench.engine.run import Prepared, execute, prepare
@@ -79,6 +80,19 @@ def test_the_set_meets_tuning_seeds_and_the_strongest_the_seeds_of_the_run(toy, 
     assert "| toy-noise | ppa (steps=0)" in " ".join(
         outcome_table(prepared.standard, records, "markdown").split()
     )
+
+
+def test_suspected_masking_is_a_remark_in_the_table_and_explained_below(
+    toy, cli: Callable[..., Outcome], finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = (*RUN, "--defense", "toy-noise", "--seed", 3, "--store", finished)
+    assert "masking" not in cli(*words).out
+    monkeypatch.setattr(strength, "MASKING_MARGIN", {"share": -1.0, "bits": -20.0})
+    shown = cli(*words)
+    assert shown.out.splitlines()[2].endswith("gradient masking suspected")
+    [note] = [line for line in shown.err.splitlines() if "masking" in line]
+    assert note.startswith("note: toy-noise: gradient masking suspected: ")
+    assert "; ppa " in note
 
 
 def test_what_is_not_known_yet_is_planned_as_the_most_it_can_be(toy, tmp_path: Path) -> None:
