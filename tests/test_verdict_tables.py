@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 
 from mia_bench import plugins
-from mia_bench.leaderboard import records
+from mia_bench.leaderboard import published, records
 from mia_bench.leaderboard.export import csv_lines, latex, latex_text
 from mia_bench.leaderboard.overview import overview_rows, overviews
 from mia_bench.leaderboard.published import (
@@ -188,6 +189,25 @@ def test_a_summary_of_another_version_or_a_broken_one_says_nothing(
     path.write_text("{")
     assert read_published(registry, track) is None
     assert list(published_lines(read(*MADE), registry)) == []
+
+
+def test_it_stands_below_the_table_of_a_cached_run_and_programs_hear_nothing(
+    cli: Callable[..., Any], toy: None, undisturbed: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, store, path = tmp_path / "boards", tmp_path / "copy", tmp_path / "summary.json"
+    shutil.copytree(undisturbed.store, store)
+    assert cli("leaderboard", "submit", "--folder", folder, "--store", store).code == 0
+    path.write_text(summary_text(records.decide(folder, plugins.host().registry, "toy")), "utf-8")
+    monkeypatch.setattr(published, "summary_path", lambda registry, track: path)
+    run = ("run", "--track", "toy", "--defense", "neg-ls", "--attack", "ppa", "--device", "cpu", "--store")
+    lines = cli(*run, store).out.splitlines()
+    [at] = [number for number, line in enumerate(lines) if line.startswith("published board of toy ")]
+    assert lines[at + 2].startswith("  under ppa with ")
+    assert "none " in lines[at + 2]
+    assert "neg-ls " in lines[at + 2]
+    told = cli(*run, store, "--format", "json").out
+    assert "published" not in told
+    assert len(json.loads(told)) == 1
 
 
 def test_reading_a_summary_needs_no_numpy() -> None:

@@ -186,7 +186,9 @@ def _strip(decided: Standings, store: Store, show_private: bool) -> Image.Image:
     if not rows:
         name = board.track.name
         raise UsageError(f"{store.root} has none of the cells of {name!r} on its page; --store names another")
-    return draw_strip(rows, "one reconstruction of each class under the strongest attack on each row")
+    return draw_strip(
+        rows, "each under the strongest attack on it; the rank of the true person in the gallery"
+    )
 
 
 def _rank_name(board: Board) -> str:
