@@ -106,7 +106,10 @@ def test_one_process_that_is_enough_is_this_one(planned, machine) -> None:
     assert isinstance(single.setup.executor(display, stages(single)), LocalExecutor)
 
 
-def test_a_script_computes_in_its_own_process_unless_it_says_otherwise(planned, machine, monkeypatch) -> None:
+def test_a_script_computes_in_its_own_process_unless_it_says_otherwise(
+    planned, machine, monkeypatch, tmp_path
+) -> None:
+    monkeypatch.setenv("MIA_BENCH_STORE", str(tmp_path / "store"))
     machine()
     planned(shards=2)  # the track has a thread
     monkeypatch.setattr(ParallelExecutor, "begin", lambda *_, **__: pytest.fail("another process"))
