@@ -16,7 +16,7 @@ from mia_bench.leaderboard.standings import Standings, standings
 from mia_bench.leaderboard.strongest import strongest
 from mia_bench.registry import Registry
 from mia_bench.track import load_track
-from test_leaderboard import make_record, make_registry, metric, read
+from test_leaderboard import Guard, make_record, make_registry, metric, read
 
 CLASSES = 12
 NBSP = "\N{NO-BREAK SPACE}"
@@ -93,6 +93,13 @@ def test_a_row_has_the_verdict_of_its_differences(
     assert guard.accuracy_difference.value == pytest.approx(accuracy - 0.9, abs=1e-6)
     assert guard.verdict is not None
     assert guard.verdict.kind == kind
+
+
+def test_random_answers_are_a_remark(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Guard, "stochastic", property(lambda self: self.options.alpha == 0.5))
+    _, guard = decide(registry, *BASE, *rows(("guard", 0.3, 0.9))).rows
+    assert guard.verdict is not None
+    assert guard.verdict.flags == ("randomised",)
 
 
 def test_rows_are_compared_each_under_the_attack_that_is_strongest_on_it(registry: Registry) -> None:

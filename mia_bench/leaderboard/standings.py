@@ -191,7 +191,7 @@ def standings(board: Board, strongest: Mapping[ComponentKey, Strongest] | None =
             more[key],
             lost.get(key),
             beyond[key],
-            unfit + masked.get(key, ()),
+            unfit + masked.get(key, ()) + ("randomised",) * abouts[key].randomised,
         )
         for key in defenses
         if key in more
