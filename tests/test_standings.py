@@ -137,6 +137,34 @@ def test_defenses_that_differ_share_no_letter_and_the_baseline_has_none(registry
     assert letters == {"plain": "", "guard": "a", "guard alpha=0.6": "a", "guard alpha=0.7": "b"}
 
 
+def test_every_pair_of_defenses_is_compared(registry: Registry) -> None:
+    made = rows(("guard", 0.5, 0.9)) + rows(("guard", 0.3, 0.9), options={"alpha": 0.6})
+    decided = decide(registry, *BASE, *made)
+    assert [row.label for row in decided.in_pairs] == ["guard alpha=0.6", "guard"]
+    [found] = decided.pairs.values()
+    assert found.value == pytest.approx(-0.2, abs=1e-6)
+    alone = decide(registry, *BASE, *rows(("guard", 0.5, 0.9)))
+    assert alone.pairs == {}
+    assert "Every pair" not in pages.page(alone, registry)
+    made += rows(("guard", 0.4, 0.9), options={"alpha": 0.7})
+    text = pages.page(decide(registry, *BASE, *made), registry)
+    assert f"| `guard alpha=0.6` | −0.10{NBSP}±" in text.split("Every pair of defenses")[1]
+
+
+def test_random_answers_and_suspected_masking_are_remarks(registry: Registry) -> None:
+    guard = rows(("guard", 0.3, 0.9), randomised=True, changed=[])
+    board = board_of(registry, [*BASE, *guard])
+    found = strongest(board_of(registry, [cell("guard", 1000, 0.5, randomised=True, changed=[])]))
+    masked = {key: dataclasses.replace(one, masking="`aim` <recovers> more") for key, one in found.items()}
+    decided = standings(board, masked)
+    [row] = decided.defenses
+    assert row.verdict is not None
+    assert row.verdict.flags == ("randomised", "masking suspected")
+    text = pages.page(decided, registry)
+    assert "randomised; masking suspected" in text
+    assert "gradient masking is suspected, as on the tuning seeds \\`aim\\` \\<recovers\\> more" in text
+
+
 def test_the_front_is_no_defense_and_what_costs_is_compared_with_it(registry: Registry) -> None:
     front = rows(("plain", 0.4, 0.7), options={"epochs": 0.5}, baseline=True, front=True, changed=["epochs"])
     for leakage, words in ((0.3, "beats"), (0.55, "does not beat")):
