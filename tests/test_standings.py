@@ -176,6 +176,23 @@ def test_a_row_that_not_all_attacks_were_tried_on_says_so(registry: Registry) ->
     assert row.verdict.flags == ("1 of 3 attacks tried",)
 
 
+def test_another_attack_that_recovers_more_here_is_a_remark(registry: Registry) -> None:
+    weak, strong = rows(("guard", 0.3), changed=[]), rows(("guard", 0.5), changed=[], steps=9)
+    base = [*BASE, *rows(("plain", 0.6, 0.9), steps=9)]
+    found = strongest(board_of(registry, [cell("guard", 1000, 0.5, changed=[])]))
+    [row] = standings(board_of(registry, [*base, *weak, *strong]), found).defenses
+    assert row.verdict is not None
+    assert row.verdict.flags == ("more under aim (steps=9)",)
+
+
+def test_remarks_on_all_defenses_stand_once(registry: Registry) -> None:
+    decided = decide(registry, *rows(("plain", 0.6), ("guard", 0.3), ("shield", 0.4), seeds=3))
+    text = pages.page(decided, registry)
+    assert "- **For all defenses:** few seeds (explained below)." in text
+    assert "few seeds |" not in text
+    assert "- For all defenses on `little`: few seeds" in pages.index([decided])
+
+
 def test_the_front_is_no_defense_and_what_costs_is_compared_with_it(registry: Registry) -> None:
     front = rows(("plain", 0.4, 0.7), options={"epochs": 0.5}, baseline=True, front=True, changed=["epochs"])
     for leakage, words in ((0.3, "beats"), (0.55, "does not beat")):

@@ -200,7 +200,7 @@ def test_the_page_of_a_sweep_compares_the_attacks(track: tuple[Registry, Track])
     board = build_board(registry, little, read(*made))
     text = pages.page(standings(board), registry, sweep=True)
     assert (
-        "version 1: every defense meets the same 2 attacks, once on each of the tuning seeds 1000, 1001"
+        "version 1: 2 attacks, the same for every defense, to be run once on each of the tuning seeds 1000, 1001"
         in text
     )
     assert "| defense | options | `aim` * | `aim (steps=9)` | strongest |" in text

@@ -30,7 +30,7 @@ def judge(comparison: Comparison, better="lower", margins: Margins = BITS) -> Ve
         (-1.0, 0.0, None, "leaks less"),
         (-1.0, -0.019, None, "leaks less"),  # the lower limit is -.029
         (-1.0, -0.021, None, "leaks less, at a cost; not compared with the undefended front"),
-        (-1.0, None, -0.2, "leaks less, at a cost; beats the undefended front"),
+        (-1.0, None, -0.2, "leaks less, at a cost; cost not tested; beats the undefended front"),
         (-1.0, -0.1, -0.2, "leaks less, at a cost; beats the undefended front"),
         (-1.0, -0.1, -0.05, "leaks less, at a cost; does not beat the undefended front"),
         (-1.0, -0.1, 0.4, "leaks less, at a cost; does not beat the undefended front"),
@@ -59,6 +59,11 @@ def test_the_rules(leakage, accuracy, front, text) -> None:
         "higher",
     )
     assert mirrored == found
+
+
+def test_a_cost_that_was_not_shown_is_said_to_be_unclear() -> None:
+    found = judge(Comparison(effect(-1.0), effect(-0.01, 0.02)))
+    assert found.text == "leaks less, at a cost; cost unclear; not compared with the undefended front"
 
 
 def test_a_wide_interval_leaves_it_unclear() -> None:

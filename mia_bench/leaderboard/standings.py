@@ -201,6 +201,7 @@ def standings(board: Board, strongest: Mapping[ComponentKey, Strongest] | None =
         key: ("randomised",) * abouts[key].randomised
         + ("masking suspected",) * bool(key in strongest and strongest[key].masking)
         + _missed(strongest.get(key))
+        + _more_elsewhere(board, key, sections[key][0])
         + unfit
         for key in defenses
     }
@@ -263,6 +264,22 @@ def _missed(found: Strongest | None) -> tuple[str, ...]:
         return ()
     total = len(found.candidates)
     return (f"{total - len(found.untried)} of {total} attacks tried",)
+
+
+def _more_elsewhere(board: Board, key: ComponentKey, shown: Section | None) -> tuple[str, ...]:
+    """That another attack recovers more on the board's seeds, by more than the margin of equality."""
+    quantity = board.quantities.get(board.primary)
+    if quantity is None or shown is None:
+        return ()
+    found = [
+        (quantity.sort_key(value), section)
+        for section in board.sections
+        for row in section.rows
+        if not section.reference and row.key == key and (value := row.value(board.primary)) is not None
+    ]
+    here = next(leaked for leaked, section in found if section is shown)
+    most, section = max(found, key=lambda one: one[0])
+    return (f"more under {board.label(section)}",) if most - here > _margins(quantity).leakage else ()
 
 
 def _is_accuracy(quantity: Quantity) -> bool:

@@ -68,6 +68,12 @@ def remarks(row: Standing) -> list[str]:
     ]
 
 
+def common_remarks(decided: Standings) -> list[str]:
+    """The remarks that hold for every defense with a verdict, if there are several."""
+    rows = [remarks(row) for row in decided.decided]
+    return [words for words in rows[0] if all(words in row for row in rows)] if len(rows) > 1 else []
+
+
 def outcome(verdict: Verdict) -> str:
     """The verdict in the words of the table."""
     return verdict.text if verdict.kind == "no difference" else verdict.kind
