@@ -95,11 +95,16 @@ def test_an_attack_that_lacks_a_seed_is_not_compared_and_says_why() -> None:
 
 def test_less_access_that_recovers_more_is_suspected() -> None:
     best = tried(DEFAULT, 0.2, 0.2)
-    found = compared(best, tried(BLIND, 0.25, 0.25, access="label-only", queries=10**6))
-    assert found.masking == "blind, label-only, recovers 0.250; aim 0.200"
-    assert not compared(best, tried(BLIND, 0.24, 0.24, access="label-only")).masking
-    assert not compared(best, tried(OTHER, 0.3, 0.3, queries=200)).masking  # it costs more
-    assert "at no more queries" in compared(best, tried(OTHER, 0.3, 0.3, queries=104)).masking
+    same = compared(best, tried(BLIND, 0.2, 0.2), tried(OTHER, 0.2, 0.2))
+    assert not same.masking
+    blind = tried(BLIND, 0.25, 0.25, access="label-only", queries=10**6)
+    assert compared(best, blind, baseline=same).masking == "blind, label-only, recovers 0.250; aim 0.200"
+    assert not compared(best, blind).masking  # the undefended target says whether it is better everywhere
+    assert not compared(best, blind, baseline=compared(best)).masking
+    assert not compared(best, tried(BLIND, 0.24, 0.24, access="label-only"), baseline=same).masking
+    assert not compared(best, tried(OTHER, 0.3, 0.3, queries=200), baseline=same).masking  # it costs more
+    cheap = compared(best, tried(OTHER, 0.3, 0.3, queries=104), baseline=same)
+    assert "at no more queries" in cheap.masking
 
 
 def test_an_attack_that_is_better_everywhere_says_nothing_of_a_defense() -> None:

@@ -171,6 +171,29 @@ def test_seeds_that_some_point_lacks_do_not_count() -> None:
     assert found.seeds == 2
 
 
+def test_the_front_has_the_conditions_of_the_row() -> None:
+    def under(one: Point, machine: str) -> Point:
+        there = (frozenset({machine}),) * 3
+        return Point(*(Table(t.seeds, t.means, there) for t in (one.accuracy, one.leakage)))  # type: ignore[arg-type]
+
+    low, high, row = (under(point(*p, 0.1, 3), "cpu") for p in ((0.5, 2, 1), (0.9, 5, 2), (0.7, 3, 3)))
+    [here] = beyond_front([row], [low, high], "lower")
+    assert here is not None
+    assert here.value == pytest.approx(3 - 3.5, abs=0.1)
+    # Less accurate than what is left of the front, and leaks less.
+    assert beyond_front([row], [under(low, "cuda"), high], "lower") == [None]
+    assert beyond_front([row], [under(low, "cuda"), under(high, "cuda")], "lower") == [None]
+
+
+def test_conditions_in_common_are_enough_for_what_no_attack_changes() -> None:
+    means = np.ones((1, 3))
+    one, two = frozenset({"cpu"}), frozenset({"cpu", "cuda"})
+    table = Table((0,), means, (one,))  # type: ignore[arg-type]
+    assert table.minus(Table((0,), means, (two,))) is not None  # type: ignore[arg-type]
+    assert table.minus(Table((0,), means, (frozenset({"cuda"}),))) is None  # type: ignore[arg-type]
+    assert table.minus(Table((0,), means)) is None
+
+
 # --- tables of class means ------------------------------------------------------------------------
 
 

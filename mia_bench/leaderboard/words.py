@@ -49,7 +49,7 @@ def accuracy_change(decided: Standings, row: Standing) -> str:
 
 def _signed(quantity: Quantity, value: float) -> str:
     text = _brief(quantity, abs(value))
-    return text if not float(text) else f"{'−' if value < 0 else '+'}{text}"
+    return text if not value or not text.strip("0.") else f"{'−' if value < 0 else '+'}{text}"
 
 
 def _brief(quantity: Quantity, value: float) -> str:
