@@ -126,6 +126,21 @@ def test_a_run_that_was_stopped_goes_on_with_the_strongest(
     assert computed == ["measure"]
 
 
+def test_what_is_run_again_is_computed_once(
+    toy, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = tmp_path / "store"
+    shutil.copytree(finished, store)
+    computed: list[str] = []
+    run_stage = stages.run_stage
+    monkeypatch.setattr(
+        stages, "run_stage", lambda stage, space: computed.append(stage.key) or run_stage(stage, space)
+    )
+    execute(planned(store, rerun="always"))
+    assert computed
+    assert len(set(computed)) == len(computed)
+
+
 def test_the_command_prints_both_phases_and_one_table(toy, cli, finished: Path, tmp_path: Path) -> None:
     phase = "phase 1: 4 attacks on seed 1000, 1 default attack on seed 3\n"
     dry = cli(*RUN, "--defense", "toy-noise", "--seed", 3, "--dry-run")
