@@ -5,8 +5,8 @@ Layout::
     <store>/version.json
     <store>/artifacts/<stage>/<key>/{tensors.safetensors, meta.json}
     <store>/records/<track>/<key>.json
-    <store>/checkpoints/<stage>-<key>.safetensors    of stages under way
-    <store>/checkpoints/<stage>-<key>/               the same, for data sets
+    <store>/checkpoints/<stage>-<key>.pt    of stages under way
+    <store>/checkpoints/<stage>-<key>/      the same, for data sets
     <store>/pictures/  <store>/locks/
     <store>/set-aside/                               what was damaged, or of a newer version
 
@@ -31,9 +31,10 @@ import shutil
 import tempfile
 import time
 import uuid
+import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import filelock
 from etils.epy import lazy_imports
@@ -42,9 +43,10 @@ from mia_bench import jsonfile
 from mia_bench.errors import CorruptArtifact, MiaBenchError, StoreError, UsageError
 from mia_bench.record import Record, check_record
 from mia_bench.tensorfile import read_arrays, read_tensors, tensor_bytes
+from mia_bench.text import one_line, shortened
 
 with lazy_imports():
-    import safetensors
+    import torch
     from torch import Tensor
 
 STORE_SCHEMA = 1
@@ -53,6 +55,9 @@ _TENSORS = "tensors.safetensors"
 _META = "meta.json"
 _TEMPORARY = ".tmp-"
 _SWEEP_AFTER = 86400.0
+CHECKPOINT_SECONDS = 120.0
+"""How long a stage is computed until its state is saved again."""
+
 _ABSENT = (FileNotFoundError, NotADirectoryError)
 log = logging.getLogger(__name__)
 
@@ -305,9 +310,12 @@ class Store:
         finally:
             lock.release()
 
-    def checkpoint(self, stage: str, key: str) -> StoredCheckpoint:
-        """The place for the state of a long stage that is under way."""
-        return StoredCheckpoint(self, self.scratch(stage, key).with_suffix(".safetensors"))
+    def checkpoint(self, stage: str, key: str, device: str = "cpu") -> StoredCheckpoint:
+        """The place for the state of a long stage that is under way on a type of device."""
+        return StoredCheckpoint(self, self._checkpoint_path(stage, key), device)
+
+    def _checkpoint_path(self, stage: str, key: str) -> Path:
+        return self.scratch(stage, key).with_suffix(".pt")
 
     def scratch(self, stage: str, key: str) -> Path:
         """The folder for the unfinished work of a data set; it may be missing."""
@@ -315,7 +323,7 @@ class Store:
 
     def clear(self, stage: str, key: str) -> None:
         """Remove what was kept while a stage was under way."""
-        self.scratch(stage, key).with_suffix(".safetensors").unlink(missing_ok=True)
+        self._checkpoint_path(stage, key).unlink(missing_ok=True)
         shutil.rmtree(self.scratch(stage, key), ignore_errors=True)
 
     # --- records -----------------------------------------------------------------------------
@@ -436,26 +444,59 @@ def _damage_told_from_disk(stage: str, key: str) -> Iterator[None]:
 
 
 class StoredCheckpoint:
-    """A file with the state of a stage under way; see :class:`mia_bench.api.prior.Checkpoint`."""
+    """The file with the state of a stage under way; see :class:`mia_bench.api.checkpoint.Checkpoint`.
 
-    def __init__(self, store: Store, path: Path) -> None:
-        self._store = store
-        self._path = path
+    Attributes:
+        earlier: seconds that the stage was computed for before the state was saved that was loaded.
+    """
 
-    def load(self) -> dict[str, Tensor] | None:
-        """The state saved last, or None if there is none (with a warning if the file is damaged)."""
+    def __init__(self, store: Store, path: Path, device: str = "cpu") -> None:
+        """Note the time: the stage begins.
+
+        Args:
+            store: writes the file.
+            path: of the file.
+            device: type of the device; the result of one is not continued on another.
+        """
+        self._store, self._path, self._device = store, path, device
+        self._began = self._saved = time.monotonic()
+        self.earlier = 0.0
+
+    @property
+    def _environment(self) -> str:
+        return f"torch {torch.__version__} on {self._device}"
+
+    def due(self) -> bool:
+        """Whether :data:`CHECKPOINT_SECONDS` have passed."""
+        return time.monotonic() - self._saved >= CHECKPOINT_SECONDS
+
+    def load(self) -> dict[str, Any] | None:
+        """The state saved last; None, with a warning, if it is damaged or of another version of torch."""
         try:
-            return read_tensors(self._path)
+            with zipfile.ZipFile(self._path) as archive:  # torch does not compare the checksums it writes
+                if wrong := archive.testzip():
+                    raise ValueError(f"the checksum of {wrong} differs")
+            found = torch.load(self._path, map_location="cpu", weights_only=True)
+            made_by, seconds, state = found["environment"], found["seconds"], found["state"]
         except FileNotFoundError:
             return None
-        except (OSError, safetensors.SafetensorError) as error:
-            log.warning("the checkpoint %s is damaged (%s); it begins anew", self._path, error)
-            return None
+        except Exception as error:  # of a damaged file torch raises various ones
+            reason = f"is damaged ({one_line(str(error))})"
+        else:
+            if made_by == self._environment:
+                self.earlier = seconds
+                return dict(state)
+            reason = f"was made by {made_by}, this is {self._environment}"
+        log.warning("the checkpoint %s %s; it begins anew", self._path, shortened(reason, 300))
+        return None
 
-    def save(self, state: Mapping[str, Tensor]) -> None:
+    def save(self, state: Mapping[str, Any]) -> None:
         """Replace what was saved."""
-        with self._store._writing():
-            write_whole(self._path, tensor_bytes(state))
+        seconds = self.earlier + time.monotonic() - self._began
+        saved = {"environment": self._environment, "seconds": seconds, "state": dict(state)}
+        with self._store._writing(), _written_whole(self._path) as file:
+            torch.save(saved, file)
+        self._saved = time.monotonic()
 
 
 @contextlib.contextmanager
@@ -490,10 +531,20 @@ def _temporary_name() -> str:
 
 def write_whole(path: Path, data: bytes | Iterable[bytes | memoryview]) -> None:
     """Write a file that appears whole or not at all, and its folder if need be; ``data`` may be in pieces."""
+    with _written_whole(path) as file:
+        file.writelines([data] if isinstance(data, bytes) else data)
+
+
+@contextlib.contextmanager
+def _written_whole(path: Path) -> Iterator[BinaryIO]:
+    """A file to write to, which appears at ``path`` when the block ends without an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.parent / _temporary_name()
     try:
-        _write_synced(temporary, data)
+        with temporary.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

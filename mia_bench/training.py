@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import copy
+import logging
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from mia_bench import augment
+from mia_bench.api.checkpoint import NO_CHECKPOINT, Checkpoint
 from mia_bench.api.classifier import Classifier
 from mia_bench.api.dataset import ImageSet
 from mia_bench.api.defense import Defense, TrainingSetup, TrainingStep
@@ -21,7 +25,10 @@ from mia_bench.errors import Diverged
 from mia_bench.memory import explaining, upload
 from mia_bench.models.inference import move_model
 from mia_bench.seeds import derive, generator, seeded
+from mia_bench.text import one_line
 from mia_bench.track import Recipe
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -42,8 +49,11 @@ def train_classifier(
     seed: int,
     device: torch.device,
     progress: Progress,
+    checkpoint: Checkpoint = NO_CHECKPOINT,
 ) -> TrainingResult:
     """Train ``model`` on ``train`` by the track's recipe; the last epoch is kept.
+
+    On a CPU a training that goes on from its checkpoint ends as if it had never been stopped, to the bit.
 
     Args:
         model: freshly built network.
@@ -52,6 +62,7 @@ def train_classifier(
         defense: what it overrides changes the loop; plain training with the base class.
         seed: the batches and augmentations follow from it.
         progress: called once an epoch.
+        checkpoint: keeps the state after an epoch when it is due.
 
     Raises:
         Diverged: the loss is no longer finite; names the epoch and the last finite value.
@@ -60,10 +71,12 @@ def train_classifier(
     images, labels = train.images.to(device), train.labels.to(device)
     move_model(model, device).train()
     draws, own = generator(seed, "augment"), generator(seed, "defense")
-    losses: list[float] = []
     with seeded(seed, "layers"):  # for layers that draw at random, dropout say
         setup = defense.prepare_training(_setup(model, train, recipe, seed))
-        for epoch in range(setup.epochs):
+        training = _Training(model, setup, defense, (draws, own), device)
+        training.go_on(checkpoint)
+        losses = training.losses
+        for epoch in range(len(losses), setup.epochs):
             total, batches = torch.zeros((), device=device), 0
             with explaining(f"a training step of {setup.batch_size} images", setup.memory_advice):
                 for index in setup.batches(epoch):
@@ -97,8 +110,67 @@ def train_classifier(
                     f"(last finite epoch mean: {last})"
                 )
             losses.append(mean)
+            if checkpoint.due() and epoch + 1 < setup.epochs:
+                checkpoint.save(training.state())
             progress(epoch + 1, setup.epochs, "epoch")
     return TrainingResult(model.eval(), losses, setup)
+
+
+@dataclass
+class _Training:
+    """A training between two epochs: everything that the next one depends on.
+
+    Attributes:
+        generators: those that augmentations and the defense draw from.
+        losses: the mean of each epoch so far.
+    """
+
+    model: Classifier
+    setup: TrainingSetup
+    defense: Defense
+    generators: tuple[torch.Generator, ...]
+    device: torch.device
+    losses: list[float] = field(default_factory=list)
+
+    def go_on(self, checkpoint: Checkpoint) -> None:
+        """Take the state from the checkpoint, if there is one that fits."""
+        saved = checkpoint.load()
+        if saved is None:
+            return
+        fresh = copy.deepcopy(self.state())
+        try:
+            self._restore(saved)
+        except Exception as error:  # whatever torch and plugins raise where a state is of other code
+            self._restore(fresh)
+            log.warning("a checkpoint does not fit (%s); the training begins anew", one_line(str(error)))
+        else:
+            log.info("the training goes on after epoch %d of %d", len(self.losses), self.setup.epochs)
+
+    def state(self) -> dict[str, Any]:
+        """What :meth:`go_on` needs; it shares memory with the training."""
+        cuda = self.device.type == "cuda"
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.setup.optimizer.state_dict(),
+            "scheduler": self.setup.scheduler.state_dict(),
+            "defense": self.defense.state_dict(),
+            "generators": [generator.get_state() for generator in self.generators],
+            "layers": torch.get_rng_state(),
+            "layers on device": torch.cuda.get_rng_state(self.device) if cuda else None,
+            "losses": list(self.losses),
+        }
+
+    def _restore(self, state: Mapping[str, Any]) -> None:
+        self.model.load_state_dict(state["model"])
+        self.setup.optimizer.load_state_dict(state["optimizer"])
+        self.setup.scheduler.load_state_dict(state["scheduler"])
+        self.defense.load_state_dict(state["defense"])
+        for source, drawn in zip(self.generators, state["generators"], strict=True):
+            source.set_state(drawn)
+        torch.set_rng_state(state["layers"])
+        if self.device.type == "cuda":
+            torch.cuda.set_rng_state(state["layers on device"], self.device)
+        self.losses[:] = state["losses"]
 
 
 def _setup(model: Classifier, train: ImageSet, recipe: Recipe, seed: int) -> TrainingSetup:

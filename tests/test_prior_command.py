@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from mia_bench import store as store_module
 from mia_bench.store import Store
 from mia_bench_plugins.priors import wgan_gp, wgan_networks
 
@@ -80,6 +81,7 @@ def test_second_training_computes_nothing(cli, toy, monkeypatch) -> None:
 
 
 def test_stopped_training_goes_on_to_the_same_prior(cli, toy, monkeypatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(store_module, "CHECKPOINT_SECONDS", 0.0)
     whole = cli(*GAN, *SMALL, "--store", tmp_path / "whole")
     assert whole.code == 0, whole.err
     advance, steps = wgan_gp.Training.advance, []

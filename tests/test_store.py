@@ -665,7 +665,7 @@ def test_scratch_of_a_stored_stage_is_swept_another_stays(tmp_path: Path) -> Non
         (store.scratch("data", key) / "block").write_bytes(b"x")
     store.sweep()
     left = sorted(path.name for path in (tmp_path / "s" / "checkpoints").iterdir())
-    assert left == ["data-under-way", "prior-k.safetensors"]
+    assert left == ["data-under-way", "prior-k.pt"]
     for stage, key in (("data", "under-way"), ("prior", "k"), ("prior", "none")):
         store.clear(stage, key)
     assert not list((tmp_path / "s" / "checkpoints").iterdir())
@@ -681,7 +681,7 @@ def test_checkpoint_appears_whole_and_goes(tmp_path: Path) -> None:
     found = checkpoint.load()
     assert found is not None
     assert found["w"].tolist() == [2.0] * 3
-    assert [p.name for p in (tmp_path / "s" / "checkpoints").iterdir()] == ["prior-k.safetensors"]
+    assert [p.name for p in (tmp_path / "s" / "checkpoints").iterdir()] == ["prior-k.pt"]
     store.clear("prior", "k")
     store.clear("prior", "k")
     assert checkpoint.load() is None

@@ -49,7 +49,7 @@ SMALL = {
 """Options by name."""
 
 NEED_NOT_BE_MADE = {"gpu", "resumed"}
-"""Where there is no GPU, and for priors that keep no checkpoint."""
+"""Where there is no GPU, and for priors that save no checkpoint before they end."""
 
 REAL_FILES = {"mobilefacenet"}
 """Components whose weights can't be made."""

@@ -62,6 +62,7 @@ def test_every_check_has_a_plugin_that_trips_it() -> None:
     "component",
     [
         wrong_plugins.RightDefense,
+        wrong_plugins.KeepsItsSteps,
         wrong_plugins.RightAttack,
         wrong_plugins.RightPrior,
         wrong_plugins.Stepping,

@@ -248,6 +248,31 @@ class Counting(RightDefense):
         return super().loss(step) * (1 + 0.5 * (next(counter) % 7))
 
 
+class Weighting(RightDefense):
+    """Gives every step a little more weight."""
+
+    def prepare_training(self, setup):
+        self.steps = 0
+        return setup
+
+    def loss(self, step):
+        self.steps += 1
+        return super().loss(step) * (1 + 0.1 * self.steps)
+
+
+class KeepsItsSteps(Weighting):
+    def state_dict(self):
+        return {"steps": self.steps}
+
+    def load_state_dict(self, state):
+        self.steps = state["steps"]
+
+
+@wrong("resumed")
+class ForgetsItsSteps(Weighting):
+    pass
+
+
 @wrong("seeded")
 class DeafAugmentation(RightDefense):
     def augment(self, images, generator):

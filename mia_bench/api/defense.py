@@ -160,6 +160,18 @@ class Defense(Component):
         """Whether the deployed model's answers are random; metrics then average over draws."""
         return False
 
+    def state_dict(self) -> dict[str, Any]:
+        """What the training changes in the defense itself, for a checkpoint.
+
+        The host saves model, optimiser, schedule and generators after an epoch; what else the next epochs
+        or the report depend on is returned here: tensors, numbers and strings, in dictionaries, lists and
+        tuples.
+        """
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from :meth:`state_dict`; called after :meth:`prepare_training`, tensors are on the CPU."""
+
     def report(self, setup: TrainingSetup) -> dict[str, float | str]:
         """After training, values that only training knows (such as the ``epsilon`` spent), by name.
 

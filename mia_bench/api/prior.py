@@ -6,10 +6,11 @@ from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import ClassVar
 
 from etils.epy import lazy_imports
 
+from mia_bench.api.checkpoint import Checkpoint
 from mia_bench.api.component import Component, Published
 from mia_bench.api.dataset import ImageSet
 from mia_bench.api.progress import Progress
@@ -20,16 +21,6 @@ with lazy_imports():
     from torch import Tensor
 
     from mia_bench.api.generative import GenerativeModel
-
-
-class Checkpoint(Protocol):
-    """Storage for the state of a long training, so that it can be resumed."""
-
-    def load(self) -> dict[str, Tensor] | None:
-        """Return the state saved last, or None."""
-
-    def save(self, state: dict[str, Tensor]) -> None:
-        """Replace the saved state atomically."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +34,8 @@ class PriorTask:
         generator: seeded CPU generator; draw everything random from it.
         device: where to compute.
         progress: call with (done, total, unit) now and then.
-        checkpoint: for resuming long training, which must not change the result.
+        checkpoint: long training saves its state there when it is due, and goes on from it; the result must
+            not change.
         weights: folder of weight files, if one is configured.
         watch: call a few times with the current model, in eval mode, and the step: the host draws a
             sample sheet and computes a Fréchet distance to the public images.

@@ -63,7 +63,7 @@ from mia_bench.protocol.oracle import first_of_each, imitate
 from mia_bench.protocol.prior import TrainingMonitor, fit_prior, restore_prior
 from mia_bench.protocol.target import Target, restore_target, train_target
 from mia_bench.statistics import Estimate
-from mia_bench.store import Store
+from mia_bench.store import Store, StoredCheckpoint
 from mia_bench.track import Track
 
 log = logging.getLogger(__name__)
@@ -87,6 +87,7 @@ class Workspace:
     progress: Progress
     compiled: bool = False
     _loaded: OrderedDict[tuple[str, str], Any] = field(default_factory=OrderedDict)
+    _checkpoints: dict[tuple[str, str], StoredCheckpoint] = field(default_factory=dict)
 
     def load(self, stage: Stage) -> Any:
         """The object behind a finished stage."""
@@ -109,8 +110,23 @@ class Workspace:
     def context(self, stage: Stage) -> Context:
         """What the protocol's functions need beside objects."""
         return Context(
-            stage.track.data.resolution, stage.seed, self.device, self.progress, self.roots.weights
+            stage.track.data.resolution,
+            stage.seed,
+            self.device,
+            self.progress,
+            self.roots.weights,
+            self.checkpoint(stage),
         )
+
+    def checkpoint(self, stage: Stage) -> StoredCheckpoint:
+        """What keeps the state of a stage under way, the same object until the stage is left."""
+        if stage.id not in self._checkpoints:
+            self._checkpoints[stage.id] = self.store.checkpoint(*stage.id, self.device.type)
+        return self._checkpoints[stage.id]
+
+    def leave(self, stage: Stage) -> None:
+        """The stage is done, or has failed."""
+        self._checkpoints.pop(stage.id, None)
 
     def tensors(self, stage: Stage) -> dict[str, Tensor]:
         """The tensors of a finished stage."""
@@ -177,8 +193,7 @@ def fit_prior_stage(
         (encoder.name, lambda: _load_encoder(stage, workspace)) if encoder else None,
         batch_size=stage.track.attack_batch_size,
     )
-    source, checkpoint = stage.inputs["data"].key, workspace.store.checkpoint(*stage.id)
-    fitted = fit_prior(fit, public, context, source=source, checkpoint=checkpoint, watch=monitor)
+    fitted = fit_prior(fit, public, context, source=stage.inputs["data"].key, watch=monitor)
     return fitted.state, {"public_images": fitted.public_images, "watched": monitor.observations}
 
 
@@ -486,6 +501,7 @@ def run_stage(stage: Stage, workspace: Workspace) -> None:
 
 def _run_stage(stage: Stage, workspace: Workspace) -> None:
     provenance.reset_peak_memory(workspace.device)
+    checkpoint = workspace.checkpoint(stage)
     started, clock = provenance.now(), time.perf_counter()
     try:
         with preserve_torch_settings(), noting_halvings() as halved:
@@ -493,10 +509,12 @@ def _run_stage(stage: Stage, workspace: Workspace) -> None:
     except BaseException:
         workspace.forget(*stage.inputs.values())
         raise
+    finally:
+        workspace.leave(stage)
     if workspace.device.type == "cuda":
         torch.cuda.synchronize(workspace.device)
     info["run"] = {
-        "seconds": time.perf_counter() - clock,
+        "seconds": checkpoint.earlier + time.perf_counter() - clock,
         "peak_memory": provenance.peak_memory(workspace.device),
         "track": stage.track.name,
         "subject": stage.subject,

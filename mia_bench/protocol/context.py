@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from mia_bench.api.checkpoint import NO_CHECKPOINT, Checkpoint
 from mia_bench.api.progress import Progress, no_progress
 
 
@@ -20,6 +21,7 @@ class Context:
         device: where to compute.
         progress: called now and then by what takes long.
         weights: folder of weight files; None where none is set.
+        checkpoint: keeps the state of what takes long.
     """
 
     resolution: int
@@ -27,3 +29,4 @@ class Context:
     device: torch.device
     progress: Progress = no_progress
     weights: Path | None = None
+    checkpoint: Checkpoint = NO_CHECKPOINT

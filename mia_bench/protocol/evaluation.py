@@ -52,6 +52,7 @@ def train_evaluation_model(
         seed=derive(context.seed, role),
         device=context.device,
         progress=context.progress,
+        checkpoint=context.checkpoint,
     )
 
 

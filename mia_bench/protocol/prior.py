@@ -16,7 +16,7 @@ from mia_bench.api.dataset import ImageSet, Splits
 from mia_bench.api.encoder import Embed
 from mia_bench.api.generative import GenerativeModel
 from mia_bench.api.images import to_float, to_uint8
-from mia_bench.api.prior import Checkpoint, Prior, PriorTask
+from mia_bench.api.prior import Prior, PriorTask
 from mia_bench.data.fingerprints import image_fingerprints
 from mia_bench.errors import DataError
 from mia_bench.frechet import frechet_distance
@@ -131,16 +131,14 @@ def fit_prior(
     context: Context,
     *,
     source: str,
-    checkpoint: Checkpoint,
     watch: Callable[[GenerativeModel, int], None],
 ) -> FittedPrior:
     """Make the attacker's image model from the public images, and from nothing else.
 
     Args:
         fit: a prior's method of that name.
-        context: resolution, seed, device, progress, weights.
+        context: resolution, seed, device, progress, weights, checkpoint.
         source: key of the data they are from.
-        checkpoint: keeps the state of long training.
         watch: called with the model so far and the step.
     """
     task = PriorTask(
@@ -150,7 +148,7 @@ def fit_prior(
         generator=generator(context.seed, "prior"),
         device=context.device,
         progress=context.progress,
-        checkpoint=checkpoint,
+        checkpoint=context.checkpoint,
         weights=context.weights,
         watch=watch,
     )

@@ -105,6 +105,7 @@ def train_target(
         seed=derive(context.seed, "train"),
         device=context.device,
         progress=context.progress,
+        checkpoint=context.checkpoint,
     )
     return TrainedTarget(training, _checked_report(defense.report(training.setup)))
 

@@ -6,6 +6,7 @@ import copy
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, ClassVar
 
 from etils.epy import lazy_imports
@@ -14,9 +15,18 @@ from mia_bench.api.defense import Defense, TrainingSetup, TrainingStep
 from mia_bench.api.images import to_float
 from mia_bench.errors import Diverged
 from mia_bench.seeds import generator, seeded
-from mia_bench.testing.checks import Problem, Unsound, check, check_run
+from mia_bench.testing.checks import CheckSkipped, Problem, Unsound, check, check_run
 from mia_bench.testing.isolation import isolated, reloaded
-from mia_bench.testing.trial import Run, Trial, attempt, observe, reported_by, require_images
+from mia_bench.testing.trial import (
+    Run,
+    Stopped,
+    Trial,
+    attempt,
+    differing,
+    observe,
+    reported_by,
+    require_images,
+)
 
 with lazy_imports():
     import torch
@@ -30,7 +40,7 @@ with lazy_imports():
 
 @dataclass(frozen=True)
 class Trained:
-    """A target trained under the defense: the network, its stored state, and the target restored from it.
+    """A target trained under the defense: network, stored state, report, and the target restored from it.
 
     Attributes:
         logits: answers ``(N, C)`` of the restored target.
@@ -38,6 +48,7 @@ class Trained:
 
     network: nn.Module
     state: dict[str, Tensor]
+    report: dict[str, float | str]
     target: target.Target
     logits: Tensor
 
@@ -51,6 +62,7 @@ class DefenseTrial(Trial[Trained]):
         "nothing from one training to the next",
         "saved": "Keep what answers depend on in parameters or buffers, and make build_model the "
         "same with context.restoring",
+        "resumed": "Return from state_dict what training changes in the defense; load_state_dict gets it",
         "served": "Answer in eval mode and change nothing",
         "few-images": "Handle a batch of two images",
         "bfloat16": "Losses need float32: call .float() on outputs and features first",
@@ -63,10 +75,16 @@ class DefenseTrial(Trial[Trained]):
         observe(defense, "augment", run)
         observe(defense, "loss", run)
         _require_soundness(defense)
-        recipe = toy.RECIPE.model_copy(update={"precision": run.precision})
-        trained = target.train_target(defense, toy.ToyArchitecture(), run.world.splits, recipe, run.context)
+        trained = self.train(run, defense)
         state = {name: tensor.clone() for name, tensor in trained.state.items()}
-        return Trained(trained.training.model, state, *_restore(defense, state, run))
+        return Trained(trained.training.model, state, trained.report, *_restore(defense, state, run))
+
+    def train(self, run: Run, defense: Any = None, **context: Any) -> target.TrainedTarget:
+        """The trained target; ``context`` replaces parts of the run's."""
+        recipe = toy.RECIPE.model_copy(update={"precision": run.precision})
+        defense, architecture = defense or self.make(), toy.ToyArchitecture()
+        splits, context_of_run = run.world.splits, replace(run.context, **context)
+        return target.train_target(defense, architecture, splits, recipe, context_of_run)
 
     def outcome(self, made: Trained) -> Mapping[str, Any]:
         return {**made.state, "its answers": made.logits}
@@ -81,6 +99,27 @@ class DefenseTrial(Trial[Trained]):
         shape = (len(toy.world().splits.test), toy.world().classes)
         if (found := tuple(self.made.logits.shape)) != shape:
             yield f"the deployed model answers {found}, not {shape}", "Answer with logits (N, C)"
+
+    @check("defense")
+    def resumed(self) -> Iterator[Problem]:
+        """Stopped after an epoch and resumed it ends as if it had never been stopped."""
+        self.require_exact()
+        made, run, checkpoint = self.made, Run(self.device), toy.MemoryCheckpoint()
+        stops: list[int] = []
+
+        def stop(done: int, total: int, unit: str) -> None:
+            if checkpoint.state is not None:
+                stops.append(done)
+                raise Stopped
+
+        with isolated(0):
+            attempt(partial(self.train, run, progress=stop, checkpoint=checkpoint))
+        if not stops:
+            raise CheckSkipped("it trains for one epoch only")
+        with isolated(0):
+            again = self.train(run, checkpoint=checkpoint)
+        if differing(made.state, again.state) or made.report != again.report:
+            yield "stopped and resumed it ends with another state or report", self.advice["resumed"]
 
     @check("defense")
     def gradients(self) -> Iterator[Problem]:

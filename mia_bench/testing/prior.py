@@ -17,7 +17,16 @@ from mia_bench.errors import MiaBenchError
 from mia_bench.seeds import generator
 from mia_bench.testing.checks import CheckSkipped, Problem, check, check_run
 from mia_bench.testing.isolation import isolated, reloaded
-from mia_bench.testing.trial import Run, Trial, attempt, differing, observe, reported_by, require_images
+from mia_bench.testing.trial import (
+    Run,
+    Stopped,
+    Trial,
+    attempt,
+    differing,
+    observe,
+    reported_by,
+    require_images,
+)
 
 with lazy_imports():
     import torch
@@ -30,10 +39,6 @@ with lazy_imports():
 
 IMAGES = 6
 """How many images are drawn."""
-
-
-class Stopped(Exception):
-    """Raised in a training to stop it."""
 
 
 @dataclass(frozen=True)
@@ -82,9 +87,13 @@ class PriorTrial(Trial[Fitted]):
         """The state that the host stores."""
         prior = prior or self.make()
         observe(prior, "fit", run)
-        context = replace(run.context, progress=progress) if progress else run.context
+        context = run.context
+        if progress:
+            context = replace(context, progress=progress)
+        if checkpoint:
+            context = replace(context, checkpoint=checkpoint)
         public = copy.deepcopy(run.world.splits.public) if public is None else public
-        return toy.fit(prior, public, context, checkpoint).state
+        return toy.fit(prior, public, context).state
 
     def build(self, state: dict[str, Tensor], run: Run, prior: Any = None) -> generative.GenerativeModel:
         """The model of a state, as attacks get it."""

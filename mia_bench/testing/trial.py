@@ -82,6 +82,10 @@ class Run:
         return toy.context(self.device, self.seed)
 
 
+class Stopped(Exception):
+    """Raised in a training to stop it."""
+
+
 @dataclass
 class Trial(Generic[Made]):
     """A component on trial; a subclass for each kind of component says how to run it and what to compare.

@@ -6,6 +6,7 @@ Nothing is downloaded, everything follows from seeds, and images are 16×16.
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from typing import Any, ClassVar
@@ -21,7 +22,7 @@ from mia_bench.api.defense import Defense
 from mia_bench.api.generative import GenerativeModel
 from mia_bench.api.images import to_float
 from mia_bench.api.metric import AttackEvidence, Imitations, TargetEvidence
-from mia_bench.api.prior import Checkpoint, Prior, PriorTask
+from mia_bench.api.prior import Prior, PriorTask
 from mia_bench.protocol.context import Context
 from mia_bench.protocol.gallery import build_gallery
 from mia_bench.protocol.measurement import Instruments, attack_evidence
@@ -119,27 +120,27 @@ class ToyPrior(Prior):
 
 @dataclass
 class MemoryCheckpoint:
-    """A checkpoint in memory."""
+    """A checkpoint in memory, due at any time."""
 
-    state: dict[str, Tensor] | None = None
+    state: dict[str, Any] | None = None
 
-    def load(self) -> dict[str, Tensor] | None:
+    def due(self) -> bool:
+        return True
+
+    def load(self) -> dict[str, Any] | None:
         return copy.deepcopy(self.state)
 
-    def save(self, state: dict[str, Tensor]) -> None:
-        self.state = copy.deepcopy(state)
+    def save(self, state: Mapping[str, Any]) -> None:
+        self.state = copy.deepcopy(dict(state))
 
 
-def fit(
-    prior: Prior, public: ImageSet, context: Context, checkpoint: Checkpoint | None = None
-) -> FittedPrior:
+def fit(prior: Prior, public: ImageSet, context: Context) -> FittedPrior:
     """The prior fitted to public images, with nothing that watches it."""
     return fit_prior(
         prior.fit,
         public,
         context,
         source="toy",
-        checkpoint=checkpoint or MemoryCheckpoint(),
         watch=lambda model, step: None,
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import mia_bench
+from mia_bench.api.checkpoint import NO_CHECKPOINT
 from mia_bench.api.dataset import ImageSet, Splits
 from mia_bench.api.defense import Defense
 from mia_bench.api.progress import no_progress
@@ -119,12 +121,7 @@ def test_a_step_of_training_that_does_not_fit_says_what_to_lower(pretend) -> Non
 def test_a_step_of_a_prior_that_does_not_fit_says_what_to_lower(pretend) -> None:
     options = StyleGAN2Prior.Options(latent=4, style=4, layers=1, channel_base=512, batch_size=32, steps=1)
 
-    class NoCheckpoint:
-        def load(self) -> None:
-            return None
-
-    task = prior_task(pretend)
-    object.__setattr__(task, "checkpoint", NoCheckpoint())
+    task = dataclasses.replace(prior_task(pretend), checkpoint=NO_CHECKPOINT)
     with (
         Accelerator(capacity=8 * MEGABYTE),
         pytest.raises(OutOfMemory, match=r"step of stylegan2; lower stylegan2\.batch_size"),

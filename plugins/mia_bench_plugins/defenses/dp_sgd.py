@@ -22,7 +22,7 @@ Random numbers come from seeded generators, for reproducibility; a deployment ne
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal, cast
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
@@ -151,6 +151,13 @@ class DPSGD(Defense):
                 "dp-sgd: a batch did not come from its Poisson sampler; epsilon would mean nothing"
             )
         return super().loss(step)
+
+    def state_dict(self) -> dict[str, Any]:
+        return self._steps.state_dict() if self._steps else {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        if self._steps:
+            self._steps.load_state_dict(state)
 
     def report(self, setup: TrainingSetup) -> dict[str, Any]:
         """The privacy spent and the noise; raise MiaBenchError if another optimiser trained the network."""

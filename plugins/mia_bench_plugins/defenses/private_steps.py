@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator, Sequence
-from typing import TypeAlias
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -84,13 +84,13 @@ class PrivateSteps:
         self._accountant = RDPAccountant()
         # On the device: drawing the noise on the CPU would take longer than the step.
         device = next(setup.model.parameters()).device
-        noise = torch.Generator(device).manual_seed(derive(setup.seed, "noise"))
+        self._noise = torch.Generator(device).manual_seed(derive(setup.seed, "noise"))
         self.optimizer = DPOptimizer(
             setup.optimizer,
             noise_multiplier=noise_multiplier,
             max_grad_norm=max_grad_norm,
             expected_batch_size=self._rate * self._size,
-            generator=noise,
+            generator=self._noise,
         )
         self.optimizer.attach_step_hook(self._accountant.get_optimizer_hook_fn(self._rate))
 
@@ -118,6 +118,15 @@ class PrivateSteps:
         """Whether the batch yielded last has ``count`` images; it can be confirmed once."""
         size, self._last_batch = self._last_batch, None
         return size == count
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the next steps and the accounting depend on, beside the optimiser's state."""
+        return {"noise": self._noise.get_state(), "accountant": self._accountant.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from :meth:`state_dict`."""
+        self._noise.set_state(state["noise"])
+        self._accountant.load_state_dict(state["accountant"])
 
     def epsilon(self, delta: float) -> float:
         """The epsilon spent so far.

@@ -22,8 +22,8 @@ with lazy_imports():
 SNAPSHOTS = 10
 """How often the host is shown the model while it trains."""
 
-CHECKPOINTS = 40
-"""How often the state is saved."""
+CHECKS = 40
+"""How often the loss is checked, which waits for the device."""
 
 log = logging.getLogger(__name__)
 
@@ -129,14 +129,15 @@ class AdversarialTraining(ABC):
             self.restore(saved)
             log.info("%s goes on at step %d of %d", prior, self.step, steps)
         images = task.training_images().to(task.device)
-        show, save = (max(1, steps // times) for times in (SNAPSHOTS, CHECKPOINTS))
+        show, check = (max(1, steps // times) for times in (SNAPSHOTS, CHECKS))
         while self.step < steps:
             with explaining(f"a training step of {prior}", f"lower {prior}.batch_size"):
                 loss = self.advance(images)
             last = self.step == steps
-            if self.step % save == 0 or last:
-                if not torch.isfinite(loss):
-                    raise Diverged(f"the {network}'s loss is not finite at step {self.step} of {steps}")
+            due = task.checkpoint.due() or last
+            if (due or self.step % check == 0) and not torch.isfinite(loss):
+                raise Diverged(f"the {network}'s loss is not finite at step {self.step} of {steps}")
+            if due:
                 task.checkpoint.save(self.state())
             if self.step % show == 0 or last:
                 task.watch(self.result(), self.step)
