@@ -182,14 +182,14 @@ class Store:
             self._tell(f"{error}; it is computed again when a run needs it")
             return False
 
-    def _meta(self, stage: str, key: str) -> dict[str, Any] | None:
-        """The content of ``meta.json``, checked; None if there is no artifact.
+    def _meta(self, stage: str, key: str, folder: Path | None = None) -> dict[str, Any] | None:
+        """The content of ``meta.json``, checked; None if there is no artifact, in its place or in ``folder``.
 
         Raises:
             CorruptArtifact: it is not as it was written, or the tensors have another size.
             StoreError: it can't be read.
         """
-        folder = self._folder(stage, key)
+        folder = folder or self._folder(stage, key)
         with _damage_told_from_disk(stage, key):
             try:
                 os.lstat(folder)
@@ -236,23 +236,83 @@ class Store:
 
     def save(self, stage: str, key: str, tensors: Mapping[str, Tensor], info: Mapping[str, Any]) -> None:
         """Write an artifact; it appears whole or not at all."""
+        with self._new_artifact(stage, key) as folder:
+            size, digest = _write_synced(folder / _TENSORS, tensor_bytes(tensors))
+            files = {_TENSORS: {"bytes": size, "sha256": digest}}
+            meta = jsonfile.seal({"stage": stage, "key": key, "files": files, "info": info})
+            _write_synced(folder / _META, jsonfile.file_text(meta).encode())
+
+    def adopt(
+        self, stage: str, key: str, meta: bytes, tensors: Iterable[bytes], *, damaged: bool = False
+    ) -> None:
+        """Write an artifact as another store has it, unless it is damaged; it appears whole or not at all.
+
+        Args:
+            stage, key: which artifact.
+            meta: its ``meta.json``.
+            tensors: the file of its tensors, in pieces.
+            damaged: what is in its place is damaged, and set aside.
+
+        Raises:
+            CorruptArtifact: it is not as it was written first.
+        """
+        with self._new_artifact(stage, key, damaged) as folder:
+            _write_synced(folder / _META, meta)
+            _, digest = _write_synced(folder / _TENSORS, tensors)
+            noted = self._meta(stage, key, folder) or {"files": {}}
+            if noted["files"][_TENSORS].get("sha256") != digest:
+                raise CorruptArtifact(stage, key, "the hash differs")
+
+    @contextlib.contextmanager
+    def _new_artifact(self, stage: str, key: str, damaged: bool = False) -> Iterator[Path]:
+        """A folder to fill, which takes the artifact's place unless something fails."""
         final = self._folder(stage, key)
         with self._writing():
             final.parent.mkdir(parents=True, exist_ok=True)
             temporary = final.parent / _temporary_name()
             temporary.mkdir()
             try:
-                size, digest = _write_synced(temporary / _TENSORS, tensor_bytes(tensors))
-                files = {_TENSORS: {"bytes": size, "sha256": digest}}
-                meta = jsonfile.seal({"stage": stage, "key": key, "files": files, "info": info})
-                _write_synced(temporary / _META, jsonfile.file_text(meta).encode())
-                if self.has(stage, key):
+                yield temporary
+                if not damaged and self.has(stage, key):
                     shutil.rmtree(final)
                 elif os.path.lexists(final):
                     self._set_aside(final)
                 temporary.rename(final)
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)
+
+    def remove(self, stage: str, key: str) -> bool:
+        """Delete an artifact, whole or not at all; False if a run computes it now."""
+        lock = self._lock(stage, key)
+        with self._writing():
+            Path(lock.lock_file).parent.mkdir(exist_ok=True)
+            try:
+                lock.acquire(timeout=0)
+            except filelock.Timeout:
+                return False
+            try:
+                folder = self._folder(stage, key)
+                temporary = folder.parent / _temporary_name()
+                with contextlib.suppress(*_ABSENT):
+                    folder.rename(temporary)
+                    shutil.rmtree(temporary)
+                Path(lock.lock_file).unlink(missing_ok=True)
+            finally:
+                lock.release()
+        return True
+
+    def computed_now(self, stage: str, key: str) -> bool:
+        """Whether a run holds the right to compute an artifact."""
+        lock = self._lock(stage, key)
+        if not os.path.exists(lock.lock_file):
+            return False
+        with explained(self.root):
+            try:
+                lock.acquire(timeout=0)
+            except filelock.Timeout:
+                return True
+            lock.release()
+        return False
 
     def info(self, stage: str, key: str) -> dict[str, Any]:
         """What the stage noted beside its tensors. A field that it lacks is a CorruptArtifact, too.
@@ -294,12 +354,15 @@ class Store:
             raise CorruptArtifact(stage, key, "the hash differs")
         return path
 
+    def _lock(self, stage: str, key: str) -> filelock.BaseFileLock:
+        return filelock.FileLock(self.root / "locks" / f"{stage}-{key}.lock")
+
     @contextlib.contextmanager
     def lock(self, stage: str, key: str, waiting: Callable[[], None]) -> Iterator[None]:
         """Hold the right to compute one artifact; ``waiting()`` is called if another run has it."""
         with self._writing():
             (self.root / "locks").mkdir(exist_ok=True)
-            lock = filelock.FileLock(self.root / "locks" / f"{stage}-{key}.lock")
+            lock = self._lock(stage, key)
             try:
                 lock.acquire(timeout=0)
             except filelock.Timeout:

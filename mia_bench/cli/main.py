@@ -44,6 +44,8 @@ COMMANDS = {
     "measure": "Compute metrics of stored reconstructions, without attacking again.",
     "show": "Write a cell's picture: private examples beside reconstructions.",
     "results": "Print the records of a store.",
+    "explain": "Print what went into a cell's key, and why two keys differ.",
+    "store": "Look after a store: list, clean up, verify, export, import.",
     "data": "List and check data sets, and prepare them ahead of a run.",
     "prior": "Train, list and show image priors.",
     "leaderboard": "Build, check and extend the leaderboards.",

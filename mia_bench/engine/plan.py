@@ -7,8 +7,6 @@ doesn't (paths, the device, the order of a grid).
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -23,6 +21,7 @@ from mia_bench.components import ConfiguredComponent, OptionValues, resolve, res
 from mia_bench.engine.grid import Cell, skip_reason
 from mia_bench.errors import MiaBenchError, Unavailable, UsageError
 from mia_bench.fetch import file_hash, find
+from mia_bench.origin import Origin, digest, key_of
 from mia_bench.paths import Roots
 from mia_bench.plugins import attribute_errors
 from mia_bench.registry import Registry
@@ -44,11 +43,6 @@ STAGE_VERSIONS = {
     "metric": 1,
 }
 """Version of the host's code in each stage; raised when a change there changes results."""
-
-
-def _digest(content: Mapping[str, Any]) -> str:
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 CELL_STAGES = ("train", "assess", "prepare", "shard", "invert", "measure", "metric")
@@ -80,14 +74,15 @@ class Stage:
     @cached_property
     def key(self) -> str:
         """20 hexadecimal digits."""
-        content = {
-            "stage": self.name,
-            "version": STAGE_VERSIONS[self.name],
-            "spec": self.spec,
-            "seed": self.seed,
-            "inputs": {role: stage.key for role, stage in self.inputs.items()},
-        }
-        return _digest(content)[:20]
+        inputs = {role: stage.key for role, stage in self.inputs.items()}
+        return key_of(self.name, STAGE_VERSIONS[self.name], self.spec, self.seed, inputs)
+
+    @property
+    def origin(self) -> Origin:
+        """What its key is the hash of, and everything it needs."""
+        needed = dict.fromkeys(stage.id for stage in self.upstream() if stage is not self)
+        inputs = {role: stage.id for role, stage in self.inputs.items()}
+        return Origin(self.name, STAGE_VERSIONS[self.name], self.spec, self.seed, inputs, tuple(needed))
 
     @property
     def id(self) -> tuple[str, str]:
@@ -116,7 +111,7 @@ class Stage:
         """Hash of what else decides its cost: the options, an attack's prior, not which part of it it is."""
         prior = self.inputs.get("prior")
         own = {name: value for name, value in self.spec.items() if name != "shard"}
-        return _digest({"own": own, "prior": prior.spec if prior else None})[:12]
+        return digest({"own": own, "prior": prior.spec if prior else None})[:12]
 
     def make(self, role: str) -> Any:
         """A fresh instance of one of its components."""
@@ -211,7 +206,7 @@ class TrackPlan:
                 if name != "metric" and (shared_out or name != "shard")
             },
         }
-        self.protocol = _digest(protocol)[:12]
+        self.protocol = digest(protocol)[:12]
         reasons = self._missing.values() if self._encoder else ()
         missing = (f"{reason}: what needs it will be null" for reason in reasons)
         self.data_warnings = self._data_warnings()
@@ -294,7 +289,7 @@ class TrackPlan:
 
     def prior(self, chosen: ConfiguredComponent) -> Stage:
         """The stage that makes a prior."""
-        known = _digest(chosen.spec())
+        known = digest(chosen.spec())
         if known not in self._priors:  # once a prior, not once a cell: it may hash the weights it comes with
             prior: Prior = chosen.planned
             with attribute_errors(chosen.owner):

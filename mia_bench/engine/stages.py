@@ -35,6 +35,7 @@ from mia_bench.engine.code import code_of
 from mia_bench.engine.plan import Stage
 from mia_bench.memory import noting_halvings
 from mia_bench.models.compiled import compiled
+from mia_bench.origin import NOTED
 from mia_bench.paths import Roots
 from mia_bench.pictures import sheets_folder
 from mia_bench.plugins import attribute_errors
@@ -519,6 +520,7 @@ def _run_stage(stage: Stage, workspace: Workspace) -> None:
         "track": stage.track.name,
         "subject": stage.subject,
         "settings": stage.settings_hash,
+        "label": stage.label,
         "started": started,
         "finished": provenance.now(),
         "device": ", ".join([provenance.device_name(workspace.device), *info.pop("compiled", [])]),
@@ -529,5 +531,6 @@ def _run_stage(stage: Stage, workspace: Workspace) -> None:
         "git": provenance.git_commit(),
         "code": code_of(stage),
     }
+    info[NOTED] = stage.origin.to_json()
     workspace.store.save(stage.name, stage.key, tensors, info)
     workspace.store.clear(*stage.id)

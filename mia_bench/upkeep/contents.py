@@ -1,0 +1,298 @@
+"""What lies in a store, from names, sizes and ``meta.json`` alone: hashes are for ``verify``."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import pydantic_core
+
+from mia_bench import jsonfile
+from mia_bench.errors import StoreError
+from mia_bench.names import COMPONENT, KEY
+from mia_bench.origin import NOTED, Origin, StageId, stage_id
+from mia_bench.store import SET_ASIDE, Store
+
+TENSORS, META = "tensors.safetensors", "meta.json"
+_TEMPORARY = ".tmp-"
+_ABSENT = (FileNotFoundError, NotADirectoryError)
+_OURS = ("artifacts", "records", "checkpoints", "locks", "pictures", SET_ASIDE, "version.json")
+
+Kind: TypeAlias = Literal["checkpoint", "lock", "picture", "set aside", "half-written", "other"]
+"""What lies in a store beside artifacts and records; ``other`` is not the store's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """An artifact as its ``meta.json`` describes it.
+
+    Attributes:
+        stage, key: which.
+        bytes: size of its files.
+        modified: when it was stored here, in seconds since 1970.
+        finished: when it was computed; as ``modified`` where that is not known.
+        seconds: how long that took, 0 where it is not known.
+        track, subject, settings, label: what was noted of its run; empty where it was not.
+        seed: None in older ones.
+        upstream: all that it was made from; None in older ones, of which it is not known.
+        link: its folder is a link to somewhere else.
+        problem: why it can't be used; empty where nothing is wrong.
+        unreadable: the disk or its permissions are the problem.
+    """
+
+    stage: str
+    key: str
+    bytes: int
+    modified: float
+    finished: float
+    seconds: float = 0.0
+    track: str = ""
+    subject: str = ""
+    settings: str = ""
+    label: str = ""
+    seed: int | None = None
+    upstream: tuple[StageId, ...] | None = None
+    link: bool = False
+    problem: str = ""
+    unreadable: bool = False
+
+    @property
+    def id(self) -> StageId:
+        """Stage name and key."""
+        return self.stage, self.key
+
+    @property
+    def what(self) -> str:
+        """In words, as far as it is known."""
+        return self.label or self.subject or "–"
+
+
+@dataclass(frozen=True, slots=True)
+class RecordFile:
+    """The file of a record, unread."""
+
+    track: str
+    key: str
+    bytes: int
+    modified: float
+
+    @property
+    def measure(self) -> StageId:
+        """The stage whose artifact holds the numbers."""
+        return "measure", self.key
+
+
+@dataclass(frozen=True, slots=True)
+class Leftover:
+    """A file or folder beside artifacts and records; ``stage`` where it belongs to one."""
+
+    kind: Kind
+    path: Path
+    bytes: int
+    modified: float
+    stage: StageId | None = None
+
+
+class Contents:
+    """What lies in a store; each part is read when it is asked for.
+
+    Raises:
+        StoreError: a folder can't be read; so do its attributes.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self._known: dict[str, StageId] = {}
+
+    @cached_property
+    def artifacts(self) -> list[Artifact]:
+        """Every artifact, by stage and key."""
+        return list(self.read_artifacts())
+
+    @cached_property
+    def by_id(self) -> dict[StageId, Artifact]:
+        """Every artifact by its stage and key."""
+        return {one.id: one for one in self.artifacts}
+
+    def read_artifacts(self, only: str = "") -> Iterator[Artifact]:
+        """The artifacts of one stage or of all, one after the other."""
+        for stage in _entries(self.store.root / "artifacts"):
+            if COMPONENT.matches(stage.name) and only in ("", stage.name) and _is_folder(stage):
+                for entry in _entries(Path(stage.path)):
+                    if KEY.matches(entry.name) and _is_folder(entry):
+                        yield self._artifact(stage.name, entry)
+
+    @cached_property
+    def records(self) -> list[RecordFile]:
+        """The file of every record."""
+        found = []
+        for track in _entries(self.store.root / "records"):
+            if COMPONENT.matches(track.name) and _is_folder(track):
+                for entry in _entries(Path(track.path)):
+                    key, ending = os.path.splitext(entry.name)
+                    if ending == ".json" and KEY.matches(key) and entry.is_file():
+                        status = entry.stat()
+                        found.append(RecordFile(track.name, key, status.st_size, status.st_mtime))
+        return found
+
+    @cached_property
+    def leftovers(self) -> list[Leftover]:
+        """Everything else."""
+        root, found = self.store.root, []
+        for entry in _entries(root / "checkpoints"):
+            stage, _, key = entry.name.partition(".")[0].partition("-")
+            found.append(_leftover("checkpoint", entry, (stage, key)))
+        for entry in _entries(root / "locks"):
+            stage, _, key = entry.name.removesuffix(".lock").partition("-")
+            found.append(_leftover("lock", entry, (stage, key)))
+        for folder in (root / "pictures", root / "pictures" / "priors"):
+            for entry in _entries(folder):
+                if Path(entry.path) == root / "pictures" / "priors":
+                    continue
+                key = os.path.splitext(entry.name)[0]
+                stage = ("prior", entry.name) if folder.name == "priors" else ("measure", key)
+                found.append(_leftover("picture", entry, stage))
+        for kind in _entries(root / SET_ASIDE):
+            for folder in _entries(Path(kind.path)) if _is_folder(kind) else ():
+                for entry in _entries(Path(folder.path)) if _is_folder(folder) else [folder]:
+                    found.append(_leftover("set aside", entry))
+        return [*found, *self._strangers()]
+
+    def _strangers(self) -> Iterator[Leftover]:
+        """What killed runs left half-written, and what is not the store's."""
+        root = self.store.root
+        for entry in _entries(root):
+            if entry.name not in _OURS:
+                yield _half_written_or_other(entry)
+        for part in ("artifacts", "records"):
+            for folder in _entries(root / part):
+                if not (COMPONENT.matches(folder.name) and _is_folder(folder)):
+                    yield _half_written_or_other(folder)
+                    continue
+                for entry in _entries(Path(folder.path)):
+                    if not (_is_artifact(entry) if part == "artifacts" else _is_record(entry)):
+                        yield _half_written_or_other(entry)
+
+    def _artifact(self, stage: str, entry: os.DirEntry[str]) -> Artifact:
+        path, key = entry.path, entry.name
+        size, modified = 0, 0.0
+        try:
+            files = [os.stat(os.path.join(path, name)) for name in (META, TENSORS)]
+            size, modified = sum(file.st_size for file in files), files[0].st_mtime
+            if not stat.S_ISREG(files[1].st_mode):
+                raise ValueError(f"{TENSORS} is no regular file")
+            # Rust's parser: a store may hold a hundred thousand of these. What it lets pass, verify finds.
+            meta: Any = pydantic_core.from_json(jsonfile.read_file(Path(path, META), jsonfile.LARGEST))
+            if (meta["stage"], meta["key"]) != (stage, key):
+                raise ValueError(f"{META} is of another artifact")
+            if meta["files"][TENSORS]["bytes"] != files[1].st_size:
+                raise ValueError(f"{files[1].st_size} bytes instead of {meta['files'][TENSORS]['bytes']}")
+            info = meta["info"]
+            run, origin = info.get("run", {}), info.get(NOTED)
+            upstream = None if origin is None else tuple(map(self._stage_id, origin["upstream"]))
+            return Artifact(
+                stage, key, size, modified,
+                finished=_moment(run.get("finished")) or modified,
+                seconds=float(run.get("seconds", 0.0)),
+                track=str(run.get("track", "")),
+                subject=str(run.get("subject", "")),
+                settings=str(run.get("settings", "")),
+                label=str(run.get("label", "")),
+                seed=None if origin is None else origin["seed"],
+                upstream=upstream,
+                link=entry.is_symlink(),
+            )  # fmt: skip
+        except _ABSENT as error:
+            problem, unreadable = f"{Path(error.filename).name} is missing", False
+        except OSError as error:
+            problem, unreadable = f"it can't be read: {error.strerror or error}", True
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            lacks = isinstance(error, (KeyError, TypeError, AttributeError))
+            problem, unreadable = f"{META} lacks what it must have: {error}" if lacks else str(error), False
+        modified = modified or _modified(entry)
+        return Artifact(
+            stage, key, size, modified, modified,
+            link=entry.is_symlink(), problem=problem, unreadable=unreadable,
+        )  # fmt: skip
+
+    def _stage_id(self, text: str) -> StageId:
+        """One object for each stage, however many artifacts name it."""
+        return self._known.setdefault(text, stage_id(text))
+
+
+def _moment(text: str | None) -> float:
+    """Seconds since 1970 of a time in ISO 8601; 0 without one."""
+    return datetime.fromisoformat(text).timestamp() if text else 0.0
+
+
+def read_origin(store: Store, stage: StageId) -> Origin | None:
+    """What an artifact was made from; None where that is not noted, or the artifact is missing or damaged."""
+    try:
+        content = jsonfile.read_object(store.root / "artifacts" / stage[0] / stage[1] / META)
+        return Origin.noted(stage[0], content["info"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def artifact_folder(store: Store, stage: StageId) -> Path:
+    """Where an artifact lies."""
+    return store.root / "artifacts" / stage[0] / stage[1]
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    """What a folder holds, sorted; nothing if it is no folder."""
+    try:
+        with os.scandir(folder) as found:
+            return sorted(found, key=lambda entry: entry.name)
+    except _ABSENT:
+        return []
+    except OSError as error:
+        raise StoreError(f"{folder} can't be read: {error.strerror or error}") from error
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads to itself
+        return False
+
+
+def _is_artifact(entry: os.DirEntry[str]) -> bool:
+    return KEY.matches(entry.name) and _is_folder(entry)
+
+
+def _is_record(entry: os.DirEntry[str]) -> bool:
+    key, ending = os.path.splitext(entry.name)
+    return ending == ".json" and KEY.matches(key) and not _is_folder(entry)
+
+
+def _half_written_or_other(entry: os.DirEntry[str]) -> Leftover:
+    return _leftover("half-written" if entry.name.startswith(_TEMPORARY) else "other", entry)
+
+
+def _leftover(kind: Kind, entry: os.DirEntry[str], stage: StageId | None = None) -> Leftover:
+    return Leftover(kind, Path(entry.path), _size(entry), _modified(entry), stage)
+
+
+def _modified(entry: os.DirEntry[str]) -> float:
+    try:
+        return entry.stat(follow_symlinks=False).st_mtime
+    except OSError:
+        return 0.0
+
+
+def _size(entry: os.DirEntry[str]) -> int:
+    """Bytes of a file, or of all files below a folder; links are not followed."""
+    try:
+        if not entry.is_dir(follow_symlinks=False):
+            return entry.stat(follow_symlinks=False).st_size
+        with os.scandir(entry.path) as inner:
+            return sum(map(_size, inner))
+    except OSError:
+        return 0
