@@ -32,7 +32,7 @@ from mia_bench.terminal import say, say_lines, table
 from mia_bench.upkeep.bundle import Bundle, write_bundle
 from mia_bench.upkeep.check import find_damage
 from mia_bench.upkeep.collect import DAY, Garbage, check_idle, delete, find_garbage, total_seconds
-from mia_bench.upkeep.contents import Artifact, Contents, Kind, Leftover, RecordFile
+from mia_bench.upkeep.contents import Artifact, Contents, Kind, Leftover, RecordFile, total_size
 from mia_bench.upkeep.incoming import Source
 from mia_bench.upkeep.merge import Merged, OtherStore, merge
 from mia_bench.upkeep.needs import Needs, reasons
@@ -48,7 +48,7 @@ _SORTS: dict[str, Any] = {
 }
 
 
-class _Age(click.ParamType):
+class _Age(click.ParamType):  # type: ignore[type-arg]
     """A time span: ``90s``, ``30m``, ``12h``, ``1d``, ``2w``, or ``0``."""
 
     name = "age"
@@ -159,7 +159,7 @@ def _row(one: Artifact, count: int, needs: Needs, now: float) -> dict[str, Any]:
         "what": one.label or one.subject,
         "settings": one.settings,
         "seed": one.seed,
-        "bytes": one.bytes,
+        "bytes": one.size,
         "seconds": one.seconds,
         "age": max(0.0, now - one.finished),
         "records": None if unsure else count,
@@ -171,7 +171,7 @@ def _checkpoint_row(left: Leftover, now: float) -> dict[str, Any]:
     stage, key = left.stage or ("", "")
     return {
         "key": key, "stage": stage, "track": "", "what": "", "settings": "", "seed": None,
-        "bytes": left.bytes, "seconds": 0.0, "age": max(0.0, now - left.modified), "records": None,
+        "bytes": left.size, "seconds": 0.0, "age": max(0.0, now - left.modified), "records": None,
         "state": "checkpoint",
     }  # fmt: skip
 
@@ -221,30 +221,32 @@ def du(format_: str, store: Path | None) -> None:
     needs = Needs(contents)
     sums: dict[tuple[str, str], list[int]] = {}
     for one in contents.artifacts:
-        _add(sums, (one.track, one.stage), one.bytes)
+        _add(sums, (one.track, one.stage), one.size)
     others: dict[tuple[str, str], list[int]] = {}
     for record in contents.records:
-        _add(others, ("records", ""), record.bytes)
+        _add(others, ("records", ""), record.size)
     for left in contents.leftovers:
-        _add(others, (_PLURAL[left.kind], ""), left.bytes)
+        _add(others, (_PLURAL[left.kind], ""), left.size)
     garbage = find_garbage(contents, needs, time.time())
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"track": track, "stage": stage, "count": count, "bytes": total}
         for (track, stage), (count, total) in sorted(
             sums.items(), key=lambda item: (item[0][0], _ORDER.get(item[0][1], 99))
         )
     ]
-    rest = [{"what": what, "count": count, "bytes": total} for (what, _), (count, total) in others.items()]
-    total = sum(int(row["bytes"]) for row in (*rows, *rest))  # type: ignore[call-overload]
+    rest: list[dict[str, Any]] = [
+        {"what": what, "count": count, "bytes": total} for (what, _), (count, total) in others.items()
+    ]
+    total = sum(row["bytes"] for row in (*rows, *rest))
     if format_ == "json":
-        content = {"artifacts": rows, "others": rest, "bytes": total, "gc": {"bytes": garbage.bytes}}
+        content = {"artifacts": rows, "others": rest, "bytes": total, "gc": {"bytes": garbage.size}}
         say_lines(json.dumps(content, indent=1, sort_keys=True))
         return
-    shown = [[row["track"] or "–", row["stage"], str(row["count"]), size(int(row["bytes"]))] for row in rows]
-    shown += [["", str(row["what"]), str(row["count"]), size(int(row["bytes"]))] for row in rest]
+    shown = [[row["track"] or "–", row["stage"], str(row["count"]), size(row["bytes"])] for row in rows]
+    shown += [["", str(row["what"]), str(row["count"]), size(row["bytes"])] for row in rest]
     if shown:
         say_lines(table(shown, ["track", "what", "count", "size"]))
-    say(f"{size(total)} in {contents.store.root}; 'mia-bench store gc' would free {size(garbage.bytes)}")
+    say(f"{size(total)} in {contents.store.root}; 'mia-bench store gc' would free {size(garbage.size)}")
 
 
 _PLURAL: dict[Kind, str] = {
@@ -277,7 +279,9 @@ def _add(sums: dict[tuple[str, str], list[int]], name: tuple[str, str], count: i
 @click.option("--checkpoints", is_flag=True, help="Also checkpoints of stages that were not finished.")
 @click.option("--locks", is_flag=True, help="Also lock files that nobody holds.")
 @click.option("--pictures", is_flag=True, help="Also pictures of cells without a record, and of priors gone.")
-@click.option("--joined-shards", is_flag=True, help="Also the parts of attacks whose joined result is stored.")
+@click.option(
+    "--joined-shards", is_flag=True, help="Also the parts of attacks whose joined result is stored."
+)
 @click.option("--while-running", is_flag=True, help="Delete even while a run computes in the store.")
 @store_option
 def gc(
@@ -314,10 +318,10 @@ def gc(
     many = len(garbage.artifacts) + len(garbage.leftovers)
     if dry_run or not many:
         more = "; --delete deletes them" if many else ""
-        say(f"{_things(garbage)}, {size(garbage.bytes)}, can be deleted{more}")
+        say(f"{_things(garbage)}, {size(garbage.size)}, can be deleted{more}")
         return
     gone = list(delete(contents.store, garbage))
-    say(f"deleted {len(gone)} of {_things(garbage)}, {size(sum(one.bytes for one in gone))}")
+    say(f"deleted {len(gone)} of {_things(garbage)}, {size(sum(one.size for one in gone))}")
 
 
 def _things(garbage: Garbage) -> str:
@@ -334,19 +338,21 @@ def _print_garbage(garbage: Garbage) -> None:
             "track": track or "–",
             "what": stage,
             "count": str(len(several)),
-            "size": size(sum(one.bytes for one in several)),
+            "size": size(sum(one.size for one in several)),
             "took": duration(total_seconds(several)),
         }
         for (track, stage), several in groups.items()
     ]
     for kind, name in _PLURAL.items():
         if several := [left for left in garbage.leftovers if left.kind == kind]:
-            total = sum(left.bytes for left in several)
-            rows.append({"track": "", "what": name, "count": str(len(several)), "size": size(total), "took": ""})
+            total = sum(left.size for left in several)
+            rows.append(
+                {"track": "", "what": name, "count": str(len(several)), "size": size(total), "took": ""}
+            )
     if rows:
         say_lines(table(rows))
     for reason, kept in garbage.kept.items():
-        total = sum(one.bytes for one in kept)
+        total = sum(one.size for one in kept)
         say(f"note: kept {len(kept)} that no record is known to need ({size(total)}): {reason}", err=True)
 
 
@@ -370,11 +376,10 @@ def verify(quick: bool, store: Path | None) -> None:
     damaged or can't be read.
     """
     contents = Contents(open_store(store))
-    everything = [*contents.artifacts, *contents.records]
-    total, found = sum(one.bytes for one in everything), 0
+    total, found = total_size(contents.artifacts, contents.records), 0
     needs = Needs(contents)
     with _bar("checking", total) as advance:
-        for damage in find_damage(contents, lambda one: advance(one.bytes), quick=quick):
+        for damage in find_damage(contents, lambda one: advance(one.size), quick=quick):
             found += 1
             count = needs.counts[damage.stage] if damage.stage else 0
             say(damage.line + (f"; {counted(count, 'record')} need it" if count else ""))
@@ -424,7 +429,7 @@ def export(
         raise UsageError(f"there are no records of track {track}" if track else "there are no records")
     selected = select(contents, chosen, () if records_only else stages or tuple(STAGE_VERSIONS))
     _warn(selected.warnings)
-    with writing(file, remake="mia-bench run"), _bar("writing", selected.bytes) as advance:
+    with writing(file, remake="mia-bench run"), _bar("writing", selected.size) as advance:
         written = write_bundle(file, selected, advance)
     say(f"{file}: {counted(len(selected.records), 'record')}, "
         f"{counted(len(selected.artifacts), 'artifact')}, {size(written)}")  # fmt: skip
@@ -447,9 +452,9 @@ def import_(source: Path, records_only: bool, dry_run: bool, store: Path | None)
     if source.is_dir() and root.exists() and source.samefile(root):
         raise UsageError(f"{source} is the store itself")
     opened: Source = OtherStore(source) if source.is_dir() else Bundle(source)
-    with _bar("checking", opened.bytes) as advance:
+    with _bar("checking", opened.size) as advance:
         opened.check(advance)
-    with _bar("importing", opened.bytes) as advance:
+    with _bar("importing", opened.size) as advance:
         merged = merge(opened, Store(root), advance, artifacts=not records_only, dry_run=dry_run)
     _print_merged(merged, dry_run)
     if merged.damaged:
@@ -461,7 +466,7 @@ def _print_merged(merged: Merged, dry_run: bool) -> None:
     for line in merged.differences:
         say(f"note: {line}", err=True)
     verb = "would be added" if dry_run else "added"
-    say(f"{verb}: {counted(len(merged.artifacts), 'artifact')} ({size(merged.bytes)}) and "
+    say(f"{verb}: {counted(len(merged.artifacts), 'artifact')} ({size(merged.size)}) and "
         f"{counted(len(merged.records), 'record')}; {merged.present} were here")  # fmt: skip
     if merged.repaired:
         say(f"{len(merged.repaired)} of them in place of damaged ones")

@@ -32,7 +32,9 @@ MANIFEST = "manifest.json"
 _BLOCK = tarfile.BLOCKSIZE
 _LONGEST = 100
 """Characters of a name that a plain header of tar holds."""
-_NAME = re.compile(r"artifacts/([^/]+)/([^/]+)/(?:meta\.json|tensors\.safetensors)|records/([^/]+)/([^/]+)\.json")
+_NAME = re.compile(
+    r"artifacts/([^/]+)/([^/]+)/(?:meta\.json|tensors\.safetensors)|records/([^/]+)/([^/]+)\.json"
+)
 
 Advance = Callable[[int], Any]
 
@@ -59,7 +61,7 @@ def write_bundle(path: Path, chosen: Selection, advance: Advance) -> int:
         noted = _noted(store, artifact.id)
         folder = "/".join(("artifacts", *artifact.id))
         small[f"{folder}/{META}"], large[f"{folder}/{TENSORS}"] = noted.meta, artifact.id
-        files[f"{folder}/{TENSORS}"] = {"bytes": noted.bytes, "sha256": noted.sha256}
+        files[f"{folder}/{TENSORS}"] = {"bytes": noted.size, "sha256": noted.sha256}
     for name, data in small.items():
         files[name] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
     for name in files:
@@ -148,7 +150,7 @@ class Bundle:
         self._first = start + _padded(size)
 
     @property
-    def bytes(self) -> int:
+    def size(self) -> int:
         """The size of all files in it."""
         return sum(size for size, _ in self._files.values())
 
@@ -177,7 +179,7 @@ class Bundle:
         try:
             for one in self.artifacts():
                 size, sha256 = self._files["/".join(("artifacts", *one.stage, TENSORS))]
-                if (one.bytes, one.sha256) != (size, sha256):
+                if (one.size, one.sha256) != (size, sha256):
                     raise CorruptArtifact(*one.stage, "the manifest and its notes differ")
             for _ in self.records():
                 pass

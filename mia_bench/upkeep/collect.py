@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from mia_bench.errors import StoreError
 from mia_bench.origin import StageId
 from mia_bench.store import Store, explained
-from mia_bench.upkeep.contents import Artifact, Contents, Kind, Leftover
+from mia_bench.upkeep.contents import Artifact, Contents, Kind, Leftover, total_size
 from mia_bench.upkeep.needs import Needs
 
 DAY = 86400.0
@@ -30,9 +30,9 @@ class Garbage:
     kept: dict[str, list[Artifact | Leftover]] = field(default_factory=dict)
 
     @property
-    def bytes(self) -> int:
+    def size(self) -> int:
         """The size of what can be deleted."""
-        return sum(one.bytes for one in (*self.artifacts, *self.leftovers))
+        return total_size(self.artifacts, self.leftovers)
 
     def keep(self, one: Artifact | Leftover, reason: str) -> None:
         """Keep it, for this reason."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -34,7 +34,7 @@ class Artifact:
 
     Attributes:
         stage, key: which.
-        bytes: size of its files.
+        size: bytes of its files.
         modified: when it was stored here, in seconds since 1970.
         finished: when it was computed; as ``modified`` where that is not known.
         seconds: how long that took, 0 where it is not known.
@@ -48,7 +48,7 @@ class Artifact:
 
     stage: str
     key: str
-    bytes: int
+    size: int
     modified: float
     finished: float
     seconds: float = 0.0
@@ -79,7 +79,7 @@ class RecordFile:
 
     track: str
     key: str
-    bytes: int
+    size: int
     modified: float
 
     @property
@@ -94,9 +94,18 @@ class Leftover:
 
     kind: Kind
     path: Path
-    bytes: int
+    size: int
     modified: float
     stage: StageId | None = None
+
+
+Thing: TypeAlias = Artifact | RecordFile | Leftover
+"""Whatever lies in a store."""
+
+
+def total_size(*several: Iterable[Thing]) -> int:
+    """Bytes of all of them."""
+    return sum(one.size for things in several for one in things)
 
 
 class Contents:
@@ -144,29 +153,32 @@ class Contents:
     @cached_property
     def leftovers(self) -> list[Leftover]:
         """Everything else."""
-        root, found = self.store.root, []
+        root = self.store.root
+        return [*self._of_stages(root), *self._pictures(root), *self._set_aside(root), *self._strangers(root)]
+
+    def _of_stages(self, root: Path) -> Iterator[Leftover]:
         for entry in _entries(root / "checkpoints"):
             stage, _, key = entry.name.partition(".")[0].partition("-")
-            found.append(_leftover("checkpoint", entry, (stage, key)))
+            yield _leftover("checkpoint", entry, (stage, key))
         for entry in _entries(root / "locks"):
             stage, _, key = entry.name.removesuffix(".lock").partition("-")
-            found.append(_leftover("lock", entry, (stage, key)))
-        for folder in (root / "pictures", root / "pictures" / "priors"):
-            for entry in _entries(folder):
-                if Path(entry.path) == root / "pictures" / "priors":
-                    continue
-                key = os.path.splitext(entry.name)[0]
-                stage = ("prior", entry.name) if folder.name == "priors" else ("measure", key)
-                found.append(_leftover("picture", entry, stage))
-        for kind in _entries(root / SET_ASIDE):
-            for folder in _entries(Path(kind.path)) if _is_folder(kind) else ():
-                for entry in _entries(Path(folder.path)) if _is_folder(folder) else [folder]:
-                    found.append(_leftover("set aside", entry))
-        return [*found, *self._strangers()]
+            yield _leftover("lock", entry, (stage, key))
 
-    def _strangers(self) -> Iterator[Leftover]:
+    def _pictures(self, root: Path) -> Iterator[Leftover]:
+        for entry in _entries(root / "pictures"):
+            if entry.name != "priors":
+                yield _leftover("picture", entry, ("measure", os.path.splitext(entry.name)[0]))
+        for entry in _entries(root / "pictures" / "priors"):
+            yield _leftover("picture", entry, ("prior", entry.name))
+
+    def _set_aside(self, root: Path) -> Iterator[Leftover]:
+        for part in _entries(root / SET_ASIDE):
+            for folder in _entries(Path(part.path)) if _is_folder(part) else [part]:
+                for entry in _entries(Path(folder.path)) if _is_folder(folder) else [folder]:
+                    yield _leftover("set aside", entry)
+
+    def _strangers(self, root: Path) -> Iterator[Leftover]:
         """What killed runs left half-written, and what is not the store's."""
-        root = self.store.root
         for entry in _entries(root):
             if entry.name not in _OURS:
                 yield _half_written_or_other(entry)

@@ -25,14 +25,14 @@ class Incoming:
     Attributes:
         stage: name and key.
         meta: its ``meta.json``.
-        bytes: size of its tensors.
+        size: bytes of its tensors.
         sha256: their hash, as the notes say.
         tensors: reads the file of its tensors, in pieces.
     """
 
     stage: StageId
     meta: bytes
-    bytes: int
+    size: int
     sha256: str
     tensors: Callable[[], Iterator[bytes]]
 
@@ -47,7 +47,7 @@ class Source(Protocol):
     damaged: list[str]
 
     @property
-    def bytes(self) -> int:
+    def size(self) -> int:
         """The size of all that it has."""
 
     def check(self, advance: Callable[[int], Any]) -> None:

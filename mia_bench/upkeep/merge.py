@@ -15,7 +15,7 @@ from mia_bench.errors import CorruptArtifact, StoreError, UsageError
 from mia_bench.origin import StageId
 from mia_bench.record import Record
 from mia_bench.store import Store
-from mia_bench.upkeep.contents import META, TENSORS, Contents, artifact_folder
+from mia_bench.upkeep.contents import META, TENSORS, Contents, artifact_folder, total_size
 from mia_bench.upkeep.incoming import Incoming, Source, incoming, pieces
 
 _NUMBERS = ("metrics", "per_class", "class_counts", "per_image")
@@ -29,7 +29,7 @@ class Merged:
         artifacts: that were not there, or damaged.
         repaired: those of them that were damaged.
         records: that were not there, or had no numbers.
-        bytes: size of the artifacts' tensors.
+        size: bytes of the artifacts' tensors.
         present: how many artifacts and records were there already.
         differences: lines on records, and on artifacts, of one key with different content.
         damaged: lines on what could not be taken.
@@ -38,7 +38,7 @@ class Merged:
     artifacts: list[StageId] = field(default_factory=list)
     repaired: list[StageId] = field(default_factory=list)
     records: list[str] = field(default_factory=list)
-    bytes: int = 0
+    size: int = 0
     present: int = 0
     differences: list[str] = field(default_factory=list)
     damaged: list[str] = field(default_factory=list)
@@ -58,9 +58,9 @@ class OtherStore:
         self.damaged: list[str] = []
 
     @property
-    def bytes(self) -> int:
+    def size(self) -> int:
         """The size of its artifacts and records."""
-        return sum(one.bytes for one in (*self._contents.artifacts, *self._contents.records))
+        return total_size(self._contents.artifacts, self._contents.records)
 
     def check(self, advance: Callable[[int], Any]) -> None:
         """Nothing is to be checked as a whole."""
@@ -111,14 +111,14 @@ def merge(
     """
     merged = Merged()
     if artifacts:
-        needed = sum(one.bytes for one in source.artifacts() if not store.has(*one.stage))
+        needed = sum(one.size for one in source.artifacts() if not store.has(*one.stage))
         free = shutil.disk_usage(store.root).free
         source.damaged.clear()
         if needed > free and not dry_run:
             raise StoreError(f"the store {store.root} has {free} bytes free, {needed} are needed")
         for one in source.artifacts():
             _add_artifact(store, one, merged, dry_run)
-            advance(one.bytes)
+            advance(one.size)
     for record in source.records():
         _add_record(store, record, merged, dry_run)
     merged.damaged += source.damaged
@@ -142,7 +142,7 @@ def _add_artifact(store: Store, one: Incoming, merged: Merged, dry_run: bool) ->
             merged.damaged.append(str(error))
             return
     merged.artifacts.append(one.stage)
-    merged.bytes += one.bytes
+    merged.size += one.size
     if state == "damaged":
         merged.repaired.append(one.stage)
 

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
 from mia_bench.origin import StageId
-from mia_bench.upkeep.contents import Artifact, Contents, RecordFile
+from mia_bench.upkeep.contents import Artifact, Contents, RecordFile, total_size
 from mia_bench.upkeep.needs import Needs, reasons
 
 
@@ -20,9 +20,9 @@ class Selection:
     warnings: list[str] = field(default_factory=list)
 
     @property
-    def bytes(self) -> int:
+    def size(self) -> int:
         """The size of all files."""
-        return sum(one.bytes for one in (*self.records, *self.artifacts))
+        return total_size(self.records, self.artifacts)
 
 
 def select(contents: Contents, records: Iterable[RecordFile], stages: Collection[str]) -> Selection:
