@@ -201,7 +201,7 @@ def _print_compared(cells: list[ExplainedCell], compared: list[ComparedStage]) -
             for line in _changes(one.found):
                 say(f"{one.name}: {line}")
         else:
-            follow.setdefault(", ".join(one.inputs), []).append(one.name)
+            follow.setdefault(", ".join(sorted(one.inputs)), []).append(one.name)
     for inputs, names in follow.items():
         say(f"{', '.join(names)}: only through {inputs}")
     if same:

@@ -32,7 +32,7 @@ from mia_bench.terminal import say, say_lines, table
 from mia_bench.upkeep.bundle import Bundle, write_bundle
 from mia_bench.upkeep.check import find_damage
 from mia_bench.upkeep.collect import DAY, Garbage, check_idle, delete, find_garbage, total_seconds
-from mia_bench.upkeep.contents import Artifact, Contents, Kind, Leftover, RecordFile, total_size
+from mia_bench.upkeep.contents import Artifact, Contents, Kind, Leftover, RecordFile, Thing, total_size
 from mia_bench.upkeep.incoming import Source
 from mia_bench.upkeep.merge import Merged, OtherStore, merge
 from mia_bench.upkeep.needs import Needs, reasons
@@ -315,18 +315,23 @@ def gc(
     )  # fmt: skip
     _warn(reasons(needs.unknown))
     _print_garbage(garbage)
-    many = len(garbage.artifacts) + len(garbage.leftovers)
-    if dry_run or not many:
-        more = "; --delete deletes them" if many else ""
-        say(f"{_things(garbage)}, {size(garbage.size)}, can be deleted{more}")
+    things = [*garbage.artifacts, *garbage.leftovers]
+    if dry_run or not things:
+        more = "; --delete deletes them" if things else ""
+        say(f"{_things(things)} can be deleted{more}")
         return
     gone = list(delete(contents.store, garbage))
-    say(f"deleted {len(gone)} of {_things(garbage)}, {size(sum(one.size for one in gone))}")
+    say(f"deleted {_things(gone)}".rstrip(","))
+    if left := len(things) - len(gone):
+        say(f"note: {left} left, since a run computes them now", err=True)
 
 
-def _things(garbage: Garbage) -> str:
-    text = counted(len(garbage.artifacts), "artifact")
-    return f"{text} and {counted(len(garbage.leftovers), 'other file')}" if garbage.leftovers else text
+def _things(several: Sequence[Thing]) -> str:
+    """``3 artifacts and 1 other file, 1.2 MB``."""
+    artifacts = sum(isinstance(one, Artifact) for one in several)
+    others = len(several) - artifacts
+    text = counted(artifacts, "artifact") + (f" and {counted(others, 'other file')}" if others else "")
+    return f"{text}, {size(total_size(several))},"
 
 
 def _print_garbage(garbage: Garbage) -> None:

@@ -83,7 +83,7 @@ def find_garbage(
         elif one.id not in joined and one.stage == "metric" and one.upstream is None:
             found.keep(one, "older metrics do not say what they were computed of")
         elif one.id not in joined and unknown:
-            found.keep(one, f"{unknown.file.track} may need them")
+            found.keep(one, f"records of track {unknown.file.track} may need them")
         elif now - one.modified < older_than:
             found.keep(one, "they are younger")
         else:
