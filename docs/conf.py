@@ -95,6 +95,7 @@ CONTENTS = """
 /docs/statistics
 /docs/reproducibility
 /docs/caching
+/docs/store
 /docs/architecture
 /docs/glossary
 ```

@@ -315,7 +315,7 @@ def gc(
     )  # fmt: skip
     _warn(reasons(needs.unknown))
     _print_garbage(garbage)
-    things = [*garbage.artifacts, *garbage.leftovers]
+    things: list[Thing] = [*garbage.artifacts, *garbage.leftovers]
     if dry_run or not things:
         more = "; --delete deletes them" if things else ""
         say(f"{_things(things)} can be deleted{more}")

@@ -159,7 +159,8 @@ class Contents:
     def _of_stages(self, root: Path) -> Iterator[Leftover]:
         for entry in _entries(root / "checkpoints"):
             stage, _, key = entry.name.partition(".")[0].partition("-")
-            yield _leftover("checkpoint", entry, (stage, key))
+            half_written = entry.name.startswith(_TEMPORARY)
+            yield _leftover("half-written" if half_written else "checkpoint", entry, (stage, key))
         for entry in _entries(root / "locks"):
             stage, _, key = entry.name.removesuffix(".lock").partition("-")
             yield _leftover("lock", entry, (stage, key))
