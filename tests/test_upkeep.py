@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import os
+import random
 import shutil
 import tarfile
 import time
@@ -134,8 +135,10 @@ def test_list_filters_by_stage_track_cell_and_use(cli, kept: Path) -> None:
 
 def test_older_artifacts_are_found_by_planning_the_cells_of_records(cli, kept: Path) -> None:
     noted = {(row["stage"], row["key"]): row["records"] for row in listed(cli)}
+    what = {row["key"]: (row["what"], row["seed"]) for row in listed(cli)}
     forget_origins(kept)
     assert {(row["stage"], row["key"]): row["records"] for row in listed(cli)} == noted
+    assert {row["key"]: (row["what"], row["seed"]) for row in listed(cli)} == what
 
 
 def test_what_a_record_of_an_unknown_cell_may_need_is_kept(cli, kept: Path) -> None:
@@ -440,6 +443,24 @@ def test_export_writes_nothing_of_a_damaged_artifact(cli, kept: Path, tmp_path: 
     assert list(tmp_path.glob("*.tar")) == list(tmp_path.glob(".tmp-*")) == []
 
 
+def test_export_into_a_full_disk_leaves_nothing(cli, kept: Path, tmp_path: Path, monkeypatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    done = cli("store", "export", tmp_path / "b.tar", "--all")
+    assert done.code == 2
+    assert done.err == f"error: {tmp_path / 'b.tar'} can't be written: No space left on device\n"
+    assert {path.name for path in tmp_path.iterdir()} == {"store"}
+
+
+def test_pipes_are_neither_read_nor_replaced(cli, kept: Path, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    assert "it is no regular file" in cli("store", "import", tmp_path / "pipe").err
+    assert cli("store", "export", tmp_path / "pipe", "--all").err.startswith("error: ")
+    assert (tmp_path / "pipe").is_fifo()
+
+
 def test_export_says_what_is_not_stored(cli, kept: Path, tmp_path: Path) -> None:
     shutil.rmtree(kept / "artifacts" / "prior")
     done = cli("store", "export", tmp_path / "b.tar", "--all")
@@ -595,6 +616,33 @@ def test_sizes_that_are_only_claimed_are_refused_before_anything_is_read(cli, bu
         file.write(info.tobuf(tarfile.GNU_FORMAT))
         file.truncate(2 * jsonfile.LARGEST)
     refused(cli, bundle, f"manifest.json has {jsonfile.LARGEST + 1} bytes")
+
+
+def everything(bundle: Path) -> list[Any]:
+    """What a bundle holds, as it is taken from it."""
+    found = Bundle(bundle)
+    found.check(lambda size: None)
+    artifacts = [(one.stage, one.meta, b"".join(one.tensors())) for one in found.artifacts()]
+    return [artifacts, list(found.records())]
+
+
+def test_whatever_byte_changes_a_bundle_is_refused_unless_it_is_no_content(bundle: Path) -> None:
+    whole, held, draws, told = bundle.read_bytes(), everything(bundle), random.Random(0), []
+    headers = [place for place in range(0, len(whole), 512) if whole[place + 257 : place + 262] == b"ustar"]
+    assert len(headers) > 10
+    for number in range(100):
+        data = bytearray(whole)
+        start, size = (draws.choice(headers), 512) if number % 2 else (0, len(whole))
+        data[draws.randrange(start, start + size)] ^= draws.randrange(1, 256)
+        bundle.write_bytes(data)
+        try:
+            found = everything(bundle)
+        except StoreError as error:
+            told.append(str(error))
+        else:
+            assert found == held  # padding was changed
+    assert len(told) > 90
+    assert all(line.startswith(f"{bundle} is no bundle that can be imported: ") for line in told)
 
 
 def test_a_newer_bundle_is_refused_with_what_to_do(cli, bundle: Path) -> None:

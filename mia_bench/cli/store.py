@@ -151,14 +151,15 @@ def list_(
 
 
 def _row(one: Artifact, count: int, needs: Needs, now: float) -> dict[str, Any]:
+    planned = needs.stages.get(one.id)  # of older artifacts, which do not note it
     unsure = not count and (needs.may_be_needed(one) or (one.stage == "metric" and one.upstream is None))
     return {
         "key": one.key,
         "stage": one.stage,
         "track": one.track,
-        "what": one.label or one.subject,
+        "what": one.label or (planned.label if planned else one.subject),
         "settings": one.settings,
-        "seed": one.seed,
+        "seed": planned.seed if planned else one.seed,
         "bytes": one.size,
         "seconds": one.seconds,
         "age": max(0.0, now - one.finished),
@@ -427,6 +428,8 @@ def export(
         raise UsageError("give either cells, --track or --all")
     if records_only and stages:
         raise UsageError("give either --records-only or --with")
+    if file.exists() and not file.is_file():
+        raise UsageError(f"{file} is no regular file")
     contents = Contents(open_store(store))
     chosen = _named(contents, cells) if cells else contents.records
     chosen = [record for record in chosen if track in (None, record.track)]

@@ -141,6 +141,10 @@ class Bundle:
         self._path = path
         self.damaged: list[str] = []
         self._places: dict[str, int] = {}
+        try:
+            jsonfile.file_size(path)  # reading a pipe would wait
+        except ValueError as error:
+            raise self._refused(str(error)) from error
         name, size, start = self._member(0) or ("", 0, 0)
         if name != MANIFEST:
             raise self._refused(f"it does not begin with {MANIFEST}")

@@ -241,9 +241,7 @@ def _candidates(store: Store, names: set[str]) -> dict[str, list[Node]]:
             elif node:
                 older.add(node.id)
     if older:
-        needs = Needs(contents)
-        _ = needs.by_record
-        stages = {s.id: s for cell in needs.planned.values() for s in cell.measure.upstream()}
+        stages = Needs(contents).stages
         for stage in older & stages.keys():
             found.setdefault(stage[0], []).append(
                 Node(stage, stages[stage].label, stages[stage].origin, True)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from mia_bench.engine.plan import PlannedCell
+from mia_bench.engine.plan import PlannedCell, Stage
 from mia_bench.errors import MiaBenchError
 from mia_bench.origin import StageId
 from mia_bench.record import Record
@@ -99,6 +99,12 @@ class Needs:
         """The attack, or the target, that a metric was computed of; None in older ones."""
         found = dict(metric.upstream or ())
         return next(((name, found[name]) for name in ("invert", "train") if name in found), None)
+
+    @cached_property
+    def stages(self) -> Mapping[StageId, Stage]:
+        """The stages of the cells that were planned."""
+        _ = self.by_record
+        return {stage.id: stage for cell in self.planned.values() for stage in cell.measure.upstream()}
 
     def may_be_needed(self, artifact: Artifact) -> Unknown | None:
         """A record that may need an artifact which is not known to be needed, if there is one."""
