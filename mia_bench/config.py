@@ -26,6 +26,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 from mia_bench import paths
 from mia_bench.device import Precision, check_device_form
 from mia_bench.errors import UsageError, did_you_mean
+from mia_bench.names import COMPONENT
 from mia_bench.text import one_line
 
 DEFAULT_TRACK = "synth-faces"
@@ -109,6 +110,49 @@ def _option_pairs(given: Any) -> Iterator[tuple[str, Any]]:
         raise UsageError("options must be a table")
 
 
+def named_files(given: Any) -> dict[str, Path]:
+    """Rows of models of the user's own: the name of each, and its file.
+
+    Args:
+        given: a table of names and files, or files, each with ``NAME=`` before it or named by its stem.
+
+    Raises:
+        UsageError: a name has another form, or two files have one.
+    """
+    if isinstance(given, Mapping):
+        pairs = [(str(name), file) for name, file in given.items()]
+    elif _is_list(given) or isinstance(given, (str, Path)):
+        pairs = [_named_file(one) for one in _as_tuple(given)]
+    else:
+        raise UsageError("target must be a file, a list of files, or a table of names and files")
+    found: dict[str, Path] = {}
+    for name, file in pairs:
+        if not isinstance(file, (str, Path)) or not str(file):
+            raise UsageError(f"target {name!r}: {str(file)!r} is not a file")
+        if not COMPONENT.matches(name):
+            raise UsageError(f"target {name!r}: a row's name is {COMPONENT.rule}: NAME=FILE")
+        if name in found:
+            raise UsageError(f"two targets have the name {name!r}: give others, NAME=FILE")
+        found[name] = paths.expand_path(file)
+    return found
+
+
+def _named_file(given: Any) -> tuple[str, Any]:
+    """``NAME=FILE`` as a pair; a file without a name is named by its stem."""
+    if isinstance(given, str) and not Path(given).exists():
+        name, equals, file = given.partition("=")
+        if equals and "/" not in name and "\\" not in name:
+            return name, file
+    words = re.sub(r"[^a-z0-9]+", "-", Path(given).stem.lower()) if isinstance(given, (str, Path)) else ""
+    return words.strip("-")[: COMPONENT.longest].strip("-") or "own-model", given
+
+
+def _numbers(value: Any) -> Any:
+    """``0.5,0.5,0.5`` as a command line has it, and one number for all channels, as three numbers."""
+    values = value.split(",") if isinstance(value, str) else _as_tuple(value)
+    return tuple(values) * 3 if len(values) == 1 else tuple(values)
+
+
 def _option_text(value: Any) -> str:
     """A value as it is written after ``-o PLUGIN.KEY=``."""
     if isinstance(value, str):
@@ -136,6 +180,12 @@ NumberOrSeeds = Annotated[
 OptionTexts = Annotated[dict[str, tuple[str, ...]], BeforeValidator(_as_value_error(flatten_options))]
 Device = Annotated[str, AfterValidator(_as_value_error(check_device_form))]
 Seconds = Annotated[float, BeforeValidator(_refuse_bool), Field(gt=0)]
+NamedFiles = Annotated[dict[str, Path], BeforeValidator(_as_value_error(named_files))]
+Channels = Annotated[tuple[float, float, float], BeforeValidator(_numbers)]
+Spread = Annotated[
+    tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]],
+    BeforeValidator(_numbers),
+]
 Folder = Annotated[Path, BeforeValidator(_expanded)]
 DataRoot = Annotated[Folder, AfterValidator(_as_value_error(paths.check_data_root))]
 
@@ -146,6 +196,10 @@ DataRoot = Annotated[Folder, AfterValidator(_as_value_error(paths.check_data_roo
 def _key(default: Any, help_text: str, metavar: str = "", **more: Any) -> Any:
     """A key with its help text, and the word that stands for its value in ``--help``."""
     return Field(default, description=help_text, json_schema_extra={"metavar": metavar}, **more)
+
+
+OF_TARGETS = ("target_key", "target_defense", "architecture", "mean", "std")
+"""The keys that say how models of the user's own are read."""
 
 
 class RunConfig(BaseModel):
@@ -162,6 +216,25 @@ class RunConfig(BaseModel):
         (), "Attack; repeat for several, or standard: the track's set. All of them by default.", "NAME"
     )
     prior: Names = _key((), "Image prior; repeat for several. By default that of each attack.", "NAME")
+    target: NamedFiles = _key(
+        {},
+        "File of a model of your own (.pt, .pth, .safetensors) to attack, beside the defenses named; its row "
+        "has the file's name, or NAME. Repeat for several.",
+        "[NAME=]FILE",
+    )
+    target_key: str | None = _key(
+        None, "Where the weights are in a checkpoint that holds more: keys joined by dots.", "KEY"
+    )
+    target_defense: str | None = _key(
+        None, "Defense as which own models are built and answer; plain networks by default.", "NAME"
+    )
+    architecture: str | None = _key(
+        None, "Architecture of own models; the track's by default. -o sets its options.", "NAME"
+    )
+    mean: Channels | None = _key(
+        None, "Mean of each channel that own models' images are normalised by, instead of 0.5.", "R,G,B"
+    )
+    std: Spread | None = _key(None, "Standard deviation of each channel that goes with --mean.", "R,G,B")
     seeds: NumberOrSeeds = _key(1, "Number of seeds: 0 … N-1.", "N")
     seed: Seeds = _key((), "One seed, instead of --seeds; repeat for several.", "SEED")
     options: OptionTexts = _key(
@@ -204,6 +277,17 @@ class RunConfig(BaseModel):
             raise ValueError("give either seed or seeds")
         return self
 
+    @model_validator(mode="after")
+    def _is_about_own_models(self) -> Self:
+        given = [name for name in OF_TARGETS if getattr(self, name) is not None]
+        if given and not self.target:
+            raise ValueError(
+                f"{given[0].replace('_', '-')} is for models of your own: give their files, target"
+            )
+        if (self.mean is None) != (self.std is None):
+            raise ValueError("mean and std go together: give both")
+        return self
+
     @property
     def seed_list(self) -> tuple[int, ...]:
         """The seeds of the grid."""
@@ -218,9 +302,8 @@ class RunConfig(BaseModel):
 
     def to_toml(self) -> str:
         """The configuration as a file that :func:`load_config` reads back."""
-        values = self.model_dump(
-            mode="json", exclude={"options", "seeds" if self.seed else "seed"}, exclude_none=True
-        )
+        left_out = {"options", "seeds" if self.seed else "seed", *(() if self.target else ("target",))}
+        values = self.model_dump(mode="json", exclude=left_out, exclude_none=True)
         tables: dict[str, dict[str, Any]] = {}
         for path, texts in self.options.items():
             owner, _, key = path.rpartition(".")

@@ -67,6 +67,10 @@ class About(_Part):
     """The baseline with the architecture of this defense, which it is compared with too."""
     randomised: bool = False
     """Whether answers of a target under this defense are random."""
+    own_model: Literal["", "unchecked", "stated"] = ""
+    """Of a model of the user's own, which stands in place of a defense, what is known of its training data:
+    ``unchecked``, or ``stated`` where its file says that they are the track's. Empty for a target that was
+    trained in the run."""
     changed: list[OptionName] = Field(default_factory=list)
     """The options that were not the track's."""
     url: str = Field(default="", pattern=r"^(https?://[^\s`<>\"']+)?$")
@@ -198,7 +202,8 @@ class Record(_Part):
     """Where the numbers come from."""
     notes: dict[str, str] = Field(default_factory=dict)
     """By metric the reason why it is null, or in doubt; by stage or ``data`` what the run had to say. What is
-    noted by ``gallery`` casts doubt on identification."""
+    noted by ``gallery`` casts doubt on identification; ``own_model`` says where a target comes from that was
+    not trained in the run."""
 
     @model_validator(mode="before")
     @classmethod

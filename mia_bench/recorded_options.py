@@ -59,6 +59,8 @@ def changed_options(
         kind: ``defense``, ``attack`` or ``prior``.
         component: as the record has it.
     """
+    if component.about.own_model:
+        return component.changed
     if track is None:
         return component.options
     try:

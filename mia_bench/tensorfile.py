@@ -61,6 +61,12 @@ def read_arrays(path: Path) -> dict[str, Any]:
     return _read(path, "np")
 
 
+def read_metadata(path: Path) -> dict[str, str]:
+    """The texts by name in the header of a file; errors as of :func:`read_tensors`."""
+    with safetensors.safe_open(path, framework="np") as file:
+        return dict(file.metadata() or {})
+
+
 def _read(path: Path, framework: str) -> dict[str, Any]:
     with safetensors.safe_open(path, framework=framework, backend="pread") as file:
         return {name: file.get_tensor(name) for name in file.offset_keys()}

@@ -118,7 +118,7 @@ def test_the_three_ways_have_the_same_keys() -> None:
     assert set(parameters) == keys - {"format"} | {"display"}
     defaults = RunConfig()
     assert parameters["jobs"].default == 1  # others need a guard in the user's script
-    for key in keys - {"format", "seeds", "store", "data", "weights", "options", "jobs"}:
+    for key in keys - {"format", "seeds", "store", "data", "weights", "options", "jobs", "target"}:
         assert parameters[key].default == getattr(defaults, key), key
     assert all(field.description for field in RunConfig.model_fields.values())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from etils.epy import lazy_imports
 from mia_bench.api.component import Component
 
 with lazy_imports():
+    from torch import Tensor
+
     from mia_bench.api.classifier import Classifier
 
 
@@ -40,3 +43,10 @@ class Architecture(Component):
 
         Draw random numbers from torch's global generator, which the host has seeded.
         """
+
+    def translate(self, state: Mapping[str, Tensor], task: NetworkTask) -> dict[str, Tensor]:
+        """Weights with the names of the method's usual code, by the names of the network of ``build``.
+
+        For models that were trained elsewhere. Names that are not known stay as they are.
+        """
+        return dict(state)

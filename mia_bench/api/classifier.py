@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -37,11 +38,28 @@ class Classifier(nn.Module):
     Attributes:
         channels_last: whether the host may convert the weights to channels-last, which is faster. Hidden
             outputs are not contiguous then: use ``flatten`` or ``reshape`` rather than ``view``.
+        own_normalization: whether :meth:`normalize_by` was called.
     """
 
     channels_last: bool = False
+    own_normalization: bool = False
     blocks: nn.ModuleList
     head: nn.Module
+
+    def normalize(self, images: Tensor) -> Tensor:
+        """What the first block sees of images in [0, 1]: -1 to 1, unless :meth:`normalize_by` was called.
+
+        An ``activations`` of your own calls it, so that a network trained elsewhere keeps its normalisation.
+        """
+        if self.own_normalization:
+            return (images - self.input_mean) / self.input_std  # type: ignore[operator]
+        return images * 2 - 1
+
+    def normalize_by(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        """Normalise images by the mean and standard deviation of each channel from now on."""
+        self.register_buffer("input_mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("input_std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
+        self.own_normalization = True
 
     def pool(self, hidden: Tensor) -> Tensor:
         """``(N, C, H, W)`` to penultimate features ``(N, F)``."""
@@ -50,7 +68,7 @@ class Classifier(nn.Module):
     def activations(self, images: Tensor) -> Activations:
         """Logits, features and hidden outputs of ``(N, 3, H, W)`` images in [0, 1]."""
         hidden = []
-        x = images * 2 - 1
+        x = self.normalize(images)
         for block in self.blocks:
             x = block(x)
             hidden.append(x)

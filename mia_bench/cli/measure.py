@@ -15,15 +15,15 @@ from mia_bench.api.metric import Quantity
 from mia_bench.cli.plan import print_stages
 from mia_bench.cli.shared import PathType, config_options
 from mia_bench.components import ConfiguredComponent
-from mia_bench.config import load_config
+from mia_bench.config import OF_TARGETS, load_config
 from mia_bench.engine.measure import MeasuredCell, PlannedMeasurement, measure, plan_measurement
 from mia_bench.engine.progress import counted, terminal_progress
 from mia_bench.statistics import Estimate
 from mia_bench.terminal import say, say_lines, table
 
 _KEYS = (
-    "track", "defense", "attack", "prior", "seeds", "seed", "options", "device", "jobs", "time_limit",
-    "precision", "store", "data", "weights", "allow_partial",
+    "track", "defense", "attack", "prior", "target", *OF_TARGETS, "seeds", "seed", "options", "device",
+    "jobs", "time_limit", "precision", "store", "data", "weights", "allow_partial",
 )  # fmt: skip
 """The keys of a run that say which cells are meant, and where metrics are computed."""
 

@@ -91,7 +91,7 @@ def _option(name: str, help_text: str | None) -> Decorator:
         more["metavar"] = (field.json_schema_extra or {})["metavar"]  # type: ignore[index]
     if name == "options":
         return click.option("-o", "--option", name, multiple=True, callback=_none_if_empty, **more)
-    if isinstance(field.default, tuple):
+    if isinstance(field.default, (tuple, dict)):
         more |= {"multiple": True, "callback": _none_if_empty}
     return click.option(flag, name, **more)
 

@@ -10,7 +10,7 @@ import click
 
 from mia_bench.cli.plan import print_plan
 from mia_bench.cli.shared import PathType, config_options, output_option, writing
-from mia_bench.config import load_config
+from mia_bench.config import OF_TARGETS, RunConfig, load_config
 from mia_bench.engine.progress import terminal_progress
 from mia_bench.engine.run import Prepared, execute
 from mia_bench.engine.sweep import prepare_sweep
@@ -20,9 +20,12 @@ from mia_bench.recorded_options import options_text
 from mia_bench.results import doubts, results_table, text_table
 from mia_bench.terminal import say, say_lines
 
+_KEYS = tuple(name for name in RunConfig.model_fields if name not in ("target", *OF_TARGETS))
+"""The keys of a run but those of own models, which a sweep can't train."""
+
 
 @click.command("sweep")
-@config_options()
+@config_options(*_KEYS)
 @click.option(
     "--config",
     type=PathType(exists=True, dir_okay=False),

@@ -22,7 +22,7 @@ SCALED_SECONDS = 5.0
 """Stages with a smaller figure say little about how fast a machine is."""
 
 LOADED_SECONDS = 1.0
-"""Of a prior that loads its weights rather than training them, and of joining the parts of an attack."""
+"""Of a prior or a target that is loaded rather than trained, and of joining the parts of an attack."""
 
 _What = Literal["seconds", "megabytes", "gpu_megabytes"]
 
@@ -103,7 +103,8 @@ def _estimate(stage: Stage, before: list[dict[str, float]], pace: float) -> Cost
         return None if found is None else unit * found
 
     seconds, disk, memory = map(earlier, ("seconds", "disk", "gpu_memory"))
-    if seconds is None and (stage.shards or (stage.name == "prior" and stage.spec.get("weights"))):
+    loaded = stage.name in ("load", "prior") and stage.spec.get("weights")
+    if seconds is None and (stage.shards or loaded):
         seconds = LOADED_SECONDS
     if seconds is None:
         seconds = figure("seconds", pace)

@@ -9,17 +9,17 @@ from typing import Any
 
 from etils.epy import lazy_imports
 
-from mia_bench.config import DEFAULT_TRACK, load_config
-from mia_bench.engine.plan import CELL_STAGES, PlannedCell
+from mia_bench.config import DEFAULT_TRACK, OF_TARGETS, load_config
+from mia_bench.engine.plan import CELL_STAGES
 from mia_bench.engine.progress import ProgressDisplay
 from mia_bench.engine.run import prepare
 from mia_bench.errors import MiaBenchError, UsageError
+from mia_bench.own_models import baseline
 from mia_bench.plugins import host
 
 with lazy_imports():
-    import safetensors.torch
     import torch
-    from torch import Tensor, nn
+    from torch import nn
 
     from mia_bench.api import classifier, images
     from mia_bench.api.dataset import Splits
@@ -37,6 +37,10 @@ def evaluate(
     attack: str,
     track: str = DEFAULT_TRACK,
     defense: str | None = None,
+    architecture: str | None = None,
+    target_key: str | None = None,
+    mean: float | Sequence[float] | None = None,
+    std: float | Sequence[float] | None = None,
     prior: str | None = None,
     seed: int = 0,
     stochastic: bool = False,
@@ -55,12 +59,16 @@ def evaluate(
 
     Args:
         model: a module from images ``(N, 3, H, W)`` in [0, 1] to logits ``(N, C)`` of the track's classes, in
-            their order; or the file of a checkpoint: weights of the track's architecture as the defense
-            builds it, safetensors or what ``torch.save`` wrote of a state dict.
+            their order; or the file of a checkpoint, safetensors or what ``torch.save`` wrote, as
+            ``mia-bench run --target`` takes it.
         attack: name of the attack.
         track: name of the protocol.
-        defense: name of the defense that a checkpoint was trained under, the baseline unless given; a module
-            is deployed as it is.
+        defense: name of the defense as which a checkpoint is built and answers; what its file says, or the
+            baseline, unless given. A module is deployed as it is.
+        architecture: of a checkpoint; what its file says, or that of the track, unless given.
+        target_key: where the weights are in a checkpoint: keys joined by dots.
+        mean, std: of each channel, or one for all, by which a checkpoint's network normalises images; its
+            architecture's own unless given. A module normalises them itself.
         prior: name of the attacker's image model; the attack's default on the track unless given.
         seed: of the attack.
         stochastic: whether a module's answers are random; of a checkpoint the defense says so.
@@ -74,7 +82,12 @@ def evaluate(
     given = {**locals(), "jobs": 1}
     for own in ("model", "stochastic", "display"):
         del given[own]
-    given["defense"] = defense or _baseline()
+    if isinstance(model, (str, Path)):
+        given |= {"target": {"own-model": model}, "target_defense": given.pop("defense")}
+    else:
+        if wrong := [name for name in OF_TARGETS if given.get(name) is not None]:
+            raise UsageError(f"{wrong[0]} is for the file of a checkpoint: a module answers by itself")
+        given["defense"] = defense or baseline(host().registry)
     prepared = prepare(load_config(given))
     if len(prepared.cells) != 1:
         raise UsageError("evaluate takes one value of each option")
@@ -87,7 +100,12 @@ def evaluate(
     shared = {role: stage for role, stage in inputs.items() if stage.name not in CELL_STAGES}
     setup.make(list(shared.values()), display)
     workspace = setup.workspace()
-    target = _target(model, planned, workspace, stochastic=stochastic)
+    with stages.computing(setup.track):
+        if isinstance(model, nn.Module):
+            target = _module(model, workspace, stochastic=stochastic)
+        else:
+            load, splits = measure.inputs["train"], workspace.load(shared["data"])
+            target = stages.restored(load, splits, stages.read_own_model(load, workspace), workspace)
     _check_answers(target, workspace.load(shared["data"]), workspace.device)
     metrics = {**stages.metrics_of(measure.inputs["assess"]), **stages.metrics_of(measure)}
     with stages.computing(setup.track):
@@ -104,24 +122,8 @@ def evaluate(
         )
 
 
-def _baseline() -> str:
-    """The name of the defense that boards compare others with."""
-    return next(entry.name for entry in host().registry.entries("defense") if entry.load().baseline)
-
-
-def _target(
-    model: nn.Module | str | Path, planned: PlannedCell, workspace: stages.Workspace, *, stochastic: bool
-) -> Target:
-    """The model as a target on the device; the user's own object stays as it is."""
-    if isinstance(model, (str, Path)):
-        train, state = planned.measure.inputs["train"], read_checkpoint(Path(model))
-        defense, architecture = train.parts["defense"], train.parts["architecture"]
-        splits, context = workspace.input(train, "data"), workspace.context(train)
-        try:
-            return targets.restore_target(defense.make(), architecture.make(), splits, state, context)
-        except RuntimeError as error:  # of load_state_dict
-            built, reason = f"{architecture.name} under {defense.name}", " ".join(str(error).split())[:300]
-            raise UsageError(f"{model} does not fit {built}: {reason}") from error
+def _module(model: nn.Module, workspace: stages.Workspace, *, stochastic: bool) -> Target:
+    """The module as a target on the device; the user's own object stays as it is."""
     deployed = targets.freeze(copy.deepcopy(model), workspace.device)
     network = deployed if isinstance(deployed, classifier.Classifier) else None
     return targets.Target(network, deployed, stochastic)
@@ -134,25 +136,3 @@ def _check_answers(target: Target, splits: Splits, device: torch.device) -> None
         found = tuple(classifier.answers(target.deployed, image, 1)[0].shape)
     if found != (expected := (1, splits.num_classes)):
         raise UsageError(f"the model answers one image with {found}, not with logits {expected}")
-
-
-def read_checkpoint(path: Path) -> dict[str, Tensor]:
-    """The state dict in a file: safetensors, or what ``torch.save`` wrote; nothing of it is run.
-
-    Raises:
-        UsageError: the file is missing, can't be read, or holds no tensors by name.
-    """
-    try:
-        if path.suffix == ".safetensors":
-            return dict(safetensors.torch.load_file(path))
-        found = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # zip, pickle, safetensors: each raises its own
-        raise UsageError(
-            f"the checkpoint {path} can't be read: {' '.join(str(error).split())[:300]}"
-        ) from error
-    for key in ("state_dict", "model"):
-        if isinstance(found, dict) and isinstance(found.get(key), dict):
-            found = found[key]
-    if not isinstance(found, dict) or not all(isinstance(value, torch.Tensor) for value in found.values()):
-        raise UsageError(f"the checkpoint {path} holds no tensors by name")
-    return found

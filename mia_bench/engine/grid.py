@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from mia_bench.api.attack import Attack, Setting
 from mia_bench.components import ConfiguredComponent, OptionValues, resolve, track_options
 from mia_bench.errors import MiaBenchError, UsageError
+from mia_bench.own_models import OwnTarget
 from mia_bench.plugins import attribute_errors
 from mia_bench.registry import Registry
 from mia_bench.track import Track
@@ -15,7 +16,10 @@ from mia_bench.track import Track
 
 @dataclass(frozen=True)
 class Cell:
-    """One (track, defense + options, prior, attack + options, seed)."""
+    """One (track, defense + options, prior, attack + options, seed).
+
+    ``defense`` may be an :class:`OwnTarget`: a model of the user's own in place of one that is trained.
+    """
 
     track: Track
     defense: ConfiguredComponent
@@ -41,17 +45,19 @@ def build_grid(
     priors: Sequence[str] = (),
     seeds: Sequence[int] = (0,),
     options: OptionValues | None = None,
+    own: Sequence[OwnTarget] = (),
     left_out: list[str] | None = None,
 ) -> list[Cell]:
     """Every cell asked for, targets first: the cells of one target stand together.
 
-    No defenses (attacks) means all of them; no priors means each attack's default on the track. With
+    No defenses (attacks) means all of them; no priors means each attack's default on the track. Models of the
+    user's own stand beside the defenses; where there are some, no defenses means none. With
     ``left_out`` a component that fails by itself, not by options that were given, is left out, and a
     line on it goes there.
     """
     options = options or OptionValues()
     names = {
-        "defense": list(dict.fromkeys(defenses)) or registry.names("defense"),
+        "defense": list(dict.fromkeys(defenses)) or ([] if own else registry.names("defense")),
         "attack": list(dict.fromkeys(attacks)) or registry.names("attack"),
     }
     attack_priors = {
@@ -90,11 +96,11 @@ def build_grid(
         for prior_name in attack_priors[name]
         for prior in found["prior"][prior_name]
     ]
+    targets = [*(defense for several in found["defense"].values() for defense in several), *own]
     return [
         Cell(track, defense, prior, attack, seed)
         for seed in dict.fromkeys(seeds)
-        for several in found["defense"].values()
-        for defense in several
+        for defense in targets
         for attack, prior in pairs
     ]
 

@@ -16,7 +16,7 @@ from mia_bench.errors import MiaBenchError, UsageError
 from mia_bench.names import STANDARD
 from mia_bench.statistics import Estimate
 
-_NEEDED = ("train", "invert")
+_NEEDED = ("train", "load", "invert")
 """The stages of a cell that must be stored, unless the metrics are."""
 
 

@@ -22,6 +22,7 @@ from mia_bench.engine.grid import Cell, skip_reason
 from mia_bench.errors import MiaBenchError, Unavailable, UsageError
 from mia_bench.fetch import file_hash, find
 from mia_bench.origin import Origin, digest, key_of
+from mia_bench.own_models import OwnTarget
 from mia_bench.paths import Roots
 from mia_bench.plugins import attribute_errors
 from mia_bench.registry import Registry
@@ -35,6 +36,7 @@ STAGE_VERSIONS = {
     "gallery": 1,
     "oracle": 1,
     "train": 2,
+    "load": 1,
     "assess": 3,
     "prepare": 3,
     "shard": 1,
@@ -45,7 +47,7 @@ STAGE_VERSIONS = {
 """Version of the host's code in each stage; raised when a change there changes results."""
 
 
-CELL_STAGES = ("train", "assess", "prepare", "shard", "invert", "measure", "metric")
+CELL_STAGES = ("train", "load", "assess", "prepare", "shard", "invert", "measure", "metric")
 """The stages of a cell's own; the others are shared by the whole track."""
 
 
@@ -203,7 +205,7 @@ class TrackPlan:
             "stages": {
                 name: STAGE_VERSIONS[name]
                 for name in CELL_STAGES
-                if name != "metric" and (shared_out or name != "shard")
+                if name not in ("load", "metric") and (shared_out or name != "shard")
             },
         }
         self.protocol = digest(protocol)[:12]
@@ -339,10 +341,8 @@ class TrackPlan:
     def cell(self, cell: Cell) -> PlannedCell:
         """A cell with its stages."""
         track, seed = self._track, cell.seed
-        recipe = track.target.recipe
-        target = {"defense": cell.defense, "architecture": self._architecture, "recipe": recipe}
         under = f"{cell.defense.label}, seed {seed}"
-        train = self._stage("train", f"target under {under}", target, {"data": self.data}, seed=seed)
+        train = self._target(cell)
         utility, inputs = {"metrics": self._target_metrics}, {"data": self.data, "train": train}
         assess = self._stage("assess", f"utility of {under}", utility, inputs)
         attack = {"attack": cell.attack}
@@ -369,14 +369,37 @@ class TrackPlan:
         invert = self._stage("invert", f"attack {cell.label}", attack, attacked, spec=budget, seed=seed)
         instruments = {"evaluator": self.evaluator, "gallery": self.gallery, "judge": self.judge}
         oracle = self._oracle(prior, self._attack_metrics)
+        # Another name is another row, whose target and attack are the same.
+        row = {"row": cell.defense.name} if isinstance(cell.defense, OwnTarget) else {}
         measure = self._stage(
             "measure",
             f"measurement of {cell.label}",
             {"metrics": self._attack_metrics},
             {**inputs, "assess": assess, "invert": invert, **instruments, "oracle": oracle},
-            spec={"missing": self._missing, **self._metric_weights(self._attack_metrics)},
+            spec={"missing": self._missing, **self._metric_weights(self._attack_metrics), **row},
         )
         return PlannedCell(cell, measure, self.fingerprint, self.protocol, skip_reason(cell), self._roots)
+
+    def _target(self, cell: Cell) -> Stage:
+        """The stage that trains the target, or restores a model of the user's own."""
+        defense, seed, inputs = cell.defense, cell.seed, {"data": self.data}
+        if not isinstance(defense, OwnTarget):
+            target = {
+                "defense": defense,
+                "architecture": self._architecture,
+                "recipe": self._track.target.recipe,
+            }
+            label = f"target under {defense.label}, seed {seed}"
+            return self._stage("train", label, target, inputs, seed=seed)
+        return self._stage(
+            "load",
+            f"own model {defense.label}, seed {seed}",
+            {"architecture": defense.architecture, "deployment": defense.defense},
+            inputs,
+            spec={"weights": defense.sha256, **defense.reading()},
+            seed=seed,
+            unkeyed={"defense": defense},
+        )
 
     def metric(self, planned: PlannedCell, metric: ConfiguredComponent) -> Stage:
         """The stage that computes one metric, of the track or not, of a cell."""

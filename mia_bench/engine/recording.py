@@ -11,12 +11,18 @@ from mia_bench.components import ConfiguredComponent
 from mia_bench.engine.code import code_of, stored_run
 from mia_bench.engine.plan import PlannedCell, Stage
 from mia_bench.errors import CorruptArtifact
+from mia_bench.own_models import OwnTarget
 from mia_bench.record import RECORD_SCHEMA, About, Record, Status
 from mia_bench.recorded_options import said_of_itself
 from mia_bench.store import Store
 
-_MADE_BY = {"defense": "train", "prior": "prior", "attack": "invert"}
-"""The stage whose code is that of a component."""
+_MADE_BY = {"defense": ("train", "load"), "prior": ("prior",), "attack": ("invert",)}
+"""The stages whose code is that of a component."""
+
+_ORIGIN = {
+    "unchecked": "whether it was trained on the track's training images was not checked",
+    "stated": "its file says that it was trained on the track's training images, which was not checked",
+}
 
 
 def make_record(
@@ -73,7 +79,11 @@ def make_record(
                 if stage.spec.get("weights")
             },
         },
-        "notes": {**info.get("notes", {}), **(_halved(store, planned.measure) if info else {})},
+        "notes": {
+            **info.get("notes", {}),
+            **(_halved(store, planned.measure) if info else {}),
+            **_own_model_note(planned),
+        },
     }
     try:
         record = Record.model_validate(content)
@@ -91,7 +101,7 @@ def _describe(
 ) -> dict[str, Any]:
     """A component as the record has it, with the code that was run, which may not be today's."""
     made_by = _MADE_BY[component.kind]
-    stage = next(s for s in planned.measure.upstream() if s.name == made_by)
+    stage = next(s for s in planned.measure.upstream() if s.name in made_by)
     code = {**code_of(stage), **stored_run(store, stage).get("code", {})}
     about = About(
         # Whether a target answers at random is known of one that answered.
@@ -99,7 +109,20 @@ def _describe(
         url=provenance.package_url(component.identity["distribution"]),
         code=code.get(component.title, ""),
     )
-    return {**component.spec(), "about": about.model_dump()}
+    said = about.model_dump(exclude={"own_model"})
+    if isinstance(component, OwnTarget):  # the records of others are as they always were
+        said["own_model"] = component.origin(planned.cell.track, planned.data_fingerprint)
+        said["randomised"] = done and bool(component.planned.stochastic)
+    return {**component.spec(), "about": said}
+
+
+def _own_model_note(planned: PlannedCell) -> dict[str, str]:
+    """What a reader must know of a model of the user's own."""
+    own = planned.cell.defense
+    if not isinstance(own, OwnTarget):
+        return {}
+    origin = _ORIGIN[own.origin(planned.cell.track, planned.data_fingerprint)]
+    return {"own_model": f"{own.name} is a model of the user's own: {origin}; its seeds are of attacks alone"}
 
 
 def _halved(store: Store, measure: Stage) -> dict[str, str]:

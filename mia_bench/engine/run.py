@@ -37,6 +37,7 @@ from mia_bench.engine.standard import StandardRun, standard_of
 from mia_bench.engine.worker import Worker, WorkerSetup
 from mia_bench.errors import MiaBenchError, UsageError
 from mia_bench.names import STANDARD
+from mia_bench.own_models import OwnTarget, origin_warnings, own_targets
 from mia_bench.paths import Roots
 from mia_bench.plugins import attribute_errors, describe_error, host
 from mia_bench.record import Record
@@ -64,6 +65,7 @@ class Setup:
     options: OptionValues
     roots: Roots
     store: Store
+    own: Sequence[OwnTarget] = ()
 
     def jobs(self, todo: Collection[Stage]) -> int:
         """How many processes compute these stages."""
@@ -102,6 +104,7 @@ class Setup:
             priors=self.config.prior,
             seeds=self.config.seed_list,
             options=self.options if options is None else options,
+            own=self.own,
             left_out=left_out,
         )
 
@@ -135,8 +138,9 @@ def set_up(config: RunConfig, kinds: Sequence[str] = OPTION_KINDS) -> Setup:
     given: dict[str, Sequence[str]] = dict(config.options)
     if config.allow_partial:
         given[f"dataset:{track.data.dataset.name}.allow_partial"] = ("true",)
-    options = parse_option_values(registry, given, kinds)
-    return Setup(config, registry, track, options, config.roots, Store(config.store))
+    options = parse_option_values(registry, given, (*kinds, "model") if config.target else kinds)
+    own, options = own_targets(config, registry, track, options)
+    return Setup(config, registry, track, options, config.roots, Store(config.store), own)
 
 
 @dataclass
@@ -203,6 +207,7 @@ def prepare(config: RunConfig) -> Prepared:
         if cells:
             plan = setup.track_plan()
             prepared.cells, prepared.warnings = plan.cells(cells, left_out), plan.warnings
+            prepared.warnings += origin_warnings(setup.own, setup.track, plan.fingerprint)
     complete(prepared)
     return prepared
 
@@ -241,24 +246,50 @@ def _plan_standard(prepared: Prepared) -> None:
         defenses=config.defense,
         seeds=config.seed_list,
         options=setup.options,
+        own=setup.own,
         left_out=prepared.left_out,
     )
     prepared.cells, prepared.warnings = list(prepared.standard.first), plan.warnings
+    prepared.warnings += origin_warnings(setup.own, setup.track, plan.fingerprint)
 
 
 def _to_compute(prepared: Prepared) -> Iterator[tuple[str, ConfiguredComponent]]:
     """The components of the stages to compute, each with its kind and name."""
     todo, _ = prepared.pending
     for stage in todo:
+        if stage.name == "load":  # its weights are those of the file
+            continue
         for part in stage.parts.values():
             if isinstance(part, ConfiguredComponent):
                 yield f"{part.kind} {part.name}", part
+
+
+def _load_own_models(prepared: Prepared, display: ProgressDisplay) -> None:
+    """Read the models of the user's own before anything that takes long.
+
+    Raises:
+        UsageError: one can't be read or does not fit; the file is named.
+    """
+    setup = prepared.setup
+    todo = [stage for stage in prepared.pending[0] if stage.name == "load"]
+    todo = [stage for stage in todo if not setup.store.has(*stage.id)]
+    if not todo:
+        return
+    for stage in todo:
+        stages.read_file_of(stage.parts["defense"])
+    setup.make([stage.inputs["data"] for stage in todo], display)
+    workspace = setup.workspace()
+    for stage in todo:
+        with setup.store.lock(*stage.id, lambda: None):
+            stages.run_stage(stage, workspace)
+    prepared.__dict__.pop("pending", None)
 
 
 def execute(prepared: Prepared, display: ProgressDisplay | None = None) -> list[Record]:
     """Carry out a prepared run; the records of all its cells in the grid's order.
 
     Raises:
+        UsageError: a model of the user's own can't be read or does not fit.
         Interrupted: stopped by the user.
     """
     setup = prepared.setup
@@ -290,6 +321,7 @@ def execute(prepared: Prepared, display: ProgressDisplay | None = None) -> list[
     if prepared.open_cells:
         setup.store.check_writable()
         setup.store.sweep()
+        _load_own_models(prepared, shown)
         compute()
         for added in prepared.choose_strongest():
             if added.key in prepared.cached:
@@ -305,6 +337,12 @@ def run(
     defense: str | Sequence[str] = (),
     attack: str | Sequence[str] = (),
     prior: str | Sequence[str] = (),
+    target: str | Path | Sequence[str | Path] | Mapping[str, str | Path] = (),
+    target_key: str | None = None,
+    target_defense: str | None = None,
+    architecture: str | None = None,
+    mean: float | Sequence[float] | None = None,
+    std: float | Sequence[float] | None = None,
     seeds: int | Sequence[int] | None = None,
     seed: int | Sequence[int] = (),
     options: Mapping[str, Any] | Sequence[str] | None = None,
@@ -327,6 +365,8 @@ def run(
     what it does by ``if __name__ == "__main__"``.
 
     Args:
+        target: files of models of your own, or a table of rows' names and files; defenses are then run beside
+            them, none unless given.
         seeds: a list, or a number N for 0 … N−1; 0 alone unless given.
         options: ``{"neg-ls.alpha": -0.1}`` or ``{"neg-ls": {"alpha": -0.1}}``; a list of values multiplies
             the grid.

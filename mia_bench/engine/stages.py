@@ -9,9 +9,10 @@ from __future__ import annotations
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from mia_bench import provenance
 from mia_bench.allocator import kept_memory
+from mia_bench.api.architecture import NetworkTask
 from mia_bench.api.classifier import Classifier
 from mia_bench.api.dataset import ImageSet, Splits
 from mia_bench.api.encoder import Embed
@@ -33,9 +35,13 @@ from mia_bench.components import ConfiguredComponent
 from mia_bench.device import capability, preserve_torch_settings, threads
 from mia_bench.engine.code import code_of
 from mia_bench.engine.plan import Stage
+from mia_bench.errors import UsageError
+from mia_bench.fetch import file_hash
 from mia_bench.memory import noting_halvings
+from mia_bench.models.checkpoint import fit, read_checkpoint
 from mia_bench.models.compiled import compiled
 from mia_bench.origin import NOTED
+from mia_bench.own_models import OwnTarget
 from mia_bench.paths import Roots
 from mia_bench.pictures import sheets_folder
 from mia_bench.plugins import attribute_errors
@@ -62,7 +68,7 @@ from mia_bench.protocol.measurement import (
 )
 from mia_bench.protocol.oracle import first_of_each, imitate
 from mia_bench.protocol.prior import TrainingMonitor, fit_prior, restore_prior
-from mia_bench.protocol.target import Target, restore_target, train_target
+from mia_bench.protocol.target import Target, build_target, restore_target, train_target
 from mia_bench.statistics import Estimate
 from mia_bench.store import Store, StoredCheckpoint
 from mia_bench.track import Track
@@ -238,12 +244,60 @@ def compute_train(stage: Stage, workspace: Workspace) -> Artifact:
     return trained.state, {"losses": trained.training.losses, "report": trained.report}
 
 
+def compute_load(stage: Stage, workspace: Workspace) -> Artifact:
+    """Read a model of the user's own."""
+    return read_own_model(stage, workspace), {"losses": [], "report": {}}
+
+
+def read_file_of(own: OwnTarget) -> Any:
+    """What the file of a model of the user's own holds.
+
+    Raises:
+        UsageError: it can't be read, or is not what it was when the run was planned.
+    """
+    found = read_checkpoint(own.path)
+    if file_hash(own.path) != own.sha256:
+        raise UsageError(f"{own.path} has changed since the run was planned: give the command again")
+    return found
+
+
+def read_own_model(stage: Stage, workspace: Workspace) -> dict[str, Tensor]:
+    """The weights of a model of the user's own, fitted to the track's classes.
+
+    Raises:
+        UsageError: they can't be read or don't fit; the file is named.
+    """
+    own: OwnTarget = stage.parts["defense"]
+    checkpoint = read_file_of(own)
+    splits, context = workspace.input(stage, "data"), workspace.context(stage)
+    architecture, defense = stage.make("architecture"), stage.make("defense")
+    task = NetworkTask(splits.num_classes, context.resolution, restoring=True)
+    parts = stage.parts["architecture"], stage.parts["deployment"]
+    built = f"{' under '.join(part.label for part in parts)}, {splits.num_classes} classes"
+    with attribute_errors(own.owner):
+        network = build_target(defense, architecture, splits, context, restoring=True)
+        try:
+            return fit(checkpoint, network, key=own.key, translate=partial(architecture.translate, task=task))
+        except UsageError as error:
+            raise UsageError(f"{own.path} {error} (built as {built})") from error
+
+
 def load_train(stage: Stage, workspace: Workspace) -> Target:
     """The target as deployed, on the device, frozen."""
     state, splits = workspace.tensors(stage), workspace.input(stage, "data")
-    with attribute_errors(stage.parts["defense"].owner):
+    return restored(stage, splits, state, workspace)
+
+
+def restored(stage: Stage, splits: Splits, state: Mapping[str, Tensor], workspace: Workspace) -> Target:
+    """The target with its weights, as its stage has it built, normalised and deployed."""
+    chosen = stage.parts["defense"]
+    normalization = None
+    if isinstance(chosen, OwnTarget) and chosen.mean and chosen.std:
+        normalization = chosen.mean, chosen.std
+    with attribute_errors(chosen.owner):
         defense, architecture = stage.make("defense"), stage.make("architecture")
-        return restore_target(defense, architecture, splits, state, workspace.context(stage))
+        context = workspace.context(stage)
+        return restore_target(defense, architecture, splits, state, context, normalization=normalization)
 
 
 def compute_gallery(stage: Stage, workspace: Workspace) -> Artifact:
@@ -448,7 +502,7 @@ def _costs(stage: Stage, workspace: Workspace) -> dict[str, Any]:
     if prepare := invert.attacks[0].inputs.get("prepare"):
         seconds += workspace.info(prepare)["run"]["seconds"]
     return {
-        "train_seconds": round(train["seconds"], 2),
+        "train_seconds": round(train["seconds"], 2) if stage.inputs["train"].name == "train" else None,
         "invert_seconds": round(seconds, 2),
         "peak_memory_bytes": max(train["peak_memory"], attack["peak_memory"]),
         "target_queries": info["queries"],
@@ -463,6 +517,7 @@ COMPUTE: dict[str, Callable[[Stage, Workspace], Artifact]] = {
     "gallery": compute_gallery,
     "oracle": compute_oracle,
     "train": compute_train,
+    "load": compute_load,
     "assess": compute_assess,
     "prepare": compute_prepare,
     "shard": compute_shard,
@@ -479,6 +534,7 @@ LOAD: dict[str, Callable[[Stage, Workspace], Any]] = {
     "gallery": load_gallery,
     "oracle": load_oracle,
     "train": load_train,
+    "load": load_train,
 }
 """Of the stages whose result is an object; the others are read through their tensors and info."""
 

@@ -18,6 +18,7 @@ from mia_bench.engine.grid import Cell, build_grid
 from mia_bench.engine.plan import PlannedCell, TrackPlan
 from mia_bench.errors import MiaBenchError, UsageError
 from mia_bench.names import STANDARD
+from mia_bench.own_models import OwnTarget
 from mia_bench.record import Record
 from mia_bench.registry import Registry
 from mia_bench.results import text_table
@@ -72,6 +73,7 @@ class StandardRun:
         defenses: Sequence[str],
         seeds: Sequence[int],
         options: OptionValues,
+        own: Sequence[OwnTarget] = (),
         left_out: list[str],
     ) -> None:
         self._registry, self._track = registry, track
@@ -92,6 +94,7 @@ class StandardRun:
                 priors=[one.prior] if one.prior else (),
                 seeds=every,
                 options=_with_options(options, one),
+                own=own,
                 left_out=lines,
             )
             for planned in plan.cells(cells, lines):

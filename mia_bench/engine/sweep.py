@@ -34,6 +34,8 @@ def prepare_sweep(config: RunConfig) -> Prepared:
     Raises:
         UsageError: a name, option, path or device is wrong.
     """
+    if config.target:
+        raise UsageError("a sweep trains its targets: 'mia-bench run --target' attacks models of your own")
     setup = set_up(config)
     names = list(dict.fromkeys(config.defense)) or list(_with_strengths(setup.registry))
     prepared = Prepared(setup)

@@ -18,6 +18,7 @@ from mia_bench.device import choose_device
 from mia_bench.engine.plan import Stage
 from mia_bench.engine.progress import ProgressDisplay
 from mia_bench.errors import CorruptArtifact, StoreError
+from mia_bench.own_models import OwnTarget
 from mia_bench.paths import Roots
 from mia_bench.plugins import describe_error, host, plugin_behind, raised_by_host
 from mia_bench.store import Store
@@ -148,9 +149,12 @@ class Worker:
 def failure(stage: Stage, error: BaseException) -> str:
     """One line on why a stage failed: the stage, the plugin it is there for, the one that raised."""
     part = next((stage.parts[role] for role in _OWNERS if role in stage.parts), None)
-    owner = f" of plugin {part.identity['distribution']}:{part.name}" if part else ""
     source = plugin_behind(error)
-    if part and source == host().registry.get(part.kind, part.name).plugin.id:
-        source = ""
+    if isinstance(part, OwnTarget):  # no plugin has registered it
+        owner = f" of {part.owner}"
+    else:
+        owner = f" of plugin {part.identity['distribution']}:{part.name}" if part else ""
+        if part and source == host().registry.get(part.kind, part.name).plugin.id:
+            source = ""
     source = f", in plugin {source}" if source else ""
     return f"{stage.name}{owner}{source}: {describe_error(error)}"

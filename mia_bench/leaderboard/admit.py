@@ -200,7 +200,8 @@ def doubts(records: Sequence[Record]) -> list[str]:
     """Why the numbers of these records may not be what they seem; they can be on a board nevertheless.
 
     A line for each component that was run with different code under one version, for conditions that keep
-    records from being compared, and for each record that was made from a changed checkout.
+    records from being compared, for each record that was made from a changed checkout, and for each of a
+    model that was trained elsewhere.
     """
     codes: dict[tuple[str, str, str], set[str]] = defaultdict(set)
     for record in records:
@@ -216,8 +217,16 @@ def doubts(records: Sequence[Record]) -> list[str]:
     if len(under) > 1:
         said = "; ".join(f"{count} under {found}" for found, count in sorted(under.items()))
         mixed.append(f"records of several conditions, which are not compared with each other: {said}")
-    return mixed + [
-        f"{name_record(record)}: made from a changed checkout ({record.provenance.git})"
-        for record in records
-        if "-dirty" in (record.provenance.git or "")
-    ]
+    return (
+        mixed
+        + [
+            f"{name_record(record)}: made from a changed checkout ({record.provenance.git})"
+            for record in records
+            if "-dirty" in (record.provenance.git or "")
+        ]
+        + [
+            f"{name_record(record)}: of a model of somebody's own, which can't be trained again from it"
+            for record in records
+            if record.defense.about.own_model
+        ]
+    )

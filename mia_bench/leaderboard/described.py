@@ -66,8 +66,8 @@ def _all_options(registry: Registry, kind: str, component: ComponentRef) -> dict
 
 
 def _speaks_for_itself(component: ComponentRef) -> bool:
-    """Whether its record is asked: that of a third party, unless it says nothing."""
-    return component.distribution != HOST and component.about != About()
+    """Whether its record is asked: that of a third party, unless it says nothing, and of own models."""
+    return bool(component.about.own_model) or (component.distribution != HOST and component.about != About())
 
 
 def declared(registry: Registry, track: Track) -> dict[str, Quantity]:

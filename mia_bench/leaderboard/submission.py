@@ -47,8 +47,9 @@ def submit(
 
     Records of a track's tuning seeds go to the folder ``tuning`` of the boards, the others to the boards;
     where that folder is named itself, the others are left out. Interrupted cells are left out; with a
-    warning, so are records of other versions than ``registry`` holds, all but the newest of a cell, and
-    failures of a cell that has a finished record. A newer record replaces the folder's record of its cell.
+    warning, so are records of other versions than ``registry`` holds, of models of the user's own, all
+    but the newest of a cell, and failures of a cell that has a finished record. A newer record replaces the
+    folder's record of its cell.
 
     Args:
         found: the records, of one track or of several.
@@ -159,11 +160,18 @@ def _cause(line: str) -> str:
 
 
 def _current(found: Iterable[Record], track: Track, registry: Registry) -> list[Record]:
-    """Records of the versions that are installed."""
-    reasons = [(record, outdated(record, track, registry)) for record in found]
+    """Records of the versions that are installed, which others can run again."""
+    reasons = [(record, _of_own_model(record) or outdated(record, track, registry)) for record in found]
     for reason, count in Counter(reason for _, reason in reasons if reason).items():
         log.warning("%d records are left out: %s", count, reason)
     return [record for record, reason in reasons if not reason]
+
+
+def _of_own_model(record: Record) -> str:
+    """Why a record of a model of the user's own is left out, or nothing."""
+    if not record.defense.about.own_model:
+        return ""
+    return "they are of models of your own, which nobody can train again from their records"
 
 
 def outdated(record: Record, track: Track, registry: Registry) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -14,7 +14,7 @@ from mia_bench.api.architecture import Architecture, NetworkTask
 from mia_bench.api.classifier import Classifier
 from mia_bench.api.dataset import Splits
 from mia_bench.api.defense import BuildContext, Defense
-from mia_bench.errors import MiaBenchError
+from mia_bench.errors import MiaBenchError, UsageError
 from mia_bench.models.inference import ModuleT, move_model
 from mia_bench.protocol.context import Context
 from mia_bench.seeds import derive, generator, seeded
@@ -116,19 +116,50 @@ def restore_target(
     splits: Splits,
     state: Mapping[str, Tensor],
     context: Context,
+    *,
+    normalization: tuple[Sequence[float], Sequence[float]] | None = None,
 ) -> Target:
     """The target with trained weights, deployed on the device, frozen and in eval mode.
 
+    Args:
+        normalization: mean and standard deviation of each channel, instead of the network's own.
+
     Raises:
         TypeError: ``deploy`` returned no module.
+        UsageError: the network's normalisation can't be replaced.
     """
     network = build_target(defense, architecture, splits, context, restoring=True)
     network.load_state_dict(dict(state))
+    if normalization:
+        normalize_by(network, *normalization, resolution=context.resolution)
     network = freeze(network, context.device)
     deployed = defense.deploy(network)
     if not isinstance(deployed, nn.Module):
         raise TypeError(f"deploy returned {type(deployed).__name__}, not a module")
     return Target(network, freeze(deployed, context.device), defense.stochastic)
+
+
+def normalize_by(
+    network: Classifier, mean: Sequence[float], std: Sequence[float], *, resolution: int
+) -> None:
+    """Replace the normalisation of a network, and of those inside it.
+
+    Raises:
+        UsageError: its answers do not depend on it: it has one of its own that can't be replaced.
+    """
+    inner = [module for module in network.modules() if isinstance(module, Classifier)]
+    image = torch.rand((1, 3, resolution, resolution), generator=generator(0, "normalisation"))
+    answers = []
+    network.eval()
+    for shift in (1.0, 0.0):  # the values that hold come last
+        for module in inner:
+            module.normalize_by([value + shift for value in mean], std)
+        with torch.no_grad():
+            answers.append(network.activations(image).features)
+    if torch.equal(*answers):
+        raise UsageError(
+            "mean and std can't be replaced in this network, which does not call Classifier.normalize"
+        )
 
 
 def freeze(model: ModuleT, device: torch.device) -> ModuleT:

@@ -9,6 +9,7 @@ its images are already normalised by 0.5.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
@@ -34,6 +35,8 @@ IMAGENET_V2 = {
 """The second version of the weights, of the networks that have one."""
 
 with lazy_imports():
+    from torch import Tensor
+
     from mia_bench.api.classifier import Classifier
     from mia_bench_plugins.models import torchvision_networks
 
@@ -77,6 +80,11 @@ class TorchvisionArchitecture(Architecture):
         name = self.options.network
         return (IMAGENET_V2 if self.options.weights == "v2" else IMAGENET).get(name, IMAGENET[name])
 
+    @property
+    def _transform_input(self) -> bool:
+        """Whether Inception normalises its images again, as ImageNet's weights expect."""
+        return self.options.pretrained and self.options.network == "inception_v3"
+
     def weight_files(self) -> tuple[Published, ...]:
         if not self.options.pretrained:
             return ()
@@ -95,8 +103,25 @@ class TorchvisionArchitecture(Architecture):
             size=options.size,
             weights=obtain(files[0], task.weights, lambda done, total, unit: None) if files else None,
             auxiliary=options.auxiliary,
-            transform_input=options.pretrained and options.network == "inception_v3",
+            transform_input=self._transform_input,
         )
+
+    def translate(self, state: Mapping[str, Tensor], task: NetworkTask) -> dict[str, Tensor]:
+        """Weights of torchvision's own network, ``conv1.weight`` say, by the names of ours.
+
+        Those of an auxiliary head, which only trains, are left out unless this network has it.
+        """
+        names = torchvision_networks.names_in_torchvision(
+            self.options.network,
+            task.num_classes,
+            auxiliary=self.options.auxiliary,
+            transform_input=self._transform_input,
+        )
+        return {
+            names.get(name, name): tensor
+            for name, tensor in state.items()
+            if self.options.auxiliary or not name.startswith("AuxLogits.")
+        }
 
 
 @hookimpl

@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.fx
@@ -90,10 +91,21 @@ def network(
     Raises:
         MiaBenchError: the weight file is damaged or belongs to another network.
     """
-    inception = {"aux_logits": auxiliary, "init_weights": weights is None}
-    model = torchvision.models.get_model(name, weights=None, **inception if name == "inception_v3" else {})
+    model = _untrained(name, auxiliary=auxiliary, init_weights=weights is None)
     if weights is not None:
         _load(model, weights, name, auxiliary=auxiliary)
+    return _rebuilt(model, num_classes, size=size, auxiliary=auxiliary, transform_input=transform_input)
+
+
+def _untrained(name: str, *, auxiliary: bool, init_weights: bool) -> Any:
+    inception = {"aux_logits": auxiliary, "init_weights": init_weights} if name == "inception_v3" else {}
+    return torchvision.models.get_model(name, weights=None, **inception)
+
+
+def _rebuilt(
+    model: Any, num_classes: int, *, size: int | None, auxiliary: bool, transform_input: bool
+) -> TorchvisionNetwork:
+    """Blocks of a network of torchvision, with a new head."""
     extra: nn.Module | None = None
     if isinstance(model, torchvision.models.ResNet):
         stem = nn.Sequential(model.conv1, model.bn1, model.relu, model.maxpool)
@@ -112,6 +124,23 @@ def network(
                 model.AuxLogits.fc = nn.Linear(model.AuxLogits.fc.in_features, num_classes)
             extra = out_of_place(model.AuxLogits)
     return TorchvisionNetwork([out_of_place(block) for block in blocks], head, size, extra)
+
+
+def names_in_torchvision(
+    name: str, num_classes: int, *, auxiliary: bool = False, transform_input: bool = False
+) -> dict[str, str]:
+    """The names of weights in torchvision's own network ``name``, each with its name in :func:`network`."""
+    with torch.device("meta"):
+        model = _untrained(name, auxiliary=auxiliary, init_weights=False)
+        heads = [key for key in model.state_dict() if key.startswith(("fc.", "classifier."))]
+        known = {id(tensor): key for key, tensor in model.state_dict(keep_vars=True).items()}
+        rebuilt = _rebuilt(
+            model, num_classes, size=None, auxiliary=auxiliary, transform_input=transform_input
+        )
+    found = rebuilt.state_dict(keep_vars=True)
+    names = {known[id(tensor)]: key for key, tensor in found.items() if id(tensor) in known}
+    last = "head.1" if isinstance(rebuilt.head, nn.Sequential) else "head"
+    return names | {key: f"{last}.{key.rpartition('.')[2]}" for key in heads}
 
 
 def out_of_place(block: nn.Module) -> nn.Module:
