@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from mia_bench.api.options import Options
     from mia_bench.api.prior import Prior, PriorTask
     from mia_bench.engine.evaluate import evaluate
+    from mia_bench.engine.export import load_target
     from mia_bench.engine.run import load_data, run
     from mia_bench.hookspecs import Register, hookimpl
     from mia_bench.results import load_results
@@ -57,6 +58,7 @@ _LAZY = {
     "lazy_imports": "etils.epy",
     "load_data": "mia_bench.engine.run",
     "load_results": "mia_bench.results",
+    "load_target": "mia_bench.engine.export",
     "run": "mia_bench.engine.run",
 }
 
@@ -91,6 +93,7 @@ __all__ = [
     "lazy_imports",
     "load_data",
     "load_results",
+    "load_target",
     "run",
 ]
 

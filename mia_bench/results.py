@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import attrgetter
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from etils.epy import lazy_imports
@@ -192,6 +194,48 @@ def doubts(records: Sequence[Record]) -> list[str]:
         lines = [quantities[name].doubt(name, one.value) for name, one in record.metrics.items() if one]
         who = f"{record.track.name}: " if several else ""
         found |= dict.fromkeys(who + line for line in (*lines, record.notes.get("gallery", "")) if line)
+    return list(found)
+
+
+FAR_BELOW = 0.2
+"""How much less accurate than the undefended target a model of the user's own is before it is warned of."""
+
+
+def own_model_doubts(
+    records: Sequence[Record], others: Iterable[Record] = (), published: Mapping[str, float] | None = None
+) -> list[str]:
+    """Why models of the user's own may have been read wrongly: a line for each that is far from accurate.
+
+    They are compared with undefended targets of the same data in ``records`` and ``others``, else with what
+    boards say by track, else with answers at random.
+    """
+    own = {r.key: r for r in records if r.defense.about.own_model and r.status == "done"}
+    if not own:
+        return []
+    every = {record.key: record for record in (*others, *records)}.values()
+    quantities = _quantities(_tracks(own.values()).values(), list(own.values()))
+    accuracy = [n for n, q in quantities.items() if q.role == "utility" and q.better == "higher" and q.paired]
+    found: dict[str, None] = {}
+    for record, name in itertools.product(own.values(), accuracy[:1]):
+        value, classes = record.metrics.get(name), len(record.per_class.get(name, ()))
+        undefended = [
+            metric.value
+            for other in every
+            if (other.track.name, other.track.version, other.track.data)
+            == (record.track.name, record.track.version, record.track.data)
+            and other.defense.about.baseline
+            and not other.defense.about.changed
+            and (metric := other.metrics.get(name))
+        ]
+        usual = fmean(undefended) if undefended else (published or {}).get(record.track.name)
+        if value is None or (value.value >= usual - FAR_BELOW if usual else value.value * classes >= 2):
+            continue
+        than = f"the {usual:.2f} of an undefended target" if usual else f"answers at random, 1 of {classes}"
+        found[
+            f"{record.defense.name}: {name} is {value.value:.2f}, {'far below' if usual else 'little above'} "
+            f"{than}: are its classes in the track's order, and its images normalised as in its training "
+            "(--mean, --std)?"
+        ] = None
     return list(found)
 
 

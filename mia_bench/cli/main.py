@@ -43,6 +43,7 @@ COMMANDS = {
     "doctor": "Check the installation, the devices, the data and the store.",
     "measure": "Compute metrics of stored reconstructions, without attacking again.",
     "show": "Write a cell's picture: private examples beside reconstructions.",
+    "export": "Write a cell's target as a file, with a model card.",
     "results": "Print the records of a store.",
     "explain": "Print what went into a cell's key, and why two keys differ.",
     "store": "Look after a store: list, clean up, verify, export, import.",

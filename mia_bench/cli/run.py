@@ -15,9 +15,9 @@ from mia_bench.engine.progress import terminal_progress
 from mia_bench.engine.run import Prepared, execute, prepare
 from mia_bench.engine.scheduler import Interrupted
 from mia_bench.engine.standard import outcome_table, suspicions
-from mia_bench.leaderboard.published import published_lines
+from mia_bench.leaderboard.published import published_lines, undefended_accuracy
 from mia_bench.record import Record
-from mia_bench.results import doubts, results_table
+from mia_bench.results import doubts, own_model_doubts, results_table
 from mia_bench.terminal import say, say_lines
 
 
@@ -72,6 +72,9 @@ def _print_records(records: list[Record], prepared: Prepared, computed: bool) ->
     else:
         say_lines(results_table(records, setup.config.format))
     warnings = doubts(records)
+    if setup.own:
+        published = undefended_accuracy(setup.registry, setup.track)
+        warnings += own_model_doubts(records, setup.store.records(setup.track.name), published)
     if computed or setup.config.format == "table":  # where nothing was computed, programs hear nothing new
         _warn(warnings)
     if setup.config.format != "table":

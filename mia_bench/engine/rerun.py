@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from mia_bench.config import load_config
+from mia_bench.engine.plan import PlannedCell
 from mia_bench.engine.progress import ProgressDisplay
-from mia_bench.engine.run import execute, prepare
+from mia_bench.engine.run import Prepared, execute, prepare
 from mia_bench.errors import MiaBenchError
 from mia_bench.plugins import host
 from mia_bench.record import Record
@@ -28,6 +29,26 @@ def run_again(record: Record, where: Mapping[str, Any], display: ProgressDisplay
         MiaBenchError: it fails, or is another cell now.
         Interrupted: stopped by the user.
     """
+    prepared, planned = _prepare_again(record, {"rerun": "always", **where})
+    prepared.cells = [planned]
+    (again,) = execute(prepared, display)
+    if again.status != "done":
+        raise MiaBenchError(again.reason or again.status)
+    return again
+
+
+def plan_again(record: Record, where: Mapping[str, Any]) -> PlannedCell:
+    """The cell of a record as it would be run, from the same arguments as those of :func:`run_again`.
+
+    Raises:
+        MiaBenchError: it is another cell now.
+    """
+    return _prepare_again(record, where)[1]
+
+
+def _prepare_again(record: Record, where: Mapping[str, Any]) -> tuple[Prepared, PlannedCell]:
+    if record.defense.about.own_model:
+        raise MiaBenchError("its target was not trained here but is a model of somebody's own")
     registry = host().registry
     track = load_track(registry, record.track.name)
     options = {
@@ -36,7 +57,7 @@ def run_again(record: Record, where: Mapping[str, Any], display: ProgressDisplay
         for key, value in changed_options(registry, track, kind, part).items()
     }
     cell = {kind: [part.name] for kind, part in record.components.items()}
-    given = {"track": track.name, **cell, "seed": [record.seed], "options": options, "rerun": "always"}
+    given = {"track": track.name, **cell, "seed": [record.seed], "options": options}
     prepared = prepare(load_config({**given, **where}))
     found = {planned.key: planned for planned in prepared.cells}
     if record.key not in found:
@@ -45,8 +66,4 @@ def run_again(record: Record, where: Mapping[str, Any], display: ProgressDisplay
             or "it is another cell now: its data, or the versions of the track or "
             "its components, have changed"
         )
-    prepared.cells = [found[record.key]]
-    (again,) = execute(prepared, display)
-    if again.status != "done":
-        raise MiaBenchError(again.reason or again.status)
-    return again
+    return prepared, found[record.key]

@@ -42,7 +42,7 @@ from mia_bench.paths import Roots
 from mia_bench.plugins import attribute_errors, describe_error, host
 from mia_bench.record import Record
 from mia_bench.registry import Registry
-from mia_bench.results import doubts
+from mia_bench.results import doubts, own_model_doubts
 from mia_bench.store import Store
 from mia_bench.track import Choice, Track, load_track
 from mia_bench.weights import missing_lines, needed_by, weight_files
@@ -382,7 +382,8 @@ def run(
         log.warning("%s", line)
     computed = bool(prepared.open_cells)
     records = execute(prepared, display)
-    for line in doubts(records) if computed else ():
+    known = prepared.setup.store.records(track) if prepared.setup.own and computed else []
+    for line in (*doubts(records), *own_model_doubts(records, known)) if computed else ():
         log.warning("%s", line)
     return records
 

@@ -38,7 +38,7 @@ from mia_bench.engine.plan import Stage
 from mia_bench.errors import UsageError
 from mia_bench.fetch import file_hash
 from mia_bench.memory import noting_halvings
-from mia_bench.models.checkpoint import fit, read_checkpoint
+from mia_bench.models.checkpoint_file import fit, read_checkpoint
 from mia_bench.models.compiled import compiled
 from mia_bench.origin import NOTED
 from mia_bench.own_models import OwnTarget

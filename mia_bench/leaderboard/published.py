@@ -44,6 +44,7 @@ class Published(_Part):
     Attributes:
         quantity: what orders the board, and all numbers are of.
         better: what is better for the defender.
+        accuracy: of the undefended target, None where it is not known.
         floors: by prior, what an attack reaches that learns nothing from the target.
     """
 
@@ -53,6 +54,7 @@ class Published(_Part):
     quantity: str
     better: str
     ceiling: str = ""
+    accuracy: float | None = None
     floors: dict[str, str] = Field(default_factory=dict)
     cells: tuple[PublishedCell, ...] = ()
 
@@ -70,6 +72,12 @@ def read_published(registry: Registry, track: Track) -> Published | None:
     except (OSError, ValueError, ValidationError):
         return None
     return found if (found.track, found.version) == (track.name, track.version) else None
+
+
+def undefended_accuracy(registry: Registry, track: Track) -> dict[str, float]:
+    """What the track's board says of the accuracy of undefended targets, by the track's name, if it does."""
+    found = read_published(registry, track)
+    return {track.name: found.accuracy} if found and found.accuracy is not None else {}
 
 
 def published_lines(records: Iterable[Record], registry: Registry) -> Iterator[str]:

@@ -8,6 +8,7 @@ from mia_bench.leaderboard.aggregate import Shown
 from mia_bench.leaderboard.published import Published, PublishedCell
 from mia_bench.leaderboard.standings import Standings
 from mia_bench.leaderboard.words import brief, outcome
+from mia_bench.statistics import Estimate
 
 
 def summary_text(decided: Standings) -> str:
@@ -46,6 +47,7 @@ def summary_text(decided: Standings) -> str:
         if row.value(board.primary) is not None
     }
     ceiling = board.ceiling.metrics.get(board.primary) if board.ceiling else None
+    undefended = decided.baseline.accuracy if decided.baseline else None
     found = Published(
         track=board.track.name,
         version=board.track.version,
@@ -53,6 +55,7 @@ def summary_text(decided: Standings) -> str:
         quantity=board.primary,
         better=quantity.better,
         ceiling=number(ceiling) if ceiling else "",
+        accuracy=round(undefended.value, 4) if isinstance(undefended, Estimate) else None,
         floors=floors,
         cells=tuple(cells),
     )

@@ -56,11 +56,10 @@ def read_checkpoint(path: Path) -> Any:
 
 def _why_unreadable(error: Exception) -> str:
     text = one_line(str(error))
-    if found := re.search(r"GLOBAL ([\w.]+)", text):
-        return (
-            f"holds pickled Python objects ({shortened(found[1], 80)}), which are not loaded, as that could "
-            f"run code: {SAVE}"
-        )
+    found = re.search(r"GLOBAL ([\w.]+)", text)
+    if found or "pickle protocol" in text:
+        what = f" ({shortened(found[1], 80)})" if found else ""
+        return f"holds pickled Python objects{what}, which are not loaded, as that could run code: {SAVE}"
     if "TorchScript" in text:
         return f"is a TorchScript archive, which is not loaded: {SAVE}"
     if isinstance(error, safetensors.SafetensorError) or "zip archive" in text or isinstance(error, EOFError):

@@ -1,0 +1,174 @@
+"""Trained targets as files: weights with a model card, which ``run --target`` and ``load_target`` read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from etils.epy import lazy_imports
+
+from mia_bench.components import ConfiguredComponent, resolve
+from mia_bench.device import choose_device
+from mia_bench.engine.plan import PlannedCell
+from mia_bench.engine.rerun import plan_again
+from mia_bench.errors import MiaBenchError, UsageError
+from mia_bench.own_models import CARD, ModelCard, Part, read_card
+from mia_bench.paths import default_weights, expand_path
+from mia_bench.plugins import host
+from mia_bench.provenance import package_version
+from mia_bench.record import Record
+from mia_bench.recorded_options import options_text
+from mia_bench.store import Store
+from mia_bench.text import prose
+
+with lazy_imports():
+    import safetensors.torch
+    import torch
+    from torch import nn
+
+    from mia_bench.api import dataset
+    from mia_bench.models import checkpoint_file
+    from mia_bench.protocol import context as contexts
+    from mia_bench.protocol import target as targets
+
+
+def export_target(record: Record, store: Store, where: Mapping[str, Any], path: Path) -> list[Path]:
+    """Write the target of a cell as safetensors, and its model card as Markdown beside it.
+
+    Args:
+        record: of the cell.
+        store: where its target is.
+        where: keys of :class:`mia_bench.config.RunConfig` that say where: store, data, weights.
+        path: of the safetensors file; that of the card has the suffix ``.md``.
+
+    Returns:
+        both files.
+
+    Raises:
+        MiaBenchError: the cell's target is not stored, or the cell is another one now.
+        OSError: a file can't be written.
+    """
+    if record.defense.about.own_model:
+        raise UsageError(
+            f"the target of cell {record.key[:8]} is a model of your own, which is a file already"
+        )
+    planned = plan_again(record, where)
+    train = planned.measure.inputs["train"]
+    if not store.has(*train.id):
+        raise MiaBenchError(f"the target of cell {record.key[:8]} is not in the store any more: run it again")
+    card = _card(record, planned, len(store.info("data", train.inputs["data"].key)["class_names"]))
+    weights = safetensors.torch.save(store.tensors(*train.id), {CARD: card.model_dump_json()})
+    page = path.with_suffix(".md")
+    for file, content in ((path, weights), (page, _markdown(card, record, path.name).encode())):
+        temporary = file.with_name(f".{file.name}.tmp")
+        try:
+            temporary.write_bytes(content)
+            temporary.replace(file)
+        finally:
+            temporary.unlink(missing_ok=True)
+    return [path, page]
+
+
+def _card(record: Record, planned: PlannedCell, classes: int) -> ModelCard:
+    train, assess = (planned.measure.inputs[role] for role in ("train", "assess"))
+    defense: ConfiguredComponent = train.parts["defense"]
+    names = [name for metric in assess.parts["metrics"] for name in metric.component.quantities]
+    values = {name: record.metrics.get(name) for name in (*names, *defense.component.reports)}
+    return ModelCard(
+        cell=record.key,
+        track=record.track.name,
+        track_version=record.track.version,
+        data=record.track.data,
+        classes=classes,
+        resolution=train.track.data.resolution,
+        architecture=Part(**train.parts["architecture"].spec()),
+        defense=Part(**defense.spec()),
+        seed=record.seed,
+        metrics={name: metric.value for name, metric in values.items() if metric},
+        made_with={"mia-bench": package_version("mia-bench"), "torch": record.provenance.torch or "unknown"},
+    )
+
+
+def _markdown(card: ModelCard, record: Record, file: str) -> str:
+    return "\n".join(_lines(card, record, file)) + "\n"
+
+
+def _lines(card: ModelCard, record: Record, file: str) -> Iterator[str]:
+    def built(part: Part) -> str:
+        options = options_text(part.options)
+        said = f"`{part.name}` of {part.distribution}, version {part.version}"
+        return said + (f" ({prose(options)})" if options else "")
+
+    yield from (f"# {prose(file)}", "")
+    yield (
+        f"A classifier of {card.classes} private classes, for images of {card.resolution}×{card.resolution} "
+        "pixels, trained by mia-bench to measure how much such a model gives away about its training data."
+    )
+    if record.track.data and card.metrics:
+        yield ""
+    for name, value in card.metrics.items():
+        yield f"- {name}: {value:.4g}"
+    yield from (
+        "",
+        f"- track: `{card.track}`, version {card.track_version}, data `{card.data}`",
+        f"- architecture: {built(card.architecture)}",
+        f"- defense: {built(card.defense)}",
+        f"- seed: {card.seed}",
+        f"- cell: `{card.cell}`",
+        f"- made with: {', '.join(f'{name} {version}' for name, version in card.made_with.items())}",
+        f"- device: {prose(record.provenance.device or 'unknown')}",
+        "",
+        "Whoever has these weights can attack them and may rebuild what the private classes look like: share",
+        "them as you would share the images.",
+        "",
+        "## Use",
+        "",
+        "```python",
+        "import torch",
+        "import mia_bench",
+        "",
+        f"model = mia_bench.load_target({file!r})  # torch.nn.Module, in eval mode",
+        f"splits = mia_bench.load_data(track={card.track!r})  # the classes are splits.class_names, in order",
+        "images = splits.test.images[:256].float() / 255  # (N, 3, H, W) in [0, 1]",
+        "with torch.no_grad():",
+        "    logits = model(images)",
+        "print((logits.argmax(1) == splits.test.labels[:256]).float().mean())",
+        "```",
+        "",
+        f"`mia-bench run --track {card.track} --target {file}` attacks it.",
+    )
+
+
+def load_target(file: str | Path, *, device: str = "cpu") -> nn.Module:
+    """A target from a file that ``mia-bench export`` wrote, as it was deployed.
+
+    Args:
+        file: safetensors with a model card.
+        device: ``auto``, ``cpu``, ``cuda[:i]`` or ``mps``.
+
+    Returns:
+        a module from images ``(N, 3, H, W)`` in [0, 1] to logits ``(N, C)``, in eval mode.
+
+    Raises:
+        UsageError: the file can't be read, has no model card or does not fit it.
+    """
+    path = expand_path(file)
+    card = read_card(path)
+    if card is None:
+        raise UsageError(f"{path} has no model card of mia-bench: 'mia-bench export' writes files with one")
+    registry = host().registry
+    architecture = resolve(registry, "model", card.architecture.name, card.architecture.options, {}).make()
+    defense = resolve(registry, "defense", card.defense.name, card.defense.options, {}).make()
+    none = dataset.ImageSet(
+        torch.empty(0, 3, card.resolution, card.resolution, dtype=torch.uint8),
+        torch.empty(0, dtype=torch.long),
+    )
+    splits = dataset.Splits(none, none, none, none, none, tuple(map(str, range(card.classes))))
+    context = contexts.Context(card.resolution, card.seed, choose_device(device), weights=default_weights())
+    network = targets.build_target(defense, architecture, splits, context, restoring=True)
+    try:
+        state = checkpoint_file.fit(checkpoint_file.read_checkpoint(path), network)
+    except UsageError as error:
+        raise UsageError(f"{path} {error}") from error
+    return targets.restore_target(defense, architecture, splits, state, context).deployed
