@@ -74,6 +74,7 @@ CONTENTS = """
 
 /README
 /docs/tutorial
+/docs/own-models
 ```
 
 ```{toctree}

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 import torch
-import torchvision
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 import mia_bench
 from mia_bench.api.architecture import NetworkTask
+from mia_bench.api.classifier import Activations
 from mia_bench.config import load_config, named_files
 from mia_bench.engine.plan import TrackPlan
 from mia_bench.engine.run import set_up
@@ -25,15 +25,15 @@ from mia_bench.errors import UsageError
 from mia_bench.leaderboard import records as boards
 from mia_bench.leaderboard.submission import submit
 from mia_bench.models.checkpoint_file import fit
+from mia_bench.own_models import ModelCard, OwnTarget, origin_warnings
 from mia_bench.plugins import host
 from mia_bench.record import Record, read_record
 from mia_bench.registry import Registry
 from mia_bench.results import own_model_doubts, results_table
 from mia_bench.store import Store
+from mia_bench_plugins.models.networks import Network
 
 SHARED = ("data", "prior", "gallery", "evaluator")
-
-Cli = object
 
 
 def registry() -> Registry:
@@ -144,38 +144,30 @@ def test_keys_of_other_cells_are_what_they_were(ready, tmp_path: Path) -> None:
     assert keys[0] == keys[1] != []
 
 
-def test_another_architecture_by_the_names_of_its_usual_code(ready, tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    model = torchvision.models.resnet18(num_classes=6).eval()
-    file = saved({f"net.{n}": t for n, t in model.state_dict().items()}, tmp_path / "resnet.pt")
-    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-    (record,) = run(
-        ready,
-        file,
-        architecture="torchvision",
-        options={"torchvision.network": "resnet18", "torchvision.pretrained": False},
-        mean=mean,
-        std=std,
-    )
-    test = mia_bench.load_data(track="toy", store=ready).test
-    images = torchvision.transforms.functional.normalize(test.images.float() / 255, mean, std)
-    right = (model(images).argmax(1) == test.labels).float().mean().item()
+def test_another_architecture_trained_as_the_page_on_it_says(ready, monkeypatch, tmp_path: Path) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "own-models.md").read_text("utf-8")
+    code = re.findall(r"^```python\n(.*?)^```$", page, re.M | re.S)[0]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MIA_BENCH_STORE", str(ready))
+    names: dict = {}
+    exec(code.replace("synth-faces", "toy"), names)
+    (record,) = run(ready, "mine.pt", architecture="torchvision", mean=0, std=1)
+    model, test = names["model"].eval(), names["splits"].test
+    right = (model(test.images.float() / 255).argmax(1) == test.labels).float().mean().item()
     assert record.metrics["test_accuracy"].value == pytest.approx(right)
-    assert record.defense.options["mean"] == list(mean)
+    assert record.defense.options["mean"] == [0.0, 0.0, 0.0]
     assert record.defense.options["architecture"]["name"] == "torchvision"
 
 
 def test_a_network_without_normalize_refuses_another_normalisation(
     ready, monkeypatch, tmp_path: Path
 ) -> None:
-    from mia_bench_plugins.models.networks import Network
-
     def activations(self, images):
         x, hidden = images, []
         for block in self.blocks:
             hidden.append(x := block(x))
         features = self.pool(x)
-        return mia_bench.api.classifier.Activations(self.head(features), features, tuple(hidden))
+        return Activations(self.head(features), features, tuple(hidden))
 
     monkeypatch.setattr(Network, "activations", activations)
     (record,) = run(ready, saved(network().state_dict(), tmp_path / "mine.pt"), mean=0.5, std=0.5)
@@ -455,8 +447,6 @@ def test_what_can_not_be_exported_or_loaded(toy, undisturbed, cli, tmp_path: Pat
 
 
 def test_a_file_of_other_data_is_warned_of(ready, undisturbed, tmp_path: Path) -> None:
-    from mia_bench.own_models import ModelCard, OwnTarget, origin_warnings
-
     part = {"name": "none", "distribution": "mia-bench", "version": "1", "options": {}}
     card = ModelCard(
         cell="c", track="toy", track_version=3, data="d", classes=6, resolution=16, architecture=part,
@@ -471,4 +461,3 @@ def test_a_file_of_other_data_is_warned_of(ready, undisturbed, tmp_path: Path) -
     other = dataclasses.replace(own, card=card.model_copy(update={"track_version": 2}))
     (line,) = origin_warnings([other], setup.track, "d")
     assert "trained on version 2 of the track 'toy'" in line
-    assert load_file is not None

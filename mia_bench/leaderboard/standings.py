@@ -204,7 +204,8 @@ def standings(board: Board, strongest: Mapping[ComponentKey, Strongest] | None =
     unfit = ("judge unfit",) if board.doubts else ()
     found_elsewhere = any(known for _, known in sections.values())
     flags = {
-        key: ("randomised",) * abouts[key].randomised
+        key: ("own model, one training",) * bool(abouts[key].own_model)
+        + ("randomised",) * abouts[key].randomised
         + ("masking suspected",) * bool(key in strongest and strongest[key].masking)
         + _missed(strongest.get(key), board.track.standard)
         + ("attack chosen on these seeds",) * (found_elsewhere and not sections[key][1])
