@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,8 @@ from mia_bench.api.architecture import NetworkTask
 from mia_bench.api.classifier import Activations
 from mia_bench.config import load_config, named_files
 from mia_bench.engine.plan import TrackPlan
-from mia_bench.engine.run import set_up
+from mia_bench.engine.run import prepare, set_up
+from mia_bench.engine.sweep import prepare_sweep
 from mia_bench.errors import UsageError
 from mia_bench.leaderboard import records as boards
 from mia_bench.leaderboard.submission import submit
@@ -142,6 +144,16 @@ def test_keys_of_other_cells_are_what_they_were(ready, tmp_path: Path) -> None:
         planned = plan.cells(setup.grid([]), [])
         keys.append([one.key for one in planned if one.cell.defense.name == "none"])
     assert keys[0] == keys[1] != []
+
+
+def test_the_standard_set_of_attacks_is_planned_for_own_models_too(toy, tmp_path: Path) -> None:
+    file = saved(network().state_dict(), tmp_path / "mine.pt")
+    given = {"track": "toy", "attack": "standard", "store": tmp_path / "store"}
+    prepared = prepare(load_config({**given, "target": file, "defense": "none"}))
+    rows = Counter(planned.cell.defense.name for planned in prepared.cells)
+    assert rows["mine"] == rows["none"] > 1
+    with pytest.raises(UsageError, match="a sweep trains its targets"):
+        prepare_sweep(load_config({**given, "target": file}))
 
 
 def test_another_architecture_trained_as_the_page_on_it_says(ready, monkeypatch, tmp_path: Path) -> None:

@@ -101,11 +101,11 @@ def evaluate(
     setup.make(list(shared.values()), display)
     workspace = setup.workspace()
     with stages.computing(setup.track):
-        if isinstance(model, nn.Module):
-            target = _module(model, workspace, stochastic=stochastic)
-        else:
+        if isinstance(model, (str, Path)):
             load, splits = measure.inputs["train"], workspace.load(shared["data"])
             target = stages.restored(load, splits, stages.read_own_model(load, workspace), workspace)
+        else:
+            target = _module(model, workspace, stochastic=stochastic)
     _check_answers(target, workspace.load(shared["data"]), workspace.device)
     metrics = {**stages.metrics_of(measure.inputs["assess"]), **stages.metrics_of(measure)}
     with stages.computing(setup.track):

@@ -11,7 +11,7 @@ from etils.epy import lazy_imports
 from mia_bench.components import ConfiguredComponent, resolve
 from mia_bench.device import choose_device
 from mia_bench.engine.plan import PlannedCell
-from mia_bench.engine.rerun import plan_again
+from mia_bench.engine.rerun import OTHER, prepare_again
 from mia_bench.errors import MiaBenchError, UsageError
 from mia_bench.own_models import CARD, ModelCard, Part, read_card
 from mia_bench.paths import default_weights, expand_path
@@ -53,7 +53,7 @@ def export_target(record: Record, store: Store, where: Mapping[str, Any], path: 
         raise UsageError(
             f"the target of cell {record.key[:8]} is a model of your own, which is a file already"
         )
-    planned = plan_again(record, where)
+    planned = _planned(record, store, where)
     train = planned.measure.inputs["train"]
     if not store.has(*train.id):
         raise MiaBenchError(f"the target of cell {record.key[:8]} is not in the store any more: run it again")
@@ -68,6 +68,18 @@ def export_target(record: Record, store: Store, where: Mapping[str, Any], path: 
         finally:
             temporary.unlink(missing_ok=True)
     return [path, page]
+
+
+def _planned(record: Record, store: Store, where: Mapping[str, Any]) -> PlannedCell:
+    """The cell as it would be run today, if its target would be the same; its attack may be another one."""
+    known = store.info("measure", record.key) if store.has("measure", record.key) else {}
+    for planned in prepare_again(record, where).cells:
+        spec, train = planned.cell.defense.spec(), planned.measure.inputs["train"]
+        now = planned.cell.track.version, planned.data_fingerprint, spec["version"], spec["options"]
+        then = record.track.version, record.track.data, record.defense.version, record.defense.options
+        if now == then and known.get("trained", train.key) == train.key:
+            return planned
+    raise MiaBenchError(f"cell {record.key[:8]} can't be exported: {OTHER}")
 
 
 def _card(record: Record, planned: PlannedCell, classes: int) -> ModelCard:

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from mia_bench.config import load_config
-from mia_bench.engine.plan import PlannedCell
 from mia_bench.engine.progress import ProgressDisplay
 from mia_bench.engine.run import Prepared, execute, prepare
 from mia_bench.errors import MiaBenchError
@@ -15,6 +14,8 @@ from mia_bench.plugins import host
 from mia_bench.record import Record
 from mia_bench.recorded_options import changed_options
 from mia_bench.track import load_track
+
+OTHER = "it is another cell now: its data, or the versions of the track or its components, have changed"
 
 
 def run_again(record: Record, where: Mapping[str, Any], display: ProgressDisplay | None = None) -> Record:
@@ -29,24 +30,23 @@ def run_again(record: Record, where: Mapping[str, Any], display: ProgressDisplay
         MiaBenchError: it fails, or is another cell now.
         Interrupted: stopped by the user.
     """
-    prepared, planned = _prepare_again(record, {"rerun": "always", **where})
-    prepared.cells = [planned]
+    prepared = prepare_again(record, {"rerun": "always", **where})
+    found = {planned.key: planned for planned in prepared.cells}
+    if record.key not in found:
+        raise MiaBenchError("; ".join(prepared.left_out) or OTHER)
+    prepared.cells = [found[record.key]]
     (again,) = execute(prepared, display)
     if again.status != "done":
         raise MiaBenchError(again.reason or again.status)
     return again
 
 
-def plan_again(record: Record, where: Mapping[str, Any]) -> PlannedCell:
-    """The cell of a record as it would be run, from the same arguments as those of :func:`run_again`.
+def prepare_again(record: Record, where: Mapping[str, Any]) -> Prepared:
+    """The cell of a record as it would be run today, planned; arguments as of :func:`run_again`.
 
     Raises:
-        MiaBenchError: it is another cell now.
+        MiaBenchError: it can't be run.
     """
-    return _prepare_again(record, where)[1]
-
-
-def _prepare_again(record: Record, where: Mapping[str, Any]) -> tuple[Prepared, PlannedCell]:
     if record.defense.about.own_model:
         raise MiaBenchError("its target was not trained here but is a model of somebody's own")
     registry = host().registry
@@ -58,12 +58,4 @@ def _prepare_again(record: Record, where: Mapping[str, Any]) -> tuple[Prepared, 
     }
     cell = {kind: [part.name] for kind, part in record.components.items()}
     given = {"track": track.name, **cell, "seed": [record.seed], "options": options}
-    prepared = prepare(load_config({**given, **where}))
-    found = {planned.key: planned for planned in prepared.cells}
-    if record.key not in found:
-        raise MiaBenchError(
-            "; ".join(prepared.left_out)
-            or "it is another cell now: its data, or the versions of the track or "
-            "its components, have changed"
-        )
-    return prepared, found[record.key]
+    return prepare(load_config({**given, **where}))
