@@ -104,6 +104,10 @@ def test_a_checkpoint_trained_elsewhere_gets_its_row(ready, cli, tmp_path: Path)
     shown = cli("results", "--track", "toy")
     assert "my-defense-2" in shown.out.split("\n\n")[0]  # in the table of defenses, beside the baseline
     assert cli("show", own["key"][:8], "--output", tmp_path / "p.png").code == 0
+    explained = cli("explain", own["key"][:8])
+    assert (explained.code, own["provenance"]["weights"]["load"] in explained.out) == (0, True), explained
+    kept = cli("store", "gc")
+    assert (kept.code, f"load/{own['key']}" in kept.out) == (0, False), kept
     again = cli(
         "run", "--track", "toy", "--attack", "toy-label-only", "--target", tmp_path / "My Defense_2.pt"
     )  # fmt: skip

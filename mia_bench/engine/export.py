@@ -12,7 +12,8 @@ from mia_bench.components import ConfiguredComponent, resolve
 from mia_bench.device import choose_device
 from mia_bench.engine.plan import PlannedCell
 from mia_bench.engine.rerun import OTHER, prepare_again
-from mia_bench.errors import MiaBenchError, UsageError
+from mia_bench.errors import CorruptArtifact, MiaBenchError, UsageError
+from mia_bench.origin import Origin
 from mia_bench.own_models import CARD, ModelCard, Part, read_card
 from mia_bench.paths import default_weights, expand_path
 from mia_bench.plugins import host
@@ -73,11 +74,15 @@ def export_target(record: Record, store: Store, where: Mapping[str, Any], path: 
 def _planned(record: Record, store: Store, where: Mapping[str, Any]) -> PlannedCell:
     """The cell as it would be run today, if its target would be the same; its attack may be another one."""
     known = store.info("measure", record.key) if store.has("measure", record.key) else {}
+    try:
+        origin = Origin.noted("measure", known)
+    except ValueError as error:
+        raise CorruptArtifact("measure", record.key, str(error)) from error
     for planned in prepare_again(record, where).cells:
         spec, train = planned.cell.defense.spec(), planned.measure.inputs["train"]
         now = planned.cell.track.version, planned.data_fingerprint, spec["version"], spec["options"]
         then = record.track.version, record.track.data, record.defense.version, record.defense.options
-        if now == then and known.get("trained", train.key) == train.key:
+        if now == then and (origin is None or origin.inputs["train"] == train.id):
             return planned
     raise MiaBenchError(f"cell {record.key[:8]} can't be exported: {OTHER}")
 

@@ -440,7 +440,6 @@ def compute_measure(stage: Stage, workspace: Workspace) -> Artifact:
         "class_names": list(splits.class_names),
         "costs": _costs(stage, workspace),
         "inverted": stage.inputs["invert"].key,
-        "trained": stage.inputs["train"].key,
     }
     return picture_tensors(evidence, images.shape, seed=stage.seed), info
 

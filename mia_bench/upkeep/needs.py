@@ -98,7 +98,7 @@ class Needs:
     def _measured(self, metric: Artifact) -> StageId | None:
         """The attack, or the target, that a metric was computed of; None in older ones."""
         found = dict(metric.upstream or ())
-        return next(((name, found[name]) for name in ("invert", "train") if name in found), None)
+        return next(((name, found[name]) for name in ("invert", "train", "load") if name in found), None)
 
     @cached_property
     def stages(self) -> Mapping[StageId, Stage]:
