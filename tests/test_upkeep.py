@@ -14,11 +14,14 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from mia_bench import jsonfile
 from mia_bench import store as store_module
+from mia_bench.api.architecture import NetworkTask
 from mia_bench.errors import StoreError
 from mia_bench.origin import NOTED, Origin
+from mia_bench.plugins import host
 from mia_bench.store import Store
 from mia_bench.upkeep import collect
 from mia_bench.upkeep.bundle import Bundle
@@ -801,6 +804,16 @@ def test_explain_says_why_a_cell_is_computed_again(cli, kept: Path, older: bool)
     assert "train: defense.options.alpha: -0.05 → -0.2\n" in beside.out
     same = cli("explain", "--track", "toy", "--defense", "neg-ls", "--attack", "ppa")
     assert f"all stages of cell {key[:8]} are stored" in same.out
+
+
+def test_explain_takes_a_model_of_ones_own(cli, kept: Path, tmp_path: Path) -> None:
+    built = host().registry.get("model", "resnet-small").load()
+    network = built(built.Options(widths=(8, 16))).build(NetworkTask(6, 16))
+    save_file(network.state_dict(), tmp_path / "mine.safetensors")
+    done = cli("explain", cells(kept)["none", "ppa"], "--target", tmp_path / "mine.safetensors")
+    assert done.code == 0, done.err
+    assert "data, prior, evaluator, gallery: the same" in done.out
+    assert "is missing, and no other load is stored" in done.out
 
 
 def test_explain_of_a_stage_that_was_deleted(cli, kept: Path) -> None:

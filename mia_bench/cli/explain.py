@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from mia_bench.cli.shared import PathType, complete_key, config_options, open_store
-from mia_bench.config import flatten_options, load_config
+from mia_bench.config import OF_TARGETS, flatten_options, load_config
 from mia_bench.engine.plan import PlannedCell
 from mia_bench.engine.run import Setup, set_up
 from mia_bench.errors import MiaBenchError, UsageError
@@ -34,10 +34,10 @@ from mia_bench.upkeep.explain import (
 )
 
 _KEYS = (
-    "track", "defense", "attack", "prior", "seed", "options", "precision", "store", "data", "weights",
-    "allow_partial",
+    "track", "defense", "attack", "prior", "target", *OF_TARGETS, "seed", "options", "precision", "store",
+    "data", "weights", "allow_partial",
 )  # fmt: skip
-_CELL = ("track", "defense", "attack", "prior", "seed", "options", "precision", "allow_partial")
+_CELL = tuple(name for name in _KEYS if name not in ("store", "data", "weights"))
 """Those of them that say which cell is meant."""
 
 
@@ -134,6 +134,8 @@ def _completed(given: Mapping[str, Any], record: Record) -> dict[str, Any]:
     for kind, component in record.components.items():
         if kind == "prior" and given["attack"] and not given["prior"]:
             continue  # another attack may have another one
+        if kind == "defense" and given["target"]:
+            continue
         full[kind] = given[kind] or (component.name,)
         if tuple(full[kind]) == (component.name,) and full["track"] == record.track.name:
             for key, value in component.changed.items():
