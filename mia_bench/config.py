@@ -186,6 +186,7 @@ Spread = Annotated[
     tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]],
     BeforeValidator(_numbers),
 ]
+Share = Annotated[float, BeforeValidator(_refuse_bool), Field(gt=0, le=1)]
 Folder = Annotated[Path, BeforeValidator(_expanded)]
 DataRoot = Annotated[Folder, AfterValidator(_as_value_error(paths.check_data_root))]
 
@@ -247,6 +248,16 @@ class RunConfig(BaseModel):
         "the track's threads leave room for.",
         "N",
     )
+    executor: Literal["local", "ray"] = _key(
+        "local", "Where stages are computed: on this machine, or as tasks of a Ray cluster."
+    )
+    address: str | None = _key(
+        None,
+        "HOST:PORT of a Ray cluster, or auto for the one that runs here. By default one is started on this "
+        "machine.",
+        "ADDRESS",
+    )
+    gpus_per_stage: Share = _key(1.0, "Share of a GPU that a stage takes on a Ray cluster.", "SHARE")
     time_limit: Seconds | None = _key(
         None, "Seconds after which a stage fails and the others go on. No limit by default.", "SECONDS"
     )
@@ -286,6 +297,13 @@ class RunConfig(BaseModel):
             )
         if (self.mean is None) != (self.std is None):
             raise ValueError("mean and std go together: give both")
+        return self
+
+    @model_validator(mode="after")
+    def _address_of_ray(self) -> Self:
+        given = {"address", "gpus_per_stage"} & self.model_fields_set
+        if self.executor != "ray" and given:
+            raise ValueError(f"{min(given)} is for executor ray")
         return self
 
     @property

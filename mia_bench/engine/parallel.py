@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import logging
 import math
 import multiprocessing
 import os
@@ -12,7 +11,7 @@ import pickle
 import signal
 import threading
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from types import FrameType
 
@@ -21,6 +20,7 @@ from mia_bench.engine.guard import KILL, POSIX, Guard, lead_group, signal_group
 from mia_bench.engine.jobs import cuda_count
 from mia_bench.engine.plan import Stage
 from mia_bench.engine.progress import ProgressDisplay
+from mia_bench.engine.relay import Sender, sending_warnings, show
 from mia_bench.engine.worker import StageFailed, Worker, WorkerSetup, failure
 from mia_bench.errors import MiaBenchError, StoreError, UsageError
 from mia_bench.interruption import held_back, interrupted
@@ -33,9 +33,6 @@ ATTEMPTS = 2
 
 STARTS = 3
 """How many processes may die one after another while they start before the run is given up."""
-
-_INTERVAL = 0.2
-"""Seconds between two messages about the progress of a stage."""
 
 _LOOK = 1.0
 """Seconds between two looks for dead processes: what they started may hold their connections open."""
@@ -173,21 +170,15 @@ class ParallelExecutor:
 
     def _receive(self, slot: int, process: _Process) -> Outcome | None:
         try:
-            kind, *values = process.connection.recv()
+            message = process.connection.recv()
         except (EOFError, OSError):
             return self._replace(slot, process)
+        kind, *values = message
+        if kind == "begins":
+            process.since = time.monotonic()
         if kind == "ready":
             process.ready = True
             self._died_starting = 0
-        elif kind == "begins":
-            process.since = time.monotonic()
-            self._display.stage_begins(process.at, *values)
-        elif kind == "progress":
-            self._display.progress(process.at, *values)
-        elif kind == "ends":
-            self._display.stage_ends(process.at, *values)
-        elif kind == "say":
-            self._display.say(*values)
         elif kind == "stopped":
             raise values[0]
         elif kind == "done":
@@ -195,6 +186,8 @@ class ParallelExecutor:
         elif kind == "failed":
             self._display.stage_fails(process.at)
             return Outcome(process.done(), *values)
+        else:
+            show(self._display, process.task and process.task.stage, message)
         return None
 
     def _replace(self, slot: int, process: _Process) -> Outcome | None:
@@ -348,60 +341,15 @@ class _Process:
             return f"signal {-code}"
 
 
-@dataclass
-class _Sender(ProgressDisplay):
-    """Sends the progress of the stage that was given out to the driver."""
-
-    connection: Connection
-    stage: Stage | None = None
-    _sent: float = 0.0
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def send(self, *message: object) -> None:
-        """Send a message whole; threads of a plugin may warn meanwhile."""
-        with self._lock:
-            self.connection.send(message)
-
-    def stage_begins(self, stage: Stage, seconds: float) -> None:
-        if stage is self.stage:
-            self.send("begins", seconds)
-
-    def progress(self, stage: Stage, done: int, total: int, unit: str) -> None:
-        """Send it, at most every :data:`_INTERVAL` seconds."""
-        now = time.monotonic()
-        if stage is self.stage and (now - self._sent >= _INTERVAL or done == total):
-            self._sent = now
-            self.send("progress", done, total, unit)
-
-    def stage_ends(self, stage: Stage, seconds: float) -> None:
-        if stage is self.stage:
-            self.send("ends", seconds)
-
-    def say(self, line: str) -> None:
-        self.send("say", line)
-
-
-class _WarningSender(logging.Handler):
-    """Sends warnings to the driver."""
-
-    def __init__(self, sender: _Sender) -> None:
-        super().__init__(logging.WARNING)
-        self._sender = sender
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self._sender.say(f"warning: {record.getMessage()}")
-
-
 def _work(connection: Connection, setup: WorkerSetup, threads: int) -> None:
     """Compute one stage after another until the connection is closed or the driver is gone."""
     lead_group()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver ends this process
     threading.Thread(target=_end_with_driver, daemon=True).start()
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
-    sender = _Sender(connection)
-    logging.getLogger("mia_bench").addHandler(_WarningSender(sender))
+    sender = Sender(connection.send)
     worker = Worker(setup, sender)
-    with contextlib.suppress(EOFError, OSError):
+    with contextlib.suppress(EOFError, OSError), sending_warnings(sender):
         sender.send("ready")
         worker.warm_up()
         while True:

@@ -24,6 +24,7 @@ from mia_bench.components import (
 )
 from mia_bench.config import DEFAULT_TRACK, RunConfig, load_config
 from mia_bench.device import Precision, choose_device
+from mia_bench.engine.cluster import Needs, RayExecutor
 from mia_bench.engine.code import changed_code
 from mia_bench.engine.executor import Executor
 from mia_bench.engine.grid import Cell, build_grid
@@ -73,9 +74,20 @@ class Setup:
         return automatic_jobs(self.config.device, self.track, todo) if given == "auto" else given
 
     def executor(self, display: ProgressDisplay, todo: Collection[Stage]) -> Executor:
-        """What computes stages: this process, or others where jobs or a time limit ask for them."""
-        jobs, time_limit = self.jobs(todo), self.config.time_limit
-        given = WorkerSetup(self.store, self.config.device, self.roots, self.config.compile)
+        """What computes stages: this process, others where jobs or a time limit ask for it, or a cluster."""
+        config, time_limit = self.config, self.config.time_limit
+        given = WorkerSetup(self.store, config.device, self.roots, config.compile)
+        if config.executor == "ray":
+            return RayExecutor(
+                given,
+                display,
+                address=config.address,
+                needs=Needs(self.track.threads, config.gpus_per_stage),
+                most=None if config.jobs == "auto" else config.jobs,
+                time_limit=time_limit,
+                todo=todo,
+            )
+        jobs = self.jobs(todo)
         if jobs == 1 and time_limit is None:
             return LocalExecutor(Worker(given, display))
         needed = min(jobs, most_at_once(todo))

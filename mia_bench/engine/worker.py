@@ -74,6 +74,10 @@ class Worker:
         device = choose_device(self._setup.device)
         return stages.Workspace(self._store, device, self._setup.roots, no_progress, self._setup.compiled)
 
+    def show_on(self, display: ProgressDisplay) -> None:
+        """Show the progress of later stages on another display."""
+        self._display = display
+
     def warm_up(self) -> None:
         """Import what computing needs, which takes seconds."""
         with contextlib.suppress(Exception):  # the first stage raises it again
