@@ -19,14 +19,14 @@ from mia_bench import store as store_module
 from mia_bench.cell import FinishedCell
 from mia_bench.components import parse_option_values
 from mia_bench.config import RunConfig
-from mia_bench.engine import scheduler
 from mia_bench.engine import stages as stages_module
 from mia_bench.engine.estimate import (
     FALLBACK_SECONDS,
     LOADED_SECONDS,
     CostEstimate,
+    CostModel,
     estimates,
-    stage_seconds,
+    makespan,
 )
 from mia_bench.engine.plan import STAGE_VERSIONS, PlannedCell, pending_stages
 from mia_bench.engine.progress import PlainProgress
@@ -104,7 +104,7 @@ def test_estimates_are_of_the_same_component_before(plan, monkeypatch, tmp_path:
 
     def estimated(defense: str, attack: str, seed: int, stage: str) -> float:
         chosen = stages[defense, attack, seed][stage]
-        return stage_seconds(store, [chosen])[chosen.id]
+        return estimates(store, [chosen])[chosen.id].seconds
 
     assert estimated("none", "ppa", 0, "invert") == 30
     assert estimated("none", "prior-sample", 0, "invert") == 20
@@ -125,13 +125,12 @@ def test_estimates_are_of_the_same_component_before(plan, monkeypatch, tmp_path:
 def test_a_prior_whose_weights_are_there_takes_no_training(plan, tmp_path: Path) -> None:
     store, prior = Store(tmp_path / "store"), plan()[0].measure.inputs["invert"].inputs["prior"]
     loaded = dataclasses.replace(prior, spec={**prior.spec, "weights": "abc"})
-    estimated = stage_seconds(store, [prior, loaded])
-    assert (estimated[prior.id], estimated[loaded.id]) == (FALLBACK_SECONDS, LOADED_SECONDS)
+    estimated = estimates(store, [prior, loaded])
+    assert (estimated[prior.id].seconds, estimated[loaded.id].seconds) == (FALLBACK_SECONDS, LOADED_SECONDS)
 
 
 def test_what_a_stage_took_makes_the_next_estimates(cli, toy, store, monkeypatch) -> None:
     store("data", "evaluator", "gallery", "prior")
-    monkeypatch.setattr(scheduler, "REESTIMATE_SECONDS", 0.0)
     told: list[float] = []
     begins = PlainProgress.stage_begins
 
@@ -158,9 +157,48 @@ def test_estimates_are_of_the_same_settings_where_they_were_computed(plan, tmp_p
     for stage, seconds in ((long, 90.0), (short, 10.0)):
         run = {"seconds": seconds, "track": "toy", "subject": "ppa", "settings": stage.settings_hash}
         store.save(*stage.id, {}, {"run": run})
-    assert list(stage_seconds(store, [long, short, other]).values()) == [90, 10, 50]
+    found = estimates(store, [long, short, other])
+    assert [(one.seconds, one.source) for one in found.values()] == [
+        (90, "earlier runs"),
+        (10, "earlier runs"),
+        (50, "other settings"),
+    ]
     again = plan("ppa.steps=0", seeds=[1])[0].measure.inputs["invert"]
-    assert stage_seconds(store, [again])[again.id] == 10
+    assert estimates(store, [again])[again.id].seconds == 10
+
+
+def test_on_a_slower_machine_estimates_adapt_within_one_stage(plan, tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    cells = plan(defense=["none", "mid"], attack=["ppa"], seeds=[0, 1])
+    trains = {(c.cell.defense.name, c.cell.seed): c.measure.inputs["train"] for c in cells}
+    for defense, seconds in (("none", 10.0), ("mid", 20.0)):
+        stage = trains[defense, 0]
+        run = {"seconds": seconds, "track": "toy", "subject": defense, "settings": stage.settings_hash}
+        store.save(*stage.id, {}, {"run": run})
+    model = CostModel(store, trains.values())
+    assert model.of(trains["mid", 1]).seconds == 20
+    model.learn(trains["none", 1], 30.0)
+    assert model.of(trains["mid", 1]).seconds == 60
+    found = model.of(trains["none", 0])
+    assert (found.seconds, found.source) == (30, "this run")
+
+
+def test_only_the_latest_runs_count(plan, tmp_path: Path) -> None:
+    store, train = Store(tmp_path / "store"), plan()[0].measure.inputs["train"]
+    for number in range(20):
+        run = {"seconds": 100.0 if number < 11 else 10.0, "track": "toy", "subject": "none"}
+        store.save("train", f"{number:020}", {}, {"run": {**run, "finished": f"2026-01-{number + 1:02}"}})
+    assert estimates(store, [train])[train.id].seconds == 10
+
+
+def test_the_time_of_a_plan_is_that_of_its_stages_side_by_side(plan) -> None:
+    cells = plan(defense=["none", "mid", "pos-ls"], attack=["prior-sample"])
+    todo, _ = pending_stages([cell.measure for cell in cells], lambda name, key: False)
+    costs = {"data": 1.0, "train": 10.0, "invert": 2.0}
+    seconds = {stage.id: costs.get(stage.name, 0.0) for stage in todo}
+    assert makespan(todo, seconds, 1) == 1 + 3 * 12
+    assert makespan(todo, seconds, 2) == 1 + 10 + 2 + 10 + 2
+    assert makespan(todo, seconds, 9) == 1 + 12
 
 
 def test_estimates_of_disk_and_gpu_memory_are_of_what_was_measured_before(
@@ -175,8 +213,9 @@ def test_estimates_of_disk_and_gpu_memory_are_of_what_was_measured_before(
     def estimated(stage) -> CostEstimate:
         return estimates(store, [stage])[stage.id]
 
-    assert estimated(train) == CostEstimate(FALLBACK_SECONDS, None, None)
-    assert estimated(invert) == CostEstimate(FALLBACK_SECONDS, 3e6, 900e6)
+    nothing = "nothing like it ran"
+    assert estimated(train) == CostEstimate(FALLBACK_SECONDS, None, None, nothing)
+    assert estimated(invert) == CostEstimate(FALLBACK_SECONDS, 3e6, 900e6, nothing)
     tensors = {"images": torch.zeros(1000)}
     for seconds, device in ((5.0, "cpu (2 threads)"), (7.0, "cuda:0: a GPU")):
         run = {"seconds": seconds, "track": "toy", "subject": "ppa", "device": device}

@@ -14,7 +14,7 @@ import mia_bench
 from mia_bench.cell import FinishedCell
 from mia_bench.config import RunConfig
 from mia_bench.engine import stages as stages_module
-from mia_bench.engine.estimate import LOADED_SECONDS, stage_seconds
+from mia_bench.engine.estimate import LOADED_SECONDS, estimates
 from mia_bench.engine.plan import PlannedCell
 from mia_bench.engine.run import prepare
 from mia_bench.engine.scheduler import Interrupted
@@ -167,15 +167,15 @@ def test_a_part_takes_its_share_of_the_time(sharded, tmp_path) -> None:
     sharded(4, seconds={"invert.ppa": 80})
     invert = plan(tmp_path / "store").measure.inputs["invert"]
     store = Store(tmp_path / "store")
-    seconds = stage_seconds(store, [*invert.shards, invert])
-    assert list(seconds.values()) == [20, 20, 20, 20, LOADED_SECONDS]
+    found = estimates(store, [*invert.shards, invert])
+    assert [one.seconds for one in found.values()] == [20, 20, 20, 20, LOADED_SECONDS]
     first, second = invert.shards[:2]
     run = {"track": "toy", "subject": "ppa", "settings": first.settings_hash}
     store.save(*first.id, {}, {"run": {**run, "seconds": 12.0}})
     joined = {"seconds": 0.1, "track": "toy", "subject": "ppa", "settings": invert.settings_hash}
     store.save(*invert.id, {}, {"run": joined, "shards": {"seconds": 48.0, "peak_memory": 1}})
-    seconds = stage_seconds(store, [second, invert])
-    assert list(seconds.values()) == [12, LOADED_SECONDS]
+    found = estimates(store, [second, invert])
+    assert [one.seconds for one in found.values()] == [12, LOADED_SECONDS]
 
 
 def test_notes_of_the_parts_are_told_once() -> None:

@@ -8,7 +8,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from mia_bench.api.inventory import Inventory
-from mia_bench.engine.estimate import CostEstimate, estimates
+from mia_bench.engine.estimate import CostEstimate, estimates, makespan
 from mia_bench.engine.plan import Stage, pending_stages
 from mia_bench.engine.progress import counted, duration, size
 from mia_bench.engine.run import Prepared, Setup
@@ -44,7 +44,8 @@ def print_stages(setup: Setup, todo: Collection[Stage], cached: Collection[Stage
     rows += [_row(stage, expected[stage.id]) for stage in todo]
     if rows:
         say_lines("\n" + table(rows))
-    total = sum(estimate.seconds for estimate in expected.values()) / setup.jobs(todo)
+    seconds = {key: estimate.seconds for key, estimate in expected.items()}
+    total = makespan(todo, seconds, setup.jobs(todo))
     say("")
     say(f"{counted(len(todo), 'stage')} to compute, about {duration(total)}; store {setup.store.root}")
     _print_room(setup.store.root, expected.values())
@@ -117,7 +118,7 @@ def _print_data(prepared: Prepared, todo: Collection[Stage]) -> None:
 
 def _row(stage: Stage, estimate: CostEstimate) -> dict[str, str]:
     row = {"stage": stage.name, "what": stage.label, "state": "to compute"}
-    row["estimate"] = duration(estimate.seconds)
+    row["estimate"], row["from"] = duration(estimate.seconds), estimate.source
     if estimate.disk is not None:
         row["disk"] = size(estimate.disk)
     if estimate.gpu_memory is not None:

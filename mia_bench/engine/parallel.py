@@ -187,7 +187,7 @@ class ParallelExecutor:
             self._display.stage_fails(process.at)
             return Outcome(process.done(), *values)
         else:
-            show(self._display, process.task and process.task.stage, message)
+            show(self._display, process.task.stage if process.task else None, message)
         return None
 
     def _replace(self, slot: int, process: _Process) -> Outcome | None:

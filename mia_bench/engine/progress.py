@@ -12,6 +12,7 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    Task,
     TaskID,
     TextColumn,
     TimeElapsedColumn,
@@ -30,6 +31,9 @@ class ProgressDisplay:
 
     def begin(self, stages: int, seconds: float) -> None:
         """A run of ``stages`` stages begins; ``seconds`` is the estimate."""
+
+    def remaining(self, seconds: float) -> None:
+        """The rest of the run takes about so long."""
 
     def stage_begins(self, stage: Stage, seconds: float) -> None:
         """A stage begins; ``seconds`` is its estimate."""
@@ -65,20 +69,25 @@ class PlainProgress(ProgressDisplay):
     def __init__(self, every: float = 15.0) -> None:
         self._every = every
         self._stages = self._number = 0
+        self._left = ""
         self._running: dict[tuple[str, str], _Spoken] = {}
 
     def begin(self, stages: int, seconds: float) -> None:
         """Say how much there is to do."""
-        self._stages, self._number = stages, 0
+        self._stages, self._number, self._left = stages, 0, ""
         if stages:
             self.say(f"{counted(stages, 'stage')} to compute, about {duration(seconds)}")
+
+    def remaining(self, seconds: float) -> None:
+        """Keep it for the next line."""
+        self._left = f"; {duration(seconds)} left in all"
 
     def stage_begins(self, stage: Stage, seconds: float) -> None:
         """Name the stage."""
         self._number += 1
         label = f"[{self._number}/{max(self._stages, self._number)}] {stage.label}"
         self._running[stage.id] = _Spoken(label, time.monotonic())
-        self.say(f"{label} (about {duration(seconds)})")
+        self.say(f"{label} (about {duration(seconds)}{self._left})")
 
     def progress(self, stage: Stage, done: int, total: int, unit: str) -> None:
         """Say where the stage stands, every few seconds."""
@@ -108,6 +117,15 @@ class PlainProgress(ProgressDisplay):
             interrupt()
 
 
+class _TimeLeft(TimeRemainingColumn):
+    """The time left that a task was given, of the whole run; else by the pace of the task."""
+
+    def render(self, task: Task) -> Text:
+        """Write it."""
+        left = task.fields.get("left")
+        return super().render(task) if left is None else Text(duration(left), style="progress.remaining")
+
+
 class ProgressBars(ProgressDisplay):
     """Bars on a terminal: the stages of the whole run, and each stage under way."""
 
@@ -120,7 +138,7 @@ class ProgressBars(ProgressDisplay):
             TextColumn("{task.fields[unit]}", markup=False),
             TimeElapsedColumn(),
             TextColumn("left"),
-            TimeRemainingColumn(),
+            _TimeLeft(),
             console=console,
             transient=True,
         )
@@ -134,7 +152,12 @@ class ProgressBars(ProgressDisplay):
                 self._bars.start()
             if self._run is not None:  # a run of two parts
                 self._bars.remove_task(self._run)
-            self._run = self._bars.add_task("whole run", total=stages, unit="stages")
+            self._run = self._bars.add_task("whole run", total=stages, unit="stages", left=seconds)
+
+    def remaining(self, seconds: float) -> None:
+        """Show it beside the run's bar."""
+        if self._run is not None:
+            self._bars.update(self._run, left=seconds)
 
     def stage_begins(self, stage: Stage, seconds: float) -> None:
         """Show the stage's bar."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Collection, Sequence
+import contextlib
+import heapq
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import AbstractContextManager, closing
 
 from mia_bench import provenance
-from mia_bench.engine.estimate import stage_seconds
+from mia_bench.engine.estimate import CostModel, dependents, makespan
 from mia_bench.engine.executor import Executor
 from mia_bench.engine.plan import CELL_STAGES, PlannedCell, Stage, pending_stages
 from mia_bench.engine.progress import ProgressDisplay, reporting
@@ -16,9 +17,6 @@ from mia_bench.errors import CorruptArtifact, MiaBenchError
 from mia_bench.interruption import interrupted
 from mia_bench.record import Record, Status
 from mia_bench.store import Store
-
-REESTIMATE_SECONDS = 5.0
-"""A stage that took longer makes the scheduler estimate the remaining ones anew."""
 
 StageId = tuple[str, str]
 
@@ -52,11 +50,10 @@ class Scheduler:
         self._executor = executor
         self._display = display
         self._finished = finished
-        self._waiting: dict[StageId, Stage] = {}
         self._renew: set[StageId] = set()
         self._failed: dict[StageId, str] = {}
         self._cut_short: set[StageId] = set()
-        self._seconds: dict[StageId, float] = {}
+        self._work = _Work((), store)
 
     def run(
         self, cells: list[PlannedCell], *, rerun: bool = False, renewed: Collection[StageId] = ()
@@ -78,20 +75,24 @@ class Scheduler:
             upstream = (stage for measure in runnable for stage in measure.upstream())
             self._renew = {stage.id for stage in upstream if stage.name in CELL_STAGES} - set(renewed)
         records: list[Record] = []
-        left, started = list(cells), provenance.now()
+        started = provenance.now()
         with self._started(runnable), closing(self._executor):
+            # Nothing is left to compute of a cell that is skipped, done or can't be done.
+            left = {
+                cell.measure.id: cell
+                for cell in cells
+                if cell.skip is None and self._work.is_open(cell.measure.id)
+            }
+            settled = [cell for cell in cells if cell.measure.id not in left]
             try:
                 while True:
-                    self._begin_stages()
-                    # Nothing is left to compute of a cell that is skipped, done or can't be done.
-                    settled = [c for c in left if c.skip is not None or not self._is_open(c.measure)]
                     records += [self._settle(cell, started) for cell in settled]
-                    left = [cell for cell in left if cell not in settled]
                     if not left:
                         return records
-                    self._wait()
+                    self._begin_stages()
+                    settled = [left.pop(key) for key in self._wait() if key in left]
             except KeyboardInterrupt:
-                records += self._interrupt(left, started)
+                records += self._interrupt(left.values(), started)
                 raise Interrupted(records) from None
 
     def make(self, wanted: Sequence[Stage]) -> None:
@@ -119,42 +120,32 @@ class Scheduler:
     def _started(self, wanted: Sequence[Stage]) -> AbstractContextManager[None]:
         """Find what is to be computed, inputs first, estimate it, and show the run on the display."""
         todo, _ = pending_stages(wanted, self._has)
-        self._waiting = {stage.id: stage for stage in todo}
-        self._seconds = stage_seconds(self._store, todo)
-        return reporting(self._display, len(todo), sum(self._seconds.values()) / self._executor.slots)
+        self._work = _Work(todo, self._store)
+        return reporting(self._display, len(todo), self._work.seconds_left(self._executor.slots))
 
     def _has(self, name: str, key: str) -> bool:
         return (name, key) not in self._renew and self._store.has(name, key)
 
     def _begin_stages(self) -> None:
-        """Begin the first stages whose inputs are stored; drop what can't be computed."""
-        for stage in list(self._waiting.values()):
-            failed = [self._failed[i.id] for i in stage.inputs.values() if i.id in self._failed]
-            if failed:
-                self._failed[stage.id] = failed[0]
-                del self._waiting[stage.id]
-        for stage in list(self._waiting.values()):
-            if len(self._executor.running) >= self._executor.slots:
-                return
-            if not any(self._is_open(needed) for needed in stage.inputs.values()):
-                del self._waiting[stage.id]
-                self._executor.begin(stage, renew=stage.id in self._renew, seconds=self._seconds[stage.id])
+        """Begin the first stages whose inputs are stored."""
+        while len(self._executor.running) < self._executor.slots and (stage := self._work.next()):
+            self._executor.begin(stage, renew=stage.id in self._renew, seconds=self._work.seconds(stage))
 
-    def _is_open(self, stage: Stage) -> bool:
-        """Whether the stage is waiting or running."""
-        return stage.id in self._waiting or any(s.id == stage.id for s in self._executor.running)
-
-    def _wait(self) -> None:
-        began = time.monotonic()
+    def _wait(self) -> list[StageId]:
+        """Wait until a stage is done; it, and those that can't be computed as it failed."""
         outcome = self._executor.wait()
         if interrupted():  # a library swallowed the KeyboardInterrupt, or took it for a failure
             self._cut_short.add(outcome.stage.id)
             raise KeyboardInterrupt
         self._renew.discard(outcome.stage.id)
-        if outcome.reason is not None:
-            self._failed[outcome.stage.id] = outcome.reason
-        elif time.monotonic() - began > REESTIMATE_SECONDS:
-            self._seconds.update(stage_seconds(self._store, self._waiting.values()))
+        if outcome.reason is None:
+            self._work.done(outcome.stage)
+            closed = [outcome.stage.id]
+        else:
+            closed = self._work.drop(outcome.stage)
+            self._failed.update(dict.fromkeys(closed, outcome.reason))
+        self._display.remaining(self._work.seconds_left(self._executor.slots))
+        return closed
 
     def _settle(self, planned: PlannedCell, started: str) -> Record:
         """The record of a cell that is settled, stored and announced."""
@@ -176,7 +167,7 @@ class Scheduler:
         self._finished(record)
         return record
 
-    def _interrupt(self, left: list[PlannedCell], started: str) -> list[Record]:
+    def _interrupt(self, left: Iterable[PlannedCell], started: str) -> list[Record]:
         """Records of the cells that a running stage is for."""
         running = {stage.id for stage in self._executor.running} | self._cut_short
         records = [
@@ -195,3 +186,77 @@ class Scheduler:
             if before is not None and before.status == "done":
                 return
         self._store.write_record(record)
+
+
+class _Work:
+    """What is left to compute of a plan: which stages can begin, which need them, how long it takes.
+
+    Args:
+        stages: to compute, inputs before what needs them.
+        store: knows what such stages took before.
+    """
+
+    def __init__(self, stages: Sequence[Stage], store: Store) -> None:
+        self._open = {stage.id: stage for stage in stages}
+        self._order = {key: place for place, key in enumerate(self._open)}
+        self._by_place = list(stages)
+        self._needed_by = dependents(stages)
+        self._missing = {
+            stage.id: len({needed.id for needed in stage.inputs.values()} & self._open.keys())
+            for stage in stages
+        }
+        self._ready = [self._order[key] for key, count in self._missing.items() if not count]
+        heapq.heapify(self._ready)
+        self._store = store
+        self._costs = CostModel(store, stages)
+        self._planned = {stage.id: self._costs.of(stage).seconds for stage in stages}
+        self._work_left = self._work = sum(self._planned.values())
+        self._span: tuple[int, float] = (0, 0.0)
+
+    def is_open(self, key: StageId) -> bool:
+        """Whether the stage is still to be computed, or is being computed."""
+        return key in self._open
+
+    def next(self) -> Stage | None:
+        """The first stage whose inputs are stored, to be begun now; None if there is none."""
+        while self._ready:
+            stage = self._by_place[heapq.heappop(self._ready)]
+            if stage.id in self._open:
+                return stage
+        return None
+
+    def seconds(self, stage: Stage) -> float:
+        """The estimate of a stage."""
+        return self._costs.of(stage).seconds
+
+    def done(self, stage: Stage) -> None:
+        """The stage is stored."""
+        with contextlib.suppress(CorruptArtifact, TypeError):  # who needs it will say so
+            self._costs.learn(stage, float(self._store.info(*stage.id)["run"]["seconds"]))
+        self._close(stage)
+        for other in self._needed_by.get(stage.id, ()):
+            self._missing[other.id] -= 1
+            if not self._missing[other.id]:
+                heapq.heappush(self._ready, self._order[other.id])
+
+    def drop(self, stage: Stage) -> list[StageId]:
+        """The stage failed: it, and what needs it, won't be computed."""
+        dropped, found = [], [stage]
+        while found:
+            one = found.pop(0)
+            if one.id in self._open:
+                self._close(one)
+                dropped.append(one.id)
+                found += self._needed_by.get(one.id, ())
+        return dropped
+
+    def seconds_left(self, slots: int) -> float:
+        """How long the rest takes, with so many stages at once: the plan's time, by the work that is left."""
+        if self._span[0] != slots:
+            self._span = slots, makespan(self._by_place, self._planned, slots)
+        share = self._work_left / self._work if self._work else 0.0
+        return self._span[1] * share * self._costs.pace
+
+    def _close(self, stage: Stage) -> None:
+        del self._open[stage.id]
+        self._work_left -= self._planned[stage.id]
