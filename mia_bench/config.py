@@ -163,6 +163,14 @@ def _option_text(value: Any) -> str:
         return str(value)
 
 
+def _check_shard(text: str) -> str:
+    """Return ``i/n`` if it is one of n shares."""
+    number, slash, count = text.partition("/")
+    if not (slash and number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
+        raise ValueError(f"shard {text!r} is not i/n with i from 1 to n")
+    return text
+
+
 Names = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
 Number = Annotated[int, BeforeValidator(_refuse_bool), Field(ge=1)]
 Jobs = Annotated[
@@ -186,6 +194,7 @@ Spread = Annotated[
     tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]],
     BeforeValidator(_numbers),
 ]
+Shard = Annotated[str, AfterValidator(_check_shard)]
 Share = Annotated[float, BeforeValidator(_refuse_bool), Field(gt=0, le=1)]
 Folder = Annotated[Path, BeforeValidator(_expanded)]
 DataRoot = Annotated[Folder, AfterValidator(_as_value_error(paths.check_data_root))]
@@ -247,6 +256,9 @@ class RunConfig(BaseModel):
         "Number of processes that compute at once, on the GPUs in turn. auto: one a GPU; on a CPU as many as "
         "the track's threads leave room for.",
         "N",
+    )
+    shard: Shard | None = _key(
+        None, "Only the i-th of n shares of the cells, for runs side by side in one store.", "i/n"
     )
     executor: Literal["local", "ray"] = _key(
         "local", "Where stages are computed: on this machine, or as tasks of a Ray cluster."
@@ -312,6 +324,12 @@ class RunConfig(BaseModel):
         if self.seed:
             return self.seed
         return tuple(range(self.seeds)) if isinstance(self.seeds, int) else self.seeds
+
+    @property
+    def share(self) -> tuple[int, int]:
+        """Which share of the cells, from 1, of how many."""
+        number, _, count = (self.shard or "1/1").partition("/")
+        return int(number), int(count)
 
     @property
     def roots(self) -> paths.Roots:

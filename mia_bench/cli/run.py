@@ -20,6 +20,11 @@ from mia_bench.record import Record
 from mia_bench.results import doubts, own_model_doubts, results_table
 from mia_bench.terminal import say, say_lines
 
+_OTHERS_FIRST = (
+    "the strongest attacks follow once the attacks on the tuning seeds are done, those of other shares too: "
+    "run this command again then"
+)
+
 
 @click.command("run")
 @config_options()
@@ -67,8 +72,8 @@ def _warn(lines: list[str]) -> None:
 
 def _print_records(records: list[Record], prepared: Prepared, computed: bool) -> None:
     setup = prepared.setup
-    if prepared.standard and setup.config.format != "json":
-        say_lines(outcome_table(prepared.standard, records, setup.config.format))
+    if prepared.chosen and prepared.standard and setup.config.format != "json":
+        say_lines(outcome_table(prepared.standard, prepared.cached.values(), setup.config.format))
     else:
         say_lines(results_table(records, setup.config.format))
     warnings = doubts(records)
@@ -81,7 +86,9 @@ def _print_records(records: list[Record], prepared: Prepared, computed: bool) ->
         return
     for note in sorted({note for record in records for note in record.notes.values()} - set(warnings)):
         say(f"note: {note}", err=True)
-    for line in suspicions(prepared.standard, records) if prepared.standard else ():
+    if prepared.standard and not prepared.chosen:
+        say(f"note: {_OTHERS_FIRST}", err=True)
+    for line in suspicions(prepared.standard, records) if prepared.standard and prepared.chosen else ():
         say(f"note: {line}", err=True)
     for line in published_lines(records, setup.registry):
         say(line)

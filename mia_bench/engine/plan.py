@@ -7,7 +7,7 @@ doesn't (paths, the device, the order of a grid).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -429,6 +429,19 @@ class TrackPlan:
                 path = find(name, self._roots.weights)
                 self._hashes[name] = file_hash(path) if path else None
         return {"metric_weights": {name: self._hashes[name] for name in sorted(names)}} if names else {}
+
+
+def own_share(cells: Sequence[PlannedCell], number: int, count: int) -> list[PlannedCell]:
+    """The cells that the ``number``-th (from 1) of ``count`` runs computes, so that each has about as many.
+
+    The cells of a target stay together, unless there are fewer targets than runs.
+    """
+    targets: dict[str, list[PlannedCell]] = {}
+    for cell in cells:
+        targets.setdefault(cell.measure.inputs["train"].key, []).append(cell)
+    if len(targets) < count:
+        return list(cells[number - 1 :: count])
+    return [cell for several in list(targets.values())[number - 1 :: count] for cell in several]
 
 
 def _spec(part: Any) -> Any:

@@ -31,7 +31,7 @@ from mia_bench.engine.grid import Cell, build_grid
 from mia_bench.engine.jobs import automatic_jobs, most_at_once
 from mia_bench.engine.local import LocalExecutor
 from mia_bench.engine.parallel import ParallelExecutor
-from mia_bench.engine.plan import CELL_STAGES, PlannedCell, Stage, TrackPlan, pending_stages
+from mia_bench.engine.plan import CELL_STAGES, PlannedCell, Stage, TrackPlan, own_share, pending_stages
 from mia_bench.engine.progress import ProgressDisplay, reporting
 from mia_bench.engine.scheduler import Interrupted, Scheduler
 from mia_bench.engine.standard import StandardRun, standard_of
@@ -192,11 +192,15 @@ class Prepared:
     def choose_strongest(self) -> list[PlannedCell]:
         """Add the cells of the strongest attacks, once the whole standard set has records; the new cells."""
         standard = self.standard
-        if not standard or self.chosen or any(one.key not in self.cached for one in standard.tuning):
+        if not standard or self.chosen:
+            return []
+        self.look_up(one for one in standard.tuning if one.key not in self.cached)  # those of other shares
+        if any(one.key not in self.cached for one in standard.tuning):
             return []
         self.chosen = True
         known = {one.key for one in self.cells}
         added = [one for one in standard.further(self.cached) if one.key not in known]
+        added = own_share(added, *self.setup.config.share)
         self.cells += added
         self.__dict__.pop("pending", None)
         self.look_up(added)
@@ -236,6 +240,7 @@ def complete(prepared: Prepared) -> None:
         files = weight_files(needed_by(setup.registry, [setup.track]))
         others = {file: users for file, users in files.items() if file.name not in told}
         raise MiaBenchError("; ".join([told, *missing_lines(others, setup.roots.weights)]))
+    prepared.cells = own_share(prepared.cells, *config.share)
     prepared.look_up(prepared.cells)
     prepared.choose_strongest()
     if config.rerun != "always":
