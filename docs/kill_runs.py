@@ -1,4 +1,6 @@
-"""Kills runs at random and looks what is lost: ``python docs/kill_runs.py [--count 200] [--seed 0]``.
+"""Kills runs at random and looks what is lost.
+
+``python docs/kill_runs.py [--count 200] [--seed 0] [--executor ray]``
 
 Runs of a grid of 4 cells (a few faces of 16 pixels, 16 stages, one thread) end in every way that a run can
 end: its driver (the process that was started) is killed, gets SIGTERM, SIGINT or SIGHUP, or its terminal is
@@ -107,9 +109,14 @@ EXECUTORS = {
     "one process": ["--jobs", "1"],
     "--jobs 2": ["--jobs", "2"],
     "--time-limit": ["--time-limit", "600"],
+    "ray": ["--executor", "ray", "--jobs", "2"],
 }
+WORKERS = {"ray": rb"^ray::"}
+"""Pattern of the command lines of an executor's workers; else ``spawn_main``."""
+
+LIMITS = {"ray": 20.0}
 LIMIT = 5.0
-"""Seconds after its driver's end in which the last process of a run must be gone."""
+"""Seconds after its driver's end in which the last process of a run must be gone, and of Ray's own processes."""
 
 MARK = "MIA_BENCH_KILL_RUNS"
 
@@ -173,9 +180,10 @@ class Run:
                         found[int(entry.name)] = (entry / "cmdline").read_bytes()
         return found
 
-    def started(self, part: bytes) -> list[int]:
-        """The processes with that part in their command lines, but for the driver."""
-        return [p for p, line in self.processes().items() if part in line and p != self.driver.pid]
+    def started(self, pattern: bytes) -> list[int]:
+        """The processes with such command lines, but for the driver."""
+        found = self.processes().items()
+        return [p for p, line in found if re.search(pattern, line) and p != self.driver.pid]
 
 
 def start(work: Path, store: Path, arguments: list[str], *, terminal: bool) -> Run:
@@ -289,7 +297,7 @@ class Killer:
             run.driver.wait(moment)
         problems: list[str] = []
         disturbed, stages = time.monotonic(), run.stages
-        late = not self._disturb(kind, run)
+        late = not self._disturb(kind, executor, run)
         code = self._wait(run, problems)
         ended = time.monotonic()
         while (alive := run.processes()) and time.monotonic() - ended < LIMIT:
@@ -306,24 +314,24 @@ class Killer:
         if "Traceback" in text and run.begun:
             problems.append(f"traceback: {text[text.index('Traceback') :]}")
         if code not in self._codes(kind, run):
-            problems.append(f"exit code {code}: {text[-2000:]}")
+            problems.append(f"exit code {code}: {text[-8000:]}")
         if kind.startswith("driver") and code == 0 and left - stages > 3:
             problems.append("it went on to the end")
         problems += self._compare()
         return Result(kind, executor, late, ended - disturbed, gone - ended, run.stages, problems)
 
-    def _disturb(self, kind: str, run: Run) -> bool:
+    def _disturb(self, kind: str, executor: str, run: Run) -> bool:
         """Do what the kind says; return whether it met a process."""
         who, _, how = kind.partition(": ")
         if who == "worker":
-            workers = run.started(b"spawn_main")
+            workers = run.started(WORKERS.get(executor, b"spawn_main"))
             if workers:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(self._random.choice(workers), WORKER[how])
             return bool(workers)
         alive = run.driver.poll() is None
         if who == "guard and driver":
-            for number in run.started(b"guard.py"):
+            for number in run.started(rb"guard\.py"):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(number, signal.SIGKILL)
             run.driver.kill()
@@ -373,11 +381,13 @@ class Killer:
             shutil.rmtree(self._store)
             self._before = Looked()
 
-    def draw(self) -> tuple[str, str]:
-        """A kind, and an executor that has such processes."""
-        kind = self._random.choice(KINDS)
-        able = list(EXECUTORS) if kind.startswith("driver") else list(EXECUTORS)[1:]
-        return kind, self._random.choice(able)
+    def draw(self, executors: list[str]) -> tuple[str, str]:
+        """A kind, and one of the executors that has such processes."""
+        executor = self._random.choice(executors)
+        kinds = [kind for kind in KINDS if kind.startswith("driver") or executor != "one process"]
+        if executor == "ray":  # it has no guard
+            kinds.remove("guard and driver")
+        return self._random.choice(kinds), executor
 
 
 def table(results: list[Result]) -> Iterator[str]:
@@ -405,12 +415,13 @@ def main() -> None:
     )
     parser.add_argument("--count", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--executor", choices=EXECUTORS, action="append", help="only these")
     given = parser.parse_args()
     results = []
     with tempfile.TemporaryDirectory() as folder:
         killer = Killer(Path(folder), given.seed)
         for number in range(given.count):
-            result = killer.kill(*killer.draw())
+            result = killer.kill(*killer.draw(given.executor or [*EXECUTORS]))
             results.append(result)
             print(number, result, file=sys.stderr, flush=True)
     print("\n".join(table(results)))

@@ -1,8 +1,8 @@
 """Plan and schedule a hundred thousand stages whose computing is simulated; print how long that takes.
 
 ``python docs/simulate_scale.py``: 20 defenses × 20 attacks × 10 seeds × 5 tracks go through the planner and
-the scheduler. An executor with a clock of its own stands in for 64 workers: a stage takes a time drawn for it,
-and nothing is computed. ``--records N`` also makes N records and times the commands that read them.
+the scheduler. An executor with a clock of its own stands in for 64 workers: a stage takes a time drawn for
+it, and nothing is computed.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import tempfile
 import time
 import tomllib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,8 @@ from mia_bench.store import Store
 
 SECONDS = {"train": 600.0, "shard": 300.0, "invert": 1.0, "measure": 30.0, "assess": 5.0}
 """The median of each kind of stage; others take 60."""
+
+PLUGIN = PluginInfo("simulated", "simulated", "1", "simulated")
 
 
 class SimulatedStore(Store):
@@ -97,19 +100,19 @@ class SimulatedExecutor:
 
 def register(defenses: int, attacks: int, tracks: int, folder: Path) -> list[str]:
     """Register components that do nothing, and tracks whose attacks are shared out; the tracks' names."""
-    registry, plugin = host().registry, PluginInfo("simulated", "simulated", "1", "simulated")
+    registry = host().registry
     for kind, base, count in (("defense", Defense, defenses), ("attack", Attack, attacks)):
         for number in range(count):
             made = type(f"Simulated{number}", (base,), {"summary": "none", "paper": "none", "version": "1"})
             made.__abstractmethods__ = frozenset()
-            registry.add(kind, f"simulated-{number}", made, "", plugin)
+            registry.add(kind, f"simulated-{number}", made, "", PLUGIN)
     values: dict[str, Any] = tomllib.loads(registry.get("track", "synth-faces").component.read_text("utf-8"))
     values.pop("standard", None)
     names = [f"simulated-{number}" for number in range(tracks)]
     for name in names:
         path = folder / f"{name}.toml"
         path.write_text(tomli_w.dumps({**values, "name": name, "shards": 3}), "utf-8")
-        registry.add("track", name, path, "", plugin)
+        registry.add("track", name, path, "", PLUGIN)
     return names
 
 
@@ -125,6 +128,43 @@ def planned(track: str, seeds: int, store: Path, defenses: int, attacks: int) ->
     return prepare(config).cells
 
 
+@dataclass(frozen=True)
+class Simulated:
+    """What a simulation took.
+
+    Attributes:
+        planning, scheduling: seconds.
+        efficiency: share of the workers' time that they computed.
+    """
+
+    cells: int
+    stages: int
+    planning: float
+    scheduling: float
+    efficiency: float
+
+
+def simulate(defenses: int, attacks: int, seeds: int, tracks: int, workers: int) -> Simulated:
+    """Plan grids of components that do nothing, and schedule them with a simulated clock."""
+    with tempfile.TemporaryDirectory() as work:
+        folder = Path(work)
+        names = register(defenses, attacks, tracks, folder)
+        try:
+            began = time.perf_counter()
+            cells = [c for n in names for c in planned(n, seeds, folder / "store", defenses, attacks)]
+            planning = time.perf_counter() - began
+        finally:
+            host().registry.discard(PLUGIN.id)
+        store = SimulatedStore(folder / "store")
+        executor = SimulatedExecutor(store, workers)
+        began = time.perf_counter()
+        failed = Scheduler(store, executor, ProgressDisplay()).attempt([cell.measure for cell in cells])
+        scheduling = time.perf_counter() - began
+        assert not failed
+        efficiency = executor.work / (workers * executor.now)
+        return Simulated(len(cells), len(store.done), planning, scheduling, efficiency)
+
+
 @click.command()
 @click.option("--defenses", default=20)
 @click.option("--attacks", default=20)
@@ -132,25 +172,14 @@ def planned(track: str, seeds: int, store: Path, defenses: int, attacks: int) ->
 @click.option("--tracks", default=5)
 @click.option("--workers", default=64)
 def main(defenses: int, attacks: int, seeds: int, tracks: int, workers: int) -> None:
-    """Plan, schedule, and print the figures."""
-    with tempfile.TemporaryDirectory() as work:
-        names = register(defenses, attacks, tracks, Path(work))
-        began = time.perf_counter()
-        cells = [c for name in names for c in planned(name, seeds, Path(work) / "store", defenses, attacks)]
-        planning = time.perf_counter() - began
-        store = SimulatedStore(Path(work) / "store")
-        executor = SimulatedExecutor(store, workers)
-        wanted = [cell.measure for cell in cells]
-        began = time.perf_counter()
-        failed = Scheduler(store, executor, ProgressDisplay()).attempt(wanted)
-        scheduling = time.perf_counter() - began
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-        assert not failed
-        stages = len(store.done)
-        click.echo(f"{len(cells):,} cells, {stages:,} stages")
-        click.echo(f"planning {planning:.1f} s, at most {peak:.2f} GiB of memory with the scheduling")
-        click.echo(f"scheduling {scheduling:.1f} s, {1000 * scheduling / stages:.2f} ms a stage")
-        click.echo(f"efficiency of {workers} workers {executor.work / (workers * executor.now):.1%}")
+    """Simulate, and print the figures."""
+    found = simulate(defenses, attacks, seeds, tracks, workers)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    each = 1000 * found.scheduling / found.stages
+    click.echo(f"{found.cells:,} cells, {found.stages:,} stages")
+    click.echo(f"planning {found.planning:.1f} s; at most {peak:.2f} GiB of memory, scheduling included")
+    click.echo(f"scheduling {found.scheduling:.1f} s, {each:.2f} ms a stage")
+    click.echo(f"efficiency of {workers} workers {found.efficiency:.1%}")
 
 
 if __name__ == "__main__":

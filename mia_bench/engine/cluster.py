@@ -120,7 +120,8 @@ class RayExecutor:
             here = strategies.NodeAffinitySchedulingStrategy(
                 ray.get_runtime_context().get_node_id(), soft=False
             )
-            self._mailbox = ray.remote(num_cpus=0, scheduling_strategy=here)(_Mailbox).remote()
+            lasting = ray.remote(num_cpus=0, max_restarts=-1, scheduling_strategy=here)
+            self._mailbox = lasting(_Mailbox).remote()
             self._given = ray.put((setup, self._run, self._mailbox))
             self._compute = ray.remote(
                 num_cpus=self._needs.cores,
@@ -242,7 +243,11 @@ class RayExecutor:
     def _relay(self) -> None:
         """Show what tasks have told."""
         tasks = {task.number: task for task in self._tasks.values()}
-        for number, attempt, message in ray.get(self._mailbox.take.remote()):
+        try:
+            messages = ray.get(self._mailbox.take.remote())
+        except ray.exceptions.RayError:  # its process died; another takes its place
+            return
+        for number, attempt, message in messages:
             task = tasks.get(number)
             if task is None or message[0] == "say":
                 if message[0] == "say":

@@ -1,0 +1,14 @@
+"""Large grids through the planner and the scheduler, with simulated computing."""
+
+from __future__ import annotations
+
+import simulate_scale
+
+
+def test_a_grid_of_thousands_of_stages_keeps_the_workers_busy() -> None:
+    found = simulate_scale.simulate(defenses=10, attacks=10, seeds=2, tracks=1, workers=16)
+    assert (found.cells, found.stages) == (200, 4 + 2 * 20 + 5 * 200)
+    assert found.efficiency > 0.9
+    # 2 ms a stage on a quiet machine, docs/performance.md; a machine that others use takes longer.
+    assert found.scheduling / found.stages < 0.02
+    assert found.planning < 20
