@@ -114,9 +114,11 @@ EXECUTORS = {
 WORKERS = {"ray": rb"^ray::"}
 """Pattern of the command lines of an executor's workers; else ``spawn_main``."""
 
-LIMITS = {"ray": 20.0}
 LIMIT = 5.0
-"""Seconds after its driver's end in which the last process of a run must be gone, and of Ray's own processes."""
+"""Seconds after its driver's end in which the last process of a run must be gone."""
+
+RAY_LIMIT = 20.0
+"""The same, where Ray's own processes have to find out."""
 
 MARK = "MIA_BENCH_KILL_RUNS"
 
@@ -300,11 +302,12 @@ class Killer:
         late = not self._disturb(kind, executor, run)
         code = self._wait(run, problems)
         ended = time.monotonic()
-        while (alive := run.processes()) and time.monotonic() - ended < LIMIT:
+        limit = RAY_LIMIT if executor == "ray" else LIMIT
+        while (alive := run.processes()) and time.monotonic() - ended < limit:
             time.sleep(0.02)
         gone = time.monotonic()
         if alive:
-            problems.append(f"alive {LIMIT:g} s after the driver: {alive}")
+            problems.append(f"alive {limit:g} s after the driver: {alive}")
             for number in alive:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(number, signal.SIGKILL)

@@ -510,8 +510,9 @@ def _compute(
                 _await(store, stage)
             else:
                 for found, ref in inputs:
-                    if not store.has(*found):
-                        store.adopt(*found, *ray.get(ref))
+                    with store.lock(*found, lambda: None):  # another task of this node may need it, too
+                        if not store.has(*found):
+                            store.adopt(*found, *ray.get(ref))
             worker = _workers.setdefault(store.root, Worker(replace(setup, store=store), sender))
             worker.show_on(sender)
             worker.compute(stage, renew=renew, seconds=seconds)
