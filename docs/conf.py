@@ -95,6 +95,7 @@ CONTENTS = """
 /docs/images
 /docs/statistics
 /docs/reproducibility
+/docs/clusters
 /docs/caching
 /docs/store
 /docs/architecture

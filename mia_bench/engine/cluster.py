@@ -432,9 +432,10 @@ def _reporter() -> Callable[[Path, Path | None], Any]:
 
     def report(token: Path, data: Path | None) -> Any:
         try:
-            from dataclasses import asdict
+            # Imported there: this function travels as it is, without its module.
+            from dataclasses import asdict  # there
 
-            from mia_bench.engine.cluster import node_report
+            from mia_bench.engine.cluster import node_report  # there
         except ImportError as error:
             return str(error)
         return asdict(node_report(token, data))
