@@ -313,9 +313,10 @@ class RunConfig(BaseModel):
 
     @model_validator(mode="after")
     def _address_of_ray(self) -> Self:
-        given = {"address", "gpus_per_stage"} & self.model_fields_set
-        if self.executor != "ray" and given:
-            raise ValueError(f"{min(given)} is for executor ray")
+        given = {"address": self.address is not None, "gpus_per_stage": self.gpus_per_stage != 1}
+        for name in given if self.executor != "ray" else ():
+            if given[name]:
+                raise ValueError(f"{name} is for executor ray")
         return self
 
     @property
