@@ -367,7 +367,7 @@ def run(
     jobs: int | Literal["auto"] = 1,
     executor: Literal["local", "ray"] = "local",
     address: str | None = None,
-    gpus_per_stage: float | None = None,
+    gpus_per_stage: float = 1.0,
     shard: str | None = None,
     time_limit: float | None = None,
     precision: Precision | None = None,
