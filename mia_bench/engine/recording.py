@@ -109,8 +109,8 @@ def _describe(
         url=provenance.package_url(component.identity["distribution"]),
         code=code.get(component.title, ""),
     )
-    said = about.model_dump(exclude={"own_model"})
-    if isinstance(component, OwnTarget):  # the records of others are as they always were
+    said = about.model_dump()
+    if isinstance(component, OwnTarget):
         said["own_model"] = component.origin(planned.cell.track, planned.data_fingerprint)
         said["randomised"] = done and bool(component.planned.stochastic)
     return {**component.spec(), "about": said}
