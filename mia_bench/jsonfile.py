@@ -11,6 +11,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import stat
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -96,8 +97,27 @@ def parse_object(data: bytes) -> Object:
         raise ValueError(f"not valid JSON: {error}" if data else "it is empty") from error
     if not isinstance(value, dict):
         raise ValueError("not a JSON object")
-    _check(value)
+    if not _surely_right(data):
+        _check(value)
     return value
+
+
+_TOO_LARGE = re.compile(rb"[:,\[\s]-?[0-9][0-9.]*[eE]\+?[0-9]{3}|[0-9]{300}")
+"""What is in every number that no float can hold."""
+
+_BRACKETS = re.compile(rb"[][{}]")
+
+
+def _surely_right(data: bytes) -> bool:
+    """Whether :func:`_check` need not look, which takes longer: it would find nothing in this text."""
+    if b"\\u" in data or _TOO_LARGE.search(data):
+        return False
+    depth = 0
+    for bracket in _BRACKETS.findall(data):  # some may be in strings
+        depth += 1 if bracket in b"[{" else -1
+        if depth > DEEPEST or depth < 0:
+            return False
+    return True
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> Object:

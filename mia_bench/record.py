@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
+from functools import cached_property
 from typing import Annotated, Any, Literal, Self, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -92,6 +95,17 @@ class ComponentRef(_Part):
     """The version its class declares, else ``src-`` and a hash of its source."""
     about: About = Field(default_factory=About)
     """What it said of itself."""
+
+    @cached_property
+    def options_text(self) -> str:
+        """The options as canonical JSON."""
+        return json.dumps(self.options, sort_keys=True)
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Copy, perhaps with other options."""
+        copied = super().model_copy(update=update, deep=deep)
+        copied.__dict__.pop("options_text", None)
+        return copied
 
     @property
     def changed(self) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import Any, TypeAlias, TypeVar
@@ -22,7 +21,7 @@ Key = TypeVar("Key", bound=Any)
 
 def component_key(component: ComponentRef) -> ComponentKey:
     """What tells a component with its options from others, whatever its version."""
-    return component.name, json.dumps(component.options, sort_keys=True)
+    return component.name, component.options_text
 
 
 def row_key(record: Record) -> ComponentKey:

@@ -15,6 +15,7 @@ Beside the own file of a track that is in the same checkout, a summary is writte
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from etils.epy import lazy_imports
@@ -124,19 +125,27 @@ def _text(path: Path) -> str | None:
         return None
 
 
-def pages(folder: Path, registry: Registry) -> dict[Path, str]:
+def pages(
+    folder: Path, registry: Registry, loaded: Mapping[tuple[Path, str], Sequence[Record]] | None = None
+) -> dict[Path, str]:
     """The text of every page of the boards in ``folder`` with its figures, and of the sweeps below it.
+
+    ``loaded``: records that were read already, by the folder of their board or sweep and their track.
 
     Raises:
         MiaBenchError: a record is not valid or can't be on its board.
     """
-    sweeps = folder / TUNING
-    swept = {name: _board(sweeps, name, registry) for name in sweep_names(folder)}
+    sweeps, known = folder / TUNING, loaded or {}
+
+    def board_of(place: Path, name: str) -> Board:
+        return _board(place, name, registry, known.get((place, name)))
+
+    swept = {name: board_of(sweeps, name) for name in sweep_names(folder)}
     tunings = {name: choose(board, registry) for name, board in swept.items()}
     texts: dict[Path, str] = {}
     boards = []
     for name in track_names(folder):
-        decided = _decide(_board(folder, name, registry), swept.get(name))
+        decided = _decide(board_of(folder, name), swept.get(name))
         strip = (folder / STRIPS / f"{name}.png").is_file()
         texts[folder / f"{name}.md"] = page(decided, registry, tunings.get(name), strip=strip)
         if summary := _summary_file(folder, registry, decided):
@@ -180,8 +189,8 @@ def sweep_names(folder: Path) -> list[str]:
     return track_names(sweeps) if (sweeps / RESULTS).is_dir() else []
 
 
-def _board(folder: Path, name: str, registry: Registry) -> Board:
-    return build_board(registry, load_track(registry, name), load(folder, name))
+def _board(folder: Path, name: str, registry: Registry, records: Sequence[Record] | None = None) -> Board:
+    return build_board(registry, load_track(registry, name), records or load(folder, name))
 
 
 def build(folder: Path, registry: Registry) -> list[Path]:
@@ -200,7 +209,7 @@ def check(folder: Path, registry: Registry) -> list[str]:
     that settings were chosen on, and pages that differ from what :func:`build` would write.
     """
     blocking, other = [], []
-    seeds: dict[tuple[Path, str], set[int]] = {}
+    loaded: dict[tuple[Path, str], list[Record]] = {}
     named = [(folder, name) for name in track_names(folder)]
     named += [(folder / TUNING, name) for name in sweep_names(folder)]
     for place, name in named:
@@ -220,22 +229,25 @@ def check(folder: Path, registry: Registry) -> list[str]:
         else:
             blocking += [f"{place.name}, track {name!r}: {line}" for line in refused]
         other += [f"{place.name}, track {name!r}: {line}" for line in doubts(found)]
-        seeds[place, name] = {record.seed for record in found}
+        loaded[place, name] = found
     if not blocking:  # while a record is refused there is no page to compare with
         for name in sweep_names(folder):
-            if shared := sorted(seeds[folder / TUNING, name] & seeds.get((folder, name), set())):
+            tuned, shown = (loaded.get((place, name), []) for place in (folder / TUNING, folder))
+            if shared := sorted({record.seed for record in tuned} & {record.seed for record in shown}):
                 on = ", ".join(map(str, shared))
                 other.append(f"track {name!r}: settings were chosen on seeds of the board: {on}")
         try:
-            other += _check_pages(folder, registry)
+            other += _check_pages(folder, registry, loaded)
         except MiaBenchError as error:
             blocking.append(str(error))
     return blocking + other
 
 
-def _check_pages(folder: Path, registry: Registry) -> list[str]:
+def _check_pages(
+    folder: Path, registry: Registry, loaded: Mapping[tuple[Path, str], Sequence[Record]]
+) -> list[str]:
     problems = []
-    expected = pages(folder, registry)
+    expected = pages(folder, registry, loaded)
     for path, text in expected.items():
         found = _text(path)
         if found is None:
