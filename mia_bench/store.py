@@ -34,7 +34,7 @@ import uuid
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import filelock
 from etils.epy import lazy_imports
@@ -563,8 +563,14 @@ class StoredCheckpoint:
         """Replace what was saved."""
         seconds = self.earlier + time.monotonic() - self._began
         saved = {"environment": self._environment, "seconds": seconds, "state": dict(state)}
-        with self._store._writing(), _written_whole(self._path) as file:
+        with (
+            self._store._writing(),
+            _appearing_whole(self._path) as temporary,
+            temporary.open("wb") as file,
+        ):
             torch.save(saved, file)
+            file.flush()
+            os.fsync(file.fileno())
         self._saved = time.monotonic()
 
 
@@ -600,20 +606,17 @@ def _temporary_name() -> str:
 
 def write_whole(path: Path, data: bytes | Iterable[bytes | memoryview]) -> None:
     """Write a file that appears whole or not at all, and its folder if need be; ``data`` may be in pieces."""
-    with _written_whole(path) as file:
-        file.writelines([data] if isinstance(data, bytes) else data)
+    with _appearing_whole(path) as temporary:
+        _write_synced(temporary, data)
 
 
 @contextlib.contextmanager
-def _written_whole(path: Path) -> Iterator[BinaryIO]:
-    """A file to write to, which appears at ``path`` when the block ends without an error."""
+def _appearing_whole(path: Path) -> Iterator[Path]:
+    """Where to write a file that takes its place at ``path`` when the block ends without an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.parent / _temporary_name()
     try:
-        with temporary.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
+        yield temporary
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
