@@ -29,7 +29,7 @@ def local(toy, tmp_path: Path) -> list[Record]:
 
 @pytest.fixture
 def nodes(toy) -> Iterator[object]:
-    """A cluster of three nodes with two cores each, the first with the driver."""
+    """A cluster of three nodes with one core each; the driver is on the first."""
     from ray.cluster_utils import Cluster
 
     made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
@@ -74,6 +74,7 @@ class Told(ProgressDisplay):
         self.lines.append(line)
 
 
+@pytest.mark.slow
 def test_a_cluster_of_its_own(local: list[Record], tmp_path: Path) -> None:
     told, prepared = Told(), prepare(on_ray(tmp_path / "ray"))
     stages = len(prepared.pending[0])
@@ -83,7 +84,8 @@ def test_a_cluster_of_its_own(local: list[Record], tmp_path: Path) -> None:
     assert not told.lines
 
 
-def test_a_node_is_lost(local: list[Record], nodes, tmp_path: Path, monkeypatch) -> None:
+@pytest.mark.slow
+def test_a_node_is_lost(local: list[Record], nodes, tmp_path: Path) -> None:
     told = Told()
 
     def lose_a_node() -> None:
@@ -99,12 +101,11 @@ def test_a_node_is_lost(local: list[Record], nodes, tmp_path: Path, monkeypatch)
     assert len(nodes.list_all_nodes()) == 2
 
 
+@pytest.mark.slow
 def test_a_store_that_is_not_shared(local: list[Record], nodes, tmp_path: Path, monkeypatch) -> None:
-    report = cluster_module.node_report
     monkeypatch.setattr(cluster_module, "_token", lambda folder: _Nowhere())
     found = execute(prepare(on_ray(tmp_path / "ray", address=nodes.address)))
     assert_same(found, local)
-    assert report
     assert not list(Path(cluster_module.tempfile.gettempdir()).glob("mia-bench-*/artifacts"))
 
 
@@ -116,6 +117,7 @@ class _Nowhere:
         pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
