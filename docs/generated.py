@@ -64,6 +64,8 @@ RECORD = (
     record.Record,
     record.TrackRef,
     record.ComponentRef,
+    record.About,
+    record.Matched,
     record.MetricValue,
     record.Cost,
     record.Provenance,
@@ -76,6 +78,8 @@ TRACK = (
     track_module.Recipe,
     track_module.Colour,
     track_module.AttackDefaults,
+    track_module.Standard,
+    track_module.StandardAttack,
 )
 
 

@@ -37,6 +37,15 @@ class TrackRef(_Part):
     metrics, with all versions."""
 
 
+class Matched(_Part):
+    """A baseline that a defense names as the one with its architecture."""
+
+    name: ComponentName
+    """Its registered name."""
+    options: dict[OptionName, Any] = Field(default_factory=dict)
+    """The options that differ from the track's."""
+
+
 class About(_Part):
     """What a component said of itself when it was run, so that a page needs nothing but its records."""
 
@@ -50,6 +59,11 @@ class About(_Part):
     """What kind of reference an attack is, ``floor`` say; empty for a real one."""
     baseline: bool = False
     """Whether the others are compared with this defense."""
+    front: bool = False
+    """Whether this is a baseline with only such options changed as make it less accurate: a row of the
+    undefended front."""
+    matched: Matched | None = None
+    """The baseline with the architecture of this defense, which it is compared with too."""
     changed: list[OptionName] = Field(default_factory=list)
     """The options that were not the track's."""
     url: str = Field(default="", pattern=r"^(https?://[^\s`<>\"']+)?$")

@@ -1,14 +1,15 @@
-"""Options as records hold them: as text, and those that differ from the track's."""
+"""Components as records hold them: what they say of themselves, and their options."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
+from mia_bench.api.component import Component
 from mia_bench.components import track_options
 from mia_bench.errors import MiaBenchError
-from mia_bench.record import ComponentRef
+from mia_bench.record import ComponentRef, Matched
 from mia_bench.registry import Registry
 from mia_bench.track import Track
 
@@ -19,6 +20,22 @@ def options_text(options: Mapping[str, Any]) -> str:
         f"{key}={value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}"
         for key, value in sorted(options.items())
     )
+
+
+def said_of_itself(component: type[Component], changed: Collection[str]) -> dict[str, Any]:
+    """What a component's class says of itself with ``changed`` options: fields of a record's ``about``."""
+    said: dict[str, Any] = {
+        name: str(getattr(component, name, "")) for name in ("summary", "paper", "access", "reference")
+    }
+    baseline = bool(getattr(component, "baseline", False))
+    matched = getattr(component, "matched", None)
+    return {
+        **said,
+        "baseline": baseline,
+        "front": baseline and bool(changed) and set(changed) <= set(getattr(component, "front_options", ())),
+        "matched": matched and Matched(name=matched[0], options=dict(matched[1])),
+        "changed": list(changed),
+    }
 
 
 def changed_options(

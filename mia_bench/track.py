@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from mia_bench.device import Precision
 from mia_bench.errors import MiaBenchError
@@ -118,6 +119,55 @@ class AttackDefaults(_Model):
     """Options that differ from the class's defaults."""
 
 
+class StandardAttack(_Model):
+    """An attack of the standard set, with options that differ from the track's."""
+
+    name: str
+    """The registered name."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Options that differ from the track's."""
+    prior: str = ""
+    """The prior, unless it is that of the attack on this track."""
+    default: bool = False
+    """Whether it is run on every seed; the others only where they turn out to be the strongest."""
+
+    @property
+    def label(self) -> str:
+        """``ppa (loss=cross-entropy)``, ``gmi with stylegan2``."""
+        changed = ", ".join(
+            f"{key}={value if isinstance(value, str) else json.dumps(value)}"
+            for key, value in self.options.items()
+        )
+        prior = f" with {self.prior}" if self.prior else ""
+        return self.name + (f" ({changed})" if changed else "") + prior
+
+
+class Standard(_Model):
+    """The standard set of attacks: what ``--attack standard`` runs against every defense, with one budget.
+
+    The whole set is run on the tuning seeds. On the seeds of the board the default attacks are run, and the
+    one that was the strongest on the tuning seeds.
+    """
+
+    version: int = Field(ge=1)
+    """Raised when the set changes."""
+    seeds: tuple[Annotated[int, Field(ge=0, lt=2**63)], ...] = Field(default=(1000, 1001), min_length=1)
+    """The tuning seeds, which no board shows."""
+    attacks: tuple[StandardAttack, ...] = Field(min_length=1)
+    """The set; of two equally strong ones the first is taken."""
+
+    @model_validator(mode="after")
+    def _is_a_set(self) -> Self:
+        seen: list[tuple[str, dict[str, Any], str]] = []
+        for one in self.attacks:
+            if (one.name, one.options, one.prior) in seen:
+                raise ValueError(f"the standard set has {one.name!r} twice with the same options")
+            seen.append((one.name, one.options, one.prior))
+        if not any(one.default for one in self.attacks):
+            raise ValueError("an attack of the standard set must have default = true")
+        return self
+
+
 class Track(_Model):
     """A versioned protocol; see ``docs/protocol.md`` for what each part means.
 
@@ -146,6 +196,9 @@ class Track(_Model):
     """How many reconstructions of a class every attack returns."""
     attacked_classes: int | None = Field(default=None, ge=1)
     """How many classes are attacked, the first ones; None for all."""
+    shards: int = Field(default=1, ge=1, le=1000)
+    """In how many parts the classes are dealt out to an attack that takes each class by itself. The parts are
+    computed, and kept, one by one; their number is part of the protocol."""
     attack_batch_size: int = Field(default=256, ge=1)
     """Images a forward pass of an attack."""
     attack_precision: Precision = "float32"
@@ -165,6 +218,8 @@ class Track(_Model):
     """Options of each defense on this track."""
     attacks: dict[str, AttackDefaults] = Field(default_factory=dict)
     """Prior and options of each attack on this track."""
+    standard: Standard | None = None
+    """The standard set of attacks; in no key, as it changes no result."""
     seconds: dict[str, float] = Field(default_factory=dict)
     """Rough time of each stage, or of a stage for one component (``"invert.gmi"``), for estimates before
     anything was run: on two CPU cores, or on a GPU where the track needs one."""

@@ -31,7 +31,8 @@ from mia_bench.leaderboard.board import build_board
 from mia_bench.leaderboard.records import read_file
 from mia_bench.leaderboard.submission import Submission
 from mia_bench.leaderboard.submission import submit as submit_records
-from mia_bench.record import Record, read_record
+from mia_bench.record import About, Record, read_record
+from mia_bench.recorded_options import said_of_itself
 from mia_bench.registry import PluginInfo, Registry
 from mia_bench.results import read_store
 from mia_bench.statistics import Estimate
@@ -1469,3 +1470,50 @@ def test_boards_need_no_torch() -> None:
         "sys.exit('torch' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+# --- the undefended front, matched baselines ------------------------------------------------------
+
+
+class FrontBaseline(Plain):
+    front_options: ClassVar[tuple[str, ...]] = ("epochs", "images")
+
+    class Options(Defense.Options):
+        epochs: float = 1.0
+        images: float = 1.0
+        norm: str = "batch"
+
+
+class MatchedGuard(Guard):
+    matched: ClassVar[tuple[str, dict[str, Any]]] = ("plain", {"norm": "group"})
+
+
+@pytest.mark.parametrize(
+    ("changed", "front"),
+    [
+        ({}, False),
+        ({"epochs": 0.5}, True),
+        ({"epochs": 0.5, "images": 0.5}, True),
+        ({"norm": "group"}, False),
+        ({"norm": "group", "epochs": 0.5}, False),
+    ],
+)
+def test_the_front_is_the_baseline_with_nothing_changed_but_front_options(
+    changed: dict[str, Any], front: bool
+) -> None:
+    assert said_of_itself(FrontBaseline, changed)["front"] is front
+    assert not said_of_itself(Guard, changed)["front"]
+
+
+def test_a_record_holds_the_matched_baseline() -> None:
+    about = About(**said_of_itself(MatchedGuard, ["alpha"]))
+    assert about.matched is not None
+    assert (about.matched.name, about.matched.options) == ("plain", {"norm": "group"})
+    assert About.model_validate(about.model_dump()) == about
+    assert said_of_itself(Guard, [])["matched"] is None
+
+
+@pytest.mark.parametrize("wrong", [{"front_options": "epochs"}, {"front_options": (1,)}, {"matched": "none"}])
+def test_attributes_of_another_form_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(TypeError, match=r"front_options|matched"):
+        type("Wrong", (Defense,), wrong)

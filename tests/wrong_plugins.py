@@ -54,6 +54,35 @@ class NoPaper(RightDefense):
     paper = ""
 
 
+@wrong("baselines")
+class FrontOfADefense(RightDefense):
+    front_options = ("epochs",)
+
+    class Options(Defense.Options):
+        epochs: float = Field(1.0, gt=0, le=1, description="share of the epochs")
+
+
+@wrong("baselines")
+class FrontWithoutOption(RightDefense):
+    baseline = True
+    front_options = ("epochs",)
+
+
+@wrong("baselines")
+class UnmatchedName(RightDefense):
+    matched = ("nothing", {})
+
+
+@wrong("baselines")
+class UnmatchedOption(RightDefense):
+    matched = ("none", {"norm": "instance"})
+
+
+@wrong("baselines")
+class MatchedDefense(RightDefense):
+    matched = ("mid", {})
+
+
 @wrong("options")
 class Undescribed(RightDefense):
     class Options(Defense.Options):

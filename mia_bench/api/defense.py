@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from etils.epy import lazy_imports
 
@@ -102,12 +102,31 @@ class Defense(Component):
 
     Attributes:
         baseline: whether boards compare other defenses with this one.
+        front_options: of a baseline, the options that only make its target less accurate. Its rows that
+            change nothing else are the undefended front, which a defense must beat.
+        matched: name and changed options of a baseline with this defense's architecture, which it is compared
+            with too.
         reports: what each name that :meth:`report` returns is.
     """
 
     baseline: ClassVar[bool] = False
 
+    front_options: ClassVar[tuple[str, ...]] = ()
+
+    matched: ClassVar[tuple[str, Mapping[str, Any]] | None] = None
+
     reports: ClassVar[Mapping[str, Quantity]] = {}
+
+    def __init_subclass__(cls) -> None:
+        """Raise TypeError unless ``front_options`` are names, and ``matched`` a name with options."""
+        super().__init_subclass__()
+        front, matched = cls.front_options, cls.matched
+        if isinstance(front, str) or not all(isinstance(name, str) for name in front):
+            raise TypeError(f"{cls.__name__}: front_options is {front!r}, not a tuple of names")
+        if matched is not None:
+            right = isinstance(matched, tuple) and [type(part) for part in matched[:1]] == [str]
+            if not (right and len(matched) == 2 and isinstance(matched[1], Mapping)):
+                raise TypeError(f"{cls.__name__}: matched is {matched!r}, not a name with a table of options")
 
     def build_model(self, build: Callable[[], Classifier], context: BuildContext) -> Classifier:
         """Build the target: architecture, initialisation, frozen parts. ``build()`` gives the track's."""

@@ -10,10 +10,11 @@ import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from mia_bench.engine.plan import Stage
 from mia_bench.store import Store
+from mia_bench.track import Track
 
 FALLBACK_SECONDS = 30.0
 
@@ -21,7 +22,9 @@ SCALED_SECONDS = 5.0
 """Stages with a smaller figure say little about how fast a machine is."""
 
 LOADED_SECONDS = 1.0
-"""Of a prior that loads its weights rather than training them."""
+"""Of a prior that loads its weights rather than training them, and of joining the parts of an attack."""
+
+_What = Literal["seconds", "megabytes", "gpu_megabytes"]
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,9 @@ def estimates(store: Store, stages: Iterable[Stage]) -> dict[tuple[str, str], Co
                 run = meta["info"]["run"]
                 group, taken = (name, run["track"], run["subject"]), _taken(meta)
                 track = tracks.get(run["track"])
-                figure = track and _figure(track.seconds, name, run["subject"])
+                figure = track and _figure(track, "seconds", name, run["subject"])
+                if "shards" in meta["info"]:
+                    continue  # it joined the parts of an attack
             except (ValueError, KeyError, TypeError):
                 continue  # it was not made by a run
             known[group].append(taken)
@@ -78,25 +83,32 @@ def _taken(meta: Mapping[str, Any]) -> dict[str, float]:
     return taken
 
 
-def _figure(figures: Mapping[str, float], stage: str, subject: str) -> float | None:
-    """The track's figure for ``<stage>.<component>``, or for the stage."""
-    return figures.get(f"{stage}.{subject}", figures.get(stage))
+def _figure(track: Track, what: _What, stage: str, subject: str) -> float | None:
+    """The track's figure for ``<stage>.<component>``, or for the stage; of a part of an attack its share."""
+    figures: Mapping[str, float] = getattr(track, what)
+    name = "invert" if stage == "shard" else stage
+    figure = figures.get(f"{name}.{subject}", figures.get(name))
+    if figure is None or stage != "shard" or what == "gpu_megabytes":  # that depends on the batch
+        return figure
+    return figure / track.shards
 
 
 def _estimate(stage: Stage, before: list[dict[str, float]], pace: float) -> CostEstimate:
-    def expected(what: str, figures: Mapping[str, float], unit: float) -> float | None:
+    def earlier(what: str) -> float | None:
         found = [taken[what] for taken in before if what in taken]
-        if found:
-            return statistics.median(found)
-        figure = _figure(figures, stage.name, stage.subject)
-        return None if figure is None else unit * figure
+        return statistics.median(found) if found else None
 
-    if stage.name == "prior" and stage.spec.get("weights"):
-        seconds = expected("seconds", {"prior": LOADED_SECONDS}, 1)
-    else:
-        seconds = expected("seconds", stage.track.seconds, pace)
+    def figure(what: _What, unit: float) -> float | None:
+        found = _figure(stage.track, what, stage.name, stage.subject)
+        return None if found is None else unit * found
+
+    seconds, disk, memory = map(earlier, ("seconds", "disk", "gpu_memory"))
+    if seconds is None and (stage.shards or (stage.name == "prior" and stage.spec.get("weights"))):
+        seconds = LOADED_SECONDS
+    if seconds is None:
+        seconds = figure("seconds", pace)
     return CostEstimate(
-        FALLBACK_SECONDS if seconds is None else seconds,
-        expected("disk", stage.track.megabytes, 1e6),
-        expected("gpu_memory", stage.track.gpu_megabytes, 1e6),
+        seconds if seconds is not None else FALLBACK_SECONDS,
+        disk if disk is not None else figure("megabytes", 1e6),
+        memory if memory is not None else figure("gpu_megabytes", 1e6),
     )

@@ -83,7 +83,7 @@ def evaluate(
         raise MiaBenchError(f"{attack} can't run here: {planned.skip}")
     setup, measure = prepared.setup, planned.measure
     invert = measure.inputs["invert"]
-    inputs = {**measure.inputs, "prior": invert.inputs["prior"]}
+    inputs = {**measure.inputs, "prior": invert.attacks[0].inputs["prior"]}
     shared = {role: stage for role, stage in inputs.items() if stage.name not in CELL_STAGES}
     setup.make(list(shared.values()), display)
     workspace = setup.workspace()

@@ -36,6 +36,7 @@ STAGE_VERSIONS = {
     "train": 2,
     "assess": 2,
     "prepare": 3,
+    "shard": 1,
     "invert": 2,
     "measure": 3,
 }
@@ -47,7 +48,7 @@ def _digest(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-CELL_STAGES = ("train", "assess", "prepare", "invert", "measure")
+CELL_STAGES = ("train", "assess", "prepare", "shard", "invert", "measure")
 """The stages of a cell's own; the others are shared by the whole track."""
 
 
@@ -93,14 +94,26 @@ class Stage:
     @property
     def subject(self) -> str:
         """Name of the component that the stage is there for, empty for what the whole track shares."""
-        role = {"train": "defense", "prior": "prior", "prepare": "attack", "invert": "attack"}
+        role = {"train": "defense", "prior": "prior"}
+        role |= dict.fromkeys(("prepare", "shard", "invert"), "attack")
         return str(self.parts[role[self.name]].name) if self.name in role else ""
 
     @property
+    def shards(self) -> list[Stage]:
+        """The stages that this one joins, in order; none unless it joins the parts of an attack."""
+        return [stage for stage in self.inputs.values() if stage.name == "shard"]
+
+    @property
+    def attacks(self) -> list[Stage]:
+        """The stages that run the attack which this stage gives the result of: its parts, or it alone."""
+        return self.shards or [self]
+
+    @property
     def settings_hash(self) -> str:
-        """Hash of what else decides its cost: the options, and the prior of an attack."""
+        """Hash of what else decides its cost: the options, an attack's prior, not which part of it it is."""
         prior = self.inputs.get("prior")
-        return _digest({"own": self.spec, "prior": prior.spec if prior else None})[:12]
+        own = {name: value for name, value in self.spec.items() if name != "shard"}
+        return _digest({"own": own, "prior": prior.spec if prior else None})[:12]
 
     def make(self, role: str) -> Any:
         """A fresh instance of one of its components."""
@@ -176,6 +189,7 @@ class TrackPlan:
                 raise MiaBenchError(f"{metric.owner} is neither a TargetMetric nor an AttackMetric")
         changed = [*dataset.changed.items(), *(self._encoder.changed.items() if self._encoder else ())]
         self.fingerprint = fingerprint + "".join(f"+{key}={value}" for key, value in changed)
+        shared_out = {"shards": track.shards} if track.shards > 1 else {}
         protocol = {
             "data": self.data.key,
             "evaluator": self.evaluator.key,
@@ -185,8 +199,9 @@ class TrackPlan:
             "recipe": track.target.recipe.spec(),
             "metrics": [metric.spec() for metric in metrics],
             **_attack_budget(track),
+            **shared_out,
             # Those of the shared stages are in their keys.
-            "stages": {name: STAGE_VERSIONS[name] for name in CELL_STAGES},
+            "stages": {name: STAGE_VERSIONS[name] for name in CELL_STAGES if shared_out or name != "shard"},
         }
         self.protocol = _digest(protocol)[:12]
         reasons = self._missing.values() if self._encoder else ()
@@ -320,6 +335,19 @@ class TrackPlan:
             label = f"preparation of {cell.label}"
             prepare = self._stage("prepare", label, attack, attacked, spec=budget, seed=seed)
             attacked = {**attacked, "prepare": prepare}
+        count = track.shards if cell.attack.component.by_class else 1
+        if count > 1:
+            attacked = {
+                f"shard {number}": self._stage(
+                    "shard",
+                    f"attack {cell.label}, part {number} of {count}",
+                    attack,
+                    attacked,
+                    spec={**budget, "shard": number, "shards": count},
+                    seed=seed,
+                )
+                for number in range(1, count + 1)
+            }
         invert = self._stage("invert", f"attack {cell.label}", attack, attacked, spec=budget, seed=seed)
         instruments = {"evaluator": self.evaluator, "gallery": self.gallery, "judge": self.judge}
         measure = self._stage(

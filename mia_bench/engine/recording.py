@@ -12,6 +12,7 @@ from mia_bench.engine.code import code_of, stored_run
 from mia_bench.engine.plan import PlannedCell, Stage
 from mia_bench.errors import CorruptArtifact
 from mia_bench.record import RECORD_SCHEMA, About, Record, Status
+from mia_bench.recorded_options import said_of_itself
 from mia_bench.store import Store
 
 _MADE_BY = {"defense": "train", "prior": "prior", "attack": "invert"}
@@ -88,14 +89,8 @@ def _describe(store: Store, planned: PlannedCell, component: ConfiguredComponent
     made_by = _MADE_BY[component.kind]
     stage = next(s for s in planned.measure.upstream() if s.name == made_by)
     code = {**code_of(stage), **stored_run(store, stage).get("code", {})}
-    cls = component.component
     about = About(
-        summary=cls.summary,
-        paper=cls.paper,
-        access=str(getattr(cls, "access", "")),
-        reference=str(getattr(cls, "reference", "")),
-        baseline=bool(getattr(cls, "baseline", False)),
-        changed=list(component.changed),
+        **said_of_itself(component.component, component.changed),
         url=provenance.package_url(component.identity["distribution"]),
         code=code.get(component.title, ""),
     )

@@ -37,7 +37,14 @@ from mia_bench.models.compiled import compiled
 from mia_bench.paths import Roots
 from mia_bench.pictures import sheets_folder
 from mia_bench.plugins import attribute_errors
-from mia_bench.protocol.attack import AttackRun, Budget, Step, check_reconstructions, run_attack
+from mia_bench.protocol.attack import (
+    AttackRun,
+    Budget,
+    Step,
+    check_reconstructions,
+    joined_notes,
+    run_attack,
+)
 from mia_bench.protocol.context import Context
 from mia_bench.protocol.data import PARTS, make_splits, present_parts
 from mia_bench.protocol.evaluation import judging_images, restore_evaluation_model, train_evaluation_model
@@ -236,8 +243,10 @@ def load_gallery(stage: Stage, workspace: Workspace) -> tuple[Gallery, Embed]:
     return Gallery(**workspace.tensors(stage)), _load_encoder(stage, workspace)
 
 
-def _run_attack(stage: Stage, workspace: Workspace, step: Step) -> tuple[AttackRun, dict[str, Any]]:
-    """The attack's step, and the info on it."""
+def _run_attack(
+    stage: Stage, workspace: Workspace, step: Step, classes: Tensor | None = None
+) -> tuple[AttackRun, dict[str, Any]]:
+    """The attack's step, on all classes or on some, and the info on it."""
     target, prior = workspace.input(stage, "train"), workspace.input(stage, "prior")
     splits, context = workspace.input(stage, "data"), workspace.context(stage)
     state = workspace.tensors(stage.inputs["prepare"]) if "prepare" in stage.inputs else None
@@ -252,6 +261,7 @@ def _run_attack(stage: Stage, workspace: Workspace, step: Step) -> tuple[AttackR
             context,
             step=step,
             state=state,
+            classes=classes,
         )
     info: dict[str, Any] = {"queries": run.queries, "notes": run.notes}
     if compilation:
@@ -269,17 +279,48 @@ def compute_prepare(stage: Stage, workspace: Workspace) -> Artifact:
 
 
 def compute_invert(stage: Stage, workspace: Workspace) -> Artifact:
-    """Run the attack."""
-    run, info = _run_attack(stage, workspace, "invert")
-    check_reconstructions(run.result, run.task, stage.track.data.resolution)
-    if "prepare" in stage.inputs:
-        prepared = workspace.info(stage.inputs["prepare"])
+    """Run the attack, or join its parts."""
+    tensors, info = _joined(stage, workspace) if stage.shards else _inverted(stage, workspace)
+    if prepare := stage.attacks[0].inputs.get("prepare"):
+        prepared = workspace.info(prepare)
         info["queries"] += prepared["queries"]
         info["notes"] = {**prepared["notes"], **info["notes"]}
+    return tensors, info
+
+
+def compute_shard(stage: Stage, workspace: Workspace) -> Artifact:
+    """Run the attack on a part of the classes."""
+    splits: Splits = workspace.input(stage, "data")
+    parts = Budget.of(stage.track).parts(stage.make("attack"), splits.num_classes)
+    classes = parts[stage.spec["shard"] - 1]
+    if not len(classes):  # more parts than classes
+        return {}, {"queries": 0, "notes": {}}
+    return _inverted(stage, workspace, classes)
+
+
+def _inverted(stage: Stage, workspace: Workspace, classes: Tensor | None = None) -> Artifact:
+    """What the attack makes of all classes, or of some."""
+    run, info = _run_attack(stage, workspace, "invert", classes)
+    check_reconstructions(run.result, run.task, stage.track.data.resolution)
     tensors = {"images": to_uint8(run.result.images)}
     if run.result.latents is not None:
         tensors["latents"] = run.result.latents.float().cpu()
     return tensors, info
+
+
+def _joined(stage: Stage, workspace: Workspace) -> Artifact:
+    """The parts of an attack as one, with the time of all and the largest peak of memory."""
+    parts = [found for shard in stage.shards if (found := workspace.tensors(shard))]
+    infos = [workspace.info(shard) for shard in stage.shards]
+    names = [name for name in parts[0] if all(name in part for part in parts)]
+    return {name: torch.cat([part[name] for part in parts]) for name in names}, {
+        "queries": sum(info["queries"] for info in infos),
+        "notes": joined_notes(info["notes"] for info in infos),
+        "shards": {
+            "seconds": sum(info["run"]["seconds"] for info in infos),
+            "peak_memory": max(info["run"]["peak_memory"] for info in infos),
+        },
+    }
 
 
 def compute_assess(stage: Stage, workspace: Workspace) -> Artifact:
@@ -345,13 +386,14 @@ def _values(measured: Measured) -> dict[str, Any]:
 def _costs(stage: Stage, workspace: Workspace) -> dict[str, Any]:
     invert = stage.inputs["invert"]
     info, train = workspace.info(invert), workspace.info(stage.inputs["train"])["run"]
-    seconds = info["run"]["seconds"]
-    if "prepare" in invert.inputs:
-        seconds += workspace.info(invert.inputs["prepare"])["run"]["seconds"]
+    attack = info.get("shards", info["run"])
+    seconds = attack["seconds"]
+    if prepare := invert.attacks[0].inputs.get("prepare"):
+        seconds += workspace.info(prepare)["run"]["seconds"]
     return {
         "train_seconds": round(train["seconds"], 2),
         "invert_seconds": round(seconds, 2),
-        "peak_memory_bytes": max(train["peak_memory"], info["run"]["peak_memory"]),
+        "peak_memory_bytes": max(train["peak_memory"], attack["peak_memory"]),
         "target_queries": info["queries"],
     }
 
@@ -365,6 +407,7 @@ COMPUTE: dict[str, Callable[[Stage, Workspace], Artifact]] = {
     "train": compute_train,
     "assess": compute_assess,
     "prepare": compute_prepare,
+    "shard": compute_shard,
     "invert": compute_invert,
     "measure": compute_measure,
 }

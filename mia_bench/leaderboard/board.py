@@ -21,6 +21,7 @@ from mia_bench.record import About, ComponentRef, Record
 from mia_bench.recorded_options import options_text
 from mia_bench.registry import Registry
 from mia_bench.statistics import Estimate
+from mia_bench.strength import deciding, ranking
 from mia_bench.track import Track
 
 UNDECLARED = Quantity("reported by the defense")
@@ -268,14 +269,8 @@ def build_board(registry: Registry, track: Track, records: Iterable[Record]) -> 
 
 def _ranked(track: Track, quantities: Quantities, records: Sequence[Record]) -> tuple[str, ...]:
     """The first quantity of the track's ranking that was measured, and the last, which breaks ties."""
-    names = track.ranked_by or [
-        name for name, quantity in quantities.items() if quantity.paired and quantity.role == "leakage"
-    ]
-    if unknown := [name for name in names if name not in quantities]:
-        raise MiaBenchError(
-            f"track {track.name!r}: it is ranked by {unknown[0]!r}, which none of its metrics gives"
-        )
-    first = [name for name in names if measured(name, records)][:1]
+    names = ranking(track, quantities)
+    first = [name] if (name := deciding(names, records)) else []
     return tuple(dict.fromkeys([*first, *names[-1:]]))
 
 

@@ -12,7 +12,7 @@ from mia_bench.api.metric import Quantity
 from mia_bench.errors import MiaBenchError
 from mia_bench.provenance import HOST
 from mia_bench.record import About, ComponentRef, Record
-from mia_bench.recorded_options import changed_options
+from mia_bench.recorded_options import changed_options, said_of_itself
 from mia_bench.registry import Registry
 from mia_bench.track import Track
 
@@ -30,11 +30,10 @@ def _describe(registry: Registry, track: Track, kind: str, component: ComponentR
     completed = component.model_copy(update={"options": _all_options(registry, kind, component)})
     if _speaks_for_itself(component):
         return completed
-    found: dict[str, Any] = {"changed": list(changed_options(registry, track, kind, completed))}
+    changed = changed_options(registry, track, kind, completed)
+    found: dict[str, Any] = {"changed": list(changed)}
     if component.name in registry.names(kind):
-        cls = registry.get(kind, component.name).load()
-        found |= {name: str(getattr(cls, name, "")) for name in ("summary", "paper", "access", "reference")}
-        found["baseline"] = bool(getattr(cls, "baseline", False))
+        found = said_of_itself(registry.get(kind, component.name).load(), changed)
     return completed.model_copy(update={"about": component.about.model_copy(update=found)})
 
 

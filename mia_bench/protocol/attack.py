@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -35,12 +35,14 @@ class Budget:
         attacked_classes: how many classes, the first ones; None for all.
         batch_size: images a forward pass.
         precision: of the networks.
+        shards: in how many parts the classes are dealt out, where an attack takes each class by itself.
     """
 
     images_per_class: int
     attacked_classes: int | None = None
     batch_size: int = 256
     precision: Precision = "float32"
+    shards: int = 1
 
     @classmethod
     def of(cls, track: Track) -> Budget:
@@ -50,7 +52,13 @@ class Budget:
             attacked_classes=track.attacked_classes,
             batch_size=track.attack_batch_size,
             precision=track.attack_precision,
+            shards=track.shards,
         )
+
+    def parts(self, attack: Attack, num_classes: int) -> list[Tensor]:
+        """The classes that the attack inverts at once: contiguous parts, as even as can be, some empty."""
+        attacked = torch.arange(num_classes)[: self.attacked_classes]
+        return list(torch.tensor_split(attacked, self.shards if attack.by_class else 1))
 
 
 @dataclass(frozen=True)
@@ -77,10 +85,12 @@ def run_attack(
     *,
     step: Step,
     state: Mapping[str, Tensor] | None = None,
+    classes: Tensor | None = None,
 ) -> AttackRun:
     """Run ``attack.prepare`` or ``attack.invert``; out of memory, run it again with half the batch.
 
-    Random numbers depend on nothing of the defense: every defense meets the same candidates.
+    Random numbers depend on nothing of the defense, nor on the classes: every defense, and every part of the
+    classes, meets the same candidates.
 
     Args:
         target, prior: as restored; the attack may use them and must not modify them.
@@ -88,11 +98,14 @@ def run_attack(
         context: seed of the cell, device, progress.
         step: the method to run; it names the stream of random numbers too.
         state: what ``prepare`` returned.
+        classes: one of the budget's parts; all attacked classes unless given.
 
     Raises:
         Modified: the attack modified the target or the prior.
     """
     seed, device = context.seed, context.device
+    if classes is None:
+        classes = torch.arange(splits.num_classes)[: budget.attacked_classes]
 
     def run(batch_size: int) -> tuple[Any, AttackTask]:
         task = AttackTask(
@@ -105,7 +118,7 @@ def run_attack(
             ),
             prior=prior,
             public=splits.public,
-            classes=torch.arange(splits.num_classes)[: budget.attacked_classes],
+            classes=classes,
             images_per_class=budget.images_per_class,
             generator=generator(seed, step, "attack"),
             device=device,
@@ -120,6 +133,15 @@ def run_attack(
         result, task = halving(run, budget.batch_size)
     notes = precision_notes(budget.precision, device)
     return AttackRun(result, task, notes | ({step: "; ".join(halved.values())} if halved else {}))
+
+
+def joined_notes(parts: Iterable[Mapping[str, str]]) -> dict[str, str]:
+    """The notes of all parts of an attack by name, the same words once."""
+    found: dict[str, dict[str, None]] = {}
+    for notes in parts:
+        for name, note in notes.items():
+            found.setdefault(name, {})[note] = None
+    return {name: "; ".join(notes) for name, notes in found.items()}
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from mia_bench.api.attack import Attack
@@ -13,7 +14,7 @@ from mia_bench.api.generative import GenerativeModel
 from mia_bench.api.images import to_uint8
 from mia_bench.api.metric import AttackMetric, TargetMetric
 from mia_bench.memory import noting_halvings
-from mia_bench.protocol.attack import Budget, check_reconstructions, run_attack
+from mia_bench.protocol.attack import Budget, check_reconstructions, joined_notes, run_attack
 from mia_bench.protocol.context import Context
 from mia_bench.protocol.measurement import (
     Instruments,
@@ -73,16 +74,21 @@ def evaluate_target(
         measured = measure_target(utility, target, splits, measure_context)
         attacked = (target, prior, splits, budget, attack_context)
         prepared = run_attack(attack, *attacked, step="prepare")
-        run = run_attack(attack, *attacked, step="invert", state=prepared.result)
-        check_reconstructions(run.result, run.task, attack_context.resolution)
-        images = to_uint8(run.result.images)
+        runs = [
+            run_attack(attack, *attacked, step="invert", state=prepared.result, classes=classes)
+            for classes in budget.parts(attack, splits.num_classes)
+            if len(classes)
+        ]
+        for run in runs:
+            check_reconstructions(run.result, run.task, attack_context.resolution)
+        images = torch.cat([to_uint8(run.result.images) for run in runs])
         evidence = attack_evidence(images, target, splits, instruments, measure_context.device)
         measure_reconstructions(leakage, evidence, measured, seed=measure_context.seed)
     memory = {"measure": "; ".join(halved.values())} if halved else {}
     return Evaluation(
         metrics=measured.values,
-        notes={**measured.notes, **prepared.notes, **run.notes, **memory},
+        notes={**measured.notes, **prepared.notes, **joined_notes(run.notes for run in runs), **memory},
         per_class=measured.per_class,
         reconstructions=images,
-        queries=prepared.queries + run.queries,
+        queries=prepared.queries + sum(run.queries for run in runs),
     )

@@ -10,6 +10,9 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any
 
+from mia_bench.api.options import parse_options
+from mia_bench.errors import MiaBenchError
+from mia_bench.plugins import host
 from mia_bench.registry import BASES
 from mia_bench.testing.checks import CheckSkipped, Problem, check
 from mia_bench.testing.trial import Trial
@@ -38,6 +41,29 @@ def paper(trial: Trial[Any]) -> Iterator[Problem]:
     if not component.paper.strip() and not exempt:
         advice = "Set the class attribute paper: authors, venue and arXiv number, or 'unpublished'"
         yield "it names no paper", advice
+
+
+@check("defense")
+def baselines(trial: Trial[Any]) -> Iterator[Problem]:
+    """``front_options`` are options of a baseline, and ``matched`` is a baseline that is installed."""
+    component = trial.component
+    if component.front_options and not component.baseline:
+        yield "it has front_options and is no baseline", "Set baseline to True, or leave front_options out"
+    for name in component.front_options:
+        if name not in component.Options.model_fields:
+            advice = "Name options that make the target less accurate, such as fewer epochs"
+            yield f"front_options names {name!r}, which is no option", advice
+    if component.matched is None:
+        return
+    name, options = component.matched
+    try:
+        other = host().registry.get("defense", name).load()
+        parse_options(name, other.Options, options)
+    except MiaBenchError as error:
+        yield f"matched: {error}", "Name an installed baseline and options that it has"
+    else:
+        if not other.baseline:
+            yield f"matched names {name!r}, which is no baseline", "Name a defense with baseline = True"
 
 
 @check("dataset", "encoder")

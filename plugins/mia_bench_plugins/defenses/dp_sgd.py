@@ -54,6 +54,7 @@ class DPSGD(Defense):
     summary = "differentially private training: clipped gradients and noise (Opacus)"
     paper = "Abadi et al., CCS 2016, arXiv 1607.00133"
     version = "2"
+    matched: ClassVar[tuple[str, dict[str, Any]]] = ("none", {"norm": "group"})
     reports: ClassVar[dict[str, Quantity]] = {
         "epsilon": Quantity("epsilon spent by the training, at the delta beside it", kind="amount"),
         "delta": Quantity("delta at which epsilon holds", kind="amount"),

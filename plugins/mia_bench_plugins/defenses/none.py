@@ -31,6 +31,7 @@ class NoDefense(Defense):
     summary = "plain training with cross-entropy (baseline)"
     version = "1"
     baseline = True
+    front_options = ("epochs", "images")
 
     class Options(Defense.Options):
         norm: Literal["batch", "group"] = Field(

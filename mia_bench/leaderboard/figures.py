@@ -1,0 +1,466 @@
+"""Figures of boards and sweeps as SVG text: utility against leakage, and forest plots.
+
+Pure functions: the same values give the same bytes. A figure has a background of its own and the colours of
+both schemes, so that it can be read on a light and on a dark page.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TypeAlias
+from xml.etree import ElementTree as ET
+
+from mia_bench.api.metric import Quantity
+from mia_bench.statistics import Estimate
+from mia_bench.text import one_line, shortened
+
+WIDTH = 860
+"""Of every figure, in pixels."""
+
+_LIGHT = ("#0969da", "#bc4c00", "#1a7f37", "#8250df", "#bf3989", "#9a6700", "#0e7490", "#a40e26")
+_DARK = ("#58a6ff", "#f0883e", "#3fb950", "#bc8cff", "#f778ba", "#d29922", "#39c5cf", "#ff7b72")
+COLOURS = len(_LIGHT)
+"""How many series can have a colour of their own."""
+
+_SCHEMES = {
+    "light": {"page": "#ffffff", "ink": "#1f2328", "soft": "#59636e", "line": "#d1d9e0"},
+    "dark": {"page": "#0d1117", "ink": "#f0f6fc", "soft": "#9198a1", "line": "#3d444d"},
+}
+_FONT = "-apple-system, BlinkMacSystemFont, 'Segoe UI', 'Noto Sans', Helvetica, Arial, sans-serif"
+_SIZE = 12
+_EM = 0.58
+"""Width of a character at most, on average over a label, in sizes of the font."""
+
+_LONGEST = 34
+"""Characters of a label that are shown."""
+
+Box: TypeAlias = tuple[float, float, float, float]
+"""Left, top, right, bottom."""
+
+
+@dataclass(frozen=True)
+class Axis:
+    """What an axis shows: its words, and the quantity that says what is better for the defender."""
+
+    title: str
+    quantity: Quantity
+
+
+@dataclass(frozen=True)
+class Point:
+    """A target in the plane of utility (x) and leakage (y); an interval that is missing is not drawn."""
+
+    label: str
+    x: Estimate
+    y: Estimate
+
+
+@dataclass(frozen=True)
+class Series:
+    """Points of one colour.
+
+    Attributes:
+        colour: a number; None for the undefended, which are grey.
+        joined: draw a line through the points, in the order of x, as of a front.
+        name: what the line is called; empty for none.
+    """
+
+    points: tuple[Point, ...]
+    colour: int | None = None
+    joined: bool = False
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class Level:
+    """A horizontal line: what real images reach, say."""
+
+    label: str
+    value: float
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A row of a forest plot.
+
+    Attributes:
+        difference: from the baseline; None where it is not known.
+        letters: rows that share one can't be told apart.
+        baseline: whether the row is the baseline itself, at 0.
+    """
+
+    difference: Estimate | None
+    letters: str = ""
+    baseline: bool = False
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A forest plot under one attack: a bar for each row's label."""
+
+    title: str
+    bars: Mapping[str, Bar]
+
+
+def scatter(series: Sequence[Series], levels: Sequence[Level], x: Axis, y: Axis) -> str:
+    """Utility against leakage with intervals in both, and levels as horizontal lines.
+
+    A level far beyond the points is named at the edge instead of squeezing them.
+    """
+    points = [point for one in series for point in one.points]
+    if not points:
+        raise ValueError("a figure needs points")
+    left, top, right, bottom = 58.0, 46.0, WIDTH - 132.0, 430.0
+    across = _Scale(_range([p.x for p in points], x.quantity), left, right)
+    spread = _range([p.y for p in points], y.quantity)
+    shown = _within(spread, levels, y.quantity)
+    up = _Scale(shown, bottom, top)
+    svg = _canvas(490, f"{y.title} against {x.title}")
+    for tick in across.ticks(7):
+        _line(svg, across(tick), top, across(tick), bottom, "grid")
+        _text(svg, across(tick), bottom + 18, _number(tick), "soft", "middle")
+    for tick in up.ticks(6):
+        _line(svg, left, up(tick), right, up(tick), "grid")
+        _text(svg, left - 8, up(tick) + 4, _number(tick), "soft", "end")
+    _text(svg, left - 44, top - 22, f"{y.title} {_arrow(y.quantity)}".rstrip(), "ink")
+    _text(svg, right, bottom + 42, f"{x.title} {_arrow(x.quantity)}".rstrip(), "ink", "end")
+    if x.quantity.better == "higher" and y.quantity.better != "neutral":
+        corner = bottom + 42
+        better = "bottom" if y.quantity.better == "lower" else "top"
+        _text(svg, left, corner, f"better for the defender: right and {better}", "soft")
+    obstacles = _levels(svg, levels, up, (left, top, right, bottom))
+    for one in series:
+        obstacles += _join(svg, one, across, up) if one.joined else []
+    marks: list[Box] = []
+    for one in series:
+        for point in one.points:
+            bars, mark = _mark(svg, point, one.colour, across, up)
+            obstacles += bars
+            marks.append(mark)
+    _labels(svg, series, across, up, obstacles, marks, (left, top, right, bottom))
+    return _finished(svg)
+
+
+def forest(panels: Sequence[Panel], axis: Axis, colours: Mapping[str, int | None], columns: int = 3) -> str:
+    """Differences from the baseline with intervals, a panel for each attack, on one scale.
+
+    Args:
+        panels: every panel may have other rows.
+        axis: the quantity that was subtracted.
+        colours: the rows' labels in their order, each with the number of its colour.
+        columns: panels side by side at most.
+    """
+    if not panels:
+        raise ValueError("a figure needs panels")
+    rows = [label for label in colours if any(label in panel.bars for panel in panels)]
+    found = [bar.difference for p in panels for bar in p.bars.values() if bar.difference]
+    scale = _range([*found, Estimate(0.0, None, None, 1)], Quantity(""))
+    beside = min(columns, len(panels))
+    names = max(_wide(label) for label in rows) + 18
+    letters = max((_wide(b.letters) for p in panels for b in p.bars.values() if b.letters), default=0)
+    width = (WIDTH - 8 - names) / beside
+    step, head, foot = 24, 40, 46
+    tall = head + step * len(rows) + foot
+    svg = _canvas(-(-len(panels) // beside) * tall + 8, f"Differences of {axis.title} from the baseline")
+    for number, panel in enumerate(panels):
+        x0 = names + (number % beside) * width
+        y0 = (number // beside) * tall
+        left, right = x0 + 10, x0 + width - 14 - letters
+        top, bottom = y0 + head, y0 + head + step * len(rows)
+        across = _Scale(scale, left, right)
+        _text(svg, left, y0 + 26, shortened(panel.title, int(width / 7)), "ink strong")
+        for tick in across.ticks(5):
+            _line(svg, across(tick), top, across(tick), bottom, "zero" if tick == 0 else "grid")
+            _text(svg, across(tick), bottom + 16, _number(tick), "soft small", "middle")
+        _direction(svg, axis.quantity, across, bottom + 34, left, right)
+        for row, label in enumerate(rows):
+            y = top + step * (row + 0.5)
+            if number % beside == 0:
+                _text(svg, names - 6, y + 4, label, f"name {_class(colours[label])}", "end")
+            if bar := panel.bars.get(label):
+                _bar(svg, bar, colours[label], across, y)
+                _text(svg, right + 10, y + 4, bar.letters, "soft")
+    return _finished(svg)
+
+
+# --- scales ----------------------------------------------------------------------------------
+
+
+class _Scale:
+    """From values to pixels."""
+
+    def __init__(self, values: tuple[float, float], start: float, end: float) -> None:
+        self.low, self.high = values
+        self.start, self.end = start, end
+
+    def __call__(self, value: float) -> float:
+        return self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start)
+
+    def ticks(self, count: int) -> list[float]:
+        """Round numbers in the range, about ``count``."""
+        raw = (self.high - self.low) / count
+        power = 10.0 ** math.floor(math.log10(raw))
+        step = next(power * m for m in (1, 2, 2.5, 5, 10) if power * m >= raw * 0.999)
+        first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
+        return [round(number * step, 10) + 0.0 for number in range(first, last + 1)]
+
+
+def _ends(one: Estimate) -> tuple[float, float]:
+    return (one.value, one.value) if one.low is None or one.high is None else one.interval
+
+
+def _range(shown: Iterable[Estimate], quantity: Quantity) -> tuple[float, float]:
+    """What an axis spans: the intervals with a margin, within the quantity's bounds."""
+    ends = [end for one in shown for end in _ends(one)]
+    low, high = min(ends), max(ends)
+    margin = (high - low) * 0.08 or max(abs(high) * 0.1, 0.05)
+    least, most = quantity.bounds
+    return max(low - margin, least - margin / 2), min(high + margin, most + margin / 2)
+
+
+def _within(spread: tuple[float, float], levels: Sequence[Level], quantity: Quantity) -> tuple[float, float]:
+    """The range with the levels that don't make it more than 1.9 times as wide."""
+    low, high = spread
+    for level in sorted(levels, key=lambda one: abs(one.value - (spread[0] + spread[1]) / 2)):
+        margin = (spread[1] - spread[0]) * 0.06
+        wider = min(low, level.value - margin), max(high, level.value + margin)
+        if wider[1] - wider[0] <= 1.9 * (spread[1] - spread[0]):
+            low, high = wider
+    return low, high
+
+
+# --- the plane -------------------------------------------------------------------------------
+
+
+def _levels(svg: ET.Element, levels: Sequence[Level], up: _Scale, frame: Box) -> list[Box]:
+    """Draw the levels and name them beside the plane, in an order and at distances that can be read."""
+    left, top, right, bottom = frame
+    boxes, places = [], []
+    for level in sorted(levels, key=lambda one: -one.value):
+        words = f"{level.label} {_number(level.value)}"
+        if up.low <= level.value <= up.high:
+            y = up(level.value)
+            _line(svg, left, y, right, y, "level")
+            boxes.append((left, y - 1, right, y + 1))
+            places.append((y, words))
+        else:
+            places.append((top, f"↑ {words}") if level.value > up.high else (bottom, f"↓ {words}"))
+    for y, (_, words) in zip(_apart([y for y, _ in places], 15, top, bottom), places, strict=True):
+        _text(svg, right + 8, y + 4, shortened(words, 19), "soft")
+    return boxes
+
+
+def _apart(places: Sequence[float], step: float, top: float, bottom: float) -> list[float]:
+    """``places`` from top to bottom, at least ``step`` from each other."""
+    found: list[float] = []
+    for place in places:
+        found.append(max(place, found[-1] + step if found else top))
+    for number in range(len(found) - 1, -1, -1):
+        below = found[number + 1] - step if number + 1 < len(found) else bottom
+        found[number] = min(found[number], below)
+    return found
+
+
+def _join(svg: ET.Element, series: Series, across: _Scale, up: _Scale) -> list[Box]:
+    """The line through the points, and boxes along it that labels keep off."""
+    ordered = sorted(series.points, key=lambda point: (point.x.value, point.y.value))
+    corners = [(across(point.x.value), up(point.y.value)) for point in ordered]
+    path = " ".join(f"{_pixel(x)},{_pixel(y)}" for x, y in corners)
+    ET.SubElement(svg, "polyline", {"points": path, "class": f"join {_class(series.colour)}"})
+    boxes = []
+    for (x0, y0), (x1, y1) in pairwise(corners):
+        steps = max(1, round(math.hypot(x1 - x0, y1 - y0) / 6))
+        for n in range(steps + 1):
+            x, y = x0 + (x1 - x0) * n / steps, y0 + (y1 - y0) * n / steps
+            boxes.append((x - 2, y - 2, x + 2, y + 2))
+    return boxes
+
+
+def _mark(
+    svg: ET.Element, point: Point, colour: int | None, across: _Scale, up: _Scale
+) -> tuple[list[Box], Box]:
+    """Draw a point with its intervals; the boxes of the intervals, and that of the point."""
+    x, y, kind = across(point.x.value), up(point.y.value), _class(colour)
+    (x0, x1), (y1, y0) = map(across, _ends(point.x)), map(up, _ends(point.y))
+    bars = []
+    if x0 != x1:
+        _line(svg, x0, y, x1, y, f"bar {kind}")
+        bars.append((x0, y - 1, x1, y + 1))
+    if y0 != y1:
+        _line(svg, x, y0, x, y1, f"bar {kind}")
+        bars.append((x - 1, y0, x + 1, y1))
+    shape = {"cx": _pixel(x), "cy": _pixel(y), "r": "5", "class": f"dot {kind}"}
+    title = ET.SubElement(ET.SubElement(svg, "circle", shape), "title")
+    title.text = one_line(point.label)
+    return bars, (x - 7, y - 7, x + 7, y + 7)
+
+
+_DIRECTIONS = ((1, -1), (1, 1), (-1, -1), (-1, 1), (1, 0), (-1, 0), (0, -1), (0, 1))
+
+
+def _labels(
+    svg: ET.Element,
+    series: Sequence[Series],
+    across: _Scale,
+    up: _Scale,
+    obstacles: Sequence[Box],
+    marks: Sequence[Box],
+    frame: Box,
+) -> None:
+    """Put each label where it hides least, with a thin line to its point where that is not near."""
+    placed: list[Box] = []
+    for one in series:
+        for point in one.points:
+            x, y = across(point.x.value), up(point.y.value)
+            wide, high = _wide(point.label), _SIZE + 2
+            best: tuple[float, Box, float] | None = None
+            for far in (9.0, 20.0, 34.0, 52.0, 74.0):
+                for number, (right, down) in enumerate(_DIRECTIONS):
+                    x0 = x + right * (far if right and not down else far * 0.7) - wide * (1 - right) / 2
+                    y0 = y + down * far * 0.8 - high / 2 + (down * 3 if not right else 0)
+                    box = (x0, y0, x0 + wide, y0 + high)
+                    cost = far * 0.35 + number * 0.3 + _hidden(box, placed, marks, obstacles, frame)
+                    if best is None or cost < best[0]:
+                        best = cost, box, far
+            if best is None:
+                continue
+            _, box, far = best
+            placed.append(box)
+            if far > 20:
+                end = min(max(x, box[0]), box[2]), box[1] if box[1] > y else box[3]
+                _line(svg, x, y, *end, "lead")
+            _text(svg, box[0], box[3] - 3, point.label, f"name {_class(one.colour)}")
+
+
+def _hidden(
+    box: Box, placed: Sequence[Box], marks: Sequence[Box], obstacles: Sequence[Box], frame: Box
+) -> float:
+    """How bad a place of a label is."""
+    left, top, right, bottom = frame
+    outside = max(0.0, left - box[0], box[2] - right - 4, top - box[1], box[3] - bottom)
+    return (
+        outside * 50
+        + 4000 * any(_meet(box, other) for other in placed)
+        + 200 * sum(_meet(box, other) for other in marks)
+        + 12 * sum(_meet(box, other) for other in obstacles)
+    )
+
+
+def _meet(one: Box, other: Box) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
+
+
+# --- the forest ------------------------------------------------------------------------------
+
+
+def _bar(svg: ET.Element, bar: Bar, colour: int | None, across: _Scale, y: float) -> None:
+    kind = _class(colour)
+    if bar.baseline:
+        x = _pixel(across(0.0))
+        ET.SubElement(svg, "circle", {"cx": x, "cy": _pixel(y), "r": "4.5", "class": f"ring {kind}"})
+    elif bar.difference:
+        low, high = _ends(bar.difference)
+        _line(svg, across(low), y, across(high), y, f"whisker {kind}")
+        x = _pixel(across(bar.difference.value))
+        ET.SubElement(svg, "circle", {"cx": x, "cy": _pixel(y), "r": "4.5", "class": f"dot {kind}"})
+    else:
+        _text(svg, across(0.0) + 8, y + 4, "–", "soft")
+
+
+def _direction(
+    svg: ET.Element, quantity: Quantity, across: _Scale, y: float, left: float, right: float
+) -> None:
+    """Which side leaks less."""
+    if quantity.better == "neutral":
+        return
+    less, more = ("leaks less", "leaks more") if quantity.better == "lower" else ("leaks more", "leaks less")
+    zero = across(0.0)
+    if zero - left > _wide(less):
+        _text(svg, zero - 6, y, f"← {less}", "soft small", "end")
+    if right - zero > _wide(more):
+        _text(svg, zero + 6, y, f"{more} →", "soft small")
+
+
+# --- SVG -------------------------------------------------------------------------------------
+
+
+def _canvas(height: float, title: str) -> ET.Element:
+    size = {"width": str(WIDTH), "height": f"{height:.0f}", "viewBox": f"0 0 {WIDTH} {height:.0f}"}
+    svg = ET.Element("svg", {"xmlns": "http://www.w3.org/2000/svg", "role": "img", **size})
+    ET.SubElement(svg, "title").text = one_line(title)
+    ET.SubElement(svg, "style").text = _STYLE
+    ET.SubElement(svg, "rect", {"width": "100%", "height": "100%", "rx": "6", "class": "page"})
+    return svg
+
+
+def _rules(scheme: str, colours: Sequence[str]) -> str:
+    tone = _SCHEMES[scheme]
+    rules = [
+        f".page{{fill:{tone['page']}}}",
+        f".ink{{fill:{tone['ink']}}}",
+        f".soft{{fill:{tone['soft']}}}",
+        f".grid{{stroke:{tone['line']}}}",
+        f".zero,.level,.lead{{stroke:{tone['soft']}}}",
+        f".ring{{fill:{tone['page']}}}",
+        f".dot{{stroke:{tone['page']}}}",
+    ]
+    for name, colour in (("n", tone["soft"]), *((str(n), c) for n, c in enumerate(colours))):
+        rules.append(
+            f".dot.c{name},.name.c{name}{{fill:{colour}}}"
+            f".bar.c{name},.whisker.c{name},.join.c{name},.ring.c{name}{{stroke:{colour}}}"
+        )
+    return "".join(rules)
+
+
+_STYLE = (
+    f"text{{font:{_SIZE}px {_FONT}}}"
+    ".small{font-size:11px}.strong{font-weight:600}.name{font-weight:600}"
+    ".grid{stroke-width:1}.zero{stroke-width:1.2}.level{stroke-width:1.2;stroke-dasharray:5 4}"
+    ".lead{stroke-width:.7}.bar{stroke-width:1.4;opacity:.5}.whisker{stroke-width:2.2}"
+    ".join{fill:none;stroke-width:1.6;opacity:.8}.ring{stroke-width:2}.dot{stroke-width:1}"
+    + _rules("light", _LIGHT)
+    + "@media (prefers-color-scheme:dark){"
+    + _rules("dark", _DARK)
+    + "}"
+)
+
+
+def _line(svg: ET.Element, x0: float, y0: float, x1: float, y1: float, kind: str) -> None:
+    ends = dict(zip(("x1", "y1", "x2", "y2"), map(_pixel, (x0, y0, x1, y1)), strict=True))
+    ET.SubElement(svg, "line", {**ends, "class": kind})
+
+
+def _text(svg: ET.Element, x: float, y: float, words: str, kind: str, anchor: str = "start") -> None:
+    if words:
+        place = {"x": _pixel(x), "y": _pixel(y), "class": kind}
+        more = {} if anchor == "start" else {"text-anchor": anchor}
+        ET.SubElement(svg, "text", place | more).text = shortened(one_line(words), 2 * _LONGEST)
+
+
+def _class(colour: int | None) -> str:
+    return "cn" if colour is None else f"c{colour % COLOURS}"
+
+
+def _wide(words: str) -> float:
+    return len(words) * _SIZE * _EM
+
+
+def _pixel(value: float) -> str:
+    return f"{value:.1f}"
+
+
+def _number(value: float) -> str:
+    """``0.25``, ``-3``, ``9.87``: three digits, without zeros at the end and without ``-0``."""
+    return f"{round(value, 10) + 0.0:.3g}".replace("-", "−")
+
+
+def _arrow(quantity: Quantity) -> str:
+    return {"higher": "↑", "lower": "↓"}.get(quantity.better, "")
+
+
+def _finished(svg: ET.Element) -> str:
+    ET.indent(svg, " ")
+    return ET.tostring(svg, encoding="unicode") + "\n"

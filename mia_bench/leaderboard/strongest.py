@@ -1,0 +1,70 @@
+"""The strongest attack found against each row, chosen on the tuning seeds, which no board shows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from mia_bench.leaderboard.board import Board
+from mia_bench.leaderboard.grouping import ComponentKey, group, row_key, section_key
+from mia_bench.record import Record
+from mia_bench.strength import Candidate, Strongest, compare
+from mia_bench.track import StandardAttack
+
+
+def strongest(sweep: Board) -> dict[ComponentKey, Strongest]:
+    """Of each row (:func:`~mia_bench.leaderboard.grouping.row_key`) of a sweep the attacks, compared.
+
+    The candidates are the track's standard set, so that every defense is given the same budget; on a track
+    without one, the attacks as the track has them. A row that is missing was not tuned against: only the
+    default attack is known of it.
+
+    Args:
+        sweep: the board of the tuning records.
+    """
+    if not sweep.primary:
+        return {}
+    attacks = list(attack_set(sweep))
+    rows = group((record for record in sweep.records if attack_of(record, sweep, attacks)), row_key)
+    found: dict[ComponentKey, Strongest] = {}
+    # The baseline first: the other rows are compared with it.
+    for row in sorted(rows, key=lambda key: key not in sweep.baselines):
+        seeds = tuning_seeds(sweep, rows[row])
+        if not seeds:
+            continue
+        tried = [(one, [r for r in rows[row] if attack_of(r, sweep, attacks) is one]) for one in attacks]
+        baseline = next((found[key] for key in sorted(sweep.baselines) if key in found), None)
+        found[row] = compare(tried, seeds, sweep.primary, sweep.quantities[sweep.primary], baseline)
+    return found
+
+
+def section_of(candidate: Candidate) -> tuple[ComponentKey, ComponentKey] | None:
+    """The section of a board where the attack is shown; None where the attack was not run."""
+    return section_key(candidate.records[0]) if candidate.records else None
+
+
+def attack_set(sweep: Board) -> Iterator[StandardAttack]:
+    """The attacks that rows are compared under."""
+    if sweep.track.standard:
+        yield from sweep.track.standard.attacks
+        return
+    for name in sorted({record.attack.name for record in sweep.records} - sweep.reference_kinds.keys()):
+        yield StandardAttack(name=name, default=True)
+
+
+def attack_of(record: Record, sweep: Board, attacks: Sequence[StandardAttack]) -> StandardAttack | None:
+    """The attack of the set that the record is of, if any."""
+    return next((one for one in attacks if _is(one, record, sweep)), None)
+
+
+def _is(one: StandardAttack, record: Record, sweep: Board) -> bool:
+    attack, prior = record.attack, record.prior
+    changed = {key: attack.options.get(key) for key in {*attack.about.changed, *one.options}}
+    meant = (one.name, one.prior or sweep.track.prior_of(one.name))
+    return (attack.name, prior.name) == meant and changed == one.options and not prior.about.changed
+
+
+def tuning_seeds(sweep: Board, records: Sequence[Record]) -> tuple[int, ...]:
+    """The tuning seeds on which a row has numbers."""
+    standard = sweep.track.standard
+    seeds = {record.seed for record in records if record.status == "done"}
+    return tuple(sorted(seeds & set(standard.seeds) if standard else seeds))

@@ -1,0 +1,116 @@
+"""Figures: the values stand where the axes say, labels keep apart, and the text is safe and the same."""
+
+from __future__ import annotations
+
+from itertools import combinations
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from mia_bench import Quantity
+from mia_bench.leaderboard import figures
+from mia_bench.leaderboard.figures import Axis, Bar, Level, Panel, Point, Series, forest, scatter
+from mia_bench.statistics import Estimate
+
+ACCURACY = Axis("test accuracy", Quantity("", "higher", "share"))
+LEAKAGE = Axis("id_bits", Quantity("", "lower", "distance"))
+
+
+def about(value: float, half: float = 0.05) -> Estimate:
+    return Estimate(value, value - half, value + half, 9)
+
+
+def elements(svg: str, kind: str) -> list[ET.Element]:
+    found = ET.fromstring(svg).iter("{http://www.w3.org/2000/svg}" + kind)
+    return list(found)
+
+
+def places(svg: str) -> list[tuple[float, float]]:
+    return [(float(e.attrib["cx"]), float(e.attrib["cy"])) for e in elements(svg, "circle")]
+
+
+def named(svg: str) -> dict[str, ET.Element]:
+    return {e.text or "": e for e in elements(svg, "text")}
+
+
+def plane(levels: tuple[Level, ...] = (), *points: Point) -> str:
+    return scatter([Series(points, 0)], levels, ACCURACY, LEAKAGE)
+
+
+def test_points_stand_where_the_axes_say() -> None:
+    svg = plane((), Point("low", about(0.5), about(2.0)), Point("high", about(0.9), about(6.0)))
+    (x0, y0), (x1, y1) = places(svg)
+    assert x0 < x1
+    assert y0 > y1  # more leakage is higher up
+    ticks = {e.text: (float(e.attrib["x"]), float(e.attrib["y"])) for e in elements(svg, "text")}
+    assert ticks["0.6"][0] == pytest.approx(x0 + (x1 - x0) * 0.25, abs=0.2)
+    assert ticks["4"][1] - 4 == pytest.approx((y0 + y1) / 2, abs=0.2)
+
+
+def test_far_levels_are_named_at_the_edge_and_near_ones_drawn() -> None:
+    points = Point("a", about(0.5), about(2.0)), Point("b", about(0.9), about(3.0))
+    near, far = Level("floor", 1.5), Level("ceiling", 90.0)
+    svg = plane((far, near), *points)
+    assert "floor 1.5" in named(svg)
+    assert "↑ ceiling 90" in named(svg)
+    assert sum("level" in e.attrib["class"] for e in elements(svg, "line")) == 1
+
+
+def test_labels_keep_apart_even_of_equal_points() -> None:
+    points = [Point(f"defense-{n}", about(0.8 + n * 1e-4), about(3.0 + n * 1e-3)) for n in range(9)]
+    svg = plane((), *points)
+    texts = named(svg)
+    boxes = []
+    for point in points:
+        x, y = (float(texts[point.label].attrib[key]) for key in "xy")
+        boxes.append((x, y - 11, x + figures._wide(point.label), y + 3))
+    assert not any(figures._meet(one, other) for one, other in combinations(boxes, 2))
+    assert min(box[0] for box in boxes) > 0
+    assert max(box[2] for box in boxes) < figures.WIDTH
+
+
+def test_levels_close_together_are_named_apart() -> None:
+    assert figures._apart([100, 101, 102], 15, 46, 430) == [100, 115, 130]
+    assert figures._apart([425, 429], 15, 46, 430) == [415, 430]
+    assert figures._apart([], 15, 46, 430) == []
+
+
+def test_a_single_point_without_intervals_is_drawn() -> None:
+    alone = Point("a", Estimate(1.0, None, None, 1), Estimate(0.0, None, None, 1))
+    assert len(places(plane((), alone))) == 1
+    with pytest.raises(ValueError, match="points"):
+        plane()
+
+
+def test_a_forest_has_the_differences_and_letters_of_every_panel() -> None:
+    rows = {
+        "none": Bar(None, "a", baseline=True),
+        "neg-ls": Bar(about(-1.0), "b"),
+        "mid": Bar(None),
+    }
+    panels = [Panel("ppa", rows), Panel("gmi", {"none": rows["none"]})]
+    svg = forest(panels, LEAKAGE, {"none": None, "neg-ls": 0, "mid": 1, "absent": 2})
+    words = [e.text for e in elements(svg, "text")]
+    assert [words.count(label) for label in ("none", "neg-ls", "mid", "absent")] == [1, 1, 1, 0]
+    assert words.count("a") == 2
+    assert words.count("b") == words.count("–") == 1
+    (zero, _), (minus, _), _ = places(svg)
+    assert minus < zero
+    assert words.count("← leaks less") == 2
+
+
+@pytest.mark.parametrize("hostile", ["</text><script>", "a&b\x00\x1b\ud800", "\u202e]]>", "x" * 500])
+def test_hostile_labels_stay_text(hostile: str) -> None:
+    svg = plane((Level(hostile, 2.0),), Point(hostile, about(0.5), about(2.0)))
+    assert not elements(svg, "script")
+    svg.encode()
+    svg += forest([Panel(hostile, {hostile: Bar(about(1.0), hostile)})], LEAKAGE, {hostile: 0})
+    assert "<script" not in svg
+
+
+def test_the_same_values_give_the_same_bytes_for_both_schemes() -> None:
+    point = Point("a", about(0.5), about(2.0))
+    assert plane((), point) == plane((), point)
+    assert "prefers-color-scheme:dark" in plane((), point)
+    for colour in (*figures._LIGHT, *figures._DARK):
+        assert colour in plane((), point)
