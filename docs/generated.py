@@ -55,6 +55,7 @@ TITLES = {
 UNITS = {
     "share": "share, from 0 to 1",
     "rank": "rank, from 1",
+    "bits": "bits, 0 or more",
     "distance": "distance, 0 or more",
     "count": "count, 0 or more",
     "amount": "0 or more",

@@ -97,6 +97,29 @@ def _allow_tf32(convolutions: bool, products: bool) -> None:
         torch.backends.cuda.matmul.allow_tf32 = products
 
 
+@contextlib.contextmanager
+def threads(count: int | None) -> Iterator[None]:
+    """Compute with ``count`` CPU threads within the block, whatever the environment says; None: as outside.
+
+    Sums are computed in another order by other numbers of threads, so results depend on it.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def capability(device: torch.device) -> str | None:
+    """What decides which kernels run: a CPU's vector instructions, an NVIDIA GPU's compute capability."""
+    if device.type == "cpu":
+        return torch.backends.cpu.get_cpu_capability()
+    if device.type == "cuda":
+        return ".".join(map(str, torch.cuda.get_device_capability(device)))
+    return None
+
+
 def torch_settings() -> dict[str, Any]:
     """The process-wide settings of torch that a plugin could change."""
     return {

@@ -48,6 +48,9 @@ class Form:
 COMPONENT = Form("lower-case words joined by '-'", re.compile(r"[a-z0-9]+(-[a-z0-9]+)*"), 64)
 """Names of components and tracks."""
 
+STANDARD = "standard"
+"""What stands for a track's standard set of attacks in place of an attack's name: no attack may have it."""
+
 PLUGIN = Form(
     "a plugin's name: letters, digits, '.', '_' and '-'", re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*)"), 64
 )

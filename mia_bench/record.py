@@ -11,7 +11,8 @@ from mia_bench import jsonfile
 from mia_bench.errors import MiaBenchError
 from mia_bench.names import ComponentName, ComponentVersion, DistributionName, Key, OptionName
 
-RECORD_SCHEMA = 1
+RECORD_SCHEMA = 2
+"""Version of the format. Records of version 1 have neither ``class_counts`` nor ``per_image``."""
 
 Count: TypeAlias = Annotated[int, Field(ge=0, le=2**63 - 1)]
 Positive: TypeAlias = Annotated[int, Field(ge=1, le=2**63 - 1)]
@@ -137,6 +138,10 @@ class Provenance(_Part):
     """Version of torch; several where stages differ."""
     device: str | None
     """What computed; several where stages differ."""
+    threads: Positive | None = None
+    """How many CPU threads computed; null on a GPU, and where stages differ."""
+    capability: str | None = None
+    """The vector instructions of the CPU, or the GPU's compute capability; several where stages differ."""
     platform: str
     """Operating system, processor architecture and count of cores."""
     started: str
@@ -176,6 +181,10 @@ class Record(_Part):
     """Each metric by its name, null where it could not be computed."""
     per_class: dict[str, list[float]] = Field(default_factory=dict)
     """Mean of each class, of the quantities that are ``paired``."""
+    class_counts: dict[str, list[Positive]] = Field(default_factory=dict)
+    """Samples of each class, of the quantities in ``per_class`` whose classes have not equally many."""
+    per_image: dict[str, list[list[int | float]]] = Field(default_factory=dict)
+    """Value of each reconstruction, class by class; ``id_rank``: the rank of the true identity."""
     cost: Cost = Field(default_factory=Cost)
     """What the cell took."""
     provenance: Provenance

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from mia_bench.api.component import Component
@@ -62,4 +62,11 @@ def changed_options(
         key: value
         for key, value in component.options.items()
         if key not in defaults or defaults[key] != value
+    }
+
+
+def differing(options: Mapping[str, Any], others: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The options that some of ``others`` don't share."""
+    return {
+        key: option for key, option in options.items() if any(other.get(key) != option for other in others)
     }

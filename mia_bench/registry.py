@@ -18,7 +18,7 @@ from mia_bench.api.encoder import Encoder
 from mia_bench.api.metric import Metric
 from mia_bench.api.prior import Prior
 from mia_bench.errors import MiaBenchError, UsageError, did_you_mean, summarize_error
-from mia_bench.names import COMPONENT, VERSION
+from mia_bench.names import COMPONENT, STANDARD, VERSION
 
 KINDS = {
     "defense": "defenses",
@@ -41,6 +41,9 @@ BASES: dict[str, type[Component]] = {
     "encoder": Encoder,
     "metric": Metric,
 }
+
+_RESERVED = {"attack": (STANDARD,)}
+"""Words that stand in place of names of a kind."""
 
 
 @dataclass
@@ -130,6 +133,8 @@ class Registry:
             raise TypeError(f"{kind} {name!r}: the summary {summary!r} is not a string")
         if not COMPONENT.matches(name):
             raise ValueError(f"{kind} name {name!r} is not {COMPONENT.rule}")
+        if name in _RESERVED.get(kind, ()):
+            raise ValueError(f"{kind} name {name!r} is reserved: it stands for a track's set of them")
         if kind == "track":
             if not isinstance(component, (str, Path)) or not Path(component).is_file():
                 raise ValueError(f"track {name!r}: {component!r} is not the path of a TOML file")
@@ -170,7 +175,8 @@ class Registry:
         """
         entries = self._entries.get((kind, name))
         if not entries:
-            raise UsageError(f"unknown {kind} {name!r}; {self.hint(name, self.names(kind))}")
+            known = [*self.names(kind), *_RESERVED.get(kind, ())]
+            raise UsageError(f"unknown {kind} {name!r}; {self.hint(name, known)}")
         if len(entries) > 1:
             raise UsageError(self._conflict(entries))
         return entries[0]

@@ -155,10 +155,15 @@ def results_table(records: Sequence[Record], format: str = "table") -> str:
         return str(frame.to_csv(index=False, lineterminator="\n")).removesuffix("\n")
     rows = _table_rows(records)
     note = f"\n\n{ONE_SEED}" if any(cell.endswith("]") for row in rows for cell in row.values()) else ""
+    return text_table(rows, format) + note
+
+
+def text_table(rows: Sequence[dict[str, str]], format: str = "table") -> str:
+    """Rows as a ``table`` for terminals or for ``markdown``."""
     if format == "markdown":
         rows = [{_markdown(name): _markdown(cell) for name, cell in row.items()} for row in rows]
-        return table(rows, style="github") + note
-    return table(rows) + note
+        return table(rows, style="github")
+    return table(rows)
 
 
 ONE_SEED = "A row is one seed: its intervals are for other classes only, not for another training."
@@ -191,12 +196,20 @@ def doubts(records: Sequence[Record]) -> list[str]:
 
 
 def _table_rows(records: Sequence[Record]) -> list[dict[str, str]]:
-    """One row a cell: the utility that is better the higher, and what boards compare class by class."""
+    """One row a cell: the utility that is better the higher, and what orders the rows of the track's board.
+
+    Of a track that says nothing of the order, or is not known any more, what boards compare class by class.
+    """
     tracks = _tracks(records)
+    known = [track for track in tracks.values() if track]
+    ranked = {name for track in known for name in track.ranked_by}
+    compared = len(known) < len(tracks) or not all(track.ranked_by for track in known)
     shown = {
         name: quantity
         for name, quantity in _quantities(tracks.values(), records).items()
-        if quantity.paired or (quantity.role == "utility" and quantity.better == "higher")
+        if name in ranked
+        or (quantity.paired and compared)
+        or (quantity.role == "utility" and quantity.better == "higher")
     }
     several = len({record.track.name for record in records}) > 1
     unfinished = any(record.reason for record in records)

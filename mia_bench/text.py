@@ -2,7 +2,7 @@
 
 Text that plugins, records, files and exceptions carry may be anything. :func:`one_line`, :func:`unbroken`
 and :func:`lines` are for terminals and logs, :func:`prose` and :func:`code` for Markdown and the HTML made
-from it, :func:`shell` for commands.
+from it, :func:`html` for HTML in Markdown, :func:`shell` for commands.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 import shlex
 import unicodedata
 
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 _INVISIBLE = ("Cc", "Cf", "Cs")
 """Categories of Unicode that steer a terminal, reorder or hide text, or can't be encoded."""
@@ -81,6 +81,11 @@ def code(text: str) -> Markup:
             if part
         )
     )
+
+
+def html(text: str) -> Markup:
+    """``text`` in an HTML element on one line of a Markdown file, where Markdown is not read."""
+    return escape(one_line(text))
 
 
 def shell(word: str) -> Markup:

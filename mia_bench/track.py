@@ -158,11 +158,9 @@ class Standard(_Model):
 
     @model_validator(mode="after")
     def _is_a_set(self) -> Self:
-        seen: list[tuple[str, dict[str, Any], str]] = []
-        for one in self.attacks:
-            if (one.name, one.options, one.prior) in seen:
-                raise ValueError(f"the standard set has {one.name!r} twice with the same options")
-            seen.append((one.name, one.options, one.prior))
+        labels = [one.label for one in self.attacks]
+        if twice := [label for label in labels if labels.count(label) > 1]:
+            raise ValueError(f"the standard set has {twice[0]!r} twice")
         if not any(one.default for one in self.attacks):
             raise ValueError("an attack of the standard set must have default = true")
         return self

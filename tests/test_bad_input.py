@@ -481,7 +481,7 @@ def test_odd_record_stops_no_command_and_no_run(
     folder = store(*ALL)
     (record,) = cli(*CELL).records
     path = folder / "records" / "toy" / f"{record['key']}.json"
-    kept = {"empty": "{}", "pipe": "", "newer": json.dumps({**record, "schema": 2, "further": 1})}[odd]
+    kept = {"empty": "{}", "pipe": "", "newer": json.dumps({**record, "schema": 99, "further": 1})}[odd]
     path.unlink()
     os.mkfifo(path) if odd == "pipe" else path.write_text(kept)
     for arguments in (("results",), ("list",), ("prior", "list"), (*CELL, "--dry-run")):

@@ -18,6 +18,7 @@ from typing import Any, ClassVar
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import Field
 
 import mia_bench.engine.run  # noqa: F401  (before a test replaces what it imports)
 from mia_bench import Attack, AttackMetric, Defense, Prior, Quantity, TargetMetric
@@ -29,6 +30,7 @@ from mia_bench.leaderboard import admit, pages, records, tuning
 from mia_bench.leaderboard.aggregate import Missing
 from mia_bench.leaderboard.board import build_board
 from mia_bench.leaderboard.records import read_file
+from mia_bench.leaderboard.standings import standings
 from mia_bench.leaderboard.submission import Submission
 from mia_bench.leaderboard.submission import submit as submit_records
 from mia_bench.record import About, Record, read_record
@@ -37,7 +39,7 @@ from mia_bench.registry import PluginInfo, Registry
 from mia_bench.results import read_store
 from mia_bench.statistics import Estimate
 from mia_bench.store import Store
-from mia_bench.track import Track, load_track
+from mia_bench.track import Standard, StandardAttack, Track, load_track
 from stored import record_text, write_json
 
 TRACK = """
@@ -282,7 +284,8 @@ def folder(tmp_path: Path, registry: Registry, some: list[dict[str, Any]]) -> Pa
 
 
 def test_seeds_are_combined_and_cut_at_the_values_a_metric_can_have(registry: Registry, track: Track) -> None:
-    made = [make_record("plain", seed, gallery=value) for seed, value in enumerate((0.8, 0.9, 1.0))]
+    seeds = enumerate((0.8, 0.9, 1.0))
+    made = [make_record("plain", seed, gallery=value, per_class={}) for seed, value in seeds]
     [section] = build_board(registry, track, read(*made)).sections
     [row] = section.rows
     shown = row.metrics["id_gallery_acc1"]
@@ -318,7 +321,7 @@ def test_a_quantity_without_an_interval_has_none_on_the_page_whatever_the_record
         assert row.metrics["miscalibration"] == Estimate(
             pytest.approx(row.value("miscalibration")), None, None, n
         )
-        text = pages.page(board, registry)
+        text = pages.page(standings(board), registry)
         assert f"] | {row.value('miscalibration'):.3f} |" in text  # after the interval of the accuracy
     ranked = dataclasses.replace(board, ranked=("miscalibration", "id_gallery_acc1"))
     assert ranked.paired == ("id_gallery_acc1",)
@@ -377,7 +380,7 @@ def test_an_option_that_came_later_is_at_its_default_in_older_records(
 
 def test_notes_of_the_runs_are_on_the_page(registry: Registry, track: Track) -> None:
     noted = make_record(notes={"data": "unreadable image skipped: a/b.jpg", "attack_acc5": "few"})
-    text = pages.page(build_board(registry, track, read(noted, make_record(seed=1))), registry)
+    text = pages.page(standings(build_board(registry, track, read(noted, make_record(seed=1)))), registry)
     assert "- `unreadable image skipped: a/b.jpg` (1 cell)" in text
 
 
@@ -385,7 +388,7 @@ def test_an_unfit_judge_is_said_on_the_page_and_in_the_index(registry: Registry,
     made = [make_record(seed=seed) for seed in range(2)]
     board = build_board(registry, track, read(*made))
     assert board.doubts == ()
-    assert "Warning" not in pages.page(board, registry) + pages.index([board])
+    assert "Warning" not in pages.page(standings(board), registry) + pages.index([standings(board)])
     for record in made:
         record["metrics"]["verification_accuracy"] = metric(0.64, 0.05)
         record["notes"]["gallery"] = "6 decoys, fewer than 100: <b>"
@@ -393,15 +396,16 @@ def test_an_unfit_judge_is_said_on_the_page_and_in_the_index(registry: Registry,
     low, few = board.doubts
     assert low.startswith("verification_accuracy is 0.640, below 0.900: ")
     assert few == "6 decoys, fewer than 100: <b>"
-    text = pages.page(board, registry)
+    text = pages.page(standings(board), registry)
     lines = [line for line in text.splitlines() if line.startswith("- **Warning:** ")]
     assert len(lines) == 2
     assert text.count("6 decoys") == 1  # not among the other notes again
-    assert text.index(lines[0]) < text.index("## Utility")
-    assert "- **Warning:** what judges reconstructions on `little` is in doubt" in pages.index([board])
-    [section] = board.sections
-    assert section.ceiling is not None  # stands in the table of leakage, above the rows
-    assert text.index("real held-out images*") < text.index("| `plain` |", text.index("## Leakage"))
+    assert text.index(lines[0]) < text.index("## Details")
+    assert "- **Warning:** what judges reconstructions on `little` is in doubt" in pages.index(
+        [standings(board)]
+    )
+    assert board.ceiling is not None
+    assert "| *real held-out images* |" in text
 
 
 def test_there_are_no_differences_without_the_baseline(registry: Registry, track: Track) -> None:
@@ -426,8 +430,10 @@ def test_the_baseline_is_the_undefended_target_as_the_track_has_it(
     assert section.baseline.options == board.utility[0].options == "norm=batch"
     [difference] = section.differences
     assert difference.options == "norm=a-group"
-    text = pages.index([board])
-    assert "| `plain` 0.600 [0.500, 0.700] | `plain` (`norm=a-group`) 0.100" in text
+    text = pages.index([standings(board)])
+    # Another undefended row is no defense: it is under no verdict.
+    baseline = "`plain`: `id_gallery_acc1` 0.60 ± 0.10, `test_accuracy` 0.80 ± 0.10"
+    assert f"v2 | {baseline} | – | – | – | – | – | 2026-01-01 |" in text
 
 
 @pytest.mark.parametrize(
@@ -456,7 +462,7 @@ def test_the_best_independent_judge_that_a_board_has_orders_it(
     assert set(board.paired) == {primary, "attack_acc1"}
     [difference] = board.sections[0].differences
     assert difference.metrics[primary].mean == pytest.approx(-0.1)
-    assert f"ordered by `{primary}`" in pages.page(board, registry)
+    assert f"ordered by `{primary}`" in pages.page(standings(board), registry)
 
 
 def test_a_metric_that_one_seed_lacks_is_missing_with_the_reason(registry: Registry, track: Track) -> None:
@@ -494,7 +500,7 @@ def test_the_page_does_not_depend_on_the_order_of_records(
     ]
     made[3] |= {"status": "failed", "reason": "boom", "metrics": {}, "per_class": {}, "cost": {}}
     texts = {
-        pages.page(build_board(registry, track, read(*some)), registry)
+        pages.page(standings(build_board(registry, track, read(*some))), registry)
         for some in (made, [made[i] for i in order])
     }
     assert len(texts) == 1
@@ -531,12 +537,14 @@ def test_the_least_leaking_setting_near_the_undefended_accuracy_is_chosen(
         swept(0.6, 0.99, 0.0) | {"prior": part("others")},  # not the track's prior
     )
     assert found is not None
-    assert (found.attack, found.metric, found.seeds) == ("aim", "id_gallery_acc1", (1000,))
-    [choice] = found.choices
-    assert choice.setting is not None
-    assert choice.setting.options["alpha"] == 0.2
-    assert choice.near
-    assert len(choice.tried) == 3
+    assert (found.metric, found.seeds, found.images) == ("id_gallery_acc1", (1000,), 10)
+    assert found.error == pytest.approx(math.sqrt(0.9 * 0.1 / 10))
+    [chosen_ones] = found.choices
+    assert chosen_ones.attacks == ("aim",)
+    assert len(chosen_ones.tried) == 3
+    at = {choice.loss: (choice.setting.options["alpha"], choice.near) for choice in chosen_ones.choices}
+    assert at == {0.01: (0.1, True), 0.03: (0.2, True), 0.1: (0.3, True)}
+    assert chosen_ones.setting is chosen_ones.tried[1]
 
 
 def test_the_floor_attack_never_judges_a_sweep(registry: Registry, track: Track) -> None:
@@ -570,19 +578,20 @@ def test_where_no_setting_is_near_the_nearest_is_chosen_and_said(
     failed = swept(0.3, 0, 0.0, status="failed", reason="it broke", metrics={}, per_class={})
     found = chosen(registry, track, swept(0.1, 0.5, 0.2), swept(0.2, 0.6, 0.3), failed)
     assert found is not None
-    [choice] = found.choices
-    assert choice.setting is not None
-    assert choice.setting.options["alpha"] == 0.2
-    assert not choice.near
+    [settings] = found.choices
+    assert settings.setting is not None
+    assert settings.setting.options["alpha"] == 0.2
+    assert not any(choice.near for choice in settings.choices)
     board = build_board(registry, track, read(*some))
-    text = pages.page(board, registry, found)
-    last = "| `guard` | `alpha=0.2` | 0.600 | 0.300 | **chosen**, none is within: the nearest |"
+    text = pages.page(standings(board), registry, found)
+    at = "1 point (nearest), **3 points** (nearest), 10 points (nearest) |"
+    last = f"| `guard` | `alpha=0.2` | 0.600 | 0.300 | `aim` | {at}"
     assert last in text
     assert "`alpha=0.1`" not in text
-    assert "below the undefended target's, 0.900" in text
-    whole = pages.page(board, registry, found, sweep=True)
-    assert "| `guard` | `alpha=0.1` | 0.500 | 0.200 | |" in whole
-    assert "| `guard` | `alpha=0.3` | – | – | did not finish |" in whole
+    assert "`validation_accuracy` is 0.900 (standard error 0.095, for other images)" in text
+    whole = pages.page(standings(board), registry, found, sweep=True)
+    assert "| `guard` | `alpha=0.1` | 0.500 | 0.200 | `aim` | |" in whole
+    assert "| `guard` | `alpha=0.3` | – | – |  | failed: `it broke` |" in whole
     assert "submit --track little --folder leaderboards/tuning" in whole
 
 
@@ -590,8 +599,100 @@ def test_a_defense_without_a_finished_setting_is_said(registry: Registry, track:
     failed = swept(0.3, 0, 0.0, status="failed", reason="it broke", metrics={}, per_class={})
     found = chosen(registry, track, failed)
     assert found is not None
-    text = pages.page(build_board(registry, track, read(*some)), registry, found)
-    assert "| `guard` | – | – | – | no setting finished |" in text
+    text = pages.page(standings(build_board(registry, track, read(*some))), registry, found)
+    assert "| `guard` | – | – | – | – | no setting finished |" in text
+
+
+def under(record: dict[str, Any], steps: int, leakage: float, seed: int = 1000) -> dict[str, Any]:
+    """The record of another attack, or seed."""
+    changed = record | {"attack": part("aim", steps=steps), "seed": seed, "metrics": dict(record["metrics"])}
+    changed["metrics"]["id_gallery_acc1"] = metric(leakage)
+    changed["per_class"] = two_classes(leakage)
+    return changed | {"key": f"{random.Random(json.dumps(changed, sort_keys=True)).getrandbits(80):020x}"}
+
+
+def standard_track(track: Track) -> Track:
+    """The track with a standard set of two attacks."""
+    attacks = (
+        StandardAttack(name="aim", default=True),
+        StandardAttack(name="aim", options={"steps": 9}),
+        StandardAttack(name="aim", options={"steps": 11}),
+    )
+    return track.model_copy(update={"standard": Standard(version=1, attacks=attacks)})
+
+
+def test_the_strongest_of_the_attacks_tried_on_all_settings_counts(registry: Registry, track: Track) -> None:
+    settings = {0.1: (0.2, 0.5), 0.2: (0.3, 0.4), 0.3: (0.1, 0.6)}
+    made = []
+    for seed in (1000, 1001):
+        undefended = make_record("plain", 1000, gallery=0.7)
+        undefended["metrics"]["validation_accuracy"] = metric(0.9)
+        made.append(under(undefended, 7, 0.7, seed))
+        for alpha, (first, second) in settings.items():
+            one = swept(alpha, 0.9, 0.0)
+            made += [under(one, 7, first, seed), under(one, 9, second + (seed - 1000) / 10, seed)]
+    made.append(under(swept(0.2, 0.9, 0.0), 11, 0.9))  # one attack more on one setting is no equal budget
+    found = tuning.choose(build_board(registry, standard_track(track), read(*made)))
+    assert found is not None
+    assert found.seeds == (1000, 1001)
+    [settings_tried] = found.choices
+    assert settings_tried.attacks == ("aim", "aim (steps=9)")
+    assert settings_tried.setting is not None
+    assert settings_tried.setting.options["alpha"] == 0.2
+    assert settings_tried.setting.leakage == pytest.approx(0.45)
+    assert {one.attack for one in settings_tried.tried} == {"aim (steps=9)"}
+    apart = [made[0], made[1], under(swept(0.2, 0.9, 0.0), 9, 0.1, 1000)]
+    with pytest.raises(MiaBenchError, match="no attack under which all settings of 'guard'"):
+        tuning.choose(build_board(registry, standard_track(track), read(*apart)))
+
+
+@pytest.mark.parametrize(
+    ("tried", "setting", "further"),
+    [
+        ([-0.1, -0.3, -1.0], -1.0, [-3.33]),
+        ([-0.1, -0.3, -1.0], -0.1, [-0.0333]),
+        ([-0.1, -0.3, -1.0], -0.3, []),
+        ([4, 8, 16], 16, [32]),
+        ([0.0, 0.1, 0.2], 0.0, []),  # no geometric step leads below 0
+        ([0.5], 0.5, []),
+        ([None, 0.5, 1.0], 1.0, [2.0]),
+        ([False, True], True, []),
+    ],
+)
+def test_beyond_the_edge_of_a_sweep_lies_the_next_geometric_step(
+    tried: list[Any], setting: Any, further: list[Any]
+) -> None:
+    candidates = {value: tuning.Candidate({"x": value, "fixed": 3}, 0.9, 0.1) for value in tried}
+    found = tuning.further_settings(candidates[setting], list(candidates.values()))
+    assert [options["x"] for options in found] == further
+    assert all(options["fixed"] == 3 for options in found)
+
+
+def test_a_page_says_how_to_widen_a_sweep_within_the_limits_of_the_options(
+    registry: Registry, track: Track, some: list
+) -> None:
+    made = [swept(0.1, 0.9, 0.3), swept(0.5, 0.9, 0.2)]
+    found = chosen(registry, track, *made)
+    assert found is not None
+    text = pages.page(standings(build_board(registry, track, read(*some))), registry, found)
+    assert "**the sweep should be widened** by" in text
+    assert "- `guard`: `alpha=2.5`" in text
+    undefended = make_record("plain", 1000, gallery=0.7)
+    undefended["metrics"]["validation_accuracy"] = metric(0.9)
+    board = build_board(registry, track, read(undefended, *made))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Guard, "Options", BoundedOptions)
+        within = tuning.choose(board, registry)
+    assert within is not None
+    assert within.choices[0].further == ()
+    inside = chosen(registry, track, *made, swept(2.0, 0.2, 0.1))
+    assert inside is not None
+    assert "widened" not in pages.page(standings(build_board(registry, track, read(*some))), registry, inside)
+
+
+class BoundedOptions(Defense.Options):
+    alpha: float = Field(0.1, le=1)
+    widths: tuple[int, ...] = (1, 2)
 
 
 def test_a_sweep_that_allows_no_choice_is_an_error(registry: Registry, track: Track) -> None:
@@ -599,7 +700,7 @@ def test_a_sweep_that_allows_no_choice_is_an_error(registry: Registry, track: Tr
     only = build_board(registry, track, read(swept(0.1, 0.9, 0.1)))
     with pytest.raises(MiaBenchError, match="no undefended target"):
         tuning.choose(only)
-    with pytest.raises(MiaBenchError, match="found: none"):
+    with pytest.raises(MiaBenchError, match="no defense was tried under an attack that counts: aim"):
         chosen(registry, track, swept(0.1, 0.9, 0.1) | {"attack": part("aim", steps=8)})
 
 
@@ -610,7 +711,7 @@ def test_the_sweep_below_the_folder_has_a_page_and_is_checked(folder: Path, regi
         path = folder / "tuning" / "results" / "little" / f"{record['key']}.json"
         records.write(path, record_text(record))
     records.build(folder, registry)
-    row = "| `guard` | `alpha=0.2` | 0.900 | 0.200 | **chosen** |"
+    row = "| `guard` | `alpha=0.2` | 0.900 | 0.200 | `aim` | 1 point, **3 points**, 10 points |"
     assert row in (folder / "little.md").read_text()
     assert row in (folder / "tuning" / "little.md").read_text()
     assert records.check(folder, registry) == []
@@ -808,6 +909,28 @@ def test_classes_that_are_not_equally_many_may_have_another_mean(registry: Regis
     assert build_board(registry, track, read(made)).sections
 
 
+@pytest.mark.parametrize(
+    ("n", "counts", "right"),
+    [(7, [3, 4], True), (7, None, False), (6, None, False), (7, [4, 3], False), (7, [3, 3], False)],
+)
+def test_means_are_weighted_by_the_counts_of_classes_that_records_of_schema_2_hold(
+    registry: Registry, track: Track, n: int, counts: list[int] | None, right: bool
+) -> None:
+    value = (3 * 0.8 + 4 * 0.92) / 7
+    made = with_number("attack_acc1", metric(value, n=n), attack_acc1=[0.8, 0.92]) | {"schema": 2}
+    if counts:
+        made["class_counts"] = {"attack_acc1": counts}
+    if right:
+        assert build_board(registry, track, read(made)).sections
+    else:
+        assert "attack_acc1" in refused(registry, track, made)
+
+
+def test_utility_may_be_of_more_classes_than_leakage(registry: Registry, track: Track) -> None:
+    made = with_number("test_accuracy", metric(0.5, n=3), test_accuracy=[0.5, 0.4, 0.6])
+    assert build_board(registry, track, read(made)).sections
+
+
 def test_records_with_different_numbers_of_classes_are_refused(registry: Registry, track: Track) -> None:
     other = make_record(seed=1, per_class={"id_gallery_acc1": [0.4, 0.5, 0.6]})
     assert "different numbers of classes" in refused(registry, track, make_record(), other)
@@ -836,19 +959,18 @@ def test_a_changed_byte_of_a_record_is_found_or_changes_nothing(folder: Path, re
 
 
 def test_the_page_says_what_was_measured(registry: Registry, track: Track, some: list) -> None:
-    text = pages.page(build_board(registry, track, read(*some)), registry)
+    text = pages.page(standings(build_board(registry, track, read(*some))), registry)
     assert text.startswith("# Leaderboard: little (version 2)\n")
-    # Rows of the leakage table: the ceiling, best defended first, the floor.
-    table = text.split("### `aim` with the prior `faces`")[1].split("###")[0].splitlines()
-    rows = [line.split(" | ")[0].removeprefix("| ") for line in table if line.startswith("| ")]
-    assert rows[:6] == [
-        "defense",
-        "---",
-        "*real held-out images*",
-        "`guard`",
-        "`plain`",
-        "*floor: samples*",
+    first = text.split("\n## Details")[0]
+    assert [line.split(" | ")[0] for line in first.splitlines() if line.startswith("| `")] == [
+        "| `plain` *(baseline)*",
+        "| `guard`",
     ]
+    table = text.split("<b>Leakage under aim</b>")[1].split("</details>")[0].splitlines()
+    rows = [line.split(" | ")[0].removeprefix("| ") for line in table if line.startswith("| ")]
+    assert rows[:4] == ["defense", "---", "`guard`", "`plain`"]  # best defended first
+    for reference in ("*real held-out images*", "*floor: samples*"):
+        assert text.count(reference) == 1
     assert "0.970 [0.960, 0.980]" in text
     assert "`id_gallery_acc1` ↓" in text
     assert "- `test_accuracy` ↑: how often it is right\n" in text
@@ -857,7 +979,7 @@ def test_the_page_says_what_was_measured(registry: Registry, track: Track, some:
     assert "`verification_accuracy` 0.990 [0.985, 0.995]" in text
     assert "Difference from `plain` on the same seeds" in text
     assert "2026-01-03" in text
-    assert "fewer than" not in text
+    assert "†" not in text
     nowhere = "```sh\npip install made-dist  # its records name no address\nmia-bench run --track little "
     assert nowhere in text
     assert "mia-bench leaderboard submit --track little" in text
@@ -867,7 +989,7 @@ def test_the_page_says_where_a_plugin_is_to_be_had(registry: Registry, track: Tr
     known = make_record()
     known["defense"]["about"] = {"url": "https://example.org/made"}
     made = read(known, make_record(seed=1))
-    text = pages.page(build_board(registry, track, made), registry)
+    text = pages.page(standings(build_board(registry, track, made)), registry)
     assert "\npip install made-dist  # https://example.org/made\n" in text
 
 
@@ -890,7 +1012,7 @@ def test_failed_and_skipped_cells_are_listed_without_numbers(registry: Registry,
     ]
     board = build_board(registry, track, read(*made))
     assert [row.defense for row in board.sections[0].rows] == ["plain"]
-    text = pages.page(board, registry)
+    text = pages.page(standings(board), registry)
     shown = "&#124; `boom` &#96;`x`&#96; `<b>`"
     assert f"- `guard` (`alpha=0.5, widths=[1, 2]`), seeds 0, 1: failed, {shown}" in text
     assert "seeds 2: skipped, `no latents`" in text
@@ -899,7 +1021,7 @@ def test_failed_and_skipped_cells_are_listed_without_numbers(registry: Registry,
 
 
 def test_every_column_of_a_table_is_there(registry: Registry, track: Track, some: list) -> None:
-    text = pages.page(build_board(registry, track, read(*some)), registry)
+    text = pages.page(standings(build_board(registry, track, read(*some))), registry)
     for block in text.split("\n\n"):
         lines = [line.replace("\\|", "") for line in block.splitlines() if line.startswith("|")]
         assert len({line.count("|") for line in lines}) <= 1, block
@@ -919,7 +1041,7 @@ def test_the_commands_run_exactly_the_finished_cells(registry: Registry, track: 
     made.append(make_record("guard", 5))
     board = build_board(registry, track, read(*made))
     cells = set()
-    for command in pages.page(board, registry).splitlines():
+    for command in pages.page(standings(board), registry).splitlines():
         if command.startswith("mia-bench run "):
             cells |= planned(registry, track, command)
     assert cells == {
@@ -958,8 +1080,8 @@ def planned(registry: Registry, track: Track, command: str) -> set[tuple[str, st
 
 
 def test_a_track_with_references_only_is_in_the_index(registry: Registry, track: Track) -> None:
-    text = pages.index([build_board(registry, track, read(make_record(attack="samples")))])
-    assert "[little](little.md) v2 | `samples`" in text
+    text = pages.index([standings(build_board(registry, track, read(make_record(attack="samples"))))])
+    assert "| [little](little.md) v2 |" in text
 
 
 # --- folder: submit, build, check ------------------------------------------------------------
@@ -1134,22 +1256,28 @@ def test_cells_without_numbers_are_told_and_can_be_left_out(
 
 def test_build_then_check_finds_nothing(folder: Path, registry: Registry) -> None:
     written = records.build(folder, registry)
-    assert {path.name for path in written} == {"little.md", "README.md"}
+    assert {path.name for path in written} == {
+        "little.md", "README.md", "little.svg", "little-differences.svg"
+    }  # fmt: skip
     assert "[little](little.md) v2" in (folder / "README.md").read_text()
     assert records.check(folder, registry) == []
     assert records.build(folder, registry) == []
-    assert {path.suffix for path in folder.rglob("*") if path.is_file()} == {".md", ".json"}
+    assert {path.suffix for path in folder.rglob("*") if path.is_file()} == {
+        ".md", ".json", ".svg"
+    }  # fmt: skip
 
 
 def test_check_finds_missing_tampered_and_stale_pages(folder: Path, registry: Registry) -> None:
-    assert len(records.check(folder, registry)) == 2
+    assert len(records.check(folder, registry)) == 4
     records.build(folder, registry)
     page = folder / "little.md"
     page.write_text(page.read_text().replace("0.410", "0.110"))
     (folder / "gone.md").write_text(pages.TITLE + "gone\n")
+    (folder / "figures" / "gone.svg").write_text("<svg/>\n")
     (folder / "notes.md").write_text("# Notes\n")
     lines = records.check(folder, registry)
-    assert [line.split(":")[0] for line in lines] == [str(page), str(folder / "gone.md")]
+    gone = [str(folder / "gone.md"), str(folder / "figures" / "gone.svg")]
+    assert [line.split(":")[0] for line in lines] == [str(page), *gone]
 
 
 def test_check_finds_records_of_a_changed_checkout(folder: Path, registry: Registry) -> None:
@@ -1183,8 +1311,8 @@ def test_a_row_whose_plugin_is_not_installed_is_shown_with_all_its_options(
     registry: Registry, track: Track
 ) -> None:
     made = read(make_record("foreign", options={"strength": 3}))
-    text = pages.page(build_board(registry, track, made), registry)
-    assert "`foreign` | `strength=3`" in text
+    text = pages.page(standings(build_board(registry, track, made)), registry)
+    assert "- `foreign strength=3`: `strength=3`" in text
     assert "-o foreign.strength=3" in text
 
 
@@ -1209,9 +1337,11 @@ def test_the_page_is_the_same_where_a_plugin_is_not_installed(
     for (kind, name), entries in registry._entries.items():
         if kind in ("metric", "track"):
             without.add(kind, name, entries[0].component, "", entries[0].plugin)
-    text, other = (pages.page(build_board(one, track, read(*made)), one) for one in (registry, without))
+    text, other = (
+        pages.page(standings(build_board(one, track, read(*made))), one) for one in (registry, without)
+    )
     assert text == other
-    assert "Access: black-box. Attack options" in text
+    assert "- `aim` (black-box): `steps=7`" in text
     assert "- defense `guard`: guards \\<b\\>\n" in text
     assert "- attack `aim`: Aim et al.\n" in text
     assert "*floor: samples*" in text
@@ -1230,11 +1360,12 @@ def test_one_record_that_speaks_of_an_uninstalled_plugin_is_enough(registry: Reg
                 record["attack"]["about"] = {"reference": "floor"} if attack == "sketch" else {}
             made.append(record)
     for order in (made, made[::-1]):
-        real, floor = build_board(registry, track, read(*order)).sections
+        board = build_board(registry, track, read(*order))
+        real, floor = board.sections
         assert (real.reference, floor.reference) == ("", "floor")
         assert real.baseline is not None
         assert real.baseline.defense == "undefended"
-        assert [row.label for row in real.floors] == ["floor: sketch"]
+        assert [row.label for row in board.floors] == ["floor: sketch"]
 
 
 def test_code_that_changed_under_a_version_is_told_by_the_check(folder: Path, registry: Registry) -> None:
@@ -1333,7 +1464,7 @@ def test_a_third_partys_metric_orders_a_board_is_paired_and_bounded(tmp_path: Pa
     assert other is not None
     assert (best.mean, other.mean) == (pytest.approx(8.7), pytest.approx(3.7))
     assert best.seeds == (0, 1)
-    text = pages.page(board, registry)
+    text = pages.page(standings(board), registry)
     assert "- `farness` ↑: how far off\n" in text
     assert "ordered by `farness`" in text
 
@@ -1381,9 +1512,9 @@ def test_ties_are_broken_by_the_last_of_the_ranking(registry: Registry, track: T
 def test_the_ceiling_of_a_quantity_is_the_one_that_it_names(registry: Registry, track: Track) -> None:
     made = make_record()
     made["metrics"]["attack_acc1_ceiling"] = metric(0.99)  # attack_acc1 names none
-    [section] = build_board(registry, track, read(made)).sections
-    assert section.ceiling is not None
-    assert list(section.ceiling.metrics) == ["id_gallery_acc1"]
+    board = build_board(registry, track, read(made))
+    assert board.ceiling is not None
+    assert list(board.ceiling.metrics) == ["id_gallery_acc1"]
 
 
 def test_what_no_cell_sets_or_settings_are_chosen_by_is_no_column(registry: Registry, track: Track) -> None:
@@ -1445,7 +1576,10 @@ def test_the_commands(
     built = cli("leaderboard", "build", *where)
     assert (built.code, built.out.splitlines()) == (
         0,
-        [str(folder / "little.md"), str(folder / "README.md")],
+        [
+            str(folder / name)
+            for name in ("little.md", "figures/little.svg", "figures/little-differences.svg", "README.md")
+        ],
     )
     checked = cli("leaderboard", "check", *where)
     assert (checked.code, checked.out) == (0, "")

@@ -1,19 +1,22 @@
 """Metrics against brute force, closed forms and torchmetrics."""
 
 import dataclasses
+import math
 
 import numpy as np
 import pytest
+import scipy.stats
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.metrics import roc_auc_score
 from torch import nn
 from torch.nn import functional as F
 
 from mia_bench import AttackMetric, Measurement, Quantity
 from mia_bench.api.classifier import Activations, Classifier
 from mia_bench.api.dataset import ImageSet, Splits
-from mia_bench.api.metric import AttackEvidence, Gallery, TargetEvidence
+from mia_bench.api.metric import AttackEvidence, Gallery, Recorded, TargetEvidence
 from mia_bench.plugins import host
 from mia_bench.protocol.context import Context
 from mia_bench.protocol.gallery import doubts
@@ -26,7 +29,7 @@ from mia_bench_plugins.metrics.evaluation_classifier import (
     EvaluationClassifier,
     nearest_squared_distances,
 )
-from mia_bench_plugins.metrics.identification import Identification, ranks
+from mia_bench_plugins.metrics.identification import Identification, bits, identify, ranks
 from mia_bench_plugins.metrics.independent_judge import IndependentJudge
 from mia_bench_plugins.metrics.target_confidence import TargetConfidence
 from mia_bench_plugins.metrics.utility import Utility, expected_calibration_error
@@ -238,6 +241,127 @@ def test_a_constant_embedding_does_not_win() -> None:
     assert ranks(gallery[:3], torch.tensor([0, 1, 2]), gallery).tolist() == [10, 10, 10]
 
 
+def gallery_of(private: int, decoys: int, dimensions: int = 8, seed: int = 0) -> Gallery:
+    draws = torch.Generator().manual_seed(seed)
+    entries = F.normalize(torch.randn(private + decoys, dimensions, generator=draws), dim=1)
+    return Gallery(entries[:private], entries[private:], entries[:private], torch.ones(30))
+
+
+def test_bits_of_identity_by_hand() -> None:
+    assert bits(torch.tensor([1, 2, 3, 8]), 8).tolist() == pytest.approx([3, 2, 3 - math.log2(3), 0])
+
+
+@pytest.mark.parametrize("size", [60, 1060, 100_000])
+def test_a_uniform_rank_gives_1_44_bits(size: int) -> None:
+    """The mean over r = 1 … G is log2(G) - log2(G!) / G, by Stirling log2(e) - log2(2 pi G) / 2G."""
+    chance = float(bits(torch.arange(1, size + 1), size).mean())
+    assert chance == pytest.approx(math.log2(size) - math.lgamma(size + 1) / math.log(2) / size, rel=1e-9)
+    assert chance == pytest.approx(math.log2(math.e) - math.log2(2 * math.pi * size) / (2 * size), abs=1e-4)
+    assert chance == pytest.approx(math.log2(math.e), abs=math.log2(size) / size)
+
+
+@given(seed=st.integers(0, 1000))
+@settings(deadline=None, max_examples=10)
+def test_identification_equals_scipy(seed: int) -> None:
+    """Bits by SciPy's ranks, the z-score by NumPy, the share below by scikit-learn's area under the curve."""
+    gallery, draws = gallery_of(7, 20, seed=seed), torch.Generator().manual_seed(seed + 1)
+    rows, labels = (
+        F.normalize(torch.randn(9, 8, generator=draws), dim=1),
+        torch.randint(7, (9,), generator=draws),
+    )
+    found = identify(rows, labels, gallery)
+    everybody = torch.cat([gallery.private, gallery.decoys]).double().numpy()
+    for row, label, *numbers in zip(
+        rows.double().numpy(),
+        labels.tolist(),
+        *(found[n].values for n in ("id_bits", "id_z", "id_auc")),
+        strict=True,
+    ):
+        cosine = everybody @ row
+        rank = scipy.stats.rankdata(-cosine)[label]
+        truth = np.arange(27) == label
+        z = (cosine[label] - cosine[~truth].mean()) / cosine[~truth].std()
+        assert numbers == pytest.approx([math.log2(27 / rank), z, roc_auc_score(truth, cosine)])
+
+
+def test_entries_that_are_equally_similar_count_as_ahead_and_half_below() -> None:
+    same = Gallery(*(torch.tensor([[1.0, 0.0]] * n) for n in (6, 4, 6)), torch.ones(30))
+    found = identify(same.private[:2], torch.tensor([0, 1]), same)
+    assert list(found["id_bits"].values) == [0, 0]
+    assert list(found["id_auc"].values) == [0.5, 0.5]
+    assert np.isnan(found["id_z"].values).all()  # never a number: nothing stands out where all are equal
+
+
+def test_a_gallery_of_one_has_neither_z_score_nor_share_below() -> None:
+    found = identify(torch.eye(3)[:1], torch.tensor([0]), gallery_of(1, 0, 3))
+    assert list(found["id_bits"].values) == [0]
+    assert found["id_z"] == found["id_auc"] == "the gallery has one entry"
+
+
+def recorded(**changes: float) -> Recorded:
+    """The numbers of six classes of two images; ``changes`` replace or remove values."""
+    draws, gallery = torch.Generator().manual_seed(0), gallery_of(6, 200)
+    labels = torch.arange(12) // 2
+    rows = F.normalize(gallery.private[labels] + 0.4 * torch.randn(12, 8, generator=draws), dim=1)
+    seen = evidence(
+        one_hot_images(labels.tolist(), 6), labels.tolist(), 6, gallery=gallery, embed=lambda _: rows
+    )
+    measured = Measured()
+    measure_reconstructions({"metric": Identification()}, seen, measured, seed=0)
+    values = {name: one.value for name, one in measured.values.items() if one}
+    return Recorded(values | changes, measured.per_class, measured.per_image)
+
+
+def test_records_keep_the_ranks_and_numbers_agree_with_them() -> None:
+    kept = recorded()
+    ranks = np.array(kept.per_image["id_rank"])
+    assert ranks.shape == (6, 2)
+    assert ranks.min() == 1
+    assert ranks.max() > 5
+    assert all(isinstance(rank, int) for of_class in kept.per_image["id_rank"] for rank in of_class)
+    assert kept.values["id_bits"] == pytest.approx(np.log2(206 / ranks).mean())
+    assert kept.per_class["id_bits"] == pytest.approx(np.log2(206 / ranks).mean(1), abs=1e-6)
+    assert set(kept.per_class) == {"id_bits", "id_acc1", "id_acc5", "id_gallery_acc1", "id_z", "id_auc"}
+    assert list(Identification.contradictions(kept)) == []
+    without = Recorded(kept.values, kept.per_class, {})
+    assert list(Identification.contradictions(without)) == []  # of an older record
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("id_bits", 0.01),
+        ("id_gallery_acc1", 0.08),
+        ("id_acc1", -0.9),
+        ("id_acc5", -0.9),
+        ("id_auc", -0.5),
+        ("id_median_rank", 1),
+    ],
+)
+def test_numbers_that_disagree_with_the_ranks_are_found(name: str, change: float) -> None:
+    kept = recorded()
+    line, *more = Identification.contradictions(recorded(**{name: kept.values[name] + change}))
+    assert line.startswith(f"{name} is ")
+    assert not more or name == "id_bits"  # which says how large the gallery is
+    if name in kept.per_class:
+        means = {**kept.per_class, name: [kept.per_class[name][0] + 9 * change, *kept.per_class[name][1:]]}
+        [line] = Identification.contradictions(Recorded(kept.values, means, kept.per_image))
+        assert line.startswith(f"{name} is ")
+
+
+def test_ranks_of_other_classes_or_without_bits_are_found() -> None:
+    kept = recorded()
+    fewer = {"id_rank": kept.per_image["id_rank"][1:]}
+    assert any(
+        "of 6 classes, id_rank of 5" in line
+        for line in Identification.contradictions(Recorded(kept.values, kept.per_class, fewer))
+    )
+    nothing = Recorded({}, {}, {"id_rank": [[0]]})
+    assert list(Identification.contradictions(nothing)) == [
+        "id_rank must hold ranks from 1, and id_bits a value"
+    ]
+
+
 def test_identification_with_and_without_decoys() -> None:
     private = torch.eye(7)[:6]
     decoys = F.normalize(torch.eye(7)[:1] + 0.3 * torch.eye(7)[6:], dim=1)
@@ -338,7 +462,7 @@ def test_means_of_classes_are_kept_of_paired_quantities_only() -> None:
     class Toy(AttackMetric):
         quantities = {  # noqa: RUF012
             "compared": Quantity("one number an image", "lower", "share", "leakage", paired=True),
-            "shown": Quantity("the same", "lower", "share", "leakage"),
+            "shown": Quantity("the same", "lower", "share", "leakage", per_image="toy_value"),
             "absent": Quantity("nothing", paired=True),
         }
 
@@ -350,9 +474,25 @@ def test_means_of_classes_are_kept_of_paired_quantities_only() -> None:
     seen = evidence(torch.zeros(3, 3, 4, 4), [0, 0, 1], 6)
     measure_reconstructions({"metric 'toy'": Toy()}, seen, measured, seed=0)
     assert measured.per_class == {"compared": [0.5, 1.0]}
+    assert measured.class_counts == {"compared": [2, 1]}
+    assert measured.per_image == {"toy_value": [[0, 1], [1]]}
+    equal = dataclasses.replace(seen, labels=torch.tensor([1, 0, 2]))
+    measured = Measured()
+    measure_reconstructions({"metric 'toy'": Toy()}, equal, measured, seed=0)
+    assert measured.per_class == {"compared": [1.0, 0.0, 1.0]}  # in the order of the classes
+    assert measured.class_counts == {}
 
 
-def test_records_keep_the_means_of_three_built_in_quantities() -> None:
+def test_the_accuracy_of_each_class_is_kept_with_the_number_of_its_images() -> None:
+    test = ImageSet(one_hot_images([0, 1, 1, 2], 3), torch.tensor([0, 1, 2, 2]))
+    made = dataclasses.replace(splits(3), test=test)
+    target = Target(None, Pixels(3), stochastic=False)
+    found = measure_target({"metric 'utility'": Utility()}, target, made, Context(4, 0, CPU))
+    assert found.per_class == {"test_accuracy": [1.0, 1.0, 0.5]}
+    assert found.class_counts == {"test_accuracy": [1, 1, 2]}
+
+
+def test_what_built_in_quantities_records_keep_the_means_of() -> None:
     registry = host().registry
     quantities = {
         (entry.name, name): quantity
@@ -361,7 +501,8 @@ def test_records_keep_the_means_of_three_built_in_quantities() -> None:
         for name, quantity in entry.load().quantities.items()
     }
     paired = {name for (_, name), quantity in quantities.items() if quantity.paired}
-    assert paired == {"attack_acc1", "id_acc1", "id_gallery_acc1"}
+    leaked = {"id_bits", "id_z", "id_auc", "id_acc1", "id_acc5", "id_gallery_acc1", "delta_face"}
+    assert paired == {"attack_acc1", "attack_acc5", "delta_eval", "test_accuracy"} | leaked
 
 
 @pytest.mark.parametrize("name", ["synth-faces", "lfw", "mnist", "facescrub", "stanford-dogs"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import math
 import re
 import shlex
 import subprocess
@@ -31,12 +32,13 @@ from mia_bench.leaderboard import escape, pages
 from mia_bench.leaderboard.aggregate import Missing
 from mia_bench.leaderboard.board import build_board
 from mia_bench.leaderboard.compare import Paired
+from mia_bench.leaderboard.standings import standings
 from mia_bench.leaderboard.tuning import Tuning
 from mia_bench.names import Form
 from mia_bench.plugins import host
 from mia_bench.record import Record
 from mia_bench.registry import Registry
-from mia_bench.statistics import Estimate
+from mia_bench.statistics import Effect, Estimate
 from mia_bench.text import code, one_line, prose, shell
 from mia_bench.track import Recipe, Track, load_track
 from test_leaderboard import (
@@ -286,7 +288,7 @@ def made_pages(registry: Registry, track: Track, made: list[dict[str, Any]]) -> 
         board = build_board(registry, track, unchecked(*made))
     except (MiaBenchError, ValueError):
         return []
-    return [pages.page(board, registry), pages.index([board])]
+    return [pages.page(standings(board), registry), pages.index([standings(board)])]
 
 
 def structure(text: str) -> tuple[Any, ...]:
@@ -372,7 +374,7 @@ def test_no_text_of_a_track_changes_the_structure(registry: Registry, track: Tra
     def page(text: str) -> tuple[Any, ...]:
         spoken = hostile_track(track, text)
         board = dataclasses.replace(build_board(registry, track, read(*BASE)), track=spoken)
-        return structure(pages.page(board, registry))
+        return structure(pages.page(standings(board), registry))
 
     assert {str(page(text)) for text in LOUD} == {str(page("word"))}
 
@@ -391,7 +393,9 @@ def test_no_text_of_a_plugin_changes_the_structure(tmp_path: Path, monkeypatch: 
         registry = make_registry(tmp_path)
         silent = [make_record(), make_record("guard", 1)]  # of these the classes are asked
         return structure(
-            pages.page(build_board(registry, load_track(registry, "little"), read(*silent)), registry)
+            pages.page(
+                standings(build_board(registry, load_track(registry, "little"), read(*silent))), registry
+            )
         )
 
     assert {str(page(text)) for text in LOUD} == {str(page("word"))}
@@ -403,15 +407,24 @@ def test_no_text_of_a_sweep_changes_the_structure(registry: Registry, track: Tra
 
     def page(text: str, *, sweep: bool) -> tuple[Any, ...]:
         [choice] = found.choices
-        tried = tuple(
-            dataclasses.replace(one, options={text: one.options["alpha"], "x": text}) for one in choice.tried
+        renamed = {
+            one.options["alpha"]: dataclasses.replace(
+                one, options={text: one.options["alpha"], "x": text}, attack=text, reason=text
+            )
+            for one in choice.tried
+        }
+        choices = tuple(
+            dataclasses.replace(
+                one, setting=renamed[one.setting.options["alpha"]], further=({text: 0, "x": 1},)
+            )
+            for one in choice.choices
         )
         spoken = dataclasses.replace(
-            choice, defense=text, tried=tried, setting=tried[choice.tried.index(choice.setting)]
+            choice, defense=text, tried=tuple(renamed.values()), choices=choices, attacks=(text,)
         )
-        tuning: Tuning = dataclasses.replace(found, attack=text, choices=(spoken,))
+        tuning: Tuning = dataclasses.replace(found, choices=(spoken,))
         board = build_board(registry, track, read(*BASE))
-        return structure(pages.page(board, registry, tuning, sweep=sweep))
+        return structure(pages.page(standings(board), registry, tuning, sweep=sweep))
 
     for sweep in (False, True):
         assert {str(page(text, sweep=sweep)) for text in LOUD} == {str(page("word", sweep=sweep))}
@@ -421,7 +434,7 @@ def test_commands_keep_options_of_any_text(registry: Registry, track: Track) -> 
     for text in HOSTILE:
         option = text.replace("\x00", "").encode("utf-8", "ignore").decode()
         made = [make_record("foreign", options={"text": option})]
-        page = pages.page(build_board(registry, track, read(*made)), registry)
+        page = pages.page(standings(build_board(registry, track, read(*made))), registry)
         [line] = [line for line in page.splitlines() if line.startswith("mia-bench run ")]
         done = subprocess.run(
             ["bash", "-c", line.replace("mia-bench run", "printf '%s\\0'", 1)],
@@ -436,7 +449,7 @@ def test_what_is_no_package_is_not_installed(registry: Registry, track: Track) -
     made = make_record("foreign")
     for name in ("--index-url=http://x", "evil @ http://x", "a\npip install b", "../x", "-r x"):
         made["defense"]["distribution"] = name
-        text = pages.page(build_board(registry, track, unchecked(made)), registry)
+        text = pages.page(standings(build_board(registry, track, unchecked(made))), registry)
         lines = [line for line in text.splitlines() if line.startswith("pip")]
         assert lines == ["pip install made-dist  # its records name no address"]
         assert f"# {one_line(name)} is not the name of a package" in text
@@ -453,7 +466,7 @@ def test_no_field_of_a_recipe_is_forgotten(registry: Registry, track: Track) -> 
     target = track.target.model_copy(update={"recipe": recipe})
     board = build_board(registry, track, read(make_record()))
     spoken = track.model_copy(update={"target": target})
-    text = pages.page(dataclasses.replace(board, track=spoken), registry)
+    text = pages.page(standings(dataclasses.replace(board, track=spoken)), registry)
     [line] = [line for line in text.splitlines() if line.startswith("- target: ")]
     assert "sharpness=[0.25, 0.75]" in line
     assert all(f"{name}=" in line for name in Recipe.model_fields)
@@ -479,7 +492,7 @@ def test_numbers_are_written_by_their_kind(kind: Any, estimate: Estimate, text: 
 
 
 def test_a_difference_of_nothing_has_no_minus() -> None:
-    assert pages.paired(Paired(-0.0001, -0.25, 0.0001, (0,))) == "+0.000 [-0.250, +0.000]"
+    assert pages.paired(Paired(Effect(-0.0001, 0.1275, math.inf, 1, 99), (0,))) == "+0.000 [-0.250, +0.250]"
 
 
 def test_reasons_have_a_footnote_each(registry: Registry, track: Track) -> None:
@@ -508,6 +521,6 @@ def test_templates_name_no_component_and_no_quantity() -> None:
 
 
 def test_a_page_is_one_command_away_from_its_cells(registry: Registry, track: Track) -> None:
-    text = pages.page(build_board(registry, track, read(make_record("guard", 3))), registry)
+    text = pages.page(standings(build_board(registry, track, read(make_record("guard", 3)))), registry)
     [command] = [line for line in text.splitlines() if line.startswith("mia-bench run ")]
     assert {(cell[0], cell[3]) for cell in planned(registry, track, command)} == {("guard", 3)}

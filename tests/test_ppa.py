@@ -1,4 +1,6 @@
-"""Plug & Play: the Poincaré loss, the three stages, the budget."""
+"""Plug & Play: the losses, the three stages, the budget."""
+
+import math
 
 import pytest
 import torch
@@ -10,8 +12,9 @@ from mia_bench.api.dataset import ImageSet
 from mia_bench.api.defense import Defense
 from mia_bench.api.images import to_float, to_uint8
 from mia_bench.api.options import parse_options
+from mia_bench.augment import random_resized_crop
 from mia_bench.errors import UsageError
-from mia_bench_plugins.attacks.ppa import PlugAndPlay, poincare_loss
+from mia_bench_plugins.attacks.ppa import LOSSES, PlugAndPlay, poincare_loss
 from mia_bench_plugins.priors.eigenfaces import Eigenfaces
 from mia_bench_plugins.priors.linear_model import LinearModel
 
@@ -42,11 +45,37 @@ def test_poincare_loss_equals_the_equation() -> None:
     )
 
 
-def test_poincare_gradient_by_finite_differences() -> None:
+@pytest.mark.parametrize(
+    ("loss", "expected"),
+    [
+        ("cross-entropy", [math.log(math.exp(3) + math.exp(1) + math.exp(-2)) - 1, math.log(3)]),
+        ("max-margin", [3.0 - 1.0, 0.0]),
+        ("logit", [-1.0, -0.5]),
+    ],
+)
+def test_losses_equal_their_closed_forms(loss: str, expected: list[float]) -> None:
+    logits = torch.tensor([[3.0, 1.0, -2.0], [0.5, 0.5, 0.5]], dtype=torch.float64)
+    losses = LOSSES[loss](logits, torch.tensor([1, 2]))
+    torch.testing.assert_close(losses, torch.tensor(expected, dtype=torch.float64), rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_gradients_of_losses_by_finite_differences(loss: str) -> None:
     draws = torch.Generator().manual_seed(1)
     logits = torch.randn(4, 6, generator=draws, dtype=torch.float64, requires_grad=True)
     labels = torch.tensor([0, 2, 5, 1])
-    assert torch.autograd.gradcheck(lambda x: poincare_loss(x, labels), logits)
+    assert torch.autograd.gradcheck(lambda x: LOSSES[loss](x, labels), logits)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_losses_are_per_sample_and_in_float32_or_better(loss: str) -> None:
+    logits = torch.randn(3, 4, generator=torch.Generator().manual_seed(2)).bfloat16()
+    labels = torch.tensor([0, 1, 2])
+    losses = LOSSES[loss](logits, labels)
+    assert losses.dtype == torch.float32
+    torch.testing.assert_close(losses, LOSSES[loss](logits.float(), labels), rtol=0, atol=0)
+    alone = [LOSSES[loss](logits[i : i + 1], labels[i : i + 1]) for i in range(3)]
+    torch.testing.assert_close(losses, torch.cat(alone))
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e6])
@@ -59,12 +88,6 @@ def test_poincare_stays_finite_where_one_logit_carries_everything(scale: float) 
     assert torch.isfinite(loss).all()
     assert torch.isfinite(logits.grad).all()
     assert loss[0] < loss[1]
-
-
-def test_poincare_in_half_precision_is_computed_in_float32() -> None:
-    logits = torch.randn(3, 4, generator=torch.Generator().manual_seed(2)).bfloat16()
-    labels = torch.tensor([0, 1, 2])
-    torch.testing.assert_close(poincare_loss(logits, labels), poincare_loss(logits.float(), labels))
 
 
 class MeanColour(nn.Module):
@@ -114,10 +137,50 @@ def test_optimisation_improves_on_the_initial_selection() -> None:
     assert (end.mean(1) > start.mean(1) + 0.01).all()
 
 
-def test_cross_entropy_option_optimises_too() -> None:
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("crops", [1, 3])
+def test_every_loss_optimises(loss: str, crops: int) -> None:
     start = confidence(attack(steps=0).invert(task()).images)
-    end = confidence(attack(loss="cross-entropy").invert(task()).images)
+    end = confidence(attack(loss=loss, augment_average=crops).invert(task()).images)
     assert (end.mean(1) > start.mean(1) + 0.01).all()
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "passes"), [(7, [[4], [4], [4]]), (8, [[4, 4], [4]]), (50, [[4] * 3])]
+)
+def test_gradients_are_averaged_over_crops_within_the_batch_size(
+    batch_size: int, passes: list[list[int]]
+) -> None:
+    """The mean of the gradients of the single crops, from the same random numbers."""
+    given, labels = task(batch_size=batch_size), torch.tensor([0, 1, 2, 1])
+    images = torch.rand(4, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(3))
+    found = attack(augment_average=3, crop=(0.2, 0.9))._gradient(given, images.clone(), labels)
+    assert given.access.queries == 3 * 4
+    draws, expected = torch.Generator().manual_seed(0), torch.zeros_like(images)
+    for together in passes:
+        repeated = images.repeat(len(together), 1, 1, 1).requires_grad_(True)
+        assert len(repeated) <= batch_size
+        views = random_resized_crop(repeated, draws, scale=(0.2, 0.9))
+        for view, number in zip(views.split(4), range(len(together)), strict=True):
+            loss = poincare_loss(MeanColour()(view), labels).sum()
+            (gradient,) = torch.autograd.grad(loss, repeated, retain_graph=True)
+            assert gradient.abs().sum((1, 2, 3)).gt(0).tolist() == [
+                number == i // 4 for i in range(len(gradient))
+            ]
+            expected += gradient.unflatten(0, (-1, 4)).sum(0) / 3
+    torch.testing.assert_close(found, expected)
+
+
+def test_one_crop_is_plain_backpropagation_to_the_bit() -> None:
+    given, labels = task(batch_size=50), torch.tensor([0, 1, 2, 1])
+    start = torch.randn(4, 3, generator=torch.Generator().manual_seed(4))
+    moved = attack(steps=1)._optimise(given, start, labels)
+    w, draws = start.clone().requires_grad_(True), torch.Generator().manual_seed(0)
+    views = random_resized_crop(colour_prior()(w), draws, scale=(0.9, 1.0))
+    adam = torch.optim.Adam([w], lr=0.1, betas=(0.1, 0.1), fused=False)
+    poincare_loss(MeanColour()(views), labels).sum().backward()
+    adam.step()
+    assert torch.equal(moved, w.detach())
 
 
 def test_initial_selection_is_the_best_of_the_search() -> None:
@@ -150,11 +213,12 @@ def test_same_seed_same_images_and_other_seed_others() -> None:
     assert not torch.equal(first, other)
 
 
-def test_queries_are_counted() -> None:
+@pytest.mark.parametrize("crops", [1, 4])
+def test_queries_are_counted(crops: int) -> None:
     given = task()
-    attack().invert(given)
+    attack(augment_average=crops).invert(given)
     search, candidates = 2 * 30, 3 * 5
-    assert given.access.queries == search + candidates * 15 + candidates * 4
+    assert given.access.queries == search + candidates * 15 * crops + candidates * 4
 
 
 def test_gradients_of_the_target_are_never_stored() -> None:
@@ -172,6 +236,7 @@ def test_gradients_of_the_target_are_never_stored() -> None:
         ({"steps": -1}, "steps"),
         ({"learning_rate": 0}, "learning_rate"),
         ({"loss": "huber"}, "loss"),
+        ({"augment_average": 0}, "augment_average"),
         ({"crop": "[0.5]"}, "crop"),
         ({"crop": "[-1, 0.5]"}, "crop"),
         ({"crop": "[0.9, 0.5]"}, "from low to high"),

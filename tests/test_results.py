@@ -108,9 +108,19 @@ def test_a_quantity_without_an_interval_is_a_value_alone(tmp_path: Path) -> None
     frame = load_results(store.root).set_index("seed")
     assert frame["miscalibration"].tolist() == [0.25, 0.5]
     assert frame[["miscalibration_low", "miscalibration_high"]].isna().all(axis=None)
+    for record in (older, newer):
+        record["track"] |= {"version": 99}
     lines = results_table(read(older, newer)).splitlines()
-    assert lines[0].split()[6:8] == ["test_accuracy", "miscalibration"]  # paired, so it is shown
+    # It is paired, so it is shown where nothing is known of the track.
+    assert lines[0].split()[6:8] == ["test_accuracy", "miscalibration"]
     assert [line.split("]")[1].split()[0] for line in lines[2:4]] == ["0.25", "0.50"]
+
+
+def test_the_table_shows_what_orders_the_rows_of_the_board(some: list[dict[str, Any]]) -> None:
+    shown = results_table(read(*some)).split("\n")[0].split()
+    assert shown[6:-1] == ["test_accuracy", "attack_acc1", "id_gallery_acc1"]
+    unknown = [{**record, "track": {**record["track"], "version": 99}} for record in some]
+    assert "id_gallery_acc1" in results_table(read(*unknown)).split("\n")[0]
 
 
 def test_the_table_shows_the_ceiling_beside_the_number(some: list[dict[str, Any]]) -> None:

@@ -9,7 +9,6 @@ from mia_bench.statistics import (
     class_means,
     combine_seeds,
     estimate,
-    paired_difference,
     point_estimate,
 )
 
@@ -170,27 +169,6 @@ def test_what_is_not_finite_is_no_estimate(values: np.ndarray) -> None:
 def test_means_of_classes() -> None:
     measurement = Measurement(np.array([1.0, 0.0, 3.0, 5.0, 4.0]), np.array([2, 2, 0, 0, 0]))
     assert class_means(measurement) == [4.0, 0.5]
-
-
-def test_paired_difference_has_both_sources_of_error() -> None:
-    rng = np.random.default_rng(8)
-    classes = rng.normal(0.2, 0.1, size=50)
-    same = paired_difference({seed: list(classes) for seed in range(4)})
-    expected = 1.96 * classes.std(ddof=1) / np.sqrt(50)
-    assert same.value == pytest.approx(classes.mean())
-    assert (same.high - same.low) / 2 == pytest.approx(expected, rel=0.1)
-    shifted = paired_difference({s: list(classes + 0.1 * s) for s in range(4)})
-    spread = 3.182 * 0.1 * np.std([0, 1, 2, 3], ddof=1) / 2
-    assert shifted.value == pytest.approx(classes.mean() + 0.15)
-    assert (shifted.high - shifted.low) / 2 == pytest.approx(np.hypot(expected, spread), rel=0.05)
-    one = paired_difference({3: list(classes)})
-    assert one == Estimate(same.value, same.low, same.high, 50)
-    assert paired_difference({0: [0.0] * 9}) == Estimate(0.0, 0.0, 0.0, 9)
-
-
-def test_paired_difference_needs_the_same_classes() -> None:
-    with pytest.raises(ValueError, match="same classes"):
-        paired_difference({})
 
 
 def test_what_is_the_same_for_all_seeds_is_certain() -> None:

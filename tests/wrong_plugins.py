@@ -3,6 +3,7 @@
 import itertools
 import os
 from collections.abc import Callable
+from dataclasses import replace
 
 from pydantic import Field
 
@@ -302,6 +303,7 @@ class NeedsFloat(RightDefense):
 def sampled(task, generator=None):
     count = len(task.classes) * task.images_per_class
     latents = task.prior.sample(count, generator or task.generator)
+    latents = latents + 0.01 * task.classes.repeat_interleave(task.images_per_class)[:, None]
     shape = (len(task.classes), task.images_per_class)
     images = task.prior.render(latents, device=task.device)
     return Reconstructions(images.unflatten(0, shape), latents.unflatten(0, shape))
@@ -470,6 +472,33 @@ class RemembersPreparing(RightAttack):
 
     def invert(self, task):
         return Reconstructions(sampled(task).images * self.shade)
+
+
+@wrong("by-class")
+class FirstClasses(RightAttack):
+    """Takes the attacked classes for the first ones."""
+
+    def invert(self, task):
+        task.access.labels(pictures(task))
+        return sampled(replace(task, classes=task.classes - task.classes[0]))
+
+
+@wrong("by-class")
+class Diligent(RightAttack):
+    """Asks about the classes that it was not asked about, too."""
+
+    def invert(self, task):
+        for _ in range(1 + 4 * (task.access.num_classes - len(task.classes))):
+            task.access.labels(pictures(task))
+        return sampled(task)
+
+
+@wrong("by-class")
+class Picky(RightAttack):
+    def invert(self, task):
+        if task.classes[0]:
+            raise ValueError("the first class is missing")
+        return sampled(task)
 
 
 @wrong("few-images")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, TypeAlias
 
@@ -28,7 +28,7 @@ Statistic: TypeAlias = "Callable[[Array], float]"
 Direction = Literal["higher", "lower", "neutral"]
 """What is better for the defender."""
 
-Kind = Literal["share", "rank", "distance", "count", "amount", "number"]
+Kind = Literal["share", "rank", "bits", "distance", "count", "amount", "number"]
 """What sort of number it is: this sets its bounds and decimals."""
 
 Role = Literal["utility", "leakage", "diagnostic", "reference", "selection"]
@@ -42,6 +42,9 @@ settings are chosen by it, boards don't show it.
 _LEAST: dict[Kind, float] = {"rank": 1.0, "number": -math.inf}
 """The least value of kinds that do not begin at 0."""
 
+_FORMATS: dict[Kind, str] = {"share": ".3f", "rank": ".1f", "bits": ".2f"}
+"""Format of the kinds that are not shown with four digits."""
+
 
 @dataclass(frozen=True)
 class Quantity:
@@ -54,6 +57,8 @@ class Quantity:
         role: where boards show it.
         paired: records keep the mean of each class, so that boards can compare defenses class by class;
             for quantities that are the mean of one value a sample.
+        per_image: name under which records keep the value of each sample, class by class, for statistics that
+            are no means; empty where they don't.
         ceiling: name of the quantity that says what real held-out images reach in this one.
         interval: whether it has a 95 % interval. Set it to False where that of a bootstrap would mislead, as
             for a statistic that is biased: then the value stands alone, and no comparison rests on it.
@@ -66,6 +71,7 @@ class Quantity:
     kind: Kind = "number"
     role: Role = "diagnostic"
     paired: bool = False
+    per_image: str = ""
     ceiling: str = ""
     interval: bool = True
     unfit_below: float | None = None
@@ -85,10 +91,8 @@ class Quantity:
         return _LEAST.get(self.kind, 0.0), 1.0 if self.kind == "share" else math.inf
 
     def format(self, value: float) -> str:
-        """``0.842`` for a share, ``12.0`` for a rank, four digits (``1.234e+04``) for the others."""
-        if self.kind == "share":
-            return f"{value:.3f}"
-        return f"{value:.1f}" if self.kind == "rank" else f"{value:.4g}"
+        """``0.842`` for a share, ``12.0`` for a rank, ``5.31`` for bits, else four digits (``1.234e+04``)."""
+        return format(value, _FORMATS.get(self.kind, ".4g"))
 
     def sort_key(self, value: float) -> float:
         """A number to sort by: the smaller, the better for the defender."""
@@ -173,6 +177,21 @@ class AttackEvidence:
     device: torch.device
 
 
+@dataclass(frozen=True)
+class Recorded:
+    """The numbers of a record, by name.
+
+    Attributes:
+        values: of the quantities that were computed.
+        per_class: mean of each class, of quantities that are ``paired``.
+        per_image: value of each sample, class by class.
+    """
+
+    values: Mapping[str, float]
+    per_class: Mapping[str, Sequence[float]]
+    per_image: Mapping[str, Sequence[Sequence[float]]]
+
+
 class Metric(Component):
     """A family of quantities computed together; subclass :class:`TargetMetric` or :class:`AttackMetric`.
 
@@ -181,6 +200,14 @@ class Metric(Component):
     """
 
     quantities: ClassVar[Mapping[str, Quantity]] = {}
+
+    @classmethod
+    def contradictions(cls, recorded: Recorded) -> Iterator[str]:
+        """What can't be true together of the numbers in a record: a line for each.
+
+        Override it where some quantities follow from others, or from the values of single images.
+        """
+        yield from ()
 
 
 class TargetMetric(Metric):

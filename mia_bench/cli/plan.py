@@ -12,6 +12,7 @@ from mia_bench.engine.estimate import CostEstimate, estimates
 from mia_bench.engine.plan import Stage
 from mia_bench.engine.progress import counted, duration, size
 from mia_bench.engine.run import Prepared
+from mia_bench.engine.standard import seeds_text
 from mia_bench.errors import StoreError
 from mia_bench.plugins import attribute_errors
 from mia_bench.terminal import say, say_lines, table
@@ -23,6 +24,8 @@ def print_plan(prepared: Prepared) -> None:
     todo, cached = prepared.pending
     expected = estimates(setup.store, todo)
     done = len(prepared.cells) - len(prepared.open_cells)
+    if prepared.standard:
+        print_phases(prepared, err=False)
     say(f"{counted(len(prepared.cells), 'cell')} of track {setup.config.track}, {done} done before")
     for planned in prepared.cells:
         state = "done" if planned.key in prepared.cached else "to run"
@@ -37,6 +40,27 @@ def print_plan(prepared: Prepared) -> None:
     say("")
     say(f"{counted(len(todo), 'stage')} to compute, about {duration(total)}; store {setup.store.root}")
     _print_room(setup.store.root, expected.values())
+
+
+def print_phases(prepared: Prepared, *, err: bool = True) -> None:
+    """What the two phases of a run of the standard set are; ``err`` prints to standard error."""
+    run = prepared.standard
+    assert run is not None
+    attacks, tuned, on = run.standard.attacks, seeds_text(run.standard.seeds), seeds_text(run.seeds)
+    say(f"standard set of attacks, version {run.standard.version}:", err=err)
+    for one in attacks:
+        say(f"  {one.label}{' (default)' if one.default else ''}", err=err)
+    usual = counted(sum(one.default for one in attacks), "default attack")
+    say(f"phase 1: {counted(len(attacks), 'attack')} on {tuned}, {usual} on {on}", err=err)
+    if prepared.chosen:
+        say(f"phase 2: the strongest against each defense on {on}", err=err)
+        for outcome in run.outcomes(prepared.cached):
+            chosen = outcome.strongest.chosen
+            say(f"  {outcome.defense}: {chosen.attack.label if chosen else 'no attack finished'}", err=err)
+        return
+    most = [max((cells for cells in several), key=len, default=[]) for several in run.possible.values()]
+    more = counted(sum(map(len, most)), "cell")
+    say(f"phase 2: the strongest against each defense on {on}, if no default one: up to {more} more", err=err)
 
 
 def _print_data(prepared: Prepared, todo: Collection[Stage]) -> None:

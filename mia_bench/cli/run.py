@@ -8,12 +8,13 @@ from typing import Any
 
 import click
 
-from mia_bench.cli.plan import print_plan
+from mia_bench.cli.plan import print_phases, print_plan
 from mia_bench.cli.shared import PathType, config_options
 from mia_bench.config import load_config
 from mia_bench.engine.progress import terminal_progress
 from mia_bench.engine.run import Prepared, execute, prepare
 from mia_bench.engine.scheduler import Interrupted
+from mia_bench.engine.standard import outcome_table
 from mia_bench.record import Record
 from mia_bench.results import doubts, results_table
 from mia_bench.terminal import say, say_lines
@@ -43,6 +44,8 @@ def command(config: Path | None, show_config: bool, dry_run: bool, **options: An
     if dry_run:
         print_plan(prepared)
         return
+    if prepared.standard:
+        print_phases(prepared)
     computed = bool(prepared.open_cells)
     try:
         records = execute(prepared, terminal_progress())
@@ -63,7 +66,10 @@ def _warn(lines: list[str]) -> None:
 
 def _print_records(records: list[Record], prepared: Prepared, computed: bool) -> None:
     setup = prepared.setup
-    say_lines(results_table(records, setup.config.format))
+    if prepared.standard and setup.config.format != "json":
+        say_lines(outcome_table(prepared.standard, records, setup.config.format))
+    else:
+        say_lines(results_table(records, setup.config.format))
     warnings = doubts(records)
     if computed or setup.config.format == "table":  # where nothing was computed, programs hear nothing new
         _warn(warnings)

@@ -90,17 +90,18 @@ def evaluate(
     target = _target(model, planned, workspace, stochastic=stochastic)
     _check_answers(target, workspace.load(shared["data"]), workspace.device)
     metrics = {**stages.metrics_of(measure.inputs["assess"]), **stages.metrics_of(measure)}
-    return protocol.evaluate_target(
-        target,
-        workspace.load(shared["data"]),
-        planned.cell.attack.make(),
-        workspace.load(shared["prior"]),
-        attacks.Budget.of(setup.track),
-        stages.load_instruments(measure, workspace),
-        metrics,
-        attack_context=workspace.context(invert),
-        measure_context=workspace.context(measure),
-    )
+    with stages.computing(setup.track):
+        return protocol.evaluate_target(
+            target,
+            workspace.load(shared["data"]),
+            planned.cell.attack.make(),
+            workspace.load(shared["prior"]),
+            attacks.Budget.of(setup.track),
+            stages.load_instruments(measure, workspace),
+            metrics,
+            attack_context=workspace.context(invert),
+            measure_context=workspace.context(measure),
+        )
 
 
 def _baseline() -> str:

@@ -69,7 +69,7 @@ class PlainProgress(ProgressDisplay):
 
     def begin(self, stages: int, seconds: float) -> None:
         """Say how much there is to do."""
-        self._stages = stages
+        self._stages, self._number = stages, 0
         if stages:
             self.say(f"{counted(stages, 'stage')} to compute, about {duration(seconds)}")
 
@@ -132,6 +132,8 @@ class ProgressBars(ProgressDisplay):
         if stages:
             with suppress(OSError):
                 self._bars.start()
+            if self._run is not None:  # a run of two parts
+                self._bars.remove_task(self._run)
             self._run = self._bars.add_task("whole run", total=stages, unit="stages")
 
     def stage_begins(self, stage: Stage, seconds: float) -> None:

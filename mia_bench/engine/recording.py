@@ -54,7 +54,7 @@ def make_record(
         "status": status,
         "reason": reason and provenance.anonymous(reason, places),
         "metrics": info["metrics"] if done else {},
-        "per_class": info.get("per_class", {}),
+        **{name: info.get(name, {}) for name in ("per_class", "class_counts", "per_image")},
         "cost": info.get("costs", {}),
         "provenance": {
             "mia_bench": provenance.package_version("mia-bench"),
@@ -62,6 +62,8 @@ def make_record(
             "python": provenance.python_version(),
             "torch": made.get("torch", provenance.package_version("torch")),
             "device": made.get("device"),
+            "threads": made.get("threads"),
+            "capability": made.get("capability"),
             "platform": provenance.platform_name(),
             "started": started,
             "finished": info["run"]["finished"] if done else provenance.now(),
@@ -103,10 +105,12 @@ def _halved(store: Store, measure: Stage) -> dict[str, str]:
     return {name: halved for name, halved in found.items() if halved}
 
 
-def _made(store: Store, measure: Stage) -> dict[str, str]:
-    """Commit, torch and device behind a cell; several where its stages differ."""
+def _made(store: Store, measure: Stage) -> dict[str, Any]:
+    """Commit, torch and device behind a cell, several where its stages differ; threads where they don't."""
     # Nothing is known of an input that is gone; what was made from it is still there.
     runs = [stored_run(store, stage) for stage in measure.upstream()]
-    names = ("git", "torch", "device")
+    names = ("git", "torch", "device", "capability")
     found = {name: dict.fromkeys(run[name] for run in runs if run.get(name)) for name in names}
-    return {name: ", ".join(values) for name, values in found.items() if values}
+    threads = {run.get("threads") for run in runs if run}
+    made: dict[str, Any] = {name: ", ".join(values) for name, values in found.items() if values}
+    return made | ({"threads": threads.pop()} if len(threads) == 1 else {})

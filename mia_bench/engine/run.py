@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -30,9 +30,11 @@ from mia_bench.engine.local import LocalExecutor
 from mia_bench.engine.parallel import ParallelExecutor
 from mia_bench.engine.plan import PlannedCell, Stage, TrackPlan, pending_stages
 from mia_bench.engine.progress import ProgressDisplay, reporting
-from mia_bench.engine.scheduler import Scheduler
+from mia_bench.engine.scheduler import Interrupted, Scheduler
+from mia_bench.engine.standard import StandardRun, standard_of
 from mia_bench.engine.worker import Worker, WorkerSetup
-from mia_bench.errors import MiaBenchError
+from mia_bench.errors import MiaBenchError, UsageError
+from mia_bench.names import STANDARD
 from mia_bench.paths import Roots
 from mia_bench.plugins import attribute_errors, describe_error, host
 from mia_bench.record import Record
@@ -117,6 +119,9 @@ class Prepared:
     warnings: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     cached: dict[str, Record] = field(default_factory=dict)
+    standard: StandardRun | None = None
+    chosen: bool = False
+    """Whether the cells of the strongest attacks are among ``cells``, where the standard set is run."""
 
     @property
     def open_cells(self) -> list[PlannedCell]:
@@ -129,6 +134,28 @@ class Prepared:
         wanted = [planned.measure for planned in self.open_cells if planned.skip is None]
         return pending_stages(wanted, self.setup.store.has)
 
+    def look_up(self, cells: Iterable[PlannedCell]) -> None:
+        """Find the usable records of cells."""
+        rerun = self.setup.config.rerun
+        keep = {"done", "skipped"} | ({"failed"} if rerun == "never" else set())
+        for one in cells if rerun != "always" else ():
+            record = self.setup.store.record(self.setup.track.name, one.key)
+            if record is not None and record.status in keep:
+                self.cached[one.key] = record
+
+    def choose_strongest(self) -> list[PlannedCell]:
+        """Add the cells of the strongest attacks, once the whole standard set has records; the new cells."""
+        standard = self.standard
+        if not standard or self.chosen or any(one.key not in self.cached for one in standard.tuning):
+            return []
+        self.chosen = True
+        known = {one.key for one in self.cells}
+        added = [one for one in standard.further(self.cached) if one.key not in known]
+        self.cells += added
+        self.__dict__.pop("pending", None)
+        self.look_up(added)
+        return added
+
 
 def prepare(config: RunConfig) -> Prepared:
     """Check everything and plan; computes nothing and imports no torch (unless a GPU is asked for).
@@ -137,35 +164,55 @@ def prepare(config: RunConfig) -> Prepared:
         UsageError: a name, option, path or device is wrong.
     """
     setup = set_up(config)
-    left_out: list[str] = []
-    cells = build_grid(
-        setup.registry,
-        setup.track,
-        defenses=config.defense,
-        attacks=config.attack,
-        priors=config.prior,
-        seeds=config.seed_list,
-        options=setup.options,
-        left_out=left_out,
-    )
-    prepared = Prepared(setup, left_out=left_out)
-    if cells:
-        plan = setup.track_plan()
-        prepared.cells, prepared.warnings = plan.cells(cells, left_out), plan.warnings
+    prepared = Prepared(setup)
+    left_out = prepared.left_out
+    if STANDARD in config.attack:
+        _plan_standard(prepared)
+    else:
+        cells = build_grid(
+            setup.registry,
+            setup.track,
+            defenses=config.defense,
+            attacks=config.attack,
+            priors=config.prior,
+            seeds=config.seed_list,
+            options=setup.options,
+            left_out=left_out,
+        )
+        if cells:
+            plan = setup.track_plan()
+            prepared.cells, prepared.warnings = plan.cells(cells, left_out), plan.warnings
     if left_out and not prepared.cells:
         told = "; ".join(left_out)
         files = weight_files(needed_by(setup.registry, [setup.track]))
         others = {file: users for file, users in files.items() if file.name not in told}
         raise MiaBenchError("; ".join([told, *missing_lines(others, setup.roots.weights)]))
+    prepared.look_up(prepared.cells)
+    prepared.choose_strongest()
     if config.rerun != "always":
-        keep = {"done", "skipped"} | ({"failed"} if config.rerun == "never" else set())
-        for one in prepared.cells:
-            record = setup.store.record(setup.track.name, one.key)
-            if record is not None and record.status in keep:
-                prepared.cached[one.key] = record
         prepared.warnings += changed_code(prepared.cells, setup.store)
     prepared.warnings += missing_lines(weight_files(_to_compute(prepared)), setup.roots.weights)
     return prepared
+
+
+def _plan_standard(prepared: Prepared) -> None:
+    """Plan a run of the standard set."""
+    setup, config = prepared.setup, prepared.setup.config
+    if config.attack != (STANDARD,) or config.prior:
+        what = "a prior" if config.prior else "another attack"
+        raise UsageError(f"--attack {STANDARD} is a set of attacks with their priors: give it without {what}")
+    standard_of(setup.registry, setup.track)
+    plan = setup.track_plan()
+    prepared.standard = StandardRun(
+        setup.registry,
+        setup.track,
+        plan,
+        defenses=config.defense,
+        seeds=config.seed_list,
+        options=setup.options,
+        left_out=prepared.left_out,
+    )
+    prepared.cells, prepared.warnings = list(prepared.standard.first), plan.warnings
 
 
 def _to_compute(prepared: Prepared) -> Iterator[tuple[str, ConfiguredComponent]]:
@@ -191,16 +238,30 @@ def execute(prepared: Prepared, display: ProgressDisplay | None = None) -> list[
         for plugin, error in host().call(hook, cell=cell):
             log.warning("plugin %s: %s raised %s", plugin, hook, describe_error(error))
 
+    fresh: list[Record] = []
+    shown = display or ProgressDisplay()
+    finished = partial(report, "mia_bench_cell_finished")
+
+    def compute() -> None:
+        scheduler = Scheduler(setup.store, setup.executor(shown), shown, finished)
+        try:
+            records = scheduler.run(prepared.open_cells, rerun=setup.config.rerun == "always")
+        except Interrupted as stopped:
+            raise Interrupted([*fresh, *stopped.records]) from None
+        fresh.extend(records)
+        prepared.cached.update({record.key: record for record in records})
+
     for record in prepared.cached.values():
         report("mia_bench_cell_cached", record)
     if prepared.open_cells:
-        display = display or ProgressDisplay()
         setup.store.check_writable()
         setup.store.sweep()
-        finished = partial(report, "mia_bench_cell_finished")
-        scheduler = Scheduler(setup.store, setup.executor(display), display, finished)
-        fresh = scheduler.run(prepared.open_cells, rerun=setup.config.rerun == "always")
-        prepared.cached.update({record.key: record for record in fresh})
+        compute()
+        for added in prepared.choose_strongest():
+            if added.key in prepared.cached:
+                report("mia_bench_cell_cached", prepared.cached[added.key])
+        if prepared.open_cells:
+            compute()
     return [prepared.cached[planned.key] for planned in prepared.cells]
 
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from mia_bench import provenance
+from mia_bench.allocator import kept_memory
 from mia_bench.api.classifier import Classifier
 from mia_bench.api.dataset import ImageSet, Splits
 from mia_bench.api.encoder import Embed
@@ -29,7 +30,7 @@ from mia_bench.api.metric import Gallery
 from mia_bench.api.prior import PriorTask
 from mia_bench.api.progress import Progress
 from mia_bench.components import ConfiguredComponent
-from mia_bench.device import preserve_torch_settings
+from mia_bench.device import capability, preserve_torch_settings, threads
 from mia_bench.engine.code import code_of
 from mia_bench.engine.plan import Stage
 from mia_bench.memory import noting_halvings
@@ -62,6 +63,7 @@ from mia_bench.protocol.prior import TrainingMonitor, fit_prior, restore_prior
 from mia_bench.protocol.target import Target, restore_target, train_target
 from mia_bench.statistics import Estimate
 from mia_bench.store import Store
+from mia_bench.track import Track
 
 log = logging.getLogger(__name__)
 
@@ -327,7 +329,7 @@ def compute_assess(stage: Stage, workspace: Workspace) -> Artifact:
     """The target's utility, once for all attacks."""
     target, splits = workspace.input(stage, "train"), workspace.input(stage, "data")
     measured = measure_target(metrics_of(stage), target, splits, workspace.context(stage))
-    return {}, {"metrics": _values(measured), "notes": measured.notes}
+    return {}, {"metrics": _values(measured), "notes": measured.notes, **_by_class(measured)}
 
 
 def compute_measure(stage: Stage, workspace: Workspace) -> Artifact:
@@ -346,8 +348,8 @@ def compute_measure(stage: Stage, workspace: Workspace) -> Artifact:
         notes["data"] = "; ".join(splits.notes)
     info = {
         "metrics": _values(measured),
-        "per_class": measured.per_class,
         "notes": notes,
+        **_by_class(measured),
         "class_names": list(splits.class_names),
         "costs": _costs(stage, workspace),
         "inverted": stage.inputs["invert"].key,
@@ -375,12 +377,20 @@ def _assessed(stage: Stage, workspace: Workspace) -> Measured:
     for name, quantity in (pair for metric in metrics for pair in metric.component.quantities.items()):
         if (value := values.get(name)) and not quantity.interval:  # an older artifact may hold one
             values[name] = value.without_interval()
-    return Measured(values, dict(info["notes"]), sources=sources)
+    return Measured(values, dict(info["notes"]), sources=sources, **{name: info[name] for name in _BY_CLASS})
 
 
 def _values(measured: Measured) -> dict[str, Any]:
     """The numbers as JSON."""
     return {name: value and dict(vars(value)) for name, value in measured.values.items()}
+
+
+_BY_CLASS = ("per_class", "class_counts", "per_image")
+
+
+def _by_class(measured: Measured) -> dict[str, Any]:
+    """What records keep of single classes, as JSON."""
+    return {name: getattr(measured, name) for name in _BY_CLASS}
 
 
 def _costs(stage: Stage, workspace: Workspace) -> dict[str, Any]:
@@ -423,12 +433,24 @@ LOAD: dict[str, Callable[[Stage, Workspace], Any]] = {
 """Of the stages whose result is an object; the others are read through their tensors and info."""
 
 
+@contextmanager
+def computing(track: Track) -> Iterator[None]:
+    """What every stage of a track is computed under: its number of threads, and memory that is kept."""
+    with threads(track.threads), kept_memory():
+        yield
+
+
 def run_stage(stage: Stage, workspace: Workspace) -> None:
     """Compute one stage and store its artifact, with the time it took and the memory peak.
 
     Files that the stage kept while it was under way are removed once the artifact is stored. If it fails,
     its loaded inputs are dropped: it may have modified them.
     """
+    with computing(stage.track):
+        _run_stage(stage, workspace)
+
+
+def _run_stage(stage: Stage, workspace: Workspace) -> None:
     provenance.reset_peak_memory(workspace.device)
     started, clock = provenance.now(), time.perf_counter()
     try:
@@ -448,6 +470,8 @@ def run_stage(stage: Stage, workspace: Workspace) -> None:
         "started": started,
         "finished": provenance.now(),
         "device": ", ".join([provenance.device_name(workspace.device), *info.pop("compiled", [])]),
+        "threads": torch.get_num_threads() if workspace.device.type == "cpu" else None,
+        "capability": capability(workspace.device),
         "halved": "; ".join(halved.values()),
         "torch": torch.__version__,
         "git": provenance.git_commit(),

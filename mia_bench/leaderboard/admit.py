@@ -6,6 +6,7 @@ import itertools
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 
 from mia_bench.api.metric import Quantity
 from mia_bench.leaderboard.grouping import cell_key, group
@@ -34,6 +35,7 @@ def refusals(track: Track, records: Iterable[Record], quantities: Mapping[str, Q
     lines = [f"{name_record(record)}: {reason}" for record, reason in unfit if reason]
     return lines or [
         *(line for what, read in _SHARED.items() for line in _mixed(what, ordered, read)),
+        *_different_classes(ordered),
         *_same_cell_twice(ordered),
         *_different_versions(ordered),
     ]
@@ -64,6 +66,7 @@ def _signature(record: Record) -> tuple[str, ...]:
     parts = record.components.items()
     return (
         *(str(read(record)) for read in _SHARED.values()),
+        *(f"{name} {len(means)}" for name, means in sorted(record.per_class.items())),
         *(f"{kind} {part.name} {part.distribution} {part.version}" for kind, part in parts),
     )
 
@@ -94,19 +97,38 @@ def _wrong_numbers(track: Track, record: Record, quantities: Mapping[str, Quanti
         if wrong:
             yield f"{name} is {wrong[0]}, it can only be from {least} to {most}"
         if means and metric:
-            yield from _wrong_mean(name, metric, means, track.images_per_class)
+            yield from _wrong_mean(name, metric, means, _counts(record, name, metric, track.images_per_class))
     if nothing := [name for name in record.per_class if record.metrics.get(name) is None]:
         yield f"there are means of classes of {nothing[0]}, but it has no value"
-    if len(set(map(len, record.per_class.values()))) > 1:
+    # Utility is measured on all private classes, the rest on those that were attacked.
+    lengths: dict[bool, set[int]] = defaultdict(set)
+    lengths[False] = set(map(len, record.per_image.values()))
+    for name, means in record.per_class.items():
+        lengths[name in quantities and quantities[name].role == "utility"].add(len(means))
+    if any(len(found) > 1 for found in lengths.values()):
         yield "its quantities have means of different numbers of classes"
 
 
-def _wrong_mean(name: str, metric: MetricValue, means: Sequence[float], each: int) -> Iterator[str]:
-    """Where the means of classes are not those of the value; both are rounded."""
+def _counts(record: Record, name: str, metric: MetricValue, each: int) -> Sequence[int]:
+    """Samples of each class; empty where the record doesn't say, as those of schema 1 don't always."""
+    if name in record.class_counts:
+        return record.class_counts[name]
+    classes = len(record.per_class[name])
+    known = record.schema_ > 1 or metric.n == each * classes
+    return [metric.n // classes] * classes if known else ()
+
+
+def _wrong_mean(
+    name: str, metric: MetricValue, means: Sequence[float], counts: Sequence[int]
+) -> Iterator[str]:
+    """Where the means of classes, each of so many samples, are not those of the value; both are rounded."""
+    if counts and (len(counts) != len(means) or sum(counts) != metric.n):
+        yield f"{name} rests on {metric.n} samples, its {len(means)} classes on {sum(counts)}"
+        return
     margin = 1e-5 * max(1.0, *map(abs, means))
     low, high = min(means), max(means)
-    if metric.n == each * len(means):  # the classes have equally many samples
-        low = high = math.fsum(means) / len(means)
+    if counts:
+        low = high = math.fsum(n * one for n, one in zip(counts, means, strict=True)) / sum(counts)
     if not low - margin <= metric.value <= high + margin:
         yield f"{name} is {metric.value}, but the mean of its classes is {math.fsum(means) / len(means)}"
 
@@ -115,15 +137,10 @@ def _protocol(record: Record) -> str | None:
     return record.track.protocol if record.status == "done" else None
 
 
-def _classes(record: Record) -> str | None:
-    return str(max(map(len, record.per_class.values()))) if record.per_class else None
-
-
 _SHARED: Mapping[str, Callable[[Record], str | None]] = {
     "the records are made from different data": lambda record: record.track.data,
     "the records were measured by different protocols (another version of the data set, of a network or its "
     "weights, or of a metric)": _protocol,
-    "the records have different numbers of classes": _classes,
 }
 """What all rows of a board share, None where a record doesn't say it; and the words for where they do not."""
 
@@ -137,6 +154,18 @@ def _mixed(what: str, records: Iterable[Record], read: Callable[[Record], str | 
         for found, same in groups.items()
     ]
     return [f"{what}: {', '.join(words)}; keep those of one"] if len(groups) > 1 else []
+
+
+def _different_classes(records: Sequence[Record]) -> list[str]:
+    """A line where quantities have means of another number of classes in some records; the first such one."""
+    names = dict.fromkeys(name for record in records for name in record.per_class)
+    words = "the records have different numbers of classes"
+    lines = (_mixed(words, records, partial(_classes, name=name)) for name in names)
+    return next(filter(None, lines), [])
+
+
+def _classes(record: Record, name: str) -> str | None:
+    return str(len(record.per_class[name])) if name in record.per_class else None
 
 
 def _same_cell_twice(records: Sequence[Record]) -> list[str]:

@@ -9,10 +9,11 @@ from typing import TypeAlias
 import numpy as np
 
 from mia_bench.api.metric import Quantity
-from mia_bench.leaderboard.grouping import by_seed
+from mia_bench.leaderboard.grouping import ComponentKey, by_seed, row_key
+from mia_bench.leaderboard.tables import class_table, effects
 from mia_bench.record import Record
 from mia_bench.recorded_options import options_text
-from mia_bench.statistics import Estimate, combine_seeds
+from mia_bench.statistics import Effect, Estimate, combine_seeds, proportion_interval
 
 FEW_SEEDS = 3
 """Rows with fewer seeds than this are marked."""
@@ -37,6 +38,7 @@ class Row:
 
     Attributes:
         options: all of them, ``key=value, …``; the same wherever the page is built.
+        key: the defense with its options; None where the row is of none.
         cost: mean over the seeds of each cost that was recorded.
         label: what stands before the name: ``floor``, say; empty for ordinary rows.
     """
@@ -47,6 +49,7 @@ class Row:
     metrics: Mapping[str, Shown]
     cost: Mapping[str, float] = field(default_factory=dict)
     label: str = ""
+    key: ComponentKey | None = None
 
     def value(self, name: str) -> float | None:
         """The quantity's value, None where it is missing."""
@@ -55,7 +58,20 @@ class Row:
 
 
 def make_row(records: Sequence[Record], quantities: Quantities, label: str = "") -> Row:
-    """The row of one setting of a defense."""
+    """The row of one setting of a defense, by itself."""
+    return make_rows([records], quantities, label)[0]
+
+
+def make_rows(rows: Sequence[Sequence[Record]], quantities: Quantities, label: str = "") -> list[Row]:
+    """The rows of settings of defenses; what seeds vary by is pooled over them."""
+    found: list[dict[str, Shown]] = [{} for _ in rows]
+    for name, quantity in quantities.items():
+        for metrics, one in zip(found, combine(name, quantity, rows), strict=True):
+            metrics[name] = one
+    return [_row(records, metrics, label) for records, metrics in zip(rows, found, strict=True)]
+
+
+def _row(records: Sequence[Record], metrics: Mapping[str, Shown], label: str) -> Row:
     defense = records[0].defense
     costs = {
         name: [cost for record in records if (cost := getattr(record.cost, name)) is not None]
@@ -65,17 +81,32 @@ def make_row(records: Sequence[Record], quantities: Quantities, label: str = "")
         defense.name,
         options_text(defense.options),
         tuple(by_seed(records)),
-        {name: combine(name, quantity, records) for name, quantity in quantities.items()},
+        metrics,
         {name: float(np.mean(found)) for name, found in costs.items() if found},
         label,
+        row_key(records[0]),
     )
 
 
-def combine(name: str, quantity: Quantity, records: Sequence[Record]) -> Shown:
-    """A quantity over the seeds of ``records``, with the interval that :func:`shown` leaves it.
+def combine(name: str, quantity: Quantity, rows: Sequence[Sequence[Record]]) -> list[Shown]:
+    """A quantity of each row over its seeds, with the interval that :func:`shown` leaves it.
 
-    A seed that lacks it makes the whole missing: leaving the seed out would choose among seeds.
+    The interval rests on class means or on single images where all seeds of a row have them; else those of
+    the cells are combined. A seed that lacks the quantity makes the whole missing: leaving the seed out
+    would choose among seeds.
     """
+    tables = [class_table(name, records) for records in rows]
+    complete = [
+        table if table and table.seeds == tuple(by_seed(records)) else None
+        for table, records in zip(tables, rows, strict=True)
+    ]
+    return [
+        _combine(name, quantity, records, effect)
+        for records, effect in zip(rows, effects(complete), strict=True)
+    ]
+
+
+def _combine(name: str, quantity: Quantity, records: Sequence[Record], effect: Effect | None) -> Shown:
     estimates, reasons = [], {}
     for seed, same in by_seed(records).items():
         if found := measured(name, same):
@@ -84,10 +115,24 @@ def combine(name: str, quantity: Quantity, records: Sequence[Record]) -> Shown:
             given = [r.notes.get(name, "no reason recorded") for r in same if name in r.metrics]
             reasons[seed] = given[0] if given else "not measured for this row"
     if not reasons:
-        return shown(quantity, combine_seeds(estimates))
+        return shown(quantity, _over_seeds(quantity, estimates, effect))
     if not estimates and len(set(reasons.values())) == 1:
         return Missing(next(iter(reasons.values())))
     return Missing("; ".join(f"seed {seed}: {reason}" for seed, reason in reasons.items()))
+
+
+def _over_seeds(quantity: Quantity, seeds: Sequence[Estimate], effect: Effect | None) -> Estimate:
+    """The mean; that of one seed keeps the interval of its cell."""
+    mean = combine_seeds(seeds)
+    if len(seeds) == 1:
+        return mean
+    if effect:
+        share = quantity.kind == "share"
+        low, high = proportion_interval(effect, mean.n) if share else effect.interval()
+    else:
+        return mean
+    # Records round class means, and a percentile interval need not hold the value.
+    return replace(mean, low=min(low, mean.value), high=max(high, mean.value))
 
 
 def measured(name: str, records: Sequence[Record]) -> Estimate | None:

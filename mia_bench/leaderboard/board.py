@@ -7,18 +7,27 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from mia_bench.api.metric import AttackMetric, Metric, Quantity
 from mia_bench.errors import MiaBenchError
 from mia_bench.leaderboard.admit import refusals
-from mia_bench.leaderboard.aggregate import Quantities, Row, Shown, make_row, measured, shown
+from mia_bench.leaderboard.aggregate import Quantities, Row, Shown, make_row, make_rows, measured, shown
 from mia_bench.leaderboard.compare import Difference, best_first, differences
 from mia_bench.leaderboard.described import describe, known_quantities, reports
-from mia_bench.leaderboard.grouping import ComponentKey, by_seed, group, row_key, section_key
+from mia_bench.leaderboard.grouping import (
+    ComponentKey,
+    SectionKey,
+    by_seed,
+    component_key,
+    group,
+    row_key,
+    section_key,
+)
 from mia_bench.record import About, ComponentRef, Record
-from mia_bench.recorded_options import options_text
+from mia_bench.recorded_options import differing, options_text
 from mia_bench.registry import Registry
 from mia_bench.statistics import Estimate
 from mia_bench.strength import deciding, ranking
@@ -45,9 +54,7 @@ class Section:
 
     Attributes:
         reference: what kind of reference the attack is (``floor``), empty for real attacks.
-        ceiling: held-out real images instead of reconstructions.
         rows: best defended first.
-        floors: rows of reference attacks with the same prior, against the baseline.
         baseline: the row that ``differences`` are taken from; None for a reference attack, and where
             no cell of it finished.
     """
@@ -55,12 +62,15 @@ class Section:
     attack: ComponentRef
     prior: ComponentRef
     reference: str
-    ceiling: Row | None
     rows: tuple[Row, ...]
-    floors: tuple[Row, ...]
     baseline: Row | None
     differences: tuple[Difference, ...]
     unfinished: tuple[Unfinished, ...]
+
+    @property
+    def key(self) -> SectionKey:
+        """What its records share."""
+        return component_key(self.attack), component_key(self.prior)
 
 
 @dataclass(frozen=True)
@@ -128,7 +138,7 @@ class Board:
         """A row for each setting of a defense, the baseline first."""
         columns = {name: self.quantities[name] for name in self.utility_metrics}
         settings = sorted(group(self.done, row_key).items(), key=lambda item: item[0] not in self.baselines)
-        return tuple(make_row(same, columns) for _, same in settings)
+        return tuple(make_rows([same for _, same in settings], columns))
 
     @cached_property
     def baselines(self) -> frozenset[ComponentKey]:
@@ -145,33 +155,44 @@ class Board:
     @cached_property
     def sections(self) -> tuple[Section, ...]:
         """A section for each setting of attack and prior: real attacks, then references."""
-        real, floors, floors_of_prior = [], [], defaultdict(list)
-        for (_, prior), same in group(self.records, section_key).items():
-            if same[0].attack.name in self.reference_kinds:
-                floors.append(same)
-                if baseline := self._baseline(_finished_rows(same)):
-                    floors_of_prior[prior].append(self._floor(baseline))
-            else:
-                real.append((prior, same))
-        return (
-            *(self._section(same, floors_of_prior[prior]) for prior, same in real),
-            *(self._section(same) for same in floors),
-        )
+        made = [self._section(same) for same in group(self.records, section_key).values()]
+        return tuple(sorted(made, key=self._place))
 
-    def _section(self, records: Sequence[Record], floors: Iterable[Row] = ()) -> Section:
+    def _place(self, section: Section) -> tuple[Any, ...]:
+        """References last; of each attack first the track's prior and options."""
+        attack, prior = section.attack, section.prior
+        usual = prior.name == self.track.prior_of(attack.name)
+        changed = len(attack.about.changed) + len(prior.about.changed)
+        return bool(section.reference), attack.name, not usual, prior.name, changed, section.key
+
+    def label(self, section: Section) -> str:
+        """The attack with what tells it from the board's others: ``ppa (stylegan2, steps=0)``."""
+        variant = self.variant(section)
+        return f"{section.attack.name} ({variant})" if variant else section.attack.name
+
+    def variant(self, section: Section) -> str:
+        """What tells a section from the others of its attack: a prior, options; empty for the track's own."""
+        attack, prior = section.attack, section.prior
+        words = [] if prior.name == self.track.prior_of(attack.name) else [prior.name]
+        same = [s for s in self.sections if (s.attack.name, s.prior.name) == (attack.name, prior.name)]
+        for part, others in ((attack, [s.attack for s in same]), (prior, [s.prior for s in same])):
+            changed = differing(part.options, [other.options for other in others])
+            if changed := {name: option for name, option in changed.items() if name in part.about.changed}:
+                words.append(options_text(changed))
+        return ", ".join(words)
+
+    def _section(self, records: Sequence[Record]) -> Section:
         attack, prior = records[0].attack, records[0].prior
         reference = self.reference_kinds.get(attack.name, "")
         rows = _finished_rows(records)
         baseline = [] if reference else self._baseline(rows)
-        made = (make_row(same, self.attack_columns, reference) for same in rows)
+        made = make_rows(rows, self.attack_columns, reference)
         return Section(
             attack=attack,
             prior=prior,
             reference=reference,
-            ceiling=self._ceiling([record for same in rows for record in same]),
             rows=tuple(best_first(made, self.ranked, self.quantities)),
-            floors=tuple(floors),
-            baseline=make_row(baseline, self.attack_columns) if baseline else None,
+            baseline=next((row for row, same in zip(made, rows, strict=True) if same is baseline), None),
             differences=tuple(differences(rows, baseline, self.paired, self.quantities)),
             unfinished=_unfinished(records),
         )
@@ -179,20 +200,42 @@ class Board:
     def _baseline(self, rows: Iterable[list[Record]]) -> list[Record]:
         return next((same for same in rows if row_key(same[0]) in self.baselines), [])
 
-    def _floor(self, records: Sequence[Record]) -> Row:
-        attack = records[0].attack
-        row = make_row(records, self.attack_columns, f"{self.reference_kinds[attack.name]}: {attack.name}")
-        # The defense plays no part in a floor; what sets it are the attack's options.
-        return replace(row, options=options_text(attack.options))
-
-    def _ceiling(self, records: Sequence[Record]) -> Row | None:
+    @cached_property
+    def ceiling(self) -> Row | None:
         """What held-out real images reach; it depends on no cell, so the cells' numbers are averaged."""
         found: dict[str, Shown] = {
             name: shown(quantity, ceiling)
             for name, quantity in self.attack_columns.items()
-            if (ceiling := measured(quantity.ceiling, records))
+            if (ceiling := measured(quantity.ceiling, self.done))
         }
         return Row("", "", (), found, label="real held-out images") if found else None
+
+    @cached_property
+    def floors(self) -> tuple[Row, ...]:
+        """The reference attacks, against the baseline: the target plays no part in them."""
+        found = []
+        for section in self.sections:
+            baseline = self._baseline(_finished_rows(self._of(section))) if section.reference else []
+            if baseline:
+                label = f"{section.reference}: {self.label(section)}"
+                found.append(make_row(baseline, self.attack_columns, label))
+        return tuple(found)
+
+    def _of(self, section: Section) -> list[Record]:
+        return [record for record in self.records if section_key(record) == section.key]
+
+    def short(self, row: Row | Difference) -> str:
+        """The defense of a row with the options that are not the track's: ``dp-sgd epsilon=50``."""
+        return self._short.get((row.defense, row.options), row.defense)
+
+    @cached_property
+    def _short(self) -> dict[tuple[str, str], str]:
+        found = {}
+        for defense in (record.defense for record in self.records):
+            changed = {n: defense.options[n] for n in defense.about.changed if n in defense.options}
+            text = f"{defense.name} {options_text(changed)}".strip()
+            found[defense.name, options_text(defense.options)] = text
+        return found
 
     @property
     def references(self) -> dict[str, Estimate]:

@@ -3,22 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from mia_bench.api.metric import Quantity
 from mia_bench.leaderboard.aggregate import Quantities, Row
+from mia_bench.leaderboard.tables import class_table, effects
 from mia_bench.record import Record
 from mia_bench.recorded_options import options_text
-from mia_bench.statistics import paired_difference
+from mia_bench.statistics import Effect, proportion_interval
 
 
 @dataclass(frozen=True)
 class Paired:
-    """Mean difference on the same seeds and classes, with an interval for others of both."""
+    """Mean difference on the same seeds and classes."""
 
-    mean: float
-    low: float
-    high: float
+    effect: Effect
     seeds: tuple[int, ...]
+
+    @property
+    def mean(self) -> float:
+        """The difference."""
+        return self.effect.value
+
+    @property
+    def low(self) -> float:
+        """Lower end of the 95 % interval."""
+        return self.effect.interval()[0]
+
+    @property
+    def high(self) -> float:
+        """Upper end of the 95 % interval."""
+        return self.effect.interval()[1]
 
 
 @dataclass(frozen=True)
@@ -30,19 +45,29 @@ class Difference:
     metrics: Mapping[str, Paired | None]
 
 
-def paired(name: str, records: Sequence[Record], baseline: Sequence[Record]) -> Paired | None:
-    """The difference to the baseline, class by class, on the seeds that both have."""
-    own, others = (
-        {record.seed: record.per_class[name] for record in side if name in record.per_class}
-        for side in (records, baseline)
-    )
-    seeds = tuple(sorted(own.keys() & others.keys()))
-    if not seeds:
-        return None
-    found = paired_difference(
-        {seed: [a - b for a, b in zip(own[seed], others[seed], strict=True)] for seed in seeds}
-    )
-    return Paired(found.value, *found.interval, seeds)
+def paired(
+    name: str, quantity: Quantity, rows: Sequence[Sequence[Record]], baseline: Sequence[Record]
+) -> list[Paired | None]:
+    """Of each row the difference to the baseline, on the seeds that both have; None where there are none.
+
+    What seeds vary by is pooled over the rows.
+    """
+    base = class_table(name, baseline)
+    tables = [
+        table.minus(base) if base and (table := class_table(name, records)) else None for records in rows
+    ]
+    return [
+        Paired(_exact(effect, quantity), table.seeds) if table and effect else None
+        for table, effect in zip(tables, effects(tables), strict=True)
+    ]
+
+
+def _exact(effect: Effect, quantity: Quantity) -> Effect:
+    """The difference of shares; where it is 0 everywhere, with the interval of so many classes."""
+    if effect.error or quantity.kind != "share":
+        return effect
+    _, margin = proportion_interval(replace(effect, value=0.0), effect.classes)
+    return replace(effect, error=margin / replace(effect, value=0.0, error=1.0).interval()[1])
 
 
 def best_first(rows: Iterable[Row], names: Sequence[str], quantities: Quantities) -> list[Row]:
@@ -59,12 +84,14 @@ def differences(
     rows: Iterable[Sequence[Record]], baseline: Sequence[Record], names: Sequence[str], quantities: Quantities
 ) -> list[Difference]:
     """Of each row the differences in the quantities ``names``, best defended first."""
+    rows = list(rows)
+    by_name = {name: paired(name, quantities[name], rows, baseline) for name in names}
     found = []
-    for records in rows:
-        by_name = {name: paired(name, records, baseline) for name in names}
-        if records is not baseline and any(by_name.values()):
+    for number, records in enumerate(rows):
+        metrics = {name: by_name[name][number] for name in names}
+        if records is not baseline and any(metrics.values()):
             defense = records[0].defense
-            found.append(Difference(defense.name, options_text(defense.options), by_name))
+            found.append(Difference(defense.name, options_text(defense.options), metrics))
 
     def key(difference: Difference) -> tuple[float, str, str]:
         name, first = next((name, one) for name, one in difference.metrics.items() if one)

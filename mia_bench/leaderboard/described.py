@@ -5,10 +5,10 @@ So a page is the same wherever it is built, with a third party's plugin installe
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
-from mia_bench.api.metric import Quantity
+from mia_bench.api.metric import Metric, Quantity, Recorded
 from mia_bench.errors import MiaBenchError
 from mia_bench.provenance import HOST
 from mia_bench.record import About, ComponentRef, Record
@@ -63,6 +63,15 @@ def declared(registry: Registry, track: Track) -> dict[str, Quantity]:
     """The quantities of the track's metrics, in their order."""
     metrics = [registry.get("metric", name).load() for name in track.metrics]
     return {name: quantity for metric in metrics for name, quantity in metric.quantities.items()}
+
+
+def contradictions(registry: Registry, track: Track, record: Record) -> Iterator[str]:
+    """What the track's metrics say can't be true together of a record's numbers."""
+    values = {name: metric.value for name, metric in record.metrics.items() if metric}
+    recorded = Recorded(values, record.per_class, record.per_image)
+    for name in track.metrics:
+        metric: type[Metric] = registry.get("metric", name).load()
+        yield from metric.contradictions(recorded)
 
 
 def known_quantities(registry: Registry, track: Track, records: Iterable[Record]) -> dict[str, Quantity]:

@@ -14,7 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, pass_context
 from jinja2.runtime import Context
 from markupsafe import Markup
 
-from mia_bench.text import code, one_line, prose, shell
+from mia_bench.text import code, html, one_line, prose, shell
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -41,5 +41,5 @@ def make_environment() -> Environment:
         keep_trailing_newline=True,
     )
     # A shell comment ends with its line and needs no other escape.
-    environment.filters |= {"code": code, "comment": lambda text: Markup(one_line(text))}
+    environment.filters |= {"code": code, "comment": lambda text: Markup(one_line(text)), "html": html}
     return environment

@@ -103,6 +103,7 @@ class Panel:
 
     title: str
     bars: Mapping[str, Bar]
+    subtitle: str = ""
 
 
 def scatter(series: Sequence[Series], levels: Sequence[Level], x: Axis, y: Axis) -> str:
@@ -131,7 +132,7 @@ def scatter(series: Sequence[Series], levels: Sequence[Level], x: Axis, y: Axis)
         corner = bottom + 42
         better = "bottom" if y.quantity.better == "lower" else "top"
         _text(svg, left, corner, f"better for the defender: right and {better}", "soft")
-    obstacles = _levels(svg, levels, up, (left, top, right, bottom))
+    obstacles = _levels(svg, levels, y.quantity, up, (left, top, right, bottom))
     for one in series:
         obstacles += _join(svg, one, across, up) if one.joined else []
     marks: list[Box] = []
@@ -162,7 +163,8 @@ def forest(panels: Sequence[Panel], axis: Axis, colours: Mapping[str, int | None
     names = max(_wide(label) for label in rows) + 18
     letters = max((_wide(b.letters) for p in panels for b in p.bars.values() if b.letters), default=0)
     width = (WIDTH - 8 - names) / beside
-    step, head, foot = 24, 40, 46
+    step, foot = 24, 46
+    head = 54 if any(panel.subtitle for panel in panels) else 40
     tall = head + step * len(rows) + foot
     svg = _canvas(-(-len(panels) // beside) * tall + 8, f"Differences of {axis.title} from the baseline")
     for number, panel in enumerate(panels):
@@ -171,7 +173,9 @@ def forest(panels: Sequence[Panel], axis: Axis, colours: Mapping[str, int | None
         left, right = x0 + 10, x0 + width - 14 - letters
         top, bottom = y0 + head, y0 + head + step * len(rows)
         across = _Scale(scale, left, right)
-        _text(svg, left, y0 + 26, shortened(panel.title, int(width / 7)), "ink strong")
+        longest = int((width - 12) / (_SIZE * _EM))
+        _text(svg, left, y0 + 26, shortened(panel.title, longest), "ink strong")
+        _text(svg, left, y0 + 42, shortened(panel.subtitle, longest), "soft small")
         for tick in across.ticks(5):
             _line(svg, across(tick), top, across(tick), bottom, "zero" if tick == 0 else "grid")
             _text(svg, across(tick), bottom + 16, _number(tick), "soft small", "middle")
@@ -235,12 +239,14 @@ def _within(spread: tuple[float, float], levels: Sequence[Level], quantity: Quan
 # --- the plane -------------------------------------------------------------------------------
 
 
-def _levels(svg: ET.Element, levels: Sequence[Level], up: _Scale, frame: Box) -> list[Box]:
+def _levels(
+    svg: ET.Element, levels: Sequence[Level], quantity: Quantity, up: _Scale, frame: Box
+) -> list[Box]:
     """Draw the levels and name them beside the plane, in an order and at distances that can be read."""
     left, top, right, bottom = frame
     boxes, places = [], []
     for level in sorted(levels, key=lambda one: -one.value):
-        words = f"{level.label} {_number(level.value)}"
+        words = f"{level.label} {quantity.format(level.value)}"
         if up.low <= level.value <= up.high:
             y = up(level.value)
             _line(svg, left, y, right, y, "level")

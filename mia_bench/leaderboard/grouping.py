@@ -12,6 +12,9 @@ from mia_bench.record import ComponentRef, Record
 ComponentKey: TypeAlias = tuple[str, str]
 """A component's name and its options as canonical JSON."""
 
+SectionKey: TypeAlias = tuple[ComponentKey, ComponentKey]
+"""Attack and prior."""
+
 CellKey: TypeAlias = tuple[ComponentKey, ComponentKey, ComponentKey, int]
 
 Key = TypeVar("Key", bound=Any)
@@ -27,7 +30,7 @@ def row_key(record: Record) -> ComponentKey:
     return component_key(record.defense)
 
 
-def section_key(record: Record) -> tuple[ComponentKey, ComponentKey]:
+def section_key(record: Record) -> SectionKey:
     """What the records of a section share: attack and prior."""
     return component_key(record.attack), component_key(record.prior)
 

@@ -7,6 +7,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
+from itertools import combinations
 from string import ascii_lowercase
 from typing import Any
 
@@ -18,32 +19,49 @@ from mia_bench.components import OPTION_KINDS
 from mia_bench.leaderboard.aggregate import FEW_SEEDS, Missing, Row, Shown
 from mia_bench.leaderboard.board import Board, Section
 from mia_bench.leaderboard.compare import Paired
+from mia_bench.leaderboard.drawing import forests, plane
 from mia_bench.leaderboard.escape import make_environment
-from mia_bench.leaderboard.tuning import MARGIN, Tuning
+from mia_bench.leaderboard.standings import KINDS, PRICES, Standing, Standings
+from mia_bench.leaderboard.tuning import LEVELS, MARGIN, Tuning
+from mia_bench.leaderboard.verdicts import ACCURACY_MARGIN, Verdict
+from mia_bench.leaderboard.verdicts import FEW_SEEDS as ENOUGH_SEEDS
 from mia_bench.names import DISTRIBUTION
 from mia_bench.provenance import HOST, package_url
 from mia_bench.record import ComponentRef, Record
-from mia_bench.recorded_options import options_text
+from mia_bench.recorded_options import differing, options_text
 from mia_bench.registry import Registry
-from mia_bench.statistics import RESAMPLES, Estimate
+from mia_bench.statistics import RESAMPLES, Effect, Estimate
+from mia_bench.text import prose, shortened
 
 TITLE = "# Leaderboard: "
 """What the page of a track begins with."""
 
 
-def page(board: Board, registry: Registry, tuning: Tuning | None = None, *, sweep: bool = False) -> str:
+def page(
+    decided: Standings,
+    registry: Registry,
+    tuning: Tuning | None = None,
+    *,
+    sweep: bool = False,
+    strip: bool = False,
+) -> str:
     """The page of one track; its text depends on the records and the track only.
 
     Args:
-        board: what it shows.
+        decided: the board with its verdicts.
         registry: what is installed.
         tuning: what chose the settings of the defenses.
         sweep: the page is that of the sweep which chose them.
+        strip: whether there is a picture of reconstructions beside the page.
     """
+    board = decided.board
     return _render(
         "page.md.j2",
         board=board,
+        decided=decided,
         track=board.track,
+        figures={} if sweep else figures(decided),
+        strip=strip,
         tuning=tuning,
         sweep=sweep,
         notes=_notes(board.records),
@@ -52,11 +70,20 @@ def page(board: Board, registry: Registry, tuning: Tuning | None = None, *, swee
     )
 
 
-def index(boards: Sequence[Board]) -> str:
+def figures(decided: Standings) -> dict[str, tuple[str, str]]:
+    """Of each figure of a page the name of its file, its words and its SVG."""
+    name = decided.board.track.name
+    found = {
+        f"{name}.svg": ("Accuracy and leakage of every row", plane(decided)),
+        f"{name}-differences.svg": ("Differences of leakage from the baseline by attack", forests(decided)),
+    }
+    return {file: (words, svg) for file, (words, svg) in found.items() if svg}
+
+
+def index(boards: Sequence[Standings]) -> str:
     """The page that lists the boards."""
-    names = [(board, name) for board in boards for name in board.ranked[:1]]
-    names += [(board, name) for board in boards for name in board.utility_metrics[:1]]
-    defined = dict.fromkeys((name, board.quantities[name]) for board, name in names)
+    named = [(one.board, name) for one in boards for name in (one.board.primary, one.accuracy) if name]
+    defined = dict.fromkeys((name, board.quantities[name]) for board, name in named)
     return _render("index.md.j2", boards=boards, defined=list(defined))
 
 
@@ -69,11 +96,36 @@ def _render(template: str, **values: Any) -> str:
 @cache
 def _environment() -> Environment:
     environment = make_environment()
-    environment.filters |= {"options": options_text, "sentence": _sentence}
+    environment.filters |= {
+        "options": options_text,
+        "outcome": outcome,
+        "paper": paper_link,
+        "sentence": _sentence,
+    }
     environment.tests["package"] = DISTRIBUTION.matches
-    functions = (differing, footnotes, paired, paired_names, show, variant)
+    functions = (
+        accuracy_change,
+        brief,
+        change,
+        differing,
+        footnotes,
+        indistinct,
+        paired,
+        paired_names,
+        remarks,
+        show,
+    )
     environment.globals |= {function.__name__: function for function in functions}
-    environment.globals |= {"FEW_SEEDS": FEW_SEEDS, "MARGIN": MARGIN, "RESAMPLES": RESAMPLES}
+    environment.globals |= {
+        "ACCURACY_MARGIN": ACCURACY_MARGIN,
+        "ENOUGH_SEEDS": ENOUGH_SEEDS,
+        "FEW_SEEDS": FEW_SEEDS,
+        "KINDS": KINDS,
+        "LEVELS": LEVELS,
+        "MARGIN": MARGIN,
+        "PRICES": PRICES,
+        "RESAMPLES": RESAMPLES,
+    }
     return environment
 
 
@@ -92,6 +144,86 @@ def show(quantity: Quantity, shown: Shown | float | None, letters: Mapping[str, 
         return Markup(value)
     low, high = map(quantity.format, shown.interval)
     return Markup(f"{value} [{low}, {high}]")
+
+
+_DECIMALS = {"share": 2, "bits": 1, "rank": 0}
+"""Of numbers in the verdict table, by kind of quantity; three digits for the others."""
+
+
+def brief(quantity: Quantity, shown: Shown | None) -> Markup:
+    """``0.78 ± 0.03``, or ``3.1 [2.8, 3.4]`` where the ends are not equally far; a dash for none."""
+    if not isinstance(shown, Estimate):
+        return Markup("–")
+    value = _brief(quantity, shown.value)
+    if shown.low is None or shown.high is None:
+        return Markup(value)
+    low, high = shown.interval
+    below, above = (_brief(quantity, width) for width in (shown.value - low, high - shown.value))
+    if below == above:
+        return Markup(f"{value} ± {below}")
+    return Markup(f"{value} [{_brief(quantity, low)}, {_brief(quantity, high)}]")
+
+
+def change(quantity: Quantity, effect: Effect | None) -> Markup:
+    """``−0.12 ± 0.05``; nothing where there is no difference."""
+    if effect is None:
+        return Markup("")
+    low, high = effect.interval()
+    return Markup(f"{_signed(quantity, effect.value)} ± {_brief(quantity, (high - low) / 2)}")
+
+
+def accuracy_change(decided: Standings, row: Standing) -> Markup:
+    """The difference in accuracy from the baseline, alone where records hold no means of classes."""
+    quantity, base = decided.board.quantities[decided.accuracy], decided.baseline
+    if row.accuracy_difference or not base or row is base:
+        return change(quantity, row.accuracy_difference)
+    if isinstance(row.accuracy, Estimate) and isinstance(base.accuracy, Estimate):
+        return Markup(_signed(quantity, row.accuracy.value - base.accuracy.value))
+    return Markup("")
+
+
+def _signed(quantity: Quantity, value: float) -> str:
+    text = _brief(quantity, abs(value))
+    return text if not float(text) else f"{'−' if value < 0 else '+'}{text}"
+
+
+def _brief(quantity: Quantity, value: float) -> str:
+    decimals = _DECIMALS.get(quantity.kind)
+    text = f"{value:.3g}" if decimals is None else f"{round(value, decimals) + 0.0:.{decimals}f}"
+    return text.replace("-", "−")
+
+
+def remarks(row: Standing) -> list[str]:
+    """What a reader must know of a verdict, a few words each."""
+    if not row.verdict:
+        return []
+    detail = "" if row.verdict.kind == "no difference" else row.verdict.detail
+    return [
+        words for words in (detail.replace("the undefended front", "the front"), *row.verdict.flags) if words
+    ]
+
+
+def outcome(verdict: Verdict) -> str:
+    """The verdict in the words of the table."""
+    return verdict.text if verdict.kind == "no difference" else verdict.kind
+
+
+def indistinct(rows: Sequence[Standing]) -> bool:
+    """Whether no two of the rows can be told apart."""
+    return all(set(one.letters) & set(other.letters) for one, other in combinations(rows, 2))
+
+
+_ARXIV = re.compile(r"arXiv:? ?(\d{4}\.\d{4,5})\b")
+_VENUE = re.compile(r"\b([A-Z][A-Za-z&]+ (?:19|20)\d\d)\b")
+
+
+def paper_link(text: str) -> Markup:
+    """A link to the paper where its number at arXiv is given; else its beginning."""
+    if found := _ARXIV.search(text):
+        venue = _VENUE.search(text)
+        words = venue[1] if venue else f"arXiv {found[1]}"
+        return Markup(f"[{prose(words)}](https://arxiv.org/abs/{found[1]})")
+    return prose(shortened(text, 24))
 
 
 def paired(difference: Paired | None) -> Markup:
@@ -115,23 +247,6 @@ def footnotes(rows: Iterable[Row], names: Sequence[str]) -> dict[str, str]:
     return {
         reason: ascii_lowercase[number % 26] + str(number // 26 or "")
         for number, reason in enumerate(reasons)
-    }
-
-
-def variant(board: Board, section: Section) -> dict[str, Any]:
-    """The options that tell a section from others of its attack and prior."""
-    names = (section.attack.name, section.prior.name)
-    same = [s for s in board.sections if (s.attack.name, s.prior.name) == names]
-    return {
-        **differing(section.attack.options, [other.attack.options for other in same]),
-        **differing(section.prior.options, [other.prior.options for other in same]),
-    }
-
-
-def differing(options: Mapping[str, Any], others: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The options that some of ``others`` don't share."""
-    return {
-        key: option for key, option in options.items() if any(other.get(key) != option for other in others)
     }
 
 

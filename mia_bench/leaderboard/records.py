@@ -4,6 +4,8 @@ Layout::
 
     <folder>/README.md                      the index
     <folder>/<track>.md                     a page a track
+    <folder>/figures/<track>*.svg           their figures
+    <folder>/strips/<track>.png             reconstructions, from the store that made the records
     <folder>/results/<track>/<key>.json     the records, as the store writes them
     <folder>/tuning/                        the same for the sweeps that settings were chosen by
 """
@@ -17,8 +19,10 @@ from mia_bench import jsonfile
 from mia_bench.errors import MiaBenchError, StoreError, UsageError
 from mia_bench.leaderboard.admit import doubts, refusals
 from mia_bench.leaderboard.board import Board, build_board
-from mia_bench.leaderboard.described import known_quantities
-from mia_bench.leaderboard.pages import TITLE, index, page
+from mia_bench.leaderboard.described import contradictions, known_quantities
+from mia_bench.leaderboard.pages import TITLE, figures, index, page
+from mia_bench.leaderboard.standings import standings
+from mia_bench.leaderboard.strongest import strongest
 from mia_bench.leaderboard.tuning import choose
 from mia_bench.record import Record, check_record
 from mia_bench.registry import Registry
@@ -27,6 +31,8 @@ from mia_bench.track import load_track
 INDEX = "README.md"
 RESULTS = "results"
 TUNING = "tuning"
+FIGURES = "figures"
+STRIPS = "strips"
 
 
 def record_path(folder: Path, record: Record) -> Path:
@@ -107,19 +113,26 @@ def _text(path: Path) -> str | None:
 
 
 def pages(folder: Path, registry: Registry) -> dict[Path, str]:
-    """The text of every page of the boards in ``folder``, and of the sweeps below it.
+    """The text of every page of the boards in ``folder`` with its figures, and of the sweeps below it.
 
     Raises:
         MiaBenchError: a record is not valid or can't be on its board.
     """
     sweeps = folder / TUNING
     swept = {name: _board(sweeps, name, registry) for name in sweep_names(folder)}
-    tunings = {name: choose(board) for name, board in swept.items()}
-    boards = [_board(folder, name, registry) for name in track_names(folder)]
-    texts = {folder / f"{b.track.name}.md": page(b, registry, tunings.get(b.track.name)) for b in boards}
+    tunings = {name: choose(board, registry) for name, board in swept.items()}
+    texts: dict[Path, str] = {}
+    boards = []
+    for name in track_names(folder):
+        found = strongest(swept[name]) if name in swept else {}
+        decided = standings(_board(folder, name, registry), found)
+        strip = (folder / STRIPS / f"{name}.png").is_file()
+        texts[folder / f"{name}.md"] = page(decided, registry, tunings.get(name), strip=strip)
+        texts |= {folder / FIGURES / file: svg for file, (_, svg) in figures(decided).items()}
+        boards.append(decided)
     texts[folder / INDEX] = index(boards)
     for name, board in swept.items():
-        texts[sweeps / f"{name}.md"] = page(board, registry, tunings[name], sweep=True)
+        texts[sweeps / f"{name}.md"] = page(standings(board), registry, tunings[name], sweep=True)
     return texts
 
 
@@ -162,6 +175,8 @@ def check(folder: Path, registry: Registry) -> list[str]:
         try:
             track = load_track(registry, name)
             refused = refusals(track, found, known_quantities(registry, track, found))
+            wrong = {record.key: list(contradictions(registry, track, record)) for record in found}
+            refused += [f"record {key}: {line}" for key, lines in wrong.items() for line in lines]
         except MiaBenchError as error:
             blocking.append(f"{place / RESULTS / name}: {error}")
         else:
@@ -191,4 +206,5 @@ def _check_pages(folder: Path, registry: Registry) -> list[str]:
             problems.append(f"{path}: differs from its records; run 'mia-bench leaderboard build'")
     there = {*folder.glob("*.md"), *(folder / TUNING).glob("*.md")}
     stale = [path for path in sorted(there - expected.keys()) if (_text(path) or "").startswith(TITLE)]
+    stale += sorted({*(folder / FIGURES).glob("*.svg")} - expected.keys())
     return problems + [f"{path}: a page without records; remove it" for path in stale]

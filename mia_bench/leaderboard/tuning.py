@@ -1,51 +1,106 @@
 """How a track's settings of the defenses were chosen: from the records of a sweep, by one rule.
 
-Of the settings whose validation accuracy is at most :data:`MARGIN` below the undefended target's, the one
-that leaks least is chosen; where there is none, the one whose validation accuracy is highest. No board shows
-a seed or an image of a sweep.
+Of the settings of a defense whose validation accuracy is at most so much (:data:`LEVELS`) below that of the
+undefended target, the one that leaks least is chosen; where there is none, the one whose validation accuracy
+is highest. A setting leaks what the strongest of the attacks recovers that were tried on every setting of the
+defense. Accuracy and leakage are means over the tuning seeds. No board shows a seed or an image of a sweep.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
-from typing import Any
+from statistics import fmean
+from typing import Any, TypeAlias
 
 from mia_bench.api.metric import Quantity
+from mia_bench.api.options import parse_options
 from mia_bench.errors import MiaBenchError
-from mia_bench.leaderboard.aggregate import make_row
 from mia_bench.leaderboard.board import Board
 from mia_bench.leaderboard.grouping import group, row_key
+from mia_bench.leaderboard.strongest import attack_of, attack_set
 from mia_bench.record import Record
+from mia_bench.registry import Registry
+from mia_bench.track import StandardAttack
 
 MARGIN = 0.03
-"""How far a chosen setting's validation accuracy may be below the undefended target's."""
+"""The loss of validation accuracy at which the track's settings are chosen."""
+
+LEVELS = (0.01, MARGIN, 0.10)
+"""The losses of validation accuracy at which settings are chosen."""
+
+Options: TypeAlias = Mapping[str, Any]
+
+_Accepts: TypeAlias = Callable[[str, Options], bool]
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """Options of a defense that were tried, over the tuning seeds; None where a seed has no number."""
+    """Options of a defense that were tried, over the tuning seeds.
 
-    options: Mapping[str, Any]
+    Attributes:
+        accuracy: on the validation images; None where a seed has no number.
+        leakage: under the strongest of the attacks that count; None where a seed has no number.
+        attack: that attack.
+        reason: why a number is missing.
+    """
+
+    options: Options
     accuracy: float | None
     leakage: float | None
+    attack: str = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The setting chosen at one loss of accuracy.
+
+    Attributes:
+        loss: of validation accuracy, at most.
+        near: whether the setting's accuracy is within it.
+        further: settings to try next, as the chosen one has the first or last value of an option among those
+            tried; empty where it lies inside.
+    """
+
+    loss: float
+    setting: Candidate
+    near: bool
+    further: tuple[Options, ...] = ()
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """The candidates of one defense, and the one chosen of them.
+    """The candidates of one defense, and those chosen of them.
 
     Attributes:
+        attacks: those tried on every candidate that finished; the strongest of them counts.
         tried: in the order of their options.
-        setting: None where no setting finished.
-        near: whether its accuracy is within :data:`MARGIN`.
+        choices: one for each of :data:`LEVELS`; none where no setting finished.
     """
 
     defense: str
+    attacks: tuple[str, ...]
     tried: tuple[Candidate, ...]
-    setting: Candidate | None
-    near: bool
+    choices: tuple[Choice, ...]
+
+    def at(self, loss: float) -> Choice | None:
+        """The choice at a loss of accuracy; None where no setting finished."""
+        return next((choice for choice in self.choices if choice.loss == loss), None)
+
+    @property
+    def setting(self) -> Candidate | None:
+        """The setting that the track takes; None where none finished."""
+        choice = self.at(MARGIN)
+        return choice.setting if choice else None
+
+    @property
+    def further(self) -> tuple[Options, ...]:
+        """The settings to try next, so that those chosen lie inside the sweep."""
+        wanted = [options for choice in self.choices for options in choice.further]
+        return tuple(options for place, options in enumerate(wanted) if options not in wanted[:place])
 
 
 @dataclass(frozen=True)
@@ -53,22 +108,31 @@ class Tuning:
     """A sweep and what it chose.
 
     Attributes:
-        attack: the attack under which the leakage was measured, with the track's options and prior.
         metric: the quantity of leakage.
         selection: the quantity of accuracy, on images that no board uses.
         accuracy: of the undefended target.
+        images: number of validation images, the same on every seed.
     """
 
-    attack: str
     metric: str
     selection: str
     seeds: tuple[int, ...]
     accuracy: float
+    images: int
     choices: tuple[Chosen, ...]
 
+    @property
+    def error(self) -> float:
+        """The standard error of the accuracy, for other images: that of one seed, as all share the images."""
+        return math.sqrt(max(self.accuracy * (1 - self.accuracy), 0.0) / self.images)
 
-def choose(board: Board) -> Tuning | None:
+
+def choose(board: Board, registry: Registry | None = None) -> Tuning | None:
     """What the sweep on ``board`` chose; None where it tried no defense.
+
+    Args:
+        board: of the tuning records.
+        registry: says which options a defense accepts, so that none beyond its limits is proposed.
 
     Raises:
         MiaBenchError: the sweep's records don't allow a choice; says why.
@@ -76,62 +140,163 @@ def choose(board: Board) -> Tuning | None:
     track = f"track {board.track.name!r}"
     if all(record.defense.about.baseline for record in board.records):
         return None
-    usual = [record for record in board.records if _is_usual(board, record)]
+    attacks = tuple(attack_set(board))
+    usual = [record for record in board.records if attack_of(record, board, attacks)]
     tried = [record for record in usual if not record.defense.about.baseline]
-    attacks = sorted({record.attack.name for record in tried})
-    if len(attacks) != 1:
-        raise MiaBenchError(
-            f"{track}: the settings of a sweep are compared under one attack with the track's options and "
-            f"prior; found: {', '.join(attacks) or 'none'}"
-        )
-    [attack] = attacks
-    undefended = [
-        record for record in usual if record.attack.name == attack and row_key(record) in board.baselines
-    ]
+    if not tried:
+        names = ", ".join(one.label for one in attacks) or "none"
+        raise MiaBenchError(f"{track}: no defense was tried under an attack that counts: {names}")
+    undefended = [record for record in usual if row_key(record) in board.baselines]
     selection = next((n for n, q in board.quantities.items() if q.role == "selection"), "")
     if not (selection and board.primary):
         raise MiaBenchError(
             f"{track}: its metrics give no quantity to choose settings by (one with the role 'selection', "
             "one of leakage)"
         )
-    seeds = tuple(sorted({record.seed for record in undefended}))
-    accuracy = _candidate(board, undefended, seeds, selection).accuracy if undefended else None
+    sweep = _Sweep(board, attacks, tuple(sorted({record.seed for record in undefended})), selection)
+    accuracy = sweep.mean(undefended, selection)
     if accuracy is None:
         raise MiaBenchError(f"{track}: the sweep has no undefended target with a {selection}")
-    choices = []
-    for defense, same in group(tried, lambda record: record.defense.name).items():
-        rows = group(same, row_key).values()
-        candidates = tuple(_candidate(board, row, seeds, selection) for row in rows)
-        choices.append(_choose(defense, candidates, accuracy, board.quantities[board.primary]))
-    return Tuning(attack, board.primary, selection, seeds, accuracy, tuple(choices))
+    images = max(metric.n for r in undefended if (metric := r.metrics.get(selection)))
+    choices = tuple(
+        _choose(defense, sweep, list(group(same, row_key).values()), accuracy, _accepted_by(registry))
+        for defense, same in group(tried, lambda record: record.defense.name).items()
+    )
+    return Tuning(board.primary, selection, sweep.seeds, accuracy, images, choices)
 
 
-def _is_usual(board: Board, record: Record) -> bool:
-    """Whether attack and prior are as the track has them, and the attack is no reference."""
-    attack, prior = record.attack, record.prior
-    same = prior.name == board.track.prior_of(attack.name) and attack.name not in board.reference_kinds
-    return same and not (attack.about.changed or prior.about.changed)
+@dataclass(frozen=True)
+class _Sweep:
+    """What candidates are compared on: exactly these seeds, for one that lacks a seed can't be compared."""
+
+    board: Board
+    attacks: Sequence[StandardAttack]
+    seeds: tuple[int, ...]
+    selection: str
+
+    def mean(self, records: Iterable[Record], name: str) -> float | None:
+        """A quantity over the seeds; None where one lacks it."""
+        values: dict[int, list[float]] = {seed: [] for seed in self.seeds}
+        for record in records:
+            metric = record.metrics.get(name)
+            if metric and record.seed in values:
+                values[record.seed].append(metric.value)
+        return fmean(map(fmean, values.values())) if values and all(values.values()) else None
+
+    def leakage(self, records: Sequence[Record]) -> dict[str, float]:
+        """The leakage under each attack, by its label, where every seed has it."""
+        found = {
+            one.label: self.mean([r for r in records if self.attack_of(r) is one], self.board.primary)
+            for one in self.attacks
+        }
+        return {label: value for label, value in found.items() if value is not None}
+
+    def attack_of(self, record: Record) -> StandardAttack | None:
+        """The attack that counts and that the record is of."""
+        return attack_of(record, self.board, self.attacks)
 
 
-def _choose(defense: str, tried: tuple[Candidate, ...], accuracy: float, leakage: Quantity) -> Chosen:
+def _choose(
+    defense: str, sweep: _Sweep, rows: Sequence[Sequence[Record]], accuracy: float, accepts: _Accepts
+) -> Chosen:
+    leakages = [sweep.leakage(row) for row in rows]
+    finished = [set(found) for found in leakages if found]
+    common = set.intersection(*finished) if finished else set()
+    shared = [one.label for one in sweep.attacks if one.label in common]
+    if finished and not shared:
+        raise MiaBenchError(
+            f"track {sweep.board.track.name!r}: there is no attack under which all settings of {defense!r} "
+            "were tried, so they can't be compared"
+        )
+    quantity = sweep.board.quantities[sweep.board.primary]
+    tried = tuple(
+        _candidate(sweep, row, found, shared, quantity) for row, found in zip(rows, leakages, strict=True)
+    )
+    choices = (_at(loss, defense, tried, accuracy, quantity, accepts) for loss in LEVELS)
+    return Chosen(defense, tuple(shared), tried, tuple(choice for choice in choices if choice))
+
+
+def _candidate(
+    sweep: _Sweep,
+    records: Sequence[Record],
+    leakages: Mapping[str, float],
+    shared: Sequence[str],
+    quantity: Quantity,
+) -> Candidate:
+    options = records[0].defense.options
+    accuracy = sweep.mean(records, sweep.selection)
+    strongest = max(
+        (label for label in shared if label in leakages),
+        key=lambda label: quantity.sort_key(round(leakages[label], 9)),
+        default="",
+    )
+    failed = sorted({r.reason or r.status for r in records if r.status != "done" and r.seed in sweep.seeds})
+    if accuracy is not None and strongest:
+        return Candidate(options, accuracy, leakages[strongest], strongest)
+    return Candidate(options, accuracy, None, "", failed[0] if failed else "not run on every seed")
+
+
+def _at(
+    loss: float,
+    defense: str,
+    tried: Sequence[Candidate],
+    accuracy: float,
+    leakage: Quantity,
+    accepts: _Accepts,
+) -> Choice | None:
     finished = [
         (leakage.sort_key(one.leakage), -one.accuracy, one)
         for one in tried
         if one.accuracy is not None and one.leakage is not None
     ]
     if not finished:
-        return Chosen(defense, tried, None, near=False)
-    lowest = accuracy - MARGIN - 1e-9  # a difference of exactly so many images is within
+        return None
+    lowest = accuracy - loss - 1e-9  # a difference of exactly so many images is within
     near = [ranked for ranked in finished if -ranked[1] >= lowest]
     best = min(near, key=itemgetter(0, 1)) if near else min(finished, key=itemgetter(1, 0))
-    return Chosen(defense, tried, best[2], bool(near))
+    setting = best[2]
+    further = tuple(o for o in further_settings(setting, tried) if accepts(defense, o))
+    return Choice(loss, setting, bool(near), further)
 
 
-def _candidate(board: Board, records: Sequence[Record], seeds: Sequence[int], selection: str) -> Candidate:
-    """Over exactly ``seeds``: a candidate that lacks one can't be compared with the others."""
-    options = records[0].defense.options
-    done = [record for record in records if record.status == "done" and record.seed in seeds]
-    if {record.seed for record in done} != set(seeds):
-        return Candidate(options, None, None)
-    row = make_row(done, {name: board.quantities[name] for name in (selection, board.primary)})
-    return Candidate(options, row.value(selection), row.value(board.primary))
+def further_settings(setting: Candidate, tried: Sequence[Candidate]) -> list[Options]:
+    """Settings beyond the edges of a sweep on which ``setting`` lies: one for each such edge.
+
+    An option of numbers has an edge at its first and its last value among those tried, where a setting failed
+    too. The next value is as many times the last as that is of the one before it. Nothing lies beyond 0, as
+    steps are geometric.
+    """
+    found: list[Options] = []
+    for name, value in setting.options.items():
+        if not _is_number(value):
+            continue
+        values = sorted({one.options[name] for one in tried if _is_number(one.options.get(name))})
+        if len(values) < 2 or value not in (values[0], values[-1]):
+            continue
+        before = values[1] if value == values[0] else values[-2]
+        if value * before <= 0:
+            continue
+        following = float(f"{value * value / before:.3g}")
+        following = round(following) if isinstance(value, int) and isinstance(before, int) else following
+        if following not in values:
+            found.append({**setting.options, name: following})
+    return found
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _accepted_by(registry: Registry | None) -> _Accepts:
+    """Whether a defense accepts options; always, where it is not installed."""
+
+    def accepts(defense: str, options: Options) -> bool:
+        if registry is None or defense not in registry.names("defense"):
+            return True
+        try:
+            parse_options(defense, registry.get("defense", defense).load().Options, options)
+        except MiaBenchError:
+            return False
+        return True
+
+    return accepts

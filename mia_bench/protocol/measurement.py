@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -18,6 +19,7 @@ from mia_bench.api.metric import (
     AttackMetric,
     Gallery,
     Measurement,
+    Quantity,
     TargetEvidence,
     TargetMetric,
 )
@@ -44,12 +46,16 @@ class Measured:
         values: each quantity by its name, None where it could not be computed.
         notes: by quantity, the reason why it is None or in doubt; what else is in doubt.
         per_class: class means of the quantities that boards compare class by class.
+        class_counts: samples of each class, of those of them whose classes have not equally many.
+        per_image: the value of each sample, class by class, by the name that a quantity gives them.
         sources: by quantity, what gave it.
     """
 
     values: dict[str, Estimate | None] = field(default_factory=dict)
     notes: dict[str, str] = field(default_factory=dict)
     per_class: dict[str, list[float]] = field(default_factory=dict)
+    class_counts: dict[str, list[int]] = field(default_factory=dict)
+    per_image: dict[str, list[list[float]]] = field(default_factory=dict)
     sources: dict[str, str] = field(default_factory=dict)
 
     def add(self, source: str, name: str, value: Estimate | str) -> None:
@@ -67,6 +73,18 @@ class Measured:
             self.values[name], self.notes[name] = None, value
         else:
             self.values[name] = value
+
+    def keep_classes(self, name: str, quantity: Quantity, measurement: Measurement) -> None:
+        """Keep of each class what the quantity says that records keep; nothing where it has no value."""
+        if self.values[name] is None or not (quantity.paired or quantity.per_image):
+            return
+        samples = _by_class(measurement)
+        if quantity.paired:
+            self.per_class[name] = [round(value, 6) for value in class_means(measurement)]
+            if len(set(map(len, samples))) > 1:
+                self.class_counts[name] = list(map(len, samples))
+        if quantity.per_image:
+            self.per_image[quantity.per_image] = samples
 
 
 def measure_target(
@@ -99,11 +117,8 @@ def measure_reconstructions(
     models = {"target": evidence.target, "evaluation model": evidence.evaluation_model}
     for source, metric in metrics.items():
         with seeded(seed, "measure"):
-            computed = _compute(measured, source, metric, evidence, models, evidence.images)
+            _compute(measured, source, metric, evidence, models, evidence.images)
         for name, quantity in metric.quantities.items():
-            measurement = computed.get(name)
-            if quantity.paired and isinstance(measurement, Measurement):
-                measured.per_class[name] = [round(v, 6) for v in class_means(measurement)]
             if (value := measured.values[name]) and (doubt := quantity.doubt(name, value.value)):
                 measured.notes[name] = doubt
     if evidence.gallery is not None and (lines := gallery.doubts(evidence.splits)):
@@ -184,7 +199,7 @@ def _compute(
     evidence: Any,
     models: Mapping[str, nn.Module],
     images: Tensor | None = None,
-) -> dict[str, Measurement | str]:
+) -> None:
     """Compute one metric, which must modify neither models nor images, and add what it gives."""
     with attribute_errors(source, all_errors=True):
         with assert_evidence_unmodified(models, evidence.splits, images):
@@ -199,7 +214,17 @@ def _compute(
                 measured.add(source, name, value if isinstance(value, str) else compute(value))
             except ValueError as error:  # no samples, NaN: never a number
                 measured.add(source, name, str(error))
-    return computed
+            if isinstance(value, Measurement):
+                measured.keep_classes(name, quantity, value)
+
+
+def _by_class(measurement: Measurement) -> list[list[float]]:
+    """The values of each class's samples, in the order of the classes; whole numbers as integers."""
+    _, members = np.unique(measurement.groups, return_inverse=True)
+    samples: list[list[float]] = [[] for _ in range(int(members.max()) + 1)]
+    for member, value in zip(members, np.round(measurement.values, 6).tolist(), strict=True):
+        samples[member].append(int(value) if value.is_integer() else value)
+    return samples
 
 
 @contextlib.contextmanager

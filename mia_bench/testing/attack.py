@@ -78,6 +78,7 @@ class AttackTrial(Trial[Inverted]):
         "runs": "See mia_bench.Attack",
         "repeatable": "Draw everything from task.generator, and keep nothing from one run to the next",
         "saved": "Put everything that invert needs into the tensors that prepare returns",
+        "by-class": "Go by task.classes; if the classes can't be shared out, declare by_class = False",
         "few-images": "Handle two classes, one image a class, and a batch_size of 1",
         "random-target": "No two answers are the same: ask for a mean (draws=…), and compare with tolerance",
         "bfloat16": "Losses need float32: call .float() on what networks return",
@@ -114,7 +115,8 @@ class AttackTrial(Trial[Inverted]):
         if run.stored:
             attack, state = self.make(), reloaded(state)
         observe(attack, "invert", run)
-        inverted = perform(attack, step="invert", state=state)
+        classes = torch.tensor(run.classes) if run.classes else None
+        inverted = perform(attack, step="invert", state=state, classes=classes)
         if not snapshot.equal(splits.public.images, run.world.splits.public.images):
             raise Modified("the attack changed the public images; it may only use them")
         if not isinstance(inverted.result, Reconstructions):
@@ -151,6 +153,23 @@ class AttackTrial(Trial[Inverted]):
         if (passed := self.recorded.passed) > counted:
             advice = "Ask through task.access (labels, probabilities, answers, activations) alone"
             yield f"{passed} images passed through the target, but {counted} were counted", advice
+
+    @check("attack", name="by-class")
+    def shared_out(self) -> Iterator[Problem]:
+        """It inverts some of the classes, whichever they are, with no more queries than all of them take."""
+        if not self.component.by_class:
+            return
+        every = range(toy.world().classes)
+        first, last = (self.rerun(classes=tuple(some)) for some in (every[:-1], every[1:]))
+        if last.queries > (joint := self.made.queries):
+            advice = "Ask about images for task.classes alone"
+            yield (
+                f"{len(every) - 1} classes take {last.queries} queries, all {len(every)} take {joint}",
+                advice,
+            )
+        if last.queries and torch.equal(first.images, last.images):
+            advice = "Look at the numbers in task.classes, not only at how many there are"
+            yield "it makes the same images of other classes", advice
 
     @check("attack", name="private-data")
     def private_images(self) -> Iterator[Problem]:

@@ -73,7 +73,7 @@ def finished_cell(folder: Path, status: Status = "done") -> FinishedCell:
                 "finished": now,
             },
             "metrics": info.get("metrics", {}),
-            "per_class": info.get("per_class", {}),
+            **{name: info.get(name, {}) for name in ("per_class", "class_counts", "per_image")},
             "cost": info.get("costs", {}),
             "notes": info.get("notes", {}),
         }
@@ -100,6 +100,8 @@ def _measured() -> tuple[Tensor, dict[str, Tensor], dict[str, Any]]:
                 "id_acc1": None,
             },
             "per_class": {"attack_acc1": correct.mean(1).tolist()},
+            "class_counts": {},
+            "per_image": {"attack_hit": correct.int().tolist()},
             "costs": {
                 "train_seconds": 1.0,
                 "invert_seconds": 0.5,

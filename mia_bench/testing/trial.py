@@ -58,6 +58,7 @@ class Run:
         small: in a world of 2 classes with one training image each.
         random_target: an attack meets a target that answers at random.
         stored: an attack inverts as a fresh instance, from what it prepared as the store gives it.
+        classes: that an attack inverts; all unless given.
         traces: filled while it runs.
     """
 
@@ -67,6 +68,7 @@ class Run:
     small: bool = False
     random_target: bool = False
     stored: bool = False
+    classes: tuple[int, ...] = ()
     traces: Traces = field(default_factory=Traces)
 
     @property

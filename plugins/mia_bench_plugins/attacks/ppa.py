@@ -10,6 +10,12 @@ Flexible Model Inversion Attacks*, ICML 2022 (arXiv 2201.12179). Three stages:
    one-hot label :math:`v` clipped to :math:`[0, 1-10^{-4}]`:
 
    .. math:: \operatorname{arccosh}\Bigl(1 + \frac{2\|u-v\|^2}{(1-\|u\|^2)(1-\|v\|^2)}\Bigr).
+
+   ``loss`` chooses others, for logits ``o`` and the class ``y``: cross-entropy, the margin
+   :math:`-o_y + \max_{j\ne y} o_j` of PLG-MI (Yuan et al., AAAI 2023, arXiv 2302.09814), and the logit
+   :math:`-o_y` of LOMMA (Nguyen et al., CVPR 2023, arXiv 2304.01669) without its regulariser. The gradient
+   is averaged over ``augment_average`` crops of the image at each step, which is the
+   transformation-averaged alignment of AlignMI (NeurIPS 2025).
 3. **Final selection.** Of the results keep those with the highest mean target confidence over
    ``views`` random crops.
 
@@ -21,6 +27,7 @@ averaged over ``eot`` answers (expectation over transformation, Athalye et al., 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
@@ -46,7 +53,7 @@ def poincare_loss(logits: Tensor, labels: Tensor) -> Tensor:
         logits: ``(N, C)``.
         labels: ``(N,)`` int64.
     """
-    logits = logits if logits.dtype == torch.float64 else logits.float()
+    logits = _precise(logits)
     u = logits / logits.abs().sum(1, keepdim=True).clamp_min(1e-12)
     v = (F.one_hot(labels, logits.shape[1]).to(logits.dtype) - 1e-4).clamp(0, 1)
     squares = ((u - v) ** 2).sum(1)
@@ -54,6 +61,36 @@ def poincare_loss(logits: Tensor, labels: Tensor) -> Tensor:
     inside_u = (1 - (u**2).sum(1)).clamp_min(1e-6)
     inside_v = 1 - (v**2).sum(1)
     return torch.acosh(1 + 2 * squares / (inside_u * inside_v) + 1e-7)
+
+
+def cross_entropy_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy of each row ``(N,)``, in float32 or better; arguments as of :func:`poincare_loss`."""
+    return F.cross_entropy(_precise(logits), labels, reduction="none")
+
+
+def max_margin_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """The largest other logit less that of the class ``(N,)``; arguments as of :func:`poincare_loss`."""
+    logits, index = _precise(logits), labels[:, None]
+    return logits.scatter(1, index, -torch.inf).amax(1) - logits.gather(1, index).squeeze(1)
+
+
+def logit_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """The negative logit of the class ``(N,)``; arguments as of :func:`poincare_loss`."""
+    return -_precise(logits).gather(1, labels[:, None]).squeeze(1)
+
+
+def _precise(logits: Tensor) -> Tensor:
+    return logits if logits.dtype == torch.float64 else logits.float()
+
+
+Loss = Literal["poincare", "cross-entropy", "max-margin", "logit"]
+
+LOSSES: dict[Loss, Callable[[Tensor, Tensor], Tensor]] = {
+    "poincare": poincare_loss,
+    "cross-entropy": cross_entropy_loss,
+    "max-margin": max_margin_loss,
+    "logit": logit_loss,
+}
 
 
 class PlugAndPlay(Attack):
@@ -74,7 +111,8 @@ class PlugAndPlay(Attack):
         steps: int = Field(50, ge=0, description="optimisation steps; 0: initial selection only")
         learning_rate: float = Field(0.005, gt=0, description="of Adam, in the latent space")
         betas: tuple[Share, Share] = Field((0.1, 0.1), description="of Adam, each below 1")
-        loss: Literal["poincare", "cross-entropy"] = Field("poincare", description="identity loss")
+        loss: Loss = Field("poincare", description="identity loss")
+        augment_average: int = Field(1, ge=1, description="crops of an image that a step averages over")
         crop: Range = Field((0.9, 1.0), description="area range of the random crops while optimising")
         views: int = Field(100, ge=1, description="random crops that score the final selection")
         views_crop: Range = Field(
@@ -141,20 +179,32 @@ class PlugAndPlay(Attack):
             adam = torch.optim.Adam([w], lr=self.options.learning_rate, betas=self.options.betas, fused=False)
             for step in range(self.options.steps):
                 adam.zero_grad(set_to_none=True)
-                view = random_resized_crop(task.prior(w), task.generator, scale=self.options.crop)
-                answers = task.access.answers(view, draws=self.options.eot)
-                losses = self._loss(answers.flatten(0, 1), label.repeat(len(answers)))
-                # A sum over candidates: the gradient of one must not depend on its batch.
-                (losses.sum() / len(answers)).backward()
+                images = task.prior(w)
+                images.backward(self._gradient(task, images.detach(), label))
                 adam.step()
                 task.progress(number * self.options.steps + step + 1, total, "step")
             results.append(w.detach().cpu())
         return torch.cat(results)
 
-    def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        if self.options.loss == "cross-entropy":
-            return F.cross_entropy(logits.float(), labels, reduction="none")
-        return poincare_loss(logits, labels)
+    def _gradient(self, task: AttackTask, images: Tensor, labels: Tensor) -> Tensor:
+        """Gradient ``(N, 3, H, W)`` of each image's loss, averaged over its random crops.
+
+        As many crops pass through the target at once as fit in a batch.
+        """
+        images.requires_grad_(True)
+        left, together = self.options.augment_average, max(1, task.batch_size // len(images))
+        while left:
+            crops = min(left, together)
+            left -= crops
+            views = random_resized_crop(
+                images.repeat(crops, 1, 1, 1), task.generator, scale=self.options.crop
+            )
+            answers = task.access.answers(views, draws=self.options.eot)
+            losses = LOSSES[self.options.loss](answers.flatten(0, 1), labels.repeat(len(answers) * crops))
+            # A sum over candidates: the gradient of one must not depend on its batch.
+            (losses.sum() / (len(answers) * self.options.augment_average)).backward()
+        assert images.grad is not None
+        return images.grad
 
     def _final_scores(self, task: AttackTask, latents: Tensor, labels: Tensor) -> Tensor:
         """Mean target confidence ``(N,)`` over random crops."""

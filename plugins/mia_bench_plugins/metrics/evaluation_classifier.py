@@ -84,13 +84,15 @@ class EvaluationClassifier(AttackMetric):
             ceiling="attack_acc1_ceiling",
         ),
         "attack_acc5": leaked_share(
-            "share of reconstructions with their class among the evaluation model's first five"
+            "share of reconstructions with their class among the evaluation model's first five",
+            paired=True,
         ),
         "delta_eval": Quantity(
             "mean squared distance to the class's nearest training image, in the evaluation model's features",
             better="higher",
             kind="distance",
             role="leakage",
+            paired=True,
         ),
         "attack_acc1_ceiling": ceiling("the evaluation model's accuracy on real held-out images"),
     }

@@ -31,6 +31,7 @@ class FaceDistance(AttackMetric):
             better="higher",
             kind="distance",
             role="leakage",
+            paired=True,
         )
     }
 

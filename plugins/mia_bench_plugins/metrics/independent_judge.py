@@ -27,7 +27,8 @@ class IndependentJudge(AttackMetric):
             ceiling="id_acc1_ceiling",
         ),
         "id_acc5": leaked_share(
-            "share of reconstructions with their class among the independent judge's first five"
+            "share of reconstructions with their class among the independent judge's first five",
+            paired=True,
         ),
         "id_acc1_ceiling": ceiling("the independent judge's accuracy on real held-out images"),
     }

@@ -42,6 +42,7 @@ class Utility(TargetMetric):
             better="higher",
             kind="share",
             role="utility",
+            paired=True,
         ),
         "train_accuracy": Quantity(
             "share of its training images that the target classifies correctly", kind="share", role="utility"

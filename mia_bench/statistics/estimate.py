@@ -1,14 +1,13 @@
-"""Intervals: bootstrap over classes within a seed, and the spread across seeds.
+"""The numbers of one cell: bootstrap over its classes.
 
 A class is the unit that generalises (another set of people), so whole classes are resampled, with
-all their samples. Across seeds the board needs an interval for the mean over retrained targets:
-see :func:`combine_seeds`.
+all their samples.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import NormalDist
 from typing import TypeAlias
@@ -164,62 +163,3 @@ def class_means(measurement: Measurement) -> list[float]:
     _, members = np.unique(measurement.groups, return_inverse=True)
     counts = np.bincount(members)
     return list(map(float, np.bincount(members, weights=measurement.values) / counts))
-
-
-def paired_difference(seeds: Mapping[int, Sequence[float]]) -> Estimate:
-    """A mean difference of two rows, with an interval for other seeds *and* other classes.
-
-    ``seeds`` holds, for each seed, the difference of every class's mean. As in :func:`combine_seeds`
-    the spread across seeds (absent for one seed) and a bootstrap over the classes, whose differences are
-    averaged over the seeds first, are added in quadrature.
-
-    Raises:
-        ValueError: no seeds, or seeds with different numbers of classes.
-    """
-    table = np.array([seeds[seed] for seed in sorted(seeds)], dtype=np.float64)
-    if table.ndim != 2 or not table.size:
-        raise ValueError("every seed needs the differences of the same classes")
-    by_class = _bootstrap(Measurement(table.mean(0), np.arange(table.shape[1])))
-    value, (low, high) = by_class.value, by_class.interval
-    return _widened(value, value - low, high - value, table.mean(1), table.size)
-
-
-@dataclass(frozen=True)
-class Effect:
-    """A mean over seeds and classes, or a difference of two, with what its intervals follow from.
-
-    Attributes:
-        value: the mean.
-        error: its standard error, for other seeds and other classes.
-        freedom: degrees of freedom of the standard error; infinite where it is known.
-        seeds: how many it rests on; with one, ``error`` is for other classes only.
-        classes: how many it rests on.
-    """
-
-    value: float
-    error: float
-    freedom: float
-    seeds: int
-    classes: int
-
-    def interval(self, level: float = 0.95) -> tuple[float, float]:
-        """Both ends of the interval that holds the true value with probability ``level``."""
-        half = float(special.stdtrit(self.freedom, (1 + level) / 2)) * self.error
-        return self.value - half, self.value + half
-
-    def p_value(self, null: float = 0.0) -> float:
-        """Two-sided p-value of the hypothesis that the true value is ``null``."""
-        distance = abs(self.value - null)
-        if distance == 0:
-            return 1.0
-        return 2 * float(special.stdtr(self.freedom, -distance / self.error)) if self.error else 0.0
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """The p-values adjusted to their number by Holm's step-down procedure (1979), in the same order."""
-    order = sorted(range(len(p_values)), key=lambda i: p_values[i])
-    adjusted, largest = [0.0] * len(p_values), 0.0
-    for rank, i in enumerate(order):
-        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[i]))
-        adjusted[i] = largest
-    return adjusted

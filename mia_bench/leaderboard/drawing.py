@@ -1,0 +1,67 @@
+"""The figures of a board, from its verdict table."""
+
+from __future__ import annotations
+
+from mia_bench.leaderboard.board import Board
+from mia_bench.leaderboard.figures import Axis, Bar, Level, Panel, Point, Series, forest, scatter
+from mia_bench.leaderboard.standings import Standings, section_letters
+from mia_bench.statistics import Estimate
+
+
+def plane(decided: Standings) -> str:
+    """Accuracy against leakage under each row's strongest attack; empty without two rows that have both."""
+    board = decided.board
+    x, y = board.quantities.get(decided.accuracy), board.quantities.get(board.primary)
+    if not x or not y:
+        return ""
+    colours = _colours(decided)
+    grouped: dict[str, list[Point]] = {}
+    for row in decided.rows:
+        if isinstance(row.accuracy, Estimate) and isinstance(row.leakage, Estimate):
+            name = {"baseline": "front", "front": "front"}.get(row.role, row.label)
+            grouped.setdefault(name, []).append(Point(row.label, row.accuracy, row.leakage))
+    if sum(map(len, grouped.values())) < 2:
+        return ""
+    grouped = dict(sorted(grouped.items(), key=lambda item: item[0] == "front"))  # drawn last, it is on top
+    series = [Series(tuple(points), colours.get(name), name == "front") for name, points in grouped.items()]
+    axes = Axis(decided.accuracy, x), Axis(f"{board.primary} under the strongest attack", y)
+    return scatter(series, levels(board), *axes)
+
+
+def levels(board: Board) -> list[Level]:
+    """What real images, and attacks that learn nothing, reach in the board's first quantity."""
+    name = board.primary
+    ceiling = board.ceiling.value(name) if board.ceiling else None
+    floors = [value for row in board.floors if (value := row.value(name)) is not None]
+    found = [] if ceiling is None else [Level("ceiling", ceiling)]
+    return found + ([Level("floor", max(floors, key=board.quantities[name].sort_key))] if floors else [])
+
+
+def forests(decided: Standings) -> str:
+    """Differences of leakage from the baseline, a panel for each attack; empty where there are none."""
+    board = decided.board
+    quantity = board.quantities.get(board.primary)
+    panels = []
+    for section in board.sections if quantity else ():
+        keys = {(row.defense, row.options): row.key for row in section.rows if row.key}
+        letters = section_letters(board, section)
+        bars = {
+            board.short(one): Bar(
+                Estimate(found.mean, found.low, found.high, 1),
+                letters.get(keys[one.defense, one.options], ""),
+            )
+            for one in section.differences
+            if (found := one.metrics.get(board.primary))
+        }
+        if bars and section.baseline:
+            bars[board.short(section.baseline)] = Bar(None, baseline=True)
+            panels.append(Panel(section.attack.name, bars, board.variant(section)))
+    if not panels or not quantity:
+        return ""
+    return forest(panels, Axis(board.primary, quantity), _colours(decided))
+
+
+def _colours(decided: Standings) -> dict[str, int | None]:
+    """Of each row's label its colour, in the order of the table: one for each defense."""
+    names = sorted({row.defense for row in decided.defenses})
+    return {row.label: names.index(row.defense) if row.role == "defense" else None for row in decided.rows}

@@ -1,0 +1,345 @@
+"""What a board decides: each defense under the strongest attack found on it, and the verdict.
+
+The strongest attack of a row is taken from elsewhere where it is known (tuning records), so that the number
+on the board's seeds is not biased by choosing. Where it is not, the attack under which the row leaks most on
+the board stands in for it, and pages say so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations, pairwise
+from typing import Any, Literal, TypeVar
+
+from mia_bench.api.metric import Quantity
+from mia_bench.leaderboard.aggregate import Row, Shown
+from mia_bench.leaderboard.board import Board, Section
+from mia_bench.leaderboard.grouping import ComponentKey, SectionKey, by_seed, group, row_key, section_key
+from mia_bench.leaderboard.strongest import section_of
+from mia_bench.leaderboard.tables import Table, class_table, effects
+from mia_bench.leaderboard.verdicts import BASELINE, LEVEL, Comparison, Margins, Verdict, verdicts
+from mia_bench.record import About, ComponentRef, Record
+from mia_bench.record import Matched as MatchedRef
+from mia_bench.recorded_options import options_text
+from mia_bench.statistics import Effect, compact_letters, holm
+from mia_bench.strength import Strongest
+
+Role = Literal["defense", "baseline", "front", "undefended"]
+"""What a row is: ``front`` has the baseline's options except those that make it less accurate,
+``undefended`` other options of the baseline."""
+
+PRICES = (0.01, 0.03, 0.1)
+"""Losses of accuracy that a reader may be ready to accept."""
+
+_EQUAL = {"share": (0.05, ""), "bits": (0.5, "bits")}
+"""By kind of quantity, the difference too small to matter, and its unit."""
+
+KINDS = ("leaks less", "leaks less, at a cost", "no difference", "unclear", "leaks more")
+
+Name = TypeVar("Name")
+
+
+@dataclass(frozen=True)
+class Matched:
+    """A defense minus the undefended row that it names as the one with its architecture."""
+
+    key: ComponentKey
+    leakage: Effect | None
+    accuracy: Effect | None
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A row of the verdict table.
+
+    Attributes:
+        changed: the options that are not the track's.
+        accuracy: of the target; None where the track measures none.
+        accuracy_difference: from the baseline; None where records hold no means of classes.
+        section: the strongest attack; None where no attack on the row finished.
+        leakage: the board's first quantity under that attack.
+        difference: of the leakage from the baseline's under the baseline's strongest attack.
+        verdict: None where the row can't be compared, and for other undefended rows.
+        known: whether the strongest attack was chosen on other seeds than the board's.
+        letters: defenses that share one can't be told apart.
+        matched: the differences from the undefended row with the same architecture.
+    """
+
+    key: ComponentKey
+    defense: str
+    changed: Mapping[str, Any]
+    about: About
+    role: Role
+    seeds: tuple[int, ...]
+    accuracy: Shown | None
+    accuracy_difference: Effect | None
+    section: Section | None
+    leakage: Shown | None
+    difference: Effect | None
+    verdict: Verdict | None
+    known: bool
+    letters: str = ""
+    matched: Matched | None = None
+
+    @property
+    def label(self) -> str:
+        """The defense with the options that are not the track's: ``dp-sgd epsilon=50``."""
+        return f"{self.defense} {options_text(self.changed)}".strip()
+
+
+@dataclass(frozen=True)
+class Standings:
+    """The verdict table of a board.
+
+    Attributes:
+        rows: the baseline, the defenses by their verdict, then other undefended rows.
+        accuracy: name of the quantity of utility; empty where there is none.
+        margins: differences too small to matter.
+    """
+
+    board: Board
+    rows: tuple[Standing, ...]
+    accuracy: str
+    margins: Margins
+
+    def row(self, key: ComponentKey) -> Standing:
+        """The row of a defense with its options."""
+        return next(row for row in self.rows if row.key == key)
+
+    @property
+    def baseline(self) -> Standing | None:
+        """The row that the others are compared with."""
+        return next((row for row in self.rows if row.role == "baseline"), None)
+
+    @property
+    def defenses(self) -> tuple[Standing, ...]:
+        """The rows that defend."""
+        return tuple(row for row in self.rows if row.role == "defense")
+
+    @property
+    def decided(self) -> tuple[Standing, ...]:
+        """The defenses with a verdict."""
+        return tuple(row for row in self.defenses if row.verdict)
+
+    def affordable(self, price: float) -> tuple[Standing, ...]:
+        """Defenses that leak less and lose at most ``price`` of accuracy, both beyond doubt."""
+        return tuple(
+            row
+            for row in self.decided
+            if row.verdict and row.verdict.kind.startswith("leaks less")
+            if row.accuracy_difference and row.accuracy_difference.interval()[0] > -price
+        )
+
+    @property
+    def known(self) -> bool:
+        """Whether all strongest attacks were chosen on other seeds than the board's."""
+        return all(row.known for row in self.rows if row.section)
+
+
+def standings(board: Board, strongest: Mapping[ComponentKey, Strongest] | None = None) -> Standings:
+    """The verdict table of ``board``.
+
+    Args:
+        strongest: of each row the attacks compared on other seeds.
+    """
+    strongest = strongest or {}
+    rows = group(board.done, row_key)
+    abouts = {key: same[0].defense.about for key, same in rows.items()}
+    defenses = [key for key in rows if not abouts[key].baseline]
+    base = next((key for key in rows if key in board.baselines), None)
+    accuracy = next((name for name in board.utility_metrics if _is_accuracy(board.quantities[name])), "")
+    # Undefended rows that were not tuned are attacked as the baseline is.
+    as_base = {key for key in rows if base and abouts[key].baseline and key not in strongest}
+    chosen = {key: _chosen(strongest.get(base if base and key in as_base else key)) for key in rows}
+    sections = {key: _section(board, key, chosen[key]) for key in rows}
+    cells = group(board.done, lambda record: (section_key(record), row_key(record)))
+    leaked = {
+        key: class_table(board.primary, cells[section.key, key]) if section else None
+        for key, (section, _) in sections.items()
+    }
+    right = {key: class_table(accuracy, same) for key, same in rows.items()}
+    others = {key: base for key in rows if base and key != base}
+    more = _effects({key: _minus(leaked[key], leaked[other]) for key, other in others.items()})
+    lost = _effects({key: _minus(right[key], right[other]) for key, other in others.items()})
+    named = {key: _named(abouts[key].matched, rows) for key in defenses}
+    matches = {key: other for key, other in named.items() if other}
+    matched_more = _effects({key: _minus(leaked[key], leaked[other]) for key, other in matches.items()})
+    matched_lost = _effects({key: _minus(right[key], right[other]) for key, other in matches.items()})
+    front = _front((right[key], leaked[key]) for key in rows if key == base or abouts[key].front)
+    unfit = ("judge unfit",) if board.doubts else ()
+    masked = {key: ("masking suspected",) for key, found in strongest.items() if found.masking}
+    comparisons = {
+        key: Comparison(
+            more[key],
+            lost.get(key),
+            _beyond_front(front, right[key], leaked[key]),
+            unfit + masked.get(key, ()),
+        )
+        for key in defenses
+        if key in more
+    }
+    margins, judged, letters = Margins(), dict[ComponentKey, Verdict](), dict[ComponentKey, str]()
+    if quantity := board.quantities.get(board.primary):
+        margins = _margins(quantity)
+        judged = verdicts(comparisons, quantity.better, margins)
+        letters = _letters({key: leaked[key] for key in defenses}, quantity)
+    made = []
+    for key, same in rows.items():
+        section, known = sections[key]
+        match = matches.get(key)
+        made.append(
+            Standing(
+                key=key,
+                defense=same[0].defense.name,
+                changed=_changed(same[0].defense),
+                about=abouts[key],
+                role=_role(key, abouts[key], board),
+                seeds=tuple(by_seed(same)),
+                accuracy=_shown(board.utility, key, accuracy),
+                accuracy_difference=lost.get(key),
+                section=section,
+                leakage=_shown(section.rows, key, board.primary) if section else None,
+                difference=more.get(key),
+                verdict=BASELINE if key == base else judged.get(key),
+                known=known,
+                letters=letters.get(key, ""),
+                matched=Matched(match, matched_more.get(key), matched_lost.get(key)) if match else None,
+            )
+        )
+    return Standings(board, tuple(sorted(made, key=_order)), accuracy, margins)
+
+
+def _changed(component: ComponentRef) -> dict[str, Any]:
+    """The options that are not the track's."""
+    return {name: component.options[name] for name in component.about.changed if name in component.options}
+
+
+def _named(matched: MatchedRef | None, rows: Mapping[ComponentKey, Sequence[Record]]) -> ComponentKey | None:
+    """The row of the baseline that a defense names as the one with its architecture, if the board has it."""
+    for key, same in rows.items():
+        defense = same[0].defense
+        if matched and (defense.name, _changed(defense)) == (matched.name, matched.options):
+            return key
+    return None
+
+
+def _is_accuracy(quantity: Quantity) -> bool:
+    return quantity.role == "utility" and quantity.better == "higher"
+
+
+def _role(key: ComponentKey, about: About, board: Board) -> Role:
+    if key in board.baselines:
+        return "baseline"
+    if about.front:
+        return "front"
+    return "undefended" if about.baseline else "defense"
+
+
+def _order(row: Standing) -> tuple[Any, ...]:
+    """The baseline first, defenses by verdict and difference, then what is undefended."""
+    roles: tuple[Role, ...] = ("baseline", "defense", "front", "undefended")
+    kind = KINDS.index(row.verdict.kind) if row.verdict and row.verdict.kind in KINDS else len(KINDS)
+    difference = row.difference.value if row.difference else 0.0
+    return roles.index(row.role), kind, row.difference is None, difference, row.label
+
+
+def _chosen(found: Strongest | None) -> SectionKey | None:
+    return section_of(found.chosen) if found and found.chosen else None
+
+
+def _section(board: Board, key: ComponentKey, chosen: SectionKey | None) -> tuple[Section | None, bool]:
+    """The strongest attack on a row, and whether that was found on other seeds than the board's."""
+    quantity = board.quantities.get(board.primary)
+    if not quantity:
+        return None, False
+    found: list[tuple[float, Section]] = []
+    for section in board.sections:
+        for row in section.rows if not section.reference else ():
+            value = row.value(board.primary)
+            if value is not None and row.key == key:
+                if section.key == chosen:
+                    return section, True
+                found.append((quantity.sort_key(value), section))
+    return (max(found, key=lambda one: one[0])[1] if found else None), False
+
+
+def _shown(rows: Iterable[Row], key: ComponentKey, name: str) -> Shown | None:
+    return next((row.metrics.get(name) for row in rows if row.key == key), None)
+
+
+def _effects(tables: Mapping[Name, Table | None]) -> dict[Name, Effect]:
+    """The mean of each table that is there; those of the same seeds are computed together."""
+    found = zip(tables, effects(list(tables.values())), strict=True)
+    return {name: effect for name, effect in found if effect}
+
+
+def _minus(one: Table | None, other: Table | None) -> Table | None:
+    return one.minus(other) if one and other else None
+
+
+def _margins(quantity: Quantity) -> Margins:
+    leakage, unit = _EQUAL.get(quantity.kind, (0.0, ""))
+    return Margins(leakage, unit)
+
+
+# --- the undefended front, matched baselines, pairs -----------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Undefended:
+    """A point of the undefended front."""
+
+    accuracy: float
+    leaked: Table
+
+
+def _front(rows: Iterable[tuple[Table | None, Table | None]]) -> list[_Undefended]:
+    """The undefended targets, each with its tables of accuracy and leakage, by their accuracy."""
+    points = [_Undefended(_mean(right), leaked) for right, leaked in rows if right and leaked]
+    return sorted(points, key=lambda point: point.accuracy)
+
+
+def _mean(table: Table) -> float:
+    return float(table.means.mean())
+
+
+def _beyond_front(front: Sequence[_Undefended], right: Table | None, leaked: Table | None) -> Effect | None:
+    """Leakage minus that of the front at the same accuracy, interpolated between two of its points.
+
+    None where there is no front, or the row is less accurate than all of it. A row that is more accurate than
+    all of it is compared with its most accurate point.
+    """
+    if len(front) < 2 or not right or not leaked:
+        return None
+    accuracy = min(_mean(right), front[-1].accuracy)
+    for low, high in pairwise(front):
+        if low.accuracy <= accuracy <= high.accuracy:
+            span = high.accuracy - low.accuracy
+            share = (accuracy - low.accuracy) / span if span else 1.0
+            return _effects({"": _minus(leaked, _between(low.leaked, high.leaked, share))}).get("")
+    return None
+
+
+def _between(low: Table, high: Table, share: float) -> Table | None:
+    """``low`` and ``share`` of the way to ``high``, on the seeds that both have."""
+    way = high.minus(low)
+    return Table(way.seeds, low.on(way.seeds) + share * way.means) if way else None
+
+
+def section_letters(board: Board, section: Section) -> dict[ComponentKey, str]:
+    """The letters of the defenses under one attack."""
+    rows = group((r for r in board.done if section_key(r) == section.key), row_key)
+    defenses = {k: same for k, same in rows.items() if not same[0].defense.about.baseline}
+    tables = {key: class_table(board.primary, same) for key, same in defenses.items()}
+    return _letters(tables, board.quantities[board.primary])
+
+
+def _letters(leaked: Mapping[ComponentKey, Table | None], quantity: Quantity) -> dict[ComponentKey, str]:
+    """Letters of the defenses: two share one unless their leakage differs, at the level of all pairs."""
+    tables = {key: table for key, table in leaked.items() if table}
+    names = sorted(tables, key=lambda key: (quantity.sort_key(_mean(tables[key])), key))
+    found = _effects({pair: _minus(tables[pair[0]], tables[pair[1]]) for pair in combinations(names, 2)})
+    adjusted = holm([effect.p_value() for effect in found.values()])
+    apart = [pair for pair, p in zip(found, adjusted, strict=True) if p < LEVEL]
+    return compact_letters(names, apart) if len(names) > 1 else {}

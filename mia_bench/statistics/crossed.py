@@ -1,0 +1,230 @@
+"""Means over seeds and classes, both random: crossed random effects.
+
+A table ``(S, C)`` holds the mean of each class (column) for each seed (row). Its model is::
+
+    y[s, c] = mean + a[s] + b[c] + e[s, c]
+
+with independent effects of the seed, of the class, and of both together (which holds the sampling of
+images). The standard error of the mean is for other seeds *and* other classes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+from etils.epy import lazy_imports
+
+from mia_bench.api.metric import Array
+
+with lazy_imports():
+    from scipy import special
+
+OUTLYING = 0.01
+"""A row whose seeds differ so much that chance does it in fewer sections than this is not pooled."""
+
+_ROUNDING = 1e-12
+"""What is left of a table, as a share of its largest entry, that is but rounding."""
+
+_NORMAL = NormalDist().inv_cdf(0.975)
+
+
+@dataclass(frozen=True)
+class Effect:
+    """A mean over seeds and classes, or a difference of two, with what its intervals follow from.
+
+    Attributes:
+        value: the mean.
+        error: its standard error, for other seeds and other classes.
+        freedom: degrees of freedom of the standard error.
+        seeds: how many it rests on; with one, ``error`` is for other classes only.
+        classes: how many it rests on.
+    """
+
+    value: float
+    error: float
+    freedom: float
+    seeds: int
+    classes: int
+
+    def interval(self, level: float = 0.95) -> tuple[float, float]:
+        """Both ends of the interval that holds the true value with probability ``level``."""
+        half = float(special.stdtrit(self.freedom, (1 + level) / 2)) * self.error
+        return self.value - half, self.value + half
+
+    def p_value(self, null: float = 0.0) -> float:
+        """Two-sided p-value of the hypothesis that the true value is ``null``."""
+        distance = abs(self.value - null)
+        if distance == 0:
+            return 1.0
+        return 2 * float(special.stdtr(self.freedom, -distance / self.error)) if self.error else 0.0
+
+
+@dataclass(frozen=True)
+class _Squares:
+    """Mean squares of a table.
+
+    Attributes:
+        seeds: ``(S,)`` mean of each seed minus the mean of all.
+        by_class, rest: mean squares of the classes and of what is left.
+    """
+
+    mean: float
+    seeds: Array
+    by_class: float
+    rest: float
+    classes: int
+
+    @property
+    def by_seed(self) -> float:
+        """Mean square of the seeds."""
+        return self.classes * float(np.square(self.seeds).sum()) / (len(self.seeds) - 1)
+
+    @property
+    def ratio(self) -> float:
+        """Mean square of the seeds over that of what is left; 1 where seeds make no difference."""
+        return self.by_seed / self.rest
+
+
+def _squares(table: Array) -> _Squares:
+    seeds, classes = table.shape
+    mean = float(table.mean())
+    by_seed, by_class = table.mean(1) - mean, table.mean(0) - mean
+    rest = table - mean - by_seed[:, None] - by_class
+    rest[np.abs(rest) < _ROUNDING * np.abs(table).max()] = 0
+    return _Squares(
+        mean,
+        by_seed,
+        seeds * float(np.square(by_class).sum()) / (classes - 1),
+        float(np.square(rest).sum()) / ((seeds - 1) * (classes - 1)),
+        classes,
+    )
+
+
+def crossed_means(tables: Sequence[Array]) -> list[Effect]:
+    """The mean of each table ``(S, C)``, whose rows are the same seeds in all of them.
+
+    The variance of a mean is ``(MS_seed + MS_class - MS_rest) / (S C)``, its degrees of freedom are
+    Satterthwaite's (*Biometrics Bulletin* 2, 1946). With few seeds ``MS_seed`` is hardly known, so it is
+    pooled over the tables: they share the ratio ``MS_seed / MS_rest``, a pure number, so that a row near the
+    floor, where nothing varies, is not given the variance of the others. A table whose seeds differ by far
+    more than the others' keeps its own. What is pooled is correlated, as tables share seeds and differences
+    a baseline: its degrees of freedom come from the covariances (Box, *Annals of Mathematical Statistics* 25,
+    1954).
+
+    With one seed the error is that of the classes alone; with one class, that of the seeds alone.
+
+    Raises:
+        ValueError: different numbers of seeds, or one seed and one class.
+    """
+    if len({len(table) for table in tables}) > 1:
+        raise ValueError("the tables have different numbers of seeds")
+    crossed = {number: _squares(table) for number, table in enumerate(tables) if min(table.shape) > 1}
+    pooled = _pooled({number: one for number, one in crossed.items() if one.rest > 0})
+    own = {number: (one.by_seed, len(one.seeds) - 1.0) for number, one in crossed.items()}
+    by_seed = own | {n: (ratio * crossed[n].rest, freedom) for n, (ratio, freedom) in pooled.items()}
+    return [
+        _crossed(crossed[number], *by_seed[number]) if number in crossed else _one_way(table)
+        for number, table in enumerate(tables)
+    ]
+
+
+def _one_way(table: Array) -> Effect:
+    """The mean of one row or one column of numbers."""
+    seeds, classes = table.shape
+    if table.size < 2:
+        raise ValueError("one seed and one class have no interval")
+    error = float(table.std(ddof=1)) / math.sqrt(table.size)
+    return Effect(float(table.mean()), error, table.size - 1, seeds, classes)
+
+
+def _crossed(table: _Squares, by_seed: float, freedom: float) -> Effect:
+    """The mean of a table.
+
+    Args:
+        by_seed: what the mean square of the seeds is taken to be; where it is not above that of the rest,
+            seeds make no difference.
+        freedom: its degrees of freedom.
+    """
+    seeds, classes = len(table.seeds), table.classes
+    by_class, rest = table.by_class, table.rest
+    variance, left = by_class, classes - 1.0
+    if by_seed > rest:
+        variance = by_class + by_seed - rest
+        doubt = by_seed**2 / freedom + (by_class**2 + rest**2 / (seeds - 1)) / (classes - 1)
+        # The subtraction can leave less than any of the parts have.
+        left = max(variance**2 / doubt, min(freedom, classes - 1.0))
+    error = math.sqrt(variance / (seeds * classes))
+    return Effect(table.mean, error, left, seeds, classes)
+
+
+def _pooled(tables: Mapping[int, _Squares]) -> dict[int, tuple[float, float]]:
+    """For each table the ratio of mean squares to use, and its degrees of freedom."""
+    kept, found = dict(tables), {}
+    while len(kept) > 1:
+        number, most = max(kept.items(), key=lambda item: item[1].ratio)
+        others = [one for other, one in kept.items() if other != number]
+        ratio, freedom = _pool(others)
+        own = len(most.seeds) - 1
+        if special.fdtrc(own, freedom, most.ratio / max(ratio, 1.0)) > OUTLYING / len(kept):
+            break
+        found[number] = (most.ratio, float(own))
+        del kept[number]
+    return {**found, **dict.fromkeys(kept, _pool(list(kept.values())))} if kept else found
+
+
+def _pool(tables: Sequence[_Squares]) -> tuple[float, float]:
+    """Mean ratio of mean squares, and its degrees of freedom."""
+    standard = np.array([one.seeds * math.sqrt(one.classes / one.rest) for one in tables])
+    rows, own = len(tables), standard.shape[1] - 1
+    covariances = standard @ standard.T / own
+    trace = float(np.trace(covariances))
+    most = float(rows * own)
+    if own == 1:
+        # The covariances are not known. Differences from one baseline have a correlation of 1/2.
+        freedom = most / (1 + (rows - 1) / 4)
+    else:
+        # Unbiased estimate of the trace of the squared covariances; that of their estimate is too large.
+        squared = own**2 / ((own - 1) * (own + 2)) * (float(np.square(covariances).sum()) - trace**2 / own)
+        freedom = min(most, max(own, own * trace**2 / squared)) if squared > 0 else most
+    return trace / rows, freedom
+
+
+def weighted(table: Array, counts: Sequence[int]) -> Array:
+    """A table whose plain mean is the mean over samples, for classes with ``counts`` of them.
+
+    The mean over samples is a ratio, sum over samples by their number; the entries are its linearised
+    residuals (Särndal, Swensson, Wretman, *Model Assisted Survey Sampling*, section 5.5), moved to its mean.
+    """
+    weights = np.asarray(counts, dtype=np.float64)
+    weights /= weights.mean()
+    mean = float((table * weights).mean())
+    moved: Array = weights * (table - mean) + mean
+    return moved
+
+
+def proportion_interval(effect: Effect, n: int) -> tuple[float, float]:
+    """95 % interval of a share, not symmetrical near 0 and 1.
+
+    It is that of Clopper and Pearson (1934) for as many independent samples as would have the same standard
+    error, corrected for the degrees of freedom (Korn and Graubard, *Survey Methodology* 24, 1998). A share of
+    0 or 1 has no spread: then every class is a sample.
+
+    Args:
+        effect: the share.
+        n: the number of samples it rests on, at most which many are effective.
+    """
+    share = effect.value
+    effective = float(effect.classes)
+    if 0 < share < 1:
+        effective = float(n)
+        if effect.error:
+            students = _NORMAL / float(special.stdtrit(effect.freedom, 0.975))
+            effective = min(n, share * (1 - share) / effect.error**2 * students**2)
+    hits = share * effective
+    low = float(special.betaincinv(hits, effective - hits + 1, 0.025)) if share > 0 else 0.0
+    high = float(special.betaincinv(hits + 1, effective - hits, 0.975)) if share < 1 else 1.0
+    return low, high

@@ -1,0 +1,154 @@
+"""What results are computed under: threads, the C library's allocator; and what records say of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+import mia_bench
+from mia_bench import allocator, jsonfile
+from mia_bench.device import capability, threads
+from mia_bench.record import Record
+from mia_bench.store import Store
+from mia_bench.track import Track
+
+SHARED = ("data", "prior", "gallery", "evaluator")
+
+
+def run(folder: Path, **more) -> Record:
+    given = {"track": "toy", "defense": "none", "attack": "prior-sample", "device": "cpu", "store": folder}
+    (record,) = mia_bench.run(**given, **more)
+    assert record.status == "done", record.reason
+    return record
+
+
+@pytest.fixture
+def one_thread(toy, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The toy track, computed with one thread, where everything else would be with three."""
+    validate = Track.model_validate
+    monkeypatch.setattr(Track, "model_validate", lambda found: validate({**found, "threads": 1}))
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    with threads(3):
+        yield
+
+
+# --- threads -------------------------------------------------------------------------------------
+
+
+def test_the_number_of_threads_holds_within_the_block() -> None:
+    before = torch.get_num_threads()
+    for inside in (before + 1, before):
+        with threads(inside):
+            assert torch.get_num_threads() == inside
+    assert torch.get_num_threads() == before
+    with threads(None):
+        assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize("jobs", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_every_stage_computes_with_the_threads_of_the_track(one_thread, tmp_path, jobs: int) -> None:
+    record = run(tmp_path / "store", jobs=jobs)
+    assert record.provenance.threads == 1
+    assert record.provenance.device == "cpu (1 thread)"
+    assert record.provenance.capability == torch.backends.cpu.get_cpu_capability()
+    store = Store(tmp_path / "store")
+    runs = [meta["info"]["run"] for name in (*SHARED, "train", "measure") for meta in store.metas(name)]
+    assert [found["threads"] for found in runs] == [1] * 6
+    assert torch.get_num_threads() == 3
+
+
+def test_sums_are_the_same_with_the_same_threads_whatever_the_environment_says() -> None:
+    script = (
+        "import hashlib, torch; from mia_bench.device import threads\n"
+        "torch.manual_seed(0); x, w = torch.randn(64, 3, 32, 32), torch.randn(32, 3, 3, 3)\n"
+        "with threads(1): y = torch.nn.functional.conv2d(x, w).relu().sum((0, 2, 3)) @ torch.randn(32, 500)\n"
+        "print(hashlib.sha256(y.numpy().tobytes()).hexdigest())"
+    )
+    answers = {
+        subprocess.run(
+            [sys.executable, "-c", script],
+            env={**os.environ, "OMP_NUM_THREADS": str(count)},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for count in (1, 2)
+    }
+    assert len(answers) == 1
+
+
+def test_stages_of_several_conditions_leave_the_threads_open(toy, store, tmp_path) -> None:
+    folder = store(*SHARED, "train", "assess")
+    for path in folder.glob("artifacts/train/*/meta.json"):
+        meta = json.loads(path.read_text())
+        meta["info"]["run"] |= {"threads": 5, "capability": "OTHER"}
+        path.write_text(jsonfile.file_text(jsonfile.seal(meta)))
+    found = run(folder).provenance
+    assert found.threads is None
+    assert found.capability == f"{capability(torch.device('cpu'))}, OTHER"
+
+
+def test_a_record_of_before_there_were_conditions_has_none(undisturbed) -> None:
+    data = next(iter(undisturbed.records.values()))
+    del data["provenance"]["threads"], data["provenance"]["capability"], data["sha256"]
+    found = Record.model_validate(data).provenance
+    assert (found.threads, found.capability) == (None, None)
+
+
+def test_the_capability_of_what_computes_is_known() -> None:
+    assert capability(torch.device("cpu"))
+    assert capability(torch.device("meta")) is None
+
+
+# --- the allocator -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("environment", "theirs"),
+    [
+        ({}, False),
+        ({"MALLOC_TRIM_THRESHOLD_": "0"}, True),
+        ({"LD_PRELOAD": "/usr/lib/libjemalloc.so.2"}, True),
+        ({"LD_PRELOAD": "/usr/lib/libfoo.so"}, False),
+        ({"GLIBC_TUNABLES": "glibc.malloc.mmap_threshold=1"}, True),
+    ],
+)
+def test_the_allocator_of_the_user_wins(environment: dict[str, str], theirs: bool) -> None:
+    assert allocator.is_users(environment) is theirs
+
+
+FAULTS = """
+import resource, torch
+from mia_bench.allocator import kept_memory
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(5):
+        torch.ones(16_000_000)  # 64 MB: glibc itself comes to keep smaller ones
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+with kept_memory():
+    faults()
+    print(faults())
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc")
+def test_memory_is_kept_while_a_stage_computes_unless_the_user_says_otherwise() -> None:
+    def faults(**more: str) -> int:
+        environment = {n: v for n, v in os.environ.items() if not n.startswith(("MALLOC_", "GLIBC", "LD_"))}
+        command = [sys.executable, "-c", FAULTS]
+        done = subprocess.run(
+            command, env={**environment, **more}, capture_output=True, text=True, check=True
+        )
+        return int(done.stdout)
+
+    if allocator._glibc() is None:
+        pytest.skip("no glibc")
+    assert faults() < 1000
+    assert faults(MALLOC_ARENA_TEST="8") > 10_000

@@ -1,0 +1,160 @@
+"""``--attack standard``: the whole set on the tuning seeds, then the strongest on the seeds of the run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import mia_bench
+from conftest import Outcome
+from mia_bench.config import RunConfig
+from mia_bench.engine.run import Prepared, execute, prepare
+from mia_bench.engine.standard import outcome_table
+from mia_bench.record import Record
+from mia_bench.registry import PluginInfo, Registry
+from mia_bench.track import StandardAttack, Track, load_track
+from mia_bench_plugins.attacks.ppa import PlugAndPlay
+
+RUN = ("run", "--track", "toy", "--attack", "standard", "--device", "cpu")
+
+
+@pytest.fixture(scope="module")
+def finished(toy_site: Path, make_once: Callable[..., Path]) -> Path:
+    """A store in which a third-party defense met the standard set on seed 3."""
+
+    def make(folder: Path) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.syspath_prepend(str(toy_site))
+            mia_bench.plugins.host.cache_clear()
+            given = {"track": "toy", "defense": "toy-noise", "attack": "standard", "seed": 3}
+            mia_bench.run(**given, device="cpu", store=folder)  # type: ignore[arg-type]
+            mia_bench.plugins.host.cache_clear()
+
+    return make_once("standard", make)
+
+
+def planned(store: Path, **more: object) -> Prepared:
+    given = {"track": "toy", "defense": "toy-noise", "attack": "standard", "seed": 3, "store": store}
+    return prepare(RunConfig(**{**given, **more}))  # type: ignore[arg-type]
+
+
+def cells(records: list[Record]) -> list[tuple[str, dict, int, str]]:
+    return [
+        (r.attack.name, {k: r.attack.options[k] for k in r.attack.about.changed}, r.seed, r.status)
+        for r in records
+    ]
+
+
+def test_the_set_meets_tuning_seeds_and_the_strongest_the_seeds_of_the_run(toy, finished: Path) -> None:
+    prepared = planned(finished)
+    assert not prepared.open_cells
+    assert prepared.chosen
+    records = execute(prepared)
+    assert cells(records) == [
+        ("ppa", {"steps": 0}, 1000, "done"),
+        ("ppa", {}, 1000, "done"),
+        ("toy-label-only", {}, 1000, "done"),
+        ("toy-needs-critic", {}, 1000, "skipped"),
+        ("ppa", {}, 3, "done"),
+        ("ppa", {"steps": 0}, 3, "done"),
+    ]
+    assert prepared.standard is not None
+    [outcome] = prepared.standard.outcomes(prepared.cached)
+    assert outcome.defense == "toy-noise"
+    leakage = {one.attack.label: one.leakage for one in outcome.strongest.candidates}
+    name = outcome.strongest.quantity
+    told = {r.attack.name: r.metrics[name].value for r in records[1:3]}  # type: ignore[union-attr]
+    assert (leakage["ppa"], leakage["toy-label-only"]) == (told["ppa"], told["toy-label-only"])
+    assert outcome.strongest.candidates[-1].reason == "seed 1000: needs a prior with a discriminator"
+    assert outcome.values == {
+        "ppa (steps=0)": records[5].metrics[name].value,  # type: ignore[union-attr]
+        "ppa": records[4].metrics[name].value,  # type: ignore[union-attr]
+    }
+    assert "| toy-noise | ppa (steps=0)" in " ".join(
+        outcome_table(prepared.standard, records, "markdown").split()
+    )
+
+
+def test_what_is_not_known_yet_is_planned_as_the_most_it_can_be(toy, tmp_path: Path) -> None:
+    prepared = planned(tmp_path / "store", defense=("none", "toy-noise"), seed=(3, 4))
+    assert not prepared.chosen
+    assert len(prepared.cells) == 2 * 4 + 2 * 2
+    assert prepared.standard is not None
+    assert prepared.standard.further({}) == []
+    assert [[len(cells) for cells in several] for several in prepared.standard.possible.values()] == [
+        [2, 2, 2]
+    ] * 2
+
+
+def test_the_command_prints_both_phases_and_one_table(
+    toy, cli: Callable[..., Outcome], finished: Path, tmp_path: Path
+) -> None:
+    phase = "phase 1: 4 attacks on seed 1000, 1 default attack on seed 3\n"
+    dry = cli(*RUN, "--defense", "toy-noise", "--seed", 3, "--dry-run")
+    assert dry.code == 0
+    assert phase in dry.out
+    assert "  ppa (default)\n  toy-label-only\n" in dry.out
+    assert (
+        "phase 2: the strongest against each defense on seed 3, if no default one: up to 1 cell more"
+        in dry.out
+    )
+    known = cli(*RUN, "--defense", "toy-noise", "--seed", 3, "--dry-run", "--store", finished)
+    assert "phase 2: the strongest against each defense on seed 3\n  toy-noise: ppa (steps=0)\n" in known.out
+    assert "6 cells of track toy, 6 done before" in known.out
+    shown = cli(*RUN, "--defense", "toy-noise", "--seed", 3, "--store", finished)
+    assert shown.code == 0
+    assert shown.out.split()[:3] == ["defense", "strongest", "attack"]
+    assert phase in shown.err
+    records = cli(*RUN, "--defense", "toy-noise", "--seed", 3, "--store", finished, "--format", "json")
+    assert [record["seed"] for record in json.loads(records.out)] == [1000] * 4 + [3, 3]
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--attack", "ppa"], "give it without another attack"),
+        (["--prior", "eigenfaces"], "give it without a prior"),
+        (["-o", "ppa.steps=2"], "options of the attack 'ppa' can't be set"),
+        (["-o", "eigenfaces.components=8"], "options of the prior 'eigenfaces' can't be set"),
+        (["--seed", "1000"], "seed 1000 is a tuning seed"),
+        (["--track", "toy-lfw"], "track 'toy-lfw' has no standard set of attacks (tracks that have one:"),
+    ],
+)
+def test_what_does_not_go_with_the_set_is_said(
+    toy, cli: Callable[..., Outcome], tmp_path: Path, more: list[str], message: str
+) -> None:
+    outcome = cli(*RUN, "--defense", "none", "--data", tmp_path, *more)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert message in outcome.err
+    assert outcome.err.count("\n") == 1
+
+
+def test_no_attack_can_have_the_name_of_the_set(toy, cli: Callable[..., Outcome]) -> None:
+    registry, plugin = Registry(), PluginInfo("mine", "mine-dist", "1", "mine")
+    with pytest.raises(ValueError, match="'standard' is reserved"):
+        registry.add("attack", "standard", PlugAndPlay, "", plugin)
+    registry.add("defense", "standard", "mine:Defense", "", plugin)
+    outcome = cli("run", "--track", "toy", "--attack", "standart")
+    assert outcome.code == 2
+    assert "did you mean 'standard'" in outcome.err
+
+
+def test_a_set_that_names_what_is_not_installed_is_an_error(toy, monkeypatch, tmp_path: Path) -> None:
+    original = load_track(mia_bench.plugins.host().registry, "toy")
+    assert original.standard is not None
+    for attack, reason in (
+        (StandardAttack(name="nothing", default=True), "unknown attack 'nothing'"),
+        (StandardAttack(name="ppa", options={"speed": 3}, default=True), "no option 'speed'"),
+        (StandardAttack(name="ppa", prior="nothing", default=True), "unknown prior 'nothing'"),
+    ):
+        standard = original.standard.model_copy(update={"attacks": (attack,)})
+        wrong: Track = original.model_copy(update={"standard": standard})
+        monkeypatch.setattr("mia_bench.engine.run.load_track", lambda *_, wrong=wrong: wrong)
+        with pytest.raises(
+            mia_bench.errors.MiaBenchError, match="the standard set of track 'toy': "
+        ) as raised:
+            planned(tmp_path / "store")
+        assert reason in str(raised.value)

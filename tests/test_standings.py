@@ -1,0 +1,217 @@
+"""The verdict table: which attack and baseline a row is compared under, and what follows."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mia_bench.leaderboard import pages
+from mia_bench.leaderboard.board import Board, build_board
+from mia_bench.leaderboard.drawing import forests, plane
+from mia_bench.leaderboard.standings import Standings, standings
+from mia_bench.leaderboard.strongest import strongest
+from mia_bench.registry import Registry
+from mia_bench.track import load_track
+from test_leaderboard import make_record, make_registry, metric, read
+
+CLASSES = 12
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Registry:
+    return make_registry(tmp_path_factory.mktemp("standings"))
+
+
+def cell(
+    defense: str,
+    seed: int,
+    leakage: float,
+    accuracy: float = 0.9,
+    *,
+    attack: str = "aim",
+    steps: int = 7,
+    options: dict[str, Any] | None = None,
+    **about: Any,
+) -> dict[str, Any]:
+    """A cell with means of twelve classes around the values, with noise of its own."""
+    noise = random.Random(f"{defense}{seed}{options}{attack}{steps}")
+    people = random.Random(7)
+
+    def means(value: float) -> list[float]:
+        drawn = [people.gauss(0, 0.05) + noise.gauss(0, 0.01) for _ in range(CLASSES)]
+        return [round(value + one - sum(drawn) / CLASSES, 6) for one in drawn]
+
+    record = make_record(defense, seed, attack, options=options, gallery=leakage, accuracy=accuracy)
+    record["attack"]["options"] = {"steps": steps}
+    record["key"] = f"{noise.getrandbits(80):020x}"
+    record["per_class"] = {"id_gallery_acc1": means(leakage), "test_accuracy": means(accuracy)}
+    for name, found in record["per_class"].items():
+        record["metrics"][name] = metric(sum(found) / CLASSES, 0.05, 3 * CLASSES)
+    if about:
+        record["defense"]["about"] = {"summary": "said", **about}
+    return record
+
+
+def rows(*settings: tuple[Any, ...], seeds: int = 5, **more: Any) -> list[dict[str, Any]]:
+    return [cell(name, seed, *values, **more) for name, *values in settings for seed in range(seeds)]
+
+
+def board_of(registry: Registry, made: list[dict[str, Any]]) -> Board:
+    return build_board(registry, load_track(registry, "little"), read(*made))
+
+
+def decide(registry: Registry, *made: dict[str, Any]) -> Standings:
+    return standings(board_of(registry, list(made)))
+
+
+BASE = rows(("plain", 0.6, 0.9))
+
+
+@pytest.mark.parametrize(
+    ("leakage", "accuracy", "kind"),
+    [
+        (0.3, 0.9, "leaks less"),
+        (0.3, 0.6, "leaks less, at a cost"),
+        (0.6, 0.9, "no difference"),
+        (0.8, 0.9, "leaks more"),
+    ],
+)
+def test_a_row_has_the_verdict_of_its_differences(
+    registry: Registry, leakage: float, accuracy: float, kind: str
+) -> None:
+    decided = decide(registry, *BASE, *rows(("guard", leakage, accuracy)))
+    base, guard = decided.rows
+    assert (base.role, base.verdict and base.verdict.kind) == ("baseline", "baseline")
+    assert guard.difference is not None
+    assert guard.difference.value == pytest.approx(leakage - 0.6, abs=1e-6)
+    assert guard.accuracy_difference is not None
+    assert guard.accuracy_difference.value == pytest.approx(accuracy - 0.9, abs=1e-6)
+    assert guard.verdict is not None
+    assert guard.verdict.kind == kind
+
+
+def test_rows_are_compared_each_under_the_attack_that_is_strongest_on_it(registry: Registry) -> None:
+    weak = rows(("plain", 0.5, 0.9), ("guard", 0.2, 0.9))
+    other = rows(("plain", 0.4, 0.9), ("guard", 0.45, 0.9), steps=9)
+    decided = decide(registry, *weak, *other)
+    base, guard = decided.rows
+    assert not decided.known  # found on the same seeds
+    assert (decided.board.label(base.section), decided.board.label(guard.section)) == ("aim", "aim (steps=9)")
+    assert guard.difference is not None
+    assert guard.difference.value == pytest.approx(0.45 - 0.5, abs=1e-6)
+    # The tuning seeds say that the first attack is the stronger one, for both.
+    tuned = [{**cell("guard", 1000, 0.5), "seed": 1000}, {**cell("plain", 1000, 0.5), "seed": 1000}]
+    found = strongest(board_of(registry, tuned))
+    told = standings(decided.board, found)
+    assert told.known
+    assert {told.board.label(row.section) for row in told.rows} == {"aim"}
+    text = pages.page(decided, registry)
+    assert "chosen on the seeds of this page" in text
+    assert "chosen on other seeds" in pages.page(told, registry)
+
+
+def test_a_reference_attack_is_never_the_strongest(registry: Registry) -> None:
+    floor = rows(("plain", 0.9, 0.9), attack="samples")
+    [base] = decide(registry, *BASE, *floor).rows
+    assert base.section is not None
+    assert base.section.attack.name == "aim"
+
+
+def test_defenses_that_differ_share_no_letter_and_the_baseline_has_none(registry: Registry) -> None:
+    made = rows(("guard", 0.3, 0.9)) + rows(("guard", 0.3005, 0.9), options={"alpha": 0.6})
+    made += rows(("guard", 0.5, 0.9), options={"alpha": 0.7})
+    decided = decide(registry, *BASE, *made)
+    letters = {row.label: row.letters for row in decided.rows}
+    assert letters == {"plain": "", "guard": "a", "guard alpha=0.6": "a", "guard alpha=0.7": "b"}
+
+
+def test_the_front_is_no_defense_and_what_costs_is_compared_with_it(registry: Registry) -> None:
+    front = rows(("plain", 0.4, 0.7), options={"epochs": 0.5}, baseline=True, front=True, changed=["epochs"])
+    for leakage, words in ((0.3, "beats"), (0.55, "does not beat")):
+        decided = decide(registry, *BASE, *front, *rows(("guard", leakage, 0.8)))
+        assert [row.role for row in decided.rows] == ["baseline", "defense", "front"]
+        _, guard, early = decided.rows
+        assert (early.label, early.verdict, early.letters) == ("plain epochs=0.5", None, "")
+        assert guard.verdict is not None
+        # At an accuracy of .8 the front leaks .5.
+        assert guard.verdict.detail == f"{words} the undefended front"
+    lost = decide(registry, *BASE, *front, *rows(("guard", 0.1, 0.5)))
+    assert lost.rows[1].verdict is not None
+    assert (
+        lost.rows[1].verdict.detail == "not compared with the undefended front"
+    )  # less accurate than all of it
+    drawn = plane(lost)
+    assert "polyline" in drawn
+    assert "plain epochs=0.5" in drawn
+
+
+def test_a_defense_is_compared_with_the_baseline_of_its_architecture(registry: Registry) -> None:
+    twin = rows(("plain", 0.5, 0.85), options={"norm": "group"}, baseline=True, changed=["norm"])
+    matched = {"name": "plain", "options": {"norm": "group"}}
+    decided = decide(registry, *BASE, *twin, *rows(("guard", 0.3, 0.8), matched=matched))
+    _, guard, undefended = decided.rows
+    assert undefended.role == "undefended"
+    assert guard.matched is not None
+    assert guard.matched.key == undefended.key
+    assert guard.matched.leakage is not None
+    assert guard.matched.leakage.value == pytest.approx(-0.2, abs=1e-6)
+    line = "`guard` against `plain norm=group`, the undefended classifier with its architecture"
+    assert line in pages.page(decided, registry)
+    alone = decide(registry, *BASE, *rows(("guard", 0.3, 0.8), matched=matched))
+    assert alone.rows[1].matched is None
+
+
+def test_what_can_be_had_at_a_price(registry: Registry) -> None:
+    cheap = rows(("guard", 0.3, 0.9))
+    dear = rows(("guard", 0.1, 0.85), options={"alpha": 0.6})
+    worse = rows(("guard", 0.7, 0.9), options={"alpha": 0.7})
+    decided = decide(registry, *BASE, *cheap, *dear, *worse)
+    names = {price: [row.label for row in decided.affordable(price)] for price in (0.01, 0.03, 0.1)}
+    assert names == {0.01: ["guard"], 0.03: ["guard"], 0.1: ["guard", "guard alpha=0.6"]}
+    text = pages.page(decided, registry)
+    assert "- **If you can give 3 points of accuracy:** `guard` (−0.30 ± 0.0" in text
+    none = pages.page(decide(registry, *BASE, *worse), registry)
+    assert "- **If you can give 1 point of accuracy:** no defense is shown to leak less at that price" in none
+
+
+def test_without_means_of_classes_there_is_no_verdict_but_a_page(registry: Registry) -> None:
+    made = [*BASE, *rows(("guard", 0.3, 0.8))]
+    decided = decide(registry, *({**record, "per_class": {}} for record in made))
+    assert [row.verdict and row.verdict.kind for row in decided.rows] == ["baseline", None]
+    assert (decided.rows[1].difference, decided.rows[1].letters) == (None, "")
+    assert forests(decided) == ""
+    assert "| `guard` | 0.80 ± 0.05 | −0.10 |" in pages.page(decided, registry)
+
+
+def test_no_finished_cell_is_an_empty_table(registry: Registry) -> None:
+    failed = make_record(status="failed", reason="boom", metrics={}, per_class={})
+    decided = decide(registry, failed)
+    assert decided.rows == ()
+    assert "No cell has finished." in pages.page(decided, registry)
+    assert plane(decided) == ""
+
+
+def test_figures_have_every_row(registry: Registry, tmp_path: Path) -> None:
+    decided = decide(registry, *BASE, *rows(("guard", 0.3, 0.8)))
+    found = pages.figures(decided)
+    assert list(found) == ["little.svg", "little-differences.svg"]
+    for _, svg in found.values():
+        assert ">guard</text>" in svg
+        assert ">plain</text>" in svg
+    assert "ceiling 0.970" in found["little.svg"][1]
+
+
+@pytest.mark.parametrize(
+    ("text", "link"),
+    [
+        ("Wang et al., AAAI 2021, arXiv 2009.05241", "[AAAI 2021](https://arxiv.org/abs/2009.05241)"),
+        ("arXiv:2009.05241", "[arXiv 2009.05241](https://arxiv.org/abs/2009.05241)"),
+        ("He et al., CVPR 2016", "He et al., CVPR 2016"),
+        ("", ""),
+    ],
+)
+def test_papers_are_linked_where_their_number_is_given(text: str, link: str) -> None:
+    assert pages.paper_link(text) == link
