@@ -103,7 +103,11 @@ GRID = ["run", "--track", "kill-runs", "--defense", "none", "--defense", "neg-ls
 DRIVER = {"SIGKILL": 9, "SIGTERM": 15, "SIGINT": 2, "SIGHUP": 1, "closed terminal": 0}
 WORKER = {"SIGKILL": 9, "SIGTERM": 15, "SIGSEGV": 11, "SIGHUP": 1}
 KINDS = [*(f"driver: {name}" for name in DRIVER), *(f"worker: {name}" for name in WORKER), "guard and driver"]
-EXECUTORS = {"one process": [], "--jobs 2": ["--jobs", "2"], "--time-limit": ["--time-limit", "600"]}
+EXECUTORS = {
+    "one process": ["--jobs", "1"],
+    "--jobs 2": ["--jobs", "2"],
+    "--time-limit": ["--time-limit", "600"],
+}
 LIMIT = 5.0
 """Seconds after its driver's end in which the last process of a run must be gone."""
 

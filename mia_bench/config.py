@@ -121,6 +121,10 @@ def _option_text(value: Any) -> str:
 
 Names = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
 Number = Annotated[int, BeforeValidator(_refuse_bool), Field(ge=1)]
+Jobs = Annotated[
+    Annotated[Number, Tag("number")] | Annotated[Literal["auto"], Tag("auto")],
+    Discriminator(lambda value: "auto" if value == "auto" else "number"),
+]
 Seeds = Annotated[
     tuple[Annotated[int, BeforeValidator(_refuse_bool), Field(ge=0, lt=2**63)], ...],
     BeforeValidator(_as_tuple),
@@ -154,7 +158,9 @@ class RunConfig(BaseModel):
 
     track: str = _key(DEFAULT_TRACK, "Track, the protocol to run.", "NAME")
     defense: Names = _key((), "Defense; repeat for several. All of them by default.", "NAME")
-    attack: Names = _key((), "Attack; repeat for several. All of them by default.", "NAME")
+    attack: Names = _key(
+        (), "Attack; repeat for several, or standard: the track's set. All of them by default.", "NAME"
+    )
     prior: Names = _key((), "Image prior; repeat for several. By default that of each attack.", "NAME")
     seeds: NumberOrSeeds = _key(1, "Number of seeds: 0 … N-1.", "N")
     seed: Seeds = _key((), "One seed, instead of --seeds; repeat for several.", "SEED")
@@ -162,7 +168,12 @@ class RunConfig(BaseModel):
         {}, "Set an option; several values of a key multiply the grid.", "PLUGIN.KEY=VALUE"
     )
     device: Device = _key("auto", "auto, cpu, cuda, cuda:N or mps.", "DEVICE")
-    jobs: Number = _key(1, "Number of processes that compute at once, on the GPUs in turn.", "N")
+    jobs: Jobs = _key(
+        "auto",
+        "Number of processes that compute at once, on the GPUs in turn. auto: one a GPU; on a CPU as many as "
+        "the track's threads leave room for.",
+        "N",
+    )
     time_limit: Seconds | None = _key(
         None, "Seconds after which a stage fails and the others go on. No limit by default.", "SECONDS"
     )

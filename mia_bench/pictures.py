@@ -1,15 +1,21 @@
-"""The picture of a cell: private examples beside reconstructions."""
+"""The picture of a cell, private examples beside reconstructions, and the strip of several defenses."""
 
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from etils.epy import lazy_imports
 
+from mia_bench.api.dataset import Dataset
 from mia_bench.cell import FinishedCell
+from mia_bench.errors import MiaBenchError
+from mia_bench.plugins import host
 from mia_bench.record import Record
 from mia_bench.store import write_whole
+from mia_bench.track import load_track
 
 with lazy_imports():
     import numpy as np
@@ -22,6 +28,9 @@ TILE = 80
 ROWS = 12
 """Number of classes shown at most, evenly spaced."""
 
+_THUMB = 64
+"""Side of an image in a strip, in pixels."""
+
 _GAP = 6
 _LABEL = 18
 _HEADER = 58
@@ -29,17 +38,34 @@ _MARGIN = 12
 _RIGHT, _WRONG, _INK, _SOFT = "#1a7f37", "#b42318", "#1f2328", "#59636e"
 
 
-def cell_picture(cell: FinishedCell, rows: int = ROWS) -> Image.Image:
+def shows_people(record: Record) -> bool:
+    """Whether the private images of its track show people who exist; True where that is not known."""
+    registry = host().registry
+    try:
+        data: type[Dataset] = registry.get(
+            "dataset", load_track(registry, record.track.name).data.dataset.name
+        ).load()
+    except MiaBenchError:
+        return True
+    return data.real_people
+
+
+def cell_picture(cell: FinishedCell, rows: int = ROWS, *, private: bool | None = None) -> Image.Image:
     """One row per class: private training images left, reconstructions right, best first.
 
     Below each reconstruction: the target's confidence and whether the evaluation model is right.
+
+    Args:
+        rows: classes shown at most.
+        private: show the private images; unless given, where they show nobody who exists.
     """
+    private = not shows_people(cell.record) if private is None else private
     arrays = cell.arrays()
     info = cell.store.info("measure", cell.key)
     count = len(arrays["classes"])
     shown = np.unique(np.linspace(0, count - 1, min(rows, count)).round().astype(int))
     examples, reconstructions = arrays["examples"], arrays["reconstructions"][:, :6]
-    left = examples.shape[1] * (TILE + _GAP)
+    left = examples.shape[1] * (TILE + _GAP) if private else 0
     width = 2 * _MARGIN + left + 3 * _GAP + reconstructions.shape[1] * (TILE + _GAP)
     height = _HEADER + len(shown) * (TILE + 2 * _LABEL + _GAP) + _MARGIN
     picture = Image.new("RGB", (max(width, 640), height), "white")
@@ -47,12 +73,13 @@ def cell_picture(cell: FinishedCell, rows: int = ROWS) -> Image.Image:
     font, small = ImageFont.load_default(15), ImageFont.load_default(11)
     draw.text((_MARGIN, 10), title(cell.record), _INK, font)
     x_reconstructions = _MARGIN + left + 3 * _GAP
-    draw.text((_MARGIN, 34), "private training images", _SOFT, small)
+    if private:
+        draw.text((_MARGIN, 34), "private training images", _SOFT, small)
     draw.text((x_reconstructions, 34), "reconstructions: target confidence, evaluation model", _SOFT, small)
     for number, index in enumerate(shown):
         y = _HEADER + number * (TILE + 2 * _LABEL + _GAP)
         draw.text((_MARGIN, y), info["class_names"][arrays["classes"][index]], _INK, small)
-        for column, image in enumerate(examples[index]):
+        for column, image in enumerate(examples[index] if private else ()):
             picture.paste(_tile(image), (_MARGIN + column * (TILE + _GAP), y + _LABEL))
         for column, image in enumerate(reconstructions[index]):
             x = x_reconstructions + column * (TILE + _GAP)
@@ -71,6 +98,46 @@ def title(record: Record) -> str:
     )
 
 
+@dataclass(frozen=True)
+class StripRow:
+    """Reconstructions under one defense.
+
+    Attributes:
+        images: ``(K, 3, H, W)`` uint8, one of each class shown.
+        captions: what stands below each.
+    """
+
+    label: str
+    images: np.ndarray
+    captions: Sequence[str]
+
+
+def strip_classes(count: int, shown: int = 8) -> list[int]:
+    """The classes that a strip shows, evenly spaced: the same for every row."""
+    shown = min(shown, count)
+    return [round(number * (count - 1) / max(shown - 1, 1)) for number in range(shown)]
+
+
+def strip(rows: Sequence[StripRow], heading: str) -> Image.Image:
+    """One row a defense, one column a class."""
+    font, small = ImageFont.load_default(13), ImageFont.load_default(11)
+    labels = int(max(font.getlength(row.label) for row in rows)) + 2 * _MARGIN
+    columns = max(len(row.images) for row in rows)
+    step = _THUMB + _LABEL
+    size = labels + columns * (_THUMB + _GAP) + _MARGIN, 2 * _MARGIN + _LABEL + len(rows) * (step + _GAP)
+    picture = Image.new("RGB", (max(size[0], 480), size[1]), "white")
+    draw = ImageDraw.Draw(picture)
+    draw.text((_MARGIN, _MARGIN), heading, _SOFT, small)
+    for number, row in enumerate(rows):
+        y = _MARGIN + _LABEL + 4 + number * (step + _GAP)
+        draw.text((_MARGIN, y + _THUMB // 2 - 8), row.label, _INK, font)
+        for column, (image, caption) in enumerate(zip(row.images, row.captions, strict=True)):
+            x = labels + column * (_THUMB + _GAP)
+            picture.paste(_tile(image, _THUMB), (x, y))
+            draw.text((x + _THUMB // 2, y + _THUMB + 2), caption, _SOFT, small, anchor="ma")
+    return picture
+
+
 def sheets_folder(store: Path, key: str) -> Path:
     """The folder for the sample sheets of a prior."""
     return store / "pictures" / "priors" / key
@@ -86,8 +153,8 @@ def save_sheet(images: np.ndarray, path: Path, columns: int = 8) -> Path:
     return write_png(sheet, path)
 
 
-def _tile(image: np.ndarray) -> Image.Image:
-    return Image.fromarray(image.transpose(1, 2, 0)).resize((TILE, TILE), Image.Resampling.BICUBIC)
+def _tile(image: np.ndarray, side: int = TILE) -> Image.Image:
+    return Image.fromarray(image.transpose(1, 2, 0)).resize((side, side), Image.Resampling.BICUBIC)
 
 
 def save_picture(cell: FinishedCell, path: Path) -> Path:

@@ -1,8 +1,6 @@
 """Discovery: every plugin comes in through the entry-point group ``mia_bench``, built-ins too.
 
-The host iterates distributions and entry points itself: ``importlib.metadata`` stops at the first that it
-can't read, and pluggy's loader at the first failing import. A broken plugin is kept with its error and left
-out.
+A broken plugin is kept with its error and left out; pluggy's own loader stops at the first failing import.
 
 Plugins are code, and nothing keeps one from harm that intends it. What is guarded against are mistakes: a
 plugin that raises anything, ends the process, prints, or takes too long while it is imported. Not guarded
@@ -23,7 +21,7 @@ import time
 import traceback
 from collections.abc import Iterable, Iterator
 from functools import cache
-from importlib.metadata import Distribution, EntryPoint, distributions
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from types import FrameType, ModuleType
 from typing import Any
@@ -31,12 +29,12 @@ from typing import Any
 import pluggy
 
 from mia_bench import hookspecs, interruption
+from mia_bench.discovery import GROUP, distribution_name, find_plugins, folder_name
 from mia_bench.errors import MiaBenchError, StoreError, UsageError, did_you_mean, summarize_error
 from mia_bench.names import DISTRIBUTION, PLUGIN, RELEASE
 from mia_bench.registry import KINDS, PluginInfo, Registry
 from mia_bench.text import one_line, shortened
 
-GROUP = "mia_bench"
 DISABLE_VARIABLE = "MIA_BENCH_DISABLE_PLUGINS"
 STRICT_VARIABLE = "MIA_BENCH_STRICT"
 
@@ -180,55 +178,16 @@ class Host:
         return lines + self.registry.conflicts()
 
 
-def find_plugins() -> tuple[list[EntryPoint], list[str]]:
-    """The entry points of the group, and one line for each distribution that can't be read.
-
-    Of two distributions of one name the first on the path counts, as for imports.
-    """
-    found: list[EntryPoint] = []
-    unreadable: list[str] = []
-    seen: set[str] = set()
-    try:
-        for distribution in distributions():
-            try:
-                text = distribution.read_text("entry_points.txt")
-                if not text or GROUP not in text:
-                    continue
-                name = re.sub(r"[-_.]+", "-", _distribution_name(distribution)).lower()
-                if name not in seen:
-                    found += [entry for entry in distribution.entry_points if entry.group == GROUP]
-                seen.add(name)
-            except Exception as error:  # the parser fails in many ways
-                where, why = _folder(distribution), summarize_error(error)
-                unreadable.append(f"the entry points of {where} can't be read: {why}")
-    except Exception as error:  # of a finder that some package installed
-        unreadable.append(f"the installed distributions can't all be listed: {summarize_error(error)}")
-    return found, unreadable
-
-
-def _folder(distribution: Distribution) -> str:
-    """The name of the folder where a distribution's metadata lie."""
-    return one_line(Path(str(getattr(distribution, "_path", "an unknown distribution"))).name)
-
-
-def _distribution_name(distribution: Distribution) -> str:
-    """The name in a distribution's metadata, or that of their folder where they have none."""
-    with contextlib.suppress(Exception):  # METADATA is missing or damaged
-        if isinstance(name := distribution.metadata["Name"], str):
-            return name
-    return _folder(distribution)
-
-
 def _describe(entry: EntryPoint) -> PluginInfo:
     """What an entry point says of itself; broken where a name or version is none."""
     info = PluginInfo(name=entry.name, distribution="unknown", version="", module=entry.value)
     if entry.dist is not None:
-        info.distribution = _distribution_name(entry.dist)
+        info.distribution = distribution_name(entry.dist)
         with contextlib.suppress(Exception):
             info.version = str(entry.dist.version)
     if not PLUGIN.matches(info.name):
         info.error = f"{shortened(ascii(info.name), 80)} is not {PLUGIN.rule}"
-    elif entry.dist is not None and info.distribution == _folder(entry.dist):
+    elif entry.dist is not None and info.distribution == folder_name(entry.dist):
         info.error = "its distribution has no name: METADATA is missing or damaged; install it again"
     elif not DISTRIBUTION.matches(info.distribution):
         info.error = f"{shortened(ascii(info.distribution), 80)} is not {DISTRIBUTION.rule}"

@@ -87,6 +87,11 @@ class ComponentRef(_Part):
     about: About = Field(default_factory=About)
     """What it said of itself."""
 
+    @property
+    def changed(self) -> dict[str, Any]:
+        """The options that were not the track's, as it said."""
+        return {name: self.options[name] for name in self.about.changed if name in self.options}
+
 
 class MetricValue(_Part):
     """A metric with its 95 % interval, whose ends are both null where it has none; ``n`` samples."""

@@ -71,6 +71,15 @@ class Strongest:
         first = next(iter(self.candidates), None)
         return first if first and first.leakage is not None else None
 
+    @property
+    def untried(self) -> tuple[str, ...]:
+        """The attacks without a number: they were not run on every seed, or can't be used on the row."""
+        return tuple(one.attack.label for one in self.candidates if one.leakage is None)
+
+    def of(self, attack: StandardAttack) -> Candidate | None:
+        """What an attack of the set recovers; None where it is not among the candidates."""
+        return next((one for one in self.candidates if one.attack == attack), None)
+
 
 def ranking(track: Track, quantities: Mapping[str, Quantity]) -> list[str]:
     """The quantities that order the rows of ``track``, the most telling first.

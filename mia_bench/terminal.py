@@ -16,7 +16,20 @@ from mia_bench.text import lines, one_line, unbroken
 with lazy_imports():
     import tabulate
 
-_ASCII = {"–": "-", "…": "...", "×": "x", "✓": "ok", "≥": ">=", "≤": "<=", "↑": "^", "↓": "v", "→": "->"}
+_ASCII = {
+    "–": "-",
+    "…": "...",
+    "×": "x",
+    "✓": "ok",
+    "≥": ">=",
+    "≤": "<=",
+    "↑": "^",
+    "↓": "v",
+    "→": "->",
+    "±": "+/-",
+    "−": "-",
+    "Δ": "change of",
+}
 """What stands for characters of our own where an encoding lacks them."""
 
 

@@ -208,6 +208,8 @@ class Track(_Model):
     ranked_by: tuple[str, ...] = ()
     """Quantities of these metrics, the most telling first. The first that a board has measured orders its
     tables, the last breaks ties. Unless given: those of leakage that are compared class by class."""
+    verdicts: bool = True
+    """Whether its page decides between defenses; false where the track only shows that everything runs."""
     priors: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """Options of each prior on this track."""
     default_prior: str

@@ -49,6 +49,7 @@ def test_help_names_every_command_and_says_how_to_start(cli) -> None:
     assert outcome.err == ""
     for command in (
         "run",
+        "sweep",
         "list",
         "describe",
         "plugins",
@@ -517,7 +518,7 @@ def test_exit_code_0_when_a_cell_is_skipped(cli, toy, store) -> None:
         (("run", "--prior", "eigenface"), "unknown prior 'eigenface'; did you mean 'eigenfaces'?"),
         (("run", "-o", "neg-ls.alfa=-1"), "neg-ls has no option 'alfa'; did you mean 'alpha'?"),
         (("run", "-o", "neg-sl.alpha=-1"), "no plugin 'neg-sl'; did you mean 'neg-ls'"),
-        (("run", "-o", "none.alpha=-1"), "none has no option 'alpha'; known: groups, norm"),
+        (("run", "-o", "none.alpha=-1"), "none has no option 'alpha'; known: epochs, groups, images, norm"),
         (("run", "-o", "synth-encoder.alpha=-1"), "synth-encoder has no options (got 'alpha')"),
         (("run", "-o", "neg-ls.alpha"), "option 'neg-ls.alpha' is not PLUGIN.KEY=VALUE"),
         (("run", "-o", "defence:neg-ls.alpha=-1"), "no kind 'defence'; did you mean 'defense'"),

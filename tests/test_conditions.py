@@ -14,10 +14,15 @@ import torch
 
 import mia_bench
 from mia_bench import allocator, jsonfile
+from mia_bench.api.metric import Quantity
 from mia_bench.device import capability, threads
+from mia_bench.leaderboard.admit import doubts
+from mia_bench.leaderboard.compare import paired
+from mia_bench.leaderboard.conditions import conditions
 from mia_bench.record import Record
 from mia_bench.store import Store
 from mia_bench.track import Track
+from test_leaderboard import make_record
 
 SHARED = ("data", "prior", "gallery", "evaluator")
 
@@ -152,3 +157,40 @@ def test_memory_is_kept_while_a_stage_computes_unless_the_user_says_otherwise() 
         pytest.skip("no glibc")
     assert faults() < 1000
     assert faults(MALLOC_ARENA_TEST="8") > 10_000
+
+
+# --- boards --------------------------------------------------------------------------------------
+
+
+def recorded(defense: str, seed: int, **provenance: object) -> Record:
+    """A finished cell under some conditions."""
+    made = make_record(defense, seed)
+    made["provenance"] = {**made["provenance"], "device": "cpu (1 thread)", **provenance}
+    return Record.model_validate(made)
+
+
+def test_conditions_are_the_kind_of_device_its_threads_and_its_capability() -> None:
+    cpu = recorded("plain", 0, threads=1, capability="AVX512")
+    assert str(conditions(cpu)) == "cpu, 1 thread, AVX512"
+    gpus = recorded("plain", 0, device="cuda:0: a GPU, compiled", threads=None, capability="9.0")
+    assert str(conditions(gpus)) == "cuda, 9.0"
+    assert conditions(gpus) == conditions(recorded("guard", 1, device="cuda:1: a GPU", capability="9.0"))
+    mixed = recorded("plain", 0, device="cuda:0: a GPU, cpu (1 thread)", capability="9.0, AVX2")
+    assert str(conditions(mixed)) == "cpu and cuda, 9.0 and AVX2"
+    assert str(conditions(recorded("plain", 0, device=None))) == "unknown"
+
+
+def test_only_results_of_the_same_conditions_are_paired() -> None:
+    same = {"threads": 1, "capability": "AVX2"}
+    base = [recorded("plain", seed, **same) for seed in range(4)]
+    others = ({}, {"threads": 2}, {"capability": "AVX512"}, {"device": "cuda:0: a GPU"})
+    guard = [recorded("guard", seed, **same | other) for seed, other in enumerate(others)]
+    (found,) = paired("id_gallery_acc1", Quantity("", kind="share"), [guard], base)
+    assert found.seeds == (0,)
+    assert paired("id_gallery_acc1", Quantity(""), [guard[1:]], base) == [None]
+    (line,) = doubts([*base, *guard])
+    assert line.endswith(
+        "5 under cpu, 1 thread, AVX2; 1 under cpu, 1 thread, AVX512; 1 under cpu, 2 threads, AVX2; "
+        "1 under cuda, 1 thread, AVX2"
+    )
+    assert doubts(base) == []

@@ -34,7 +34,7 @@ VALID: dict[str, st.SearchStrategy[Any]] = {
     )
     | st.dictionaries(st.tuples(WORDS, KEYS).map(".".join), TEXT, max_size=3),
     "device": st.sampled_from(["auto", "cpu", "cuda", "cuda:12", "mps"]),
-    "jobs": st.integers(1),
+    "jobs": st.integers(1) | st.just("auto"),
     "time_limit": st.floats(0, exclude_min=True, allow_infinity=False) | st.integers(1, 99),
     "precision": st.sampled_from(["float32", "tf32", "bfloat16"]),
     "compile": st.booleans(),
@@ -117,7 +117,8 @@ def test_the_three_ways_have_the_same_keys() -> None:
     parameters = inspect.signature(mia_bench.run).parameters
     assert set(parameters) == keys - {"format"} | {"display"}
     defaults = RunConfig()
-    for key in keys - {"format", "seeds", "store", "data", "weights", "options"}:
+    assert parameters["jobs"].default == 1  # others need a guard in the user's script
+    for key in keys - {"format", "seeds", "store", "data", "weights", "options", "jobs"}:
         assert parameters[key].default == getattr(defaults, key), key
     assert all(field.description for field in RunConfig.model_fields.values())
 

@@ -432,7 +432,9 @@ def test_the_baseline_is_the_undefended_target_as_the_track_has_it(
     assert difference.options == "norm=a-group"
     text = pages.index([standings(board)])
     # Another undefended row is no defense: it is under no verdict.
-    baseline = "`plain`: `id_gallery_acc1` 0.60 ± 0.10, `test_accuracy` 0.80 ± 0.10"
+    baseline = "`plain`: `id_gallery_acc1` 0.60 ± 0.10, `test_accuracy` 0.80 ± 0.10".replace(
+        " ±", "\N{NO-BREAK SPACE}±"
+    ).replace("± ", "±\N{NO-BREAK SPACE}")
     assert f"v2 | {baseline} | – | – | – | – | – | 2026-01-01 |" in text
 
 
@@ -909,6 +911,25 @@ def test_classes_that_are_not_equally_many_may_have_another_mean(registry: Regis
     assert build_board(registry, track, read(made)).sections
 
 
+def test_what_a_metric_says_against_a_record_is_found(
+    folder: Path, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def contradictions(cls, recorded):
+        seen.append(recorded)
+        if recorded.values.get("attack_acc1", 0) > 0.85:
+            yield "attack_acc1 is too good"
+
+    given = registry.get("metric", load_track(registry, "little").metrics[0]).load()
+    monkeypatch.setattr(given, "contradictions", classmethod(contradictions))
+    records.build(folder, registry)
+    lines = [line for line in records.check(folder, registry) if "too good" in line]
+    assert len(lines) == len(seen) > 0
+    assert lines[0].endswith(": attack_acc1 is too good")
+    assert any(recorded.per_class for recorded in seen)
+
+
 @pytest.mark.parametrize(
     ("n", "counts", "right"),
     [(7, [3, 4], True), (7, None, False), (6, None, False), (7, [4, 3], False), (7, [3, 3], False)],
@@ -1257,7 +1278,7 @@ def test_cells_without_numbers_are_told_and_can_be_left_out(
 def test_build_then_check_finds_nothing(folder: Path, registry: Registry) -> None:
     written = records.build(folder, registry)
     assert {path.name for path in written} == {
-        "little.md", "README.md", "little.svg", "little-differences.svg"
+        "little.md", "README.md", "little.svg", "little-differences.svg", "little.board.json"
     }  # fmt: skip
     assert "[little](little.md) v2" in (folder / "README.md").read_text()
     assert records.check(folder, registry) == []
@@ -1268,7 +1289,7 @@ def test_build_then_check_finds_nothing(folder: Path, registry: Registry) -> Non
 
 
 def test_check_finds_missing_tampered_and_stale_pages(folder: Path, registry: Registry) -> None:
-    assert len(records.check(folder, registry)) == 4
+    assert len(records.check(folder, registry)) == 5
     records.build(folder, registry)
     page = folder / "little.md"
     page.write_text(page.read_text().replace("0.410", "0.110"))
@@ -1365,7 +1386,7 @@ def test_one_record_that_speaks_of_an_uninstalled_plugin_is_enough(registry: Reg
         assert (real.reference, floor.reference) == ("", "floor")
         assert real.baseline is not None
         assert real.baseline.defense == "undefended"
-        assert [row.label for row in board.floors] == ["floor: sketch"]
+        assert [row.label for _, row in board.floors] == ["floor: sketch"]
 
 
 def test_code_that_changed_under_a_version_is_told_by_the_check(folder: Path, registry: Registry) -> None:
@@ -1577,8 +1598,14 @@ def test_the_commands(
     assert (built.code, built.out.splitlines()) == (
         0,
         [
-            str(folder / name)
-            for name in ("little.md", "figures/little.svg", "figures/little-differences.svg", "README.md")
+            str(tmp_path / name)
+            for name in (
+                "boards/little.md",
+                "little.board.json",  # beside the track
+                "boards/figures/little.svg",
+                "boards/figures/little-differences.svg",
+                "boards/README.md",
+            )
         ],
     )
     checked = cli("leaderboard", "check", *where)

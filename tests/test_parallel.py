@@ -22,7 +22,7 @@ import torch
 
 import mia_bench
 from mia_bench.config import load_config
-from mia_bench.engine import parallel
+from mia_bench.engine import jobs, parallel
 from mia_bench.engine.parallel import ParallelExecutor, assign_devices
 from mia_bench.engine.plan import Stage
 from mia_bench.engine.progress import PlainProgress, ProgressDisplay
@@ -262,11 +262,11 @@ def test_ctrl_z_stops_the_processes_too(spawn, toy, store, tmp_path, monkeypatch
     assert not states(f"TOY_HANGING={hangs}")
 
 
-@pytest.mark.parametrize("jobs", [1, 2])
-def test_a_store_that_is_deleted_during_a_run_is_said_in_one_line(spawn, toy, store, jobs: int) -> None:
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_store_that_is_deleted_during_a_run_is_said_in_one_line(spawn, toy, store, processes: int) -> None:
     root = store("data", "prior", "gallery")
     process = spawn("run", "--track", "toy", "--defense", "none", "--attack", "ppa", "--device", "cpu",
-                    "--jobs", jobs)  # fmt: skip
+                    "--jobs", processes)  # fmt: skip
     for line in process.stderr:
         if "] target under none" in line:
             break
@@ -314,6 +314,7 @@ def test_a_signal_ends_all_processes_and_a_later_run_goes_on(
 
 
 def test_processes_take_the_gpus_in_turn_unless_one_is_named(monkeypatch) -> None:
+    monkeypatch.setattr(jobs, "shows_gpu", lambda: True)
     monkeypatch.setattr(torch, "cuda", SimpleNamespace(device_count=lambda: 2))
     assert assign_devices("auto", 3) == ["cuda:0", "cuda:1", "cuda:0"]
     assert assign_devices("cuda", 2) == ["cuda:0", "cuda:1"]

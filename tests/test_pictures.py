@@ -13,7 +13,19 @@ from PIL import Image
 
 from commands import TOY_RUN
 from mia_bench import store as store_module
-from mia_bench.pictures import is_whole, save_sheet, write_png
+from mia_bench.pictures import (
+    StripRow,
+    is_whole,
+    save_sheet,
+    shows_people,
+    strip,
+    strip_classes,
+    write_png,
+)
+from mia_bench.plugins import host
+from mia_bench.record import read_record
+from mia_bench.store import Store
+from test_leaderboard import make_record
 
 ALL = ("data", "prior", "gallery", "evaluator", "train", "assess", "invert", "measure")
 
@@ -102,3 +114,56 @@ def test_what_is_no_file_is_written_to_and_a_link_stays_one(tmp_path) -> None:
     write_png(picture, link)
     assert link.is_symlink()
     assert (tmp_path / "target.png").read_bytes() == read[0]
+
+
+# --- private images, strips ------------------------------------------------------------------
+
+
+def test_private_images_of_people_who_exist_are_shown_only_when_asked_for(
+    cli, toy, undisturbed, tmp_path, monkeypatch
+) -> None:
+    key, path = next(iter(undisturbed.records)), tmp_path / "x.png"
+    show = ("show", key, "--output", path, "--store", undisturbed.store)
+    data = host().registry.get("dataset", "synth-faces").load()
+    assert not data.real_people
+    assert cli(*show).code == 0
+    both = path.read_bytes()
+    monkeypatch.setattr(data, "real_people", True)
+    assert cli(*show).code == 0
+    assert path.read_bytes() != both
+    assert cli(*show, "--show-private").code == 0
+    assert path.read_bytes() == both
+
+
+def test_data_of_tracks_that_are_not_known_count_as_of_people() -> None:
+    record = read_record(make_record())
+    assert shows_people(record)  # of a made track, which is not installed
+
+
+def test_a_strip_shows_the_same_classes_of_every_row() -> None:
+    rows = [StripRow(name, np.full((3, 3, 8, 8), shade, np.uint8), ["rank 1"] * 3) for name, shade in
+            (("none", 0), ("neg-ls", 200))]  # fmt: skip
+    picture = strip(rows, "heading")
+    assert picture.width > 3 * 64
+    shades = {color for _, color in picture.getcolors(2**20) or ()}
+    assert {(0, 0, 0), (200, 200, 200)} <= shades
+    assert strip_classes(62, 8) == [0, 9, 17, 26, 35, 44, 52, 61]
+    assert strip_classes(3, 8) == [0, 1, 2]
+    assert strip_classes(1, 8) == [0]
+
+
+def test_the_strip_of_a_page(cli, toy, undisturbed, tmp_path) -> None:
+    folder = tmp_path / "boards"
+    options = ("--folder", folder, "--store", undisturbed.store)
+    assert cli("leaderboard", "submit", *options).code == 0
+    made = cli("leaderboard", "strip", "--track", "toy", *options)
+    assert (made.code, made.out.strip()) == (0, str(folder / "strips" / "toy.png")), made.err
+    assert is_whole(folder / "strips" / "toy.png")
+    assert cli("leaderboard", "build", "--folder", folder).code == 0
+    assert "](strips/toy.png)" in (folder / "toy.md").read_text("utf-8")
+    wrong = cli("leaderboard", "strip", "--track", "tyo", *options)
+    assert (wrong.code, "did you mean 'toy'" in wrong.err) == (2, True)
+    empty = Store(tmp_path / "empty").root
+    none = cli("leaderboard", "strip", "--track", "toy", "--folder", folder, "--store", empty)
+    assert none.code == 2
+    assert "has none of the cells of 'toy' on its page" in none.err

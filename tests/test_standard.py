@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,12 +11,15 @@ import pytest
 
 import mia_bench
 from conftest import Outcome
+from mia_bench import strength
 from mia_bench.config import RunConfig
+from mia_bench.engine import stages
 from mia_bench.engine.run import Prepared, execute, prepare
 from mia_bench.engine.standard import outcome_table
 from mia_bench.record import Record
 from mia_bench.registry import PluginInfo, Registry
-from mia_bench.track import StandardAttack, Track, load_track
+from mia_bench.testing import check_track
+from mia_bench.track import Standard, StandardAttack, Track, load_track
 from mia_bench_plugins.attacks.ppa import PlugAndPlay
 
 RUN = ("run", "--track", "toy", "--attack", "standard", "--device", "cpu")
@@ -78,6 +82,19 @@ def test_the_set_meets_tuning_seeds_and_the_strongest_the_seeds_of_the_run(toy, 
     )
 
 
+def test_suspected_masking_is_a_remark_in_the_table_and_explained_below(
+    toy, cli: Callable[..., Outcome], finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = (*RUN, "--defense", "toy-noise", "--seed", 3, "--store", finished)
+    assert "masking" not in cli(*words).out
+    monkeypatch.setattr(strength, "MASKING_MARGIN", {"share": -1.0, "bits": -20.0})
+    shown = cli(*words)
+    assert shown.out.splitlines()[2].endswith("gradient masking suspected")
+    [note] = [line for line in shown.err.splitlines() if "masking" in line]
+    assert note.startswith("note: toy-noise: gradient masking suspected: ")
+    assert "; ppa " in note
+
+
 def test_what_is_not_known_yet_is_planned_as_the_most_it_can_be(toy, tmp_path: Path) -> None:
     prepared = planned(tmp_path / "store", defense=("none", "toy-noise"), seed=(3, 4))
     assert not prepared.chosen
@@ -87,6 +104,25 @@ def test_what_is_not_known_yet_is_planned_as_the_most_it_can_be(toy, tmp_path: P
     assert [[len(cells) for cells in several] for several in prepared.standard.possible.values()] == [
         [2, 2, 2]
     ] * 2
+
+
+def test_a_run_that_was_stopped_goes_on_with_the_strongest(
+    toy, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = tmp_path / "store"
+    shutil.copytree(finished, store)
+    last = planned(store).cells[-1]
+    (store / "records" / "toy" / f"{last.key}.json").unlink()
+    shutil.rmtree(store / "artifacts" / "measure" / last.key)
+    computed: list[str] = []
+    run_stage = stages.run_stage
+    monkeypatch.setattr(
+        stages, "run_stage", lambda stage, space: computed.append(stage.name) or run_stage(stage, space)
+    )
+    prepared = planned(store)
+    assert prepared.open_cells == [prepared.cells[-1]]
+    assert [record.status for record in execute(prepared)] == ["done"] * 3 + ["skipped"] + ["done"] * 2
+    assert computed == ["measure"]
 
 
 def test_the_command_prints_both_phases_and_one_table(
@@ -101,6 +137,7 @@ def test_the_command_prints_both_phases_and_one_table(
         "phase 2: the strongest against each defense on seed 3, if no default one: up to 1 cell more"
         in dry.out
     )
+    assert "phase 2: up to about " in dry.out
     known = cli(*RUN, "--defense", "toy-noise", "--seed", 3, "--dry-run", "--store", finished)
     assert "phase 2: the strongest against each defense on seed 3\n  toy-noise: ppa (steps=0)\n" in known.out
     assert "6 cells of track toy, 6 done before" in known.out
@@ -158,3 +195,17 @@ def test_a_set_that_names_what_is_not_installed_is_an_error(toy, monkeypatch, tm
         ) as raised:
             planned(tmp_path / "store")
         assert reason in str(raised.value)
+
+
+def test_describe_shows_the_set_and_the_kit_checks_it(toy, cli: Callable[..., Outcome], monkeypatch) -> None:
+    text = cli("describe", "toy").out
+    assert (
+        "standard set of attacks, version 1, tuning seeds 1000:\n    ppa (steps=0)\n    ppa (default)\n"
+        in text
+    )
+    track = load_track(mia_bench.plugins.host().registry, "toy")
+    wrong = Standard(version=1, attacks=(StandardAttack(name="ppa", options={"speed": 3}, default=True),))
+    changed = track.model_copy(update={"standard": wrong})
+    monkeypatch.setattr("mia_bench.testing.track.load_track", lambda *_: changed)
+    [finding] = check_track("toy")
+    assert "standard set, ppa (speed=3): ppa has no option 'speed'" in finding.problem

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from mia_bench.track import load_track
 from test_leaderboard import make_record, make_registry, metric, read
 
 CLASSES = 12
+NBSP = "\N{NO-BREAK SPACE}"
 
 
 @pytest.fixture(scope="module")
@@ -172,7 +174,11 @@ def test_what_can_be_had_at_a_price(registry: Registry) -> None:
     names = {price: [row.label for row in decided.affordable(price)] for price in (0.01, 0.03, 0.1)}
     assert names == {0.01: ["guard"], 0.03: ["guard"], 0.1: ["guard", "guard alpha=0.6"]}
     text = pages.page(decided, registry)
-    assert "- **If you can give 3 points of accuracy:** `guard` (−0.30 ± 0.0" in text
+    assert f"- **If you can give 3 points of accuracy:** `guard` (`id_gallery_acc1` −0.30{NBSP}±" in text
+    doubtful = decide(registry, *BASE, *rows(("guard", 0.3, 0.8705)))
+    assert doubtful.affordable(0.03) == doubtful.perhaps_affordable(0.01) == ()
+    assert [row.label for row in doubtful.perhaps_affordable(0.03)] == ["guard"]
+    assert "; perhaps `guard` (" in pages.page(doubtful, registry)
     none = pages.page(decide(registry, *BASE, *worse), registry)
     assert "- **If you can give 1 point of accuracy:** no defense is shown to leak less at that price" in none
 
@@ -183,7 +189,20 @@ def test_without_means_of_classes_there_is_no_verdict_but_a_page(registry: Regis
     assert [row.verdict and row.verdict.kind for row in decided.rows] == ["baseline", None]
     assert (decided.rows[1].difference, decided.rows[1].letters) == (None, "")
     assert forests(decided) == ""
-    assert "| `guard` | 0.80 ± 0.05 | −0.10 |" in pages.page(decided, registry)
+    assert f"| `guard` | 0.80{NBSP}±{NBSP}0.05 | −0.10 |" in pages.page(decided, registry)
+
+
+def test_a_track_may_have_no_verdicts(registry: Registry) -> None:
+    board = board_of(registry, [*BASE, *rows(("guard", 0.3, 0.8))])
+    silent = dataclasses.replace(board, track=board.track.model_copy(update={"verdicts": False}))
+    decided = standings(silent)
+    assert [(row.verdict, row.letters) for row in decided.defenses] == [(None, "")]
+    assert decided.defenses[0].difference is not None
+    text = pages.page(decided, registry)
+    assert "| verdict |" not in text
+    assert "there are no verdicts" in text
+    assert "If you can give" not in text
+    assert "`little` only shows that everything runs" in pages.index([decided])
 
 
 def test_no_finished_cell_is_an_empty_table(registry: Registry) -> None:
@@ -202,6 +221,20 @@ def test_figures_have_every_row(registry: Registry, tmp_path: Path) -> None:
         assert ">guard</text>" in svg
         assert ">plain</text>" in svg
     assert "ceiling 0.970" in found["little.svg"][1]
+    assert "oracle" not in found["little.svg"][1]
+
+
+def test_the_imitations_by_a_prior_are_a_level_and_a_row(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leak = registry.get("metric", "leak").load()
+    oracle = dataclasses.replace(leak.quantities["id_gallery_acc1"], oracle="reached")
+    monkeypatch.setitem(leak.quantities, "id_gallery_acc1", oracle)
+    made = [{**record, "metrics": {**record["metrics"], "reached": metric(0.88)}} for record in BASE]
+    decided = decide(registry, *made, *rows(("guard", 0.3, 0.8)))
+    assert decided.board.oracles["faces"].value("id_gallery_acc1") == pytest.approx(0.88)
+    assert "oracle 0.880" in plane(decided)
+    assert "| *real images imitated by faces* |" in pages.page(decided, registry)
 
 
 @pytest.mark.parametrize(

@@ -9,13 +9,16 @@ import pytest
 from pydantic import ValidationError
 
 from mia_bench import Quantity
+from mia_bench.leaderboard import pages, records
 from mia_bench.leaderboard.board import build_board
 from mia_bench.leaderboard.grouping import component_key, row_key
-from mia_bench.leaderboard.strongest import section_of, strongest
+from mia_bench.leaderboard.standings import standings
+from mia_bench.leaderboard.strongest import comparisons, section_of, strongest
+from mia_bench.leaderboard.submission import submit
 from mia_bench.registry import Registry
 from mia_bench.strength import Strongest, compare
 from mia_bench.track import Standard, StandardAttack, Track, load_track
-from test_leaderboard import make_record, make_registry, part, read
+from test_leaderboard import make_record, make_registry, metric, part, read
 
 DEFAULT = StandardAttack(name="aim", default=True)
 LOSS = StandardAttack(name="aim", options={"steps": 9})
@@ -139,6 +142,9 @@ def test_rows_of_a_sweep_are_compared_under_the_standard_set(track: tuple[Regist
     sections = {(component_key(section.attack), component_key(section.prior)) for section in board.sections}
     assert all(section_of(one) in sections for one in chosen.values() if one)
     assert guard in found
+    rows = [(row.defense, row.options, row.values) for row in comparisons(board)]
+    assert rows == [("plain", {}, (0.6, 0.5)), ("guard", {}, (pytest.approx(0.1), pytest.approx(0.4)))]
+    assert {one.untried for one in found.values()} == {(), ("aim (steps=9)",)}
 
 
 def test_without_a_standard_set_attacks_are_taken_as_the_track_has_them(tmp_path: Path) -> None:
@@ -153,6 +159,23 @@ def test_without_a_standard_set_attacks_are_taken_as_the_track_has_them(tmp_path
     assert found.chosen.leakage == pytest.approx(0.4)
 
 
+def test_records_of_tuning_seeds_are_no_boards(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    registry = make_registry(tmp_path)
+    path = tmp_path / "little.toml"
+    more = '\n[standard]\nversion = 1\nattacks = [{ name = "aim", default = true }]\n'
+    path.write_text(path.read_text() + more)
+    made = read(*(make_record("plain", seed) for seed in (0, 1, 1000, 1001)))
+    boards = tmp_path / "boards"
+    done = submit(made, boards, registry)
+    assert len(done.written) == 4
+    assert {record.seed for record in records.load(boards, "little")} == {0, 1}
+    assert {record.seed for record in records.load(boards / "tuning", "little")} == {1000, 1001}
+    assert submit(made, boards, registry).written == []
+    other = tmp_path / "other" / "tuning"
+    assert len(submit(made, other, registry).written) == 2
+    assert "2 records are left out: their seeds are no tuning seeds of 'little'" in caplog.text
+
+
 # --- the set -------------------------------------------------------------------------------------
 
 
@@ -163,3 +186,27 @@ def test_without_a_standard_set_attacks_are_taken_as_the_track_has_them(tmp_path
 def test_a_set_has_a_default_attack_and_none_twice(attacks: tuple[StandardAttack, ...]) -> None:
     with pytest.raises(ValidationError):
         Standard(version=1, attacks=attacks)
+
+
+def test_the_page_of_a_sweep_compares_the_attacks(track: tuple[Registry, Track]) -> None:
+    registry, little = track
+    made = []
+    for defense, values in (("plain", {7: 0.6, 9: 0.5}), ("guard", {7: 0.1, 9: 0.4})):
+        for seed in (1000, 1001):
+            for steps, value in values.items():
+                made.append(make_record(defense, seed, gallery=value) | {"attack": part("aim", steps=steps)})
+                made[-1]["metrics"]["validation_accuracy"] = metric(0.9)
+                made[-1]["key"] = f"{len(made):020x}"
+    board = build_board(registry, little, read(*made))
+    text = pages.page(standings(board), registry, sweep=True)
+    assert (
+        "version 1: every defense meets the same 2 attacks, once on each of the tuning seeds 1000, 1001"
+        in text
+    )
+    assert "| defense | options | `aim` * | `aim (steps=9)` | strongest |" in text
+    assert "| `plain` |  | 0.600 | 0.500 | `aim` |" in text
+    assert "| `guard` |  | 0.100 | 0.400 | `aim (steps=9)` |" in text
+    assert "- `guard`: `aim (steps=9), at no more queries, recovers 0.400; aim 0.100`" in text
+    shown = pages.page(standings(board, strongest(board)), registry)
+    assert "tuning seeds 1000, 1001: `aim`, `aim (steps=9)`" in shown
+    assert "The strongest attack on each row" not in shown

@@ -16,7 +16,7 @@ from mia_bench.plugins import host
 from mia_bench.registry import Entry
 from mia_bench.seeds import seeded
 from mia_bench.testing import CheckSkipped, Conformance, check_track, checks_of
-from mia_bench_brep_mi import BoundaryRepulsion
+from mia_bench_mi_face import PixelDescent
 from mia_bench_midre import RandomErasing
 from test_mnist import write_half
 from test_paper_datasets import celeba, dogs, facescrub, picture
@@ -27,6 +27,8 @@ pytestmark = pytest.mark.slow
 SMALL = {
     "ppa": {"search": 24, "candidates": 3, "steps": 2, "views": 3},
     "gmi": {"steps": 3, "restarts": 2},
+    "brep-mi": {"search": 200, "points": 4, "steps": 3},
+    "mirror": {"search": 24, "population": 4, "generations": 2},
     "wgan-gp": {"latent": 6, "width": 4, "steps": 4, "batch_size": 4},
     "stylegan2": {
         "latent": 8, "style": 8, "layers": 2, "channel_base": 128, "channel_max": 8, "steps": 4,
@@ -156,4 +158,4 @@ def test_a_built_in_track_conforms(track: str) -> None:
 
 
 test_midre = Conformance(RandomErasing)
-test_brep_mi = Conformance(BoundaryRepulsion, {"search": 200, "points": 4, "steps": 3})
+test_mi_face = Conformance(PixelDescent, {"steps": 4})

@@ -84,6 +84,19 @@ class MatchedDefense(RightDefense):
     matched = ("mid", {})
 
 
+@wrong("strengths")
+class StrengthWithoutOption(RightDefense):
+    strengths = {"weight": (1.0, 2.0)}  # noqa: RUF012
+
+
+@wrong("strengths")
+class StrengthBeyondLimits(RightDefense):
+    strengths = {"weight": (1.0, -1.0)}  # noqa: RUF012
+
+    class Options(Defense.Options):
+        weight: float = Field(1.0, ge=0, description="of the penalty")
+
+
 @wrong("options")
 class Undescribed(RightDefense):
     class Options(Defense.Options):
@@ -587,6 +600,18 @@ class Untruncated(RightPrior):
     def change(self, model):
         sample = type(model).sample
         model.sample = lambda count, generator, *, truncation=1.0: sample(model, count, generator)
+
+
+@wrong("project")
+class FlatProjection(RightPrior):
+    def change(self, model):
+        model.project = lambda images: images.new_zeros(len(images))
+
+
+@wrong("project")
+class FarProjection(RightPrior):
+    def change(self, model):
+        model.project = lambda images: images.new_full((len(images), model.latent_dim), 50.0)
 
 
 @wrong("images")

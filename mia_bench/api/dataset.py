@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 from etils.epy import lazy_imports
 
@@ -77,6 +78,9 @@ class Dataset(Component):
 
     needs_root: bool = True
     """Whether files are read from the data root."""
+
+    real_people: ClassVar[bool] = True
+    """Whether private images show people who exist; pictures leave them out then, unless asked for."""
 
     @abstractmethod
     def fingerprint(self, root: Path | None) -> str:

@@ -106,6 +106,8 @@ class Defense(Component):
             change nothing else are the undefended front, which a defense must beat.
         matched: name and changed options of a baseline with this defense's architecture, which it is compared
             with too.
+        strengths: options to the values that ``mia-bench sweep`` tries, from weak to strong: all combinations
+            of several options, of a baseline's front options one at a time.
         reports: what each name that :meth:`report` returns is.
     """
 
@@ -115,11 +117,16 @@ class Defense(Component):
 
     matched: ClassVar[tuple[str, Mapping[str, Any]] | None] = None
 
+    strengths: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
+
     reports: ClassVar[Mapping[str, Quantity]] = {}
 
     def __init_subclass__(cls) -> None:
-        """Raise TypeError unless ``front_options`` are names, and ``matched`` a name with options."""
+        """Raise TypeError where ``front_options``, ``matched`` or ``strengths`` have another form."""
         super().__init_subclass__()
+        several = cls.strengths
+        if not (isinstance(several, Mapping) and all(isinstance(one, tuple) for one in several.values())):
+            raise TypeError(f"{cls.__name__}: strengths is {several!r}, not options with tuples of values")
         front, matched = cls.front_options, cls.matched
         if isinstance(front, str) or not all(isinstance(name, str) for name in front):
             raise TypeError(f"{cls.__name__}: front_options is {front!r}, not a tuple of names")

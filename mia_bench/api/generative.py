@@ -20,10 +20,13 @@ class GenerativeModel(nn.Module):
     Attributes:
         latent_dim: dimension of a latent.
         resolution: height and width of the images.
+        latent_slope: slope for negative numbers of the leaky ReLU that a mapping network ends in; 1 where
+            latents are not the output of one.
     """
 
     latent_dim: int
     resolution: int
+    latent_slope: float = 1.0
 
     @abstractmethod
     def sample(self, count: int, generator: torch.Generator, *, truncation: float = 1.0) -> Tensor:
@@ -40,6 +43,13 @@ class GenerativeModel(nn.Module):
     def discriminate(self, images: Tensor) -> Tensor:
         """Realism scores ``(N,)``, for priors with a discriminator."""
         raise NotImplementedError(f"{type(self).__name__} has no discriminator")
+
+    def project(self, images: Tensor) -> Tensor | None:
+        """Latents ``(N, latent_dim)`` of the model's images nearest in pixels to ``(N, 3, R, R)`` in [0, 1].
+
+        Override it where there is a closed form; None says that there is none.
+        """
+        return None
 
     def final(self, latents: Tensor) -> Tensor:
         """The images to return for ``(N, latent_dim)``: those of ``forward``.

@@ -6,6 +6,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar, Literal, TypeAlias
 
 from etils.epy import lazy_imports
@@ -60,6 +61,8 @@ class Quantity:
         per_image: name under which records keep the value of each sample, class by class, for statistics that
             are no means; empty where they don't.
         ceiling: name of the quantity that says what real held-out images reach in this one.
+        oracle: name of the quantity, of the same metric or another, that says what a fit of the prior to real
+            held-out images reaches in this one.
         interval: whether it has a 95 % interval. Set it to False where that of a bootstrap would mislead, as
             for a statistic that is biased: then the value stands alone, and no comparison rests on it.
         unfit_below: of a quantity that says how well a judge of reconstructions does its work: runs and pages
@@ -73,6 +76,7 @@ class Quantity:
     paired: bool = False
     per_image: str = ""
     ceiling: str = ""
+    oracle: str = ""
     interval: bool = True
     unfit_below: float | None = None
 
@@ -138,6 +142,21 @@ class Gallery:
 
 
 @dataclass(frozen=True)
+class Imitations:
+    """What the prior makes of private test images when these are known: see :mod:`mia_bench.protocol.oracle`.
+
+    Attributes:
+        images: ``(N, 3, H, W)`` uint8.
+        embeddings: ``(N, D)`` unit-norm, by the identity encoder.
+        labels: ``(N,)``, the class of each imitated image.
+    """
+
+    images: Tensor
+    embeddings: Tensor
+    labels: Tensor
+
+
+@dataclass(frozen=True)
 class TargetEvidence:
     """What a metric of scope ``target`` sees.
 
@@ -162,6 +181,9 @@ class AttackEvidence:
         evaluation_model: classifier of the private classes, of another architecture than the target.
         judge: classifier of the private classes trained on images of their own, on tracks that have one.
         gallery, embed: None with a reason in ``missing`` when the encoder is not available.
+        oracle: imitations of test images by the cell's prior; None unless a metric of the track
+            ``needs_oracle`` and there is a gallery.
+        weights: folder of weight files, if one is configured.
     """
 
     images: Tensor
@@ -175,6 +197,8 @@ class AttackEvidence:
     embed: Embed | None
     missing: Mapping[str, str]
     device: torch.device
+    oracle: Imitations | None = None
+    weights: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -224,9 +248,11 @@ class AttackMetric(Metric):
     Attributes:
         needs_gallery: True when ``gallery`` and ``embed`` are used; tracks without an encoder then
             give null with a reason.
+        needs_oracle: True when ``oracle`` is used, which takes a stage of its own for each prior.
     """
 
     needs_gallery: ClassVar[bool] = False
+    needs_oracle: ClassVar[bool] = False
 
     @abstractmethod
     def compute(self, evidence: AttackEvidence) -> dict[str, Measurement | str]:

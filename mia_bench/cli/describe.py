@@ -61,6 +61,10 @@ def describe(registry: Registry, entry: Entry) -> str:
         lines.append(f"  {name}: {quantity.description}{better}")
     for name, quantity in getattr(component, "reports", {}).items():
         lines.append(f"  reports {name}: {quantity.description}")
+    for name, values in getattr(component, "strengths", {}).items():
+        lines.append(f"  strengths, which a sweep tries: {name} {', '.join(map(str, values))}")
+    if matched := getattr(component, "matched", None):
+        lines.append(f"  matched baseline: {matched[0]} {_table(matched[1])}".rstrip())
     try:
         options = describe_options(component.Options)
     except Exception as error:  # a plugin's validators and defaults may raise anything
@@ -95,6 +99,10 @@ def describe_track(registry: Registry, entry: Entry) -> str:
     attacks = {name: {"prior": one.prior, **one.options} for name, one in track.attacks.items()}
     for kind, settings in {"prior": track.priors, "defense": track.defenses, "attack": attacks}.items():
         lines += [f"  {kind} {name}: {_table(options)}" for name, options in settings.items() if options]
+    if standard := track.standard:
+        tuned = ", ".join(map(str, standard.seeds))
+        lines.append(f"  standard set of attacks, version {standard.version}, tuning seeds {tuned}:")
+        lines += [f"    {one.label}{' (default)' if one.default else ''}" for one in standard.attacks]
     return "\n".join(map(unbroken, lines))
 
 

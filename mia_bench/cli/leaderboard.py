@@ -3,17 +3,45 @@
 from __future__ import annotations
 
 import sys
+import tempfile
 from pathlib import Path
+from typing import Any
 
 import click
+from etils.epy import lazy_imports
 
-from mia_bench.cli.shared import PathType, open_store, records_option, store_option
-from mia_bench.errors import UsageError
+from mia_bench.cell import FinishedCell
+from mia_bench.cli.shared import (
+    PathType,
+    config_options,
+    open_store,
+    records_option,
+    store_option,
+    writing,
+)
+from mia_bench.engine.progress import terminal_progress
+from mia_bench.engine.rerun import run_again
+from mia_bench.engine.scheduler import Interrupted
+from mia_bench.errors import MiaBenchError, UsageError
 from mia_bench.leaderboard import records
+from mia_bench.leaderboard.admit import name_record
+from mia_bench.leaderboard.board import Board
+from mia_bench.leaderboard.conditions import conditions
+from mia_bench.leaderboard.export import csv_lines, latex
+from mia_bench.leaderboard.grouping import row_key, section_key
+from mia_bench.leaderboard.reruns import moved, sample
+from mia_bench.leaderboard.standings import Standings
 from mia_bench.leaderboard.submission import submit as copy_records
+from mia_bench.pictures import StripRow, shows_people, strip_classes, write_png
+from mia_bench.pictures import strip as draw_strip
 from mia_bench.plugins import host
+from mia_bench.record import Record
 from mia_bench.results import read_store
-from mia_bench.terminal import say
+from mia_bench.store import Store
+from mia_bench.terminal import say, say_lines
+
+with lazy_imports():
+    from PIL import Image
 
 _folder = click.option(
     "--folder",
@@ -31,8 +59,30 @@ def command() -> None:
 
 @command.command()
 @_folder
-def build(folder: Path) -> None:
-    """Write the pages from the records."""
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(["pages", "latex", "csv"]),
+    default="pages",
+    show_default=True,
+    help="Write the pages, or print the verdict table for a paper.",
+)
+@click.option("--track", metavar="NAME", help="Only this track; for latex and csv.")
+def build(folder: Path, format_: str, track: str | None) -> None:
+    """Write the pages from the records.
+
+    Or print the verdict tables of the pages, as LaTeX (with the package booktabs) or as CSV.
+    """
+    if format_ != "pages":
+        names = [track] if track else records.track_names(folder)
+        decided = (records.decide(folder, host().registry, name) for name in names)
+        if format_ == "latex":
+            say_lines("\n".join(map(latex, decided)).rstrip())
+        else:
+            say_lines("\n".join(csv_lines(decided)))
+        return
+    if track:
+        raise UsageError("--track is for --format latex and csv; pages are written of all tracks")
     written = records.build(folder, host().registry)
     for path in written:
         say(path)
@@ -42,14 +92,109 @@ def build(folder: Path) -> None:
 
 @command.command()
 @_folder
-def check(folder: Path) -> None:
-    """Check records and pages. Exit code 1 if something is wrong."""
+@click.option("--rerun", type=click.IntRange(min=1), metavar="N", help="Run N cells of the boards again.")
+@click.option("--choice", default=0, metavar="SEED", help="Which cells: seed of the choice.  [default: 0]")
+@click.option("--track", metavar="NAME", help="Run cells of this track only.")
+@config_options("device", "jobs", "data", "weights", store="Store to run them in; else a temporary one.")
+def check(folder: Path, rerun: int | None, choice: int, track: str | None, **where: Any) -> None:
+    """Check records and pages, and run cells again. Exit code 1 if something is wrong.
+
+    Cells are chosen at random, of as many attacks and defenses as possible, and their own stages computed
+    anew. Under the same conditions (kind of device, threads, processor) every number must be the one
+    published; under others it may differ by as much as was measured (docs/stability.md).
+    """
     problems = records.check(folder, host().registry)
     for problem in problems:
         say(problem)
+    if rerun:
+        names = [track] if track else records.track_names(folder)
+        published = [record for name in names for record in records.load(folder, name)]
+        problems += _rerun(
+            sample(published, rerun, choice), {k: v for k, v in where.items() if v is not None}
+        )
     if problems:
         sys.exit(1)
     say("records and pages are right", err=True)
+
+
+def _rerun(published: list[Record], where: dict[str, Any]) -> list[str]:
+    """Run cells again and say what became of each; what is wrong with them."""
+    if not published:
+        raise UsageError("there is no finished record to run again")
+    problems = []
+    with tempfile.TemporaryDirectory() as folder:
+        for record in published:
+            try:
+                again = run_again(record, {"store": folder, **where}, terminal_progress())
+            except Interrupted:
+                raise
+            except MiaBenchError as error:
+                problems.append(f"{record.track.name}, {name_record(record)}: {error}")
+                say(problems[-1])
+                continue
+            before, now = conditions(record), conditions(again)
+            under = (
+                f"under the same conditions ({now})" if before == now else f"under {now}, published {before}"
+            )
+            wrong = moved(record, again)
+            problems += map(str, wrong)
+            said = "; ".join(map(str, wrong)) or "the numbers published"
+            say(f"{record.track.name}, {name_record(record)}, {under}: {said}")
+    return problems
+
+
+@command.command()
+@_folder
+@store_option
+@click.option("--track", metavar="NAME", required=True, help="The track.")
+@click.option("--show-private", is_flag=True, help="Begin with private images even of people who exist.")
+def strip(folder: Path, store: Path | None, track: str, show_private: bool) -> None:
+    """Draw reconstructions of the same classes under each defense for a track's page.
+
+    Each row of the page is shown under its strongest attack, with the rank of the true identity, as far as
+    the store has the cells. The picture becomes strips/<track>.png in the folder; the next build shows it.
+    """
+    decided = records.decide(folder, host().registry, track)
+    with writing(folder, remake="mia-bench run --rerun always"):
+        picture = _strip(decided, open_store(store), show_private)
+    path = folder / records.STRIPS / f"{track}.png"
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_png(picture, path)
+    say(path)
+
+
+def _strip(decided: Standings, store: Store, show_private: bool) -> Image.Image:
+    """The reconstructions of each row under its strongest attack, on the first seed that the store has."""
+    board = decided.board
+    rows: list[StripRow] = []
+    for standing in decided.rows:
+        place = standing.section and (standing.section.key, standing.key)
+        same = [record for record in board.done if (section_key(record), row_key(record)) == place]
+        wanted = [record for record in same if store.has("measure", record.key)]
+        if not wanted:
+            say(f"warning: {standing.label} is left out: {store.root} has no cell of it", err=True)
+            continue
+        record = min(wanted, key=lambda record: record.seed)
+        arrays = FinishedCell(record, store).arrays()
+        classes = strip_classes(len(arrays["classes"]))
+        if not rows and (show_private or not shows_people(record)):
+            rows.append(StripRow("private image", arrays["examples"][classes, 0], [""] * len(classes)))
+        ranks = record.per_image.get(_rank_name(board))
+        captions = [f"rank {ranks[index][0]:g}" if ranks else "" for index in classes]
+        rows.append(StripRow(standing.label, arrays["reconstructions"][classes, 0], captions))
+    if not rows:
+        name = board.track.name
+        raise UsageError(f"{store.root} has none of the cells of {name!r} on its page; --store names another")
+    return draw_strip(
+        rows, "each under the strongest attack on it; the rank of the true person in the gallery"
+    )
+
+
+def _rank_name(board: Board) -> str:
+    """Under which name records of the board keep ranks of single images; empty where they keep none."""
+    ranks = (quantity.per_image for quantity in board.quantities.values() if quantity.kind == "rank")
+    return next(filter(None, ranks), "")
 
 
 @command.command()
@@ -73,8 +218,8 @@ def submit(
 ) -> None:
     """Copy a store's records into the folder.
 
-    The next build shows them. Interrupted cells and records of older track or component versions are left
-    out. A newer record of a cell replaces the folder's.
+    The next build shows them. Records of tuning seeds go to the folder tuning below. Interrupted cells and
+    records of older track or component versions are left out. A newer record of a cell replaces the folder's.
     """
     opened = open_store(store)
     given = context.get_parameter_source("folder") is not click.core.ParameterSource.DEFAULT

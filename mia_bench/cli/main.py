@@ -9,14 +9,21 @@ import sys
 from collections.abc import Iterator
 
 import click
+from etils.epy import lazy_imports
 
+from mia_bench.discovery import distribution_name, find_plugins
 from mia_bench.errors import MiaBenchError, did_you_mean
 from mia_bench.interruption import interruptible
-from mia_bench.names import PLUGIN
-from mia_bench.plugins import Host, describe_error, host, plugin_behind
-from mia_bench.registry import PluginInfo
 from mia_bench.terminal import prepare_streams, say, say_lines, silence, unread
 from mia_bench.text import one_line, shortened
+
+with lazy_imports():
+    from mia_bench import names, plugins
+    from mia_bench.plugins import Host
+    from mia_bench.registry import PluginInfo
+
+HOST = "mia-bench"
+"""The distribution of the host and the built-in plugins, which add no commands."""
 
 LONGEST = 2000
 """Number of characters that are shown of an error."""
@@ -29,10 +36,12 @@ PIPE_CLOSED = 128 + 13
 
 COMMANDS = {
     "run": "Run every defense × attack pair and print the results.",
+    "sweep": "Run a defense over its strengths: what it costs, what leaks.",
     "list": "List defenses, attacks, tracks, data sets, priors or metrics.",
     "describe": "Explain a component or track: paper, options, defaults, bounds.",
     "plugins": "List, check and create plugins.",
     "doctor": "Check the installation, the devices, the data and the store.",
+    "measure": "Compute metrics of stored reconstructions, without attacking again.",
     "show": "Write a cell's picture: private examples beside reconstructions.",
     "results": "Print the records of a store.",
     "data": "List and check data sets, and prepare them ahead of a run.",
@@ -61,7 +70,9 @@ class LazyGroup(click.Group):
         return super().get_command(ctx, cmd_name)
 
     def _load_plugin_commands(self) -> None:
-        loaded = host()
+        if not _others():
+            return
+        loaded = plugins.host()
         if self._loaded_host is loaded:
             return
         self._loaded_host = loaded
@@ -74,13 +85,14 @@ class LazyGroup(click.Group):
         """Add the commands of a plugin; a line for each thing that is wrong with them."""
         theirs = click.Group("mia-bench")  # where a plugin can do no harm
         for _, error in loaded.call("mia_bench_register_commands", only=info, cli=theirs):
-            yield f"its commands raised {describe_error(error)}"
+            yield f"its commands raised {plugins.describe_error(error)}"
         if not isinstance(theirs.commands, dict):
             yield f"its commands are {type(theirs.commands).__name__}, not a dictionary"
             return
         for name, command in theirs.commands.items():
-            if not PLUGIN.matches(name):
-                yield f"its command {shortened(ascii(name), 80)} is left out: the name is not {PLUGIN.rule}"
+            if not names.PLUGIN.matches(name):
+                shown, rule = shortened(ascii(name), 80), names.PLUGIN.rule
+                yield f"its command {shown} is left out: the name is not {rule}"
             elif not isinstance(command, click.Command):
                 yield f"its command {name!r} is left out: a {type(command).__name__}, not a click.Command"
             elif name in COMMANDS:
@@ -109,6 +121,14 @@ class LazyGroup(click.Group):
             formatter.write_dl(rows)
 
 
+def _others() -> bool:
+    """Whether there are plugins of others, which may add commands, or something is wrong with plugins."""
+    found, unreadable = find_plugins()
+    return bool(unreadable) or any(
+        entry.dist is None or distribution_name(entry.dist) != HOST for entry in found
+    )
+
+
 def _short_help(command: click.Command) -> str:
     try:
         return one_line(str(command.get_short_help_str()))
@@ -132,7 +152,7 @@ def cli(context: click.Context, debug: bool) -> None:
         log = logging.getLogger("mia_bench")
         log.handlers, log.propagate = [_Log("warning: %(message)s")], False
     if context.invoked_subcommand not in ("plugins", "doctor"):  # which list them
-        loaded = host()
+        loaded = plugins.host()
         for line in (*loaded.problems(), *loaded.remarks):
             say(f"warning: {line}", err=True)
 
@@ -214,9 +234,9 @@ def _run(args: list[str] | None) -> int:
     except Exception as error:
         if _debugging():
             raise
-        plugin = plugin_behind(error)
+        plugin = plugins.plugin_behind(error)
         source = f"plugin {plugin}: " if plugin else ""
-        return _failed(f"{source}{describe_error(error)} (mia-bench --debug … shows more)", 1)
+        return _failed(f"{source}{plugins.describe_error(error)} (mia-bench --debug … shows more)", 1)
 
 
 def _exit_code(end: SystemExit) -> int:

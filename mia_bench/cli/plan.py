@@ -9,9 +9,9 @@ from pathlib import Path
 
 from mia_bench.api.inventory import Inventory
 from mia_bench.engine.estimate import CostEstimate, estimates
-from mia_bench.engine.plan import Stage
+from mia_bench.engine.plan import Stage, pending_stages
 from mia_bench.engine.progress import counted, duration, size
-from mia_bench.engine.run import Prepared
+from mia_bench.engine.run import Prepared, Setup
 from mia_bench.engine.standard import seeds_text
 from mia_bench.errors import StoreError
 from mia_bench.plugins import attribute_errors
@@ -22,7 +22,6 @@ def print_plan(prepared: Prepared) -> None:
     """The cells, the stages behind them, what is cached and what the rest may take."""
     setup = prepared.setup
     todo, cached = prepared.pending
-    expected = estimates(setup.store, todo)
     done = len(prepared.cells) - len(prepared.open_cells)
     if prepared.standard:
         print_phases(prepared, err=False)
@@ -32,11 +31,20 @@ def print_plan(prepared: Prepared) -> None:
         state = f"skipped: {planned.skip}" if planned.skip else state
         say(f"  {planned.key[:8]}  {planned.cell.label}: {state}")
     _print_data(prepared, todo)
+    print_stages(setup, todo, cached)
+    if prepared.standard and not prepared.chosen:
+        most = duration(_seconds_of_phase_2(prepared))
+        say(f"phase 2: up to about {most} of one process more, where the slowest attacks are the strongest")
+
+
+def print_stages(setup: Setup, todo: Collection[Stage], cached: Collection[Stage]) -> None:
+    """The stages that are stored, and those to compute with what they may take."""
+    expected = estimates(setup.store, todo)
     rows = [{"stage": stage.name, "what": stage.label, "state": "cached"} for stage in cached]
     rows += [_row(stage, expected[stage.id]) for stage in todo]
     if rows:
         say_lines("\n" + table(rows))
-    total = sum(estimate.seconds for estimate in expected.values()) / setup.config.jobs
+    total = sum(estimate.seconds for estimate in expected.values()) / setup.jobs(todo)
     say("")
     say(f"{counted(len(todo), 'stage')} to compute, about {duration(total)}; store {setup.store.root}")
     _print_room(setup.store.root, expected.values())
@@ -61,6 +69,22 @@ def print_phases(prepared: Prepared, *, err: bool = True) -> None:
     most = [max((cells for cells in several), key=len, default=[]) for several in run.possible.values()]
     more = counted(sum(map(len, most)), "cell")
     say(f"phase 2: the strongest against each defense on {on}, if no default one: up to {more} more", err=err)
+
+
+def _seconds_of_phase_2(prepared: Prepared) -> float:
+    """The time of the slowest attack against each defense, beyond what the first phase computes."""
+    run, store = prepared.standard, prepared.setup.store
+    assert run is not None
+    todo = {stage.id for stage in prepared.pending[0]}
+    total = 0.0
+    for several in run.possible.values():
+        times = [0.0]
+        for cells in several:
+            missing, _ = pending_stages([one.measure for one in cells if one.skip is None], store.has)
+            expected = estimates(store, [stage for stage in missing if stage.id not in todo])
+            times.append(sum(estimate.seconds for estimate in expected.values()))
+        total += max(times)
+    return total
 
 
 def _print_data(prepared: Prepared, todo: Collection[Stage]) -> None:

@@ -7,8 +7,10 @@ from pathlib import Path
 import click
 
 from mia_bench.cli.shared import records_option, store_option
+from mia_bench.leaderboard.overview import Overview, overview_rows, overviews
+from mia_bench.plugins import host
 from mia_bench.results import doubts, read_store, results_table
-from mia_bench.terminal import say, say_lines
+from mia_bench.terminal import say, say_lines, table
 
 
 @click.command("results")
@@ -23,11 +25,28 @@ from mia_bench.terminal import say, say_lines
     help="A table for people, or all columns for programs.",
 )
 def command(track: str | None, store: Path | None, format_: str) -> None:
-    """Print the records of a store."""
+    """Print the records of a store.
+
+    First, for each track, a row for each defense: its accuracy, its leakage under the strongest attack found
+    on it, and what follows from the differences to the undefended baseline. Then the cells.
+    """
     records = read_store(store, track)
     if not records:
         say("no records yet; 'mia-bench run' makes some", err=True)
+    if format_ == "table":
+        for one in overviews(records, host().registry):
+            _print_overview(one)
     if records or format_ != "table":
         say_lines(results_table(records, format_))
     for line in doubts(records) if format_ == "table" else ():
         say(f"warning: {line}", err=True)
+
+
+def _print_overview(one: Overview) -> None:
+    if one.decided is None:
+        say(f"note: no verdicts on {one.track}: {one.reason}", err=True)
+        return
+    say_lines(table(overview_rows(one.decided)))
+    how = "tuning seeds" if one.decided.known else "these seeds, which makes it rather too high"
+    say(f"{one.track}: leakage under the attack that is strongest on each row by {how}")
+    say("")

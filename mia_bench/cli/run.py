@@ -14,7 +14,8 @@ from mia_bench.config import load_config
 from mia_bench.engine.progress import terminal_progress
 from mia_bench.engine.run import Prepared, execute, prepare
 from mia_bench.engine.scheduler import Interrupted
-from mia_bench.engine.standard import outcome_table
+from mia_bench.engine.standard import outcome_table, suspicions
+from mia_bench.leaderboard.published import published_lines
 from mia_bench.record import Record
 from mia_bench.results import doubts, results_table
 from mia_bench.terminal import say, say_lines
@@ -77,6 +78,10 @@ def _print_records(records: list[Record], prepared: Prepared, computed: bool) ->
         return
     for note in sorted({note for record in records for note in record.notes.values()} - set(warnings)):
         say(f"note: {note}", err=True)
+    for line in suspicions(prepared.standard, records) if prepared.standard else ():
+        say(f"note: {line}", err=True)
+    for line in published_lines(records, setup.registry):
+        say(line)
     pictures = [setup.store.root / "pictures" / f"{record.key}.png" for record in records]
     if shown := [path for path in pictures if path.exists()]:
         say(f"pictures: {shown[0]}" + (f" and {len(shown) - 1} more" if shown[1:] else ""))

@@ -71,7 +71,7 @@ def evaluate(
         UsageError: a name, option, path or device is wrong, or the checkpoint does not fit.
         MiaBenchError: the attack can't run in this setting, or fails.
     """
-    given = dict(locals())
+    given = {**locals(), "jobs": 1}
     for own in ("model", "stochastic", "display"):
         del given[own]
     given["defense"] = defense or _baseline()

@@ -16,18 +16,14 @@ from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
 from types import FrameType
 
-from etils.epy import lazy_imports
-
 from mia_bench.engine.executor import Outcome
 from mia_bench.engine.guard import KILL, POSIX, Guard, lead_group, signal_group
+from mia_bench.engine.jobs import cuda_count
 from mia_bench.engine.plan import Stage
 from mia_bench.engine.progress import ProgressDisplay
 from mia_bench.engine.worker import StageFailed, Worker, WorkerSetup, failure
 from mia_bench.errors import MiaBenchError, StoreError, UsageError
 from mia_bench.interruption import held_back, interrupted
-
-with lazy_imports():
-    import torch
 
 PATIENCE_SECONDS = 3.0
 """How long a process has to end, after it was told to, before it is killed."""
@@ -49,7 +45,7 @@ _context = multiprocessing.get_context("spawn")  # a forked process can't use CU
 
 def assign_devices(device: str, jobs: int) -> list[str]:
     """The device of each of ``jobs`` processes: all GPUs in turn, unless one is named."""
-    if device in ("auto", "cuda") and (count := torch.cuda.device_count()):
+    if count := cuda_count(device):
         return [f"cuda:{number % count}" for number in range(jobs)]
     return [device] * jobs
 
@@ -57,14 +53,22 @@ def assign_devices(device: str, jobs: int) -> list[str]:
 class ParallelExecutor:
     """Computes stages in ``jobs`` processes at once; on a CPU they share its cores.
 
+    As many as are needed at once are started with the first stage, so that each is ready for its own.
     Another process takes the place of one that dies. The stage that it was at is begun again, and fails when
     that process dies too. A stage that takes longer than ``time_limit`` seconds fails.
     """
 
     def __init__(
-        self, setup: WorkerSetup, display: ProgressDisplay, *, jobs: int, time_limit: float | None = None
+        self,
+        setup: WorkerSetup,
+        display: ProgressDisplay,
+        *,
+        jobs: int,
+        needed: int = 1,
+        time_limit: float | None = None,
     ) -> None:
         self.slots = jobs
+        self._ahead = min(jobs, needed)
         self._display = display
         self._setups = [replace(setup, device=device) for device in assign_devices(setup.device, jobs)]
         self._threads = max(1, (os.cpu_count() or 1) // jobs)
@@ -100,6 +104,10 @@ class ParallelExecutor:
         busy = {slot for slot, process in self._processes.items() if process.task is not None}
         slot = next(slot for slot in range(self.slots) if slot not in busy)
         self._give(slot, _Task(stage, renew, seconds))
+        for other in range(self._ahead):
+            if other not in self._processes:
+                self._start(other)
+        self._ahead = 0
 
     def wait(self) -> Outcome:
         """Handle messages of the processes until one is done with its stage."""
@@ -395,6 +403,7 @@ def _work(connection: Connection, setup: WorkerSetup, threads: int) -> None:
     worker = Worker(setup, sender)
     with contextlib.suppress(EOFError, OSError):
         sender.send("ready")
+        worker.warm_up()
         while True:
             sender.stage, renew, seconds = connection.recv()
             try:

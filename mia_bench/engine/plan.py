@@ -22,6 +22,7 @@ from mia_bench.api.prior import Prior
 from mia_bench.components import ConfiguredComponent, OptionValues, resolve, resolve_choice
 from mia_bench.engine.grid import Cell, skip_reason
 from mia_bench.errors import MiaBenchError, Unavailable, UsageError
+from mia_bench.fetch import file_hash, find
 from mia_bench.paths import Roots
 from mia_bench.plugins import attribute_errors
 from mia_bench.registry import Registry
@@ -33,12 +34,14 @@ STAGE_VERSIONS = {
     "evaluator": 2,
     "judge": 2,
     "gallery": 1,
+    "oracle": 1,
     "train": 2,
     "assess": 3,
     "prepare": 3,
     "shard": 1,
     "invert": 2,
     "measure": 4,
+    "metric": 1,
 }
 """Version of the host's code in each stage; raised when a change there changes results."""
 
@@ -48,7 +51,7 @@ def _digest(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-CELL_STAGES = ("train", "assess", "prepare", "shard", "invert", "measure")
+CELL_STAGES = ("train", "assess", "prepare", "shard", "invert", "measure", "metric")
 """The stages of a cell's own; the others are shared by the whole track."""
 
 
@@ -94,7 +97,7 @@ class Stage:
     @property
     def subject(self) -> str:
         """Name of the component that the stage is there for, empty for what the whole track shares."""
-        role = {"train": "defense", "prior": "prior"}
+        role = {"train": "defense", "prior": "prior", "oracle": "prior"}
         role |= dict.fromkeys(("prepare", "shard", "invert"), "attack")
         return str(self.parts[role[self.name]].name) if self.name in role else ""
 
@@ -167,6 +170,7 @@ class TrackPlan:
         self._track, self._roots = track, roots
         self._stages: dict[tuple[str, str], Stage] = {}
         self._priors: dict[str, Stage] = {}
+        self._hashes: dict[str, str | None] = {}
         dataset = self._choice("dataset", track.data.dataset)
         fingerprint = self._fingerprint(dataset)
         data = {
@@ -201,7 +205,11 @@ class TrackPlan:
             **_attack_budget(track),
             **shared_out,
             # Those of the shared stages are in their keys.
-            "stages": {name: STAGE_VERSIONS[name] for name in CELL_STAGES if shared_out or name != "shard"},
+            "stages": {
+                name: STAGE_VERSIONS[name]
+                for name in CELL_STAGES
+                if name != "metric" and (shared_out or name != "shard")
+            },
         }
         self.protocol = _digest(protocol)[:12]
         reasons = self._missing.values() if self._encoder else ()
@@ -301,6 +309,20 @@ class TrackPlan:
             )
         return self._priors[known]
 
+    def _oracle(self, prior: Stage, metrics: Iterable[ConfiguredComponent]) -> Stage | None:
+        """What a prior can show of the private people; None where no metric asks or there is no gallery."""
+        if self.gallery is None or not any(metric.component.needs_oracle for metric in metrics):
+            return None
+        track, chosen = self._track, prior.parts["prior"]
+        return self._stage(
+            "oracle",
+            f"oracle of prior {chosen.label}",
+            {},
+            {"data": self.data, "prior": prior, "gallery": self.gallery},
+            spec={"attacked_classes": track.attacked_classes, "batch_size": track.attack_batch_size},
+            unkeyed={"prior": chosen},
+        )
+
     def cells(self, cells: Iterable[Cell], left_out: list[str]) -> list[PlannedCell]:
         """Every cell with its stages, once; a line for each reason why others fail goes to ``left_out``."""
         planned: dict[str, PlannedCell] = {}
@@ -330,7 +352,8 @@ class TrackPlan:
         assess = self._stage("assess", f"utility of {under}", utility, inputs)
         attack = {"attack": cell.attack}
         budget = {**_attack_budget(track), "batch_size": track.attack_batch_size}
-        attacked = {**inputs, "prior": self.prior(cell.prior)}
+        prior = self.prior(cell.prior)
+        attacked = {**inputs, "prior": prior}
         if cell.attack.component.prepare is not Attack.prepare:
             label = f"preparation of {cell.label}"
             prepare = self._stage("prepare", label, attack, attacked, spec=budget, seed=seed)
@@ -350,14 +373,44 @@ class TrackPlan:
             }
         invert = self._stage("invert", f"attack {cell.label}", attack, attacked, spec=budget, seed=seed)
         instruments = {"evaluator": self.evaluator, "gallery": self.gallery, "judge": self.judge}
+        oracle = self._oracle(prior, self._attack_metrics)
         measure = self._stage(
             "measure",
             f"measurement of {cell.label}",
             {"metrics": self._attack_metrics},
-            {**inputs, "assess": assess, "invert": invert, **instruments},
-            spec={"missing": self._missing},
+            {**inputs, "assess": assess, "invert": invert, **instruments, "oracle": oracle},
+            spec={"missing": self._missing, **self._metric_weights(self._attack_metrics)},
         )
         return PlannedCell(cell, measure, self.fingerprint, self.protocol, skip_reason(cell), self._roots)
+
+    def metric(self, planned: PlannedCell, metric: ConfiguredComponent) -> Stage:
+        """The stage that computes one metric, of the track or not, of a cell."""
+        inputs = planned.measure.inputs
+        label = f"{metric.name} of {planned.cell.label}"
+        if issubclass(metric.component, TargetMetric):
+            measured = {role: inputs[role] for role in ("data", "train")}
+            return self._stage("metric", label, {"metrics": [metric]}, measured)
+        measured = {role: stage for role, stage in inputs.items() if role not in ("assess", "oracle")}
+        oracle = self._oracle(self.prior(planned.cell.prior), [metric])
+        return self._stage(
+            "metric",
+            label,
+            {"metrics": [metric]},
+            {**measured, "oracle": oracle},
+            spec={"missing": self._missing, **self._metric_weights([metric])},
+        )
+
+    def _metric_weights(self, metrics: Iterable[ConfiguredComponent]) -> dict[str, Any]:
+        """Hashes of the weight files that metrics need, None where they are missing; nothing if none does."""
+        names: list[str] = []
+        for metric in metrics:
+            with attribute_errors(metric.owner):
+                names += [file.name for file in metric.planned.weight_files()]
+        for name in names:
+            if name not in self._hashes:  # once, not once a cell
+                path = find(name, self._roots.weights)
+                self._hashes[name] = file_hash(path) if path else None
+        return {"metric_weights": {name: self._hashes[name] for name in sorted(names)}} if names else {}
 
 
 def _spec(part: Any) -> Any:

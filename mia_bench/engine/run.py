@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -15,6 +15,7 @@ from etils.epy import lazy_imports
 from mia_bench.api.progress import Progress, no_progress
 from mia_bench.cell import FinishedCell
 from mia_bench.components import (
+    OPTION_KINDS,
     ConfiguredComponent,
     OptionValues,
     parse_option_values,
@@ -26,9 +27,10 @@ from mia_bench.device import Precision, choose_device
 from mia_bench.engine.code import changed_code
 from mia_bench.engine.executor import Executor
 from mia_bench.engine.grid import build_grid
+from mia_bench.engine.jobs import automatic_jobs, most_at_once
 from mia_bench.engine.local import LocalExecutor
 from mia_bench.engine.parallel import ParallelExecutor
-from mia_bench.engine.plan import PlannedCell, Stage, TrackPlan, pending_stages
+from mia_bench.engine.plan import CELL_STAGES, PlannedCell, Stage, TrackPlan, pending_stages
 from mia_bench.engine.progress import ProgressDisplay, reporting
 from mia_bench.engine.scheduler import Interrupted, Scheduler
 from mia_bench.engine.standard import StandardRun, standard_of
@@ -63,13 +65,19 @@ class Setup:
     roots: Roots
     store: Store
 
-    def executor(self, display: ProgressDisplay) -> Executor:
+    def jobs(self, todo: Collection[Stage]) -> int:
+        """How many processes compute these stages."""
+        given = self.config.jobs
+        return automatic_jobs(self.config.device, self.track, todo) if given == "auto" else given
+
+    def executor(self, display: ProgressDisplay, todo: Collection[Stage]) -> Executor:
         """What computes stages: this process, or others where jobs or a time limit ask for them."""
-        jobs, time_limit = self.config.jobs, self.config.time_limit
+        jobs, time_limit = self.jobs(todo), self.config.time_limit
         given = WorkerSetup(self.store, self.config.device, self.roots, self.config.compile)
         if jobs == 1 and time_limit is None:
             return LocalExecutor(Worker(given, display))
-        return ParallelExecutor(given, display, jobs=jobs, time_limit=time_limit)
+        needed = min(jobs, most_at_once(todo))
+        return ParallelExecutor(given, display, jobs=jobs, needed=needed, time_limit=time_limit)
 
     def workspace(self, progress: Progress = no_progress) -> Workspace:
         """What loads, or computes, stages on the device."""
@@ -88,11 +96,14 @@ class Setup:
         """
         self.store.check_writable()
         display = display or ProgressDisplay()
-        Scheduler(self.store, self.executor(display), display).make(wanted)
+        todo, _ = pending_stages(wanted, self.store.has)
+        Scheduler(self.store, self.executor(display, todo), display).make(wanted)
 
 
-def set_up(config: RunConfig) -> Setup:
-    """Look up the track, the options' components and the store; imports torch only for a GPU.
+def set_up(config: RunConfig, kinds: Sequence[str] = OPTION_KINDS) -> Setup:
+    """Look up the track, the components of the options (of these kinds) and the store.
+
+    Imports torch only for a GPU.
 
     Raises:
         UsageError: a name, option, path or device is wrong.
@@ -106,7 +117,7 @@ def set_up(config: RunConfig) -> Setup:
     given: dict[str, Sequence[str]] = dict(config.options)
     if config.allow_partial:
         given[f"dataset:{track.data.dataset.name}.allow_partial"] = ("true",)
-    options = parse_option_values(registry, given)
+    options = parse_option_values(registry, given, kinds)
     return Setup(config, registry, track, options, config.roots, Store(config.store))
 
 
@@ -132,7 +143,8 @@ class Prepared:
     def pending(self) -> tuple[list[Stage], list[Stage]]:
         """The stages of the open cells, as planned: those to compute and those stored."""
         wanted = [planned.measure for planned in self.open_cells if planned.skip is None]
-        return pending_stages(wanted, self.setup.store.has)
+        anew = CELL_STAGES if self.setup.config.rerun == "always" else ()
+        return pending_stages(wanted, lambda name, key: name not in anew and self.setup.store.has(name, key))
 
     def look_up(self, cells: Iterable[PlannedCell]) -> None:
         """Find the usable records of cells."""
@@ -182,8 +194,19 @@ def prepare(config: RunConfig) -> Prepared:
         if cells:
             plan = setup.track_plan()
             prepared.cells, prepared.warnings = plan.cells(cells, left_out), plan.warnings
-    if left_out and not prepared.cells:
-        told = "; ".join(left_out)
+    complete(prepared)
+    return prepared
+
+
+def complete(prepared: Prepared) -> None:
+    """Find the records of planned cells, and what the user should know.
+
+    Raises:
+        MiaBenchError: nothing is left to run.
+    """
+    setup, config = prepared.setup, prepared.setup.config
+    if prepared.left_out and not prepared.cells:
+        told = "; ".join(prepared.left_out)
         files = weight_files(needed_by(setup.registry, [setup.track]))
         others = {file: users for file, users in files.items() if file.name not in told}
         raise MiaBenchError("; ".join([told, *missing_lines(others, setup.roots.weights)]))
@@ -192,7 +215,6 @@ def prepare(config: RunConfig) -> Prepared:
     if config.rerun != "always":
         prepared.warnings += changed_code(prepared.cells, setup.store)
     prepared.warnings += missing_lines(weight_files(_to_compute(prepared)), setup.roots.weights)
-    return prepared
 
 
 def _plan_standard(prepared: Prepared) -> None:
@@ -243,7 +265,7 @@ def execute(prepared: Prepared, display: ProgressDisplay | None = None) -> list[
     finished = partial(report, "mia_bench_cell_finished")
 
     def compute() -> None:
-        scheduler = Scheduler(setup.store, setup.executor(shown), shown, finished)
+        scheduler = Scheduler(setup.store, setup.executor(shown, prepared.pending[0]), shown, finished)
         try:
             records = scheduler.run(prepared.open_cells, rerun=setup.config.rerun == "always")
         except Interrupted as stopped:
@@ -275,7 +297,7 @@ def run(
     seed: int | Sequence[int] = (),
     options: Mapping[str, Any] | Sequence[str] | None = None,
     device: str = "auto",
-    jobs: int = 1,
+    jobs: int | Literal["auto"] = 1,
     time_limit: float | None = None,
     precision: Precision | None = None,
     compile: bool = False,
@@ -288,8 +310,9 @@ def run(
 ) -> list[Record]:
     """Run every defense × attack × seed of a track and return the records (:mod:`mia_bench.record`).
 
-    The arguments are the keys of :class:`mia_bench.config.RunConfig`, which explains and checks them; a
-    script with several ``jobs`` guards what it does by ``if __name__ == "__main__"``.
+    The arguments are the keys of :class:`mia_bench.config.RunConfig`, which explains and checks them. One
+    process computes, this one, unless ``jobs`` says otherwise: a script with several, or ``"auto"``, guards
+    what it does by ``if __name__ == "__main__"``.
 
     Args:
         seeds: a list, or a number N for 0 … N−1; 0 alone unless given.
@@ -357,7 +380,7 @@ def load_data(
         MiaBenchError: the data are missing or unusable.
         Interrupted: stopped by the user.
     """
-    given = dict(locals())
+    given = {**locals(), "jobs": 1}
     del given["display"]
     setup = set_up(load_config(given))
     stage = setup.track_plan().data

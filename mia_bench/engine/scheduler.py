@@ -94,6 +94,11 @@ class Scheduler:
             MiaBenchError: one failed.
             Interrupted: Ctrl-C or a termination signal.
         """
+        for reason in self.attempt(wanted).values():
+            raise MiaBenchError(reason)
+
+    def attempt(self, wanted: Sequence[Stage]) -> dict[StageId, str]:
+        """As :meth:`make`, but return of each that failed the reason, in one line."""
         with self._started(wanted), closing(self._executor):
             try:
                 self._begin_stages()
@@ -102,9 +107,7 @@ class Scheduler:
                     self._begin_stages()
             except KeyboardInterrupt:
                 raise Interrupted([]) from None
-        for stage in wanted:
-            if stage.id in self._failed:
-                raise MiaBenchError(self._failed[stage.id])
+        return {stage.id: self._failed[stage.id] for stage in wanted if stage.id in self._failed}
 
     def _started(self, wanted: Sequence[Stage]) -> AbstractContextManager[None]:
         """Find what is to be computed, inputs first, estimate it, and show the run on the display."""

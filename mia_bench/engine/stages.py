@@ -26,7 +26,7 @@ from mia_bench.api.encoder import Embed
 from mia_bench.api.generative import GenerativeModel
 from mia_bench.api.images import to_uint8
 from mia_bench.api.inventory import Inventory
-from mia_bench.api.metric import Gallery
+from mia_bench.api.metric import Gallery, Imitations
 from mia_bench.api.prior import PriorTask
 from mia_bench.api.progress import Progress
 from mia_bench.components import ConfiguredComponent
@@ -59,6 +59,7 @@ from mia_bench.protocol.measurement import (
     measure_target,
     picture_tensors,
 )
+from mia_bench.protocol.oracle import first_of_each, imitate
 from mia_bench.protocol.prior import TrainingMonitor, fit_prior, restore_prior
 from mia_bench.protocol.target import Target, restore_target, train_target
 from mia_bench.statistics import Estimate
@@ -245,6 +246,22 @@ def load_gallery(stage: Stage, workspace: Workspace) -> tuple[Gallery, Embed]:
     return Gallery(**workspace.tensors(stage)), _load_encoder(stage, workspace)
 
 
+def compute_oracle(stage: Stage, workspace: Workspace) -> Artifact:
+    """Imitate test images with the prior."""
+    splits, prior = workspace.input(stage, "data"), workspace.input(stage, "prior")
+    _, embed = workspace.input(stage, "gallery")
+    chosen = first_of_each(splits.test, stage.track.attacked_classes)
+    images, embeddings = imitate(
+        prior, chosen.images, embed, workspace.context(stage), batch_size=stage.track.attack_batch_size
+    )
+    return dict(vars(Imitations(images, embeddings, chosen.labels))), {}
+
+
+def load_oracle(stage: Stage, workspace: Workspace) -> Imitations:
+    """The imitations on the CPU."""
+    return Imitations(**workspace.tensors(stage))
+
+
 def _run_attack(
     stage: Stage, workspace: Workspace, step: Step, classes: Tensor | None = None
 ) -> tuple[AttackRun, dict[str, Any]]:
@@ -357,11 +374,25 @@ def compute_measure(stage: Stage, workspace: Workspace) -> Artifact:
     return picture_tensors(evidence, images.shape, seed=stage.seed), info
 
 
+def compute_metric(stage: Stage, workspace: Workspace) -> Artifact:
+    """A metric of the target or of the reconstructions, apart from the others."""
+    target, splits = workspace.input(stage, "train"), workspace.input(stage, "data")
+    if "invert" not in stage.inputs:
+        measured = measure_target(metrics_of(stage), target, splits, workspace.context(stage))
+    else:
+        measured, images = Measured(), workspace.tensors(stage.inputs["invert"])["images"]
+        instruments = load_instruments(stage, workspace)
+        evidence = attack_evidence(images, target, splits, instruments, workspace.device)
+        measure_reconstructions(metrics_of(stage), evidence, measured, seed=stage.seed)
+    return {}, {"metrics": _values(measured), "notes": measured.notes, **_by_class(measured)}
+
+
 def load_instruments(stage: Stage, workspace: Workspace) -> Instruments:
     """What a measure stage measures with."""
     gallery, embed = workspace.input(stage, "gallery") or (None, None)
     model, judge = workspace.input(stage, "evaluator"), workspace.input(stage, "judge")
-    return Instruments(model, judge, gallery, embed, stage.spec["missing"])
+    oracle = workspace.input(stage, "oracle")
+    return Instruments(model, judge, gallery, embed, stage.spec["missing"], oracle, workspace.roots.weights)
 
 
 def metrics_of(stage: Stage) -> dict[str, Any]:
@@ -414,12 +445,14 @@ COMPUTE: dict[str, Callable[[Stage, Workspace], Artifact]] = {
     "evaluator": compute_evaluation_model,
     "judge": compute_evaluation_model,
     "gallery": compute_gallery,
+    "oracle": compute_oracle,
     "train": compute_train,
     "assess": compute_assess,
     "prepare": compute_prepare,
     "shard": compute_shard,
     "invert": compute_invert,
     "measure": compute_measure,
+    "metric": compute_metric,
 }
 
 LOAD: dict[str, Callable[[Stage, Workspace], Any]] = {
@@ -428,6 +461,7 @@ LOAD: dict[str, Callable[[Stage, Workspace], Any]] = {
     "evaluator": load_evaluation_model,
     "judge": load_evaluation_model,
     "gallery": load_gallery,
+    "oracle": load_oracle,
     "train": load_train,
 }
 """Of the stages whose result is an object; the others are read through their tensors and info."""

@@ -27,6 +27,8 @@ from mia_bench.track import Standard, StandardAttack, Track, loadable_tracks
 Records: TypeAlias = Mapping[str, Record]
 """By the key of their cell."""
 
+MASKING = "gradient masking suspected"
+
 _DefenseKey: TypeAlias = tuple[str, str]
 
 
@@ -75,7 +77,7 @@ class StandardRun:
         self._registry, self._track = registry, track
         self.standard, self.seeds = standard_of(registry, track), tuple(dict.fromkeys(seeds))
         _require_apart(self.standard, self.seeds)
-        _refuse_options(options)
+        refuse_options(options)
         for one in self.standard.attacks:
             _require(registry, track, one)
         self._planned: dict[tuple[str, _DefenseKey, int], PlannedCell] = {}
@@ -207,7 +209,12 @@ def _require_apart(standard: Standard, seeds: Iterable[int]) -> None:
         )
 
 
-def _refuse_options(options: OptionValues) -> None:
+def refuse_options(options: OptionValues) -> None:
+    """Refuse options of attacks and priors, which the track fixes for the set.
+
+    Raises:
+        UsageError: there are some.
+    """
     for kind, name in options.values:
         if kind in ("attack", "prior"):
             raise UsageError(
@@ -267,11 +274,17 @@ def outcome_table(run: StandardRun, records: Iterable[Record], format: str = "ta
         row[f"its {name}, {tuned}"] = number(chosen.leakage if chosen else None)
         row[f"its {name}, {on}"] = number(outcome.values.get(label))
         row |= {f"{default}, {on}": number(outcome.values.get(default)) for default in usual}
-        row["gradient masking suspected"] = outcome.strongest.masking
+        row["remark"] = MASKING if outcome.strongest.masking else ""
         rows.append(row)
-    if not any(row["gradient masking suspected"] for row in rows):
-        rows = [{k: v for k, v in row.items() if k != "gradient masking suspected"} for row in rows]
+    if not any(row["remark"] for row in rows):
+        rows = [{name: cell for name, cell in row.items() if name != "remark"} for row in rows]
     return text_table(rows, format)
+
+
+def suspicions(run: StandardRun, records: Iterable[Record]) -> list[str]:
+    """Against which defense, and why, gradient masking is suspected: a line for each."""
+    found = run.outcomes({record.key: record for record in records})
+    return [f"{one.defense}: {MASKING}: {one.strongest.masking}" for one in found if one.strongest.masking]
 
 
 def seeds_text(seeds: Sequence[int]) -> str:

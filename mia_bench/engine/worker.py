@@ -73,6 +73,11 @@ class Worker:
         device = choose_device(self._setup.device)
         return stages.Workspace(self._store, device, self._setup.roots, no_progress, self._setup.compiled)
 
+    def warm_up(self) -> None:
+        """Import what computing needs, which takes seconds."""
+        with contextlib.suppress(Exception):  # the first stage raises it again
+            _ = self._workspace
+
     def compute(self, stage: Stage, *, renew: bool = False, seconds: float = 0.0) -> None:
         """Compute a stage, and inputs that are missing, unless they are stored already.
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 
 from mia_bench.api.metric import Quantity
+from mia_bench.leaderboard.conditions import conditions
 from mia_bench.leaderboard.grouping import cell_key, group
 from mia_bench.provenance import code_differs
 from mia_bench.record import MetricValue, Record
@@ -198,8 +199,8 @@ def _different_versions(records: Sequence[Record]) -> list[str]:
 def doubts(records: Sequence[Record]) -> list[str]:
     """Why the numbers of these records may not be what they seem; they can be on a board nevertheless.
 
-    A line for each component that was run with different code under one version, and for each record that
-    was made from a changed checkout.
+    A line for each component that was run with different code under one version, for conditions that keep
+    records from being compared, and for each record that was made from a changed checkout.
     """
     codes: dict[tuple[str, str, str], set[str]] = defaultdict(set)
     for record in records:
@@ -211,6 +212,10 @@ def doubts(records: Sequence[Record]) -> list[str]:
         for (kind, name, version), found in codes.items()
         if any(code_differs(one, other) for one, other in itertools.combinations(found, 2))
     ]
+    under = Counter(conditions(record) for record in records if record.status == "done")
+    if len(under) > 1:
+        said = "; ".join(f"{count} under {found}" for found, count in sorted(under.items()))
+        mixed.append(f"records of several conditions, which are not compared with each other: {said}")
     return mixed + [
         f"{name_record(record)}: made from a changed checkout ({record.provenance.git})"
         for record in records

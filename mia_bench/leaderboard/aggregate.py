@@ -13,7 +13,7 @@ from mia_bench.leaderboard.grouping import ComponentKey, by_seed, row_key
 from mia_bench.leaderboard.tables import class_table, effects
 from mia_bench.record import Record
 from mia_bench.recorded_options import options_text
-from mia_bench.statistics import Effect, Estimate, combine_seeds, proportion_interval
+from mia_bench.statistics import Effect, Estimate, combine_seeds, pigeonhole_median, proportion_interval
 
 FEW_SEEDS = 3
 """Rows with fewer seeds than this are marked."""
@@ -115,13 +115,15 @@ def _combine(name: str, quantity: Quantity, records: Sequence[Record], effect: E
             given = [r.notes.get(name, "no reason recorded") for r in same if name in r.metrics]
             reasons[seed] = given[0] if given else "not measured for this row"
     if not reasons:
-        return shown(quantity, _over_seeds(quantity, estimates, effect))
+        return shown(quantity, _over_seeds(quantity, records, estimates, effect))
     if not estimates and len(set(reasons.values())) == 1:
         return Missing(next(iter(reasons.values())))
     return Missing("; ".join(f"seed {seed}: {reason}" for seed, reason in reasons.items()))
 
 
-def _over_seeds(quantity: Quantity, seeds: Sequence[Estimate], effect: Effect | None) -> Estimate:
+def _over_seeds(
+    quantity: Quantity, records: Sequence[Record], seeds: Sequence[Estimate], effect: Effect | None
+) -> Estimate:
     """The mean; that of one seed keeps the interval of its cell."""
     mean = combine_seeds(seeds)
     if len(seeds) == 1:
@@ -129,10 +131,22 @@ def _over_seeds(quantity: Quantity, seeds: Sequence[Estimate], effect: Effect | 
     if effect:
         share = quantity.kind == "share"
         low, high = proportion_interval(effect, mean.n) if share else effect.interval()
+    elif quantity.kind == "rank" and (samples := _samples(quantity, records)):
+        low, high = pigeonhole_median(samples)
     else:
         return mean
     # Records round class means, and a percentile interval need not hold the value.
     return replace(mean, low=min(low, mean.value), high=max(high, mean.value))
+
+
+def _samples(quantity: Quantity, records: Sequence[Record]) -> list[list[list[float]]] | None:
+    """For each seed the images of each class; None where a seed lacks them."""
+    found = [
+        next((r.per_image[quantity.per_image] for r in same if quantity.per_image in r.per_image), None)
+        for same in by_seed(records).values()
+    ]
+    same = len({len(classes) for classes in found if classes}) == 1
+    return [classes for classes in found if classes] if same and all(found) else None
 
 
 def measured(name: str, records: Sequence[Record]) -> Estimate | None:

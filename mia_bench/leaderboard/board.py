@@ -171,14 +171,20 @@ class Board:
         return f"{section.attack.name} ({variant})" if variant else section.attack.name
 
     def variant(self, section: Section) -> str:
-        """What tells a section from the others of its attack: a prior, options; empty for the track's own."""
+        """What tells a section from the others of its attack: a prior, options; empty for the track's own.
+
+        Options that are words stand without their names.
+        """
         attack, prior = section.attack, section.prior
         words = [] if prior.name == self.track.prior_of(attack.name) else [prior.name]
         same = [s for s in self.sections if (s.attack.name, s.prior.name) == (attack.name, prior.name)]
         for part, others in ((attack, [s.attack for s in same]), (prior, [s.prior for s in same])):
             changed = differing(part.options, [other.options for other in others])
-            if changed := {name: option for name, option in changed.items() if name in part.about.changed}:
-                words.append(options_text(changed))
+            changed = {name: option for name, option in changed.items() if name in part.about.changed}
+            words += [
+                option if isinstance(option, str) else options_text({name: option})
+                for name, option in sorted(changed.items())
+            ]
         return ", ".join(words)
 
     def _section(self, records: Sequence[Record]) -> Section:
@@ -211,15 +217,29 @@ class Board:
         return Row("", "", (), found, label="real held-out images") if found else None
 
     @cached_property
-    def floors(self) -> tuple[Row, ...]:
-        """The reference attacks, against the baseline: the target plays no part in them."""
+    def floors(self) -> tuple[tuple[Section, Row], ...]:
+        """The reference attacks with their rows for the baseline: the target plays no part in them."""
         found = []
         for section in self.sections:
             baseline = self._baseline(_finished_rows(self._of(section))) if section.reference else []
             if baseline:
                 label = f"{section.reference}: {self.label(section)}"
-                found.append(make_row(baseline, self.attack_columns, label))
+                found.append((section, make_row(baseline, self.attack_columns, label)))
         return tuple(found)
+
+    @cached_property
+    def oracles(self) -> dict[str, Row]:
+        """By prior, what its imitations of real held-out images reach."""
+        found = {}
+        for prior, same in group(self.done, lambda record: record.prior.name).items():
+            reached: dict[str, Shown] = {
+                name: shown(quantity, oracle)
+                for name, quantity in self.attack_columns.items()
+                if (oracle := measured(quantity.oracle, same))
+            }
+            if reached:
+                found[prior] = Row("", "", (), reached, label=f"real images imitated by {prior}")
+        return found
 
     def _of(self, section: Section) -> list[Record]:
         return [record for record in self.records if section_key(record) == section.key]
@@ -232,15 +252,14 @@ class Board:
     def _short(self) -> dict[tuple[str, str], str]:
         found = {}
         for defense in (record.defense for record in self.records):
-            changed = {n: defense.options[n] for n in defense.about.changed if n in defense.options}
-            text = f"{defense.name} {options_text(changed)}".strip()
+            text = f"{defense.name} {options_text(defense.changed)}".strip()
             found[defense.name, options_text(defense.options)] = text
         return found
 
     @property
     def references(self) -> dict[str, Estimate]:
-        """Quantities that depend on no cell and are no ceiling of another."""
-        ceilings = {quantity.ceiling for quantity in self.quantities.values()}
+        """Quantities that depend on no cell; no ceilings of others, no oracles, which depend on priors."""
+        ceilings = {name for q in self.quantities.values() for name in (q.ceiling, q.oracle)}
         return {
             name: shown(quantity, found)
             for name, quantity in self.quantities.items()
@@ -271,8 +290,9 @@ class Board:
         """The distinct versions of what made the records, the most frequent first."""
         found: dict[str, Counter[str]] = defaultdict(Counter)
         for record in self.records:
-            for name in ("mia_bench", "git", "python", "torch", "device", "platform"):
-                found[name][getattr(record.provenance, name) or "unknown"] += 1
+            for name in ("mia_bench", "git", "python", "torch", "device", "capability", "platform"):
+                if name != "capability" or record.provenance.capability:  # older records don't say
+                    found[name][getattr(record.provenance, name) or "unknown"] += 1
             for kind, part in record.components.items():
                 found[kind][f"{part.name} {part.version} ({part.distribution})"] += 1
         return {

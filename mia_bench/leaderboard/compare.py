@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from mia_bench.api.metric import Quantity
 from mia_bench.leaderboard.aggregate import Quantities, Row
 from mia_bench.leaderboard.tables import class_table, effects
 from mia_bench.record import Record
 from mia_bench.recorded_options import options_text
-from mia_bench.statistics import Effect, proportion_interval
+from mia_bench.statistics import Effect
 
 
 @dataclass(frozen=True)
@@ -57,17 +57,9 @@ def paired(
         table.minus(base) if base and (table := class_table(name, records)) else None for records in rows
     ]
     return [
-        Paired(_exact(effect, quantity), table.seeds) if table and effect else None
-        for table, effect in zip(tables, effects(tables), strict=True)
+        Paired(effect, table.seeds) if table and effect else None
+        for table, effect in zip(tables, effects(tables, share=quantity.kind == "share"), strict=True)
     ]
-
-
-def _exact(effect: Effect, quantity: Quantity) -> Effect:
-    """The difference of shares; where it is 0 everywhere, with the interval of so many classes."""
-    if effect.error or quantity.kind != "share":
-        return effect
-    _, margin = proportion_interval(replace(effect, value=0.0), effect.classes)
-    return replace(effect, error=margin / replace(effect, value=0.0, error=1.0).interval()[1])
 
 
 def best_first(rows: Iterable[Row], names: Sequence[str], quantities: Quantities) -> list[Row]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from mia_bench.leaderboard.board import Board
 from mia_bench.leaderboard.figures import Axis, Bar, Level, Panel, Point, Series, forest, scatter
 from mia_bench.leaderboard.standings import Standings, section_letters
 from mia_bench.statistics import Estimate
@@ -25,15 +24,22 @@ def plane(decided: Standings) -> str:
     grouped = dict(sorted(grouped.items(), key=lambda item: item[0] == "front"))  # drawn last, it is on top
     series = [Series(tuple(points), colours.get(name), name == "front") for name, points in grouped.items()]
     axes = Axis(decided.accuracy, x), Axis(f"{board.primary} under the strongest attack", y)
-    return scatter(series, levels(board), *axes)
+    return scatter(series, levels(decided), *axes)
 
 
-def levels(board: Board) -> list[Level]:
-    """What real images, and attacks that learn nothing, reach in the board's first quantity."""
+def levels(decided: Standings) -> list[Level]:
+    """What real images, their imitations, and attacks that learn nothing reach in the board's first quantity.
+
+    The imitations are those of the prior that the strongest attack on the baseline has.
+    """
+    board, base = decided.board, decided.baseline
     name = board.primary
     ceiling = board.ceiling.value(name) if board.ceiling else None
-    floors = [value for row in board.floors if (value := row.value(name)) is not None]
+    floors = [value for _, row in board.floors if (value := row.value(name)) is not None]
     found = [] if ceiling is None else [Level("ceiling", ceiling)]
+    oracle = board.oracles.get(base.section.prior.name) if base and base.section else None
+    if oracle and (reached := oracle.value(name)) is not None:
+        found.append(Level("oracle", reached))
     return found + ([Level("floor", max(floors, key=board.quantities[name].sort_key))] if floors else [])
 
 
@@ -44,7 +50,7 @@ def forests(decided: Standings) -> str:
     panels = []
     for section in board.sections if quantity else ():
         keys = {(row.defense, row.options): row.key for row in section.rows if row.key}
-        letters = section_letters(board, section)
+        letters = section_letters(board, section) if board.track.verdicts else {}
         bars = {
             board.short(one): Bar(
                 Estimate(found.mean, found.low, found.high, 1),

@@ -31,7 +31,7 @@ _SCHEMES = {
 }
 _FONT = "-apple-system, BlinkMacSystemFont, 'Segoe UI', 'Noto Sans', Helvetica, Arial, sans-serif"
 _SIZE = 12
-_EM = 0.58
+_EM = 0.63
 """Width of a character at most, on average over a label, in sizes of the font."""
 
 _LONGEST = 34
@@ -226,12 +226,12 @@ def _range(shown: Iterable[Estimate], quantity: Quantity) -> tuple[float, float]
 
 
 def _within(spread: tuple[float, float], levels: Sequence[Level], quantity: Quantity) -> tuple[float, float]:
-    """The range with the levels that don't make it more than 1.9 times as wide."""
+    """The range with the levels that don't make it more than 2.4 times as wide."""
     low, high = spread
     for level in sorted(levels, key=lambda one: abs(one.value - (spread[0] + spread[1]) / 2)):
         margin = (spread[1] - spread[0]) * 0.06
         wider = min(low, level.value - margin), max(high, level.value + margin)
-        if wider[1] - wider[0] <= 1.9 * (spread[1] - spread[0]):
+        if wider[1] - wider[0] <= 2.4 * (spread[1] - spread[0]):
             low, high = wider
     return low, high
 

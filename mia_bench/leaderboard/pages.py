@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
-from itertools import combinations
 from string import ascii_lowercase
 from typing import Any
 
@@ -21,16 +20,18 @@ from mia_bench.leaderboard.board import Board, Section
 from mia_bench.leaderboard.compare import Paired
 from mia_bench.leaderboard.drawing import forests, plane
 from mia_bench.leaderboard.escape import make_environment
-from mia_bench.leaderboard.standings import KINDS, PRICES, Standing, Standings
+from mia_bench.leaderboard.standings import KINDS, PRICES, Standings
+from mia_bench.leaderboard.strongest import attack_set, comparisons
 from mia_bench.leaderboard.tuning import LEVELS, MARGIN, Tuning
-from mia_bench.leaderboard.verdicts import ACCURACY_MARGIN, Verdict
+from mia_bench.leaderboard.verdicts import ACCURACY_MARGIN
 from mia_bench.leaderboard.verdicts import FEW_SEEDS as ENOUGH_SEEDS
+from mia_bench.leaderboard.words import accuracy_change, brief, change, indistinct, outcome, remarks
 from mia_bench.names import DISTRIBUTION
 from mia_bench.provenance import HOST, package_url
 from mia_bench.record import ComponentRef, Record
 from mia_bench.recorded_options import differing, options_text
 from mia_bench.registry import Registry
-from mia_bench.statistics import RESAMPLES, Effect, Estimate
+from mia_bench.statistics import RESAMPLES, Estimate
 from mia_bench.text import prose, shortened
 
 TITLE = "# Leaderboard: "
@@ -104,9 +105,8 @@ def _environment() -> Environment:
     }
     environment.tests["package"] = DISTRIBUTION.matches
     functions = (
-        accuracy_change,
-        brief,
-        change,
+        attack_set,
+        comparisons,
         differing,
         footnotes,
         indistinct,
@@ -116,6 +116,7 @@ def _environment() -> Environment:
         show,
     )
     environment.globals |= {function.__name__: function for function in functions}
+    environment.globals |= {number.__name__: _as_it_is(number) for number in (accuracy_change, brief, change)}
     environment.globals |= {
         "ACCURACY_MARGIN": ACCURACY_MARGIN,
         "ENOUGH_SEEDS": ENOUGH_SEEDS,
@@ -127,6 +128,11 @@ def _environment() -> Environment:
         "RESAMPLES": RESAMPLES,
     }
     return environment
+
+
+def _as_it_is(number: Callable[..., str]) -> Callable[..., Markup]:
+    """The function, its brackets not escaped, and its numbers not broken into two lines."""
+    return lambda *values: Markup(number(*values).replace(" ", "\N{NO-BREAK SPACE}"))
 
 
 def show(quantity: Quantity, shown: Shown | float | None, letters: Mapping[str, str] | None = None) -> Markup:
@@ -144,73 +150,6 @@ def show(quantity: Quantity, shown: Shown | float | None, letters: Mapping[str, 
         return Markup(value)
     low, high = map(quantity.format, shown.interval)
     return Markup(f"{value} [{low}, {high}]")
-
-
-_DECIMALS = {"share": 2, "bits": 1, "rank": 0}
-"""Of numbers in the verdict table, by kind of quantity; three digits for the others."""
-
-
-def brief(quantity: Quantity, shown: Shown | None) -> Markup:
-    """``0.78 ± 0.03``, or ``3.1 [2.8, 3.4]`` where the ends are not equally far; a dash for none."""
-    if not isinstance(shown, Estimate):
-        return Markup("–")
-    value = _brief(quantity, shown.value)
-    if shown.low is None or shown.high is None:
-        return Markup(value)
-    low, high = shown.interval
-    below, above = (_brief(quantity, width) for width in (shown.value - low, high - shown.value))
-    if below == above:
-        return Markup(f"{value} ± {below}")
-    return Markup(f"{value} [{_brief(quantity, low)}, {_brief(quantity, high)}]")
-
-
-def change(quantity: Quantity, effect: Effect | None) -> Markup:
-    """``−0.12 ± 0.05``; nothing where there is no difference."""
-    if effect is None:
-        return Markup("")
-    low, high = effect.interval()
-    return Markup(f"{_signed(quantity, effect.value)} ± {_brief(quantity, (high - low) / 2)}")
-
-
-def accuracy_change(decided: Standings, row: Standing) -> Markup:
-    """The difference in accuracy from the baseline, alone where records hold no means of classes."""
-    quantity, base = decided.board.quantities[decided.accuracy], decided.baseline
-    if row.accuracy_difference or not base or row is base:
-        return change(quantity, row.accuracy_difference)
-    if isinstance(row.accuracy, Estimate) and isinstance(base.accuracy, Estimate):
-        return Markup(_signed(quantity, row.accuracy.value - base.accuracy.value))
-    return Markup("")
-
-
-def _signed(quantity: Quantity, value: float) -> str:
-    text = _brief(quantity, abs(value))
-    return text if not float(text) else f"{'−' if value < 0 else '+'}{text}"
-
-
-def _brief(quantity: Quantity, value: float) -> str:
-    decimals = _DECIMALS.get(quantity.kind)
-    text = f"{value:.3g}" if decimals is None else f"{round(value, decimals) + 0.0:.{decimals}f}"
-    return text.replace("-", "−")
-
-
-def remarks(row: Standing) -> list[str]:
-    """What a reader must know of a verdict, a few words each."""
-    if not row.verdict:
-        return []
-    detail = "" if row.verdict.kind == "no difference" else row.verdict.detail
-    return [
-        words for words in (detail.replace("the undefended front", "the front"), *row.verdict.flags) if words
-    ]
-
-
-def outcome(verdict: Verdict) -> str:
-    """The verdict in the words of the table."""
-    return verdict.text if verdict.kind == "no difference" else verdict.kind
-
-
-def indistinct(rows: Sequence[Standing]) -> bool:
-    """Whether no two of the rows can be told apart."""
-    return all(set(one.letters) & set(other.letters) for one, other in combinations(rows, 2))
 
 
 _ARXIV = re.compile(r"arXiv:? ?(\d{4}\.\d{4,5})\b")

@@ -8,6 +8,8 @@ Layout::
     <folder>/strips/<track>.png             reconstructions, from the store that made the records
     <folder>/results/<track>/<key>.json     the records, as the store writes them
     <folder>/tuning/                        the same for the sweeps that settings were chosen by
+
+Beside the own file of a track that is in the same checkout, a summary is written, which ships with it.
 """
 
 from __future__ import annotations
@@ -16,13 +18,15 @@ import os
 from pathlib import Path
 
 from mia_bench import jsonfile
-from mia_bench.errors import MiaBenchError, StoreError, UsageError
+from mia_bench.errors import MiaBenchError, StoreError, UsageError, did_you_mean
 from mia_bench.leaderboard.admit import doubts, refusals
 from mia_bench.leaderboard.board import Board, build_board
 from mia_bench.leaderboard.described import contradictions, known_quantities
 from mia_bench.leaderboard.pages import TITLE, figures, index, page
-from mia_bench.leaderboard.standings import standings
+from mia_bench.leaderboard.published import summary_path
+from mia_bench.leaderboard.standings import Standings, standings
 from mia_bench.leaderboard.strongest import strongest
+from mia_bench.leaderboard.summary import summary_text
 from mia_bench.leaderboard.tuning import choose
 from mia_bench.record import Record, check_record
 from mia_bench.registry import Registry
@@ -124,16 +128,42 @@ def pages(folder: Path, registry: Registry) -> dict[Path, str]:
     texts: dict[Path, str] = {}
     boards = []
     for name in track_names(folder):
-        found = strongest(swept[name]) if name in swept else {}
-        decided = standings(_board(folder, name, registry), found)
+        decided = _decide(_board(folder, name, registry), swept.get(name))
         strip = (folder / STRIPS / f"{name}.png").is_file()
         texts[folder / f"{name}.md"] = page(decided, registry, tunings.get(name), strip=strip)
+        if summary := _summary_file(folder, registry, decided):
+            texts[summary] = summary_text(decided)
         texts |= {folder / FIGURES / file: svg for file, (_, svg) in figures(decided).items()}
         boards.append(decided)
     texts[folder / INDEX] = index(boards)
     for name, board in swept.items():
         texts[sweeps / f"{name}.md"] = page(standings(board), registry, tunings[name], sweep=True)
     return texts
+
+
+def _summary_file(folder: Path, registry: Registry, decided: Standings) -> Path | None:
+    """The summary that ships with the track, where the boards and the track are of one checkout."""
+    path = summary_path(registry, decided.board.track.name).resolve()
+    of_one = path.is_relative_to(folder.resolve().parent)
+    return path if of_one and decided.board.primary and decided.rows else None
+
+
+def decide(folder: Path, registry: Registry, name: str) -> Standings:
+    """The verdicts on the rows of a track, from the records in ``folder`` and of the sweep below it.
+
+    Raises:
+        MiaBenchError: a record is not valid or can't be on its board.
+    """
+    if name not in track_names(folder):
+        raise UsageError(
+            f"{folder / RESULTS} has no records of {name!r}; {did_you_mean(name, track_names(folder))}"
+        )
+    swept = _board(folder / TUNING, name, registry) if name in sweep_names(folder) else None
+    return _decide(_board(folder, name, registry), swept)
+
+
+def _decide(board: Board, swept: Board | None) -> Standings:
+    return standings(board, strongest(swept) if swept else None)
 
 
 def sweep_names(folder: Path) -> list[str]:

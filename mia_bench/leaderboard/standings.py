@@ -9,17 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations, pairwise
+from itertools import combinations
 from typing import Any, Literal, TypeVar
 
 from mia_bench.api.metric import Quantity
 from mia_bench.leaderboard.aggregate import Row, Shown
 from mia_bench.leaderboard.board import Board, Section
+from mia_bench.leaderboard.front import Point, beyond_front, front_of
 from mia_bench.leaderboard.grouping import ComponentKey, SectionKey, by_seed, group, row_key, section_key
 from mia_bench.leaderboard.strongest import section_of
 from mia_bench.leaderboard.tables import Table, class_table, effects
 from mia_bench.leaderboard.verdicts import BASELINE, LEVEL, Comparison, Margins, Verdict, verdicts
-from mia_bench.record import About, ComponentRef, Record
+from mia_bench.record import About, Record
 from mia_bench.record import Matched as MatchedRef
 from mia_bench.recorded_options import options_text
 from mia_bench.statistics import Effect, compact_letters, holm
@@ -60,7 +61,8 @@ class Standing:
         section: the strongest attack; None where no attack on the row finished.
         leakage: the board's first quantity under that attack.
         difference: of the leakage from the baseline's under the baseline's strongest attack.
-        verdict: None where the row can't be compared, and for other undefended rows.
+        verdict: None where the row can't be compared, for other undefended rows, and on a track without
+            verdicts.
         known: whether the strongest attack was chosen on other seeds than the board's.
         letters: defenses that share one can't be told apart.
         matched: the differences from the undefended row with the same architecture.
@@ -124,12 +126,19 @@ class Standings:
 
     def affordable(self, price: float) -> tuple[Standing, ...]:
         """Defenses that leak less and lose at most ``price`` of accuracy, both beyond doubt."""
-        return tuple(
-            row
+        return tuple(row for row, (low, _) in self._costs() if low > -price)
+
+    def perhaps_affordable(self, price: float) -> tuple[Standing, ...]:
+        """Defenses that leak less, beyond doubt, and lose at most ``price`` of accuracy or somewhat more."""
+        return tuple(row for row, (low, high) in self._costs() if low <= -price < high)
+
+    def _costs(self) -> list[tuple[Standing, tuple[float, float]]]:
+        """Of the defenses that leak less the interval of the difference in accuracy."""
+        return [
+            (row, row.accuracy_difference.interval())
             for row in self.decided
-            if row.verdict and row.verdict.kind.startswith("leaks less")
-            if row.accuracy_difference and row.accuracy_difference.interval()[0] > -price
-        )
+            if row.verdict and row.verdict.kind.startswith("leaks less") and row.accuracy_difference
+        ]
 
     @property
     def known(self) -> bool:
@@ -160,28 +169,37 @@ def standings(board: Board, strongest: Mapping[ComponentKey, Strongest] | None =
     }
     right = {key: class_table(accuracy, same) for key, same in rows.items()}
     others = {key: base for key in rows if base and key != base}
-    more = _effects({key: _minus(leaked[key], leaked[other]) for key, other in others.items()})
-    lost = _effects({key: _minus(right[key], right[other]) for key, other in others.items()})
+    quantity = board.quantities.get(board.primary)
+    share = quantity is not None and quantity.kind == "share"
+    more = _effects({key: _minus(leaked[key], leaked[other]) for key, other in others.items()}, share)
+    lost = _effects({key: _minus(right[key], right[other]) for key, other in others.items()}, True)
     named = {key: _named(abouts[key].matched, rows) for key in defenses}
     matches = {key: other for key, other in named.items() if other}
-    matched_more = _effects({key: _minus(leaked[key], leaked[other]) for key, other in matches.items()})
-    matched_lost = _effects({key: _minus(right[key], right[other]) for key, other in matches.items()})
-    front = _front((right[key], leaked[key]) for key in rows if key == base or abouts[key].front)
+    matched_more = _effects(
+        {key: _minus(leaked[key], leaked[other]) for key, other in matches.items()}, share
+    )
+    matched_lost = _effects({key: _minus(right[key], right[other]) for key, other in matches.items()}, True)
+    points = {key: _point(right[key], leaked[key]) for key in rows}
+    better = quantity.better if quantity else "neutral"
+    undefended = [point for key, point in points.items() if point and (key == base or abouts[key].front)]
+    against = beyond_front([points[key] for key in defenses], front_of(undefended, better), better)
+    beyond = dict(zip(defenses, against, strict=True))
     unfit = ("judge unfit",) if board.doubts else ()
     masked = {key: ("masking suspected",) for key, found in strongest.items() if found.masking}
     comparisons = {
         key: Comparison(
             more[key],
             lost.get(key),
-            _beyond_front(front, right[key], leaked[key]),
+            beyond[key],
             unfit + masked.get(key, ()),
         )
         for key in defenses
         if key in more
     }
     margins, judged, letters = Margins(), dict[ComponentKey, Verdict](), dict[ComponentKey, str]()
-    if quantity := board.quantities.get(board.primary):
+    if quantity:
         margins = _margins(quantity)
+    if quantity and board.track.verdicts:
         judged = verdicts(comparisons, quantity.better, margins)
         letters = _letters({key: leaked[key] for key in defenses}, quantity)
     made = []
@@ -192,7 +210,7 @@ def standings(board: Board, strongest: Mapping[ComponentKey, Strongest] | None =
             Standing(
                 key=key,
                 defense=same[0].defense.name,
-                changed=_changed(same[0].defense),
+                changed=same[0].defense.changed,
                 about=abouts[key],
                 role=_role(key, abouts[key], board),
                 seeds=tuple(by_seed(same)),
@@ -210,16 +228,11 @@ def standings(board: Board, strongest: Mapping[ComponentKey, Strongest] | None =
     return Standings(board, tuple(sorted(made, key=_order)), accuracy, margins)
 
 
-def _changed(component: ComponentRef) -> dict[str, Any]:
-    """The options that are not the track's."""
-    return {name: component.options[name] for name in component.about.changed if name in component.options}
-
-
 def _named(matched: MatchedRef | None, rows: Mapping[ComponentKey, Sequence[Record]]) -> ComponentKey | None:
     """The row of the baseline that a defense names as the one with its architecture, if the board has it."""
     for key, same in rows.items():
         defense = same[0].defense
-        if matched and (defense.name, _changed(defense)) == (matched.name, matched.options):
+        if matched and (defense.name, defense.changed) == (matched.name, matched.options):
             return key
     return None
 
@@ -268,9 +281,9 @@ def _shown(rows: Iterable[Row], key: ComponentKey, name: str) -> Shown | None:
     return next((row.metrics.get(name) for row in rows if row.key == key), None)
 
 
-def _effects(tables: Mapping[Name, Table | None]) -> dict[Name, Effect]:
+def _effects(tables: Mapping[Name, Table | None], share: bool) -> dict[Name, Effect]:
     """The mean of each table that is there; those of the same seeds are computed together."""
-    found = zip(tables, effects(list(tables.values())), strict=True)
+    found = zip(tables, effects(list(tables.values()), share=share), strict=True)
     return {name: effect for name, effect in found if effect}
 
 
@@ -286,45 +299,8 @@ def _margins(quantity: Quantity) -> Margins:
 # --- the undefended front, matched baselines, pairs -----------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Undefended:
-    """A point of the undefended front."""
-
-    accuracy: float
-    leaked: Table
-
-
-def _front(rows: Iterable[tuple[Table | None, Table | None]]) -> list[_Undefended]:
-    """The undefended targets, each with its tables of accuracy and leakage, by their accuracy."""
-    points = [_Undefended(_mean(right), leaked) for right, leaked in rows if right and leaked]
-    return sorted(points, key=lambda point: point.accuracy)
-
-
-def _mean(table: Table) -> float:
-    return float(table.means.mean())
-
-
-def _beyond_front(front: Sequence[_Undefended], right: Table | None, leaked: Table | None) -> Effect | None:
-    """Leakage minus that of the front at the same accuracy, interpolated between two of its points.
-
-    None where there is no front, or the row is less accurate than all of it. A row that is more accurate than
-    all of it is compared with its most accurate point.
-    """
-    if len(front) < 2 or not right or not leaked:
-        return None
-    accuracy = min(_mean(right), front[-1].accuracy)
-    for low, high in pairwise(front):
-        if low.accuracy <= accuracy <= high.accuracy:
-            span = high.accuracy - low.accuracy
-            share = (accuracy - low.accuracy) / span if span else 1.0
-            return _effects({"": _minus(leaked, _between(low.leaked, high.leaked, share))}).get("")
-    return None
-
-
-def _between(low: Table, high: Table, share: float) -> Table | None:
-    """``low`` and ``share`` of the way to ``high``, on the seeds that both have."""
-    way = high.minus(low)
-    return Table(way.seeds, low.on(way.seeds) + share * way.means) if way else None
+def _point(right: Table | None, leaked: Table | None) -> Point | None:
+    return Point(right, leaked) if right and leaked else None
 
 
 def section_letters(board: Board, section: Section) -> dict[ComponentKey, str]:
@@ -338,8 +314,9 @@ def section_letters(board: Board, section: Section) -> dict[ComponentKey, str]:
 def _letters(leaked: Mapping[ComponentKey, Table | None], quantity: Quantity) -> dict[ComponentKey, str]:
     """Letters of the defenses: two share one unless their leakage differs, at the level of all pairs."""
     tables = {key: table for key, table in leaked.items() if table}
-    names = sorted(tables, key=lambda key: (quantity.sort_key(_mean(tables[key])), key))
-    found = _effects({pair: _minus(tables[pair[0]], tables[pair[1]]) for pair in combinations(names, 2)})
+    names = sorted(tables, key=lambda key: (quantity.sort_key(float(tables[key].means.mean())), key))
+    pairs = {pair: _minus(tables[pair[0]], tables[pair[1]]) for pair in combinations(names, 2)}
+    found = _effects(pairs, quantity.kind == "share")
     adjusted = holm([effect.p_value() for effect in found.values()])
     apart = [pair for pair, p in zip(found, adjusted, strict=True) if p < LEVEL]
     return compact_letters(names, apart) if len(names) > 1 else {}

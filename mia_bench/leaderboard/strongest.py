@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from mia_bench.leaderboard.board import Board
 from mia_bench.leaderboard.grouping import ComponentKey, group, row_key, section_key
@@ -35,6 +37,34 @@ def strongest(sweep: Board) -> dict[ComponentKey, Strongest]:
         baseline = next((found[key] for key in sorted(sweep.baselines) if key in found), None)
         found[row] = compare(tried, seeds, sweep.primary, sweep.quantities[sweep.primary], baseline)
     return found
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A row of the table of a sweep's page: the attacks on one setting of a defense.
+
+    Attributes:
+        options: those that are not the track's.
+        values: the leakage under each attack of the set, in its order; None where it has no number.
+    """
+
+    defense: str
+    options: Mapping[str, Any]
+    values: tuple[float | None, ...]
+    strongest: Strongest
+
+
+def comparisons(sweep: Board) -> list[Compared]:
+    """The rows on which more than one attack was tried, the baselines first."""
+    attacks = list(attack_set(sweep))
+    rows = []
+    for one in strongest(sweep).values():
+        values = tuple(found.leakage if (found := one.of(attack)) else None for attack in attacks)
+        if sum(value is not None for value in values) > 1:
+            defense = next(r.defense for c in one.candidates for r in c.records)
+            changed = {key: defense.options[key] for key in sorted(defense.about.changed)}
+            rows.append((not defense.about.baseline, Compared(defense.name, changed, values, one)))
+    return [row for _, row in sorted(rows, key=lambda row: row[0])]
 
 
 def section_of(candidate: Candidate) -> tuple[ComponentKey, ComponentKey] | None:

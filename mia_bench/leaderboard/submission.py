@@ -45,9 +45,10 @@ def submit(
 ) -> Submission:
     """Copy records into the folder of the boards.
 
-    Interrupted cells are left out; with a warning, so are records of other versions than ``registry`` holds,
-    all but the newest of a cell, and failures of a cell that has a finished record. A newer record replaces
-    the folder's record of its cell.
+    Records of a track's tuning seeds go to the folder ``tuning`` of the boards, the others to the boards;
+    where that folder is named itself, the others are left out. Interrupted cells are left out; with a
+    warning, so are records of other versions than ``registry`` holds, all but the newest of a cell, and
+    failures of a cell that has a finished record. A newer record replaces the folder's record of its cell.
 
     Args:
         found: the records, of one track or of several.
@@ -61,17 +62,36 @@ def submit(
     """
     published = ("done",) if finished_only else ("done", "failed", "skipped")
     given = [record for record in found if record.status in published]
-    # All paths before the first file is written: a name may be no file name.
-    texts = {records.record_path(folder, record): record.file_text() for record in given}
+    texts: dict[Path, str] = {}
     written, superseded = [], []
-    for name, same in group(given, lambda record: record.track.name).items():
-        copied, replaced = _plan(name, same, folder, registry, replace)
-        written += [records.record_path(folder, record) for record in copied]
-        superseded += [records.record_path(folder, record) for record in replaced]
+    for name, several in group(given, lambda record: record.track.name).items():
+        for place, same in _by_place(name, several, folder, registry).items():
+            # All paths before the first file is written: a name may be no file name.
+            texts |= {records.record_path(place, record): record.file_text() for record in same}
+            copied, replaced = _plan(name, same, place, registry, replace)
+            written += [records.record_path(place, record) for record in copied]
+            superseded += [records.record_path(place, record) for record in replaced]
     return Submission(
         written=[path for path in written if records.write(path, texts[path])],
         removed=[_remove(path) for path in superseded],
     )
+
+
+def _by_place(
+    name: str, found: Sequence[Record], folder: Path, registry: Registry
+) -> dict[Path, Sequence[Record]]:
+    """The records by the folder they belong to: those of tuning seeds are no board's."""
+    standard = load_track(registry, name).standard if name in registry.names("track") else None
+    if standard is None:
+        return {folder: found}
+    tuning = [record for record in found if record.seed in standard.seeds]
+    others = [record for record in found if record.seed not in standard.seeds]
+    if folder.name == records.TUNING:
+        if others:
+            log.warning("%d records are left out: their seeds are no tuning seeds of %r", len(others), name)
+        return {folder: tuning}
+    places: dict[Path, Sequence[Record]] = {folder: others, folder / records.TUNING: tuning}
+    return {place: same for place, same in places.items() if same}
 
 
 def _remove(path: Path) -> Path:

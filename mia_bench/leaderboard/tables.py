@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from mia_bench.api.metric import Array
+from mia_bench.leaderboard.conditions import Conditions, conditions
 from mia_bench.leaderboard.grouping import by_seed
 from mia_bench.record import Record
-from mia_bench.statistics import Effect, crossed_means
+from mia_bench.statistics import Effect, crossed_means, proportion_interval, weighted
 
 
 @dataclass(frozen=True)
@@ -21,18 +22,26 @@ class Table:
     Attributes:
         means: ``(S, C)``; where classes have unequal numbers of samples, see
             :func:`mia_bench.statistics.weighted`.
+        conditions: what each seed was computed under; empty where that is not known.
     """
 
     seeds: tuple[int, ...]
     means: Array
+    conditions: tuple[frozenset[Conditions], ...] = ()
 
     def on(self, seeds: Sequence[int]) -> Array:
         """The rows of these seeds."""
         return self.means[[self.seeds.index(seed) for seed in seeds]]
 
     def minus(self, other: Table) -> Table | None:
-        """The differences on the seeds that both have; None where there are none, or the classes differ."""
-        seeds = tuple(seed for seed in self.seeds if seed in other.seeds)
+        """The differences on the seeds that both have under the same conditions.
+
+        None where there are none, or the classes differ.
+        """
+        mine, theirs = (dict(zip(table.seeds, table.conditions, strict=False)) for table in (self, other))
+        seeds = tuple(
+            seed for seed in self.seeds if seed in other.seeds and mine.get(seed) == theirs.get(seed)
+        )
         if not seeds or self.means.shape[1] != other.means.shape[1]:
             return None
         return Table(seeds, self.on(seeds) - other.on(seeds))
@@ -51,13 +60,20 @@ def class_table(name: str, records: Sequence[Record]) -> Table | None:
     if len({len(means) for found in rows.values() for means in found}) != 1:
         return None
     means = np.array([np.mean(found, axis=0) for found in rows.values()], dtype=np.float64)
-    return Table(tuple(rows), means)
+    counts = next((record.class_counts[name] for record in records if name in record.class_counts), None)
+    made = by_seed(records)
+    under = tuple(frozenset(conditions(record) for record in made[seed]) for seed in rows)
+    return Table(tuple(rows), weighted(means, counts) if counts else means, under)
 
 
-def effects(tables: Sequence[Table | None]) -> list[Effect | None]:
+def effects(tables: Sequence[Table | None], *, share: bool = False) -> list[Effect | None]:
     """The mean of each table; what seeds vary by is pooled over tables on the same seeds.
 
     None where there is no table, or a table of one number.
+
+    Args:
+        share: the entries are shares or differences of shares. Where all are 0 they show no spread, and
+            the error is that of an exact interval for as many classes without an exception.
     """
     groups = defaultdict(list)
     for number, table in enumerate(tables):
@@ -67,5 +83,11 @@ def effects(tables: Sequence[Table | None]) -> list[Effect | None]:
     for numbers in groups.values():
         means = [table.means for number in numbers if (table := tables[number])]
         for number, effect in zip(numbers, crossed_means(means), strict=True):
-            found[number] = effect
+            found[number] = _exact(effect) if share and not effect.error else effect
     return found
+
+
+def _exact(effect: Effect) -> Effect:
+    """With the error of which the interval is as wide as that of no exception in as many classes."""
+    _, margin = proportion_interval(replace(effect, value=0.0), effect.classes)
+    return replace(effect, error=margin / replace(effect, value=0.0, error=1.0).interval()[1])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from mia_bench.api.metric import (
     AttackEvidence,
     AttackMetric,
     Gallery,
+    Imitations,
     Measurement,
     Quantity,
     TargetEvidence,
@@ -145,6 +147,8 @@ class Instruments:
         judge: classifier trained on images of its own; None where the data set keeps none.
         gallery, embed: the gallery and the identity encoder that made it; None where it is missing.
         missing: by instrument, the reason why it is missing.
+        oracle: imitations of test images by the prior, for the metrics that need them.
+        weights: folder of weight files, if one is configured.
     """
 
     evaluation_model: Classifier
@@ -152,6 +156,8 @@ class Instruments:
     gallery: Gallery | None = None
     embed: Embed | None = None
     missing: Mapping[str, str] = field(default_factory=dict)
+    oracle: Imitations | None = None
+    weights: Path | None = None
 
 
 def attack_evidence(

@@ -26,6 +26,11 @@ with lazy_imports():
 OUTLYING = 0.01
 """A row whose seeds differ so much that chance does it in fewer sections than this is not pooled."""
 
+SHARED = 1 / 8
+"""Correlation between the mean squares of two rows, which lowers the degrees of freedom of their mean.
+
+It is 0 for rows that have nothing in common and about 1/4 for differences from one baseline."""
+
 _ROUNDING = 1e-12
 """What is left of a table, as a share of its largest entry, that is but rounding."""
 
@@ -111,9 +116,7 @@ def crossed_means(tables: Sequence[Array]) -> list[Effect]:
     Satterthwaite's (*Biometrics Bulletin* 2, 1946). With few seeds ``MS_seed`` is hardly known, so it is
     pooled over the tables: they share the ratio ``MS_seed / MS_rest``, a pure number, so that a row near the
     floor, where nothing varies, is not given the variance of the others. A table whose seeds differ by far
-    more than the others' keeps its own. What is pooled is correlated, as tables share seeds and differences
-    a baseline: its degrees of freedom come from the covariances (Box, *Annals of Mathematical Statistics* 25,
-    1954).
+    more than the others' keeps its own.
 
     With one seed the error is that of the classes alone; with one class, that of the seeds alone.
 
@@ -178,26 +181,16 @@ def _pooled(tables: Mapping[int, _Squares]) -> dict[int, tuple[float, float]]:
 
 def _pool(tables: Sequence[_Squares]) -> tuple[float, float]:
     """Mean ratio of mean squares, and its degrees of freedom."""
-    standard = np.array([one.seeds * math.sqrt(one.classes / one.rest) for one in tables])
-    rows, own = len(tables), standard.shape[1] - 1
-    covariances = standard @ standard.T / own
-    trace = float(np.trace(covariances))
-    most = float(rows * own)
-    if own == 1:
-        # The covariances are not known. Differences from one baseline have a correlation of 1/2.
-        freedom = most / (1 + (rows - 1) / 4)
-    else:
-        # Unbiased estimate of the trace of the squared covariances; that of their estimate is too large.
-        squared = own**2 / ((own - 1) * (own + 2)) * (float(np.square(covariances).sum()) - trace**2 / own)
-        freedom = min(most, max(own, own * trace**2 / squared)) if squared > 0 else most
-    return trace / rows, freedom
+    rows, own = len(tables), len(tables[0].seeds) - 1
+    return sum(one.ratio for one in tables) / rows, rows * own / (1 + (rows - 1) * SHARED)
 
 
 def weighted(table: Array, counts: Sequence[int]) -> Array:
     """A table whose plain mean is the mean over samples, for classes with ``counts`` of them.
 
-    The mean over samples is a ratio, sum over samples by their number; the entries are its linearised
-    residuals (Särndal, Swensson, Wretman, *Model Assisted Survey Sampling*, section 5.5), moved to its mean.
+    The mean over samples is a ratio, that of the sum over samples to their number. The entries are its
+    linearised residuals (Särndal, Swensson, Wretman, *Model Assisted Survey Sampling*, section 5.5), moved to
+    its mean.
     """
     weights = np.asarray(counts, dtype=np.float64)
     weights /= weights.mean()

@@ -6,12 +6,16 @@ Owen, *The pigeonhole bootstrap*, Annals of Applied Statistics 1, 2007.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from mia_bench.api.metric import Array
 from mia_bench.statistics.estimate import RESAMPLES
+
+Counts: TypeAlias = npt.NDArray[np.int32]
 
 
 def pigeonhole_median(seeds: Sequence[Sequence[Sequence[float]]], *, seed: int = 0) -> tuple[float, float]:
@@ -28,27 +32,26 @@ def pigeonhole_median(seeds: Sequence[Sequence[Sequence[float]]], *, seed: int =
     """
     if len({len(classes) for classes in seeds}) != 1 or not all(any(classes) for classes in seeds):
         raise ValueError("every seed needs samples of the same classes")
-    rng = np.random.default_rng(seed)
-    classes = len(seeds[0])
-    drawn = _times_drawn(rng, classes)
+    drawn = _times_drawn(len(seeds[0]), seed)
     medians = np.stack([_weighted_median(samples, drawn) for samples in seeds], axis=1)
-    of_seeds = _times_drawn(rng, len(seeds))
+    of_seeds = _times_drawn(len(seeds), seed + 1)
     low, high = np.quantile((medians * of_seeds).sum(1) / len(seeds), (0.025, 0.975))
     return float(low), float(high)
 
 
-def _times_drawn(rng: np.random.Generator, size: int) -> npt.NDArray[np.int64]:
+@cache
+def _times_drawn(size: int, seed: int) -> Counts:
     """``(RESAMPLES, size)``: how often each of ``size`` things is drawn in ``size`` draws."""
-    return rng.multinomial(size, np.full(size, 1 / size), RESAMPLES)
+    return np.random.default_rng(seed).multinomial(size, np.full(size, 1 / size), RESAMPLES).astype(np.int32)
 
 
-def _weighted_median(classes: Sequence[Sequence[float]], drawn: npt.NDArray[np.int64]) -> Array:
+def _weighted_median(classes: Sequence[Sequence[float]], drawn: Counts) -> Array:
     """The median ``(R,)`` of the samples when each class is there as often as ``drawn`` ``(R, C)`` says."""
     values = np.array([value for samples in classes for value in samples], dtype=np.float64)
     owners = np.repeat(np.arange(len(classes)), [len(samples) for samples in classes])
     order = np.argsort(values, kind="stable")
     values = values[order]
-    total = np.cumsum(drawn[:, owners[order]], axis=1)
+    total = np.cumsum(np.take(drawn, owners[order], axis=1), axis=1, dtype=np.int32)
     number = total[:, -1:]
     lower, upper = ((2 * total < bound).sum(1) for bound in (number, number + 1))
     medians: Array = (values[lower] + values[np.minimum(upper, len(values) - 1)]) / 2

@@ -66,6 +66,19 @@ def baselines(trial: Trial[Any]) -> Iterator[Problem]:
             yield f"matched names {name!r}, which is no baseline", "Name a defense with baseline = True"
 
 
+@check("defense")
+def strengths(trial: Trial[Any]) -> Iterator[Problem]:
+    """``strengths`` are options with values that they accept."""
+    component = trial.component
+    for name, values in component.strengths.items():
+        for value in values:
+            try:
+                parse_options(component.__name__, component.Options, {name: value})
+            except MiaBenchError as error:
+                yield f"strengths: {error}", "Name options, each with the values for `mia-bench sweep`"
+                break
+
+
 @check("dataset", "encoder")
 def terms(trial: Trial[Any]) -> Iterator[Problem]:
     """It states its terms of use; a data set also where its files lie and where to get them."""

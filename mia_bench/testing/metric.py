@@ -13,6 +13,7 @@ from mia_bench.api.metric import (
     AttackEvidence,
     AttackMetric,
     Direction,
+    Imitations,
     Kind,
     Measurement,
     Quantity,
@@ -179,6 +180,7 @@ class MetricTrial(Trial[Computed]):
                 images=evidence.images[:0],
                 labels=evidence.labels[:0],
                 gallery=replace(gallery, test=gallery.test[:0], verification=nothing),
+                oracle=evidence.oracle and replace(evidence.oracle, **_nothing(evidence.oracle)),
             )
         yield from self._never_a_number(evidence, "without samples", names)
 
@@ -194,6 +196,10 @@ class MetricTrial(Trial[Computed]):
             computed = self.measure(replace(evidence, gallery=None, embed=None, judge=None, missing=missing))
         if self.component.needs_gallery and any(_numbers(computed)):
             yield "needs_gallery is True, but it gives numbers without it", "Set needs_gallery to False"
+
+
+def _nothing(imitations: Imitations) -> dict[str, Tensor]:
+    return {name: tensor[:0] for name, tensor in vars(imitations).items()}
 
 
 def _values(given: object) -> Any:

@@ -101,6 +101,25 @@ class PriorTrial(Trial[Fitted]):
             return {"its images": model(draw(model).to(self.device)).float()}
 
     @check("prior")
+    def project(self) -> Iterator[Problem]:
+        """``project`` gives finite latents, whose images are nearer to the given ones than samples are."""
+        model, made = self.made.model, self.made.images
+        with torch.no_grad(), isolated(0):
+            latents = model.project(made)
+            if latents is None:
+                return
+            advice = "Return finite latents (N, latent_dim), or None where there is no closed form"
+            if latents.shape != (IMAGES, model.latent_dim) or not bool(torch.isfinite(latents).all()):
+                yield (
+                    f"project returns {tuple(latents.shape)} of {IMAGES} images, or what is not finite",
+                    advice,
+                )
+                return
+            near, others = model(latents.to(self.device)), made.roll(1, 0)
+            if float((near - made).square().sum()) > float((others - made).square().sum()):
+                yield "images of projected latents are no nearer than others", advice
+
+    @check("prior")
     def model(self) -> Iterator[Problem]:
         """The model is in eval mode, knows its resolution, and has a discriminator if it says so."""
         made, prior = self.made, self.make()

@@ -53,6 +53,11 @@ def _components(track: Track) -> Iterator[tuple[str, str, str, Mapping[str, Any]
         "attack": track.attacks,
         "metric": track.metrics,
     }
+    for one in track.standard.attacks if track.standard else ():
+        usual = track_options(track, "attack", one.name)
+        yield f"standard set, {one.label}", "attack", one.name, {**usual, **one.options}
+        prior = one.prior or track.prior_of(one.name)
+        yield f"standard set, {one.label}", "prior", prior, track_options(track, "prior", prior)
     for kind, names in named.items():
         for name in names:
             yield f"{kind} {name}", kind, name, {} if kind == "metric" else track_options(track, kind, name)

@@ -20,7 +20,7 @@ from mia_bench.api.dataset import ImageSet, Splits
 from mia_bench.api.defense import Defense
 from mia_bench.api.generative import GenerativeModel
 from mia_bench.api.images import to_float
-from mia_bench.api.metric import AttackEvidence, TargetEvidence
+from mia_bench.api.metric import AttackEvidence, Imitations, TargetEvidence
 from mia_bench.api.prior import Checkpoint, Prior, PriorTask
 from mia_bench.protocol.context import Context
 from mia_bench.protocol.gallery import build_gallery
@@ -193,12 +193,17 @@ class World:
         return TargetEvidence(self.target(device), copy.deepcopy(self.splits), 1, device)
 
     def attack_evidence(self, device: torch.device, each: int = 2) -> AttackEvidence:
-        """What a metric of an attack sees: ``each`` samples of the prior for every class."""
+        """What a metric of an attack sees: ``each`` samples of the prior for every class.
+
+        The prior's imitations of the test images are these themselves.
+        """
         model, target, splits = self.prior(device), self.target(device), copy.deepcopy(self.splits)
         latents = model.sample(self.classes * each, generator(0, "toy", "attack"))
         images = model.pictures(latents, device=device).unflatten(0, (self.classes, each))
         judges = self.evaluation_model(device), self.evaluation_model(device)
-        instruments = Instruments(*judges, build_gallery(splits, embed, context(device)), embed)
+        gallery, test = build_gallery(splits, embed, context(device)), splits.test
+        imitations = Imitations(test.images, gallery.test, test.labels)
+        instruments = Instruments(*judges, gallery, embed, oracle=imitations)
         return attack_evidence(images, Target(target, target, False), splits, instruments, device)
 
 

@@ -51,6 +51,7 @@ class MNIST(Dataset):
     paper = "LeCun et al., Proc. IEEE 86(11), 1998"
     version = "1"
     terms = "CC BY-SA 3.0"
+    real_people = False
     layout = "<data>/MNIST/raw/train-images-idx3-ubyte and the three other files, also as .gz"
     origin = "torchvision.datasets.MNIST(<data>, download=True)"
 

@@ -32,6 +32,7 @@ class StanfordDogs(LabelledDataset):
     paper = "Khosla et al., FGVC workshop at CVPR 2011"
     version = "1"
     terms = "images of ImageNet, for research"
+    real_people = False
     layout = "<data>/stanford_dogs/Images/<breed>/<image>.jpg, and the lists *_list.mat beside Images"
     origin = "http://vision.stanford.edu/aditya86/ImageNetDogs/"
 

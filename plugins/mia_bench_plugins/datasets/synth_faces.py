@@ -28,6 +28,7 @@ class SynthFaces(Dataset):
     summary = "procedural faces, rendered on the spot; nobody is private"
     version = "1"
     terms = "made by this package; no real person is shown"
+    real_people = False
     needs_root = False
 
     class Options(Dataset.Options):

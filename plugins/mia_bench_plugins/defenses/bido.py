@@ -29,7 +29,7 @@ Their batches of CelebA hold 4 images of each of 16 people; here batches are the
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -139,6 +139,7 @@ class BilateralDependency(Defense):
     summary = "bilateral dependency optimisation, with HSIC or COCO"
     paper = "Peng et al., KDD 2022, arXiv 2206.05483"
     version = "1"
+    strengths: ClassVar[dict[str, tuple[float, ...]]] = {"lambda_x": (0.05, 0.2, 1.0), "lambda_y": (0.5, 2.0)}
 
     class Options(Defense.Options):
         measure: Measure = Field("hsic", description="hsic: normalised HSIC; coco: constrained covariance")

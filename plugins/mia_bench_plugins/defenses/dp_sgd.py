@@ -55,6 +55,10 @@ class DPSGD(Defense):
     paper = "Abadi et al., CCS 2016, arXiv 1607.00133"
     version = "2"
     matched: ClassVar[tuple[str, dict[str, Any]]] = ("none", {"norm": "group"})
+    strengths: ClassVar[dict[str, tuple[float, ...]]] = {
+        "epsilon": (5000.0, 500.0, 50.0, 8.0),
+        "learning_rate": (0.001, 0.004),
+    }
     reports: ClassVar[dict[str, Quantity]] = {
         "epsilon": Quantity("epsilon spent by the training, at the delta beside it", kind="amount"),
         "delta": Quantity("delta at which epsilon holds", kind="amount"),

@@ -18,7 +18,7 @@ learning rate drops. Positive smoothing is constant.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -61,6 +61,7 @@ class PositiveLabelSmoothing(Defense):
     summary = "label smoothing with alpha > 0"
     paper = PAPER
     version = "1"
+    strengths: ClassVar[dict[str, tuple[float, ...]]] = {"alpha": (0.01, 0.05, 0.1, 0.2, 0.3, 0.5)}
 
     class Options(Defense.Options):
         alpha: float = Field(0.1, gt=0, le=1, description="share of the uniform distribution")
@@ -77,6 +78,9 @@ class NegativeLabelSmoothing(Defense):
     summary = "label smoothing with alpha < 0"
     paper = PAPER
     version = "1"
+    strengths: ClassVar[dict[str, tuple[float, ...]]] = {
+        "alpha": (-0.01, -0.05, -0.1, -0.3, -1.0, -3.0, -10.0)
+    }
 
     class Options(Defense.Options):
         alpha: float = Field(-0.05, lt=0, description="share of the uniform distribution, negative")

@@ -18,6 +18,7 @@ average over draws. Without it the code is its mean.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import ClassVar
 
 from pydantic import Field, field_validator
 
@@ -49,6 +50,9 @@ class MutualInformation(Defense):
     summary = "MID: a stochastic bottleneck before the classifier"
     paper = "Wang et al., AAAI 2021, arXiv 2009.05241"
     version = "1"
+    strengths: ClassVar[dict[str, tuple[float, ...]]] = {
+        "beta": (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3),
+    }
 
     class Options(Defense.Options):
         beta: float = Field(0.01, ge=0, description="weight of the KL divergence")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -32,6 +32,10 @@ class NoDefense(Defense):
     version = "1"
     baseline = True
     front_options = ("epochs", "images")
+    strengths: ClassVar[dict[str, tuple[float, ...]]] = {
+        "epochs": (0.4, 0.2, 0.1, 0.05),
+        "images": (0.6, 0.3),
+    }
 
     class Options(Defense.Options):
         norm: Literal["batch", "group"] = Field(

@@ -130,11 +130,13 @@ class Identification(AttackMetric):
             role="leakage",
             paired=True,
             ceiling="id_bits_ceiling",
+            oracle="id_bits_oracle",
         ),
         "id_acc1": leaked_share(
             "share of reconstructions whose identity ranks first among the private ones",
             paired=True,
             ceiling="id_acc1_ceiling",
+            oracle="id_acc1_oracle",
         ),
         "id_acc5": leaked_share(
             "share of reconstructions whose identity ranks among the first five private ones",

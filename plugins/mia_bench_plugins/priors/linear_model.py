@@ -24,6 +24,11 @@ class LinearModel(GenerativeModel):
     def sample(self, count: int, generator: torch.Generator, *, truncation: float = 1.0) -> Tensor:
         return truncation * torch.randn(count, self.latent_dim, generator=generator)
 
+    def project(self, images: Tensor) -> Tensor:
+        """The coordinates of images on the basis, whose rows are orthogonal, before pixels are clipped."""
+        squares = self.basis.square().sum(1).clamp_min(torch.finfo(self.basis.dtype).tiny)
+        return (images.flatten(1) - self.mean) @ self.basis.T / squares
+
     def forward(self, latents: Tensor) -> Tensor:
         flat = torch.addmm(self.mean, latents, self.basis)
         return flat.view(-1, 3, self.resolution, self.resolution).clamp(0, 1)

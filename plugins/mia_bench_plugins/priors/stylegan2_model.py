@@ -15,7 +15,7 @@ from mia_bench.augment import resized
 from mia_bench.errors import DataError, MiaBenchError
 from mia_bench.fetch import file_hash
 from mia_bench_plugins.priors.shipped_priors import in_float32
-from mia_bench_plugins.priors.stylegan2_networks import SHAPE, Discriminator, Generator, Shape
+from mia_bench_plugins.priors.stylegan2_networks import SHAPE, SLOPE, Discriminator, Generator, Shape
 from mia_bench_plugins.priors.stylegan2_pickle import read_pickle
 
 FORMAT = "stylegan2"
@@ -30,6 +30,8 @@ class StyleGAN2(GenerativeModel):
         crop: side of the central square of the networks' images to keep; None keeps all.
         partial: synthesise only up to the resolution that is needed, except in :meth:`final`.
     """
+
+    latent_slope = SLOPE
 
     def __init__(
         self, shape: Shape, resolution: int, *, crop: int | None = None, partial: bool = False

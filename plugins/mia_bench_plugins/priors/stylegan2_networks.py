@@ -109,9 +109,13 @@ ROOT2 = math.sqrt(2)
 multiplied into smaller tensors before it."""
 
 
+SLOPE = 0.2
+"""Of the activation, for negative numbers."""
+
+
 def _activate(x: Tensor, clamp: float | None) -> Tensor:
     """Leaky ReLU, in place, then the clamp."""
-    x = F.leaky_relu(x, 0.2, inplace=True)
+    x = F.leaky_relu(x, SLOPE, inplace=True)
     return x if clamp is None else x.clamp(-clamp, clamp)
 
 

@@ -13,7 +13,7 @@ from mia_bench.api.defense import Defense
 from mia_bench.api.generative import GenerativeModel
 from mia_bench.api.options import describe_options, parse_options
 from mia_bench.errors import UsageError
-from mia_bench_brep_mi import ROUND, BoundaryRepulsion, Walk
+from mia_bench_plugins.attacks.brep_mi import ROUND, BoundaryRepulsion, Walk
 from mia_bench_plugins.priors.eigenfaces import Eigenfaces
 from mia_bench_plugins.priors.stylegan2 import StyleGAN2Prior
 

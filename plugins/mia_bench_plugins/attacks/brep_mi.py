@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from typing import ClassVar
 
 from pydantic import Field
 
@@ -77,6 +78,7 @@ class BoundaryRepulsion(Attack):
     paper = "Kahla et al., CVPR 2022, arXiv 2203.01925"
     version = "1"
     access = "label-only"
+    trial_options: ClassVar = {"search": 200, "points": 4, "steps": 3}
 
     class Options(Attack.Options):
         """Options of ``brep-mi``; the defaults are the authors' but ``search`` and ``steps``."""
@@ -101,7 +103,6 @@ class BoundaryRepulsion(Attack):
     options: Options
 
     def skip(self, setting: Setting) -> str | None:
-        """Require standard normal latents unless ``clip`` is null."""
         if self.options.clip is not None and not setting.prior.normal_latents:
             return (
                 "brep-mi clips standard normal latents; this prior's are mapped ones (clip=null "
@@ -229,5 +230,4 @@ def _labels(task: AttackTask, latents: Tensor) -> Tensor:
 
 @hookimpl
 def mia_bench_register_attacks(register: Register) -> None:
-    """Register ``brep-mi``."""
     register("brep-mi", BoundaryRepulsion)

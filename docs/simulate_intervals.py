@@ -1,0 +1,301 @@
+"""How often the intervals of rows and differences hold the true value, and how wide they are.
+
+    python docs/simulate_intervals.py                 the tables of docs/statistics.md, minutes on one core
+    python docs/simulate_intervals.py --components    the variances on the boards, from leaderboards/results
+
+Draws sections of a board, seven rows each, from known models, and computes their intervals with the functions
+that boards use. The ideal width is that of 1.96 standard deviations of the estimate on each side: what one
+would get who knew the variances.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+from scipy import special
+
+from mia_bench.statistics import (
+    Effect,
+    crossed_means,
+    holm,
+    pigeonhole_median,
+    proportion_interval,
+    weighted,
+)
+
+SEEDS = (3, 5, 10)
+CLASSES = (5, 20, 60, 158, 500)
+ROWS = 7
+IMAGES = 8
+GALLERY = 1_062
+REAL_CLASSES = 1_000_000
+"""Draws from which the true value is computed."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A section.
+
+    Attributes:
+        tables: of each row, ``(S, C)``.
+        intervals: of each row.
+        found: whether the section finds any difference, by Holm's rule.
+    """
+
+    tables: list[np.ndarray]
+    intervals: list[tuple[float, float]]
+    found: bool = False
+
+
+Draw = Callable[[np.random.Generator, int, int], Drawn]
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A model of a section.
+
+    Attributes:
+        truth: of each row.
+    """
+
+    name: str
+    draw: Draw
+    truth: np.ndarray
+
+
+def by_effects(tables: list[np.ndarray], interval: Callable[[Effect], tuple[float, float]]) -> Drawn:
+    """The intervals of the rows of a section."""
+    effects = crossed_means(tables)
+    found = min(holm([effect.p_value() for effect in effects])) < 0.05
+    return Drawn(tables, [interval(effect) for effect in effects], found)
+
+
+def latent(
+    rng: np.random.Generator,
+    rows: int,
+    seeds: int,
+    classes: int,
+    of_seed: float,
+    of_class: float,
+    rest: float,
+) -> np.ndarray:
+    """Normal effects ``(rows, S, C)`` with these variances; half of that of classes is shared by the rows."""
+    shared = rng.normal(size=(1, 1, classes)) * math.sqrt(of_class / 2)
+    own = rng.normal(size=(rows, 1, classes)) * math.sqrt(of_class / 2)
+    by_seed = rng.normal(size=(rows, seeds, 1)) * math.sqrt(of_seed)
+    return shared + own + by_seed + rng.normal(size=(rows, seeds, classes)) * math.sqrt(rest)
+
+
+def differences(of_seed: float, of_class: float) -> Scenario:
+    """Differences from one baseline, normal; variances as multiples of that of the rest."""
+
+    def draw(rng: np.random.Generator, seeds: int, classes: int) -> Drawn:
+        # Each of the two rows has half of the variance; what rows share of classes cancels.
+        made = latent(rng, ROWS + 1, seeds, classes, of_seed / 2, of_class, 0.5)
+        return by_effects(list(made[1:] - made[0]), Effect.interval)
+
+    return Scenario(f"differences, seeds {of_seed:g}, classes {of_class:g}", draw, np.zeros(ROWS))
+
+
+def shares(name: str, means: tuple[float, ...]) -> Scenario:
+    """Shares of 8 images a class: logits vary with classes, seeds and both."""
+    variances = (0.01, 1.5, 0.5)
+    rng = np.random.default_rng(0)
+    normal = rng.normal(size=REAL_CLASSES) * math.sqrt(sum(variances))
+    centre = np.array([_solve(lambda x: float(special.expit(x + normal).mean()), mean) for mean in means])
+
+    def draw(rng: np.random.Generator, seeds: int, classes: int) -> Drawn:
+        logits = centre[:, None, None] + latent(rng, len(means), seeds, classes, *variances)
+        tables = rng.binomial(IMAGES, special.expit(logits)) / IMAGES
+        samples = seeds * classes * IMAGES
+        return by_effects(list(tables), lambda effect: proportion_interval(effect, samples))
+
+    return Scenario(name, draw, np.array(means))
+
+
+def differences_of_shares(mean: float) -> Scenario:
+    """Differences of shares of 8 images a class, from a baseline with the same true share."""
+    variances = (0.01, 1.5, 0.5)
+    rng = np.random.default_rng(0)
+    normal = rng.normal(size=REAL_CLASSES) * math.sqrt(sum(variances))
+    centre = _solve(lambda x: float(special.expit(x + normal).mean()), mean)
+
+    def draw(rng: np.random.Generator, seeds: int, classes: int) -> Drawn:
+        logits = centre + latent(rng, ROWS + 1, seeds, classes, *variances)
+        tables = rng.binomial(IMAGES, special.expit(logits)) / IMAGES
+        return by_effects(list(tables[1:] - tables[0]), Effect.interval)
+
+    return Scenario(f"differences of shares near {mean:g}", draw, np.zeros(ROWS))
+
+
+def _ranks(rng: np.random.Generator, mean: float, seeds: int, classes: int) -> np.ndarray:
+    """Ranks ``(rows, S, C, images)`` among a gallery, from normal similarities."""
+    centre = mean + latent(rng, ROWS, seeds, classes, 0.01, 0.5, 0.2)
+    similarity = centre[..., None] + rng.normal(size=(*centre.shape, IMAGES))
+    return 1 + np.floor((GALLERY - 1) * special.ndtr(-similarity))
+
+
+def _real_ranks(mean: float) -> np.ndarray:
+    similarity = mean + np.random.default_rng(0).normal(size=REAL_CLASSES) * math.sqrt(1.71)
+    return 1 + np.floor((GALLERY - 1) * special.ndtr(-similarity))
+
+
+def bits(mean: float) -> Scenario:
+    """Identification bits, bounded on both sides and skewed."""
+
+    def draw(rng: np.random.Generator, seeds: int, classes: int) -> Drawn:
+        tables = np.log2(GALLERY / _ranks(rng, mean, seeds, classes)).mean(-1)
+        return by_effects(list(tables), Effect.interval)
+
+    truth = float(np.log2(GALLERY / _real_ranks(mean)).mean())
+    return Scenario(f"bits near {truth:.0f}", draw, np.full(ROWS, truth))
+
+
+def unequal_classes() -> Scenario:
+    """Classes with 1 to 40 samples, whose number has nothing to do with their mean."""
+
+    def draw(rng: np.random.Generator, seeds: int, classes: int) -> Drawn:
+        counts = np.clip(np.round(np.exp(rng.normal(2, 0.6, classes))), 1, 40).astype(int)
+        made = latent(rng, ROWS, seeds, classes, 0.01, 0.5, 0.2)
+        made = made + rng.normal(size=made.shape) / np.sqrt(counts)
+        return by_effects([weighted(table, counts.tolist()) for table in made], Effect.interval)
+
+    return Scenario("unequal classes", draw, np.zeros(ROWS))
+
+
+def medians() -> Scenario:
+    """Median ranks with the pigeonhole bootstrap."""
+
+    def draw(rng: np.random.Generator, seeds: int, classes: int) -> Drawn:
+        ranks = _ranks(rng, 1.0, seeds, classes)[:2]
+        tables = [np.median(one.reshape(seeds, -1), axis=1)[:, None] for one in ranks]
+        return Drawn(tables, [pigeonhole_median(one.tolist()) for one in ranks])
+
+    return Scenario("median ranks", draw, np.full(2, np.median(_real_ranks(1.0))))
+
+
+def _solve(function: Callable[[float], float], value: float) -> float:
+    """Where an increasing function has a value, by bisection."""
+    low, high = -20.0, 20.0
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (middle, high) if function(middle) < value else (low, middle)
+    return low
+
+
+@dataclass(frozen=True)
+class Result:
+    """Coverage, mean width as a multiple of the ideal one, and how often a section finds a difference."""
+
+    coverage: float
+    width: float
+    found: float
+
+    def __str__(self) -> str:
+        return f"{100 * self.coverage:.1f} / {self.width:.2f}"
+
+
+def simulate(scenario: Scenario, seeds: int, classes: int, sections: int) -> Result:
+    """Coverage and width over ``sections`` draws."""
+    rng = np.random.default_rng([seeds, classes])
+    drawn = [scenario.draw(rng, seeds, classes) for _ in range(sections)]
+    values = np.array([[table.mean() for table in one.tables] for one in drawn])
+    ends = np.array([one.intervals for one in drawn])
+    held = (ends[..., 0] <= scenario.truth) & (scenario.truth <= ends[..., 1])
+    widths = (ends[..., 1] - ends[..., 0]).mean(0)
+    ideal = 2 * special.ndtri(0.975) * values.std(0)
+    found = float(np.mean([one.found for one in drawn]))
+    return Result(float(held.mean()), float((widths / ideal).mean()), found)
+
+
+SCENARIOS = (
+    lambda: differences(0, 0.1),
+    lambda: differences(0.005, 0.1),
+    lambda: differences(0.03, 0.7),
+    lambda: differences(0.25, 1),
+    lambda: shares("shares .1 to .9", (0.1, 0.2, 0.3, 0.5, 0.7, 0.8, 0.9)),
+    lambda: shares("shares near 0 and 1", (0.01, 0.02, 0.03, 0.05, 0.95, 0.97, 0.98)),
+    lambda: differences_of_shares(0.3),
+    lambda: differences_of_shares(0.05),
+    lambda: bits(0.5),
+    lambda: bits(2.0),
+    unequal_classes,
+)
+
+
+def table(sections: int) -> None:
+    """Print the tables of docs/statistics.md: coverage and width, then of false differences."""
+    scenarios = [make() for make in SCENARIOS]
+    results = {}
+    print("| seeds | classes |", " | ".join(one.name for one in scenarios), "|")
+    print("|---|---|" + "---|" * len(scenarios))
+    for size in product(SEEDS, CLASSES):
+        results[size] = [simulate(one, *size, sections) for one in scenarios]
+        print("|", " | ".join(map(str, (*size, *results[size]))), "|", flush=True)
+    print()
+    for size, row in results.items():
+        none = [f"{100 * one.found:.1f}" for one, s in zip(row, scenarios, strict=True) if not s.truth.any()]
+        print("|", " | ".join(map(str, (*size, *none))), "|", flush=True)
+
+
+def table_of_medians(sections: int) -> None:
+    """Print the table of the bootstrap."""
+    scenario = medians()
+    for seeds in SEEDS:
+        for classes in CLASSES[1:4]:
+            print(
+                "|", seeds, "|", classes, "|", simulate(scenario, seeds, classes, sections), "|", flush=True
+            )
+
+
+def components(folder: Path) -> None:
+    """Print the variances on the boards: of seeds and of classes, as multiples of that of the rest."""
+    cells: dict[tuple[str, ...], dict[str, dict[int, list[float]]]] = defaultdict(lambda: defaultdict(dict))
+    for path in sorted(folder.glob("*/*.json")):
+        record = json.loads(path.read_text())
+        section = [json.dumps(record[kind], sort_keys=True) for kind in ("attack", "prior")]
+        row = json.dumps(record["defense"]["options"], sort_keys=True) + record["defense"]["name"]
+        for name, means in record["per_class"].items():
+            cells[path.parent.name, name, *section][row][record["seed"]] = means
+    found = defaultdict(list)
+    for (track, name, *_), rows in cells.items():
+        of_seed, of_class = [], []
+        for by_seed in rows.values():
+            means = np.array([by_seed[seed] for seed in sorted(by_seed)])
+            if min(means.shape) < 2:
+                continue
+            (seeds, classes), centre = means.shape, means.mean()
+            rest = means - means.mean(1, keepdims=True) - means.mean(0) + centre
+            square = np.square(rest).sum() / ((seeds - 1) * (classes - 1))
+            if square > 1e-4:  # there is something to compare with
+                of_seed.append((means.mean(1).var(ddof=1) - square / classes) / square)
+                of_class.append((means.mean(0).var(ddof=1) - square / seeds) / square)
+        if len(of_seed) > 3:
+            found[track, name].append((np.mean(of_seed), np.mean(of_class)))
+    for (track, name), ratios in sorted(found.items()):
+        quantiles = np.quantile(ratios, (0.1, 0.5, 0.9), axis=0).T
+        print(
+            track, name, "seeds {:.3f} {:.3f} {:.3f}, classes {:.2f} {:.2f} {:.2f}".format(*quantiles.ravel())
+        )
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--components", action="store_true", help="print the variances on the boards")
+    parser.add_argument("--sections", type=int, default=1_000, help="how many are drawn (default: 1000)")
+    arguments = parser.parse_args()
+    if arguments.components:
+        components(Path(__file__).parents[1] / "leaderboards" / "results")
+    else:
+        table(arguments.sections)
+        table_of_medians(arguments.sections // 5)

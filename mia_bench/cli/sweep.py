@@ -1,0 +1,82 @@
+"""``mia-bench sweep``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mia_bench.cli.plan import print_plan
+from mia_bench.cli.shared import PathType, config_options, output_option, writing
+from mia_bench.config import load_config
+from mia_bench.engine.progress import terminal_progress
+from mia_bench.engine.run import Prepared, execute
+from mia_bench.engine.sweep import prepare_sweep
+from mia_bench.leaderboard.sweeps import figure, outcome, rows_of
+from mia_bench.record import Record
+from mia_bench.recorded_options import options_text
+from mia_bench.results import doubts, results_table, text_table
+from mia_bench.terminal import say, say_lines
+
+
+@click.command("sweep")
+@config_options()
+@click.option(
+    "--config",
+    type=PathType(exists=True, dir_okay=False),
+    help="TOML file with these options as keys; the command line wins.",
+)
+@click.option("--dry-run", is_flag=True, help="Print the plan, and stop.")
+@output_option("SVG file of the figure.  [default: sweep-TRACK-DEFENSE.svg]")
+def command(config: Path | None, dry_run: bool, output: Path | None, **options: Any) -> None:
+    """Run a defense over its strengths, and show what they cost and what leaks.
+
+    The strengths are the defense's own, or the values given by -o DEFENSE.OPTION=VALUE. Beside them
+    undefended targets are run with fewer epochs or images: lower accuracy alone lowers leakage, so a defense
+    must do better than they. Seeds are the track's tuning seeds unless given. Attacks are the default ones of
+    its standard set unless given. Everything is cached, as by mia-bench run.
+    """
+    prepared = prepare_sweep(load_config(options, config))
+    for line in (*prepared.warnings, *prepared.left_out):
+        say(f"warning: {line}", err=True)
+    if dry_run:
+        print_plan(prepared)
+        return
+    records = execute(prepared, terminal_progress())
+    show(prepared, records, output)
+    if prepared.left_out or any(record.status == "failed" for record in records):
+        sys.exit(1)
+
+
+def show(prepared: Prepared, records: list[Record], output: Path | None) -> None:
+    """Print the table, or the records as JSON, and write the figure."""
+    setup = prepared.setup
+    config, track = setup.config, setup.track
+    found = outcome(setup.registry, track, records)
+    if config.format == "json":
+        say_lines(results_table(records, "json"))
+    elif found:
+        say_lines(text_table(rows_of(found), config.format))
+    else:
+        say("no cell has numbers of accuracy and leakage")
+    for line in doubts(records):
+        say(f"warning: {line}", err=True)
+    if not found:
+        return
+    for defense, several in found.further.items():
+        for more in several:
+            said = options_text({key: more[key] for key in _varied(records, defense)})
+            say(f"note: a chosen setting of {defense} is at the edge of the sweep; try {said} too", err=True)
+    if drawn := figure(found):
+        path = output or Path(f"sweep-{track.name}-{'-'.join(config.defense)}.svg")
+        with writing(path):
+            path.write_text(drawn, encoding="utf-8")
+        say(f"figure: {path}", err=config.format == "json")
+
+
+def _varied(records: list[Record], defense: str) -> list[str]:
+    """The options in which the settings of a defense differ."""
+    settings = [record.defense.options for record in records if record.defense.name == defense]
+    return [key for key in settings[0] if any(one.get(key) != settings[0][key] for one in settings)]

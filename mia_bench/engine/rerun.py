@@ -1,0 +1,52 @@
+"""A cell of a record, run again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from mia_bench.config import load_config
+from mia_bench.engine.progress import ProgressDisplay
+from mia_bench.engine.run import execute, prepare
+from mia_bench.errors import MiaBenchError
+from mia_bench.plugins import host
+from mia_bench.record import Record
+from mia_bench.recorded_options import changed_options
+from mia_bench.track import load_track
+
+
+def run_again(record: Record, where: Mapping[str, Any], display: ProgressDisplay | None = None) -> Record:
+    """Compute the cell's own stages anew; what the whole track shares is taken from the store.
+
+    Args:
+        record: of the cell.
+        where: keys of :class:`mia_bench.config.RunConfig` that say where: store, data, weights, device, jobs.
+        display: shows the progress.
+
+    Raises:
+        MiaBenchError: it fails, or is another cell now.
+        Interrupted: stopped by the user.
+    """
+    registry = host().registry
+    track = load_track(registry, record.track.name)
+    options = {
+        f"{kind}:{part.name}.{key}": value if isinstance(value, str) else json.dumps(value)
+        for kind, part in record.components.items()
+        for key, value in changed_options(registry, track, kind, part).items()
+    }
+    cell = {kind: [part.name] for kind, part in record.components.items()}
+    given = {"track": track.name, **cell, "seed": [record.seed], "options": options, "rerun": "always"}
+    prepared = prepare(load_config({**given, **where}))
+    found = {planned.key: planned for planned in prepared.cells}
+    if record.key not in found:
+        raise MiaBenchError(
+            "; ".join(prepared.left_out)
+            or "it is another cell now: its data, or the versions of the track or "
+            "its components, have changed"
+        )
+    prepared.cells = [found[record.key]]
+    (again,) = execute(prepared, display)
+    if again.status != "done":
+        raise MiaBenchError(again.reason or again.status)
+    return again

@@ -1,0 +1,34 @@
+"""What a record's numbers were computed under: results of other conditions are not paired."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from mia_bench.record import Record
+
+_KIND = re.compile(r"(?:^|, )(cpu|cuda|mps)\b")
+
+
+@dataclass(frozen=True, order=True)
+class Conditions:
+    """Kind of device, number of CPU threads and processor; empty or 0 where a record does not say.
+
+    The same cell has other numbers under others, as sums are computed in another order.
+    """
+
+    device: str
+    threads: int
+    capability: str
+
+    def __str__(self) -> str:
+        threads = f"{self.threads} thread{'s' if self.threads != 1 else ''}" if self.threads else ""
+        return ", ".join(filter(None, (self.device, threads, self.capability))) or "unknown"
+
+
+def conditions(record: Record) -> Conditions:
+    """The conditions of a record; several kinds of device in the order of their names."""
+    made = record.provenance
+    kinds = sorted(set(_KIND.findall(made.device or "")))
+    processors = sorted((made.capability or "").split(", "))
+    return Conditions(" and ".join(kinds), made.threads or 0, " and ".join(processors))

@@ -1,0 +1,158 @@
+"""The verdict table for papers: LaTeX with booktabs, and CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Callable, Iterable, Sequence
+
+from mia_bench.api.metric import Quantity
+from mia_bench.leaderboard.aggregate import Shown
+from mia_bench.leaderboard.standings import Standing, Standings
+from mia_bench.leaderboard.words import accuracy_change, brief, change, outcome
+from mia_bench.statistics import Effect, Estimate
+from mia_bench.text import one_line
+
+_SPECIAL = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    **{character: f"\\{character}" for character in "&%$#_{}"},
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': r"\textquotedbl{}",
+    "±": r"$\pm$",
+    "−": "$-$",
+    "–": "--",
+    "Δ": r"$\Delta$",
+    "↑": r"$\uparrow$",
+    "↓": r"$\downarrow$",
+}
+
+
+def latex_text(text: str) -> str:
+    """``text`` on one line, to be read by LaTeX as it is."""
+    return "".join(_SPECIAL.get(character, character) for character in one_line(text))
+
+
+def latex(decided: Standings) -> str:
+    """A ``table`` environment; needs the package ``booktabs``."""
+    board = decided.board
+    columns = _columns(decided)
+    lines = [
+        f"% {one_line(board.track.name)}, version {board.track.version}, {len(board.seeds)} seeds; "
+        r"needs \usepackage{booktabs}",
+        r"\begin{table}",
+        r"\centering",
+        r"\begin{tabular}{" + "l" * len(columns) + "}",
+        r"\toprule",
+        _latex_row(columns),
+        r"\midrule",
+        *(_latex_row(cell(row) for cell in columns.values()) for row in decided.rows),
+        r"\bottomrule",
+        r"\end{tabular}",
+        rf"\caption{{{latex_text(_caption(decided))}}}",
+        r"\end{table}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _latex_row(cells: Iterable[str]) -> str:
+    return " & ".join(map(latex_text, cells)) + r" \\"
+
+
+def _columns(decided: Standings) -> dict[str, Callable[[Standing], str]]:
+    board = decided.board
+    useful, primary = board.quantities.get(decided.accuracy), board.quantities.get(board.primary)
+    columns: dict[str, Callable[[Standing], str]] = {"Defense": lambda row: row.label}
+    if useful:
+        columns[f"{decided.accuracy}{_arrow(useful)}"] = lambda row: brief(useful, row.accuracy)
+        columns["Δ accuracy"] = lambda row: accuracy_change(decided, row)
+    if primary:
+        columns[f"{board.primary}{_arrow(primary)}"] = lambda row: brief(primary, row.leakage)
+        columns["Attack"] = lambda row: board.label(row.section) if row.section else ""
+        columns["Δ leakage"] = lambda row: change(primary, row.difference)
+    columns["Verdict"] = _verdict
+    columns["Pairs"] = lambda row: row.letters
+    return columns
+
+
+def _arrow(quantity: Quantity) -> str:
+    return {"higher": " ↑", "lower": " ↓"}.get(quantity.better, "")
+
+
+def _verdict(row: Standing) -> str:
+    if row.role != "defense":
+        return row.role
+    return outcome(row.verdict) if row.verdict else ""
+
+
+def _caption(decided: Standings) -> str:
+    board = decided.board
+    summary = board.track.summary.rstrip(".")
+    return (
+        f"{summary[:1].upper()}{summary[1:]}. Leakage under the strongest attack found on each row; "
+        f"95 % intervals over {len(board.seeds)} seeds and the classes; arrows show what is better for the "
+        "defender. Defenses that share a letter can't be told apart."
+    )
+
+
+def csv_lines(tables: Iterable[Standings]) -> list[str]:
+    """A line of names, and one for each row: numbers in full, empty where there is none."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    numbers = ("accuracy", "accuracy_difference", "leakage", "leakage_difference")
+    ends = [f"{name}{end}" for name in numbers for end in ("", "_low", "_high")]
+    words = ("attack", "prior", "verdict", "remarks", "letters")
+    writer.writerow(["track", "version", "quantity", "defense", "role", "seeds", *ends, *words])
+    for decided in tables:
+        writer.writerows(_csv_row(decided, row) for row in decided.rows)
+    return text.getvalue().splitlines()
+
+
+def _csv_row(decided: Standings, row: Standing) -> list[float | str]:
+    board, section, verdict = decided.board, row.section, row.verdict if row.role == "defense" else None
+    words = [
+        board.label(section) if section else "",
+        section.prior.name if section else "",
+        verdict.text if verdict else "",
+        "; ".join(verdict.flags) if verdict else "",
+        row.letters,
+    ]
+    return [
+        board.track.name,
+        board.track.version,
+        board.primary,
+        _plain(row.label),
+        row.role,
+        len(row.seeds),
+        *_numbers(row.accuracy),
+        *_numbers(row.accuracy_difference),
+        *_numbers(row.leakage),
+        *_numbers(row.difference),
+        *map(_plain, words),
+    ]
+
+
+def _numbers(found: Shown | Effect | None) -> Sequence[float | str]:
+    if isinstance(found, Effect):
+        return [_digits(number) for number in (found.value, *found.interval())]
+    if isinstance(found, Estimate):
+        ends = ("", "") if found.low is None or found.high is None else found.interval
+        return [_digits(number) for number in (found.value, *ends)]
+    return ["", "", ""]
+
+
+def _digits(number: float | str) -> float | str:
+    return number if isinstance(number, str) else float(f"{number:.6g}")
+
+
+_FORMULA = re.compile(r"^[=+\-@]")
+
+
+def _plain(text: str) -> str:
+    """``text`` on one line, so that a spreadsheet shows it instead of computing it."""
+    shown = one_line(text)
+    return f"'{shown}" if _FORMULA.match(shown) else shown

@@ -1,0 +1,123 @@
+"""The undefended front: what an undefended target leaks when it is as accurate as a defended one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+from mia_bench.api.metric import Direction
+from mia_bench.leaderboard.tables import Table, effects
+from mia_bench.statistics import Effect
+
+
+@dataclass(frozen=True)
+class Point:
+    """A row as utility and leakage."""
+
+    accuracy: Table
+    leakage: Table
+
+    @property
+    def place(self) -> tuple[float, float]:
+        """Mean accuracy and mean leakage."""
+        return float(self.accuracy.means.mean()), float(self.leakage.means.mean())
+
+
+def front_of(points: Sequence[Point], better: Direction) -> list[Point]:
+    """The points of the front, by accuracy: the corners of the convex hull below which no point lies.
+
+    A coin tossed between two targets reaches, on average, every point of the line between them, so
+    points above the hull are no front.
+
+    Args:
+        points: undefended rows.
+        better: which direction of the leakage is better for the defender.
+    """
+    sign = _sign(better)
+
+    def place(point: Point) -> tuple[float, float]:
+        accuracy, leakage = point.place
+        return accuracy, sign * leakage
+
+    hull: list[Point] = []
+    for point in sorted(points, key=lambda one: (-place(one)[0], place(one)[1])):
+        if hull and place(point)[1] >= place(hull[-1])[1]:
+            continue  # less accurate, and leaks no less
+        while len(hull) > 1 and _slope(*map(place, (hull[-2], point))) >= _slope(*map(place, hull[-2:])):
+            hull.pop()
+        hull.append(point)
+    return hull[::-1]
+
+
+def _slope(one: tuple[float, float], other: tuple[float, float]) -> float:
+    return (one[1] - other[1]) / (one[0] - other[0])
+
+
+def _sign(better: Direction) -> int:
+    return -1 if better == "higher" else 1
+
+
+def beyond_front(
+    rows: Sequence[Point | None], front: Sequence[Point], better: Direction
+) -> list[Effect | None]:
+    """Of each row its leakage minus that of the front at the row's accuracy, on the same seeds.
+
+    Between two points the front is a straight line; beyond the most accurate one it goes on at its leakage.
+    The errors of the row and of both points count, in leakage as in accuracy, to first order: if the row lies
+    at the share ``w`` between points 0 and 1, and ``k`` is the slope between them, the difference is the mean
+    of ``l - (1 - w) l0 - w l1 - k (a - (1 - w) a0 - w a1)`` over seeds and classes.
+
+    None where there is no row or no front, and where the row is less accurate than the whole front and leaks
+    less: then it is not known what is undefended and as accurate.
+
+    Args:
+        rows: what is compared.
+        front: as :func:`front_of` gives it.
+        better: which direction of the leakage is better for the defender.
+    """
+    parts = [_against(row, front, _sign(better)) if row and front else (None, None) for row in rows]
+    firsts, seconds = (effects([part[number] for part in parts]) for number in (0, 1))
+    return [_sum(one, other) if one and other else one for one, other in zip(firsts, seconds, strict=True)]
+
+
+def _against(row: Point, front: Sequence[Point], sign: int) -> tuple[Table | None, Table | None]:
+    """Tables whose means add up to the difference; the second only where accuracy has other classes."""
+    accuracy, leakage = row.place
+    low, high = _neighbours(accuracy, front)
+    if accuracy < low.place[0] and sign * leakage < sign * low.place[1]:
+        return None, None
+    tables = [table for point in (row, low, high) for table in (point.accuracy, point.leakage)]
+    seeds = tuple(seed for seed in row.leakage.seeds if all(seed in table.seeds for table in tables))
+    if not seeds:
+        return None, None
+    own, leaked, own0, leaked0, own1, leaked1 = (table.on(seeds) for table in tables)
+    if low is high:
+        return Table(seeds, leaked - leaked0), None
+    rise = (own1 - own0).mean()
+    share, slope = (own - own0).mean() / rise, (leaked1 - leaked0).mean() / rise
+    of_leakage = leaked - (1 - share) * leaked0 - share * leaked1
+    of_accuracy = -slope * (own - (1 - share) * own0 - share * own1)
+    if of_leakage.shape == of_accuracy.shape:
+        return Table(seeds, of_leakage + of_accuracy), None
+    return Table(seeds, of_leakage), Table(seeds, of_accuracy)
+
+
+def _neighbours(accuracy: float, front: Sequence[Point]) -> tuple[Point, Point]:
+    """The points between which the accuracy lies; twice the same beyond an end."""
+    for low, high in pairwise(front):
+        if low.place[0] <= accuracy < high.place[0]:
+            return low, high
+    end = front[0] if accuracy < front[0].place[0] else front[-1]
+    return end, end
+
+
+def _sum(one: Effect, other: Effect) -> Effect:
+    """The sum of two effects that are taken to be independent, with Satterthwaite's degrees of freedom."""
+    squares = one.error**2, other.error**2
+    doubt = squares[0] ** 2 / one.freedom + squares[1] ** 2 / other.freedom
+    freedom = sum(squares) ** 2 / doubt if doubt else min(one.freedom, other.freedom)
+    return replace(
+        one, value=one.value + other.value, error=math.hypot(one.error, other.error), freedom=freedom
+    )

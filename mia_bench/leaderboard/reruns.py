@@ -1,0 +1,85 @@
+"""Cells of a board that are run again: which, and whether their numbers are those published."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from mia_bench.leaderboard.conditions import conditions
+from mia_bench.record import MetricValue, Record
+
+ROUNDING = 1e-9
+"""How far numbers of the same conditions may differ, relative to their size."""
+
+SPREAD = 1.0
+"""How far numbers of other conditions may differ, in half-widths of the published interval: as measured for
+``docs/stability.md``."""
+
+
+def sample(records: Iterable[Record], count: int, seed: int) -> list[Record]:
+    """``count`` finished cells at random, of as many attacks and defenses as possible."""
+    left = sorted((record for record in records if record.status == "done"), key=lambda record: record.key)
+    random.Random(seed).shuffle(left)
+    seen: Counter[tuple[str, str, str]] = Counter()
+
+    def kinds(record: Record) -> list[tuple[str, str, str]]:
+        parts = record.components
+        return [(record.track.name, kind, parts[kind].name) for kind in ("defense", "attack")]
+
+    chosen: list[Record] = []
+    while left and len(chosen) < count:
+        record = min(left, key=lambda one: sum(seen[kind] for kind in kinds(one)))
+        left.remove(record)
+        chosen.append(record)
+        seen.update(kinds(record))
+    return chosen
+
+
+@dataclass(frozen=True)
+class Moved:
+    """A number that differs by more than it may; None where there was or is none."""
+
+    name: str
+    published: float | None
+    again: float | None
+    allowed: float
+
+    def __str__(self) -> str:
+        before, now = ("null" if value is None else f"{value:.6g}" for value in (self.published, self.again))
+        return f"{self.name} is {now}, published is {before} (may differ by {self.allowed:.2g})"
+
+
+def allowed(published: MetricValue, *, same: bool) -> float | None:
+    """By how much a number may differ when its cell is run again; None where that is not known.
+
+    Args:
+        published: with its interval.
+        same: whether it was run again under the same conditions.
+    """
+    if same:
+        return ROUNDING * max(1.0, abs(published.value))
+    if published.low is None or published.high is None:
+        return None
+    return SPREAD * max(published.high - published.low, 1 / published.n) / 2
+
+
+def _value(metric: MetricValue | None) -> float | None:
+    return metric.value if metric else None
+
+
+def moved(published: Record, again: Record) -> list[Moved]:
+    """The numbers of a record that differ by more than they may."""
+    same = conditions(published) == conditions(again)
+    found = []
+    for name, before in published.metrics.items():
+        now = again.metrics.get(name)
+        if before is None or now is None:
+            if before is not now:
+                found.append(Moved(name, _value(before), _value(now), 0.0))
+            continue
+        limit = allowed(before, same=same)
+        if limit is not None and abs(now.value - before.value) > limit:
+            found.append(Moved(name, before.value, now.value, limit))
+    return found

@@ -1,0 +1,59 @@
+"""The summary of a board that ships with its track."""
+
+from __future__ import annotations
+
+import json
+
+from mia_bench.leaderboard.aggregate import Shown
+from mia_bench.leaderboard.published import Published, PublishedCell
+from mia_bench.leaderboard.standings import Standings
+from mia_bench.leaderboard.words import brief, outcome
+
+
+def summary_text(decided: Standings) -> str:
+    """The text of the file, which :func:`mia_bench.leaderboard.published.read_published` reads."""
+    board = decided.board
+    quantity = board.quantities[board.primary]
+
+    def number(shown: Shown | None) -> str:
+        return brief(quantity, shown)
+
+    cells = []
+    for section in board.sections:
+        attack = section.attack
+        for row in section.rows if not section.reference else ():
+            standing = next((one for one in decided.rows if one.key == row.key), None)
+            if standing is None or row.value(board.primary) is None:
+                continue
+            is_judged = standing.verdict and standing.role == "defense"
+            cells.append(
+                PublishedCell(
+                    defense=standing.defense,
+                    defense_options=dict(standing.changed),
+                    attack=attack.name,
+                    attack_options={
+                        n: attack.options[n] for n in attack.about.changed if n in attack.options
+                    },
+                    prior=section.prior.name,
+                    leakage=number(row.metrics.get(board.primary)),
+                    verdict=outcome(standing.verdict) if standing.verdict and is_judged else "",
+                    baseline=standing.role == "baseline",
+                )
+            )
+    floors = {
+        section.prior.name: number(row.metrics.get(board.primary))
+        for section, row in board.floors
+        if row.value(board.primary) is not None
+    }
+    ceiling = board.ceiling.metrics.get(board.primary) if board.ceiling else None
+    found = Published(
+        track=board.track.name,
+        version=board.track.version,
+        seeds=len(board.seeds),
+        quantity=board.primary,
+        better=quantity.better,
+        ceiling=number(ceiling) if ceiling else "",
+        floors=floors,
+        cells=tuple(cells),
+    )
+    return json.dumps(found.model_dump(mode="json"), indent=1, sort_keys=True, ensure_ascii=False) + "\n"

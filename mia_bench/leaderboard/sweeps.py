@@ -1,0 +1,234 @@
+"""The outcome of a sweep, from its records: rows of utility and leakage, and their figure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from mia_bench.errors import MiaBenchError
+from mia_bench.leaderboard.aggregate import Missing, Row, Shown, make_rows
+from mia_bench.leaderboard.board import Board, build_board
+from mia_bench.leaderboard.figures import Axis, Point, Series, scatter
+from mia_bench.leaderboard.grouping import ComponentKey, group, row_key, section_key
+from mia_bench.leaderboard.tuning import Chosen, choose
+from mia_bench.record import Record
+from mia_bench.recorded_options import options_text
+from mia_bench.registry import Registry
+from mia_bench.statistics import Estimate
+from mia_bench.track import Track
+
+Role = Literal["defense", "undefended", "front"]
+"""``front``: the undefended target and those with fewer epochs or images; ``undefended``: other baselines."""
+
+
+_ROLES: tuple[Role, ...] = ("defense", "undefended", "front")
+
+
+@dataclass(frozen=True)
+class Swept:
+    """One setting.
+
+    Attributes:
+        options: those that are not the track's or that the sweep varies.
+        accuracy, leakage: over the seeds; leakage under the strongest of the attacks.
+        attack: that attack, with its options that are not the track's.
+        chosen: the losses of accuracy at which the rule chooses this setting.
+    """
+
+    defense: str
+    options: Mapping[str, Any]
+    role: Role
+    accuracy: Shown
+    leakage: Shown
+    attack: str
+    chosen: tuple[float, ...] = ()
+
+    @property
+    def label(self) -> str:
+        """``mid beta=0.01``."""
+        return f"{self.defense} {options_text(self.options)}".strip()
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """All settings of a sweep.
+
+    Attributes:
+        accuracy, leakage: the quantities.
+        rows: defenses, then the undefended ones, each in the order of the records.
+        further: by defense the settings to try next, where a chosen one is at the edge of those tried.
+    """
+
+    accuracy: Axis
+    leakage: Axis
+    rows: tuple[Swept, ...]
+    further: Mapping[str, tuple[Mapping[str, Any], ...]]
+
+
+def outcome(registry: Registry, track: Track, records: Iterable[Record]) -> Sweep | None:
+    """What came out of a sweep; None where there is no number of accuracy or leakage.
+
+    The accuracy is that on validation images, where the track has some: settings are chosen by it.
+
+    Raises:
+        MiaBenchError: the records can't be compared.
+    """
+    given = list(records)
+    board = build_board(registry, track, given)
+    roles = ("selection", "utility")
+    wanted = (
+        name
+        for role in roles
+        for name, quantity in board.quantities.items()
+        if quantity.role == role
+        and quantity.better != "lower"
+        and quantity.kind == "share"
+        and _measured(board, name)
+    )
+    accuracy = next(wanted, "")
+    if not (accuracy and board.primary):
+        return None
+    rows = group(board.records, row_key)
+    leakages = _leakages(board, accuracy, rows)
+    tuned = _choices(board, registry)
+    order = list(dict.fromkeys(record.key for record in given))
+    keys = sorted(rows, key=lambda key: min(order.index(record.key) for record in rows[key]))
+    swept = [_swept(accuracy, board, rows[key], _varied(board, key[0]), leakages[key], tuned) for key in keys]
+    swept.sort(key=lambda row: (_ROLES.index(row.role), row.defense))
+    return Sweep(
+        Axis(accuracy, replace(board.quantities[accuracy], better="higher")),
+        Axis(board.primary, board.quantities[board.primary]),
+        tuple(swept),
+        {one.defense: one.further for one in tuned if one.further},
+    )
+
+
+def _measured(board: Board, name: str) -> bool:
+    return any(record.metrics.get(name) for record in board.records)
+
+
+_Rows = Mapping[ComponentKey, Sequence[Record]]
+
+
+def _leakages(board: Board, accuracy: str, rows: _Rows) -> dict[ComponentKey, dict[str, Row]]:
+    """Of each setting, by attack, its row on all seeds; without those that lack a seed."""
+    quantities = {name: board.quantities[name] for name in (accuracy, board.primary)}
+    found: dict[ComponentKey, dict[str, Row]] = {key: {} for key in rows}
+    for same in group(board.records, section_key).values():
+        settings = group((record for record in same if record.status == "done"), row_key)
+        complete = {key: s for key, s in settings.items() if {r.seed for r in s} == set(board.seeds)}
+        made = make_rows(list(complete.values()), quantities)
+        for key, row in zip(complete, made, strict=True):
+            found[key][_attack_label(board, same[0])] = row
+    return found
+
+
+def _attack_label(board: Board, record: Record) -> str:
+    words = options_text({key: record.attack.options[key] for key in record.attack.about.changed})
+    usual = board.track.prior_of(record.attack.name)
+    prior = "" if record.prior.name == usual else f" with {record.prior.name}"
+    return record.attack.name + (f" ({words})" if words else "") + prior
+
+
+def _choices(board: Board, registry: Registry) -> tuple[Chosen, ...]:
+    """What the rule chooses; nothing where it does not apply to these attacks."""
+    try:
+        tuned = choose(board, registry)
+    except MiaBenchError:
+        return ()
+    return tuned.choices if tuned else ()
+
+
+def _varied(board: Board, defense: str) -> set[str]:
+    """The options in which the settings of a defense differ; none of a baseline."""
+    settings = [
+        one.defense.options
+        for one in board.records
+        if one.defense.name == defense and not one.defense.about.baseline
+    ]
+    return {key for one in settings for key in one if one[key] != settings[0].get(key)}
+
+
+def _swept(
+    accuracy: str,
+    board: Board,
+    records: Sequence[Record],
+    varied: Collection[str],
+    rows: Mapping[str, Row],
+    tuned: Sequence[Chosen],
+) -> Swept:
+    defense, quantity = records[0].defense, board.quantities[board.primary]
+    values = {label: value for label, row in rows.items() if (value := row.value(board.primary)) is not None}
+    attack = max(values, key=lambda label: quantity.sort_key(round(values[label], 9)), default="")
+    reasons = sorted({record.reason or record.status for record in records if record.status != "done"})
+    missing = Missing(reasons[0] if reasons else "not run on every seed")
+    front = defense.about.front or (defense.about.baseline and not defense.about.changed)
+    role: Role = "front" if front else "undefended" if defense.about.baseline else "defense"
+    chosen = [
+        choice.loss
+        for one in tuned
+        for choice in one.choices
+        if (one.defense, choice.setting.options) == (defense.name, defense.options)
+    ]
+    shown = rows.get(attack) or next(iter(rows.values()), None)
+    return Swept(
+        defense.name,
+        {key: defense.options[key] for key in sorted({*defense.about.changed, *varied})},
+        role,
+        shown.metrics[accuracy] if shown else missing,
+        rows[attack].metrics[board.primary] if attack else missing,
+        attack,
+        tuple(chosen),
+    )
+
+
+def rows_of(sweep: Sweep) -> list[dict[str, str]]:
+    """The rows of the table."""
+    found = []
+    for row in sweep.rows:
+        reason = next((one.reason for one in (row.accuracy, row.leakage) if isinstance(one, Missing)), "")
+        chosen = ", ".join(f"{100 * loss:g}" for loss in row.chosen)
+        found.append(
+            {
+                "setting": row.label,
+                sweep.accuracy.title: _number(sweep.accuracy, row.accuracy),
+                sweep.leakage.title: _number(sweep.leakage, row.leakage),
+                "under": row.attack,
+                "chosen at": f"{chosen} point{'' if chosen == '1' else 's'}" if chosen else "",
+                "reason": reason,
+            }
+        )
+    empty = [name for name in ("chosen at", "reason") if not any(row[name] for row in found)]
+    return [{name: cell for name, cell in row.items() if name not in empty} for row in found]
+
+
+def _number(axis: Axis, shown: Shown) -> str:
+    if not isinstance(shown, Estimate):
+        return "–"
+    value, *ends = (
+        axis.quantity.format(number) for number in (shown.value, shown.low, shown.high) if number is not None
+    )
+    return f"{value} [{', '.join(ends)}]" if ends else value
+
+
+def figure(sweep: Sweep) -> str:
+    """Utility against leakage as SVG, the undefended front as a line; empty without points."""
+    series = []
+    names = sorted({row.defense for row in sweep.rows if row.role == "defense"})
+    for name in names:
+        rows = [row for row in sweep.rows if row.role == "defense" and row.defense == name]
+        series.append(Series(_points(rows), names.index(name)))
+    for role, words in (("undefended", ""), ("front", "undefended front")):
+        rows = [row for row in sweep.rows if row.role == role]
+        series.append(Series(_points(rows), None, role == "front", words))
+    series = [one for one in series if one.points]
+    return scatter(series, [], sweep.accuracy, sweep.leakage) if series else ""
+
+
+def _points(rows: Sequence[Swept]) -> tuple[Point, ...]:
+    return tuple(
+        Point(row.label, row.accuracy, row.leakage)
+        for row in rows
+        if isinstance(row.accuracy, Estimate) and isinstance(row.leakage, Estimate)
+    )

@@ -1,0 +1,78 @@
+"""Numbers and verdicts in a few characters: for verdict tables of pages, terminals and papers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import combinations
+
+from mia_bench.api.metric import Quantity
+from mia_bench.leaderboard.aggregate import Shown
+from mia_bench.leaderboard.standings import Standing, Standings
+from mia_bench.leaderboard.verdicts import Verdict
+from mia_bench.statistics import Effect, Estimate
+
+DECIMALS = {"share": 2, "bits": 1, "rank": 0}
+"""Of numbers in the verdict table, by kind of quantity; three digits for the others."""
+
+
+def brief(quantity: Quantity, shown: Shown | None) -> str:
+    """``0.78 ± 0.03``, or ``3.1 [2.8, 3.4]`` where the ends are not equally far; a dash for none."""
+    if not isinstance(shown, Estimate):
+        return "–"
+    value = _brief(quantity, shown.value)
+    if shown.low is None or shown.high is None:
+        return value
+    low, high = shown.interval
+    below, above = (_brief(quantity, width) for width in (shown.value - low, high - shown.value))
+    if below == above:
+        return f"{value} ± {below}"
+    return f"{value} [{_brief(quantity, low)}, {_brief(quantity, high)}]"
+
+
+def change(quantity: Quantity, effect: Effect | None) -> str:
+    """``−0.12 ± 0.05``; nothing where there is no difference."""
+    if effect is None:
+        return ""
+    low, high = effect.interval()
+    return f"{_signed(quantity, effect.value)} ± {_brief(quantity, (high - low) / 2)}"
+
+
+def accuracy_change(decided: Standings, row: Standing) -> str:
+    """The difference in accuracy from the baseline, alone where records hold no means of classes."""
+    quantity, base = decided.board.quantities[decided.accuracy], decided.baseline
+    if row.accuracy_difference or not base or row is base:
+        return change(quantity, row.accuracy_difference)
+    if isinstance(row.accuracy, Estimate) and isinstance(base.accuracy, Estimate):
+        return _signed(quantity, row.accuracy.value - base.accuracy.value)
+    return ""
+
+
+def _signed(quantity: Quantity, value: float) -> str:
+    text = _brief(quantity, abs(value))
+    return text if not float(text) else f"{'−' if value < 0 else '+'}{text}"
+
+
+def _brief(quantity: Quantity, value: float) -> str:
+    decimals = DECIMALS.get(quantity.kind)
+    text = f"{value:.3g}" if decimals is None else f"{round(value, decimals) + 0.0:.{decimals}f}"
+    return text.replace("-", "−")
+
+
+def remarks(row: Standing) -> list[str]:
+    """What a reader must know of a verdict, a few words each."""
+    if not row.verdict:
+        return []
+    detail = "" if row.verdict.kind == "no difference" else row.verdict.detail
+    return [
+        words for words in (detail.replace("the undefended front", "the front"), *row.verdict.flags) if words
+    ]
+
+
+def outcome(verdict: Verdict) -> str:
+    """The verdict in the words of the table."""
+    return verdict.text if verdict.kind == "no difference" else verdict.kind
+
+
+def indistinct(rows: Sequence[Standing]) -> bool:
+    """Whether no two of the rows can be told apart."""
+    return all(set(one.letters) & set(other.letters) for one, other in combinations(rows, 2))

@@ -1,0 +1,207 @@
+"""Means over seeds and classes against restricted maximum likelihood, SciPy, and simulation."""
+
+from __future__ import annotations
+
+import math
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import optimize, stats
+
+from mia_bench.statistics import Effect, crossed_means, pigeonhole_median, proportion_interval, weighted
+from mia_bench.statistics.pigeonhole import _times_drawn
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "docs"))
+
+import simulate_intervals
+
+
+def table(seeds: int, classes: int, of_seed: float, of_class: float, seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    made = rng.normal(size=(seeds, 1)) * of_seed + rng.normal(size=classes) * of_class
+    return made + rng.normal(size=(seeds, classes))
+
+
+def reml_error(values: np.ndarray) -> float:
+    """Standard error of the mean under restricted maximum likelihood, maximised numerically."""
+    seeds, classes = values.shape
+    same_seed = np.kron(np.eye(seeds), np.ones((classes, classes)))
+    same_class = np.kron(np.ones((seeds, seeds)), np.eye(classes))
+    ones, y = np.ones(values.size), values.ravel()
+
+    def covariance(logs: np.ndarray) -> np.ndarray:
+        of_seed, of_class, rest = np.exp(logs)
+        return of_seed * same_seed + of_class * same_class + rest * np.eye(values.size)
+
+    def loss(logs: np.ndarray) -> float:
+        v = covariance(logs)
+        inverse = np.linalg.inv(v)
+        information = ones @ inverse @ ones
+        left = y - ones @ inverse @ y / information
+        return float(np.linalg.slogdet(v)[1] + math.log(information) + left @ inverse @ left)
+
+    found = optimize.minimize(
+        loss, np.zeros(3), method="Nelder-Mead", options={"xatol": 1e-7, "fatol": 1e-11}
+    )
+    return float((ones @ np.linalg.inv(covariance(found.x)) @ ones) ** -0.5)
+
+
+def test_the_error_of_a_mean_is_that_of_restricted_maximum_likelihood() -> None:
+    values = table(4, 6, 1.0, 1.5, seed=1)
+    [found] = crossed_means([values])
+    assert found.value == pytest.approx(values.mean())
+    assert found.error == pytest.approx(reml_error(values), rel=1e-4)
+    assert (found.seeds, found.classes) == (4, 6)
+
+
+def test_degrees_of_freedom_are_satterthwaites() -> None:
+    values = table(4, 6, 1.0, 1.5, seed=1)
+    by_seed, by_class = values.mean(1), values.mean(0)
+    squares = [6 * by_seed.var(ddof=1), 4 * by_class.var(ddof=1)]
+    rest = values - by_seed[:, None] - by_class + values.mean()
+    squares.append((rest**2).sum() / 15)
+    expected = (squares[0] + squares[1] - squares[2]) ** 2 / (
+        squares[0] ** 2 / 3 + squares[1] ** 2 / 5 + squares[2] ** 2 / 15
+    )
+    [found] = crossed_means([values])
+    assert found.freedom == pytest.approx(expected)
+    assert found.error**2 == pytest.approx((squares[0] + squares[1] - squares[2]) / 24)
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_seeds_that_agree_leave_the_t_interval_over_classes(seeds: int) -> None:
+    classes = np.random.default_rng(2).exponential(size=30)
+    [found] = crossed_means([np.tile(classes, (seeds, 1))])
+    expected = stats.ttest_1samp(classes, 0.5)
+    assert found.interval() == pytest.approx(tuple(expected.confidence_interval(0.95)))
+    assert found.interval(0.9) == pytest.approx(tuple(expected.confidence_interval(0.9)))
+    assert found.p_value(0.5) == pytest.approx(expected.pvalue)
+
+
+def test_one_class_leaves_the_t_interval_over_seeds() -> None:
+    seeds = np.array([1.0, 2.0, 4.0])
+    [found] = crossed_means([seeds[:, None]])
+    expected = stats.ttest_1samp(seeds, 0).confidence_interval(0.95)
+    assert found.interval() == pytest.approx(tuple(expected))
+    with pytest.raises(ValueError, match="no interval"):
+        crossed_means([np.ones((1, 1))])
+    with pytest.raises(ValueError, match="numbers of seeds"):
+        crossed_means([np.ones((2, 3)), np.ones((3, 3))])
+
+
+def test_classes_that_agree_leave_the_t_interval_over_seeds() -> None:
+    """All classes of a seed are equal: what is left is exactly 0, or rounding."""
+    seeds = np.array([0.1, 0.2, 0.4])
+    [found] = crossed_means([np.tile(seeds[:, None], (1, 7)) + np.linspace(0, 1, 7)])
+    [alone] = crossed_means([np.tile(seeds[:, None], (1, 7))])
+    expected = stats.ttest_1samp(seeds, 0)
+    assert alone.interval() == pytest.approx(tuple(expected.confidence_interval(0.95)))
+    assert found.error > alone.error
+
+
+def test_nothing_that_varies_has_no_error() -> None:
+    [found] = crossed_means([np.zeros((3, 5))])
+    assert (found.value, found.error) == (0, 0)
+    assert found.interval() == (0, 0)
+    assert (found.p_value(), found.p_value(0.1)) == (1, 0)
+
+
+def test_seed_variance_is_pooled_as_a_ratio() -> None:
+    """A row in other units, or nearer to the floor, changes nothing for the others."""
+    tables = [table(3, 40, 0.5, 0.5, seed) for seed in range(6)]
+    together = crossed_means(tables)
+    scaled = crossed_means([tables[0] / 1000, *tables[1:]])
+    for one, other in zip(together[1:], scaled[1:], strict=True):
+        assert (one.error, one.freedom) == pytest.approx((other.error, other.freedom))
+    assert scaled[0].error == pytest.approx(together[0].error / 1000)
+    alone = [crossed_means([one])[0] for one in tables]
+    assert np.std([one.error for one in together]) < np.std([one.error for one in alone]) / 2
+
+
+def test_pooled_rows_add_freedom_as_far_as_they_are_independent() -> None:
+    """With so many classes that only seeds matter."""
+    tables = [table(5, 2000, 1.0, 0.0, seed) for seed in range(7)]
+    alone, together = crossed_means(tables[:1])[0], crossed_means(tables)[0]
+    assert alone.freedom == pytest.approx(4, rel=0.01)
+    assert together.freedom == pytest.approx(7 * 4 / (1 + 6 / 8), rel=0.01)
+
+
+def test_a_row_whose_seeds_differ_far_more_keeps_its_own_variance() -> None:
+    tables = [table(5, 40, 0.0, 0.5, seed) for seed in range(7)]
+    broken = tables[0] + np.array([0, 0, 0, 0, 9.0])[:, None]
+    without = crossed_means(tables[1:])
+    found = crossed_means([broken, *tables[1:]])
+    assert [one.error for one in found[1:]] == pytest.approx([one.error for one in without])
+    assert found[0].error == pytest.approx(crossed_means([broken])[0].error)
+
+
+def test_unequal_classes_keep_the_mean_over_samples() -> None:
+    rng = np.random.default_rng(3)
+    counts = rng.integers(1, 20, 50)
+    samples = [rng.normal(size=(2, count)) + rng.normal() for count in counts]
+    means = np.stack([one.mean(1) for one in samples], axis=1)
+    made = weighted(means, counts.tolist())
+    pooled = np.concatenate(samples, axis=1)
+    assert made.mean() == pytest.approx(pooled.mean())
+    assert made.mean(1) == pytest.approx(pooled.mean(1))
+    [found] = crossed_means([made[:1]])
+    # The jackknife of the ratio, leaving out one class after the other.
+    sums = samples_of_first = [one[0].sum() for one in samples]
+    left = [(sum(sums) - s) / (counts.sum() - n) for s, n in zip(samples_of_first, counts, strict=True)]
+    jackknife = math.sqrt(49 / 50 * np.square(np.array(left) - np.mean(left)).sum())
+    assert found.error == pytest.approx(jackknife, rel=0.05)
+    assert weighted(means, [4] * 50) == pytest.approx(means)
+
+
+def test_a_share_has_the_exact_interval_of_as_many_independent_samples() -> None:
+    effect = Effect(0.04, math.sqrt(0.04 * 0.96 / 200), math.inf, 3, 60)
+    exact = stats.binomtest(8, 200).proportion_ci(0.95, method="exact")
+    assert proportion_interval(effect, 10_000) == pytest.approx((exact.low, exact.high))
+    assert proportion_interval(effect, 10_000)[0] > 0
+    fewer = stats.binomtest(4, 100).proportion_ci(0.95, method="exact")
+    assert proportion_interval(effect, 100) == pytest.approx((fewer.low, fewer.high))
+    for share in (0, 1):
+        none = stats.binomtest(60 * share, 60).proportion_ci(0.95, method="exact")
+        assert proportion_interval(Effect(share, 0, 59, 3, 60), 900) == pytest.approx((none.low, none.high))
+    certain = Effect(0.5, 0, 59, 3, 60)
+    assert proportion_interval(certain, 100) == pytest.approx(
+        tuple(stats.binomtest(50, 100).proportion_ci(0.95, method="exact"))
+    )
+
+
+def test_the_pigeonhole_bootstrap_is_that_of_whole_seeds_and_classes() -> None:
+    rng = np.random.default_rng(4)
+    seeds = [[rng.integers(1, 50, rng.integers(1, 4)).tolist() for _ in range(6)] for _ in range(3)]
+    drawn, of_seeds = _times_drawn(6, 0), _times_drawn(3, 1)
+    found = []
+    for classes, chosen in zip(drawn, of_seeds, strict=True):
+        medians = [
+            np.median(np.concatenate([c * int(n) for c, n in zip(s, classes, strict=True)])) for s in seeds
+        ]
+        found.append(np.dot(medians, chosen) / 3)
+    assert pigeonhole_median(seeds) == pytest.approx(tuple(np.quantile(found, (0.025, 0.975))))
+    assert pigeonhole_median([[[4.0], [4.0]]]) == (4.0, 4.0)
+    for wrong in ([], [[[1.0]], [[1.0], [2.0]]], [[[]]]):
+        with pytest.raises(ValueError, match="same classes"):
+            pigeonhole_median(wrong)
+
+
+@pytest.mark.parametrize(
+    ("scenario", "seeds", "classes", "sections"),
+    [
+        (simulate_intervals.differences(0.03, 0.7), 3, 60, 400),
+        (simulate_intervals.differences(0.005, 0.1), 10, 20, 400),
+        (simulate_intervals.differences(0.03, 0.7), 5, 158, 250),
+        (simulate_intervals.unequal_classes(), 5, 60, 250),
+    ],
+    ids=lambda value: getattr(value, "name", None),
+)
+def test_intervals_hold_the_true_value_as_often_as_they_say(
+    scenario: simulate_intervals.Scenario, seeds: int, classes: int, sections: int
+) -> None:
+    """The short form of ``docs/simulate_intervals.py``."""
+    found = simulate_intervals.simulate(scenario, seeds, classes, sections)
+    assert 0.93 <= found.coverage <= 0.97
+    assert 0.93 <= found.width <= 1.15

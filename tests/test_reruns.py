@@ -1,0 +1,113 @@
+"""Cells of a board run again: which are chosen, and what counts as the same numbers."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from mia_bench.engine.rerun import run_again
+from mia_bench.errors import MiaBenchError
+from mia_bench.leaderboard.reruns import SPREAD, allowed, moved, sample
+from mia_bench.record import MetricValue, Record, read_record
+from stored import record_text, without_hash
+from test_leaderboard import make_record, read
+
+SHARED = ("data", "prior", "gallery", "evaluator")
+
+
+def test_cells_of_all_attacks_and_defenses_are_chosen() -> None:
+    grid = [
+        make_record(defense, seed, attack)
+        for defense in ("plain", "guard", "veil")
+        for attack in ("aim", "shot")
+        for seed in range(5)
+    ]
+    failed = make_record("plain", 9) | {"status": "failed", "reason": "x", "metrics": {}, "per_class": {}}
+    records = read(*grid, failed)
+    for seed in range(3):
+        chosen = sample(records, 6, seed)
+        assert Counter(record.defense.name for record in chosen) == dict.fromkeys(
+            ("plain", "guard", "veil"), 2
+        )
+        assert Counter(record.attack.name for record in chosen) == {"aim": 3, "shot": 3}
+        assert chosen == sample(records[::-1], 6, seed)
+        assert all(record.status == "done" for record in chosen)
+    assert sample(records, 6, 0) != sample(records, 6, 1)
+    assert len(sample(records, 99, 0)) == len(grid)
+
+
+def test_the_same_conditions_allow_rounding_and_others_the_measured_spread() -> None:
+    value = MetricValue(value=0.5, low=0.4, high=0.7, n=100)
+    assert allowed(value, same=True) == pytest.approx(1e-9)
+    assert allowed(value, same=False) == pytest.approx(SPREAD * 0.15)
+    exact = MetricValue(value=1.0, low=1.0, high=1.0, n=100)
+    assert allowed(exact, same=False) == pytest.approx(SPREAD * 0.005)  # half a sample
+    assert allowed(MetricValue(value=1.0, low=None, high=None, n=1), same=False) is None
+
+
+def with_value(record: Record, name: str, value: float | None, **provenance: object) -> Record:
+    data = record.model_dump(mode="json", by_alias=True)
+    data["metrics"][name] = None if value is None else {"value": value, "low": None, "high": None, "n": 9}
+    data["provenance"] |= provenance
+    return read_record(data)
+
+
+def test_numbers_that_moved_too_far_are_named() -> None:
+    (published,) = read(make_record())
+    assert moved(published, published) == []
+    (one,) = moved(published, with_value(published, "test_accuracy", 0.8001))
+    assert str(one) == "test_accuracy is 0.8001, published is 0.8 (may differ by 1e-09)"
+    elsewhere = {"threads": 2}
+    assert moved(published, with_value(published, "test_accuracy", 0.8001, **elsewhere)) == []
+    (far,) = moved(published, with_value(published, "test_accuracy", 0.1, **elsewhere))
+    assert far.name == "test_accuracy"
+    (gone,) = moved(published, with_value(published, "attack_acc1", None))
+    assert str(gone).startswith("attack_acc1 is null, published is 0.9")
+    (new,) = moved(published, with_value(published, "attack_acc5", 0.5))
+    assert (new.published, new.again) == (None, 0.5)
+
+
+@pytest.fixture
+def board(toy, undisturbed, tmp_path: Path) -> Path:
+    """A folder with the records of the undisturbed run."""
+    folder = tmp_path / "boards"
+    (folder / "results" / "toy").mkdir(parents=True)
+    for key, made in undisturbed.records.items():
+        record = {**made, "provenance": {**made["provenance"], "git": "abc"}}  # of no changed checkout
+        (folder / "results" / "toy" / f"{key}.json").write_text(record_text(record))
+    return folder
+
+
+def test_a_cell_run_again_has_the_numbers_published(cli, board, store, tmp_path) -> None:
+    assert cli("leaderboard", "build", "--folder", board).code == 0
+    store(*SHARED)
+    again = ("leaderboard", "check", "--folder", board, "--device", "cpu", "--store", tmp_path / "store")
+    result = cli(*again, "--rerun", 1)
+    assert result.code == 0, result.err + result.out
+    assert len(result.out.splitlines()) == 1
+    assert "under the same conditions (cpu, 1 thread" in result.out
+    assert "the numbers published" in result.out
+
+
+def test_another_number_or_another_cell_is_told(cli, board, store, tmp_path, undisturbed) -> None:
+    path = min((board / "results" / "toy").glob("*.json"))
+    record = json.loads(path.read_text())
+    for other in (board / "results" / "toy").glob("*.json"):
+        other.unlink()
+    record["metrics"]["test_accuracy"] |= {"low": 0.0, "high": 1.0, "value": 0.123}
+    record["per_class"].pop("test_accuracy", None)
+    record["class_counts"].pop("test_accuracy", None)
+    path.write_text(record_text(without_hash(record)))
+    cli("leaderboard", "build", "--folder", board)
+    store(*SHARED)
+    result = cli("leaderboard", "check", "--folder", board, "--device", "cpu", "--rerun", 1,
+                 "--store", tmp_path / "store")  # fmt: skip
+    assert result.code == 1
+    assert "published is 0.123 (may differ by 1e-09)" in result.out
+    data = {**next(iter(undisturbed.records.values())), "key": "0" * 20}
+    moved_on = read_record(without_hash(data))
+    with pytest.raises(MiaBenchError, match="it is another cell now"):
+        run_again(moved_on, {"store": tmp_path / "store", "device": "cpu"})
