@@ -65,6 +65,8 @@ class About(_Part):
     undefended front."""
     matched: Matched | None = None
     """The baseline with the architecture of this defense, which it is compared with too."""
+    randomised: bool = False
+    """Whether answers of a target under this defense are random."""
     changed: list[OptionName] = Field(default_factory=list)
     """The options that were not the track's."""
     url: str = Field(default="", pattern=r"^(https?://[^\s`<>\"']+)?$")

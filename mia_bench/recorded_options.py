@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from mia_bench.api.component import Component
+from mia_bench.api.options import Options
 from mia_bench.components import track_options
 from mia_bench.errors import MiaBenchError
 from mia_bench.record import ComponentRef, Matched
@@ -22,8 +23,16 @@ def options_text(options: Mapping[str, Any]) -> str:
     )
 
 
-def said_of_itself(component: type[Component], changed: Collection[str]) -> dict[str, Any]:
-    """What a component's class says of itself with ``changed`` options: fields of a record's ``about``."""
+def said_of_itself(
+    component: type[Component], changed: Collection[str], options: Options | None = None
+) -> dict[str, Any]:
+    """What a component says of itself: fields of a record's ``about``.
+
+    Args:
+        component: its class.
+        changed: names of the options that are not the track's.
+        options: all of them; None where they are not known.
+    """
     said: dict[str, Any] = {
         name: str(getattr(component, name, "")) for name in ("summary", "paper", "access", "reference")
     }
@@ -34,6 +43,7 @@ def said_of_itself(component: type[Component], changed: Collection[str]) -> dict
         "baseline": baseline,
         "front": baseline and bool(changed) and set(changed) <= set(getattr(component, "front_options", ())),
         "matched": matched and Matched(name=matched[0], options=dict(matched[1])),
+        "randomised": options is not None and bool(getattr(component(options), "stochastic", False)),
         "changed": list(changed),
     }
 

@@ -1674,6 +1674,18 @@ def test_a_record_holds_the_matched_baseline() -> None:
     assert said_of_itself(Guard, [])["matched"] is None
 
 
+def test_a_record_says_whether_the_targets_answers_are_random() -> None:
+    class Sampling(Guard):
+        @property
+        def stochastic(self) -> bool:
+            return self.options.alpha > 0.5
+
+    for alpha in (0.4, 0.6):
+        assert said_of_itself(Sampling, [], Sampling.Options(alpha=alpha))["randomised"] is (alpha > 0.5)
+    assert not said_of_itself(Sampling, [])["randomised"]
+    assert not said_of_itself(Aim, [], Aim.Options())["randomised"]
+
+
 @pytest.mark.parametrize("wrong", [{"front_options": "epochs"}, {"front_options": (1,)}, {"matched": "none"}])
 def test_attributes_of_another_form_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(TypeError, match=r"front_options|matched"):

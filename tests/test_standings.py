@@ -16,7 +16,7 @@ from mia_bench.leaderboard.standings import Standings, standings
 from mia_bench.leaderboard.strongest import strongest
 from mia_bench.registry import Registry
 from mia_bench.track import load_track
-from test_leaderboard import make_record, make_registry, metric, read
+from test_leaderboard import Guard, make_record, make_registry, metric, read
 
 CLASSES = 12
 NBSP = "\N{NO-BREAK SPACE}"
@@ -95,6 +95,13 @@ def test_a_row_has_the_verdict_of_its_differences(
     assert guard.verdict.kind == kind
 
 
+def test_random_answers_are_a_remark(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Guard, "stochastic", property(lambda self: self.options.alpha == 0.5))
+    _, guard = decide(registry, *BASE, *rows(("guard", 0.3, 0.9))).rows
+    assert guard.verdict is not None
+    assert guard.verdict.flags == ("randomised",)
+
+
 def test_rows_are_compared_each_under_the_attack_that_is_strongest_on_it(registry: Registry) -> None:
     weak = rows(("plain", 0.5, 0.9), ("guard", 0.2, 0.9))
     other = rows(("plain", 0.4, 0.9), ("guard", 0.45, 0.9), steps=9)
@@ -128,6 +135,34 @@ def test_defenses_that_differ_share_no_letter_and_the_baseline_has_none(registry
     decided = decide(registry, *BASE, *made)
     letters = {row.label: row.letters for row in decided.rows}
     assert letters == {"plain": "", "guard": "a", "guard alpha=0.6": "a", "guard alpha=0.7": "b"}
+
+
+def test_every_pair_of_defenses_is_compared(registry: Registry) -> None:
+    made = rows(("guard", 0.5, 0.9)) + rows(("guard", 0.3, 0.9), options={"alpha": 0.6})
+    decided = decide(registry, *BASE, *made)
+    assert [row.label for row in decided.in_pairs] == ["guard alpha=0.6", "guard"]
+    [found] = decided.pairs.values()
+    assert found.value == pytest.approx(-0.2, abs=1e-6)
+    alone = decide(registry, *BASE, *rows(("guard", 0.5, 0.9)))
+    assert alone.pairs == {}
+    assert "Every pair" not in pages.page(alone, registry)
+    made += rows(("guard", 0.4, 0.9), options={"alpha": 0.7})
+    text = pages.page(decide(registry, *BASE, *made), registry)
+    assert f"| `guard alpha=0.6` | −0.10{NBSP}±" in text.split("Every pair of defenses")[1]
+
+
+def test_random_answers_and_suspected_masking_are_remarks(registry: Registry) -> None:
+    guard = rows(("guard", 0.3, 0.9), randomised=True, changed=[])
+    board = board_of(registry, [*BASE, *guard])
+    found = strongest(board_of(registry, [cell("guard", 1000, 0.5, randomised=True, changed=[])]))
+    masked = {key: dataclasses.replace(one, masking="`aim` <recovers> more") for key, one in found.items()}
+    decided = standings(board, masked)
+    [row] = decided.defenses
+    assert row.verdict is not None
+    assert row.verdict.flags == ("randomised", "masking suspected")
+    text = pages.page(decided, registry)
+    assert "randomised; masking suspected" in text
+    assert "gradient masking is suspected, as on the tuning seeds \\`aim\\` \\<recovers\\> more" in text
 
 
 def test_the_front_is_no_defense_and_what_costs_is_compared_with_it(registry: Registry) -> None:

@@ -92,7 +92,7 @@ def _describe(store: Store, planned: PlannedCell, component: ConfiguredComponent
     stage = next(s for s in planned.measure.upstream() if s.name == made_by)
     code = {**code_of(stage), **stored_run(store, stage).get("code", {})}
     about = About(
-        **said_of_itself(component.component, component.changed),
+        **said_of_itself(component.component, component.changed, component.options),
         url=provenance.package_url(component.identity["distribution"]),
         code=code.get(component.title, ""),
     )

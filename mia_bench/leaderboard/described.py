@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from mia_bench.api.component import Component
 from mia_bench.api.metric import Metric, Quantity, Recorded
+from mia_bench.api.options import Options
 from mia_bench.errors import MiaBenchError
 from mia_bench.provenance import HOST
 from mia_bench.record import About, ComponentRef, Record
@@ -33,8 +35,17 @@ def _describe(registry: Registry, track: Track, kind: str, component: ComponentR
     changed = changed_options(registry, track, kind, completed)
     found: dict[str, Any] = {"changed": list(changed)}
     if component.name in registry.names(kind):
-        found = said_of_itself(registry.get(kind, component.name).load(), changed)
+        cls = registry.get(kind, component.name).load()
+        found = said_of_itself(cls, changed, _parsed(cls, completed.options))
     return completed.model_copy(update={"about": component.about.model_copy(update=found)})
+
+
+def _parsed(component: type[Component], options: dict[str, Any]) -> Options | None:
+    """The options, None where today's component does not take them."""
+    try:
+        return component.Options(**options)
+    except (MiaBenchError, ValueError):
+        return None
 
 
 def _all_options(registry: Registry, kind: str, component: ComponentRef) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar
 
 from mia_bench.api.metric import Quantity
 from mia_bench.leaderboard.aggregate import Row, Shown
@@ -37,6 +37,8 @@ _EQUAL = {"share": (0.05, ""), "bits": (0.5, "bits")}
 """By kind of quantity, the difference too small to matter, and its unit."""
 
 KINDS = ("leaks less", "leaks less, at a cost", "no difference", "unclear", "leaks more")
+
+Pair: TypeAlias = tuple[ComponentKey, ComponentKey]
 
 Name = TypeVar("Name")
 
@@ -65,6 +67,7 @@ class Standing:
             verdicts.
         known: whether the strongest attack was chosen on other seeds than the board's.
         letters: defenses that share one can't be told apart.
+        masking: why gradient masking is suspected, in words; empty where it is not.
         matched: the differences from the undefended row with the same architecture.
     """
 
@@ -82,6 +85,7 @@ class Standing:
     verdict: Verdict | None
     known: bool
     letters: str = ""
+    masking: str = ""
     matched: Matched | None = None
 
     @property
@@ -98,12 +102,14 @@ class Standings:
         rows: the baseline, the defenses by their verdict, then other undefended rows.
         accuracy: name of the quantity of utility; empty where there is none.
         margins: differences too small to matter.
+        pairs: of every pair of defenses the difference of leakage, first minus second.
     """
 
     board: Board
     rows: tuple[Standing, ...]
     accuracy: str
     margins: Margins
+    pairs: Mapping[Pair, Effect]
 
     def row(self, key: ComponentKey) -> Standing:
         """The row of a defense with its options."""
@@ -118,6 +124,12 @@ class Standings:
     def defenses(self) -> tuple[Standing, ...]:
         """The rows that defend."""
         return tuple(row for row in self.rows if row.role == "defense")
+
+    @property
+    def in_pairs(self) -> tuple[Standing, ...]:
+        """The defenses that are compared with each other, the one that leaks least first."""
+        keys = dict.fromkeys([*(first for first, _ in self.pairs), *(second for _, second in self.pairs)])
+        return tuple(self.row(key) for key in keys)
 
     @property
     def decided(self) -> tuple[Standing, ...]:
@@ -185,23 +197,29 @@ def standings(board: Board, strongest: Mapping[ComponentKey, Strongest] | None =
     against = beyond_front([points[key] for key in defenses], front_of(undefended, better), better)
     beyond = dict(zip(defenses, against, strict=True))
     unfit = ("judge unfit",) if board.doubts else ()
-    masked = {key: ("masking suspected",) for key, found in strongest.items() if found.masking}
+    flags = {
+        key: ("randomised",) * abouts[key].randomised
+        + ("masking suspected",) * bool(key in strongest and strongest[key].masking)
+        + unfit
+        for key in defenses
+    }
     comparisons = {
         key: Comparison(
             more[key],
             lost.get(key),
             beyond[key],
-            unfit + masked.get(key, ()),
+            flags[key],
         )
         for key in defenses
         if key in more
     }
-    margins, judged, letters = Margins(), dict[ComponentKey, Verdict](), dict[ComponentKey, str]()
+    margins, judged, compared = Margins(), dict[ComponentKey, Verdict](), dict[Pair, Effect]()
     if quantity:
         margins = _margins(quantity)
     if quantity and board.track.verdicts:
         judged = verdicts(comparisons, quantity.better, margins)
-        letters = _letters({key: leaked[key] for key in defenses}, quantity)
+        compared = pairs({key: leaked[key] for key in defenses}, quantity)
+    letters = letters_of(compared)
     made = []
     for key, same in rows.items():
         section, known = sections[key]
@@ -222,10 +240,11 @@ def standings(board: Board, strongest: Mapping[ComponentKey, Strongest] | None =
                 verdict=BASELINE if key == base else judged.get(key),
                 known=known,
                 letters=letters.get(key, ""),
+                masking=strongest[key].masking if key in strongest else "",
                 matched=Matched(match, matched_more.get(key), matched_lost.get(key)) if match else None,
             )
         )
-    return Standings(board, tuple(sorted(made, key=_order)), accuracy, margins)
+    return Standings(board, tuple(sorted(made, key=_order)), accuracy, margins, compared)
 
 
 def _named(matched: MatchedRef | None, rows: Mapping[ComponentKey, Sequence[Record]]) -> ComponentKey | None:
@@ -308,15 +327,20 @@ def section_letters(board: Board, section: Section) -> dict[ComponentKey, str]:
     rows = group((r for r in board.done if section_key(r) == section.key), row_key)
     defenses = {k: same for k, same in rows.items() if not same[0].defense.about.baseline}
     tables = {key: class_table(board.primary, same) for key, same in defenses.items()}
-    return _letters(tables, board.quantities[board.primary])
+    return letters_of(pairs(tables, board.quantities[board.primary]))
 
 
-def _letters(leaked: Mapping[ComponentKey, Table | None], quantity: Quantity) -> dict[ComponentKey, str]:
-    """Letters of the defenses: two share one unless their leakage differs, at the level of all pairs."""
+def pairs(leaked: Mapping[ComponentKey, Table | None], quantity: Quantity) -> dict[Pair, Effect]:
+    """The difference of leakage, first minus second, of every pair; the first leaks less on average."""
     tables = {key: table for key, table in leaked.items() if table}
     names = sorted(tables, key=lambda key: (quantity.sort_key(float(tables[key].means.mean())), key))
-    pairs = {pair: _minus(tables[pair[0]], tables[pair[1]]) for pair in combinations(names, 2)}
-    found = _effects(pairs, quantity.kind == "share")
-    adjusted = holm([effect.p_value() for effect in found.values()])
-    apart = [pair for pair, p in zip(found, adjusted, strict=True) if p < LEVEL]
-    return compact_letters(names, apart) if len(names) > 1 else {}
+    found = {pair: _minus(tables[pair[0]], tables[pair[1]]) for pair in combinations(names, 2)}
+    return _effects(found, quantity.kind == "share")
+
+
+def letters_of(compared: Mapping[Pair, Effect]) -> dict[ComponentKey, str]:
+    """Letters of the defenses: two share one unless their leakage differs, at the level of all pairs."""
+    names = list(dict.fromkeys([*(first for first, _ in compared), *(second for _, second in compared)]))
+    adjusted = holm([effect.p_value() for effect in compared.values()])
+    apart = [pair for pair, p in zip(compared, adjusted, strict=True) if p < LEVEL]
+    return compact_letters(names, apart)
