@@ -13,6 +13,7 @@ import os
 import platform
 import pstats
 import re
+import resource
 import statistics
 import subprocess
 import sys
@@ -158,17 +159,34 @@ def profile(work: Work, rows: int = 8) -> str:
     return ", ".join(f"{name} {own / total:.0%}" for name, own in top)
 
 
-def command(*arguments: str, store: str) -> float:
-    """Wall seconds of a command in a process of its own."""
-    began = time.perf_counter()
+CLICK = ("-c", "import click; click.Group('x', help='x').main(['--help'], standalone_mode=False)")
+"""Arguments of Python for the least that a command of click does."""
+
+
+def command(*arguments: str, store: str) -> tuple[float, float]:
+    """Wall seconds of a command in a process of its own, and the seconds that processors worked for it."""
+    return started("-c", "from mia_bench.cli import main; main()", *arguments, store=store)
+
+
+def started(*arguments: str, store: str) -> tuple[float, float]:
+    """The same of Python with these arguments."""
+    began, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run(
-        [sys.executable, "-c", "from mia_bench.cli import main; main()", *arguments],
+        [sys.executable, *arguments],
         check=True,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         env={**os.environ, "MIA_BENCH_STORE": store},
     )
-    return time.perf_counter() - began
+    taken, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
+    return taken, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def start_up(*arguments: str, store: str) -> str:
+    """Median seconds of a command, and as a multiple of what Python with click takes, in turns."""
+    pairs = [(command(*arguments, store=store)[1], started(*CLICK, store=store)[1]) for _ in range(7)]
+    own, least = (statistics.median(column) for column in zip(*pairs, strict=True))
+    return f"{own:.2f} s of a core, {own / least:.1f} times Python with click (medians of 7)"
 
 
 def peak_memory(store: str) -> float:
@@ -188,19 +206,18 @@ def main() -> None:
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for name in ("--help", "list"):
-            times = [command(name, store=f"{folder}/s") for _ in range(5)]
-            rows.append((f"`mia-bench {name}`", f"{statistics.median(times):.2f} s (median of 5)"))
+            rows.append((f"`mia-bench {name}`", start_up(name, store=f"{folder}/s")))
         if cold:
             default = ("run", "--defense", "neg-ls", "--attack", "ppa")
-            taken = command(*default, store=f"{folder}/s")
+            taken, worked = command(*default, store=f"{folder}/s")
             memory = peak_memory(f"{folder}/s")
-            rows.append(("default run, empty store", f"{taken:.0f} s, peak {memory:.0f} MiB"))
-            taken = command(*default, store=f"{folder}/s")
-            rows.append(("default run, all cached", f"{taken:.2f} s"))
+            measured = f"{taken:.0f} s, {worked:.0f} s of a core, peak of a stage {memory:.0f} MiB"
+            rows.append(("default run, empty store", measured))
+            rows.append(("default run, all cached", start_up(*default, store=f"{folder}/s")))
             if os.environ.get("MIA_BENCH_DATA"):
                 cell = ("run", "--track", "lfw", "--defense", "none", "--attack", "ppa")
-                taken = command(*cell, store=f"{folder}/s")
-                rows.append(("one cell of lfw, empty store", f"{taken:.0f} s"))
+                taken, worked = command(*cell, store=f"{folder}/s")
+                rows.append(("one cell of lfw, empty store", f"{taken:.0f} s, {worked:.0f} s of a core"))
     rows.append(("rendering at 32×32", f"{rendering():.0f} faces a second"))
     for name, (whole, bare) in (("training", training(faces())), ("attack", attack())):
         share = seconds(bare) / seconds(whole)

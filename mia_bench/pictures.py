@@ -19,7 +19,7 @@ from mia_bench.track import load_track
 
 with lazy_imports():
     import numpy as np
-    from PIL import Image, ImageDraw, ImageFont
+    from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 
 
 TILE = 80
@@ -162,10 +162,16 @@ def save_picture(cell: FinishedCell, path: Path) -> Path:
     return write_png(cell_picture(cell), path)
 
 
-def write_png(picture: Image.Image, path: Path) -> Path:
-    """Write a picture, whole or not at all, and its folder if need be; return its path."""
-    data = io.BytesIO()
-    picture.save(data, format="PNG")
+def write_png(picture: Image.Image, path: Path, **said: str) -> Path:
+    """Write a picture, whole or not at all, and its folder if need be; return its path.
+
+    Args:
+        said: texts in the file, by their names.
+    """
+    data, texts = io.BytesIO(), PngImagePlugin.PngInfo()
+    for name, text in said.items():
+        texts.add_text(name, text)
+    picture.save(data, format="PNG", pnginfo=texts)
     if path.exists() and not path.is_file():  # a pipe, say
         path.write_bytes(data.getvalue())
     else:

@@ -20,8 +20,8 @@ import threading
 import time
 import traceback
 from collections.abc import Iterable, Iterator
-from functools import cache
-from importlib.metadata import EntryPoint
+from functools import cache, lru_cache
+from importlib.metadata import Distribution, EntryPoint
 from pathlib import Path
 from types import FrameType, ModuleType
 from typing import Any
@@ -182,9 +182,7 @@ def _describe(entry: EntryPoint) -> PluginInfo:
     """What an entry point says of itself; broken where a name or version is none."""
     info = PluginInfo(name=entry.name, distribution="unknown", version="", module=entry.value)
     if entry.dist is not None:
-        info.distribution = distribution_name(entry.dist)
-        with contextlib.suppress(Exception):
-            info.version = str(entry.dist.version)
+        info.distribution, info.version = _identity(entry.dist)
     if not PLUGIN.matches(info.name):
         info.error = f"{shortened(ascii(info.name), 80)} is not {PLUGIN.rule}"
     elif entry.dist is not None and info.distribution == folder_name(entry.dist):
@@ -197,6 +195,15 @@ def _describe(entry: EntryPoint) -> PluginInfo:
         info.status = "broken"
         info.name, info.distribution = shortened(one_line(info.name), 80), one_line(info.distribution)
     return info
+
+
+@lru_cache(maxsize=4)  # reading its metadata takes longer than importing most plugins
+def _identity(distribution: Distribution) -> tuple[str, str]:
+    """Name and version of a distribution; the version is empty where it can't be read."""
+    version = ""
+    with contextlib.suppress(Exception):
+        version = str(distribution.version)
+    return distribution_name(distribution), version
 
 
 @contextlib.contextmanager

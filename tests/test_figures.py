@@ -108,6 +108,18 @@ def test_hostile_labels_stay_text(hostile: str) -> None:
     assert "<script" not in svg
 
 
+def test_long_labels_stay_inside() -> None:
+    points = [Point("a-long-name " * 9 + str(n), about(0.5 + n / 10), about(2.0 + n)) for n in range(4)]
+    for e in elements(plane((), *points), "text"):
+        assert 0 <= float(e.attrib["x"]) <= figures.WIDTH
+        if e.attrib.get("text-anchor") is None:
+            assert float(e.attrib["x"]) + figures._wide(e.text or "") < figures.WIDTH
+    bars = {"a-long-name " * 30: Bar(about(-1.0), "a")}
+    svg = forest([Panel("title " * 30, bars, "more " * 50)] * 3, LEAKAGE, dict.fromkeys(bars, 0))
+    lefts = [float(e.attrib["x1"]) for e in elements(svg, "line")]
+    assert 0 < min(lefts) < max(lefts) < figures.WIDTH
+
+
 def test_the_same_values_give_the_same_bytes_for_both_schemes() -> None:
     point = Point("a", about(0.5), about(2.0))
     assert plane((), point) == plane((), point)

@@ -161,6 +161,12 @@ def test_the_strip_of_a_page(cli, toy, undisturbed, tmp_path) -> None:
     assert is_whole(folder / "strips" / "toy.png")
     assert cli("leaderboard", "build", "--folder", folder).code == 0
     assert "](strips/toy.png)" in (folder / "toy.md").read_text("utf-8")
+    check = ("leaderboard", "check", "--folder", folder)
+    assert "strips" not in cli(*check).out
+    write_png(Image.new("RGB", (8, 8)), folder / "strips" / "toy.png", cells="0" * 20)
+    assert "toy.png: shows cells without records; run" in cli(*check).out
+    (folder / "strips" / "toy.png").write_bytes(b"x")
+    assert "toy.png: not a picture" in cli(*check).out
     wrong = cli("leaderboard", "strip", "--track", "tyo", *options)
     assert (wrong.code, "did you mean 'toy'" in wrong.err) == (2, True)
     empty = Store(tmp_path / "empty").root

@@ -160,7 +160,7 @@ def forest(panels: Sequence[Panel], axis: Axis, colours: Mapping[str, int | None
     found = [bar.difference for p in panels for bar in p.bars.values() if bar.difference]
     scale = _range([*found, Estimate(0.0, None, None, 1)], Quantity(""))
     beside = min(columns, len(panels))
-    names = max(_wide(label) for label in rows) + 18
+    names = max(_wide(_short(label)) for label in rows) + 18
     letters = max((_wide(b.letters) for p in panels for b in p.bars.values() if b.letters), default=0)
     width = (WIDTH - 8 - names) / beside
     step, foot = 24, 46
@@ -183,7 +183,7 @@ def forest(panels: Sequence[Panel], axis: Axis, colours: Mapping[str, int | None
         for row, label in enumerate(rows):
             y = top + step * (row + 0.5)
             if number % beside == 0:
-                _text(svg, names - 6, y + 4, label, f"name {_class(colours[label])}", "end")
+                _text(svg, names - 6, y + 4, _short(label), f"name {_class(colours[label])}", "end")
             if bar := panel.bars.get(label):
                 _bar(svg, bar, colours[label], across, y)
                 _text(svg, right + 10, y + 4, bar.letters, "soft")
@@ -321,7 +321,8 @@ def _labels(
     for one in series:
         for point in one.points:
             x, y = across(point.x.value), up(point.y.value)
-            wide, high = _wide(point.label), _SIZE + 2
+            label = _short(point.label)
+            wide, high = _wide(label), _SIZE + 2
             best: tuple[float, Box, float] | None = None
             for far in (9.0, 20.0, 34.0, 52.0, 74.0):
                 for number, (right, down) in enumerate(_DIRECTIONS):
@@ -338,7 +339,7 @@ def _labels(
             if far > 20:
                 end = min(max(x, box[0]), box[2]), box[1] if box[1] > y else box[3]
                 _line(svg, x, y, *end, "lead")
-            _text(svg, box[0], box[3] - 3, point.label, f"name {_class(one.colour)}")
+            _text(svg, box[0], box[3] - 3, label, f"name {_class(one.colour)}")
 
 
 def _hidden(
@@ -448,6 +449,10 @@ def _text(svg: ET.Element, x: float, y: float, words: str, kind: str, anchor: st
 
 def _class(colour: int | None) -> str:
     return "cn" if colour is None else f"c{colour % COLOURS}"
+
+
+def _short(label: str) -> str:
+    return shortened(one_line(label), _LONGEST)
 
 
 def _wide(words: str) -> float:

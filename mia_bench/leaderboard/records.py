@@ -17,6 +17,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from etils.epy import lazy_imports
+
 from mia_bench import jsonfile
 from mia_bench.errors import MiaBenchError, StoreError, UsageError, did_you_mean
 from mia_bench.leaderboard.admit import doubts, refusals
@@ -30,13 +32,19 @@ from mia_bench.leaderboard.summary import summary_text
 from mia_bench.leaderboard.tuning import choose
 from mia_bench.record import Record, check_record
 from mia_bench.registry import Registry
+from mia_bench.text import one_line
 from mia_bench.track import load_track
+
+with lazy_imports():
+    from PIL import Image
 
 INDEX = "README.md"
 RESULTS = "results"
 TUNING = "tuning"
 FIGURES = "figures"
 STRIPS = "strips"
+CELLS = "cells"
+"""Name of the text in a strip's file that holds the keys of the cells shown."""
 
 
 def record_path(folder: Path, record: Record) -> Path:
@@ -234,7 +242,23 @@ def _check_pages(folder: Path, registry: Registry) -> list[str]:
             problems.append(f"{path}: missing; run 'mia-bench leaderboard build'")
         elif found != text:
             problems.append(f"{path}: differs from its records; run 'mia-bench leaderboard build'")
+    problems += [
+        line for path in sorted((folder / STRIPS).glob("*.png")) for line in _check_strip(folder, path)
+    ]
     there = {*folder.glob("*.md"), *(folder / TUNING).glob("*.md")}
     stale = [path for path in sorted(there - expected.keys()) if (_text(path) or "").startswith(TITLE)]
     stale += sorted({*(folder / FIGURES).glob("*.svg")} - expected.keys())
     return problems + [f"{path}: a page without records; remove it" for path in stale]
+
+
+def _check_strip(folder: Path, path: Path) -> list[str]:
+    """What is wrong with a strip of reconstructions: it must show cells whose records are there."""
+    try:
+        with Image.open(path, formats=["PNG"]) as picture:
+            keys = str(picture.info.get(CELLS, "")).split()
+    except (OSError, ValueError) as error:
+        return [f"{path}: not a picture ({one_line(str(error))})"]
+    known = {file.stem for file in _files(folder / RESULTS / path.stem)}
+    if keys and known.issuperset(keys):
+        return []
+    return [f"{path}: shows cells without records; run 'mia-bench leaderboard strip --track {path.stem}'"]

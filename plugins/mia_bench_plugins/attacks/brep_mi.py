@@ -18,6 +18,11 @@ the cost, and a sphere grows when all its points are ``y``, as in the paper (the
 
 Every image is a separate walk from its own start. A class with too few starts reuses them, in new directions.
 The images of a class without any start are **unoptimised prior samples**, and a warning names it.
+
+The walks of all classes go on together. An attack costs at most ``search`` queries, and ``steps`` times
+``points + 1`` for each image. ``radius`` and ``clip`` are the authors' for standard normal latents of 100
+dimensions; with more, a sphere of the same radius is smaller along any direction. If the target answers at
+random, every label is one draw.
 """
 
 from __future__ import annotations
