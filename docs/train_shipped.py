@@ -1,6 +1,6 @@
 """Trains the weights that come with the package: ``train_shipped.py encoder`` or ``prior NAME``.
 
-``train_shipped.py adopt NAME`` keeps a prior for a new version of the track if its public images are the same.
+``train_shipped.py adopt NAME`` keeps a prior for a new version of the track with the same public images.
 Weights are written as float16 safetensors, and their SHA-256 into ``SHA256SUMS`` beside them.
 """
 
