@@ -93,6 +93,7 @@ CONTENTS = """
 /docs/protocol
 /docs/images
 /docs/statistics
+/docs/reproducibility
 /docs/caching
 /docs/architecture
 /docs/glossary

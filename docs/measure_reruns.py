@@ -2,7 +2,7 @@
 
 Runs the cell's own stages (target, attack, measurement) ten times: three times with one thread, twice with
 two, and with the kernels of other processors. What the whole track shares is taken from the store, and made
-there if it is missing. Prints the Markdown table of docs/stability.md.
+there if it is missing. Prints the Markdown table of docs/reproducibility.md.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
@@ -111,10 +112,15 @@ def threads(count: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+_KERNELS = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS", "MKL_CBWR")
+"""Variables by which libraries below torch are told what a CPU has."""
+
+
 def capability(device: torch.device) -> str | None:
     """What decides which kernels run: a CPU's vector instructions, an NVIDIA GPU's compute capability."""
     if device.type == "cpu":
-        return torch.backends.cpu.get_cpu_capability()
+        told = {name: re.sub(r"\W+", "_", os.environ[name])[:20] for name in _KERNELS if name in os.environ}
+        return " ".join([torch.backends.cpu.get_cpu_capability(), *(f"{n}={v}" for n, v in told.items())])
     if device.type == "cuda":
         return ".".join(map(str, torch.cuda.get_device_capability(device)))
     return None

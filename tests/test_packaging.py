@@ -56,7 +56,8 @@ def test_wheel_in_a_clean_environment_lists_every_built_in(tmp_path: Path) -> No
         text=True,
         check=True,
     ).stdout
-    for name in ("none", "pos-ls", "neg-ls", "mid", "bido", "dp-sgd", "prior-sample", "ppa", "gmi"):
+    defenses = ("none", "pos-ls", "neg-ls", "mid", "bido", "dp-sgd")
+    for name in (*defenses, "prior-sample", "ppa", "gmi", "mirror", "brep-mi"):
         assert f" {name} " in listed
     for name in ("synth-faces", "lfw", "folder", "id_gallery_acc1", "test_accuracy"):
         assert f" {name} " in listed

@@ -201,7 +201,7 @@ def test_inception_has_pooled_features(tmp_path) -> None:
 
 def test_a_student_knows_nothing_before_it_is_trained() -> None:
     model = toy.world().evaluation_model(CPU)
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
         student, again = reinitialised(model), reinitialised(model)
     for (name, old), new, other in zip(

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 import mia_bench
-from conftest import Outcome
 from mia_bench import strength
 from mia_bench.config import RunConfig
 from mia_bench.engine import stages
@@ -83,7 +82,7 @@ def test_the_set_meets_tuning_seeds_and_the_strongest_the_seeds_of_the_run(toy, 
 
 
 def test_suspected_masking_is_a_remark_in_the_table_and_explained_below(
-    toy, cli: Callable[..., Outcome], finished: Path, monkeypatch: pytest.MonkeyPatch
+    toy, cli, finished: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words = (*RUN, "--defense", "toy-noise", "--seed", 3, "--store", finished)
     assert "masking" not in cli(*words).out
@@ -125,9 +124,7 @@ def test_a_run_that_was_stopped_goes_on_with_the_strongest(
     assert computed == ["measure"]
 
 
-def test_the_command_prints_both_phases_and_one_table(
-    toy, cli: Callable[..., Outcome], finished: Path, tmp_path: Path
-) -> None:
+def test_the_command_prints_both_phases_and_one_table(toy, cli, finished: Path, tmp_path: Path) -> None:
     phase = "phase 1: 4 attacks on seed 1000, 1 default attack on seed 3\n"
     dry = cli(*RUN, "--defense", "toy-noise", "--seed", 3, "--dry-run")
     assert dry.code == 0
@@ -161,7 +158,7 @@ def test_the_command_prints_both_phases_and_one_table(
     ],
 )
 def test_what_does_not_go_with_the_set_is_said(
-    toy, cli: Callable[..., Outcome], tmp_path: Path, more: list[str], message: str
+    toy, cli, tmp_path: Path, more: list[str], message: str
 ) -> None:
     outcome = cli(*RUN, "--defense", "none", "--data", tmp_path, *more)
     assert (outcome.code, outcome.out) == (2, "")
@@ -169,7 +166,7 @@ def test_what_does_not_go_with_the_set_is_said(
     assert outcome.err.count("\n") == 1
 
 
-def test_no_attack_can_have_the_name_of_the_set(toy, cli: Callable[..., Outcome]) -> None:
+def test_no_attack_can_have_the_name_of_the_set(toy, cli) -> None:
     registry, plugin = Registry(), PluginInfo("mine", "mine-dist", "1", "mine")
     with pytest.raises(ValueError, match="'standard' is reserved"):
         registry.add("attack", "standard", PlugAndPlay, "", plugin)
@@ -197,7 +194,7 @@ def test_a_set_that_names_what_is_not_installed_is_an_error(toy, monkeypatch, tm
         assert reason in str(raised.value)
 
 
-def test_describe_shows_the_set_and_the_kit_checks_it(toy, cli: Callable[..., Outcome], monkeypatch) -> None:
+def test_describe_shows_the_set_and_the_kit_checks_it(toy, cli, monkeypatch) -> None:
     text = cli("describe", "toy").out
     assert (
         "standard set of attacks, version 1, tuning seeds 1000:\n    ppa (steps=0)\n    ppa (default)\n"

@@ -165,6 +165,17 @@ def test_random_answers_and_suspected_masking_are_remarks(registry: Registry) ->
     assert "gradient masking is suspected, as on the tuning seeds \\`aim\\` \\<recovers\\> more" in text
 
 
+def test_a_row_that_not_all_attacks_were_tried_on_says_so(registry: Registry) -> None:
+    guard = rows(("guard", 0.3, 0.9), changed=[])
+    found = strongest(board_of(registry, [cell("guard", 1000, 0.5, changed=[])]))
+    [(key, one)] = found.items()
+    missed = dataclasses.replace(one.candidates[0], leakage=None)
+    partly = {key: dataclasses.replace(one, candidates=(one.candidates[0], missed, missed))}
+    [row] = standings(board_of(registry, [*BASE, *guard]), partly).defenses
+    assert row.verdict is not None
+    assert row.verdict.flags == ("1 of 3 attacks tried",)
+
+
 def test_the_front_is_no_defense_and_what_costs_is_compared_with_it(registry: Registry) -> None:
     front = rows(("plain", 0.4, 0.7), options={"epochs": 0.5}, baseline=True, front=True, changed=["epochs"])
     for leakage, words in ((0.3, "beats"), (0.55, "does not beat")):

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
 
 import pytest
 
-from conftest import Outcome
 from mia_bench import Defense
 from mia_bench.config import load_config
 from mia_bench.engine.run import Prepared
@@ -107,9 +105,7 @@ def test_strengths_of_another_form_are_refused() -> None:
 
 
 @pytest.mark.slow
-def test_the_command_prints_a_table_and_draws_a_figure(
-    toy, cli: Callable[..., Outcome], tmp_path: Path
-) -> None:
+def test_the_command_prints_a_table_and_draws_a_figure(toy, cli, tmp_path: Path) -> None:
     path = tmp_path / "figure.svg"
     words = ("sweep", "--track", "toy", "--defense", "neg-ls", *SMALL, "--device", "cpu", "--output", path)
     dry = cli(*words, "--dry-run")

@@ -126,11 +126,17 @@ def test_one_seed_has_no_verdict_and_no_baseline_neither(registry: Registry) -> 
 def test_the_newest_record_of_a_cell_counts_and_what_shares_no_board_is_said(registry: Registry) -> None:
     old, new = make_record(gallery=0.1), make_record(gallery=0.5)
     new["key"] = "f" * 20
-    new["defense"]["version"] = "2"
     new["provenance"]["finished"] = "2027-01-01T00:00:00+00:00"
     [one] = overviews(read(old, new), registry)
     assert one.decided is not None
     assert one.decided.rows[0].leakage.value == pytest.approx(0.5)  # type: ignore[union-attr]
+    dated = make_record("guard", gallery=0.2)
+    dated["defense"]["version"] = "0"
+    [current] = overviews(read(new, dated), registry)
+    assert current.decided is not None
+    assert [row.label for row in current.decided.rows] == ["plain"]
+    [none] = overviews(read(dated), registry)
+    assert none.reason == "its cells are of other versions than are installed"
     other = make_record("guard", track={"name": "little", "version": 2, "data": "other", "protocol": "p1"})
     [mixed] = overviews(read(new, other), registry)
     assert mixed.decided is None

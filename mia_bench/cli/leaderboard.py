@@ -101,7 +101,7 @@ def check(folder: Path, rerun: int | None, choice: int, track: str | None, **whe
 
     Cells are chosen at random, of as many attacks and defenses as possible, and their own stages computed
     anew. Under the same conditions (kind of device, threads, processor) every number must be the one
-    published; under others it may differ by as much as was measured (docs/stability.md).
+    published; under others it may differ by as much as was measured (docs/reproducibility.md).
     """
     problems = records.check(folder, host().registry)
     for problem in problems:

@@ -47,6 +47,6 @@ def _print_overview(one: Overview) -> None:
         say(f"note: no verdicts on {one.track}: {one.reason}", err=True)
         return
     say_lines(table(overview_rows(one.decided)))
-    how = "tuning seeds" if one.decided.known else "these seeds, which makes it rather too high"
-    say(f"{one.track}: leakage under the attack that is strongest on each row by {how}")
+    found = "tuning seeds" if one.decided.known else "these seeds, so that its leakage is rather too high"
+    say(f"{one.track}: each row under the attack that is strongest on it, as found on {found}")
     say("")

@@ -47,9 +47,9 @@ def make_record(
             "data": planned.data_fingerprint,
             "protocol": planned.protocol,
         },
-        "defense": _describe(store, planned, cell.defense),
-        "prior": _describe(store, planned, cell.prior),
-        "attack": _describe(store, planned, cell.attack),
+        "defense": _describe(store, planned, cell.defense, done),
+        "prior": _describe(store, planned, cell.prior, done),
+        "attack": _describe(store, planned, cell.attack, done),
         "seed": cell.seed,
         "status": status,
         "reason": reason and provenance.anonymous(reason, places),
@@ -86,13 +86,16 @@ def make_record(
     return record.model_copy(update={"notes": notes})
 
 
-def _describe(store: Store, planned: PlannedCell, component: ConfiguredComponent) -> dict[str, Any]:
+def _describe(
+    store: Store, planned: PlannedCell, component: ConfiguredComponent, done: bool
+) -> dict[str, Any]:
     """A component as the record has it, with the code that was run, which may not be today's."""
     made_by = _MADE_BY[component.kind]
     stage = next(s for s in planned.measure.upstream() if s.name == made_by)
     code = {**code_of(stage), **stored_run(store, stage).get("code", {})}
     about = About(
-        **said_of_itself(component.component, component.changed, component.options),
+        # Whether a target answers at random is known of one that answered.
+        **said_of_itself(component.component, component.changed, component.options if done else None),
         url=provenance.package_url(component.identity["distribution"]),
         code=code.get(component.title, ""),
     )

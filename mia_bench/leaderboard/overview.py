@@ -10,6 +10,7 @@ from mia_bench.leaderboard.board import build_board
 from mia_bench.leaderboard.grouping import cell_key, group
 from mia_bench.leaderboard.standings import Standing, Standings, standings
 from mia_bench.leaderboard.strongest import strongest
+from mia_bench.leaderboard.submission import outdated
 from mia_bench.leaderboard.words import accuracy_change, brief, change, outcome, remarks
 from mia_bench.record import Record
 from mia_bench.registry import Registry
@@ -31,18 +32,23 @@ class Overview:
 
 
 def overviews(records: Iterable[Record], registry: Registry) -> list[Overview]:
-    """One for each known track that has finished cells; of records of the same cell the newest is taken."""
+    """One for each known track that has finished cells.
+
+    Records of versions that are not installed are left out, and all but the newest of a cell.
+    """
     known = registry.names("track")
     done = (record for record in records if record.status == "done" and record.track.name in known)
     return [_overview(name, same, registry) for name, same in group(done, lambda r: r.track.name).items()]
 
 
 def _overview(name: str, records: Sequence[Record], registry: Registry) -> Overview:
-    newest = [
-        max(same, key=lambda record: record.provenance.finished) for same in group(records, cell_key).values()
-    ]
     try:
         track = load_track(registry, name)
+        current = [record for record in records if not outdated(record, track, registry)]
+        cells = group(current, cell_key).values()
+        newest = [max(same, key=lambda record: record.provenance.finished) for same in cells]
+        if not newest:
+            return Overview(name, None, "its cells are of other versions than are installed")
         tuning = [record for record in newest if track.standard and record.seed in track.standard.seeds]
         others = [record for record in newest if record not in tuning]
         swept = strongest(build_board(registry, track, tuning)) if tuning and others else None

@@ -13,9 +13,9 @@ from mia_bench.record import MetricValue, Record
 ROUNDING = 1e-9
 """How far numbers of the same conditions may differ, relative to their size."""
 
-SPREAD = 1.0
+SPREAD = 1.5
 """How far numbers of other conditions may differ, in half-widths of the published interval: as measured for
-``docs/stability.md``."""
+``docs/reproducibility.md``."""
 
 
 def sample(records: Iterable[Record], count: int, seed: int) -> list[Record]:

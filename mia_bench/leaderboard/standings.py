@@ -200,6 +200,7 @@ def standings(board: Board, strongest: Mapping[ComponentKey, Strongest] | None =
     flags = {
         key: ("randomised",) * abouts[key].randomised
         + ("masking suspected",) * bool(key in strongest and strongest[key].masking)
+        + _missed(strongest.get(key))
         + unfit
         for key in defenses
     }
@@ -254,6 +255,14 @@ def _named(matched: MatchedRef | None, rows: Mapping[ComponentKey, Sequence[Reco
         if matched and (defense.name, defense.changed) == (matched.name, matched.options):
             return key
     return None
+
+
+def _missed(found: Strongest | None) -> tuple[str, ...]:
+    """That the strongest attack may be another, as not all of the set were tried."""
+    if found is None or not found.untried:
+        return ()
+    total = len(found.candidates)
+    return (f"{total - len(found.untried)} of {total} attacks tried",)
 
 
 def _is_accuracy(quantity: Quantity) -> bool:

@@ -160,13 +160,13 @@ def _cause(line: str) -> str:
 
 def _current(found: Iterable[Record], track: Track, registry: Registry) -> list[Record]:
     """Records of the versions that are installed."""
-    reasons = [(record, _outdated(record, track, registry)) for record in found]
+    reasons = [(record, outdated(record, track, registry)) for record in found]
     for reason, count in Counter(reason for _, reason in reasons if reason).items():
         log.warning("%d records are left out: %s", count, reason)
     return [record for record, reason in reasons if not reason]
 
 
-def _outdated(record: Record, track: Track, registry: Registry) -> str:
+def outdated(record: Record, track: Track, registry: Registry) -> str:
     """Which version of a record is older than what is installed, or nothing."""
     if track.version != record.track.version:
         return f"the track is at version {track.version}, they are of {record.track.version}"
