@@ -40,10 +40,15 @@ def test_a_defense_is_swept_over_its_strengths_beside_the_undefended_front(toy, 
     prepared = planned(tmp_path)
     found = settings(prepared)
     assert found[:3] == ["neg-ls (alpha=-0.01)", "neg-ls", "neg-ls (alpha=-0.1)"]
-    assert found[7:9] == ["none", "none (epochs=0.4)"]
-    assert "none (images=0.3)" in found
+    assert found[7:9] == ["none", "none (epochs=0.7)"]
+    assert "none (images=0.4)" in found
     assert {one.cell.seed for one in prepared.cells} == {1000}  # those of the track's set
     assert {one.cell.attack.label for one in prepared.cells} == {"ppa"}  # its default attacks
+
+
+def test_without_names_all_defenses_that_state_strengths_are_swept(toy, tmp_path: Path) -> None:
+    names = {label.partition(" ")[0] for label in settings(planned(tmp_path, defense=[]))}
+    assert names == {"none", "neg-ls", "pos-ls", "mid", "bido", "dp-sgd"}  # the toy defenses state none
 
 
 def test_given_values_replace_strengths_and_the_matched_baseline_is_run_too(toy, tmp_path: Path) -> None:
@@ -54,8 +59,8 @@ def test_given_values_replace_strengths_and_the_matched_baseline_is_run_too(toy,
         "dp-sgd (learning_rate=0.01)",
         "none",
         "none (epochs=0.5)",
-        "none (images=0.6)",
-        "none (images=0.3)",
+        "none (images=0.7)",
+        "none (images=0.4)",
         "none (norm=group)",
     ]
     assert [one.cell.seed for one in prepared.cells] == [0] * 7 + [1] * 7
@@ -75,7 +80,6 @@ def test_attacks_are_those_given_or_the_whole_set(toy, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"defense": []}, "name the defense to sweep"),
         (
             {"defense": ["toy-noise"]},
             "'toy-noise' states no strengths to sweep over: give values, -o toy-noise.",

@@ -29,11 +29,11 @@ from mia_bench.terminal import say, say_lines
     help="TOML file with these options as keys; the command line wins.",
 )
 @click.option("--dry-run", is_flag=True, help="Print the plan, and stop.")
-@output_option("SVG file of the figure.  [default: sweep-TRACK-DEFENSE.svg]")
+@output_option("SVG file of the figure.  [default: sweep-TRACK-DEFENSE….svg]")
 def command(config: Path | None, dry_run: bool, output: Path | None, **options: Any) -> None:
-    """Run a defense over its strengths, and show what they cost and what leaks.
+    """Run defenses over their strengths, and show what they cost and what leaks.
 
-    The strengths are the defense's own, or the values given by -o DEFENSE.OPTION=VALUE. Beside them
+    The strengths are a defense's own, or the values given by -o DEFENSE.OPTION=VALUE. Beside them
     undefended targets are run with fewer epochs or images: lower accuracy alone lowers leakage, so a defense
     must do better than they. Seeds are the track's tuning seeds unless given. Attacks are the default ones of
     its standard set unless given. Everything is cached, as by mia-bench run.
@@ -70,7 +70,7 @@ def show(prepared: Prepared, records: list[Record], output: Path | None) -> None
             said = options_text({key: more[key] for key in _varied(records, defense)})
             say(f"note: a chosen setting of {defense} is at the edge of the sweep; try {said} too", err=True)
     if drawn := figure(found):
-        path = output or Path(f"sweep-{track.name}-{'-'.join(config.defense)}.svg")
+        path = output or Path("-".join(["sweep", track.name, *config.defense]) + ".svg")
         with writing(path):
             path.write_text(drawn, encoding="utf-8")
         say(f"figure: {path}", err=config.format == "json")

@@ -28,26 +28,26 @@ SettingValues: TypeAlias = tuple[str, dict[str, Any]]
 def prepare_sweep(config: RunConfig) -> Prepared:
     """Check everything and plan, as :func:`mia_bench.engine.run.prepare` does.
 
-    Every defense of ``config`` is run with its strengths (:attr:`Defense.strengths`), or with the values that
-    are given; beside them the baselines with each of their front options, and what a defense names as its
-    ``matched`` baseline. Seeds are the tuning seeds unless given. Attacks are the default ones of the track's
-    standard set unless given; ``standard`` is the whole set.
+    Every defense of ``config``, or every one that states strengths, is run with these
+    (:attr:`Defense.strengths`), or with the values that are given; beside them the baselines with each of
+    their front options, and what a defense names as its ``matched`` baseline. Seeds are the tuning seeds
+    unless given. Attacks are the default ones of the track's standard set unless given; ``standard`` is the
+    whole set.
 
     Raises:
         UsageError: a name, option, path or device is wrong.
     """
     setup = set_up(config)
-    if not config.defense:
-        raise UsageError("name the defense to sweep by --defense")
+    names = list(dict.fromkeys(config.defense)) or list(_with_strengths(setup.registry))
     prepared = Prepared(setup)
     seeds = _seeds(config, setup.track)
     attacks = _attacks(setup)
     settings = [
         one
-        for name in dict.fromkeys(config.defense)
+        for name in names
         for one in _settings(setup.registry, name, setup.options.values.get(("defense", name), {}))
     ]
-    settings += [one for one in _undefended(setup, config.defense) if one not in settings]
+    settings += [one for one in _undefended(setup, names) if one not in settings]
     _refuse_unused(setup.options, [name for name, _ in settings], setup.track, attacks)
     cells: list[Cell] = []
     for name, chosen in settings:
@@ -90,6 +90,15 @@ def _attacks(setup: Setup) -> list[StandardAttack]:
     if track.standard is None:
         raise UsageError(f"track {track.name!r} has no standard set of attacks: name the attacks by --attack")
     return [one for one in track.standard.attacks if one.default]
+
+
+def _with_strengths(registry: Registry) -> Iterator[str]:
+    """The defenses that state strengths, without the baselines, which are beside every sweep."""
+    for name in registry.names("defense"):
+        with contextlib.suppress(MiaBenchError):  # one that can't be loaded is no concern of a sweep
+            defense: type[Defense] = registry.get("defense", name).load()
+            if defense.strengths and not defense.baseline:
+                yield name
 
 
 def _settings(registry: Registry, name: str, given: Mapping[str, Sequence[Any]]) -> Iterator[SettingValues]:

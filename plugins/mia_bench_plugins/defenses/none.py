@@ -33,8 +33,8 @@ class NoDefense(Defense):
     baseline = True
     front_options = ("epochs", "images")
     strengths: ClassVar[dict[str, tuple[float, ...]]] = {
-        "epochs": (0.4, 0.2, 0.1, 0.05),
-        "images": (0.6, 0.3),
+        "epochs": (0.7, 0.5, 0.3, 0.15),
+        "images": (0.7, 0.4),
     }
 
     class Options(Defense.Options):
