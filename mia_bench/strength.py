@@ -129,7 +129,7 @@ def compare(
         for place, one in enumerate(found)
     ]
     ordered = tuple(found[place] for _, _, place in sorted(order))
-    masking = suspicion(found, baseline.candidates if baseline else None, quantity)
+    masking = suspicion(found, baseline.candidates, quantity) if baseline else ""
     return Strongest(name, tuple(seeds), ordered, masking)
 
 
@@ -150,15 +150,13 @@ def _candidate(
     return Candidate(attack, tuple(done), leakage, "; ".join(reasons))
 
 
-def suspicion(
-    candidates: Sequence[Candidate], baseline: Sequence[Candidate] | None, quantity: Quantity
-) -> str:
+def suspicion(candidates: Sequence[Candidate], baseline: Sequence[Candidate], quantity: Quantity) -> str:
     """Why gradient masking is suspected; empty where it is not.
 
     It is where an attack that sees less of the target than the default white-box attack, or that sees as much
-    and asks no more queries, recovers more by :data:`MASKING_MARGIN`; and, where the undefended target was
-    attacked in the same way, gains by as much more than it does there. (An attack that is better everywhere
-    says nothing about a defense.)
+    and asks no more queries, recovers more by :data:`MASKING_MARGIN`, and gains by as much more than it does
+    on the undefended target. (An attack that is better everywhere says nothing about a defense. So there is
+    no suspicion by attacks that the undefended target was not attacked with.)
 
     Args:
         candidates: the attacks against the defense, in the order of the set.
@@ -169,17 +167,17 @@ def suspicion(
     default = next((c for c in candidates if c.attack.default and _access(c) == 0 and c.records), None)
     if margin is None or default is None or default.leakage is None:
         return ""
-    undefended = {_name(one): one.leakage for one in baseline or () if one.leakage is not None}
+    undefended = {_name(one): one.leakage for one in baseline if one.leakage is not None}
     least = margin - 1e-9
     suspects: list[tuple[float, str]] = []
     for one in candidates:
         if one.leakage is None or not _costs_less(one, default):
             continue
         gain = quantity.sort_key(one.leakage) - quantity.sort_key(default.leakage)
-        usual = 0.0
-        if _name(one) in undefended and _name(default) in undefended:
-            first, second = undefended[_name(one)], undefended[_name(default)]
-            usual = max(0.0, quantity.sort_key(first) - quantity.sort_key(second))
+        if not {_name(one), _name(default)} <= undefended.keys():
+            continue
+        first, second = undefended[_name(one)], undefended[_name(default)]
+        usual = max(0.0, quantity.sort_key(first) - quantity.sort_key(second))
         if gain >= least and gain - usual >= least:
             text = f"{_name(one)}, {_why(one, default)}, recovers {quantity.format(one.leakage)}"
             suspects.append((-gain, f"{text}; {_name(default)} {quantity.format(default.leakage)}"))

@@ -142,6 +142,10 @@ class StandardAttack(_Model):
         return self.name + (f" ({changed})" if changed else "") + prior
 
 
+TUNING_SEEDS = (1000, 1001)
+"""The tuning seeds of a track without a standard set of attacks."""
+
+
 class Standard(_Model):
     """The standard set of attacks: what ``--attack standard`` runs against every defense, with one budget.
 
@@ -227,6 +231,11 @@ class Track(_Model):
     """Rough size of each stage's result, likewise."""
     gpu_megabytes: dict[str, float] = Field(default_factory=dict)
     """Rough memory that each stage takes of a GPU, likewise."""
+
+    @property
+    def tuning_seeds(self) -> tuple[int, ...]:
+        """The seeds that settings and attacks are chosen on; no board shows them."""
+        return self.standard.seeds if self.standard else TUNING_SEEDS
 
     def prior_of(self, attack: str) -> str:
         """The prior that ``attack`` takes unless another is asked for."""

@@ -131,8 +131,19 @@ def test_what_a_container_may_use_is_read(monkeypatch, tmp_path: Path) -> None:
     unlimited = jobs.available_memory()
     (tmp_path / "cpu.max").write_text("350000 100000\n")
     (tmp_path / "memory.max").write_text("1000000\n")
+    (tmp_path / "memory.current").write_text("400000\n")
     assert jobs.usable_cores() == 3
-    assert jobs.available_memory() == 1_000_000
+    assert jobs.available_memory() == 600_000
+    # A job of a batch system is in a group of its own, whose limits are those of a folder below.
+    (tmp_path / "own").write_text("0::/slurm/job_7\n")
+    monkeypatch.setattr(jobs, "_OWN_GROUP", tmp_path / "own")
+    job = tmp_path / "slurm" / "job_7"
+    job.mkdir(parents=True)
+    (job / "cpu.max").write_text("200000 100000\n")
+    (job / "memory.max").write_text("500\n")
+    (job / "memory.current").write_text("600\n")
+    assert jobs.usable_cores() == 2
+    assert jobs.available_memory() == 0
     assert unlimited is None or unlimited > 1_000_000
 
 

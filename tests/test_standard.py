@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import mia_bench
-from mia_bench import strength
 from mia_bench.config import RunConfig
-from mia_bench.engine import stages
+from mia_bench.engine import stages, standard
 from mia_bench.engine.run import Prepared, execute, prepare
 from mia_bench.engine.standard import outcome_table
 from mia_bench.record import Record
@@ -86,7 +86,9 @@ def test_suspected_masking_is_a_remark_in_the_table_and_explained_below(
 ) -> None:
     words = (*RUN, "--defense", "toy-noise", "--seed", 3, "--store", finished)
     assert "masking" not in cli(*words).out
-    monkeypatch.setattr(strength, "MASKING_MARGIN", {"share": -1.0, "bits": -20.0})
+    compare = standard.compare
+    masked = "toy-label-only recovers 0.300; ppa 0.200"
+    monkeypatch.setattr(standard, "compare", lambda *given: replace(compare(*given), masking=masked))
     shown = cli(*words)
     assert shown.out.splitlines()[2].endswith("gradient masking suspected")
     [note] = [line for line in shown.err.splitlines() if "masking" in line]
@@ -122,6 +124,21 @@ def test_a_run_that_was_stopped_goes_on_with_the_strongest(
     assert prepared.open_cells == [prepared.cells[-1]]
     assert [record.status for record in execute(prepared)] == ["done"] * 3 + ["skipped"] + ["done"] * 2
     assert computed == ["measure"]
+
+
+def test_what_is_run_again_is_computed_once(
+    toy, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = tmp_path / "store"
+    shutil.copytree(finished, store)
+    computed: list[str] = []
+    run_stage = stages.run_stage
+    monkeypatch.setattr(
+        stages, "run_stage", lambda stage, space: computed.append(stage.key) or run_stage(stage, space)
+    )
+    execute(planned(store, rerun="always"))
+    assert computed
+    assert len(set(computed)) == len(computed)
 
 
 def test_the_command_prints_both_phases_and_one_table(toy, cli, finished: Path, tmp_path: Path) -> None:

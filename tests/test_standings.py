@@ -176,6 +176,45 @@ def test_a_row_that_not_all_attacks_were_tried_on_says_so(registry: Registry) ->
     assert row.verdict.flags == ("1 of 3 attacks tried",)
 
 
+def test_another_attack_that_recovers_more_here_is_a_remark(registry: Registry) -> None:
+    weak, strong = rows(("guard", 0.3), changed=[]), rows(("guard", 0.5), changed=[], steps=9)
+    base = [*BASE, *rows(("plain", 0.6, 0.9), steps=9)]
+    found = strongest(board_of(registry, [cell("guard", 1000, 0.5, changed=[])]))
+    [row] = standings(board_of(registry, [*base, *weak, *strong]), found).defenses
+    assert row.verdict is not None
+    assert row.verdict.flags == ("more under aim (steps=9)",)
+
+
+def test_one_seed_has_no_verdict(registry: Registry) -> None:
+    decided = decide(registry, *BASE, *rows(("guard", 0.3), seeds=1))
+    [row] = decided.defenses
+    assert row.verdict is None
+    assert row.difference is not None
+
+
+def test_an_undefended_row_that_not_the_whole_set_met_is_attacked_as_the_baseline(registry: Registry) -> None:
+    front = {"options": {"epochs": 0.5}, "baseline": True, "front": True, "changed": ["epochs"]}
+    made = [*BASE, *rows(("plain", 0.7), steps=9), *rows(("plain", 0.4, 0.7), **front)]
+    made += rows(("plain", 0.5, 0.7), steps=9, **front)
+    tuned = [cell("plain", 1000, 0.3), cell("plain", 1000, 0.6, steps=9), cell("plain", 1000, 0.9, **front)]
+    tried = strongest(board_of(registry, tuned))
+    for key, one in tried.items():
+        missed = dataclasses.replace(one.candidates[0], leakage=None)
+        if len(one.candidates) == 1 or one.untried:
+            tried[key] = dataclasses.replace(one, candidates=(one.candidates[0], missed))
+    decided = standings(board_of(registry, made), tried)
+    sections = {row.role: row.section for row in decided.rows}
+    assert sections["front"] is sections["baseline"]
+
+
+def test_remarks_on_all_defenses_stand_once(registry: Registry) -> None:
+    decided = decide(registry, *rows(("plain", 0.6), ("guard", 0.3), ("shield", 0.4), seeds=3))
+    text = pages.page(decided, registry)
+    assert "- **For all defenses:** few seeds (explained below)." in text
+    assert "few seeds |" not in text
+    assert "- For all defenses on `little`: few seeds" in pages.index([decided])
+
+
 def test_the_front_is_no_defense_and_what_costs_is_compared_with_it(registry: Registry) -> None:
     front = rows(("plain", 0.4, 0.7), options={"epochs": 0.5}, baseline=True, front=True, changed=["epochs"])
     for leakage, words in ((0.3, "beats"), (0.55, "does not beat")):

@@ -30,7 +30,7 @@ def judge(comparison: Comparison, better="lower", margins: Margins = BITS) -> Ve
         (-1.0, 0.0, None, "leaks less"),
         (-1.0, -0.019, None, "leaks less"),  # the lower limit is -.029
         (-1.0, -0.021, None, "leaks less, at a cost; not compared with the undefended front"),
-        (-1.0, None, -0.2, "leaks less, at a cost; beats the undefended front"),
+        (-1.0, None, -0.2, "leaks less, at a cost; cost not tested; beats the undefended front"),
         (-1.0, -0.1, -0.2, "leaks less, at a cost; beats the undefended front"),
         (-1.0, -0.1, -0.05, "leaks less, at a cost; does not beat the undefended front"),
         (-1.0, -0.1, 0.4, "leaks less, at a cost; does not beat the undefended front"),
@@ -59,6 +59,11 @@ def test_the_rules(leakage, accuracy, front, text) -> None:
         "higher",
     )
     assert mirrored == found
+
+
+def test_a_cost_that_was_not_shown_is_said_to_be_unclear() -> None:
+    found = judge(Comparison(effect(-1.0), effect(-0.01, 0.02)))
+    assert found.text == "leaks less, at a cost; cost unclear; not compared with the undefended front"
 
 
 def test_a_wide_interval_leaves_it_unclear() -> None:
@@ -164,6 +169,29 @@ def test_seeds_that_some_point_lacks_do_not_count() -> None:
     [found] = beyond_front([row], [low, high], "lower")
     assert found is not None
     assert found.seeds == 2
+
+
+def test_the_front_has_the_conditions_of_the_row() -> None:
+    def under(one: Point, machine: str) -> Point:
+        there = (frozenset({machine}),) * 3
+        return Point(*(Table(t.seeds, t.means, there) for t in (one.accuracy, one.leakage)))  # type: ignore[arg-type]
+
+    low, high, row = (under(point(*p, 0.1, 3), "cpu") for p in ((0.5, 2, 1), (0.9, 5, 2), (0.7, 3, 3)))
+    [here] = beyond_front([row], [low, high], "lower")
+    assert here is not None
+    assert here.value == pytest.approx(3 - 3.5, abs=0.1)
+    # Less accurate than what is left of the front, and leaks less.
+    assert beyond_front([row], [under(low, "cuda"), high], "lower") == [None]
+    assert beyond_front([row], [under(low, "cuda"), under(high, "cuda")], "lower") == [None]
+
+
+def test_conditions_in_common_are_enough_for_what_no_attack_changes() -> None:
+    means = np.ones((1, 3))
+    one, two = frozenset({"cpu"}), frozenset({"cpu", "cuda"})
+    table = Table((0,), means, (one,))  # type: ignore[arg-type]
+    assert table.minus(Table((0,), means, (two,))) is not None  # type: ignore[arg-type]
+    assert table.minus(Table((0,), means, (frozenset({"cuda"}),))) is None  # type: ignore[arg-type]
+    assert table.minus(Table((0,), means)) is None
 
 
 # --- tables of class means ------------------------------------------------------------------------

@@ -22,7 +22,10 @@ PROCESS_MEMORY = 2 * 2**30
 """Bytes that a process may take on a track that is computed on a CPU."""
 
 _CGROUP = Path("/sys/fs/cgroup")
-"""Where Linux says what a container may use."""
+"""Where Linux says what a container or a job of a batch system may use (control groups, version 2)."""
+
+_OWN_GROUP = Path("/proc/self/cgroup")
+"""Which group this process belongs to."""
 
 
 def automatic_jobs(device: str, track: Track, stages: Collection[Stage]) -> int:
@@ -77,9 +80,10 @@ def shows_gpu() -> bool:
 def usable_cores() -> int:
     """The cores that this process may use."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    with contextlib.suppress(OSError, ValueError):  # "max" where there is no limit
-        quota, period = (_CGROUP / "cpu.max").read_text().split()
-        cores = min(cores, int(quota) // int(period))
+    for group in _groups():
+        with contextlib.suppress(OSError, ValueError):  # "max" where there is no limit
+            quota, period = (group / "cpu.max").read_text().split()
+            cores = min(cores, int(quota) // int(period))
     return max(1, cores)
 
 
@@ -89,6 +93,18 @@ def available_memory() -> int | None:
     with contextlib.suppress(OSError, StopIteration):
         lines = Path("/proc/meminfo").read_text().splitlines()
         found.append(int(next(line for line in lines if line.startswith("MemAvailable:")).split()[1]) * 1024)
-    with contextlib.suppress(OSError, ValueError):
-        found.append(int((_CGROUP / "memory.max").read_text()))
-    return min(found, default=None)
+    for group in _groups():
+        with contextlib.suppress(OSError, ValueError):
+            used = int((group / "memory.current").read_text())
+            found.append(int((group / "memory.max").read_text()) - used)
+    return max(0, min(found)) if found else None
+
+
+def _groups() -> list[Path]:
+    """The folders of the control groups that this process is in, its own and those above it."""
+    name = ""
+    with contextlib.suppress(OSError):
+        lines = _OWN_GROUP.read_text().splitlines()
+        name = next((line[3:] for line in lines if line.startswith("0::")), "")
+    own = _CGROUP / name.strip("/")
+    return [folder for folder in (own, *own.parents) if folder.is_relative_to(_CGROUP)]

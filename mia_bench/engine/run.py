@@ -263,14 +263,17 @@ def execute(prepared: Prepared, display: ProgressDisplay | None = None) -> list[
     fresh: list[Record] = []
     shown = display or ProgressDisplay()
     finished = partial(report, "mia_bench_cell_finished")
+    renewed: set[tuple[str, str]] = set()
 
     def compute() -> None:
+        cells = prepared.open_cells
         scheduler = Scheduler(setup.store, setup.executor(shown, prepared.pending[0]), shown, finished)
         try:
-            records = scheduler.run(prepared.open_cells, rerun=setup.config.rerun == "always")
+            records = scheduler.run(cells, rerun=setup.config.rerun == "always", renewed=renewed)
         except Interrupted as stopped:
             raise Interrupted([*fresh, *stopped.records]) from None
         fresh.extend(records)
+        renewed.update(stage.id for cell in cells for stage in cell.measure.upstream())
         prepared.cached.update({record.key: record for record in records})
 
     for record in prepared.cached.values():

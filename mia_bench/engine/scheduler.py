@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager, closing
 
 from mia_bench import provenance
@@ -58,8 +58,15 @@ class Scheduler:
         self._cut_short: set[StageId] = set()
         self._seconds: dict[StageId, float] = {}
 
-    def run(self, cells: list[PlannedCell], *, rerun: bool = False) -> list[Record]:
-        """Compute the record of every cell, as the cells settle; ``rerun`` computes cached stages anew.
+    def run(
+        self, cells: list[PlannedCell], *, rerun: bool = False, renewed: Collection[StageId] = ()
+    ) -> list[Record]:
+        """Compute the record of every cell, as the cells settle.
+
+        Args:
+            cells: what to compute.
+            rerun: compute cached stages anew.
+            renewed: stages that have been computed anew already.
 
         Raises:
             Interrupted: Ctrl-C or a termination signal; carries the records so far.
@@ -69,7 +76,7 @@ class Scheduler:
         runnable = [planned.measure for planned in cells if planned.skip is None]
         if rerun:
             upstream = (stage for measure in runnable for stage in measure.upstream())
-            self._renew = {stage.id for stage in upstream if stage.name in CELL_STAGES}
+            self._renew = {stage.id for stage in upstream if stage.name in CELL_STAGES} - set(renewed)
         records: list[Record] = []
         left, started = list(cells), provenance.now()
         with self._started(runnable), closing(self._executor):

@@ -18,9 +18,6 @@ from mia_bench.names import STANDARD
 from mia_bench.registry import Registry
 from mia_bench.track import StandardAttack, Track
 
-TUNING_SEEDS = (1000, 1001)
-"""The seeds of a sweep on a track without a standard set of attacks."""
-
 SettingValues: TypeAlias = tuple[str, dict[str, Any]]
 """A defense's name, and the options that differ from the track's."""
 
@@ -75,7 +72,7 @@ def prepare_sweep(config: RunConfig) -> Prepared:
 def _seeds(config: RunConfig, track: Track) -> tuple[int, ...]:
     if config.model_fields_set & {"seed", "seeds"}:
         return tuple(dict.fromkeys(config.seed_list))
-    return track.standard.seeds if track.standard else TUNING_SEEDS
+    return track.tuning_seeds
 
 
 def _attacks(setup: Setup) -> list[StandardAttack]:

@@ -24,6 +24,15 @@ class Point:
         """Mean accuracy and mean leakage."""
         return float(self.accuracy.means.mean()), float(self.leakage.means.mean())
 
+    def cut(self, seeds: Sequence[int]) -> Point:
+        """The point on these seeds alone."""
+        return Point(self.accuracy.cut(seeds), self.leakage.cut(seeds))
+
+    def seeds_like(self, other: Point) -> tuple[int, ...]:
+        """The seeds that both have, leakage and accuracy, under the same conditions."""
+        right = self.accuracy.seeds_like(other.accuracy)
+        return tuple(seed for seed in self.leakage.seeds_like(other.leakage) if seed in right)
+
 
 def front_of(points: Sequence[Point], better: Direction) -> list[Point]:
     """The points of the front, by accuracy: the corners of the convex hull below which no point lies.
@@ -60,9 +69,12 @@ def _sign(better: Direction) -> int:
 
 
 def beyond_front(
-    rows: Sequence[Point | None], front: Sequence[Point], better: Direction
+    rows: Sequence[Point | None], undefended: Sequence[Point], better: Direction
 ) -> list[Effect | None]:
     """Of each row its leakage minus that of the front at the row's accuracy, on the same seeds.
+
+    The seeds are those that the row has in common with the most accurate undefended row, under the same
+    conditions; undefended rows that lack one of them are left out of its front.
 
     Between two points the front is a straight line; beyond the most accurate one it goes on at its leakage.
     The errors of the row and of both points count, in leakage as in accuracy, to first order: if the row lies
@@ -74,24 +86,28 @@ def beyond_front(
 
     Args:
         rows: what is compared.
-        front: as :func:`front_of` gives it.
+        undefended: what the front is made of.
         better: which direction of the leakage is better for the defender.
     """
-    parts = [_against(row, front, _sign(better)) if row and front else (None, None) for row in rows]
+    parts = [_against(row, undefended, better) if row else (None, None) for row in rows]
     firsts, seconds = (effects([part[number] for part in parts]) for number in (0, 1))
     return [_sum(one, other) if one and other else one for one, other in zip(firsts, seconds, strict=True)]
 
 
-def _against(row: Point, front: Sequence[Point], sign: int) -> tuple[Table | None, Table | None]:
+def _against(row: Point, undefended: Sequence[Point], better: Direction) -> tuple[Table | None, Table | None]:
     """Tables whose means add up to the difference; the second only where accuracy has other classes."""
+    if not undefended:
+        return None, None
+    seeds = row.seeds_like(max(undefended, key=lambda point: point.place[0]))
+    if not seeds:
+        return None, None
+    kept = [point.cut(seeds) for point in undefended if set(seeds) <= set(row.seeds_like(point))]
+    row, front, sign = row.cut(seeds), front_of(kept, better), _sign(better)
     accuracy, leakage = row.place
     low, high = _neighbours(accuracy, front)
     if accuracy < low.place[0] and sign * leakage < sign * low.place[1]:
         return None, None
     tables = [table for point in (row, low, high) for table in (point.accuracy, point.leakage)]
-    seeds = tuple(seed for seed in row.leakage.seeds if all(seed in table.seeds for table in tables))
-    if not seeds:
-        return None, None
     own, leaked, own0, leaked0, own1, leaked1 = (table.on(seeds) for table in tables)
     if low is high:
         return Table(seeds, leaked - leaked0), None

@@ -49,7 +49,7 @@ def _overview(name: str, records: Sequence[Record], registry: Registry) -> Overv
         newest = [max(same, key=lambda record: record.provenance.finished) for same in cells]
         if not newest:
             return Overview(name, None, "its cells are of other versions than are installed")
-        tuning = [record for record in newest if track.standard and record.seed in track.standard.seeds]
+        tuning = [record for record in newest if record.seed in track.tuning_seeds]
         others = [record for record in newest if record not in tuning]
         swept = strongest(build_board(registry, track, tuning)) if tuning and others else None
         return Overview(name, standings(build_board(registry, track, others or tuning), swept))
@@ -78,9 +78,9 @@ def overview_rows(decided: Standings) -> list[dict[str, str]]:
 def _verdict(row: Standing) -> str:
     """The verdict, or why there is none."""
     if row.role == "defense":
+        if row.difference and row.difference.seeds < 2:
+            return "none from one seed"
         if not row.verdict:
             return "not comparable with the baseline"
-        if len(row.seeds) < 2:
-            return "none from one seed"
         return "; ".join([outcome(row.verdict), *remarks(row)])
     return {"baseline": "baseline", "front": "undefended front", "undefended": "undefended"}[row.role]

@@ -25,7 +25,15 @@ from mia_bench.leaderboard.strongest import attack_set, comparisons
 from mia_bench.leaderboard.tuning import LEVELS, MARGIN, Tuning
 from mia_bench.leaderboard.verdicts import ACCURACY_MARGIN
 from mia_bench.leaderboard.verdicts import FEW_SEEDS as ENOUGH_SEEDS
-from mia_bench.leaderboard.words import accuracy_change, brief, change, indistinct, outcome, remarks
+from mia_bench.leaderboard.words import (
+    accuracy_change,
+    brief,
+    change,
+    common_remarks,
+    indistinct,
+    outcome,
+    remarks,
+)
 from mia_bench.names import DISTRIBUTION
 from mia_bench.provenance import HOST, package_url
 from mia_bench.record import ComponentRef, Record
@@ -60,6 +68,7 @@ def page(
         "page.md.j2",
         board=board,
         decided=decided,
+        common=common_remarks(decided),
         track=board.track,
         figures={} if sweep else figures(decided),
         strip=strip,
@@ -106,6 +115,7 @@ def _environment() -> Environment:
     environment.tests["package"] = DISTRIBUTION.matches
     functions = (
         attack_set,
+        common_remarks,
         comparisons,
         differing,
         footnotes,

@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeAlias, TypeVar
 from mia_bench.api.metric import Quantity
 from mia_bench.leaderboard.aggregate import Row, Shown
 from mia_bench.leaderboard.board import Board, Section
-from mia_bench.leaderboard.front import Point, beyond_front, front_of
+from mia_bench.leaderboard.front import Point, beyond_front
 from mia_bench.leaderboard.grouping import ComponentKey, SectionKey, by_seed, group, row_key, section_key
 from mia_bench.leaderboard.strongest import section_of
 from mia_bench.leaderboard.tables import Table, class_table, effects
@@ -25,6 +25,7 @@ from mia_bench.record import Matched as MatchedRef
 from mia_bench.recorded_options import options_text
 from mia_bench.statistics import Effect, compact_letters, holm
 from mia_bench.strength import Strongest
+from mia_bench.track import Standard
 
 Role = Literal["defense", "baseline", "front", "undefended"]
 """What a row is: ``front`` has the baseline's options except those that make it less accurate,
@@ -170,8 +171,12 @@ def standings(board: Board, strongest: Mapping[ComponentKey, Strongest] | None =
     defenses = [key for key in rows if not abouts[key].baseline]
     base = next((key for key in rows if key in board.baselines), None)
     accuracy = next((name for name in board.utility_metrics if _is_accuracy(board.quantities[name])), "")
-    # Undefended rows that were not tuned are attacked as the baseline is.
-    as_base = {key for key in rows if base and abouts[key].baseline and key not in strongest}
+    # Undefended rows that not the whole set was tried on are attacked as the baseline is.
+    as_base = {
+        key
+        for key in rows
+        if base and abouts[key].baseline and (key not in strongest or strongest[key].untried)
+    }
     chosen = {key: _chosen(strongest.get(base if base and key in as_base else key)) for key in rows}
     sections = {key: _section(board, key, chosen[key]) for key in rows}
     cells = group(board.done, lambda record: (section_key(record), row_key(record)))
@@ -194,13 +199,16 @@ def standings(board: Board, strongest: Mapping[ComponentKey, Strongest] | None =
     points = {key: _point(right[key], leaked[key]) for key in rows}
     better = quantity.better if quantity else "neutral"
     undefended = [point for key, point in points.items() if point and (key == base or abouts[key].front)]
-    against = beyond_front([points[key] for key in defenses], front_of(undefended, better), better)
+    against = beyond_front([points[key] for key in defenses], undefended, better)
     beyond = dict(zip(defenses, against, strict=True))
     unfit = ("judge unfit",) if board.doubts else ()
+    found_elsewhere = any(known for _, known in sections.values())
     flags = {
         key: ("randomised",) * abouts[key].randomised
         + ("masking suspected",) * bool(key in strongest and strongest[key].masking)
-        + _missed(strongest.get(key))
+        + _missed(strongest.get(key), board.track.standard)
+        + ("attack chosen on these seeds",) * (found_elsewhere and not sections[key][1])
+        + _more_elsewhere(board, key, sections[key][0])
         + unfit
         for key in defenses
     }
@@ -212,7 +220,7 @@ def standings(board: Board, strongest: Mapping[ComponentKey, Strongest] | None =
             flags[key],
         )
         for key in defenses
-        if key in more
+        if key in more and more[key].seeds > 1  # one seed says nothing of another training
     }
     margins, judged, compared = Margins(), dict[ComponentKey, Verdict](), dict[Pair, Effect]()
     if quantity:
@@ -257,12 +265,31 @@ def _named(matched: MatchedRef | None, rows: Mapping[ComponentKey, Sequence[Reco
     return None
 
 
-def _missed(found: Strongest | None) -> tuple[str, ...]:
-    """That the strongest attack may be another, as not all of the set were tried."""
-    if found is None or not found.untried:
+def _missed(found: Strongest | None, standard: Standard | None) -> tuple[str, ...]:
+    """That the strongest attack may be another, as not all of the set were tried, or not on all seeds."""
+    if found is None:
         return ()
-    total = len(found.candidates)
-    return (f"{total - len(found.untried)} of {total} attacks tried",)
+    tried, total = len(found.candidates) - len(found.untried), len(found.candidates)
+    lines = [f"{tried} of {total} attacks tried"] if tried < total else []
+    if standard and len(found.seeds) < len(standard.seeds):
+        lines.append(f"{len(found.seeds)} of {len(standard.seeds)} tuning seeds")
+    return tuple(lines)
+
+
+def _more_elsewhere(board: Board, key: ComponentKey, shown: Section | None) -> tuple[str, ...]:
+    """That another attack recovers more on the board's seeds, by more than the margin of equality."""
+    quantity = board.quantities.get(board.primary)
+    if quantity is None or shown is None:
+        return ()
+    found = [
+        (quantity.sort_key(value), section)
+        for section in board.sections
+        for row in section.rows
+        if not section.reference and row.key == key and (value := row.value(board.primary)) is not None
+    ]
+    here = next(leaked for leaked, section in found if section is shown)
+    most, section = max(found, key=lambda one: one[0])
+    return (f"more under {board.label(section)}",) if most - here > _margins(quantity).leakage else ()
 
 
 def _is_accuracy(quantity: Quantity) -> bool:

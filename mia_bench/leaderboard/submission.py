@@ -81,11 +81,11 @@ def _by_place(
     name: str, found: Sequence[Record], folder: Path, registry: Registry
 ) -> dict[Path, Sequence[Record]]:
     """The records by the folder they belong to: those of tuning seeds are no board's."""
-    standard = load_track(registry, name).standard if name in registry.names("track") else None
-    if standard is None:
+    if name not in registry.names("track"):
         return {folder: found}
-    tuning = [record for record in found if record.seed in standard.seeds]
-    others = [record for record in found if record.seed not in standard.seeds]
+    seeds = load_track(registry, name).tuning_seeds
+    tuning = [record for record in found if record.seed in seeds]
+    others = [record for record in found if record.seed not in seeds]
     if folder.name == records.TUNING:
         if others:
             log.warning("%d records are left out: their seeds are no tuning seeds of %r", len(others), name)

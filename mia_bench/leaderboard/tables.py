@@ -33,15 +33,30 @@ class Table:
         """The rows of these seeds."""
         return self.means[[self.seeds.index(seed) for seed in seeds]]
 
+    def cut(self, seeds: Sequence[int]) -> Table:
+        """The table of these seeds alone."""
+        under = dict(zip(self.seeds, self.conditions, strict=False))
+        return Table(tuple(seeds), self.on(seeds), tuple(under[seed] for seed in seeds if seed in under))
+
+    def seeds_like(self, other: Table) -> tuple[int, ...]:
+        """The seeds that both have under the same conditions.
+
+        What does not depend on the attack has those of all attacks; one in common is enough.
+        """
+        mine, theirs = (dict(zip(table.seeds, table.conditions, strict=False)) for table in (self, other))
+
+        def alike(seed: int) -> bool:
+            one, two = mine.get(seed), theirs.get(seed)
+            return one is two is None or bool(one and two and one & two)
+
+        return tuple(seed for seed in self.seeds if seed in other.seeds and alike(seed))
+
     def minus(self, other: Table) -> Table | None:
         """The differences on the seeds that both have under the same conditions.
 
         None where there are none, or the classes differ.
         """
-        mine, theirs = (dict(zip(table.seeds, table.conditions, strict=False)) for table in (self, other))
-        seeds = tuple(
-            seed for seed in self.seeds if seed in other.seeds and mine.get(seed) == theirs.get(seed)
-        )
+        seeds = self.seeds_like(other)
         if not seeds or self.means.shape[1] != other.means.shape[1]:
             return None
         return Table(seeds, self.on(seeds) - other.on(seeds))

@@ -100,7 +100,8 @@ def decide(comparison: Comparison, p_value: float, better: Direction, margins: M
             return Verdict("leaks more", "", flags)
         if comparison.accuracy and comparison.accuracy.interval()[0] > -margins.accuracy:
             return Verdict("leaks less", "", flags)
-        return Verdict("leaks less, at a cost", _against_front(comparison.front, better), flags)
+        words = (*_cost(comparison.accuracy), _against_front(comparison.front, better))
+        return Verdict("leaks less, at a cost", "; ".join(words), flags)
     widest = max(map(abs, leakage.interval()))
     if widest < margins.leakage:
         return Verdict("no difference", f"beyond {_rounded_up(widest)} {margins.unit}".rstrip(), flags)
@@ -110,6 +111,13 @@ def decide(comparison: Comparison, p_value: float, better: Direction, margins: M
 def _less_is_better(effect: Effect, better: Direction) -> Effect:
     """The difference with the sign that makes less the better for the defender."""
     return replace(effect, value=-effect.value) if better == "higher" else effect
+
+
+def _cost(accuracy: Effect | None) -> tuple[str, ...]:
+    """Words for a cost that was not shown: a loss that matters was not excluded, but neither was none."""
+    if accuracy is None:
+        return ("cost not tested",)
+    return ("cost unclear",) if accuracy.interval()[1] >= 0 else ()
 
 
 def _against_front(front: Effect | None, better: Direction) -> str:

@@ -49,7 +49,7 @@ def accuracy_change(decided: Standings, row: Standing) -> str:
 
 def _signed(quantity: Quantity, value: float) -> str:
     text = _brief(quantity, abs(value))
-    return text if not float(text) else f"{'−' if value < 0 else '+'}{text}"
+    return text if not value or not text.strip("0.") else f"{'−' if value < 0 else '+'}{text}"
 
 
 def _brief(quantity: Quantity, value: float) -> str:
@@ -66,6 +66,12 @@ def remarks(row: Standing) -> list[str]:
     return [
         words for words in (detail.replace("the undefended front", "the front"), *row.verdict.flags) if words
     ]
+
+
+def common_remarks(decided: Standings) -> list[str]:
+    """The remarks that hold for every defense with a verdict, if there are several."""
+    rows = [remarks(row) for row in decided.decided]
+    return [words for words in rows[0] if all(words in row for row in rows)] if len(rows) > 1 else []
 
 
 def outcome(verdict: Verdict) -> str:
