@@ -8,7 +8,6 @@ from typing import Any
 
 from mia_bench.components import OPTION_KINDS, ConfiguredComponent, OptionValues, resolve
 from mia_bench.config import RunConfig
-from mia_bench.engine.grid import build_grid
 from mia_bench.engine.plan import PlannedCell, Stage, pending_stages
 from mia_bench.engine.progress import ProgressDisplay
 from mia_bench.engine.run import Setup, set_up
@@ -88,16 +87,7 @@ def plan_measurement(config: RunConfig, names: Sequence[str]) -> PlannedMeasurem
     ]
     others = {owner: values for owner, values in setup.options.values.items() if owner[0] != "metric"}
     planned = PlannedMeasurement(setup, metrics)
-    cells = build_grid(
-        setup.registry,
-        setup.track,
-        defenses=config.defense,
-        attacks=config.attack,
-        priors=config.prior,
-        seeds=config.seed_list,
-        options=OptionValues(others),
-        left_out=planned.left_out,
-    )
+    cells = setup.grid(planned.left_out, OptionValues(others))
     plan = setup.track_plan()
     planned.warnings = plan.warnings
     for cell in plan.cells(cells, planned.left_out):

@@ -26,7 +26,7 @@ from mia_bench.config import DEFAULT_TRACK, RunConfig, load_config
 from mia_bench.device import Precision, choose_device
 from mia_bench.engine.code import changed_code
 from mia_bench.engine.executor import Executor
-from mia_bench.engine.grid import build_grid
+from mia_bench.engine.grid import Cell, build_grid
 from mia_bench.engine.jobs import automatic_jobs, most_at_once
 from mia_bench.engine.local import LocalExecutor
 from mia_bench.engine.parallel import ParallelExecutor
@@ -86,6 +86,24 @@ class Setup:
     def track_plan(self) -> TrackPlan:
         """The stages that the track's cells share."""
         return TrackPlan(self.registry, self.track, self.roots, self.options)
+
+    def grid(self, left_out: list[str], options: OptionValues | None = None) -> list[Cell]:
+        """The cells that the configuration asks for; see :func:`mia_bench.engine.grid.build_grid`.
+
+        Args:
+            left_out: gets a line on each component that fails by itself.
+            options: instead of all that were given.
+        """
+        return build_grid(
+            self.registry,
+            self.track,
+            defenses=self.config.defense,
+            attacks=self.config.attack,
+            priors=self.config.prior,
+            seeds=self.config.seed_list,
+            options=self.options if options is None else options,
+            left_out=left_out,
+        )
 
     def make(self, wanted: Sequence[Stage], display: ProgressDisplay | None = None) -> None:
         """Compute stages, or go on with them, unless they are stored already.
@@ -181,16 +199,7 @@ def prepare(config: RunConfig) -> Prepared:
     if STANDARD in config.attack:
         _plan_standard(prepared)
     else:
-        cells = build_grid(
-            setup.registry,
-            setup.track,
-            defenses=config.defense,
-            attacks=config.attack,
-            priors=config.prior,
-            seeds=config.seed_list,
-            options=setup.options,
-            left_out=left_out,
-        )
+        cells = setup.grid(left_out)
         if cells:
             plan = setup.track_plan()
             prepared.cells, prepared.warnings = plan.cells(cells, left_out), plan.warnings

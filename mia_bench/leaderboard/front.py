@@ -108,7 +108,7 @@ def _against(row: Point, undefended: Sequence[Point], better: Direction) -> tupl
     if accuracy < low.place[0] and sign * leakage < sign * low.place[1]:
         return None, None
     tables = [table for point in (row, low, high) for table in (point.accuracy, point.leakage)]
-    own, leaked, own0, leaked0, own1, leaked1 = (table.on(seeds) for table in tables)
+    own, leaked, own0, leaked0, own1, leaked1 = (table.means for table in tables)
     if low is high:
         return Table(seeds, leaked - leaked0), None
     rise = (own1 - own0).mean()

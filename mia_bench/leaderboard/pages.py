@@ -68,7 +68,6 @@ def page(
         "page.md.j2",
         board=board,
         decided=decided,
-        common=common_remarks(decided),
         track=board.track,
         figures={} if sweep else figures(decided),
         strip=strip,

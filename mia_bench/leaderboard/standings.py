@@ -213,12 +213,7 @@ def standings(board: Board, strongest: Mapping[ComponentKey, Strongest] | None =
         for key in defenses
     }
     comparisons = {
-        key: Comparison(
-            more[key],
-            lost.get(key),
-            beyond[key],
-            flags[key],
-        )
+        key: Comparison(more[key], lost.get(key), beyond[key], flags[key])
         for key in defenses
         if key in more and more[key].seeds > 1  # one seed says nothing of another training
     }
@@ -278,18 +273,13 @@ def _missed(found: Strongest | None, standard: Standard | None) -> tuple[str, ..
 
 def _more_elsewhere(board: Board, key: ComponentKey, shown: Section | None) -> tuple[str, ...]:
     """That another attack recovers more on the board's seeds, by more than the margin of equality."""
-    quantity = board.quantities.get(board.primary)
-    if quantity is None or shown is None:
+    if shown is None:
         return ()
-    found = [
-        (quantity.sort_key(value), section)
-        for section in board.sections
-        for row in section.rows
-        if not section.reference and row.key == key and (value := row.value(board.primary)) is not None
-    ]
-    here = next(leaked for leaked, section in found if section is shown)
-    most, section = max(found, key=lambda one: one[0])
-    return (f"more under {board.label(section)}",) if most - here > _margins(quantity).leakage else ()
+    leaks = _leaks(board, key)
+    here = next(leaked for leaked, section in leaks if section is shown)
+    most, section = max(leaks, key=lambda one: one[0])
+    margin = _margins(board.quantities[board.primary]).leakage
+    return (f"more under {board.label(section)}",) if most - here > margin else ()
 
 
 def _is_accuracy(quantity: Quantity) -> bool:
@@ -318,18 +308,24 @@ def _chosen(found: Strongest | None) -> SectionKey | None:
 
 def _section(board: Board, key: ComponentKey, chosen: SectionKey | None) -> tuple[Section | None, bool]:
     """The strongest attack on a row, and whether that was found on other seeds than the board's."""
+    leaks = _leaks(board, key)
+    for _, section in leaks:
+        if section.key == chosen:
+            return section, True
+    return (max(leaks, key=lambda one: one[0])[1] if leaks else None), False
+
+
+def _leaks(board: Board, key: ComponentKey) -> list[tuple[float, Section]]:
+    """What each attack recovers of a row, the more the larger; without attacks that are references."""
     quantity = board.quantities.get(board.primary)
-    if not quantity:
-        return None, False
-    found: list[tuple[float, Section]] = []
-    for section in board.sections:
-        for row in section.rows if not section.reference else ():
-            value = row.value(board.primary)
-            if value is not None and row.key == key:
-                if section.key == chosen:
-                    return section, True
-                found.append((quantity.sort_key(value), section))
-    return (max(found, key=lambda one: one[0])[1] if found else None), False
+    if quantity is None:
+        return []
+    return [
+        (quantity.sort_key(value), section)
+        for section in board.sections
+        for row in section.rows
+        if not section.reference and row.key == key and (value := row.value(board.primary)) is not None
+    ]
 
 
 def _shown(rows: Iterable[Row], key: ComponentKey, name: str) -> Shown | None:
