@@ -1,10 +1,12 @@
 """Trains the weights that come with the package: ``train_shipped.py encoder`` or ``prior NAME``.
 
+``train_shipped.py adopt NAME`` keeps a prior for a new version of the track with the same public images.
 Weights are written as float16 safetensors, and their SHA-256 into ``SHA256SUMS`` beside them.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Mapping
@@ -13,6 +15,7 @@ from pathlib import Path
 
 import click
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -20,9 +23,10 @@ from torch.nn import functional as F
 from mia_bench import augment
 from mia_bench.api.images import to_float
 from mia_bench.config import DEFAULT_TRACK, load_config
+from mia_bench.engine.plan import Stage
 from mia_bench.engine.progress import reporting, terminal_progress
 from mia_bench.engine.run import prior_stage, set_up
-from mia_bench.engine.stages import fit_prior_stage
+from mia_bench.engine.stages import Workspace, fit_prior_stage
 from mia_bench.fetch import file_hash
 from mia_bench.seeds import derive, generator, seeded
 from mia_bench_plugins.datasets.synth_faces import SynthFaces
@@ -64,11 +68,34 @@ def prior(name: str, device: str, store: Path | None, output: Path | None) -> No
     metadata = {
         "format": name,
         "source": stage.inputs["data"].key,
+        "public": public_hash(stage, workspace),
         "options": json.dumps(made.options.model_dump(mode="json")),
         "watched": json.dumps(info["watched"]),
         "torch": torch.__version__,
     }
     ship(state, output or shipped_priors.FOLDER / shipped_priors.file_name(name, DEFAULT_TRACK), metadata)
+
+
+@main.command()
+@click.argument("name", type=click.Choice(["wgan-gp", "stylegan2"]))
+@click.option("--store", type=click.Path(path_type=Path))
+def adopt(name: str, store: Path | None) -> None:
+    """Keep the shipped prior NAME for the default track as it is now, if its public images are the same."""
+    setup = set_up(load_config({"track": DEFAULT_TRACK, "store": store}))
+    stage = prior_stage(setup, name)
+    setup.make([stage.inputs["data"]], terminal_progress())
+    path = shipped_priors.FOLDER / shipped_priors.file_name(name, DEFAULT_TRACK)
+    with safe_open(path, "pt") as file:
+        metadata, state = file.metadata(), {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    if metadata["public"] != public_hash(stage, setup.workspace()):
+        raise click.ClickException(f"{path.name} was trained on other public images: train it again")
+    ship(state, path, {**metadata, "source": stage.inputs["data"].key})
+
+
+def public_hash(stage: Stage, workspace: Workspace) -> str:
+    """SHA-256 of the public images of a prior's stage."""
+    public = workspace.input(stage, "data").public
+    return hashlib.sha256(public.images.numpy().tobytes() + public.labels.numpy().tobytes()).hexdigest()
 
 
 def training_faces(identities: int, each: int) -> tuple[Tensor, Tensor]:
