@@ -27,6 +27,12 @@ def local(toy, tmp_path: Path) -> list[Record]:
     return execute(prepare(RunConfig(**GRID, jobs=1, store=tmp_path / "local")))
 
 
+@pytest.fixture(autouse=True)
+def no_nicer_than_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine Ray's workers would else hardly compute."""
+    monkeypatch.setenv("RAY_worker_niceness", "0")
+
+
 @pytest.fixture
 def nodes(toy) -> Iterator[object]:
     """A cluster of three nodes with one core each; the driver is on the first."""

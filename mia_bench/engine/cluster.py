@@ -317,6 +317,7 @@ def _connect(address: str | None) -> bool:
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # silences a warning
+    os.environ.setdefault("RAY_worker_niceness", "0")  # else processes of a cluster started here have 15
     try:
         _ = ray.__version__
     except ImportError as error:
