@@ -118,6 +118,7 @@ CONTENTS = """
 :caption: Results
 :hidden:
 
+/docs/findings
 /leaderboards/README
 /docs/paper-tracks
 /docs/performance
