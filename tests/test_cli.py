@@ -187,7 +187,7 @@ def test_dry_run_tells_disk_space_and_gpu_memory_where_something_is_known(cli, t
     plan = cli("run", *CELL, "--dry-run")
     assert "disk: about 6.0 GB, " in plan.out
     assert "GPU memory: up to about 24 GB; attacks halve their batches until they fit" in plan.out
-    assert re.search(r"train .*to compute +30 s +5\.7 GB +24 GB", plan.out)
+    assert re.search(r"train .*to compute +30 s +nothing like it ran +5\.7 GB +24 GB", plan.out)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1e9))
     assert "warning: the disk is too small for all of it" in cli("run", *CELL, "--dry-run").err
 
@@ -524,7 +524,7 @@ def test_exit_code_0_when_a_cell_is_skipped(cli, toy, store) -> None:
         (("run", "-o", "defence:neg-ls.alpha=-1"), "no kind 'defence'; did you mean 'defense'"),
         (("run", "--defense", "none", "-o", "neg-ls.alpha=-1"), "which this run does not use"),
         (("run", "--rerun", "allways"), "no rerun 'allways'; did you mean 'always'?"),
-        (("run", "--executor", "ray"), "--executor"),
+        (("run", "--executor", "dask"), "no executor 'dask'; known: local, ray"),
         (("run", "--format", "xml"), "no format 'xml'; known: json, markdown, table"),
         (("run", "--seeds", "0"), "seeds=0: "),
         (("run", "--seed", "-1"), "seed=-1: "),

@@ -150,7 +150,7 @@ def _lines(card: ModelCard, record: Record, file: str) -> Iterator[str]:
         "images = splits.test.images[:256].float() / 255  # (N, 3, H, W) in [0, 1]",
         "with torch.no_grad():",
         "    logits = model(images)",
-        "print((logits.argmax(1) == splits.test.labels[:256]).float().mean())",
+        "accuracy = (logits.argmax(1) == splits.test.labels[:256]).float().mean()",
         "```",
         "",
         f"`mia-bench run --track {card.track} --target {file}` attacks it.",

@@ -118,6 +118,9 @@ class DefenseTrial(Trial[Trained]):
             raise CheckSkipped("it trains for one epoch only")
         with isolated(0):
             again = self.train(run, checkpoint=checkpoint)
+            undisturbed = self.train(Run(self.device))
+        if differing(made.state, undisturbed.state):
+            raise CheckSkipped("two runs differ that nobody stopped")
         if differing(made.state, again.state) or made.report != again.report:
             yield "stopped and resumed it ends with another state or report", self.advice["resumed"]
 
