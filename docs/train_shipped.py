@@ -64,6 +64,7 @@ def prior(name: str, device: str, store: Path | None, output: Path | None) -> No
     made = stage.parts["prior"].make()
     with reporting(reporter, 1, 0.0):
         reporter.stage_begins(stage, 0.0)
+        workspace.checkpoint(stage)  # so that it is kept
         state, info = fit_prior_stage(stage, workspace, made.train)
     metadata = {
         "format": name,

@@ -313,6 +313,8 @@ class RunConfig(BaseModel):
 
     @model_validator(mode="after")
     def _address_of_ray(self) -> Self:
+        if self.executor == "ray" and self.device.startswith("cuda:"):
+            raise ValueError(f"device {self.device!r}: Ray chooses the GPU of a stage; give cuda")
         given = {"address": self.address is not None, "gpus_per_stage": self.gpus_per_stage != 1}
         for name in given if self.executor != "ray" else ():
             if given[name]:

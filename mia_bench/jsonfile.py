@@ -102,20 +102,24 @@ def parse_object(data: bytes) -> Object:
     return value
 
 
-_TOO_LARGE = re.compile(rb"[:,\[\s]-?[0-9][0-9.]*[eE]\+?[0-9]{3}|[0-9]{300}")
-"""What is in every number that no float can hold."""
+_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"')
+_TOO_LARGE = re.compile(rb"[eE]\+?[0-9]{2}|[0-9]{200}")
+"""Outside strings, what is in every number that no float can hold."""
 
 _BRACKETS = re.compile(rb"[][{}]")
 
 
 def _surely_right(data: bytes) -> bool:
-    """Whether :func:`_check` need not look, which takes longer: it would find nothing in this text."""
-    if b"\\u" in data or _TOO_LARGE.search(data):
+    """Whether :func:`_check` need not look, which takes longer: it would find nothing in this JSON text."""
+    if b"\\u" in data:
+        return False
+    bare = _STRING.sub(b"", data)
+    if _TOO_LARGE.search(bare):
         return False
     depth = 0
-    for bracket in _BRACKETS.findall(data):  # some may be in strings
+    for bracket in _BRACKETS.findall(bare):
         depth += 1 if bracket in b"[{" else -1
-        if depth > DEEPEST or depth < 0:
+        if depth > DEEPEST:
             return False
     return True
 

@@ -54,6 +54,7 @@ SET_ASIDE = "set-aside"
 _TENSORS = "tensors.safetensors"
 _META = "meta.json"
 _TEMPORARY = ".tmp-"
+_CHECKPOINT = ".pt"
 _SWEEP_AFTER = 86400.0
 CHECKPOINT_SECONDS = 120.0
 """How long a stage is computed until its state is saved again."""
@@ -154,14 +155,16 @@ class Store:
 
     def sweep(self) -> None:
         """Remove what killed runs left: half-written and a day old, or of a stage that is stored."""
-        for path in (self.root / "artifacts").glob(f"*/{_TEMPORARY}*"):
+        artifacts, checkpoints = self.root / "artifacts", self.root / "checkpoints"
+        for path in (*artifacts.glob(f"*/{_TEMPORARY}*"), *checkpoints.glob(f"{_TEMPORARY}*")):
             with contextlib.suppress(OSError):
                 if time.time() - path.stat().st_mtime > _SWEEP_AFTER:
-                    shutil.rmtree(path)
-        for path in (self.root / "checkpoints").glob("*/"):
-            stage, _, key = path.name.partition("-")
+                    _remove(path)
+        for path in checkpoints.glob("[!.]*"):
+            stage, _, key = path.name.removesuffix(_CHECKPOINT).partition("-")
             if self._folder(stage, key).is_dir():
-                shutil.rmtree(path, ignore_errors=True)
+                with contextlib.suppress(OSError):
+                    _remove(path)
 
     # --- artifacts ---------------------------------------------------------------------------
 
@@ -384,7 +387,7 @@ class Store:
         return StoredCheckpoint(self, self._checkpoint_path(stage, key), device)
 
     def _checkpoint_path(self, stage: str, key: str) -> Path:
-        return self.scratch(stage, key).with_suffix(".pt")
+        return self.scratch(stage, key).with_suffix(_CHECKPOINT)
 
     def scratch(self, stage: str, key: str) -> Path:
         """The folder for the unfinished work of a data set; it may be missing."""
@@ -556,8 +559,12 @@ class StoredCheckpoint:
                 self.earlier = seconds
                 return dict(state)
             reason = f"was made by {made_by}, this is {self._environment}"
-        log.warning("the checkpoint %s %s; it begins anew", self._path, shortened(reason, 300))
+        log.warning("the checkpoint %s %s; the stage begins anew", self._path, shortened(reason, 300))
         return None
+
+    def reject(self) -> None:
+        """What was loaded is of no use: the stage begins anew."""
+        self.earlier = 0.0
 
     def save(self, state: Mapping[str, Any]) -> None:
         """Replace what was saved."""
@@ -602,6 +609,14 @@ def _write_synced(path: Path, data: bytes | Iterable[bytes | memoryview]) -> tup
 def _temporary_name() -> str:
     """A name nobody else uses; not ``tempfile``'s, whose files only their owner may read."""
     return f"{_TEMPORARY}{os.getpid()}-{uuid.uuid4().hex}"
+
+
+def _remove(path: Path) -> None:
+    """Delete a file, or a folder with what is in it."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
 
 
 def write_whole(path: Path, data: bytes | Iterable[bytes | memoryview]) -> None:

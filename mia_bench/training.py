@@ -142,6 +142,7 @@ class _Training:
             self._restore(saved)
         except Exception as error:  # whatever torch and plugins raise where a state is of other code
             self._restore(fresh)
+            checkpoint.reject()
             log.warning("a checkpoint does not fit (%s); the training begins anew", one_line(str(error)))
         else:
             log.info("the training goes on after epoch %d of %d", len(self.losses), self.setup.epochs)

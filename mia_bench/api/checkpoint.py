@@ -19,6 +19,9 @@ class Checkpoint(Protocol):
     def load(self) -> dict[str, Any] | None:
         """Return the state saved last, its tensors on the CPU, or None."""
 
+    def reject(self) -> None:
+        """What was loaded is of no use: the computation begins anew."""
+
     def save(self, state: Mapping[str, Any]) -> None:
         """Replace the saved state atomically."""
 
@@ -32,6 +35,9 @@ class NoCheckpoint:
 
     def load(self) -> None:
         """None."""
+
+    def reject(self) -> None:
+        """Nothing."""
 
     def save(self, state: Mapping[str, Any]) -> None:
         """Nothing."""

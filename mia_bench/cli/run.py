@@ -73,7 +73,11 @@ def _warn(lines: list[str]) -> None:
 def _print_records(records: list[Record], prepared: Prepared, computed: bool) -> None:
     setup = prepared.setup
     if prepared.chosen and prepared.standard and setup.config.format != "json":
-        say_lines(outcome_table(prepared.standard, prepared.cached.values(), setup.config.format))
+        say_lines(
+            outcome_table(
+                prepared.standard, ({**prepared.others, **prepared.cached}).values(), setup.config.format
+            )
+        )
     else:
         say_lines(results_table(records, setup.config.format))
     warnings = doubts(records)

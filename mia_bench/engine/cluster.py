@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 import os
 import shutil
 import signal
@@ -31,7 +32,7 @@ from mia_bench.engine.plan import Stage
 from mia_bench.engine.progress import ProgressDisplay
 from mia_bench.engine.relay import Message, Sender, sending_warnings, show
 from mia_bench.engine.worker import StageFailed, Worker, WorkerSetup, failure
-from mia_bench.errors import MiaBenchError, StoreError, UsageError
+from mia_bench.errors import CorruptArtifact, MiaBenchError, StoreError, UsageError
 from mia_bench.interruption import held_back, interrupted
 from mia_bench.plugins import host
 from mia_bench.provenance import HOST, git_commit, package_version, python_version
@@ -108,7 +109,7 @@ class RayExecutor:
         self._display, self._store, self._most, self._limit = display, setup.store, most, time_limit
         self._tasks: dict[Any, _Task] = {}
         self._numbers = itertools.count()
-        self._room, self._looked = 0, -_NODES
+        self._room, self._looked, self._had_room = 0, -math.inf, time.monotonic()
         self._carried: dict[tuple[str, str], Any] = {}
         self._run = ""
         started = _connect(address)
@@ -122,7 +123,7 @@ class RayExecutor:
             )
             lasting = ray.remote(num_cpus=0, max_restarts=-1, scheduling_strategy=here)
             self._mailbox = lasting(_Mailbox).remote()
-            self._given = ray.put((setup, self._run, self._mailbox))
+            self._given = ray.put((setup, self._run, self._mailbox, node_report(setup.store.root, None)))
             self._compute = ray.remote(
                 num_cpus=self._needs.cores,
                 num_gpus=self._needs.gpus if self._on_gpus else 0,
@@ -147,9 +148,7 @@ class RayExecutor:
 
     def begin(self, stage: Stage, *, renew: bool, seconds: float) -> None:
         """Give a stage to Ray."""
-        inputs = (
-            None if self._shared else [(s.id, self._carry(s)) for s in stage.upstream() if s is not stage]
-        )
+        inputs = None if self._shared else self._carry_inputs(stage)
         number = next(self._numbers)
         try:
             ref = self._compute.remote(self._given, number, stage, renew, seconds, inputs)
@@ -167,6 +166,7 @@ class RayExecutor:
             self._relay()
             if ready:
                 return self._finish(ready[0])
+            self._require_room()
             for ref, task in list(self._tasks.items()):
                 if self._limit and task.began and time.monotonic() - task.began > self._limit:
                     ray.cancel(ref, force=True)
@@ -181,10 +181,24 @@ class RayExecutor:
                 cleared = [_on_node(node, _clear).remote(self._run) for node in _nodes()]
                 ray.wait(cleared, num_returns=len(cleared), timeout=ANSWER_SECONDS)
         self._tasks.clear()
-        with held_back():
+        # The run is over; what is being raised, Interrupted perhaps, must stay.
+        with contextlib.suppress(KeyboardInterrupt), held_back():
             ray.shutdown()
 
     # --- nodes -------------------------------------------------------------------------------
+
+    def _require_room(self) -> None:
+        """Give up where for long no node is there that can take a stage.
+
+        Raises:
+            MiaBenchError: there is none.
+        """
+        if time.monotonic() - self._looked > _NODES:
+            _ = self.slots
+            if self._room:
+                self._had_room = time.monotonic()
+            elif time.monotonic() - self._had_room > VISIBLE_SECONDS:
+                raise MiaBenchError("no node is left in the Ray cluster that can take a stage")
 
     def _fitting(self, needs: Needs, device: str) -> Needs:
         """The needs as numbers that some node can meet.
@@ -197,11 +211,12 @@ class RayExecutor:
             raise UsageError(f"--device {device}: no node of the Ray cluster has a GPU")
         most = max((int(_count(node, "CPU")) for node in nodes), default=0)
         if needs.cores is None:
-            return replace(needs, cores=1 if self._on_gpus else max(1, most))
-        if needs.cores > most:
+            needs = replace(needs, cores=1 if self._on_gpus else max(1, most))
+        self._needs = needs
+        if not any(map(self._room_of, nodes)):
+            gpus = f" and {needs.gpus:g} GPUs" if self._on_gpus else ""
             raise UsageError(
-                f"a stage of this track takes {needs.cores} cores; no node of the Ray cluster has more than "
-                f"{most}"
+                f"a stage of this track takes {needs.cores} cores{gpus}; no node of the Ray cluster has them"
             )
         return needs
 
@@ -232,11 +247,18 @@ class RayExecutor:
                 raise UsageError(f"node {name} of the Ray cluster: {reason}")
         return all(report.sees_store for report in found.values())
 
-    def _carry(self, stage: Stage) -> Any:
-        """The object with the artifact of a stored stage."""
-        if stage.id not in self._carried:
-            self._carried[stage.id] = ray.put(self._store.packed(*stage.id))
-        return self._carried[stage.id]
+    def _carry_inputs(self, stage: Stage) -> list[tuple[tuple[str, str], Any]]:
+        """Objects with what is stored of a stage's upstream; a node makes again what is missing."""
+        carried: dict[tuple[str, str], Any] = {}
+        for needed in {one.id for one in stage.upstream() if one is not stage}:
+            try:
+                if needed not in self._carried and self._store.has(*needed):
+                    self._carried[needed] = ray.put(self._store.packed(*needed))
+            except CorruptArtifact as error:
+                self._store.set_aside(error)
+            if needed in self._carried:
+                carried[needed] = self._carried[needed]
+        return list(carried.items())
 
     # --- what tasks tell ---------------------------------------------------------------------
 
@@ -278,6 +300,7 @@ class RayExecutor:
             return Outcome(task.stage, value)
         if artifact is not None:
             self._store.adopt(*task.stage.id, *artifact)
+        _await(self._store, [task.stage])
         if began and not task.attempt:  # its messages are still under way
             self._display.stage_begins(task.stage, value)
         if began and not task.ended:
@@ -407,10 +430,10 @@ class NodeReport:
     def differs(self, node: NodeReport) -> str:
         """Why a node can't compute for this one; empty if it can."""
         if node.missing:
-            return f"{node.missing}; install mia-bench there"
+            return node.missing
         ours = dict(self.versions)
         for name, version in node.versions:
-            if version != ours[name]:
+            if version != ours.get(name, version):
                 return f"it has {name} {version}, this machine {ours[name]}: results would differ"
         if lacking := sorted(self.plugins - node.plugins):
             return f"it lacks plugin {lacking[0]}" + (f" and {len(lacking) - 1} more" * (len(lacking) > 1))
@@ -438,7 +461,7 @@ def _reporter() -> Callable[[Path, Path | None], Any]:
 
             from mia_bench.engine.cluster import node_report  # there
         except ImportError as error:
-            return str(error)
+            return f"{error}; install mia-bench there"
         return asdict(node_report(token, data))
 
     return report
@@ -477,7 +500,7 @@ _workers: dict[Path, Worker] = {}
 
 
 def _compute(
-    given: tuple[WorkerSetup, str, Any],
+    given: tuple[WorkerSetup, str, Any, NodeReport],
     number: int,
     stage: Stage,
     renew: bool,
@@ -487,7 +510,8 @@ def _compute(
     """Compute a stage in a process of a node.
 
     Args:
-        given: what all tasks of the run get: the setup, a name for a store of the node's own, the mailbox.
+        given: what all tasks of the run get: the setup, a name for a store of the node's own, the mailbox,
+            and what the driver says of itself.
         number: of the task.
         stage, renew, seconds: as of :meth:`RayExecutor.begin`.
         inputs: objects with the artifacts that it needs; None where the store is shared.
@@ -496,7 +520,9 @@ def _compute(
         ``done`` and the seconds it took, ``failed`` and the reason, or ``stopped`` and an error; whether it
         was computed; its artifact where the store is not shared.
     """
-    setup, run, mailbox = given
+    setup, run, mailbox, driver = given
+    if differs := driver.differs(node_report(setup.store.root, None)):  # of a node that joined later
+        return "stopped", UsageError(f"a node of the Ray cluster: {differs}"), False, None
     attempt, told = uuid.uuid4().hex, []
 
     def deliver(message: Message) -> None:
@@ -509,7 +535,7 @@ def _compute(
     try:
         with sending_warnings(sender):
             if inputs is None:
-                _await(store, stage)
+                _await(store, stage.inputs.values())
             else:
                 for found, ref in inputs:
                     with store.lock(*found, lambda: None):  # another task of this node may need it, too
@@ -527,10 +553,10 @@ def _compute(
     return "done", time.monotonic() - began, "begins" in told, artifact
 
 
-def _await(store: Store, stage: Stage) -> None:
-    """Wait until the inputs can be seen, which another node may have written a moment ago."""
+def _await(store: Store, stages: Collection[Stage]) -> None:
+    """Wait until artifacts can be seen, which another node may have written a moment ago."""
     end = time.monotonic() + VISIBLE_SECONDS
-    while not all(store.has(*needed.id) for needed in stage.inputs.values()) and time.monotonic() < end:
+    while not all(store.has(*stage.id) for stage in stages) and time.monotonic() < end:
         time.sleep(_LOOK)
 
 

@@ -96,9 +96,9 @@ class CostModel:
         """A stage of this run took so long."""
         if stage.shards:
             return
-        before = self._earlier(stage)
+        before = _median(self._known.get(_groups(stage)[0], []), "seconds")
         if before is not None:
-            self._recent.append((seconds, before[0]))
+            self._recent.append((seconds, before))
         elif (figure := _figure_of(stage, "seconds")) and figure >= SCALED_SECONDS:
             self._figures_pace = seconds / figure
         for group in _groups(stage):

@@ -141,7 +141,7 @@ def set_up(config: RunConfig, kinds: Sequence[str] = OPTION_KINDS) -> Setup:
     Raises:
         UsageError: a name, option, path or device is wrong.
     """
-    if config.device not in ("auto", "cpu"):
+    if config.device not in ("auto", "cpu") and config.executor == "local":
         choose_device(config.device)
     registry = host().registry
     track = load_track(registry, config.track)
@@ -165,6 +165,8 @@ class Prepared:
     left_out: list[str] = field(default_factory=list)
     cached: dict[str, Record] = field(default_factory=dict)
     standard: StandardRun | None = None
+    others: dict[str, Record] = field(default_factory=dict)
+    """Records of tuning seeds that other shares computed."""
     chosen: bool = False
     """Whether the cells of the strongest attacks are among ``cells``, where the standard set is run."""
 
@@ -194,12 +196,16 @@ class Prepared:
         standard = self.standard
         if not standard or self.chosen:
             return []
-        self.look_up(one for one in standard.tuning if one.key not in self.cached)  # those of other shares
-        if any(one.key not in self.cached for one in standard.tuning):
+        own = {one.key for one in self.cells}
+        for one in standard.tuning:  # of other shares
+            record = self.setup.store.record(self.setup.track.name, one.key) if one.key not in own else None
+            if record is not None and record.status != "interrupted":
+                self.others[one.key] = record
+        known = {**self.others, **self.cached}
+        if any(one.key not in known for one in standard.tuning):
             return []
         self.chosen = True
-        known = {one.key for one in self.cells}
-        added = [one for one in standard.further(self.cached) if one.key not in known]
+        added = [one for one in standard.further(known) if one.key not in own]
         added = own_share(added, *self.setup.config.share)
         self.cells += added
         self.__dict__.pop("pending", None)
@@ -364,7 +370,7 @@ def run(
     seed: int | Sequence[int] = (),
     options: Mapping[str, Any] | Sequence[str] | None = None,
     device: str = "auto",
-    jobs: int | Literal["auto"] = 1,
+    jobs: int | Literal["auto"] | None = None,
     executor: Literal["local", "ray"] = "local",
     address: str | None = None,
     gpus_per_stage: float = 1.0,
@@ -398,6 +404,8 @@ def run(
     """
     given = dict(locals())
     del given["display"]
+    if jobs is None and executor == "local":
+        given["jobs"] = 1
     prepared = prepare(load_config(given))
     for line in (*prepared.warnings, *prepared.left_out):
         log.warning("%s", line)

@@ -211,6 +211,7 @@ class _Work:
         self._costs = CostModel(store, stages)
         self._planned = {stage.id: self._costs.of(stage).seconds for stage in stages}
         self._work_left = self._work = sum(self._planned.values())
+        self._taken = self._expected = 0.0
         self._span: tuple[int, float] = (0, 0.0)
 
     def is_open(self, key: StageId) -> bool:
@@ -232,7 +233,9 @@ class _Work:
     def done(self, stage: Stage) -> None:
         """The stage is stored."""
         with contextlib.suppress(CorruptArtifact, TypeError):  # who needs it will say so
-            self._costs.learn(stage, float(self._store.info(*stage.id)["run"]["seconds"]))
+            seconds = float(self._store.info(*stage.id)["run"]["seconds"])
+            self._costs.learn(stage, seconds)
+            self._taken, self._expected = self._taken + seconds, self._expected + self._planned[stage.id]
         self._close(stage)
         for other in self._needed_by.get(stage.id, ()):
             self._missing[other.id] -= 1
@@ -251,11 +254,16 @@ class _Work:
         return dropped
 
     def seconds_left(self, slots: int) -> float:
-        """How long the rest takes, with so many stages at once: the plan's time, by the work that is left."""
+        """How long the rest takes, with so many stages at once.
+
+        It is the plan's time by the work that is left, and by how much longer than planned the stages took
+        so far.
+        """
         if self._span[0] != slots:
             self._span = slots, makespan(self._by_place, self._planned, slots)
         share = self._work_left / self._work if self._work else 0.0
-        return self._span[1] * share * self._costs.pace
+        pace = self._taken / self._expected if self._expected else 1.0
+        return self._span[1] * share * pace
 
     def _close(self, stage: Stage) -> None:
         del self._open[stage.id]

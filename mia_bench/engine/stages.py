@@ -22,6 +22,7 @@ from torch import Tensor
 from mia_bench import provenance
 from mia_bench.allocator import kept_memory
 from mia_bench.api.architecture import NetworkTask
+from mia_bench.api.checkpoint import NO_CHECKPOINT
 from mia_bench.api.classifier import Classifier
 from mia_bench.api.dataset import ImageSet, Splits
 from mia_bench.api.encoder import Embed
@@ -122,11 +123,11 @@ class Workspace:
             self.device,
             self.progress,
             self.roots.weights,
-            self.checkpoint(stage),
+            self._checkpoints.get(stage.id, NO_CHECKPOINT),
         )
 
     def checkpoint(self, stage: Stage) -> StoredCheckpoint:
-        """What keeps the state of a stage under way, the same object until the stage is left."""
+        """What keeps the state of a stage from now on, the same object until the stage is left."""
         if stage.id not in self._checkpoints:
             self._checkpoints[stage.id] = self.store.checkpoint(*stage.id, self.device.type)
         return self._checkpoints[stage.id]

@@ -130,6 +130,9 @@ class MemoryCheckpoint:
     def load(self) -> dict[str, Any] | None:
         return copy.deepcopy(self.state)
 
+    def reject(self) -> None:
+        pass
+
     def save(self, state: Mapping[str, Any]) -> None:
         self.state = copy.deepcopy(dict(state))
 
