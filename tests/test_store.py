@@ -684,3 +684,15 @@ def test_checkpoint_appears_whole_and_goes(tmp_path: Path) -> None:
     store.clear("prior", "k")
     store.clear("prior", "k")
     assert checkpoint.load() is None
+
+
+def test_checkpoints_of_stored_stages_and_half_written_ones_are_swept(tmp_path: Path) -> None:
+    store = Store(tmp_path / "s")
+    store.save("train", "stored", {"one": torch.ones(1)}, {})
+    for key in ("stored", "under-way"):
+        store.checkpoint("train", key).save({"w": torch.ones(1)})
+    half = tmp_path / "s" / "checkpoints" / ".tmp-1-half"
+    half.write_bytes(b"half")
+    os.utime(half, (0, 0))
+    store.sweep()
+    assert [path.name for path in (tmp_path / "s" / "checkpoints").iterdir()] == ["train-under-way.pt"]

@@ -73,11 +73,8 @@ def _warn(lines: list[str]) -> None:
 def _print_records(records: list[Record], prepared: Prepared, computed: bool) -> None:
     setup = prepared.setup
     if prepared.chosen and prepared.standard and setup.config.format != "json":
-        say_lines(
-            outcome_table(
-                prepared.standard, ({**prepared.others, **prepared.cached}).values(), setup.config.format
-            )
-        )
+        known = {**prepared.others, **prepared.cached}
+        say_lines(outcome_table(prepared.standard, known.values(), setup.config.format))
     else:
         say_lines(results_table(records, setup.config.format))
     warnings = doubts(records)
