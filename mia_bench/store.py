@@ -310,6 +310,20 @@ class Store:
                 lock.release()
         return True
 
+    def remove_lock(self, stage: str, key: str) -> bool:
+        """Delete the lock file of an artifact; False if a run holds it."""
+        lock = self._lock(stage, key)
+        with self._writing():
+            try:
+                lock.acquire(timeout=0)
+            except filelock.Timeout:
+                return False
+            try:
+                Path(lock.lock_file).unlink(missing_ok=True)
+            finally:
+                lock.release()
+        return True
+
     def computed_now(self, stage: str, key: str) -> bool:
         """Whether a run holds the right to compute an artifact."""
         lock = self._lock(stage, key)

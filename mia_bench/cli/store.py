@@ -366,8 +366,11 @@ def _print_garbage(garbage: Garbage) -> None:
 def _bar(what: str, total: float) -> Iterator[Any]:
     """A bar on standard error, if that is a terminal; gives what advances it by a number of bytes."""
     console = Console(stderr=True, highlight=False, emoji=False)
+    if not console.is_interactive:
+        yield lambda count: None
+        return
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_interactive, transient=True) as bar:
+    with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task(what, total=max(total, 1))
         yield lambda count: bar.advance(task, count)
 

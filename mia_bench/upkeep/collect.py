@@ -139,7 +139,11 @@ def delete(store: Store, garbage: Garbage) -> Iterator[Artifact | Leftover]:
         if store.remove(*artifact.id):
             yield artifact
     for left in garbage.leftovers:
-        if left.stage and left.kind in ("checkpoint", "lock") and store.computed_now(*left.stage):
+        if left.stage and left.kind == "lock":
+            if store.remove_lock(*left.stage):
+                yield left
+            continue
+        if left.stage and left.kind == "checkpoint" and store.computed_now(*left.stage):
             continue
         store.check_present()
         with explained(store.root), contextlib.suppress(FileNotFoundError):
