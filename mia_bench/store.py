@@ -292,50 +292,45 @@ class Store:
 
     def remove(self, stage: str, key: str) -> bool:
         """Delete an artifact, whole or not at all; False if a run computes it now."""
-        lock = self._lock(stage, key)
-        with self._writing():
-            Path(lock.lock_file).parent.mkdir(exist_ok=True)
-            try:
-                lock.acquire(timeout=0)
-            except filelock.Timeout:
-                return False
-            try:
+        with self._unless_computed(stage, key) as idle:
+            if idle:
                 folder = self._folder(stage, key)
                 temporary = folder.parent / _temporary_name()
                 with contextlib.suppress(*_ABSENT):
                     folder.rename(temporary)
                     shutil.rmtree(temporary)
-                Path(lock.lock_file).unlink(missing_ok=True)
-            finally:
-                lock.release()
-        return True
+                self._lock_path(stage, key).unlink(missing_ok=True)
+        return idle
 
     def remove_lock(self, stage: str, key: str) -> bool:
         """Delete the lock file of an artifact; False if a run holds it."""
-        lock = self._lock(stage, key)
-        with self._writing():
-            try:
-                lock.acquire(timeout=0)
-            except filelock.Timeout:
-                return False
-            try:
-                Path(lock.lock_file).unlink(missing_ok=True)
-            finally:
-                lock.release()
-        return True
+        with self._unless_computed(stage, key) as idle:
+            if idle:
+                self._lock_path(stage, key).unlink(missing_ok=True)
+        return idle
 
     def computed_now(self, stage: str, key: str) -> bool:
         """Whether a run holds the right to compute an artifact."""
-        lock = self._lock(stage, key)
-        if not os.path.exists(lock.lock_file):
+        if not self._lock_path(stage, key).exists():
             return False
-        with explained(self.root):
+        with self._unless_computed(stage, key) as idle:
+            return not idle
+
+    @contextlib.contextmanager
+    def _unless_computed(self, stage: str, key: str) -> Iterator[bool]:
+        """Hold the right to compute an artifact within the block, unless a run has it; says whether."""
+        lock = self._lock(stage, key)
+        with self._writing():
+            self._lock_path(stage, key).parent.mkdir(exist_ok=True)
             try:
                 lock.acquire(timeout=0)
             except filelock.Timeout:
-                return True
-            lock.release()
-        return False
+                yield False
+                return
+            try:
+                yield True
+            finally:
+                lock.release()
 
     def info(self, stage: str, key: str) -> dict[str, Any]:
         """What the stage noted beside its tensors. A field that it lacks is a CorruptArtifact, too.
@@ -378,7 +373,10 @@ class Store:
         return path
 
     def _lock(self, stage: str, key: str) -> filelock.BaseFileLock:
-        return filelock.FileLock(self.root / "locks" / f"{stage}-{key}.lock")
+        return filelock.FileLock(self._lock_path(stage, key))
+
+    def _lock_path(self, stage: str, key: str) -> Path:
+        return self.root / "locks" / f"{stage}-{key}.lock"
 
     @contextlib.contextmanager
     def lock(self, stage: str, key: str, waiting: Callable[[], None]) -> Iterator[None]:
