@@ -9,6 +9,7 @@ import pickle
 import re
 from collections import Counter
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
@@ -21,6 +22,7 @@ from mia_bench.api.architecture import NetworkTask
 from mia_bench.api.classifier import Activations
 from mia_bench.config import load_config, named_files
 from mia_bench.engine.plan import TrackPlan
+from mia_bench.engine.progress import ProgressDisplay
 from mia_bench.engine.run import prepare, set_up
 from mia_bench.engine.sweep import prepare_sweep
 from mia_bench.errors import UsageError
@@ -135,6 +137,24 @@ def test_rows_are_named_and_the_content_of_a_file_decides(ready, tmp_path: Path)
     (moved,) = run(ready, f"first={other}")
     assert moved.key == keys["first"]
     assert stored.record("toy", keys["first"]) == moved
+
+
+def test_a_model_is_read_where_its_file_is_when_it_is_computed_again(ready, tmp_path: Path) -> None:
+    class Told(ProgressDisplay):
+        begun: ClassVar[list[str]] = []
+
+        def stage_begins(self, stage, seconds: float) -> None:
+            self.begun.append(stage.name)
+
+    file = saved(network().state_dict(), tmp_path / "mine.pt")
+    (first,) = run(ready, {"mine": file})
+    (load,) = (ready / "artifacts" / "load").glob("*/meta.json")
+    before = json.loads(load.read_text())["info"]["run"]["finished"]
+    (again,) = run(ready, {"mine": file}, rerun="always", display=Told())
+    assert again.metrics == first.metrics
+    assert json.loads(load.read_text())["info"]["run"]["finished"] > before
+    # The executor, whose nodes may lack the file, gets what needs it.
+    assert Told.begun == ["assess", "invert", "measure"]
 
 
 def test_keys_of_other_cells_are_what_they_were(ready, tmp_path: Path) -> None:

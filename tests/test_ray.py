@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 import time
+import weakref
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from mia_bench.config import RunConfig
 from mia_bench.engine import cluster as cluster_module
+from mia_bench.engine.carried import Carried
+from mia_bench.engine.cluster import Attempt, Needs, RayExecutor
 from mia_bench.engine.progress import ProgressDisplay
 from mia_bench.engine.run import execute, prepare
 from mia_bench.errors import UsageError
 from mia_bench.record import Record
+from mia_bench.store import Store
+from mia_bench.track import Track
 
 ray = pytest.importorskip("ray", reason="Ray is not installed")
 
@@ -166,3 +176,127 @@ def test_an_address_where_nobody_answers(toy, tmp_path: Path, given, message: st
 def test_wrong_configurations(given, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         RunConfig(**given)
+
+
+# --- how much at once ----------------------------------------------------------------------------
+
+
+def node(cores: int, gpus: float = 0) -> dict[str, object]:
+    return {"Resources": {"CPU": cores, "GPU": gpus}}
+
+
+@pytest.mark.parametrize(
+    ("needs", "device", "nodes", "expected"),
+    [
+        (Needs(2), "auto", [node(5), node(1), node(4)], 4),
+        (Needs(None), "cpu", [node(4), node(4, 2)], 2),  # all cores of a node
+        (Needs(1, 0.5), "auto", [node(16, 2), node(16)], 4),  # only where there is a GPU
+        (Needs(4, 0.3), "cuda", [node(8, 4)], 2),  # the cores are few
+    ],
+)
+def test_nodes_have_room_for_stages(needs: Needs, device: str, nodes, expected: int) -> None:
+    assert needs.on(nodes, device).room(nodes) == expected
+
+
+@pytest.mark.parametrize(
+    ("needs", "device", "message"),
+    [
+        (Needs(8), "auto", "takes 8 cores; no node of the Ray cluster has them"),
+        (Needs(1), "cuda", "--device cuda: no node of the Ray cluster has a GPU"),
+    ],
+)
+def test_needs_that_no_node_can_meet(needs: Needs, device: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        needs.on([node(4)], device)
+
+
+def test_a_dry_run_counts_on_what_ray_would_have_here(cli, toy, monkeypatch) -> None:
+    monkeypatch.setattr(cluster_module, "usable_cores", lambda: 6)
+    validate = Track.model_validate
+    monkeypatch.setattr(Track, "model_validate", lambda found: validate({**found, "threads": 2}))
+    arguments = ("run", "--track", "toy", "--device", "cpu", "--dry-run", "--executor", "ray")
+    assert ", 3 at once; store " in cli(*arguments).out
+    assert ", 2 at once; store " in cli(*arguments, "--jobs", 2).out
+    assert not ray.is_initialized()
+    nobody = cli(*arguments, "--address", "127.0.0.1:1")
+    assert (nobody.code, "nobody answers" in nobody.err) == (2, True)
+
+
+@pytest.mark.slow
+def test_a_dry_run_asks_the_cluster(cli, nodes) -> None:
+    asked = cli("run", "--track", "toy", "--dry-run", "--executor", "ray", "--address", nodes.address)
+    assert ", 3 at once; store " in asked.out
+    assert not ray.is_initialized()
+
+
+# --- what becomes of stages ----------------------------------------------------------------------
+
+
+def test_artifacts_are_carried_as_long_as_a_stage_is_left_that_reads_them(toy, undisturbed) -> None:
+    class Object:
+        pass
+
+    config = RunConfig(track="toy", defense=["none", "neg-ls"], attack=["ppa"], store=undisturbed.store)
+    todo, _ = prepare(config.model_copy(update={"rerun": "always"})).pending
+    alive: weakref.WeakSet[Object] = weakref.WeakSet()
+
+    def put(packed: object) -> Object:
+        alive.add(made := Object())
+        return made
+
+    carried = Carried(Store(undisturbed.store), put, todo)
+    targets = [stage for stage in todo if stage.name == "train"]
+    first, second = ([stage for stage in todo if target in stage.upstream()] for target in targets)
+    given = carried.for_stage(first[0])
+    assert [one for one, _ in given] == [first[0].inputs["data"].id]
+    assert carried.for_stage(second[0]) == given  # put once
+    del given
+    for stage in first:
+        carried.for_stage(stage)
+        carried.settled(stage, failed=False)
+    assert len(alive) == len(carried.for_stage(second[-1]))  # nothing that the first alone read
+    carried.settled(second[0], failed=True)  # and so do all that need it
+    assert not alive
+
+
+def test_the_time_limit_counts_computing_alone(monkeypatch) -> None:
+    """A process that is gone computes nothing, nor does a node: the wait to be begun again is not counted."""
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+
+    def unreachable() -> bool:
+        raise ray.exceptions.TaskUnschedulableError("the node is gone")
+
+    def on_node(name: str, function) -> SimpleNamespace:
+        return SimpleNamespace(
+            remote=lambda process: partial(function, process) if name == "there" else unreachable
+        )
+
+    monkeypatch.setattr(cluster_module, "_on_node", on_node)
+    monkeypatch.setattr(ray, "wait", lambda refs, timeout: (refs, []))
+    monkeypatch.setattr(ray, "get", lambda ref: ref())
+    executor = object.__new__(RayExecutor)
+    executor._limit = 5.0
+
+    def is_overdue(name: str, process: int, seconds: float) -> bool:
+        attempt = Attempt(name, process, "first")
+        task = cluster_module._Task(None, 0, attempt, time.monotonic() - seconds)
+        found = executor._is_overdue(task)
+        assert executor._is_overdue(task) is found
+        return found
+
+    assert is_overdue("there", os.getpid(), 6)
+    assert not is_overdue("there", os.getpid(), 4)
+    assert not is_overdue("there", ended.pid, 6)
+    assert not is_overdue("elsewhere", os.getpid(), 6)
+    assert not executor._is_overdue(cluster_module._Task(None, 0))  # it waits
+
+
+def test_why_ray_gives_no_result_is_said_in_words() -> None:
+    lost = cluster_module._given_up(ray.exceptions.WorkerCrashedError())
+    assert lost.startswith("its process died, or its node was lost, 4 times")
+    raised = ray.exceptions.RayTaskError("f", "Traceback\n  File", ImportError("no module"))
+    assert cluster_module._given_up(raised) == "Ray gave it up: ImportError: no module"
+    other = cluster_module._given_up(ray.exceptions.RaySystemError("out of\norder"))
+    assert other.startswith("Ray gave it up: ")
+    assert "\n" not in other

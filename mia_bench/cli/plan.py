@@ -45,9 +45,14 @@ def print_stages(setup: Setup, todo: Collection[Stage], cached: Collection[Stage
     if rows:
         say_lines("\n" + table(rows))
     seconds = {key: estimate.seconds for key, estimate in expected.items()}
-    total = makespan(todo, seconds, setup.jobs(todo))
+    at_once = setup.at_once(todo) if todo else 1
+    total = makespan(todo, seconds, at_once)
     say("")
-    say(f"{counted(len(todo), 'stage')} to compute, about {duration(total)}; store {setup.store.root}")
+    side_by_side = f", {at_once} at once" if at_once > 1 else ""
+    say(
+        f"{counted(len(todo), 'stage')} to compute, about {duration(total)}{side_by_side}; "
+        f"store {setup.store.root}"
+    )
     _print_room(setup.store.root, expected.values())
 
 

@@ -19,20 +19,22 @@ import threading
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from etils.epy import lazy_imports
 
+from mia_bench.engine.carried import Carried
 from mia_bench.engine.executor import Outcome
-from mia_bench.engine.jobs import usable_cores
+from mia_bench.engine.guard import POSIX
+from mia_bench.engine.jobs import cuda_count, usable_cores
 from mia_bench.engine.plan import Stage
 from mia_bench.engine.progress import ProgressDisplay
 from mia_bench.engine.relay import Message, Sender, sending_warnings, show
 from mia_bench.engine.worker import StageFailed, Worker, WorkerSetup, failure
-from mia_bench.errors import CorruptArtifact, MiaBenchError, StoreError, UsageError
+from mia_bench.errors import MiaBenchError, StoreError, UsageError, summarize_error
 from mia_bench.interruption import held_back, interrupted
 from mia_bench.plugins import host
 from mia_bench.provenance import HOST, git_commit, package_version, python_version
@@ -52,6 +54,9 @@ ANSWER_SECONDS = 10.0
 VISIBLE_SECONDS = 60.0
 """How long it may take until a node sees in a shared folder what another one wrote."""
 
+Node: TypeAlias = dict[str, Any]
+"""What Ray says of a node."""
+
 _OWN_CLUSTER = {"include_dashboard": False, "object_store_memory": 10**8}
 """How a cluster is started on this machine; artifacts are read from the store."""
 
@@ -68,11 +73,61 @@ class Needs:
 
     Attributes:
         cores: of a node; None: all of them.
-        gpus: a share of one, where the cluster has any.
+        gpus: a share of one; 0 where none is used.
     """
 
     cores: int | None = 1
     gpus: float = 1.0
+
+    def on(self, nodes: Collection[Node], device: str) -> Needs:
+        """The needs as numbers that some node can meet; ``device`` as of a run.
+
+        Raises:
+            UsageError: none can.
+        """
+        on_gpus = device != "cpu" and any(_count(node, "GPU") for node in nodes)
+        if not on_gpus and device not in ("auto", "cpu"):
+            raise UsageError(f"--device {device}: no node of the Ray cluster has a GPU")
+        most = max((int(_count(node, "CPU")) for node in nodes), default=0)
+        cores = self.cores or (1 if on_gpus else max(1, most))
+        needs = Needs(cores, self.gpus if on_gpus else 0.0)
+        if not needs.room(nodes):
+            gpus = f" and {needs.gpus:g} GPUs" if on_gpus else ""
+            raise UsageError(
+                f"a stage of this track takes {cores} cores{gpus}; no node of the Ray cluster has them"
+            )
+        return needs
+
+    def room(self, nodes: Iterable[Node]) -> int:
+        """How many stages the nodes have room for, of needs that are numbers."""
+        return sum(map(self._room_of, nodes))
+
+    def _room_of(self, node: Node) -> int:
+        room = _count(node, "CPU") // (self.cores or 1)
+        if self.gpus:
+            room = min(room, int(_count(node, "GPU")) * int(1 / self.gpus))
+        return int(room)
+
+
+def room(address: str | None, needs: Needs, device: str, most: int | None = None) -> int:
+    """How many stages at once a :class:`RayExecutor` with these arguments would compute.
+
+    A cluster is asked. One that would be started is not: it has what this machine has.
+
+    Raises:
+        UsageError: Ray is not installed, nobody answers, or no node can compute the stages.
+    """
+    if address is None:
+        _require_ray()
+        nodes: list[Node] = [{"Resources": {"CPU": usable_cores(), "GPU": cuda_count("auto")}}]
+    else:
+        _connect(address)
+        try:
+            nodes = _nodes()
+        finally:
+            _disconnect()
+    found = needs.on(nodes, device).room(nodes)
+    return min(found, most or found)
 
 
 class RayExecutor:
@@ -110,14 +165,14 @@ class RayExecutor:
         self._tasks: dict[Any, _Task] = {}
         self._numbers = itertools.count()
         self._room, self._looked, self._had_room = 0, -math.inf, time.monotonic()
-        self._carried: dict[tuple[str, str], Any] = {}
+        self._carried: Carried | None = None
         self._run = ""
         started = _connect(address)
         try:
-            self._on_gpus = setup.device != "cpu" and any(_count(n, "GPU") for n in _nodes())
-            self._needs = self._fitting(needs, setup.device)
-            self._shared = started or self._check_nodes(setup, todo)
-            self._run = "" if self._shared else f"mia-bench-{uuid.uuid4().hex}"
+            self._needs = needs.on(_nodes(), setup.device)
+            if not (started or self._check_nodes(setup, todo)):
+                self._run = f"mia-bench-{uuid.uuid4().hex}"
+                self._carried = Carried(setup.store, ray.put, todo)
             here = strategies.NodeAffinitySchedulingStrategy(
                 ray.get_runtime_context().get_node_id(), soft=False
             )
@@ -126,7 +181,7 @@ class RayExecutor:
             self._given = ray.put((setup, self._run, self._mailbox, node_report(setup.store.root, None)))
             self._compute = ray.remote(
                 num_cpus=self._needs.cores,
-                num_gpus=self._needs.gpus if self._on_gpus else 0,
+                num_gpus=self._needs.gpus,
                 max_retries=ATTEMPTS - 1,
             )(_compute)
         except BaseException:
@@ -138,7 +193,7 @@ class RayExecutor:
         """As many stages as the nodes have room for that are there now."""
         if time.monotonic() - self._looked > _NODES:
             self._looked = time.monotonic()
-            self._room = sum(map(self._room_of, _nodes()))
+            self._room = self._needs.room(_nodes())
         return max(1, min(self._room, self._most or self._room))
 
     @property
@@ -148,7 +203,7 @@ class RayExecutor:
 
     def begin(self, stage: Stage, *, renew: bool, seconds: float) -> None:
         """Give a stage to Ray."""
-        inputs = None if self._shared else self._carry_inputs(stage)
+        inputs = self._carried.for_stage(stage) if self._carried else None
         number = next(self._numbers)
         try:
             ref = self._compute.remote(self._given, number, stage, renew, seconds, inputs)
@@ -168,7 +223,7 @@ class RayExecutor:
                 return self._finish(ready[0])
             self._require_room()
             for ref, task in list(self._tasks.items()):
-                if self._limit and task.began and time.monotonic() - task.began > self._limit:
+                if self._is_overdue(task):
                     ray.cancel(ref, force=True)
                     return self._fail(ref, f"it took longer than the time limit of {self._limit:g} s")
 
@@ -178,12 +233,10 @@ class RayExecutor:
             for ref in self._tasks:
                 ray.cancel(ref, force=True)
             if self._run:
-                cleared = [_on_node(node, _clear).remote(self._run) for node in _nodes()]
+                cleared = [_on_node(node["NodeID"], _clear).remote(self._run) for node in _nodes()]
                 ray.wait(cleared, num_returns=len(cleared), timeout=ANSWER_SECONDS)
         self._tasks.clear()
-        # The run is over; what is being raised, Interrupted perhaps, must stay.
-        with contextlib.suppress(KeyboardInterrupt), held_back():
-            ray.shutdown()
+        _disconnect()
 
     # --- nodes -------------------------------------------------------------------------------
 
@@ -200,32 +253,6 @@ class RayExecutor:
             elif time.monotonic() - self._had_room > VISIBLE_SECONDS:
                 raise MiaBenchError("no node is left in the Ray cluster that can take a stage")
 
-    def _fitting(self, needs: Needs, device: str) -> Needs:
-        """The needs as numbers that some node can meet.
-
-        Raises:
-            UsageError: none can.
-        """
-        nodes = _nodes()
-        if not self._on_gpus and device not in ("auto", "cpu"):
-            raise UsageError(f"--device {device}: no node of the Ray cluster has a GPU")
-        most = max((int(_count(node, "CPU")) for node in nodes), default=0)
-        if needs.cores is None:
-            needs = replace(needs, cores=1 if self._on_gpus else max(1, most))
-        self._needs = needs
-        if not any(map(self._room_of, nodes)):
-            gpus = f" and {needs.gpus:g} GPUs" if self._on_gpus else ""
-            raise UsageError(
-                f"a stage of this track takes {needs.cores} cores{gpus}; no node of the Ray cluster has them"
-            )
-        return needs
-
-    def _room_of(self, node: dict[str, Any]) -> int:
-        room = _count(node, "CPU") // (self._needs.cores or 1)
-        if self._on_gpus:
-            room = min(room, int(_count(node, "GPU")) * int(1 / self._needs.gpus))
-        return int(room)
-
     def _check_nodes(self, setup: WorkerSetup, todo: Collection[Stage]) -> bool:
         """Whether all nodes see the store's folder.
 
@@ -236,8 +263,8 @@ class RayExecutor:
         data = setup.roots.data if reads else None
         with _token(setup.store.root) as token:
             here = node_report(token, data)
-            nodes = [node for node in _nodes() if self._room_of(node)]
-            asked = {_on_node(node, _reporter()).remote(token, data): node for node in nodes}
+            nodes = [node for node in _nodes() if self._needs.room([node])]
+            asked = {_on_node(node["NodeID"], _reporter()).remote(token, data): node for node in nodes}
             answered, silent = ray.wait(list(asked), num_returns=len(asked), timeout=6 * ANSWER_SECONDS)
             found = {asked[ref]["NodeManagerAddress"]: _answer(ref) for ref in answered}
         for ref in silent:
@@ -246,19 +273,6 @@ class RayExecutor:
             if reason := here.differs(report):
                 raise UsageError(f"node {name} of the Ray cluster: {reason}")
         return all(report.sees_store for report in found.values())
-
-    def _carry_inputs(self, stage: Stage) -> list[tuple[tuple[str, str], Any]]:
-        """Objects with what is stored of a stage's upstream; a node makes again what is missing."""
-        carried: dict[tuple[str, str], Any] = {}
-        for needed in {one.id for one in stage.upstream() if one is not stage}:
-            try:
-                if needed not in self._carried and self._store.has(*needed):
-                    self._carried[needed] = ray.put(self._store.packed(*needed))
-            except CorruptArtifact as error:
-                self._store.set_aside(error)
-            if needed in self._carried:
-                carried[needed] = self._carried[needed]
-        return list(carried.items())
 
     # --- what tasks tell ---------------------------------------------------------------------
 
@@ -279,25 +293,43 @@ class RayExecutor:
                 if task.attempt:
                     self._display.stage_fails(task.stage)
                     self._display.say(f"a node or process was lost; begun again: {task.stage.label}")
-                task.attempt, task.began = attempt, time.monotonic()
+                task.attempt, task.began, task.asked = attempt, time.monotonic(), None
             if task.attempt == attempt:
                 task.ended |= message[0] == "ends"
                 show(self._display, task.stage, message)
+
+    def _is_overdue(self, task: _Task) -> bool:
+        """Whether a stage has been computed for longer than the limit.
+
+        Where the time is up the node is asked: a process that was lost computes nothing, and its stage waits
+        until it is begun again.
+        """
+        if not (self._limit and task.attempt and time.monotonic() - task.began > self._limit):
+            return False
+        if task.asked is None:
+            task.asked = _on_node(task.attempt.node, _is_running).remote(task.attempt.process)
+        if not ray.wait([task.asked], timeout=0)[0]:
+            return False
+        asked, task.asked = task.asked, None
+        try:
+            if ray.get(asked):
+                return True
+        except ray.exceptions.RayError:
+            pass  # the node is gone
+        task.began = math.inf
+        return False
 
     def _finish(self, ref: Any) -> Outcome:
         """What became of a task."""
         try:
             kind, value, began, artifact = ray.get(ref)
         except ray.exceptions.RayError as error:
-            reason = shortened(one_line(str(error)), 200)
-            return self._fail(ref, f"Ray gave it up after {ATTEMPTS} attempts, or sooner: {reason}")
-        task = self._tasks.pop(ref)
+            return self._fail(ref, _given_up(error))
+        task = self._tasks[ref]
         if kind == "stopped":
             raise value
         if kind == "failed":
-            if task.attempt:
-                self._display.stage_fails(task.stage)
-            return Outcome(task.stage, value)
+            return self._settle(ref, value)
         if artifact is not None:
             self._store.adopt(*task.stage.id, *artifact)
         _await(self._store, [task.stage])
@@ -305,13 +337,34 @@ class RayExecutor:
             self._display.stage_begins(task.stage, value)
         if began and not task.ended:
             self._display.stage_ends(task.stage, value)
-        return Outcome(task.stage)
+        return self._settle(ref)
 
     def _fail(self, ref: Any, reason: str) -> Outcome:
+        return self._settle(ref, failure(self._tasks[ref].stage, MiaBenchError(reason)))
+
+    def _settle(self, ref: Any, reason: str | None = None) -> Outcome:
+        """A task is done, or failed for a reason."""
         task = self._tasks.pop(ref)
-        if task.attempt:
+        if reason is not None and task.attempt:
             self._display.stage_fails(task.stage)
-        return Outcome(task.stage, failure(task.stage, MiaBenchError(reason)))
+        if self._carried:
+            self._carried.settled(task.stage, failed=reason is not None)
+        return Outcome(task.stage, reason)
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A process that computes a stage.
+
+    Attributes:
+        node: Ray's name of the node.
+        process: number of the process there.
+        name: tells it from others.
+    """
+
+    node: str
+    process: int
+    name: str
 
 
 @dataclass
@@ -321,22 +374,33 @@ class _Task:
     Attributes:
         number: its messages carry it.
         attempt: the one that told of itself last.
-        began: when that began to compute.
+        began: when that began to compute; infinity once it is lost.
+        asked: what will say whether it is lost.
         ended: whether the display knows that it did.
     """
 
     stage: Stage
     number: int
-    attempt: str = ""
-    began: float = 0.0
+    attempt: Attempt | None = None
+    began: float = math.inf
+    asked: Any = None
     ended: bool = False
 
 
-def _connect(address: str | None) -> bool:
-    """Connect to the cluster; whether it was started here, because no address was given.
+def _given_up(error: Exception) -> str:
+    """Why Ray gives no result of a task, in words."""
+    if isinstance(error, (ray.exceptions.WorkerCrashedError, ray.exceptions.NodeDiedError)):
+        return f"its process died, or its node was lost, {ATTEMPTS} times; the logs of Ray may say why"
+    cause = getattr(error, "cause", None)  # what the task raised
+    reason = summarize_error(cause) if cause else shortened(one_line(str(error)), 200)
+    return f"Ray gave it up: {reason}"
+
+
+def _require_ray() -> None:
+    """Import Ray.
 
     Raises:
-        UsageError: Ray is not installed, nobody answers, or the cluster's versions differ.
+        UsageError: it is not installed.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # silences a warning
@@ -345,6 +409,15 @@ def _connect(address: str | None) -> bool:
         _ = ray.__version__
     except ImportError as error:
         raise UsageError("--executor ray needs Ray: pip install 'mia-bench[ray]'") from error
+
+
+def _connect(address: str | None) -> bool:
+    """Connect to the cluster; whether it was started here, because no address was given.
+
+    Raises:
+        UsageError: Ray is not installed, nobody answers, or the cluster's versions differ.
+    """
+    _require_ray()
     if address is not None:
         _require_answer(address)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
@@ -361,6 +434,13 @@ def _connect(address: str | None) -> bool:
             for number, handler in handlers.items():  # Ray replaces them
                 signal.signal(number, handler)
     return address is None
+
+
+def _disconnect() -> None:
+    """Leave the cluster; end it if it was started here."""
+    # The run is over; what is being raised, Interrupted perhaps, must stay.
+    with contextlib.suppress(KeyboardInterrupt), held_back():
+        ray.shutdown()
 
 
 def _require_answer(address: str) -> None:
@@ -383,18 +463,18 @@ def _require_answer(address: str) -> None:
         ) from error
 
 
-def _nodes() -> list[dict[str, Any]]:
+def _nodes() -> list[Node]:
     """The nodes that are there."""
     return [node for node in ray.nodes() if node["Alive"]]
 
 
-def _count(node: dict[str, Any], resource: str) -> float:
+def _count(node: Node, resource: str) -> float:
     return float(node["Resources"].get(resource, 0))
 
 
-def _on_node(node: dict[str, Any], function: Callable[..., Any]) -> Any:
-    """A function that Ray calls on that node."""
-    there = strategies.NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+def _on_node(node: str, function: Callable[..., Any]) -> Any:
+    """A function that Ray calls on the node of that name."""
+    there = strategies.NodeAffinitySchedulingStrategy(node, soft=False)
     return ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=there)(function)
 
 
@@ -482,13 +562,13 @@ class _Mailbox:
     """Keeps what tasks tell until the driver takes it."""
 
     def __init__(self) -> None:
-        self._messages: deque[tuple[int, str, Message]] = deque()
+        self._messages: deque[tuple[int, Attempt, Message]] = deque()
 
-    def put(self, number: int, attempt: str, message: Message) -> None:
+    def put(self, number: int, attempt: Attempt, message: Message) -> None:
         """Keep a message."""
         self._messages.append((number, attempt, message))
 
-    def take(self) -> list[tuple[int, str, Message]]:
+    def take(self) -> list[tuple[int, Attempt, Message]]:
         """All messages since the last call."""
         taken = list(self._messages)
         self._messages.clear()
@@ -523,7 +603,8 @@ def _compute(
     setup, run, mailbox, driver = given
     if differs := driver.differs(node_report(setup.store.root, None)):  # of a node that joined later
         return "stopped", UsageError(f"a node of the Ray cluster: {differs}"), False, None
-    attempt, told = uuid.uuid4().hex, []
+    attempt = Attempt(ray.get_runtime_context().get_node_id(), os.getpid(), uuid.uuid4().hex)
+    told = []
 
     def deliver(message: Message) -> None:
         told.append(message[0])
@@ -563,6 +644,16 @@ def _await(store: Store, stages: Collection[Stage]) -> None:
 def _own_folder(run: str) -> Path:
     """The store that a node keeps for a run."""
     return Path(tempfile.gettempdir()) / run
+
+
+def _is_running(process: int) -> bool:
+    """Whether a process of ours is there; on Windows that is not found out."""
+    if POSIX:
+        try:
+            os.kill(process, 0)
+        except OSError:
+            return False
+    return True
 
 
 def _clear(run: str) -> None:

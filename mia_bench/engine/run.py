@@ -24,7 +24,7 @@ from mia_bench.components import (
 )
 from mia_bench.config import DEFAULT_TRACK, RunConfig, load_config
 from mia_bench.device import Precision, choose_device
-from mia_bench.engine.cluster import Needs, RayExecutor
+from mia_bench.engine.cluster import Needs, RayExecutor, room
 from mia_bench.engine.code import changed_code
 from mia_bench.engine.executor import Executor
 from mia_bench.engine.grid import Cell, build_grid
@@ -38,6 +38,7 @@ from mia_bench.engine.standard import StandardRun, standard_of
 from mia_bench.engine.worker import Worker, WorkerSetup
 from mia_bench.errors import MiaBenchError, UsageError
 from mia_bench.names import STANDARD
+from mia_bench.origin import StageId
 from mia_bench.own_models import OwnTarget, origin_warnings, own_targets
 from mia_bench.paths import Roots
 from mia_bench.plugins import attribute_errors, describe_error, host
@@ -68,10 +69,26 @@ class Setup:
     store: Store
     own: Sequence[OwnTarget] = ()
 
-    def jobs(self, todo: Collection[Stage]) -> int:
-        """How many processes compute these stages."""
+    def at_once(self, todo: Collection[Stage]) -> int:
+        """How many of these stages are computed at once; a cluster is asked.
+
+        Raises:
+            UsageError: the cluster does not answer, or can't compute them.
+        """
         given = self.config.jobs
+        if self.config.executor == "ray":
+            return room(self.config.address, self._needs, self.config.device, self._most)
         return automatic_jobs(self.config.device, self.track, todo) if given == "auto" else given
+
+    @property
+    def _needs(self) -> Needs:
+        """What a stage takes of a cluster."""
+        return Needs(self.track.threads, self.config.gpus_per_stage)
+
+    @property
+    def _most(self) -> int | None:
+        """The largest number of stages at once on a cluster."""
+        return None if self.config.jobs == "auto" else self.config.jobs
 
     def executor(self, display: ProgressDisplay, todo: Collection[Stage]) -> Executor:
         """What computes stages: this process, others where jobs or a time limit ask for it, or a cluster."""
@@ -82,20 +99,22 @@ class Setup:
                 given,
                 display,
                 address=config.address,
-                needs=Needs(self.track.threads, config.gpus_per_stage),
-                most=None if config.jobs == "auto" else config.jobs,
+                needs=self._needs,
+                most=self._most,
                 time_limit=time_limit,
                 todo=todo,
             )
-        jobs = self.jobs(todo)
+        jobs = self.at_once(todo)
         if jobs == 1 and time_limit is None:
             return LocalExecutor(Worker(given, display))
         needed = min(jobs, most_at_once(todo))
         return ParallelExecutor(given, display, jobs=jobs, needed=needed, time_limit=time_limit)
 
     def workspace(self, progress: Progress = no_progress) -> Workspace:
-        """What loads, or computes, stages on the device."""
-        return stages.Workspace(self.store, choose_device(self.config.device), self.roots, progress)
+        """What loads, or computes, stages here: on the device, unless only nodes of a cluster have it."""
+        on_nodes = self.config.executor == "ray" and self.config.device != "cpu"
+        device = choose_device("auto" if on_nodes else self.config.device)
+        return stages.Workspace(self.store, device, self.roots, progress)
 
     def track_plan(self) -> TrackPlan:
         """The stages that the track's cells share."""
@@ -287,17 +306,19 @@ def _to_compute(prepared: Prepared) -> Iterator[tuple[str, ConfiguredComponent]]
                 yield f"{part.kind} {part.name}", part
 
 
-def _load_own_models(prepared: Prepared, display: ProgressDisplay) -> None:
-    """Read the models of the user's own before anything that takes long.
+def _load_own_models(prepared: Prepared, display: ProgressDisplay) -> set[StageId]:
+    """Read the models of the user's own before anything that takes long, and here, where their files are.
+
+    Returns:
+        the stages that were computed.
 
     Raises:
         UsageError: one can't be read or does not fit; the file is named.
     """
     setup = prepared.setup
     todo = [stage for stage in prepared.pending[0] if stage.name == "load"]
-    todo = [stage for stage in todo if not setup.store.has(*stage.id)]
     if not todo:
-        return
+        return set()
     for stage in todo:
         stages.read_file_of(stage.parts["defense"])
     setup.make([stage.inputs["data"] for stage in todo], display)
@@ -306,6 +327,7 @@ def _load_own_models(prepared: Prepared, display: ProgressDisplay) -> None:
         with setup.store.lock(*stage.id, lambda: None):
             stages.run_stage(stage, workspace)
     prepared.__dict__.pop("pending", None)
+    return {stage.id for stage in todo}
 
 
 def execute(prepared: Prepared, display: ProgressDisplay | None = None) -> list[Record]:
@@ -326,7 +348,7 @@ def execute(prepared: Prepared, display: ProgressDisplay | None = None) -> list[
     fresh: list[Record] = []
     shown = display or ProgressDisplay()
     finished = partial(report, "mia_bench_cell_finished")
-    renewed: set[tuple[str, str]] = set()
+    renewed: set[StageId] = set()
 
     def compute() -> None:
         cells = prepared.open_cells
@@ -344,7 +366,7 @@ def execute(prepared: Prepared, display: ProgressDisplay | None = None) -> list[
     if prepared.open_cells:
         setup.store.check_writable()
         setup.store.sweep()
-        _load_own_models(prepared, shown)
+        renewed |= _load_own_models(prepared, shown)
         compute()
         for added in prepared.choose_strongest():
             if added.key in prepared.cached:
