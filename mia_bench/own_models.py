@@ -249,12 +249,28 @@ def baseline(registry: Registry) -> str:
 
 
 def origin_warnings(targets: Sequence[OwnTarget], track: Track, data: str) -> Iterator[str]:
-    """A line for each model whose file says that it was trained on other data than the track's."""
+    """A line for each model whose file says that it was made otherwise: of other data, or of other code."""
     for one in targets:
         card = one.card
+        if card and one.architecture and one.defense:
+            yield from other_versions(one.path, card, one.architecture, one.defense)
         if card and one.origin(track, data) != "stated":
             what = f"version {card.track_version} of the track {card.track!r}"
             other = (
                 what if (card.track, card.track_version) != (track.name, track.version) else "other images"
             )
             yield f"{one.path} says that it was trained on {other}, not on the data of this run"
+
+
+def other_versions(
+    path: Path, card: ModelCard, architecture: ConfiguredComponent, defense: ConfiguredComponent
+) -> Iterator[str]:
+    """A line for each component of which another version was exported than the model is built with now."""
+    for stated, part in ((card.architecture, architecture), (card.defense, defense)):
+        then = {name: getattr(stated, name) for name in part.identity}
+        if stated.name == part.name and then != part.identity:
+            made, now = (f"version {one['version']} of {one['distribution']}" for one in (then, part.identity))
+            yield (
+                f"{path} was made with another {part.kind} {part.name!r} ({made}) than is installed ({now}): "
+                "it may answer differently"
+            )

@@ -20,6 +20,7 @@ from torch.nn import functional as F
 import mia_bench
 from mia_bench.api.architecture import NetworkTask
 from mia_bench.api.classifier import Activations
+from mia_bench.components import resolve
 from mia_bench.config import load_config, named_files
 from mia_bench.engine.plan import TrackPlan
 from mia_bench.engine.progress import ProgressDisplay
@@ -497,3 +498,52 @@ def test_a_file_of_other_data_is_warned_of(ready, undisturbed, tmp_path: Path) -
     other = dataclasses.replace(own, card=card.model_copy(update={"track_version": 2}))
     (line,) = origin_warnings([other], setup.track, "d")
     assert "trained on version 2 of the track 'toy'" in line
+
+
+def test_a_file_made_with_another_version_of_a_component_is_warned_of(
+    ready, caplog, tmp_path: Path
+) -> None:
+    def part(kind: str, name: str, **more) -> dict[str, object]:
+        return {**resolve(registry(), kind, name, {}, {}).spec(), **more}
+
+    state = registry().get("model", "resnet-small").load()
+    built = state(state.Options()).build(NetworkTask(6, 16)).state_dict()
+
+    def file(name: str, architecture: dict[str, object], defense: dict[str, object]) -> Path:
+        card = ModelCard(
+            cell="c", track="toy", track_version=3, data="d", classes=6, resolution=16, seed=0,
+            architecture=architecture, defense=defense,
+        )  # fmt: skip
+        save_file(built, tmp_path / name, {"mia_bench": card.model_dump_json()})
+        return tmp_path / name
+
+    same = file("same.safetensors", part("model", "resnet-small"), part("defense", "none"))
+    mia_bench.load_target(same)
+    assert not caplog.records
+    older = part("model", "resnet-small", version="0"), part("defense", "none", distribution="theirs")
+    other = file("other.safetensors", *older)
+    mia_bench.load_target(other)
+    said = [record.getMessage() for record in caplog.records]
+    assert re.search(r"another model 'resnet-small' \(version 0 of mia-bench\) than is installed", said[0])
+    assert "another defense 'none' (version 1 of theirs)" in said[1]
+    planned = prepare(load_config({"track": "toy", "attack": "ppa", "target": other, "store": ready}))
+    assert set(said) <= set(planned.warnings)
+    # Whoever builds it otherwise knows that.
+    given = {"track": "toy", "attack": "ppa", "store": ready, "architecture": "convnet-small"}
+    planned = prepare(load_config({**given, "target": other}))
+    assert said[0] not in planned.warnings
+
+
+def test_an_export_replaces_no_page_of_the_users(toy, undisturbed, cli, tmp_path: Path) -> None:
+    undisturbed.copy(tmp_path / "store", (*SHARED, "train"))
+    record = read_record(next(iter(undisturbed.records.values())))
+    Store(tmp_path / "store").write_record(record)
+    file, page = tmp_path / "mine.safetensors", tmp_path / "mine.md"
+    page.write_text("notes\n")
+    refused = cli("export", record.key, file)
+    assert (refused.code, f"the model card would replace {page}" in refused.err) == (2, True)
+    assert (page.read_text(), file.exists()) == ("notes\n", False)
+    page.unlink()
+    for _ in range(2):  # its own it replaces
+        assert cli("export", record.key, file).code == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine.md", "mine.safetensors", "store"]

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from etils.epy import lazy_imports
 
+from mia_bench import jsonfile
 from mia_bench.components import ConfiguredComponent, resolve
 from mia_bench.device import choose_device
 from mia_bench.engine.plan import PlannedCell
 from mia_bench.engine.rerun import OTHER, prepare_again
 from mia_bench.errors import CorruptArtifact, MiaBenchError, UsageError
 from mia_bench.origin import Origin
-from mia_bench.own_models import CARD, ModelCard, Part, read_card
+from mia_bench.own_models import CARD, ModelCard, Part, other_versions, read_card
 from mia_bench.paths import default_weights, expand_path
 from mia_bench.plugins import host
 from mia_bench.provenance import package_version
 from mia_bench.record import Record
 from mia_bench.recorded_options import options_text
-from mia_bench.store import Store
+from mia_bench.store import Store, write_whole
 from mia_bench.text import prose
 
 with lazy_imports():
@@ -32,6 +35,11 @@ with lazy_imports():
     from mia_bench.models import checkpoint_file
     from mia_bench.protocol import context as contexts
     from mia_bench.protocol import target as targets
+
+log = logging.getLogger(__name__)
+
+_MEASURED = "trained by mia-bench to measure how much such a model gives away about its training data"
+"""What every model card says."""
 
 
 def export_target(record: Record, store: Store, where: Mapping[str, Any], path: Path) -> list[Path]:
@@ -47,9 +55,12 @@ def export_target(record: Record, store: Store, where: Mapping[str, Any], path: 
         both files.
 
     Raises:
+        UsageError: a page that is no model card is in the place of the card.
         MiaBenchError: the cell's target is not stored, or the cell is another one now.
         OSError: a file can't be written.
     """
+    page = path.with_suffix(".md")
+    _require_free(page)
     if record.defense.about.own_model:
         raise UsageError(
             f"the target of cell {record.key[:8]} is a model of your own, which is a file already"
@@ -60,15 +71,25 @@ def export_target(record: Record, store: Store, where: Mapping[str, Any], path: 
         raise MiaBenchError(f"the target of cell {record.key[:8]} is not in the store any more: run it again")
     card = _card(record, planned, len(store.info("data", train.inputs["data"].key)["class_names"]))
     weights = safetensors.torch.save(store.tensors(*train.id), {CARD: card.model_dump_json()})
-    page = path.with_suffix(".md")
-    for file, content in ((path, weights), (page, _markdown(card, record, path.name).encode())):
-        temporary = file.with_name(f".{file.name}.tmp")
-        try:
-            temporary.write_bytes(content)
-            temporary.replace(file)
-        finally:
-            temporary.unlink(missing_ok=True)
+    write_whole(path, weights)
+    write_whole(page, _markdown(card, record, path.name).encode())
     return [path, page]
+
+
+def _require_free(page: Path) -> None:
+    """Refuse to replace what the user did not name, unless it is an earlier model card.
+
+    Raises:
+        UsageError: it is something else.
+    """
+    if not os.path.lexists(page):
+        return
+    try:
+        known = _MEASURED.encode() in jsonfile.read_file(page)
+    except (OSError, ValueError):
+        known = False
+    if not known:
+        raise UsageError(f"the model card would replace {page}, which is another page: give another FILE")
 
 
 def _planned(record: Record, store: Store, where: Mapping[str, Any]) -> PlannedCell:
@@ -120,7 +141,7 @@ def _lines(card: ModelCard, record: Record, file: str) -> Iterator[str]:
     yield from (f"# {prose(file)}", "")
     yield (
         f"A classifier of {card.classes} private classes, for images of {card.resolution}×{card.resolution} "
-        "pixels, trained by mia-bench to measure how much such a model gives away about its training data."
+        f"pixels, {_MEASURED}."
     )
     if record.track.data and card.metrics:
         yield ""
@@ -160,6 +181,8 @@ def _lines(card: ModelCard, record: Record, file: str) -> Iterator[str]:
 def load_target(file: str | Path, *, device: str = "cpu") -> nn.Module:
     """A target from a file that ``mia-bench export`` wrote, as it was deployed.
 
+    A warning says so where another version of its architecture or defense is installed than it was made with.
+
     Args:
         file: safetensors with a model card.
         device: ``auto``, ``cpu``, ``cuda[:i]`` or ``mps``.
@@ -175,8 +198,11 @@ def load_target(file: str | Path, *, device: str = "cpu") -> nn.Module:
     if card is None:
         raise UsageError(f"{path} has no model card of mia-bench: 'mia-bench export' writes files with one")
     registry = host().registry
-    architecture = resolve(registry, "model", card.architecture.name, card.architecture.options, {}).make()
-    defense = resolve(registry, "defense", card.defense.name, card.defense.options, {}).make()
+    built = resolve(registry, "model", card.architecture.name, card.architecture.options, {})
+    deployed = resolve(registry, "defense", card.defense.name, card.defense.options, {})
+    for line in other_versions(path, card, built, deployed):
+        log.warning("%s", line)
+    architecture, defense = built.make(), deployed.make()
     none = dataset.ImageSet(
         torch.empty(0, 3, card.resolution, card.resolution, dtype=torch.uint8),
         torch.empty(0, dtype=torch.long),
