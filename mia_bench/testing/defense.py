@@ -19,13 +19,13 @@ from mia_bench.testing.checks import CheckSkipped, Problem, Unsound, check, chec
 from mia_bench.testing.isolation import isolated, reloaded
 from mia_bench.testing.trial import (
     Run,
-    Stopped,
     Trial,
     attempt,
     differing,
     observe,
     reported_by,
     require_images,
+    stopped_and_resumed,
 )
 
 with lazy_imports():
@@ -104,20 +104,9 @@ class DefenseTrial(Trial[Trained]):
     def resumed(self) -> Iterator[Problem]:
         """Stopped after an epoch and resumed it ends as if it had never been stopped."""
         self.require_exact()
-        made, run, checkpoint = self.made, Run(self.device), toy.MemoryCheckpoint()
-        stops: list[int] = []
-
-        def stop(done: int, total: int, unit: str) -> None:
-            if checkpoint.state is not None:
-                stops.append(done)
-                raise Stopped
-
+        made = self.made
+        again = stopped_and_resumed(partial(self.train, Run(self.device)))
         with isolated(0):
-            attempt(partial(self.train, run, progress=stop, checkpoint=checkpoint))
-        if not stops:
-            raise CheckSkipped("it trains for one epoch only")
-        with isolated(0):
-            again = self.train(run, checkpoint=checkpoint)
             undisturbed = self.train(Run(self.device))
         if differing(made.state, undisturbed.state):
             raise CheckSkipped("two runs differ that nobody stopped")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar
@@ -15,17 +15,16 @@ from mia_bench.api.dataset import ImageSet
 from mia_bench.device import autocast
 from mia_bench.errors import MiaBenchError
 from mia_bench.seeds import generator
-from mia_bench.testing.checks import CheckSkipped, Problem, check, check_run
+from mia_bench.testing.checks import Problem, check, check_run
 from mia_bench.testing.isolation import isolated, reloaded
 from mia_bench.testing.trial import (
     Run,
-    Stopped,
     Trial,
-    attempt,
     differing,
     observe,
     reported_by,
     require_images,
+    stopped_and_resumed,
 )
 
 with lazy_imports():
@@ -77,23 +76,13 @@ class PriorTrial(Trial[Fitted]):
         return Fitted(state, model, images)
 
     def fit(
-        self,
-        run: Run,
-        prior: Any = None,
-        public: ImageSet | None = None,
-        checkpoint: toy.MemoryCheckpoint | None = None,
-        progress: Callable[[int, int, str], None] | None = None,
+        self, run: Run, prior: Any = None, public: ImageSet | None = None, **context: Any
     ) -> dict[str, Tensor]:
-        """The state that the host stores."""
+        """The state that the host stores; ``context`` replaces parts of the run's."""
         prior = prior or self.make()
         observe(prior, "fit", run)
-        context = run.context
-        if progress:
-            context = replace(context, progress=progress)
-        if checkpoint:
-            context = replace(context, checkpoint=checkpoint)
         public = copy.deepcopy(run.world.splits.public) if public is None else public
-        return toy.fit(prior, public, context).state
+        return toy.fit(prior, public, replace(run.context, **context)).state
 
     def build(self, state: dict[str, Tensor], run: Run, prior: Any = None) -> generative.GenerativeModel:
         """The model of a state, as attacks get it."""
@@ -191,24 +180,8 @@ class PriorTrial(Trial[Fitted]):
     def resumed(self) -> Iterator[Problem]:
         """Stopped and resumed it ends as if it had never been stopped."""
         self.require_exact()
-        made, run, checkpoint = self.made, Run(self.device), toy.MemoryCheckpoint()
-        stops: list[int] = []
-
-        def stop(done: int, total: int, unit: str) -> None:
-            if checkpoint.state is not None and done < total:
-                stops.append(done)
-                raise Stopped
-
-        with isolated(0):
-            _, error = attempt(partial(self.fit, run, checkpoint=checkpoint, progress=stop))
-        if not stops:
-            raise CheckSkipped("it saves no checkpoint before it ends")
-        if not isinstance(error, Stopped):
-            yield "an exception in progress does not end it", "Don't catch what progress raises"
-            return
-        with isolated(0):
-            again = self.fit(run, checkpoint=checkpoint)
-        if differing(made.state, again):
+        made = self.made
+        if differing(made.state, stopped_and_resumed(partial(self.fit, Run(self.device)))):
             advice = "Save optimisers, averages, the step and task.generator.get_state() too"
             yield "stopped and resumed it ends with another state", advice
 

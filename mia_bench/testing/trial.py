@@ -83,7 +83,7 @@ class Run:
 
 
 class Stopped(Exception):
-    """Raised in a training to stop it."""
+    """Raised in a training by ``progress``, to stop it."""
 
 
 @dataclass
@@ -204,6 +204,31 @@ class Trial(Generic[Made]):
         """
         if self.device.type != "cpu":
             raise CheckSkipped("runs are compared to the bit on the CPU only")
+
+
+def stopped_and_resumed(compute: Callable[..., T]) -> T:
+    """What ``compute(checkpoint=…, progress=…)`` makes, stopped at its first checkpoint, when it goes on.
+
+    Raises:
+        CheckSkipped: it ends before it has saved one.
+        Unsound: it does not stop.
+    """
+    checkpoint, stops = toy.MemoryCheckpoint(), list[int]()
+
+    def stop(done: int, total: int, unit: str) -> None:
+        if checkpoint.state is not None and done < total:
+            stops.append(done)
+            raise Stopped
+
+    with isolated(0):
+        _, error = attempt(partial(compute, checkpoint=checkpoint, progress=stop))
+    if not stops:
+        raise CheckSkipped("it saves no checkpoint before it ends")
+    if not isinstance(error, Stopped):
+        problem, advice = "an exception in progress does not end it", "Don't catch what progress raises"
+        raise Unsound("resumed", problem, advice)
+    with isolated(0):
+        return compute(checkpoint=checkpoint)
 
 
 def observe(instance: Any, method: str, run: Run) -> None:
