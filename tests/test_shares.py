@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from mia_bench import hookimpl
 from mia_bench.config import RunConfig
 from mia_bench.engine.plan import own_share
 from mia_bench.engine.run import prepare
+from mia_bench.plugins import host
 
 GRID = {"track": "toy", "defense": ["none", "mid", "pos-ls"], "attack": ["ppa", "prior-sample"]}
 
@@ -52,9 +54,23 @@ def test_the_strongest_attacks_wait_for_other_shares(cli, toy, tmp_path: Path, m
     assert "run this command again" in first.err
     second = cli(*arguments, "--shard", "2/2")
     assert "strongest attack" in second.out
+    planned = cli(*arguments, "--shard", "1/2", "--dry-run")
+    assert "phase 2: the strongest against each defense" in planned.out
+    assert "no attack finished" not in planned.out
+    heard: list[str] = []
+
+    class Listener:
+        @hookimpl
+        def mia_bench_cell_cached(self, cell) -> None:
+            heard.append(cell.record.defense.name)
+
+        mia_bench_cell_finished = mia_bench_cell_cached
+
+    host().manager.register(Listener())
     again = cli(*arguments, "--shard", "1/2")
     assert "strongest attack" in again.out
     assert "run this command again" not in again.err
+    assert set(heard) == {"none"}  # the others are cells of the other share
 
 
 @pytest.mark.parametrize("text", ["0/2", "3/2", "1", "a/b", "1/0", "-1/2"])

@@ -68,7 +68,7 @@ def print_phases(prepared: Prepared, *, err: bool = True) -> None:
     say(f"phase 1: {counted(len(attacks), 'attack')} on {tuned}, {usual} on {on}", err=err)
     if prepared.chosen:
         say(f"phase 2: the strongest against each defense on {on}", err=err)
-        for outcome in run.outcomes(prepared.cached):
+        for outcome in run.outcomes(prepared.known):
             chosen = outcome.strongest.chosen
             say(f"  {outcome.defense}: {chosen.attack.label if chosen else 'no attack finished'}", err=err)
         return
