@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mia_bench.record import Record
-from mia_bench.store import Store
+from mia_bench.store import PICTURES, Store
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class FinishedCell:
     @property
     def pictures(self) -> Path:
         """The store's folder for pictures."""
-        return self.store.root / "pictures"
+        return self.store.root / PICTURES
 
     def arrays(self) -> dict[str, Any]:
         """Reconstructions, private examples and what the models say of them, as NumPy arrays.

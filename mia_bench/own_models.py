@@ -269,7 +269,9 @@ def other_versions(
     for stated, part in ((card.architecture, architecture), (card.defense, defense)):
         then = {name: getattr(stated, name) for name in part.identity}
         if stated.name == part.name and then != part.identity:
-            made, now = (f"version {one['version']} of {one['distribution']}" for one in (then, part.identity))
+            made, now = (
+                f"version {one['version']} of {one['distribution']}" for one in (then, part.identity)
+            )
             yield (
                 f"{path} was made with another {part.kind} {part.name!r} ({made}) than is installed ({now}): "
                 "it may answer differently"

@@ -14,7 +14,7 @@ from mia_bench.cell import FinishedCell
 from mia_bench.errors import MiaBenchError
 from mia_bench.plugins import host
 from mia_bench.record import Record
-from mia_bench.store import write_whole
+from mia_bench.store import PICTURES, write_whole
 from mia_bench.track import load_track
 
 with lazy_imports():
@@ -140,7 +140,7 @@ def strip(rows: Sequence[StripRow], heading: str) -> Image.Image:
 
 def sheets_folder(store: Path, key: str) -> Path:
     """The folder for the sample sheets of a prior."""
-    return store / "pictures" / "priors" / key
+    return store / PICTURES / "priors" / key
 
 
 def save_sheet(images: np.ndarray, path: Path, columns: int = 8) -> Path:

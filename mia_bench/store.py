@@ -50,40 +50,58 @@ with lazy_imports():
     from torch import Tensor
 
 STORE_SCHEMA = 1
-SET_ASIDE = "set-aside"
-_TENSORS = "tensors.safetensors"
-_META = "meta.json"
-_TEMPORARY = ".tmp-"
+ARTIFACTS, RECORDS, CHECKPOINTS, LOCKS = "artifacts", "records", "checkpoints", "locks"
+PICTURES, SET_ASIDE, VERSION = "pictures", "set-aside", "version.json"
+OURS = (ARTIFACTS, RECORDS, CHECKPOINTS, LOCKS, PICTURES, SET_ASIDE, VERSION)
+"""What lies in the folder of a store."""
+
+TENSORS, META = "tensors.safetensors", "meta.json"
+"""What lies in the folder of an artifact."""
+
+TEMPORARY = ".tmp-"
+"""Beginning of the names of what is being written."""
+
+RUN = "run"
+"""In the names of locks, in place of a stage: a run is under way."""
+
 _CHECKPOINT = ".pt"
 _SWEEP_AFTER = 86400.0
 CHECKPOINT_SECONDS = 120.0
 """How long a stage is computed until its state is saved again."""
 
-_ABSENT = (FileNotFoundError, NotADirectoryError)
+ABSENT = (FileNotFoundError, NotADirectoryError)
 log = logging.getLogger(__name__)
 
 
 class Store:
     """A folder of artifacts and records; several processes may use it at once."""
 
-    def __init__(self, root: Path) -> None:
-        """Open, or make, the store at ``root``.
+    def __init__(self, root: Path, *, make: bool = True) -> None:
+        """Open the store at ``root``.
+
+        Args:
+            root: its folder.
+            make: make it if it is not there; else it is as if it were empty.
 
         Raises:
             UsageError: a newer version wrote it, it is no folder, or it can't be written.
         """
         self.root = root
         self._told: set[str] = set()
-        version = root / "version.json"
+        version = root / VERSION
         try:
             if not os.path.lexists(version):
-                root.mkdir(parents=True, exist_ok=True)
+                if make:
+                    root.mkdir(parents=True, exist_ok=True)
+                there = root.iterdir() if os.path.lexists(root) else ()
                 # Another run may be making this store now, or was killed while it did.
-                strangers = [path for path in root.iterdir() if not path.name.startswith(_TEMPORARY)]
-                if not strangers:
+                if any(not path.name.startswith(TEMPORARY) for path in there):
+                    if not version.exists():
+                        raise UsageError(f"{root} is neither empty nor a store; choose another --store")
+                elif make:
                     write_whole(version, (json.dumps({"schema": STORE_SCHEMA}) + "\n").encode())
-                elif not version.exists():
-                    raise UsageError(f"{root} is neither empty nor a store; choose another --store")
+                else:
+                    return
             schema = jsonfile.read_object(version).get("schema")
             if not isinstance(schema, int) or schema > STORE_SCHEMA:
                 raise UsageError(
@@ -144,7 +162,7 @@ class Store:
         Raises:
             StoreError: it is gone.
         """
-        if not (self.root / "version.json").exists():
+        if not (self.root / VERSION).exists():
             raise StoreError(f"the store {self.root} is gone: it was deleted or moved during the run")
 
     @contextlib.contextmanager
@@ -155,21 +173,21 @@ class Store:
 
     def sweep(self) -> None:
         """Remove what killed runs left: half-written and a day old, or of a stage that is stored."""
-        artifacts, checkpoints = self.root / "artifacts", self.root / "checkpoints"
-        for path in (*artifacts.glob(f"*/{_TEMPORARY}*"), *checkpoints.glob(f"{_TEMPORARY}*")):
+        artifacts, checkpoints = self.root / ARTIFACTS, self.root / CHECKPOINTS
+        for path in (*artifacts.glob(f"*/{TEMPORARY}*"), *checkpoints.glob(f"{TEMPORARY}*")):
             with contextlib.suppress(OSError):
                 if time.time() - path.stat().st_mtime > _SWEEP_AFTER:
                     _remove(path)
         for path in checkpoints.glob("[!.]*"):
-            stage, _, key = path.name.removesuffix(_CHECKPOINT).partition("-")
-            if self._folder(stage, key).is_dir():
+            if self.folder(*named_stage(path.name)).is_dir():
                 with contextlib.suppress(OSError):
                     _remove(path)
 
     # --- artifacts ---------------------------------------------------------------------------
 
-    def _folder(self, stage: str, key: str) -> Path:
-        return self.root / "artifacts" / stage / key
+    def folder(self, stage: str, key: str) -> Path:
+        """Where an artifact lies."""
+        return self.root / ARTIFACTS / stage / key
 
     def has(self, stage: str, key: str) -> bool:
         """True when the artifact is there and its files have the sizes they were written with.
@@ -192,26 +210,26 @@ class Store:
             CorruptArtifact: it is not as it was written, or the tensors have another size.
             StoreError: it can't be read.
         """
-        folder = folder or self._folder(stage, key)
+        folder = folder or self.folder(stage, key)
         with _damage_told_from_disk(stage, key):
             try:
                 os.lstat(folder)
-            except _ABSENT:
+            except ABSENT:
                 return None
-            meta = jsonfile.read_object(folder / _META)
-            size = jsonfile.file_size(folder / _TENSORS)
+            meta = jsonfile.read_object(folder / META)
+            size = jsonfile.file_size(folder / TENSORS)
         unknown = meta.keys() - {"stage", "key", "files", "info", jsonfile.SEAL}
         sealed = jsonfile.SEAL in meta
         if unknown or (sealed and not jsonfile.seal_holds(meta)):
-            raise CorruptArtifact(stage, key, f"the hash of {_META} differs")
+            raise CorruptArtifact(stage, key, f"the hash of {META} differs")
         if (meta.get("stage"), meta.get("key")) != (stage, key):
-            raise CorruptArtifact(stage, key, f"{_META} is of another artifact")
+            raise CorruptArtifact(stage, key, f"{META} is of another artifact")
         try:
-            expected = meta["files"][_TENSORS]["bytes"]
+            expected = meta["files"][TENSORS]["bytes"]
             if not isinstance(meta["info"].get("run", {}), dict):
                 raise TypeError("run is no object")
         except (AttributeError, KeyError, TypeError) as error:
-            raise CorruptArtifact(stage, key, f"{_META} lacks what it must have: {error}") from error
+            raise CorruptArtifact(stage, key, f"{META} lacks what it must have: {error}") from error
         if size != expected:
             raise CorruptArtifact(stage, key, f"{size} bytes instead of {expected}")
         if not sealed:
@@ -227,23 +245,23 @@ class Store:
     def metas(self, stage: str) -> Iterator[dict[str, Any]]:
         """What is noted of each artifact of a stage that can be read: sizes of files, and info."""
         with contextlib.suppress(OSError):
-            for path in sorted((self.root / "artifacts" / stage).iterdir()):
+            for path in sorted((self.root / ARTIFACTS / stage).iterdir()):
                 with contextlib.suppress(StoreError):
-                    if not path.name.startswith(_TEMPORARY) and (meta := self._meta(stage, path.name)):
+                    if not path.name.startswith(TEMPORARY) and (meta := self._meta(stage, path.name)):
                         yield meta
 
     def set_aside(self, error: CorruptArtifact) -> None:
         """Move a damaged artifact out of the way, so that it is computed again."""
         log.warning("%s; it is computed again", error)
-        self._set_aside(self._folder(error.stage, error.key))
+        self._set_aside(self.folder(error.stage, error.key))
 
     def save(self, stage: str, key: str, tensors: Mapping[str, Tensor], info: Mapping[str, Any]) -> None:
         """Write an artifact; it appears whole or not at all."""
         with self._new_artifact(stage, key) as folder:
-            size, digest = _write_synced(folder / _TENSORS, tensor_bytes(tensors))
-            files = {_TENSORS: {"bytes": size, "sha256": digest}}
+            size, digest = _write_synced(folder / TENSORS, tensor_bytes(tensors))
+            files = {TENSORS: {"bytes": size, "sha256": digest}}
             meta = jsonfile.seal({"stage": stage, "key": key, "files": files, "info": info})
-            _write_synced(folder / _META, jsonfile.file_text(meta).encode())
+            _write_synced(folder / META, jsonfile.file_text(meta).encode())
 
     def adopt(
         self, stage: str, key: str, meta: bytes, tensors: Iterable[bytes], *, damaged: bool = False
@@ -260,22 +278,22 @@ class Store:
             CorruptArtifact: it is not as it was written first.
         """
         with self._new_artifact(stage, key, damaged) as folder:
-            _write_synced(folder / _META, meta)
-            _, digest = _write_synced(folder / _TENSORS, tensors)
+            _write_synced(folder / META, meta)
+            _, digest = _write_synced(folder / TENSORS, tensors)
             noted = self._meta(stage, key, folder) or {"files": {}}
-            if noted["files"][_TENSORS].get("sha256") != digest:
+            if noted["files"][TENSORS].get("sha256") != digest:
                 raise CorruptArtifact(stage, key, "the hash differs")
 
     def packed(self, stage: str, key: str) -> tuple[bytes, list[bytes]]:
         """An artifact as :meth:`adopt` takes it, for another store; errors as of :meth:`tensors`."""
         path = self._verified(stage, key)
         with _damage_told_from_disk(stage, key):
-            return path.with_name(_META).read_bytes(), [path.read_bytes()]
+            return path.with_name(META).read_bytes(), [path.read_bytes()]
 
     @contextlib.contextmanager
     def _new_artifact(self, stage: str, key: str, damaged: bool = False) -> Iterator[Path]:
         """A folder to fill, which takes the artifact's place unless something fails."""
-        final = self._folder(stage, key)
+        final = self.folder(stage, key)
         with self._writing():
             final.parent.mkdir(parents=True, exist_ok=True)
             temporary = final.parent / _temporary_name()
@@ -294,9 +312,9 @@ class Store:
         """Delete an artifact, whole or not at all; False if a run computes it now."""
         with self._unless_computed(stage, key) as idle:
             if idle:
-                folder = self._folder(stage, key)
+                folder = self.folder(stage, key)
                 temporary = folder.parent / _temporary_name()
-                with contextlib.suppress(*_ABSENT):
+                with contextlib.suppress(*ABSENT):
                     folder.rename(temporary)
                     shutil.rmtree(temporary)
                 self._lock_path(stage, key).unlink(missing_ok=True)
@@ -365,10 +383,10 @@ class Store:
     def _verified(self, stage: str, key: str) -> Path:
         """The file of an artifact's tensors, whose hash is right."""
         meta = self._existing_meta(stage, key)
-        path = self._folder(stage, key) / _TENSORS
+        path = self.folder(stage, key) / TENSORS
         with _damage_told_from_disk(stage, key), path.open("rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
-        if found != meta["files"][_TENSORS].get("sha256"):
+        if found != meta["files"][TENSORS].get("sha256"):
             raise CorruptArtifact(stage, key, "the hash differs")
         return path
 
@@ -376,13 +394,13 @@ class Store:
         return filelock.FileLock(self._lock_path(stage, key))
 
     def _lock_path(self, stage: str, key: str) -> Path:
-        return self.root / "locks" / f"{stage}-{key}.lock"
+        return self.root / LOCKS / f"{stage}-{key}.lock"
 
     @contextlib.contextmanager
     def lock(self, stage: str, key: str, waiting: Callable[[], None]) -> Iterator[None]:
         """Hold the right to compute one artifact; ``waiting()`` is called if another run has it."""
         with self._writing():
-            (self.root / "locks").mkdir(exist_ok=True)
+            (self.root / LOCKS).mkdir(exist_ok=True)
             lock = self._lock(stage, key)
             try:
                 lock.acquire(timeout=0)
@@ -394,6 +412,17 @@ class Store:
         finally:
             lock.release()
 
+    @contextlib.contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Say within the block that a run is under way: it may need what no record needs yet."""
+        name = uuid.uuid4().hex
+        with self.lock(RUN, name, lambda: None):
+            try:
+                yield
+            finally:
+                with contextlib.suppress(OSError):  # the store is gone; Windows deletes no open file
+                    self._lock_path(RUN, name).unlink()
+
     def checkpoint(self, stage: str, key: str, device: str = "cpu") -> StoredCheckpoint:
         """The place for the state of a long stage that is under way on a type of device."""
         return StoredCheckpoint(self, self._checkpoint_path(stage, key), device)
@@ -403,7 +432,7 @@ class Store:
 
     def scratch(self, stage: str, key: str) -> Path:
         """The folder for the unfinished work of a data set; it may be missing."""
-        return self.root / "checkpoints" / f"{stage}-{key}"
+        return self.root / CHECKPOINTS / f"{stage}-{key}"
 
     def clear(self, stage: str, key: str) -> None:
         """Remove what was kept while a stage was under way."""
@@ -414,7 +443,7 @@ class Store:
 
     def record_path(self, track: str, key: str) -> Path:
         """Where a cell's record lies."""
-        return self.root / "records" / track / f"{key}.json"
+        return self.root / RECORDS / track / f"{key}.json"
 
     def write_record(self, record: Record) -> None:
         """Write a cell's record atomically. What is damaged in its place, or newer, is set aside.
@@ -424,7 +453,7 @@ class Store:
         """
         path = self.record_path(record.track.name, record.key)
         try:
-            self._read_record(path)
+            self.read_record(record.track.name, record.key)
         except StoreError:
             raise
         except MiaBenchError as error:
@@ -439,7 +468,7 @@ class Store:
         Raises:
             StoreError: it can't be read.
         """
-        return self._valid_record(self.record_path(track, key), strict=False)
+        return self._valid_record(track, key, strict=False)
 
     def records(self, track: str | None = None, *, strict: bool = False) -> list[Record]:
         """The valid records, of one track or of all, oldest first.
@@ -448,15 +477,15 @@ class Store:
             MiaBenchError: ``strict``, and one is damaged; otherwise a warning says so.
             StoreError: one can't be read.
         """
-        root = self.root / "records"
+        root = self.root / RECORDS
         folders = [path for path in _listing(root) if track in (None, path.name)]
         paths = [path for folder in folders for path in _listing(folder) if path.suffix == ".json"]
-        found = [self._valid_record(path, strict=strict) for path in paths]
+        found = [self._valid_record(path.parent.name, path.stem, strict=strict) for path in paths]
         return sorted((r for r in found if r is not None), key=lambda r: r.provenance.finished)
 
-    def _valid_record(self, path: Path, *, strict: bool) -> Record | None:
+    def _valid_record(self, track: str, key: str, *, strict: bool) -> Record | None:
         try:
-            return self._read_record(path)
+            return self.read_record(track, key)
         except StoreError:
             raise
         except MiaBenchError as error:
@@ -465,23 +494,24 @@ class Store:
             self._tell(f"{error}; it is left out, and its cell computed again when a run needs it")
             return None
 
-    def _read_record(self, path: Path) -> Record | None:
-        """The record in a file; None if there is no file.
+    def read_record(self, track: str, key: str) -> Record | None:
+        """A cell's record, checked; None if there is none.
 
         Raises:
             MiaBenchError: it is damaged, of a newer version, or of another cell.
             StoreError: it can't be read.
         """
+        path = self.record_path(track, key)
         try:
             data = jsonfile.read_object(path)
-        except _ABSENT:
+        except ABSENT:
             return None
         except OSError as error:
             raise StoreError(f"{path} can't be read: {error.strerror or error}") from error
         except ValueError as error:
             raise MiaBenchError(f"the record {path} is damaged ({error})") from error
         record = check_record(data, f"the record {path}")
-        if (record.track.name, record.key) != (path.parent.name, path.stem):
+        if (record.track.name, record.key) != (track, key):
             raise MiaBenchError(f"the record {path} is of another cell ({record.track.name} {record.key})")
         if jsonfile.SEAL not in data:
             self._tell_unsealed()
@@ -497,7 +527,13 @@ class _Info(dict[str, Any]):
 
     def __missing__(self, name: str) -> Any:
         path = self._path + name
-        raise CorruptArtifact(*self._artifact, f"{_META} lacks {path!r}", path)
+        raise CorruptArtifact(*self._artifact, f"{META} lacks {path!r}", path)
+
+
+def named_stage(name: str) -> tuple[str, str]:
+    """The stage and the key in the name of a checkpoint or a lock."""
+    stage, _, key = name.partition(".")[0].partition("-")
+    return stage, key
 
 
 def _listing(folder: Path) -> list[Path]:
@@ -507,8 +543,8 @@ def _listing(folder: Path) -> list[Path]:
         StoreError: it can't be read.
     """
     try:
-        return sorted(path for path in folder.iterdir() if not path.name.startswith(_TEMPORARY))
-    except _ABSENT:
+        return sorted(path for path in folder.iterdir() if not path.name.startswith(TEMPORARY))
+    except ABSENT:
         return []
     except OSError as error:
         raise StoreError(f"{folder} can't be read: {error.strerror or error}") from error
@@ -519,7 +555,7 @@ def _damage_told_from_disk(stage: str, key: str) -> Iterator[None]:
     """Raise CorruptArtifact where a file is missing or wrong, StoreError where the disk fails."""
     try:
         yield
-    except _ABSENT as error:
+    except ABSENT as error:
         raise CorruptArtifact(stage, key, f"{Path(error.filename).name} is missing") from error
     except OSError as error:
         raise StoreError(f"{error.filename} can't be read: {error.strerror or error}") from error
@@ -620,7 +656,7 @@ def _write_synced(path: Path, data: bytes | Iterable[bytes | memoryview]) -> tup
 
 def _temporary_name() -> str:
     """A name nobody else uses; not ``tempfile``'s, whose files only their owner may read."""
-    return f"{_TEMPORARY}{os.getpid()}-{uuid.uuid4().hex}"
+    return f"{TEMPORARY}{os.getpid()}-{uuid.uuid4().hex}"
 
 
 def _remove(path: Path) -> None:

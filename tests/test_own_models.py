@@ -500,9 +500,7 @@ def test_a_file_of_other_data_is_warned_of(ready, undisturbed, tmp_path: Path) -
     assert "trained on version 2 of the track 'toy'" in line
 
 
-def test_a_file_made_with_another_version_of_a_component_is_warned_of(
-    ready, caplog, tmp_path: Path
-) -> None:
+def test_a_file_made_with_another_version_of_a_component_is_warned_of(ready, caplog, tmp_path: Path) -> None:
     def part(kind: str, name: str, **more) -> dict[str, object]:
         return {**resolve(registry(), kind, name, {}, {}).spec(), **more}
 

@@ -16,17 +16,20 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+import mia_bench
 from mia_bench import jsonfile
 from mia_bench import store as store_module
 from mia_bench.api.architecture import NetworkTask
+from mia_bench.engine.progress import ProgressDisplay
 from mia_bench.errors import StoreError
 from mia_bench.origin import NOTED, Origin
 from mia_bench.plugins import host
-from mia_bench.store import Store
+from mia_bench.store import RUN, Store
 from mia_bench.upkeep import collect
 from mia_bench.upkeep.bundle import Bundle
 from mia_bench.upkeep.contents import Contents
 from mia_bench.upkeep.merge import OtherStore, merge
+from mia_bench.upkeep.selection import select
 from stored import write_json
 
 OLD = time.time() - 10 * 86400
@@ -237,6 +240,26 @@ def test_gc_deletes_nothing_while_a_run_computes(cli, kept: Path) -> None:
     assert not gone.exists()
 
 
+def test_gc_deletes_nothing_between_two_stages_of_a_run(cli, kept: Path) -> None:
+    shutil.rmtree(kept / "records")
+    age(kept)
+    refused: list[int] = []
+
+    class Between(ProgressDisplay):
+        def remaining(self, seconds: float) -> None:
+            assert [stage for stage, _ in collect.computed_now(Contents(Store(kept)))] == [RUN]
+            done = cli("store", "gc", "--delete")
+            assert "a run computes in the store now, and may need" in done.err
+            refused.append(done.code)
+
+    given = {"track": "toy", "defense": "none", "attack": "toy-prepared", "device": "cpu", "store": kept}
+    mia_bench.run(**given, rerun="always", display=Between())
+    assert len(refused) == 5
+    assert set(refused) == {1}
+    assert not list((kept / "locks").glob(f"{RUN}-*"))
+    collect.check_idle(Contents(Store(kept)))
+
+
 def test_gc_frees_leftovers_only_where_it_is_asked_to(cli, kept: Path) -> None:
     (kept / "checkpoints").mkdir(exist_ok=True)
     checkpoint = kept / "checkpoints" / f"prior-{'1' * 20}.pt"
@@ -268,8 +291,8 @@ def test_gc_frees_leftovers_only_where_it_is_asked_to(cli, kept: Path) -> None:
     assert (kept / "artifacts" / "train" / "README").exists()
 
 
-def test_gc_can_free_the_parts_of_attacks_that_were_joined(cli, tmp_path: Path) -> None:
-    root = tmp_path / "store"
+def joined_attack(root: Path) -> Store:
+    """A store with a record, and the attack behind it in one part."""
     store = Store(root)
     shard = Origin("shard", 1, {}, 0, {})
     invert = Origin("invert", 1, {}, 0, {"shard 1": ("shard", shard.key)}, (("shard", shard.key),))
@@ -280,12 +303,31 @@ def test_gc_can_free_the_parts_of_attacks_that_were_joined(cli, tmp_path: Path) 
     record = root / "records" / "toy" / f"{measured.key}.json"
     record.parent.mkdir(parents=True)
     record.write_text("{}")  # a damaged one: what it needs is known from its artifact
-    age(root)
+    return store
+
+
+def test_gc_can_free_the_parts_of_attacks_that_were_joined(cli, tmp_path: Path) -> None:
+    joined_attack(tmp_path / "store")
+    age(tmp_path / "store")
     assert [row["records"] for row in listed(cli)] == [1, 1, 1]
     assert "0 artifacts" in cli("store", "gc").out
     assert cli("store", "gc", "--delete", "--joined-shards").code == 0
     assert {row["stage"] for row in listed(cli)} == {"invert", "measure"}
     assert [row["records"] for row in listed(cli)] == [1, 1]
+
+
+def test_parts_of_attacks_go_into_a_bundle_where_they_are_named(tmp_path: Path) -> None:
+    store = joined_attack(tmp_path / "store")
+
+    def chosen(*stages: str) -> list[str]:
+        contents = Contents(store)
+        return [one.stage for one in select(contents, contents.records, stages or None).artifacts]
+
+    assert chosen() == ["invert", "measure"]
+    assert chosen("shard") == ["shard"]
+    assert chosen("shard", "invert") == ["invert", "shard"]
+    shutil.rmtree(store.root / "artifacts" / "invert")
+    assert chosen() == ["measure", "shard"]  # they can't be made again from anything else
 
 
 def test_an_interrupted_gc_leaves_whole_artifacts(kept: Path, monkeypatch, cli) -> None:
@@ -396,7 +438,10 @@ def test_a_bundle_moves_a_cell_to_another_store(cli, kept: Path, bundle: Path, t
     other = tmp_path / "other"
     dry = cli("store", "import", bundle, "--store", other, "--dry-run")
     assert "would be added: " in dry.out
-    assert not list(other.glob("artifacts/*/*"))
+    assert not other.exists()
+    other.mkdir()
+    assert cli("store", "import", bundle, "--store", other, "--dry-run").out == dry.out
+    assert not list(other.iterdir())
     done = cli("store", "import", bundle, "--store", other)
     assert done.code == 0, done.err
     here, there = files(kept), files(other)

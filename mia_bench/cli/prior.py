@@ -29,7 +29,7 @@ from mia_bench.pictures import save_sheet, sheets_folder
 from mia_bench.plugins import host
 from mia_bench.recorded_options import options_text
 from mia_bench.seeds import generator
-from mia_bench.store import Store
+from mia_bench.store import ARTIFACTS, Store
 from mia_bench.terminal import say, say_lines, table
 from mia_bench.track import load_track
 
@@ -85,7 +85,7 @@ def list_(store: Path | None) -> None:
 
 
 def _keys(store: Store) -> list[str]:
-    return sorted(path.parent.name for path in (store.root / "artifacts" / "prior").glob("*/meta.json"))
+    return sorted(path.parent.name for path in (store.root / ARTIFACTS / "prior").glob("*/meta.json"))
 
 
 @command.command()

@@ -18,6 +18,7 @@ from mia_bench.engine.standard import outcome_table, suspicions
 from mia_bench.leaderboard.published import published_lines, undefended_accuracy
 from mia_bench.record import Record
 from mia_bench.results import doubts, own_model_doubts, results_table
+from mia_bench.store import PICTURES
 from mia_bench.terminal import say, say_lines
 
 _OTHERS_FIRST = (
@@ -73,8 +74,7 @@ def _warn(lines: list[str]) -> None:
 def _print_records(records: list[Record], prepared: Prepared, computed: bool) -> None:
     setup = prepared.setup
     if prepared.chosen and prepared.standard and setup.config.format != "json":
-        known = {**prepared.others, **prepared.cached}
-        say_lines(outcome_table(prepared.standard, known.values(), setup.config.format))
+        say_lines(outcome_table(prepared.standard, prepared.known.values(), setup.config.format))
     else:
         say_lines(results_table(records, setup.config.format))
     warnings = doubts(records)
@@ -89,10 +89,11 @@ def _print_records(records: list[Record], prepared: Prepared, computed: bool) ->
         say(f"note: {note}", err=True)
     if prepared.standard and not prepared.chosen:
         say(f"note: {_OTHERS_FIRST}", err=True)
-    for line in suspicions(prepared.standard, records) if prepared.standard and prepared.chosen else ():
-        say(f"note: {line}", err=True)
+    if prepared.standard and prepared.chosen:
+        for line in suspicions(prepared.standard, prepared.known.values()):
+            say(f"note: {line}", err=True)
     for line in published_lines(records, setup.registry):
         say(line)
-    pictures = [setup.store.root / "pictures" / f"{record.key}.png" for record in records]
+    pictures = [setup.store.root / PICTURES / f"{record.key}.png" for record in records]
     if shown := [path for path in pictures if path.exists()]:
         say(f"pictures: {shown[0]}" + (f" and {len(shown) - 1} more" if shown[1:] else ""))

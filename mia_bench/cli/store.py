@@ -425,7 +425,8 @@ def export(
     """Write chosen cells into FILE, a bundle for 'store import' on another machine.
 
     CELL is the beginning of a cell's key, as tables show it. The bundle holds the cells' records and the
-    artifacts that they need, without the parts of attacks, which are in the joined result. It is a tar file.
+    artifacts that they need, without the parts of attacks, which are in the joined result, unless --with
+    names shard. It is a tar file.
     """
     if sum(map(bool, (cells, track, everything))) != 1:
         raise UsageError("give either cells, --track or --all")
@@ -438,7 +439,7 @@ def export(
     chosen = [record for record in chosen if track in (None, record.track)]
     if not chosen:
         raise UsageError(f"there are no records of track {track}" if track else "there are no records")
-    selected = select(contents, chosen, () if records_only else stages or tuple(STAGE_VERSIONS))
+    selected = select(contents, chosen, () if records_only else stages or None)
     _warn(selected.warnings)
     with writing(file, remake="mia-bench run"), _bar("writing", selected.size) as advance:
         written = write_bundle(file, selected, advance)
@@ -466,7 +467,8 @@ def import_(source: Path, records_only: bool, dry_run: bool, store: Path | None)
     with _bar("checking", opened.size) as advance:
         opened.check(advance)
     with _bar("importing", opened.size) as advance:
-        merged = merge(opened, Store(root), advance, artifacts=not records_only, dry_run=dry_run)
+        target = Store(root, make=not dry_run)
+        merged = merge(opened, target, advance, artifacts=not records_only, dry_run=dry_run)
     _print_merged(merged, dry_run)
     if merged.damaged:
         raise StoreError(f"{counted(len(merged.damaged), 'thing')} in {source} could not be imported")

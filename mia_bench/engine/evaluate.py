@@ -100,15 +100,14 @@ def evaluate(
     shared = {role: stage for role, stage in inputs.items() if stage.name not in CELL_STAGES}
     setup.make(list(shared.values()), display)
     workspace = setup.workspace()
-    with stages.computing(setup.track):
+    with setup.store.in_use(), stages.computing(setup.track):
         if isinstance(model, (str, Path)):
             load, splits = measure.inputs["train"], workspace.load(shared["data"])
             target = stages.restored(load, splits, stages.read_own_model(load, workspace), workspace)
         else:
             target = _module(model, workspace, stochastic=stochastic)
-    _check_answers(target, workspace.load(shared["data"]), workspace.device)
-    metrics = {**stages.metrics_of(measure.inputs["assess"]), **stages.metrics_of(measure)}
-    with stages.computing(setup.track):
+        _check_answers(target, workspace.load(shared["data"]), workspace.device)
+        metrics = {**stages.metrics_of(measure.inputs["assess"]), **stages.metrics_of(measure)}
         return protocol.evaluate_target(
             target,
             workspace.load(shared["data"]),

@@ -114,7 +114,8 @@ def measure(planned: PlannedMeasurement, display: ProgressDisplay | None = None)
     failed: dict[tuple[str, str], str] = {}
     if todo:
         setup.store.check_writable()
-        failed = Scheduler(setup.store, setup.executor(shown, todo), shown).attempt(planned.wanted)
+        with setup.store.in_use():
+            failed = Scheduler(setup.store, setup.executor(shown, todo), shown).attempt(planned.wanted)
     return [_measured(planned, cell, stages, failed) for cell, stages in planned.stages]
 
 

@@ -149,7 +149,8 @@ class Setup:
         self.store.check_writable()
         display = display or ProgressDisplay()
         todo, _ = pending_stages(wanted, self.store.has)
-        Scheduler(self.store, self.executor(display, todo), display).make(wanted)
+        with self.store.in_use():
+            Scheduler(self.store, self.executor(display, todo), display).make(wanted)
 
 
 def set_up(config: RunConfig, kinds: Sequence[str] = OPTION_KINDS) -> Setup:
@@ -190,6 +191,11 @@ class Prepared:
     """Whether the cells of the strongest attacks are among ``cells``, where the standard set is run."""
 
     @property
+    def known(self) -> dict[str, Record]:
+        """The records that there are, of other shares too."""
+        return {**self.others, **self.cached}
+
+    @property
     def open_cells(self) -> list[PlannedCell]:
         """The cells without a usable record."""
         return [planned for planned in self.cells if planned.key not in self.cached]
@@ -220,7 +226,7 @@ class Prepared:
             record = self.setup.store.record(self.setup.track.name, one.key) if one.key not in own else None
             if record is not None and record.status != "interrupted":
                 self.others[one.key] = record
-        known = {**self.others, **self.cached}
+        known = self.known
         if any(one.key not in known for one in standard.tuning):
             return []
         self.chosen = True
@@ -365,14 +371,15 @@ def execute(prepared: Prepared, display: ProgressDisplay | None = None) -> list[
         report("mia_bench_cell_cached", record)
     if prepared.open_cells:
         setup.store.check_writable()
-        setup.store.sweep()
-        renewed |= _load_own_models(prepared, shown)
-        compute()
-        for added in prepared.choose_strongest():
-            if added.key in prepared.cached:
-                report("mia_bench_cell_cached", prepared.cached[added.key])
-        if prepared.open_cells:
+        with setup.store.in_use():
+            setup.store.sweep()
+            renewed |= _load_own_models(prepared, shown)
             compute()
+            for added in prepared.choose_strongest():
+                if added.key in prepared.cached:
+                    report("mia_bench_cell_cached", prepared.cached[added.key])
+            if prepared.open_cells:
+                compute()
     return [prepared.cached[planned.key] for planned in prepared.cells]
 
 

@@ -22,8 +22,7 @@ from mia_bench.names import COMPONENT, KEY
 from mia_bench.origin import StageId
 from mia_bench.provenance import package_version
 from mia_bench.record import Record, check_record
-from mia_bench.store import Store, write_whole
-from mia_bench.upkeep.contents import META, TENSORS, artifact_folder
+from mia_bench.store import META, TENSORS, Store, write_whole
 from mia_bench.upkeep.incoming import Incoming, incoming, pieces
 from mia_bench.upkeep.selection import Selection
 
@@ -103,7 +102,7 @@ def _read(path: Path) -> bytes:
 def _noted(store: Store, stage: StageId) -> Incoming:
     """An artifact of the store whose notes are right."""
     store.info(*stage)
-    path = artifact_folder(store, stage)
+    path = store.folder(*stage)
     return incoming(stage, _read(path / META), lambda: pieces(path / TENSORS))
 
 
@@ -116,7 +115,7 @@ def _header(name: str, size: int) -> bytes:
 def _copied(store: Store, stage: StageId, expected: dict[str, Any], advance: Advance) -> Iterator[bytes]:
     """The tensors of an artifact, checked while they are copied."""
     found, count = hashlib.sha256(), 0
-    for piece in pieces(artifact_folder(store, stage) / TENSORS):
+    for piece in pieces(store.folder(*stage) / TENSORS):
         found.update(piece)
         count += len(piece)
         if count > expected["bytes"]:

@@ -6,11 +6,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from mia_bench.errors import CorruptArtifact, MiaBenchError, StoreError
-from mia_bench.jsonfile import read_object
 from mia_bench.origin import Origin, StageId
-from mia_bench.record import check_record
-from mia_bench.store import Store
-from mia_bench.upkeep.contents import META, Artifact, Contents, RecordFile
+from mia_bench.store import META, Store
+from mia_bench.upkeep.contents import Artifact, Contents, RecordFile
 
 
 @dataclass(frozen=True)
@@ -47,7 +45,7 @@ def find_damage(
         advance(artifact)
     for record in contents.records:
         try:
-            check_record_file(contents.store, record)
+            contents.store.read_record(record.track, record.key)
         except MiaBenchError as error:
             yield Damage(str(error))
         advance(record)
@@ -78,21 +76,3 @@ def check_origin(stage: StageId, info: dict[str, object]) -> None:
         raise CorruptArtifact(*stage, str(error)) from error
     if wrong:
         raise CorruptArtifact(*stage, f"its key is not that of the origin in {META}")
-
-
-def check_record_file(store: Store, file: RecordFile) -> None:
-    """Check a record: its hash, and that it lies in its place.
-
-    Raises:
-        MiaBenchError: it is damaged, or can't be read.
-    """
-    path = store.record_path(file.track, file.key)
-    try:
-        data = read_object(path)
-    except OSError as error:
-        raise StoreError(f"{path} can't be read: {error.strerror or error}") from error
-    except ValueError as error:
-        raise MiaBenchError(f"the record {path} is damaged ({error})") from error
-    record = check_record(data, f"the record {path}")
-    if (record.track.name, record.key) != (file.track, file.key):
-        raise MiaBenchError(f"the record {path} is of another cell ({record.track.name} {record.key})")

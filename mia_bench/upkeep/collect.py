@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from mia_bench.errors import StoreError
 from mia_bench.origin import StageId
-from mia_bench.store import Store, explained
+from mia_bench.store import RUN, Store, explained
 from mia_bench.upkeep.contents import Artifact, Contents, Kind, Leftover, total_size
 from mia_bench.upkeep.needs import Needs
 
@@ -122,7 +122,7 @@ def _is_waste(contents: Contents, left: Leftover, kinds: Collection[Kind]) -> bo
 
 
 def computed_now(contents: Contents) -> list[StageId]:
-    """The stages that runs compute in the store now."""
+    """The stages that runs compute in the store now, and a name for each run, of the stage :data:`RUN`."""
     locks = (left.stage for left in contents.leftovers if left.kind == "lock" and left.stage)
     return [stage for stage in locks if contents.store.computed_now(*stage)]
 
@@ -161,11 +161,12 @@ def check_idle(contents: Contents) -> None:
         StoreError: one does.
     """
     if running := computed_now(contents):
-        (stage, key), more = running[0], len(running) - 1
-        others = f" and {more} more" if more else ""
+        stages = [f"{stage} {key[:8]}" for stage, key in running if stage != RUN]
+        more = f" and {len(stages) - 1} more" if stages[1:] else ""
+        which = f" ({stages[0]}{more})" if stages else ""
         raise StoreError(
-            f"a run computes in the store now ({stage} {key[:8]}{others}), and may need what no record needs "
-            "yet: wait for it, or give --while-running (what it lacks is computed again)"
+            f"a run computes in the store now{which}, and may need what no record needs yet: wait for it, or "
+            "give --while-running (what it lacks is computed again)"
         )
 
 

@@ -17,12 +17,21 @@ from mia_bench import jsonfile
 from mia_bench.errors import StoreError
 from mia_bench.names import COMPONENT, KEY
 from mia_bench.origin import NOTED, Origin, StageId, stage_id
-from mia_bench.store import SET_ASIDE, Store
-
-TENSORS, META = "tensors.safetensors", "meta.json"
-_TEMPORARY = ".tmp-"
-_ABSENT = (FileNotFoundError, NotADirectoryError)
-_OURS = ("artifacts", "records", "checkpoints", "locks", "pictures", SET_ASIDE, "version.json")
+from mia_bench.store import (
+    ABSENT,
+    ARTIFACTS,
+    CHECKPOINTS,
+    LOCKS,
+    META,
+    OURS,
+    PICTURES,
+    RECORDS,
+    SET_ASIDE,
+    TEMPORARY,
+    TENSORS,
+    Store,
+    named_stage,
+)
 
 Kind: TypeAlias = Literal["checkpoint", "lock", "picture", "set aside", "half-written", "other"]
 """What lies in a store beside artifacts and records; ``other`` is not the store's."""
@@ -131,7 +140,7 @@ class Contents:
 
     def read_artifacts(self, only: str = "") -> Iterator[Artifact]:
         """The artifacts of one stage or of all, one after the other."""
-        for stage in _entries(self.store.root / "artifacts"):
+        for stage in _entries(self.store.root / ARTIFACTS):
             if COMPONENT.matches(stage.name) and only in ("", stage.name) and _is_folder(stage):
                 for entry in _entries(Path(stage.path)):
                     if KEY.matches(entry.name) and _is_folder(entry):
@@ -141,7 +150,7 @@ class Contents:
     def records(self) -> list[RecordFile]:
         """The file of every record."""
         found = []
-        for track in _entries(self.store.root / "records"):
+        for track in _entries(self.store.root / RECORDS):
             if COMPONENT.matches(track.name) and _is_folder(track):
                 for entry in _entries(Path(track.path)):
                     key, ending = os.path.splitext(entry.name)
@@ -157,19 +166,18 @@ class Contents:
         return [*self._of_stages(root), *self._pictures(root), *self._set_aside(root), *self._strangers(root)]
 
     def _of_stages(self, root: Path) -> Iterator[Leftover]:
-        for entry in _entries(root / "checkpoints"):
-            stage, _, key = entry.name.partition(".")[0].partition("-")
-            half_written = entry.name.startswith(_TEMPORARY)
-            yield _leftover("half-written" if half_written else "checkpoint", entry, (stage, key))
-        for entry in _entries(root / "locks"):
-            stage, _, key = entry.name.removesuffix(".lock").partition("-")
-            yield _leftover("lock", entry, (stage, key))
+        for entry in _entries(root / CHECKPOINTS):
+            half_written = entry.name.startswith(TEMPORARY)
+            kind: Kind = "half-written" if half_written else "checkpoint"
+            yield _leftover(kind, entry, named_stage(entry.name))
+        for entry in _entries(root / LOCKS):
+            yield _leftover("lock", entry, named_stage(entry.name))
 
     def _pictures(self, root: Path) -> Iterator[Leftover]:
-        for entry in _entries(root / "pictures"):
+        for entry in _entries(root / PICTURES):
             if entry.name != "priors":
                 yield _leftover("picture", entry, ("measure", os.path.splitext(entry.name)[0]))
-        for entry in _entries(root / "pictures" / "priors"):
+        for entry in _entries(root / PICTURES / "priors"):
             yield _leftover("picture", entry, ("prior", entry.name))
 
     def _set_aside(self, root: Path) -> Iterator[Leftover]:
@@ -181,15 +189,15 @@ class Contents:
     def _strangers(self, root: Path) -> Iterator[Leftover]:
         """What killed runs left half-written, and what is not the store's."""
         for entry in _entries(root):
-            if entry.name not in _OURS:
+            if entry.name not in OURS:
                 yield _half_written_or_other(entry)
-        for part in ("artifacts", "records"):
+        for part in (ARTIFACTS, RECORDS):
             for folder in _entries(root / part):
                 if not (COMPONENT.matches(folder.name) and _is_folder(folder)):
                     yield _half_written_or_other(folder)
                     continue
                 for entry in _entries(Path(folder.path)):
-                    if not (_is_artifact(entry) if part == "artifacts" else _is_record(entry)):
+                    if not (_is_artifact(entry) if part == ARTIFACTS else _is_record(entry)):
                         yield _half_written_or_other(entry)
 
     def _artifact(self, stage: str, entry: os.DirEntry[str]) -> Artifact:
@@ -221,7 +229,7 @@ class Contents:
                 upstream=upstream,
                 link=entry.is_symlink(),
             )  # fmt: skip
-        except _ABSENT as error:
+        except ABSENT as error:
             problem, unreadable = f"{Path(error.filename).name} is missing", False
         except OSError as error:
             problem, unreadable = f"it can't be read: {error.strerror or error}", True
@@ -247,15 +255,10 @@ def _moment(text: str | None) -> float:
 def read_origin(store: Store, stage: StageId) -> Origin | None:
     """What an artifact was made from; None where that is not noted, or the artifact is missing or damaged."""
     try:
-        content = jsonfile.read_object(store.root / "artifacts" / stage[0] / stage[1] / META)
+        content = jsonfile.read_object(store.folder(*stage) / META)
         return Origin.noted(stage[0], content["info"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-
-
-def artifact_folder(store: Store, stage: StageId) -> Path:
-    """Where an artifact lies."""
-    return store.root / "artifacts" / stage[0] / stage[1]
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
@@ -263,7 +266,7 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(folder) as found:
             return sorted(found, key=lambda entry: entry.name)
-    except _ABSENT:
+    except ABSENT:
         return []
     except OSError as error:
         raise StoreError(f"{folder} can't be read: {error.strerror or error}") from error
@@ -286,7 +289,7 @@ def _is_record(entry: os.DirEntry[str]) -> bool:
 
 
 def _half_written_or_other(entry: os.DirEntry[str]) -> Leftover:
-    return _leftover("half-written" if entry.name.startswith(_TEMPORARY) else "other", entry)
+    return _leftover("half-written" if entry.name.startswith(TEMPORARY) else "other", entry)
 
 
 def _leftover(kind: Kind, entry: os.DirEntry[str], stage: StageId | None = None) -> Leftover:

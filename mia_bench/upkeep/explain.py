@@ -11,9 +11,9 @@ from mia_bench import jsonfile
 from mia_bench.engine.plan import PlannedCell
 from mia_bench.errors import StoreError
 from mia_bench.origin import Origin, StageId
-from mia_bench.store import Store
+from mia_bench.store import META, Store
 from mia_bench.text import shortened
-from mia_bench.upkeep.contents import META, Contents, RecordFile, artifact_folder
+from mia_bench.upkeep.contents import Contents, RecordFile
 from mia_bench.upkeep.needs import Needs
 
 _ABSENT = object()
@@ -100,7 +100,7 @@ def planned_cell(store: Store, planned: PlannedCell) -> ExplainedCell:
 def read_node(store: Store, stage: StageId) -> Node | None:
     """A stored stage; None if it is missing or damaged."""
     try:
-        info = jsonfile.read_object(artifact_folder(store, stage) / META)["info"]
+        info = jsonfile.read_object(store.folder(*stage) / META)["info"]
         return Node(stage, str(info.get("run", {}).get("label", "")), Origin.noted(stage[0], info), True)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None

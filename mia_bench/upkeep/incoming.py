@@ -11,8 +11,8 @@ from mia_bench import jsonfile
 from mia_bench.errors import CorruptArtifact, StoreError
 from mia_bench.origin import StageId
 from mia_bench.record import Record
+from mia_bench.store import META, TENSORS
 from mia_bench.upkeep.check import check_origin
-from mia_bench.upkeep.contents import META, TENSORS
 
 PIECE = 1 << 20
 """Bytes that are read at once."""

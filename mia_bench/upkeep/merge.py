@@ -14,8 +14,8 @@ from mia_bench import jsonfile
 from mia_bench.errors import CorruptArtifact, StoreError, UsageError
 from mia_bench.origin import StageId
 from mia_bench.record import Record
-from mia_bench.store import Store
-from mia_bench.upkeep.contents import META, TENSORS, Contents, artifact_folder, total_size
+from mia_bench.store import META, TENSORS, VERSION, Store
+from mia_bench.upkeep.contents import Contents, total_size
 from mia_bench.upkeep.incoming import Incoming, Source, incoming, pieces
 
 _NUMBERS = ("metrics", "per_class", "class_counts", "per_image")
@@ -52,7 +52,7 @@ class OtherStore:
     """
 
     def __init__(self, folder: Path) -> None:
-        if not (folder / "version.json").exists():
+        if not (folder / VERSION).exists():
             raise UsageError(f"{folder} is no store")
         self._contents = Contents(Store(folder))
         self.damaged: list[str] = []
@@ -68,7 +68,7 @@ class OtherStore:
     def artifacts(self) -> Iterator[Incoming]:
         """Its artifacts; those whose notes are damaged are left out and named."""
         for one in self._contents.artifacts:
-            folder = artifact_folder(self._contents.store, one.id)
+            folder = self._contents.store.folder(*one.id)
             try:
                 if one.problem:
                     raise CorruptArtifact(*one.id, one.problem)
@@ -110,19 +110,28 @@ def merge(
         StoreError: the store is full or not writable, or something can't be read.
     """
     merged = Merged()
-    if artifacts:
-        needed = sum(one.size for one in source.artifacts() if not store.has(*one.stage))
-        free = shutil.disk_usage(store.root).free
-        source.damaged.clear()
-        if needed > free and not dry_run:
-            raise StoreError(f"the store {store.root} has {free} bytes free, {needed} are needed")
-        for one in source.artifacts():
-            _add_artifact(store, one, merged, dry_run)
-            advance(one.size)
+    if artifacts and not dry_run:
+        _require_room(source, store)
+    for one in source.artifacts() if artifacts else ():
+        _add_artifact(store, one, merged, dry_run)
+        advance(one.size)
     for record in source.records():
         _add_record(store, record, merged, dry_run)
     merged.damaged += source.damaged
     return merged
+
+
+def _require_room(source: Source, store: Store) -> None:
+    """Find out before anything is written that the disk is too small.
+
+    Raises:
+        StoreError: it is.
+    """
+    needed = sum(one.size for one in source.artifacts() if not store.has(*one.stage))
+    source.damaged.clear()  # it is said when they are added
+    free = shutil.disk_usage(store.root).free
+    if needed > free:
+        raise StoreError(f"the store {store.root} has {free} bytes free, {needed} are needed")
 
 
 def _add_artifact(store: Store, one: Incoming, merged: Merged, dry_run: bool) -> None:
@@ -149,7 +158,7 @@ def _add_artifact(store: Store, one: Incoming, merged: Merged, dry_run: bool) ->
 
 def _compared(store: Store, one: Incoming) -> Literal["absent", "same", "other", "damaged"]:
     """What the store has in place of an artifact."""
-    folder = artifact_folder(store, one.stage)
+    folder = store.folder(*one.stage)
     if not os.path.lexists(folder):
         return "absent"
     try:

@@ -25,8 +25,14 @@ class Selection:
         return total_size(self.records, self.artifacts)
 
 
-def select(contents: Contents, records: Iterable[RecordFile], stages: Collection[str]) -> Selection:
-    """Records and the stored artifacts of these stages that they need; a warning where one is missing.
+def select(contents: Contents, records: Iterable[RecordFile], stages: Collection[str] | None) -> Selection:
+    """Records and stored artifacts that they need; a warning where one is missing.
+
+    Args:
+        contents: of the store.
+        records: of the cells.
+        stages: only artifacts of these; None: of all, without the parts of an attack whose joined result is
+            stored.
 
     Raises:
         StoreError: a part of the store can't be read.
@@ -34,11 +40,12 @@ def select(contents: Contents, records: Iterable[RecordFile], stages: Collection
     chosen = Selection(contents, list(records))
     needs = Needs(contents)
     wanted: dict[StageId, None] = {}
-    for record in chosen.records if stages else ():
+    for record in chosen.records if stages is None or stages else ():
         behind = needs.of(record)
         joined = any(name == "invert" and (name, key) in contents.by_id for name, key in behind)
+        left_out = ["shard"] if joined else []
         wanted |= dict.fromkeys(
-            stage for stage in behind if stage[0] in stages and not (joined and stage[0] == "shard")
+            stage for stage in behind if (stage[0] not in left_out if stages is None else stage[0] in stages)
         )
     chosen.artifacts = [contents.by_id[stage] for stage in sorted(wanted) if stage in contents.by_id]
     absent = [stage for stage in wanted if stage not in contents.by_id]
