@@ -266,13 +266,13 @@ def other_versions(
     path: Path, card: ModelCard, architecture: ConfiguredComponent, defense: ConfiguredComponent
 ) -> Iterator[str]:
     """A line for each component of which another version was exported than the model is built with now."""
-    for stated, part in ((card.architecture, architecture), (card.defense, defense)):
+    parts = ("architecture", card.architecture, architecture), ("defense", card.defense, defense)
+    for kind, stated, part in parts:
         then = {name: getattr(stated, name) for name in part.identity}
         if stated.name == part.name and then != part.identity:
-            made, now = (
-                f"version {one['version']} of {one['distribution']}" for one in (then, part.identity)
-            )
+            both = then, part.identity
+            made, now = (f"version {one['version']} of {one['distribution']}" for one in both)
             yield (
-                f"{path} was made with another {part.kind} {part.name!r} ({made}) than is installed ({now}): "
+                f"{path} was made with another {kind} {part.name!r} ({made}) than is installed ({now}): "
                 "it may answer differently"
             )

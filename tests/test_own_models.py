@@ -507,9 +507,9 @@ def test_a_file_made_with_another_version_of_a_component_is_warned_of(ready, cap
     state = registry().get("model", "resnet-small").load()
     built = state(state.Options()).build(NetworkTask(6, 16)).state_dict()
 
-    def file(name: str, architecture: dict[str, object], defense: dict[str, object]) -> Path:
+    def file(name: str, architecture: dict[str, object], defense: dict[str, object], track: int = 3) -> Path:
         card = ModelCard(
-            cell="c", track="toy", track_version=3, data="d", classes=6, resolution=16, seed=0,
+            cell="c", track="toy", track_version=track, data="d", classes=6, resolution=16, seed=0,
             architecture=architecture, defense=defense,
         )  # fmt: skip
         save_file(built, tmp_path / name, {"mia_bench": card.model_dump_json()})
@@ -522,10 +522,19 @@ def test_a_file_made_with_another_version_of_a_component_is_warned_of(ready, cap
     other = file("other.safetensors", *older)
     mia_bench.load_target(other)
     said = [record.getMessage() for record in caplog.records]
-    assert re.search(r"another model 'resnet-small' \(version 0 of mia-bench\) than is installed", said[0])
+    assert re.search(
+        r"another architecture 'resnet-small' \(version 0 of mia-bench\) than is installed", said[0]
+    )
     assert "another defense 'none' (version 1 of theirs)" in said[1]
     planned = prepare(load_config({"track": "toy", "attack": "ppa", "target": other, "store": ready}))
     assert set(said) <= set(planned.warnings)
+    caplog.clear()
+    mia_bench.load_target(file("old.safetensors", part("model", "resnet-small"), part("defense", "none"), 2))
+    (record,) = caplog.records
+    assert "version 2 of the track 'toy', version 3 is installed" in record.getMessage()
+    caplog.clear()
+    mia_bench.evaluate(other, track="toy", attack="toy-label-only", device="cpu", store=ready)
+    assert set(said) <= {record.getMessage() for record in caplog.records}
     # Whoever builds it otherwise knows that.
     given = {"track": "toy", "attack": "ppa", "store": ready, "architecture": "convnet-small"}
     planned = prepare(load_config({**given, "target": other}))

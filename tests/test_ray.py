@@ -222,6 +222,11 @@ def test_a_dry_run_counts_on_what_ray_would_have_here(cli, toy, monkeypatch) -> 
     assert (nobody.code, "nobody answers" in nobody.err) == (2, True)
 
 
+def test_the_machine_that_runs_it_needs_no_gpu(toy, tmp_path: Path) -> None:
+    workspace = prepare(on_ray(tmp_path, device="cuda")).setup.workspace()
+    assert workspace.device.type in ("cuda", "cpu")
+
+
 @pytest.mark.slow
 def test_a_dry_run_asks_the_cluster(cli, nodes) -> None:
     asked = cli("run", "--track", "toy", "--dry-run", "--executor", "ray", "--address", nodes.address)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,8 @@ with lazy_imports():
     from mia_bench.protocol import target as targets
     from mia_bench.protocol.evaluate import Evaluation
     from mia_bench.protocol.target import Target
+
+log = logging.getLogger(__name__)
 
 
 def evaluate(
@@ -91,6 +94,8 @@ def evaluate(
     prepared = prepare(load_config(given))
     if len(prepared.cells) != 1:
         raise UsageError("evaluate takes one value of each option")
+    for line in prepared.warnings:
+        log.warning("%s", line)
     (planned,) = prepared.cells
     if planned.skip is not None:
         raise MiaBenchError(f"{attack} can't run here: {planned.skip}")

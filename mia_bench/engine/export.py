@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from collections.abc import Iterator, Mapping
@@ -25,6 +26,7 @@ from mia_bench.record import Record
 from mia_bench.recorded_options import options_text
 from mia_bench.store import Store, write_whole
 from mia_bench.text import prose
+from mia_bench.track import load_track
 
 with lazy_imports():
     import safetensors.torch
@@ -181,7 +183,8 @@ def _lines(card: ModelCard, record: Record, file: str) -> Iterator[str]:
 def load_target(file: str | Path, *, device: str = "cpu") -> nn.Module:
     """A target from a file that ``mia-bench export`` wrote, as it was deployed.
 
-    A warning says so where another version of its architecture or defense is installed than it was made with.
+    A warning says so where another version of its track, architecture or defense is installed than it was
+    made with.
 
     Args:
         file: safetensors with a model card.
@@ -200,7 +203,7 @@ def load_target(file: str | Path, *, device: str = "cpu") -> nn.Module:
     registry = host().registry
     built = resolve(registry, "model", card.architecture.name, card.architecture.options, {})
     deployed = resolve(registry, "defense", card.defense.name, card.defense.options, {})
-    for line in other_versions(path, card, built, deployed):
+    for line in (*_other_track(path, card), *other_versions(path, card, built, deployed)):
         log.warning("%s", line)
     architecture, defense = built.make(), deployed.make()
     none = dataset.ImageSet(
@@ -215,3 +218,14 @@ def load_target(file: str | Path, *, device: str = "cpu") -> nn.Module:
     except UsageError as error:
         raise UsageError(f"{path} {error}") from error
     return targets.restore_target(defense, architecture, splits, state, context).deployed
+
+
+def _other_track(path: Path, card: ModelCard) -> Iterator[str]:
+    """A line where the track that is installed has another version than the one that a target is of."""
+    with contextlib.suppress(MiaBenchError):  # a model can be loaded without its track
+        track = load_track(host().registry, card.track)
+        if track.version != card.track_version:
+            yield (
+                f"{path} was trained by version {card.track_version} of the track {card.track!r}, version "
+                f"{track.version} is installed: its images may be others"
+            )
