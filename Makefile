@@ -6,7 +6,7 @@ OLDEST ?= .venv-oldest
 WORKERS ?= 2
 BIN := $(VENV)/bin
 
-.PHONY: run test test-oldest test-oldest-quick lint docs install install-dev clean
+.PHONY: run test test-oldest test-oldest-quick lint docs install install-dev install-oldest clean
 
 run: $(VENV)/.installed
 	$(BIN)/mia-bench run --defense neg-ls --attack ppa
@@ -33,6 +33,7 @@ docs: $(VENV)/.installed-docs
 
 install: $(VENV)/.installed
 install-dev: $(VENV)/.installed-dev
+install-oldest: $(OLDEST)/.installed
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
