@@ -572,6 +572,24 @@ def test_a_setting_is_compared_on_the_seeds_of_the_undefended_target(
     [choice] = found.choices
     assert [setting.leakage for setting in choice.tried] == [0.5, None, 0.4]
     assert choice.setting is choice.tried[2]
+    text = pages.page(standings(build_board(registry, track, read(less))), registry, found, sweep=True)
+    assert "| `guard` | `alpha=0.2` | – | – |  | only run on other seeds |" in text
+
+
+def test_the_strongest_attacks_say_their_seeds_where_rows_differ_in_them(
+    registry: Registry, track: Track
+) -> None:
+    alone, pair = swept(0.1, 0.9, 0.0), swept(0.2, 0.9, 0.0)
+    made = [under(alone, steps, 0.5) for steps in (7, 9)]
+    made += [under(pair, steps, 0.4, seed) for steps in (7, 9) for seed in (1000, 1001)]
+    board = build_board(registry, standard_track(track), read(*made))
+    text = pages.page(standings(board), registry, sweep=True)
+    assert "| `guard` | `alpha=0.1` | 1000 | 0.500 | 0.500 | – | `aim` |" in text
+    assert "| `guard` | `alpha=0.2` | 1000, 1001 | 0.400 | 0.400 | – | `aim` |" in text
+    board = build_board(registry, standard_track(track), read(*made[2:]))
+    assert "| `guard` | `alpha=0.2` | 0.400 | 0.400 | – | `aim` |" in pages.page(
+        standings(board), registry, sweep=True
+    )
 
 
 def test_where_no_setting_is_near_the_nearest_is_chosen_and_said(

@@ -44,13 +44,15 @@ class Candidate:
         accuracy: on the validation images; None where a seed has no number.
         leakage: under the strongest of the attacks that count; None where a seed has no number.
         attack: that attack.
-        reason: why a number is missing.
+        seeds: those of the tuning seeds that it was run on.
+        reason: why it failed on one of them; empty where it did not.
     """
 
     options: Options
     accuracy: float | None
     leakage: float | None
     attack: str = ""
+    seeds: tuple[int, ...] = ()
     reason: str = ""
 
 
@@ -230,10 +232,12 @@ def _candidate(
         key=lambda label: quantity.sort_key(round(leakages[label], 9)),
         default="",
     )
-    failed = sorted({r.reason or r.status for r in records if r.status != "done" and r.seed in sweep.seeds})
+    run = [record for record in records if record.seed in sweep.seeds]
+    seeds = tuple(sorted({record.seed for record in run}))
     if accuracy is not None and strongest:
-        return Candidate(options, accuracy, leakages[strongest], strongest)
-    return Candidate(options, accuracy, None, "", failed[0] if failed else "not run on every seed")
+        return Candidate(options, accuracy, leakages[strongest], strongest, seeds)
+    failed = sorted({record.reason or record.status for record in run if record.status != "done"})
+    return Candidate(options, accuracy, None, "", seeds, failed[0] if failed else "")
 
 
 def _at(
