@@ -131,6 +131,18 @@ def test_a_reduced_track_runs_from_data_to_record(
     assert json.loads(cli(*run, "--format", "json").out) == [record]
 
 
+def test_the_attack_of_the_rehearsal_is_shared_out_in_four_parts(tiny, cli, tmp_path: Path) -> None:
+    tiny("facescrub-small", "facescrub")
+    words = ("--defense", "none", "--attack", "ppa", "--device", "cpu", "--allow-partial", "--format", "json")
+    done = cli("run", "--track", "tiny", *words)
+    assert done.code == 0, done.err
+    (record,) = done.records
+    assert record["metrics"]["attack_acc1"]["n"] == 2 * 3
+    shards = list((tmp_path / "store" / "artifacts" / "shard").iterdir())
+    assert len(shards) == 4  # of three classes, so that one is empty
+    assert all(f"part {number} of 4" in done.err for number in range(1, 5))
+
+
 @pytest.mark.parametrize(
     ("track", "search", "steps"),
     [
