@@ -259,7 +259,9 @@ def test_artifacts_are_carried_as_long_as_a_stage_is_left_that_reads_them(toy, u
     for stage in first:
         carried.for_stage(stage)
         carried.settled(stage, failed=False)
-    assert len(alive) == len(carried.for_stage(second[-1]))  # nothing that the first alone read
+    left = carried.for_stage(second[-1])
+    assert len(alive) == len(left)  # nothing that the first alone read
+    del left
     carried.settled(second[0], failed=True)  # and so do all that need it
     assert not alive
 
