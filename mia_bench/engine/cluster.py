@@ -38,7 +38,7 @@ from mia_bench.errors import MiaBenchError, StoreError, UsageError, summarize_er
 from mia_bench.interruption import held_back, interrupted
 from mia_bench.plugins import host
 from mia_bench.provenance import HOST, git_commit, package_version, python_version
-from mia_bench.store import Store
+from mia_bench.store import TEMPORARY, Store
 from mia_bench.text import one_line, shortened
 
 with lazy_imports():
@@ -481,7 +481,7 @@ def _on_node(node: str, function: Callable[..., Any]) -> Any:
 @contextlib.contextmanager
 def _token(folder: Path) -> Iterator[Path]:
     """A file in the folder, by which nodes tell whether they see it."""
-    token = folder / f".tmp-{uuid.uuid4().hex}"
+    token = folder / f"{TEMPORARY}{uuid.uuid4().hex}"
     token.write_text("seen by this node?\n")
     try:
         yield token

@@ -22,7 +22,7 @@ from mia_bench.names import COMPONENT, KEY
 from mia_bench.origin import StageId
 from mia_bench.provenance import package_version
 from mia_bench.record import Record, check_record
-from mia_bench.store import META, TENSORS, Store, write_whole
+from mia_bench.store import ARTIFACTS, META, TENSORS, Store, write_whole
 from mia_bench.upkeep.incoming import Incoming, incoming, pieces
 from mia_bench.upkeep.selection import Selection
 
@@ -58,7 +58,7 @@ def write_bundle(path: Path, chosen: Selection, advance: Advance) -> int:
         small[f"records/{record.track}/{record.key}.json"] = data
     for artifact in chosen.artifacts:
         noted = _noted(store, artifact.id)
-        folder = "/".join(("artifacts", *artifact.id))
+        folder = "/".join((ARTIFACTS, *artifact.id))
         small[f"{folder}/{META}"], large[f"{folder}/{TENSORS}"] = noted.meta, artifact.id
         files[f"{folder}/{TENSORS}"] = {"bytes": noted.size, "sha256": noted.sha256}
     for name, data in small.items():
@@ -181,7 +181,7 @@ class Bundle:
             raise self._refused(f"{missing[0]} is missing")
         try:
             for one in self.artifacts():
-                size, sha256 = self._files["/".join(("artifacts", *one.stage, TENSORS))]
+                size, sha256 = self._files["/".join((ARTIFACTS, *one.stage, TENSORS))]
                 if (one.size, one.sha256) != (size, sha256):
                     raise CorruptArtifact(*one.stage, "the manifest and its notes differ")
             for _ in self.records():
@@ -193,7 +193,7 @@ class Bundle:
         """Its artifacts, once it was checked."""
         for name in sorted(self._files):
             root, stage, key, *file = name.split("/")
-            if root == "artifacts" and file == [META]:
+            if root == ARTIFACTS and file == [META]:
                 place = self._places[f"artifacts/{stage}/{key}/{TENSORS}"]
                 size, _ = self._files[f"artifacts/{stage}/{key}/{TENSORS}"]
                 yield incoming((stage, key), self._content(name), _Reader(self._path, place, size))

@@ -42,11 +42,12 @@ def select(contents: Contents, records: Iterable[RecordFile], stages: Collection
     wanted: dict[StageId, None] = {}
     for record in chosen.records if stages is None or stages else ():
         behind = needs.of(record)
-        joined = any(name == "invert" and (name, key) in contents.by_id for name, key in behind)
-        left_out = ["shard"] if joined else []
-        wanted |= dict.fromkeys(
-            stage for stage in behind if (stage[0] not in left_out if stages is None else stage[0] in stages)
-        )
+        if stages is None:
+            joined = any(name == "invert" and (name, key) in contents.by_id for name, key in behind)
+            kept = [stage for stage in behind if not (joined and stage[0] == "shard")]
+        else:
+            kept = [stage for stage in behind if stage[0] in stages]
+        wanted |= dict.fromkeys(kept)
     chosen.artifacts = [contents.by_id[stage] for stage in sorted(wanted) if stage in contents.by_id]
     absent = [stage for stage in wanted if stage not in contents.by_id]
     if absent:
