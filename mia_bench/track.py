@@ -40,8 +40,6 @@ class Data(_Model):
     """Seed of what the whole track shares: splits, priors, evaluation model, independent judge."""
     fingerprint: str = ""
     """The official data's fingerprint; rows from other data are refused by the board."""
-    contents: str = ""
-    """The hash of the contents of the official data, if ``fingerprint`` is an older name for them."""
 
 
 class Colour(_Model):
