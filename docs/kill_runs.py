@@ -7,9 +7,10 @@ end: its driver (the process that was started) is killed, gets SIGTERM, SIGINT o
 closed; a worker is killed, crashes or is told to end. The kind, the moment and the executor are drawn. The
 next run goes on in the same store, until the grid is complete; then the next grid begins.
 
-After each run: no process of it is alive 5 s after its driver; nothing that was stored before is gone or
-different; every artifact, record and picture is whole; a signal gave the documented exit code and no
-traceback. Each complete grid equals the undisturbed one bit for bit: the hashes of all tensors, all metrics.
+After each run: no process of it is alive 5 s after its driver (with Ray 20 s, not counting Ray's own agents);
+nothing that was stored before is gone or different; every artifact, record and picture is whole; a signal
+gave the documented exit code and no traceback. Each complete grid equals the undisturbed one bit for bit: the
+hashes of all tensors, all metrics.
 Prints a table of what was done and found; exit code 1 if anything was wrong. Linux only (``/proc``).
 """
 
@@ -111,8 +112,11 @@ EXECUTORS = {
     "--time-limit": ["--time-limit", "600"],
     "ray": ["--executor", "ray", "--jobs", "2"],
 }
-WORKERS = {"ray": rb"^ray::"}
+WORKERS = {"ray": rb"^ray::(_compute|IDLE|_Mailbox)\b"}
 """Pattern of the command lines of an executor's workers; else ``spawn_main``."""
+
+AGENTS = rb"^ray::\w+Agent\b"
+"""Those of Ray's own, which compute nothing; they notice a killed driver after a minute."""
 
 LIMIT = 5.0
 """Seconds after its driver's end in which the last process of a run must be gone."""
@@ -181,6 +185,10 @@ class Run:
                     if f"{MARK}={self.mark}".encode() in (entry / "environ").read_bytes().split(b"\0"):
                         found[int(entry.name)] = (entry / "cmdline").read_bytes()
         return found
+
+    def computing(self) -> dict[int, bytes]:
+        """The same, without Ray's agents."""
+        return {p: line for p, line in self.processes().items() if not re.match(AGENTS, line)}
 
     def started(self, pattern: bytes) -> list[int]:
         """The processes with such command lines, but for the driver."""
@@ -303,14 +311,14 @@ class Killer:
         code = self._wait(run, problems)
         ended = time.monotonic()
         limit = RAY_LIMIT if executor == "ray" else LIMIT
-        while (alive := run.processes()) and time.monotonic() - ended < limit:
+        while (alive := run.computing()) and time.monotonic() - ended < limit:
             time.sleep(0.02)
         gone = time.monotonic()
         if alive:
             problems.append(f"alive {limit:g} s after the driver: {alive}")
-            for number in alive:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(number, signal.SIGKILL)
+        for number in run.processes():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(number, signal.SIGKILL)
         run.reader.join(1)
         run.close()
         text = run.text.decode(errors="replace")

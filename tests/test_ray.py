@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -21,7 +22,9 @@ from mia_bench.engine.carried import Carried
 from mia_bench.engine.cluster import Attempt, Needs, RayExecutor
 from mia_bench.engine.progress import ProgressDisplay
 from mia_bench.engine.run import execute, prepare
+from mia_bench.engine.worker import WorkerSetup
 from mia_bench.errors import UsageError
+from mia_bench.paths import Roots
 from mia_bench.record import Record
 from mia_bench.store import Store
 from mia_bench.track import Track
@@ -297,6 +300,30 @@ def test_the_time_limit_counts_computing_alone(monkeypatch) -> None:
     assert not is_overdue("there", ended.pid, 6)
     assert not is_overdue("elsewhere", os.getpid(), 6)
     assert not executor._is_overdue(cluster_module._Task(None, 0))  # it waits
+
+
+def test_a_process_that_is_told_to_end_does(monkeypatch, tmp_path: Path) -> None:
+    """Ray's handler raises SystemExit, which would be the stage's failure."""
+    handlers = []
+
+    class Idle(SimpleNamespace):
+        def show_on(self, sender) -> None:
+            pass
+
+        def compute(self, stage, **_) -> None:
+            handlers.append(signal.getsignal(signal.SIGTERM))
+
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    try:
+        monkeypatch.setattr(ray, "get_runtime_context", lambda: SimpleNamespace(get_node_id=str))
+        monkeypatch.setattr(cluster_module, "Worker", lambda setup, sender: Idle())
+        here = cluster_module.node_report(tmp_path, None)
+        given = (WorkerSetup(Store(tmp_path), "cpu", Roots()), "", None, here)
+        stage = SimpleNamespace(inputs={})
+        assert cluster_module._compute(given, 0, stage, renew=False, seconds=1.0, inputs=None)[0] == "done"
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert handlers == [signal.SIG_DFL]
 
 
 def test_why_ray_gives_no_result_is_said_in_words() -> None:

@@ -600,6 +600,8 @@ def _compute(
         ``done`` and the seconds it took, ``failed`` and the reason, or ``stopped`` and an error; whether it
         was computed; its artifact where the store is not shared.
     """
+    # Ray's handler raises SystemExit, as a plugin may, whose stage fails; a process that ends is replaced.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     setup, run, mailbox, driver = given
     if differs := driver.differs(node_report(setup.store.root, None)):  # of a node that joined later
         return "stopped", UsageError(f"a node of the Ray cluster: {differs}"), False, None
