@@ -240,9 +240,7 @@ class Record(_Part):
 
     def file_text(self) -> str:
         """The text of its file: only the fields that were given, so that an older file stays as it is."""
-        return jsonfile.file_text(
-            jsonfile.seal(self.model_dump(mode="json", by_alias=True, exclude_unset=True))
-        )
+        return jsonfile.sealed_text(self.model_dump(mode="json", by_alias=True, exclude_unset=True))
 
 
 def read_record(data: dict[str, Any]) -> Record:

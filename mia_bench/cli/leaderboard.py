@@ -17,6 +17,7 @@ from mia_bench.cli.shared import (
     open_store,
     records_option,
     store_option,
+    uncollected,
     writing,
 )
 from mia_bench.engine.progress import terminal_progress
@@ -68,6 +69,7 @@ def command() -> None:
     help="Write the pages, or print the verdict table for a paper.",
 )
 @click.option("--track", metavar="NAME", help="Only this track; for latex and csv.")
+@uncollected()
 def build(folder: Path, format_: str, track: str | None) -> None:
     """Write the pages from the records.
 
@@ -103,7 +105,8 @@ def check(folder: Path, rerun: int | None, choice: int, track: str | None, **whe
     anew. Under the same conditions (kind of device, threads, processor) every number must be the one
     published; under others it may differ by as much as was measured (docs/reproducibility.md).
     """
-    problems = records.check(folder, host().registry)
+    with uncollected():
+        problems = records.check(folder, host().registry)
     for problem in problems:
         say(problem)
     if rerun:
@@ -191,7 +194,9 @@ def _strip(decided: Standings, store: Store, show_private: bool) -> tuple[Image.
     if not rows:
         name = board.track.name
         raise UsageError(f"{store.root} has none of the cells of {name!r} on its page; --store names another")
-    heading = "each under the strongest attack on it; the rank of the true person in the gallery"
+    heading = "each under the strongest attack on it"
+    if any(any(row.captions) for row in rows):
+        heading += "; the rank of the true person in the gallery"
     return draw_strip(rows, heading), keys
 
 
@@ -212,6 +217,7 @@ def _rank_name(board: Board) -> str:
     help="Remove the folder's records that can't share a board with these (those of older versions).",
 )
 @click.pass_context
+@uncollected()
 def submit(
     context: click.Context,
     folder: Path,

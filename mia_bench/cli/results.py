@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from mia_bench.cli.shared import records_option, store_option
+from mia_bench.cli.shared import records_option, store_option, uncollected
 from mia_bench.leaderboard.overview import Overview, overview_rows, overviews
 from mia_bench.plugins import host
 from mia_bench.results import doubts, read_store, results_table
@@ -24,6 +24,7 @@ from mia_bench.terminal import say, say_lines, table
     show_default=True,
     help="A table for people, or all columns for programs.",
 )
+@uncollected()
 def command(track: str | None, store: Path | None, format_: str) -> None:
     """Print the records of a store.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
@@ -138,6 +139,17 @@ def complete_key(start: str, keys: Collection[str], noun: str, command: str) -> 
         hint = f"{len(keys)} {noun}s: see {command}" if keys else "the store is empty"
         raise UsageError(f"no {noun}'s key begins with {start!r}; {hint}")
     return found[0]
+
+
+@contextlib.contextmanager
+def uncollected() -> Iterator[None]:
+    """Without the collector of reference cycles, which would look through all records again and again."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()  # nor afterwards
+        gc.enable()
 
 
 @contextlib.contextmanager

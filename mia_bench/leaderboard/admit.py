@@ -7,6 +7,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from operator import mul
 
 from mia_bench.api.metric import Quantity
 from mia_bench.leaderboard.conditions import conditions
@@ -14,6 +15,8 @@ from mia_bench.leaderboard.grouping import cell_key, group
 from mia_bench.provenance import code_differs
 from mia_bench.record import MetricValue, Record
 from mia_bench.track import Track
+
+_UNDECLARED = Quantity("")
 
 
 def name_record(record: Record) -> str:
@@ -92,11 +95,12 @@ def _unfit(track: Track, record: Record, quantities: Mapping[str, Quantity]) -> 
 def _wrong_numbers(track: Track, record: Record, quantities: Mapping[str, Quantity]) -> Iterator[str]:
     """What its numbers can't be; that they are finite and in their intervals is checked with the record."""
     for name, metric in record.metrics.items():
-        least, most = quantities.get(name, Quantity("")).bounds
+        least, most = quantities.get(name, _UNDECLARED).bounds
         means = record.per_class.get(name, [])
-        wrong = [x for x in [*([metric.value] if metric else []), *means] if not least <= x <= most]
-        if wrong:
-            yield f"{name} is {wrong[0]}, it can only be from {least} to {most}"
+        values = [*([metric.value] if metric else []), *means]
+        if values and not (least <= min(values) and max(values) <= most):
+            wrong = next(value for value in values if not least <= value <= most)
+            yield f"{name} is {wrong}, it can only be from {least} to {most}"
         if means and metric:
             yield from _wrong_mean(name, metric, means, _counts(record, name, metric, track.images_per_class))
     if nothing := [name for name in record.per_class if record.metrics.get(name) is None]:
@@ -126,10 +130,10 @@ def _wrong_mean(
     if counts and (len(counts) != len(means) or sum(counts) != metric.n):
         yield f"{name} rests on {metric.n} samples, its {len(means)} classes on {sum(counts)}"
         return
-    margin = 1e-5 * max(1.0, *map(abs, means))
     low, high = min(means), max(means)
+    margin = 1e-5 * max(1.0, -low, high)
     if counts:
-        low = high = math.fsum(n * one for n, one in zip(counts, means, strict=True)) / sum(counts)
+        low = high = math.fsum(map(mul, counts, means)) / sum(counts)
     if not low - margin <= metric.value <= high + margin:
         yield f"{name} is {metric.value}, but the mean of its classes is {math.fsum(means) / len(means)}"
 

@@ -154,13 +154,20 @@ def measured(name: str, records: Sequence[Record]) -> Estimate | None:
     found = [metric for record in records if (metric := record.metrics.get(name))]
     if not found:
         return None
-    value = float(np.mean([one.value for one in found]))
+    if len(found) == 1:
+        return Estimate(found[0].value, found[0].low, found[0].high, found[0].n)
+    value = _mean([one.value for one in found])
     lows = [one.low for one in found if one.low is not None]
     highs = [one.high for one in found if one.high is not None]
     n = max(one.n for one in found)
     if len(lows) < len(found) or len(highs) < len(found):
         return Estimate(value, None, None, n)
-    return Estimate(value, float(np.mean(lows)), float(np.mean(highs)), n)
+    return Estimate(value, _mean(lows), _mean(highs), n)
+
+
+def _mean(values: Sequence[float]) -> float:
+    """The mean of numbers that are mostly one and the same."""
+    return values[0] if min(values) == max(values) else float(np.mean(values))
 
 
 def shown(quantity: Quantity, estimate: Estimate) -> Estimate:

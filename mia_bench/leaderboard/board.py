@@ -266,10 +266,11 @@ class Board:
             if quantity.role == "reference" and name not in ceilings and (found := measured(name, self.done))
         }
 
-    @property
+    @cached_property
     def doubts(self) -> tuple[str, ...]:
         """Why what judged the reconstructions may be unfit, one line each."""
-        judged = ((name, quantity, measured(name, self.done)) for name, quantity in self.quantities.items())
+        judges = {n: quantity for n, quantity in self.quantities.items() if quantity.unfit_below is not None}
+        judged = ((name, quantity, measured(name, self.done)) for name, quantity in judges.items())
         lines = [quantity.doubt(name, found.value) for name, quantity, found in judged if found]
         noted = sorted({record.notes.get("gallery", "") for record in self.done})
         return tuple(line for line in (*lines, *noted) if line)
@@ -313,7 +314,7 @@ def build_board(registry: Registry, track: Track, records: Iterable[Record]) -> 
         MiaBenchError: a record can't be on it; the message names the record and why.
     """
     stored = sorted(records, key=lambda record: record.key)
-    described = tuple(describe(registry, track, record) for record in stored)
+    described = tuple(describe(registry, track, stored))
     if lines := refusals(track, described, known_quantities(registry, track, stored)):
         more = f" (and {len(lines) - 1} more)" if len(lines) > 1 else ""
         raise MiaBenchError(f"track {track.name!r}: {lines[0]}{more}")

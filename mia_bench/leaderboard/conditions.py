@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import cache
 
 from mia_bench.record import Record
 
@@ -29,6 +30,10 @@ class Conditions:
 def conditions(record: Record) -> Conditions:
     """The conditions of a record; several kinds of device in the order of their names."""
     made = record.provenance
-    kinds = sorted(set(_KIND.findall(made.device or "")))
-    processors = sorted((made.capability or "").split(", "))
-    return Conditions(" and ".join(kinds), made.threads or 0, " and ".join(processors))
+    return _conditions(made.device or "", made.threads or 0, made.capability or "")
+
+
+@cache
+def _conditions(device: str, threads: int, capability: str) -> Conditions:
+    kinds = sorted(set(_KIND.findall(device)))
+    return Conditions(" and ".join(kinds), threads, " and ".join(sorted(capability.split(", "))))

@@ -19,13 +19,20 @@ from mia_bench.registry import Registry
 from mia_bench.track import Track
 
 
-def describe(registry: Registry, track: Track, record: Record) -> Record:
-    """The record with every option of its components, and with all that they say of themselves.
+def describe(registry: Registry, track: Track, records: Iterable[Record]) -> Iterator[Record]:
+    """The records with every option of their components, and with all that these say of themselves.
 
     After this, ``about`` can be read without asking what is installed.
     """
-    parts = {kind: _describe(registry, track, kind, part) for kind, part in record.components.items()}
-    return record.model_copy(update=parts)
+    known: dict[tuple[str, str], ComponentRef] = {}
+    for record in records:
+        parts = {}
+        for kind, part in record.components.items():
+            key = kind, repr(part)
+            if key not in known:
+                known[key] = _describe(registry, track, kind, part)
+            parts[kind] = known[key]
+        yield record.model_copy(update=parts)
 
 
 def _describe(registry: Registry, track: Track, kind: str, component: ComponentRef) -> ComponentRef:

@@ -6,6 +6,7 @@ both schemes, so that it can be read on a light and on a dark page.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,9 @@ from itertools import pairwise
 from typing import TypeAlias
 from xml.etree import ElementTree as ET
 
-from mia_bench.api.metric import Quantity
+import numpy as np
+
+from mia_bench.api.metric import Array, Quantity
 from mia_bench.statistics import Estimate
 from mia_bench.text import one_line, shortened
 
@@ -304,6 +307,7 @@ def _mark(
     return bars, (x - 7, y - 7, x + 7, y + 7)
 
 
+_DISTANCES = (9.0, 20.0, 34.0, 52.0, 74.0)
 _DIRECTIONS = ((1, -1), (1, 1), (-1, -1), (-1, 1), (1, 0), (-1, 0), (0, -1), (0, 1))
 
 
@@ -323,18 +327,15 @@ def _labels(
             x, y = across(point.x.value), up(point.y.value)
             label = _short(point.label)
             wide, high = _wide(label), _SIZE + 2
-            best: tuple[float, Box, float] | None = None
-            for far in (9.0, 20.0, 34.0, 52.0, 74.0):
-                for number, (right, down) in enumerate(_DIRECTIONS):
-                    x0 = x + right * (far if right and not down else far * 0.7) - wide * (1 - right) / 2
-                    y0 = y + down * far * 0.8 - high / 2 + (down * 3 if not right else 0)
-                    box = (x0, y0, x0 + wide, y0 + high)
-                    cost = far * 0.35 + number * 0.3 + _hidden(box, placed, marks, obstacles, frame)
-                    if best is None or cost < best[0]:
-                        best = cost, box, far
-            if best is None:
-                continue
-            _, box, far = best
+            boxes: list[Box] = []
+            costs: list[float] = []
+            for far, (number, (right, down)) in itertools.product(_DISTANCES, enumerate(_DIRECTIONS)):
+                x0 = x + right * (far if right and not down else far * 0.7) - wide * (1 - right) / 2
+                y0 = y + down * far * 0.8 - high / 2 + (down * 3 if not right else 0)
+                boxes.append((x0, y0, x0 + wide, y0 + high))
+                costs.append(far * 0.35 + number * 0.3)
+            best = int(np.argmin(costs + _hidden(boxes, placed, marks, obstacles, frame)))
+            box, far = boxes[best], _DISTANCES[best // len(_DIRECTIONS)]
             placed.append(box)
             if far > 20:
                 end = min(max(x, box[0]), box[2]), box[1] if box[1] > y else box[3]
@@ -343,21 +344,26 @@ def _labels(
 
 
 def _hidden(
-    box: Box, placed: Sequence[Box], marks: Sequence[Box], obstacles: Sequence[Box], frame: Box
-) -> float:
-    """How bad a place of a label is."""
+    boxes: Sequence[Box], placed: Sequence[Box], marks: Sequence[Box], obstacles: Sequence[Box], frame: Box
+) -> Array:
+    """How bad each of these places of a label is."""
     left, top, right, bottom = frame
-    outside = max(0.0, left - box[0], box[2] - right - 4, top - box[1], box[3] - bottom)
-    return (
-        outside * 50
-        + 4000 * any(_meet(box, other) for other in placed)
-        + 200 * sum(_meet(box, other) for other in marks)
-        + 12 * sum(_meet(box, other) for other in obstacles)
+    outside = [max(0.0, left - b[0], b[2] - right - 4, top - b[1], b[3] - bottom) for b in boxes]
+    hidden: Array = (
+        np.array(outside) * 50
+        + 4000 * (_meetings(boxes, placed) > 0)
+        + 200 * _meetings(boxes, marks)
+        + 12 * _meetings(boxes, obstacles)
     )
+    return hidden
 
 
-def _meet(one: Box, other: Box) -> bool:
-    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
+def _meetings(boxes: Sequence[Box], others: Sequence[Box]) -> Array:
+    """How many of the others each box meets."""
+    one, other = np.array(boxes)[:, None], np.array(others).reshape(-1, 4)
+    meet = (one[..., :2] < other[:, 2:]) & (other[:, :2] < one[..., 2:])
+    met: Array = meet.all(-1).sum(1)
+    return met
 
 
 # --- the forest ------------------------------------------------------------------------------

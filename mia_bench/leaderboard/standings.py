@@ -37,6 +37,9 @@ PRICES = (0.01, 0.03, 0.1)
 _EQUAL = {"share": (0.05, ""), "bits": (0.5, "bits")}
 """By kind of quantity, the difference too small to matter, and its unit."""
 
+LETTERED = 50
+"""Defenses that are compared in pairs at most: letters and a matrix of more can't be read."""
+
 KINDS = ("leaks less", "leaks less, at a cost", "no difference", "unclear", "leaks more")
 
 Pair: TypeAlias = tuple[ComponentKey, ComponentKey]
@@ -364,8 +367,13 @@ def section_letters(board: Board, section: Section) -> dict[ComponentKey, str]:
 
 
 def pairs(leaked: Mapping[ComponentKey, Table | None], quantity: Quantity) -> dict[Pair, Effect]:
-    """The difference of leakage, first minus second, of every pair; the first leaks less on average."""
+    """The difference of leakage, first minus second, of every pair; the first leaks less on average.
+
+    None of more than :data:`LETTERED` defenses.
+    """
     tables = {key: table for key, table in leaked.items() if table}
+    if len(tables) > LETTERED:
+        return {}
     names = sorted(tables, key=lambda key: (quantity.sort_key(float(tables[key].means.mean())), key))
     found = {pair: _minus(tables[pair[0]], tables[pair[1]]) for pair in combinations(names, 2)}
     return _effects(found, quantity.kind == "share")

@@ -63,17 +63,18 @@ def submit(
     """
     published = ("done",) if finished_only else ("done", "failed", "skipped")
     given = [record for record in found if record.status in published]
-    texts: dict[Path, str] = {}
-    written, superseded = [], []
+    written: dict[Path, Record] = {}
+    superseded: list[Path] = []
     for name, several in group(given, lambda record: record.track.name).items():
         for place, same in _by_place(name, several, folder, registry).items():
             # All paths before the first file is written: a name may be no file name.
-            texts |= {records.record_path(place, record): record.file_text() for record in same}
+            as_stored = {records.record_path(place, record): record for record in same}
             copied, replaced = _plan(name, same, place, registry, replace)
-            written += [records.record_path(place, record) for record in copied]
+            paths = [records.record_path(place, record) for record in copied]
+            written |= {path: as_stored[path] for path in paths}
             superseded += [records.record_path(place, record) for record in replaced]
     return Submission(
-        written=[path for path in written if records.write(path, texts[path])],
+        written=[path for path, record in written.items() if records.write(path, record.file_text())],
         removed=[_remove(path) for path in superseded],
     )
 
@@ -111,10 +112,10 @@ def _plan(
         log.warning("%d records are left out: no track is called %r", len(found), name)
         return [], []
     track = load_track(registry, name)
-    chosen = _newest(describe(registry, track, record) for record in _current(found, track, registry))
+    chosen = _newest(describe(registry, track, _current(found, track, registry)))
     superseded, kept = [], []
     there = records.load(folder, name)
-    for old in (describe(registry, track, record) for record in there):
+    for old in describe(registry, track, there):
         new = chosen.get(cell_key(old))
         if new is None:
             kept.append(old)

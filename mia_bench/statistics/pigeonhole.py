@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
+from itertools import pairwise
 from typing import TypeAlias
 
 import numpy as np
@@ -32,7 +33,7 @@ def pigeonhole_median(seeds: Sequence[Sequence[Sequence[float]]], *, seed: int =
     """
     if len({len(classes) for classes in seeds}) != 1 or not all(any(classes) for classes in seeds):
         raise ValueError("every seed needs samples of the same classes")
-    drawn = _times_drawn(len(seeds[0]), seed)
+    drawn = np.ascontiguousarray(_times_drawn(len(seeds[0]), seed).T)
     medians = np.stack([_weighted_median(samples, drawn) for samples in seeds], axis=1)
     of_seeds = _times_drawn(len(seeds), seed + 1)
     low, high = np.quantile((medians * of_seeds).sum(1) / len(seeds), (0.025, 0.975))
@@ -46,13 +47,26 @@ def _times_drawn(size: int, seed: int) -> Counts:
 
 
 def _weighted_median(classes: Sequence[Sequence[float]], drawn: Counts) -> Array:
-    """The median ``(R,)`` of the samples when each class is there as often as ``drawn`` ``(R, C)`` says."""
+    """The median ``(R,)`` of the samples when each class is there as often as ``drawn`` ``(C, R)`` says."""
     values = np.array([value for samples in classes for value in samples], dtype=np.float64)
     owners = np.repeat(np.arange(len(classes)), [len(samples) for samples in classes])
     order = np.argsort(values, kind="stable")
     values = values[order]
-    total = np.cumsum(np.take(drawn, owners[order], axis=1), axis=1, dtype=np.int32)
-    number = total[:, -1:]
-    lower, upper = ((2 * total < bound).sum(1) for bound in (number, number + 1))
-    medians: Array = (values[lower] + values[np.minimum(upper, len(values) - 1)]) / 2
+    totals = drawn[owners[order]]
+    for before, here in pairwise(totals):  # running sums; np.cumsum takes three times as long
+        here += before
+    number = totals[-1]
+    lower, upper = (_first_reaching(totals, bound) for bound in ((number + 1) // 2, number // 2 + 1))
+    medians: Array = (values[lower] + values[upper]) / 2
     return medians
+
+
+def _first_reaching(totals: Counts, bounds: Counts) -> npt.NDArray[np.intp]:
+    """The first row of ``totals`` ``(S, R)``, which rise, of at least the bound, or the last; by column."""
+    columns = np.arange(len(bounds))
+    low, high = np.zeros(len(bounds), np.intp), np.full(len(bounds), len(totals) - 1)
+    for _ in range(len(totals).bit_length()):
+        middle = (low + high) // 2
+        reached = totals[middle, columns] >= bounds
+        low, high = np.where(reached, low, np.minimum(middle + 1, high)), np.where(reached, middle, high)
+    return low

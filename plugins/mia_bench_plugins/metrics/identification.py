@@ -14,7 +14,7 @@ likely) log2(e) = 1.44 in the mean, slightly less in small galleries.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import ClassVar
 
 from mia_bench import AttackMetric, Measurement, Quantity, Register, hookimpl, lazy_imports
@@ -203,48 +203,61 @@ class Identification(AttackMetric):
     @classmethod
     def contradictions(cls, recorded: Recorded) -> Iterator[str]:
         """Where numbers are not what follows from the rank of each image."""
-        by_class = [np.array(ranks, dtype=float) for ranks in recorded.per_image.get("id_rank", ())]
+        by_class = recorded.per_image.get("id_rank", ())
         if not by_class:
             return
-        every, values = np.concatenate(by_class), recorded.values
+        every, values = np.array([rank for ranks in by_class for rank in ranks], dtype=float), recorded.values
         if "id_bits" not in values or not (every >= 1).all():
             yield "id_rank must hold ranks from 1, and id_bits a value"
             return
         size = round(2 ** (values["id_bits"] + float(np.log2(every).mean())))
+        alike = list(_by_size(by_class))
         for name, limits in _LIMITS.items():
             means = recorded.per_class.get(name, ())
             if means and len(means) != len(by_class):
                 yield f"{name} has means of {len(means)} classes, id_rank of {len(by_class)}"
                 continue
-            whole = [(values[name], every)] if name in values else []
-            for value, ranks in (*whole, *zip(means, by_class, strict=bool(means))):
+            blocks = [(np.array([values[name]]), every[None])] if name in values else []
+            if means:
+                blocks += [(np.array(means)[same], ranks) for same, ranks in alike]
+            for found, ranks in blocks:
                 low, high = limits(ranks, size)
-                if not low - _ROUNDING <= value <= high + _ROUNDING:
-                    yield f"{name} is {value}, by the ranks in id_rank it is from {low} to {high}"
+                right = (low - _ROUNDING <= found) & (found <= high + _ROUNDING)
+                if not right.all():
+                    index = int(np.argmin(right))
+                    least, most = (np.broadcast_to(limit, len(found))[index] for limit in (low, high))
+                    yield f"{name} is {found[index]}, by the ranks in id_rank it is from {least} to {most}"
                     break
 
 
 _ROUNDING = 1e-4
 """How far numbers may be off: less than one entry more in the gallery changes ``id_bits``."""
 
-_LIMITS: dict[str, Callable[[Array, int], tuple[float, float]]] = {
-    "id_bits": lambda ranks, size: _exactly(np.log2(size / ranks).mean()),
-    "id_gallery_acc1": lambda ranks, size: _exactly((ranks <= 1).mean()),
-    "id_median_rank": lambda ranks, size: _exactly(median(ranks)),
+_LIMITS: dict[str, Callable[[Array, int], tuple[Array, Array | float]]] = {
+    "id_bits": lambda ranks, size: _exactly(np.log2(size / ranks).mean(1)),
+    "id_gallery_acc1": lambda ranks, size: _exactly((ranks <= 1).mean(1)),
+    "id_median_rank": lambda ranks, size: _exactly(np.median(ranks, 1)),
     # Ranks among the private ones are at most those among all.
-    "id_acc1": lambda ranks, size: ((ranks <= 1).mean(), 1.0),
-    "id_acc5": lambda ranks, size: ((ranks <= 5).mean(), 1.0),
+    "id_acc1": lambda ranks, size: ((ranks <= 1).mean(1), 1.0),
+    "id_acc5": lambda ranks, size: ((ranks <= 5).mean(1), 1.0),
     # Of the entries ahead, those that are exactly as similar count half.
     "id_auc": lambda ranks, size: (
-        1 - (ranks - 1).mean() / max(size - 1, 1),
-        1 - (ranks - 1).mean() / 2 / max(size - 1, 1),
+        1 - (ranks - 1).mean(1) / max(size - 1, 1),
+        1 - (ranks - 1).mean(1) / 2 / max(size - 1, 1),
     ),
 }
-"""Least and largest value that a quantity can have, by ranks and gallery size."""
+"""Least and largest value of a quantity in each class, by ranks ``(classes, images)`` and gallery size."""
 
 
-def _exactly(value: float) -> tuple[float, float]:
-    return float(value), float(value)
+def _exactly(values: Array) -> tuple[Array, Array]:
+    return values, values
+
+
+def _by_size(by_class: Sequence[Sequence[float]]) -> Iterator[tuple[list[int], Array]]:
+    """The classes that have equally many images, with their ranks as one array ``(classes, images)``."""
+    for size in sorted({len(ranks) for ranks in by_class}):
+        same = [index for index, ranks in enumerate(by_class) if len(ranks) == size]
+        yield same, np.array([by_class[index] for index in same], dtype=float)
 
 
 @hookimpl
