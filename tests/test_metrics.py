@@ -349,6 +349,16 @@ def test_numbers_that_disagree_with_the_ranks_are_found(name: str, change: float
         assert line.startswith(f"{name} is ")
 
 
+def test_ranks_of_classes_of_several_sizes_are_compared() -> None:
+    ranks = [[1, 4], [2], [8, 1]]
+    bits = [math.log2(64) - sum(map(math.log2, one)) / len(one) for one in ranks]
+    values = {"id_bits": 6 - sum(math.log2(rank) for one in ranks for rank in one) / 5}
+    assert list(Identification.contradictions(Recorded(values, {"id_bits": bits}, {"id_rank": ranks}))) == []
+    wrong = Recorded(values, {"id_bits": [bits[0], bits[1] + 0.01, bits[2]]}, {"id_rank": ranks})
+    [line] = Identification.contradictions(wrong)
+    assert line.startswith("id_bits is 5.01, by the ranks in id_rank it is from 5.0 to 5.0")
+
+
 def test_ranks_of_other_classes_or_without_bits_are_found() -> None:
     kept = recorded()
     fewer = {"id_rank": kept.per_image["id_rank"][1:]}

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from mia_bench.leaderboard import pages
+from mia_bench.leaderboard import standings as standings_module
 from mia_bench.leaderboard.board import Board, build_board
 from mia_bench.leaderboard.drawing import forests, plane
 from mia_bench.leaderboard.standings import Standings, standings
@@ -135,6 +136,17 @@ def test_defenses_that_differ_share_no_letter_and_the_baseline_has_none(registry
     decided = decide(registry, *BASE, *made)
     letters = {row.label: row.letters for row in decided.rows}
     assert letters == {"plain": "", "guard": "a", "guard alpha=0.6": "a", "guard alpha=0.7": "b"}
+
+
+def test_more_defenses_than_can_be_read_in_pairs_have_no_letters(registry: Registry, monkeypatch) -> None:
+    made = rows(("guard", 0.3, 0.9)) + rows(("guard", 0.5, 0.9), options={"alpha": 0.6})
+    assert "letters of pairs" in pages.page(decide(registry, *BASE, *made), registry)
+    monkeypatch.setattr(standings_module, "LETTERED", 1)
+    decided = decide(registry, *BASE, *made)
+    assert (decided.pairs, {row.letters for row in decided.rows}) == ({}, {""})
+    text = pages.page(decided, registry)
+    assert "without letters" in text or "second figure" not in text
+    assert "share a letter" not in text
 
 
 def test_every_pair_of_defenses_is_compared(registry: Registry) -> None:
