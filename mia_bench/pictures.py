@@ -171,7 +171,7 @@ def write_png(picture: Image.Image, path: Path, **said: str) -> Path:
     data, texts = io.BytesIO(), PngImagePlugin.PngInfo()
     for name, text in said.items():
         texts.add_text(name, text)
-    picture.save(data, format="PNG", pnginfo=texts)
+    picture.save(data, format="PNG", pnginfo=texts, compress_level=3)  # twice as fast as 6, 15 % larger
     if path.exists() and not path.is_file():  # a pipe, say
         path.write_bytes(data.getvalue())
     else:
