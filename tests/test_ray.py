@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import textwrap
 import threading
 import time
 import weakref
@@ -324,6 +325,35 @@ def test_a_process_that_is_told_to_end_does(monkeypatch, tmp_path: Path) -> None
     finally:
         signal.signal(signal.SIGTERM, before)
     assert handlers == [signal.SIG_DFL]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("when", ["while Ray starts", "after its end"])
+def test_a_signal_interrupts_also_where_ray_has_set_its_handler(when: str) -> None:
+    code = """
+        import os, signal, sys, threading, time
+        import ray
+        from mia_bench.engine import cluster
+        from mia_bench.interruption import interruptible
+
+        def start(*arguments, **options):
+            started(*arguments, **options)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        started = ray.init
+        try:
+            with interruptible():
+                if sys.argv[1] == "while Ray starts":
+                    ray.init = start
+                cluster._connect(None)
+                cluster._disconnect()
+                os.kill(os.getpid(), signal.SIGTERM)
+        except KeyboardInterrupt:
+            print("interrupted")
+    """
+    command = [sys.executable, "-c", textwrap.dedent(code), when]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "interrupted\n"), done.stderr
 
 
 def test_why_ray_gives_no_result_is_said_in_words() -> None:

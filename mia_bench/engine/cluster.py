@@ -35,7 +35,7 @@ from mia_bench.engine.progress import ProgressDisplay
 from mia_bench.engine.relay import Message, Sender, sending_warnings, show
 from mia_bench.engine.worker import StageFailed, Worker, WorkerSetup, failure
 from mia_bench.errors import MiaBenchError, StoreError, UsageError, summarize_error
-from mia_bench.interruption import held_back, interrupted
+from mia_bench.interruption import held_back, interrupt, interrupted
 from mia_bench.plugins import host
 from mia_bench.provenance import HOST, git_commit, package_version, python_version
 from mia_bench.store import TEMPORARY, Store
@@ -420,26 +420,42 @@ def _connect(address: str | None) -> bool:
     _require_ray()
     if address is not None:
         _require_answer(address)
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     quiet = {"logging_level": "error", "log_to_driver": False, "configure_logging": True}
     started = {} if address else _OWN_CLUSTER | {"num_cpus": usable_cores()}
+    terminated = None
     try:
-        ray.init(address=address or "local", namespace=f"mia-bench-{uuid.uuid4().hex}", **quiet, **started)
+        with _our_handlers():
+            ray.init(
+                address=address or "local", namespace=f"mia-bench-{uuid.uuid4().hex}", **quiet, **started
+            )
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
         reason = shortened(one_line(str(error)), 200)
         where = f"--address {address}" if address else "--executor ray"
         raise UsageError(f"{where}: no Ray cluster to be used: {reason}") from error
+    except SystemExit as error:  # raised by Ray's handler of SIGTERM
+        terminated = error
+    if terminated:
+        interrupt()
+        raise terminated
+    return address is None
+
+
+@contextlib.contextmanager
+def _our_handlers() -> Iterator[None]:
+    """Set the handlers of signals again that Ray replaces when it starts, and takes away when it ends."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
     finally:
         if threading.current_thread() is threading.main_thread():
-            for number, handler in handlers.items():  # Ray replaces them
+            for number, handler in handlers.items():
                 signal.signal(number, handler)
-    return address is None
 
 
 def _disconnect() -> None:
     """Leave the cluster; end it if it was started here."""
     # The run is over; what is being raised, Interrupted perhaps, must stay.
-    with contextlib.suppress(KeyboardInterrupt), held_back():
+    with contextlib.suppress(KeyboardInterrupt), held_back(), _our_handlers():
         ray.shutdown()
 
 
