@@ -324,7 +324,8 @@ class Killer:
         text = run.text.decode(errors="replace")
         if "Traceback" in text and run.begun:
             problems.append(f"traceback: {text[text.index('Traceback') :]}")
-        if code not in self._codes(kind, run):
+        ending = executor == "ray" and run.stages >= left
+        if code not in self._codes(kind, run, ending=ending):
             problems.append(f"exit code {code}: {text[-8000:]}")
         if kind.startswith("driver") and code == 0 and left - stages > 3:
             problems.append("it went on to the end")
@@ -352,16 +353,22 @@ class Killer:
             run.close()
         return alive
 
-    def _codes(self, kind: str, run: Run) -> set[int]:
-        """The exit codes that a driver may end with: of a run that was over, of an interrupted one."""
+    def _codes(self, kind: str, run: Run, *, ending: bool) -> set[int]:
+        """The exit codes that a driver may end with: of a run that was over, of an interrupted one.
+
+        Args:
+            ending: only Ray's end was left, in which it sets the default handler of SIGTERM.
+        """
         who, _, how = kind.partition(": ")
         if who == "worker":
             return {0}
         if who == "guard and driver" or how == "SIGKILL":
             return {0, -signal.SIGKILL}
         # Before the program has begun and after it has printed its results, Python itself is interrupted.
-        outside = not run.begun or run.out.read_text().count('"status": "done"') == len(
-            self._expected.records
+        outside = (
+            ending
+            or not run.begun
+            or run.out.read_text().count('"status": "done"') == len(self._expected.records)
         )
         return {0, 1} | ({-(DRIVER[how] or signal.SIGHUP)} if outside else set())
 
