@@ -140,6 +140,11 @@ def install(folder: Path) -> None:
     (described / "entry_points.txt").write_text("[mia_bench]\nkill-runs = kill_runs_plugin\n", "utf-8")
 
 
+def python_path(folder: Path) -> str:
+    """``PYTHONPATH`` with the folder where a plugin was installed."""
+    return os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
+
+
 @dataclass
 class Run:
     """A run under way: its driver, the mark of its processes, and how many stages it has finished."""
@@ -199,9 +204,8 @@ class Run:
 def start(work: Path, store: Path, arguments: list[str], *, terminal: bool) -> Run:
     """Start the grid with its standard error in a pipe, or in a terminal of its own."""
     mark, out = uuid.uuid4().hex, work / "out.json"
-    path = [str(work / "site"), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, MARK: mark, "OMP_NUM_THREADS": "1", "MIA_BENCH_STORE": str(store),
-                   "PYTHONPATH": os.pathsep.join(path)}  # fmt: skip
+                   "PYTHONPATH": python_path(work / "site")}  # fmt: skip
     ours, theirs = pty.openpty() if terminal else os.pipe()
 
     def control() -> None:

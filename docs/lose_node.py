@@ -37,7 +37,7 @@ def follow(store: Path, *arguments: str) -> Iterator[int]:
 
 
 def differences(found: Looked, expected: Looked) -> list[str]:
-    """What the cluster stored otherwise than the local run, or not at all."""
+    """What of the cluster's store the local run stored otherwise, or not at all."""
     artifacts = [key for key, value in found.artifacts.items() if expected.artifacts.get(key) != value]
     records = [key for key in found.records if found.records[key] != expected.records.get(key)]
     return [f"{key} differs" for key in artifacts] + [f"record {key} differs" for key in records]

@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 
 import click
-from kill_runs import EXECUTORS, install
+from kill_runs import EXECUTORS, install, python_path
 
 FEW, MANY, CACHED = 40, 200, 1000
 
@@ -81,8 +81,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         install(work / "site")
-        path = [str(work / "site"), *filter(None, [os.environ.get("PYTHONPATH")])]
-        os.environ["PYTHONPATH"] = os.pathsep.join(path)
+        os.environ["PYTHONPATH"] = python_path(work / "site")
         for part in (each_stage, cached, side_by_side):
             part(work)
 

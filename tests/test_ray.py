@@ -331,7 +331,7 @@ def test_a_process_that_is_told_to_end_does(monkeypatch, tmp_path: Path) -> None
 @pytest.mark.parametrize("when", ["while Ray starts", "after its end"])
 def test_a_signal_interrupts_also_where_ray_has_set_its_handler(when: str) -> None:
     code = """
-        import os, signal, sys, threading, time
+        import os, signal, sys
         import ray
         from mia_bench.engine import cluster
         from mia_bench.interruption import interruptible

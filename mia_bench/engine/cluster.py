@@ -422,7 +422,6 @@ def _connect(address: str | None) -> bool:
         _require_answer(address)
     quiet = {"logging_level": "error", "log_to_driver": False, "configure_logging": True}
     started = {} if address else _OWN_CLUSTER | {"num_cpus": usable_cores()}
-    terminated = None
     try:
         with _our_handlers():
             ray.init(
@@ -432,11 +431,9 @@ def _connect(address: str | None) -> bool:
         reason = shortened(one_line(str(error)), 200)
         where = f"--address {address}" if address else "--executor ray"
         raise UsageError(f"{where}: no Ray cluster to be used: {reason}") from error
-    except SystemExit as error:  # raised by Ray's handler of SIGTERM
-        terminated = error
-    if terminated:
+    except SystemExit:  # of Ray's handler of SIGTERM
         interrupt()
-        raise terminated
+        raise
     return address is None
 
 

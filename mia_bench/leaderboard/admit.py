@@ -11,12 +11,11 @@ from operator import mul
 
 from mia_bench.api.metric import Quantity
 from mia_bench.leaderboard.conditions import conditions
+from mia_bench.leaderboard.described import UNDECLARED
 from mia_bench.leaderboard.grouping import cell_key, group
 from mia_bench.provenance import code_differs
 from mia_bench.record import MetricValue, Record
 from mia_bench.track import Track
-
-_UNDECLARED = Quantity("")
 
 
 def name_record(record: Record) -> str:
@@ -95,7 +94,7 @@ def _unfit(track: Track, record: Record, quantities: Mapping[str, Quantity]) -> 
 def _wrong_numbers(track: Track, record: Record, quantities: Mapping[str, Quantity]) -> Iterator[str]:
     """What its numbers can't be; that they are finite and in their intervals is checked with the record."""
     for name, metric in record.metrics.items():
-        least, most = quantities.get(name, _UNDECLARED).bounds
+        least, most = quantities.get(name, UNDECLARED).bounds
         means = record.per_class.get(name, [])
         values = [*([metric.value] if metric else []), *means]
         if values and not (least <= min(values) and max(values) <= most):

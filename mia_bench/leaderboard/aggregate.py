@@ -154,8 +154,6 @@ def measured(name: str, records: Sequence[Record]) -> Estimate | None:
     found = [metric for record in records if (metric := record.metrics.get(name))]
     if not found:
         return None
-    if len(found) == 1:
-        return Estimate(found[0].value, found[0].low, found[0].high, found[0].n)
     value = _mean([one.value for one in found])
     lows = [one.low for one in found if one.low is not None]
     highs = [one.high for one in found if one.high is not None]

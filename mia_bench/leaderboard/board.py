@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from mia_bench.api.metric import AttackMetric, Metric, Quantity
+from mia_bench.api.metric import AttackMetric, Metric
 from mia_bench.errors import MiaBenchError
 from mia_bench.leaderboard.admit import refusals
 from mia_bench.leaderboard.aggregate import Quantities, Row, Shown, make_row, make_rows, measured, shown
 from mia_bench.leaderboard.compare import Difference, best_first, differences
-from mia_bench.leaderboard.described import describe, known_quantities, reports
+from mia_bench.leaderboard.described import UNDECLARED, describe, known_quantities, reports
 from mia_bench.leaderboard.grouping import (
     ComponentKey,
     SectionKey,
@@ -32,9 +32,6 @@ from mia_bench.registry import Registry
 from mia_bench.statistics import Estimate
 from mia_bench.strength import deciding, ranking
 from mia_bench.track import Track
-
-UNDECLARED = Quantity("reported by the defense")
-"""What is said of a number that no metric of the track and no built-in defense declares."""
 
 
 @dataclass(frozen=True)

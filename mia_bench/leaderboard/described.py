@@ -18,6 +18,9 @@ from mia_bench.recorded_options import changed_options, said_of_itself
 from mia_bench.registry import Registry
 from mia_bench.track import Track
 
+UNDECLARED = Quantity("reported by the defense")
+"""What is said of a number that no metric of the track and no built-in defense declares."""
+
 
 def describe(registry: Registry, track: Track, records: Iterable[Record]) -> Iterator[Record]:
     """The records with every option of their components, and with all that these say of themselves.

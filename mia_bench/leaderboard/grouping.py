@@ -49,7 +49,4 @@ def group(records: Iterable[Record], key: Callable[[Record], Key]) -> dict[Key, 
 
 def by_seed(records: Iterable[Record]) -> dict[int, list[Record]]:
     """The records of each seed."""
-    found: dict[int, list[Record]] = {}
-    for record in records:
-        found.setdefault(record.seed, []).append(record)
-    return dict(sorted(found.items()))
+    return group(records, lambda record: record.seed)

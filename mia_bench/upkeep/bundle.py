@@ -194,8 +194,8 @@ class Bundle:
         for name in sorted(self._files):
             root, stage, key, *file = name.split("/")
             if root == ARTIFACTS and file == [META]:
-                place = self._places[f"artifacts/{stage}/{key}/{TENSORS}"]
-                size, _ = self._files[f"artifacts/{stage}/{key}/{TENSORS}"]
+                place = self._places[f"{ARTIFACTS}/{stage}/{key}/{TENSORS}"]
+                size, _ = self._files[f"{ARTIFACTS}/{stage}/{key}/{TENSORS}"]
                 yield incoming((stage, key), self._content(name), _Reader(self._path, place, size))
 
     def records(self) -> Iterator[Record]:
@@ -249,7 +249,7 @@ class Bundle:
                     raise ValueError(f"{name} has {size} bytes")
                 if not isinstance(sha256, str):
                     raise ValueError(f"{name} has no hash")
-                if name.startswith("artifacts/"):
+                if name.startswith(f"{ARTIFACTS}/"):
                     other = name.removesuffix(META) + TENSORS if small else name.removesuffix(TENSORS) + META
                     if other not in files:
                         raise ValueError(f"{other} is missing")
