@@ -1,63 +1,45 @@
-"""Measure what the parts of an attack repeat.
+"""Measure what the parts of an attack would repeat if each prepared for itself.
 
 ``python docs/measure_selection.py [--track lfw] [--store STORE]``
 
-Each part of ``ppa`` samples and scores the same latents before it optimises those of its own classes. Runs a
-cell in one process and prints the share of that selection in the attack's time, and the share of what is
-repeated. The attack's images are scored in 19 views, not 20, so that a store which has the cell has not its
-attack: with such a store, the attack alone is computed.
+Runs the attacks that prepare something on an undefended target, in one process, and prints the share of the
+preparation, which is computed once, in the attack's time, and what the parts would repeat of it otherwise.
 """
 
 from __future__ import annotations
 
 import tempfile
-import time
-from collections import Counter
 from pathlib import Path
 
 import click
 
 import mia_bench
 from mia_bench.engine.progress import terminal_progress
-from mia_bench_plugins.attacks.ppa import PlugAndPlay
+from mia_bench.store import Store
 
-
-def timed(name: str, spent: Counter[str], calls: Counter[str]) -> None:
-    """Let the attack's method add up its time."""
-    method = getattr(PlugAndPlay, name)
-
-    def measured(*arguments: object) -> object:
-        began = time.perf_counter()
-        found = method(*arguments)
-        spent[name] += time.perf_counter() - began
-        calls[name] += 1
-        return found
-
-    setattr(PlugAndPlay, name, measured)
+ATTACKS = ("ppa", "mirror", "brep-mi")
 
 
 @click.command()
 @click.option("--track", default="synth-faces", show_default=True)
 @click.option("--store", type=Path)
 def main(track: str, store: Path | None) -> None:
-    """Run the cell and print the shares."""
-    spent: Counter[str] = Counter()
-    calls: Counter[str] = Counter()
-    for name in ("invert", "_initial_selection"):
-        timed(name, spent, calls)
+    """Run the cells and print the shares."""
     with tempfile.TemporaryDirectory() as folder:
-        mia_bench.run(
-            track=track,
-            defense="none",
-            attack="ppa",
-            options={"ppa.views": [19]},
-            jobs=1,
-            store=store or folder,
-            display=terminal_progress(),
+        place = store or Path(folder) / "store"
+        records = mia_bench.run(
+            track=track, defense="none", attack=ATTACKS, jobs=1, store=place, display=terminal_progress()
         )
-    parts, share = calls["invert"], spent["_initial_selection"] / spent["invert"]
-    click.echo(f"{track}: {parts} parts, {spent['invert']:.1f} s; selection {share:.2%} of it")
-    click.echo(f"repeated: {share * (parts - 1) / parts:.2%}")
+        for record in records:
+            stored = Store(place)
+            info = stored.info("invert", stored.info("measure", record.key)["inverted"])
+            parts = sum(role.startswith("shard") for role in info["origin"]["inputs"]) or 1
+            alone, seconds = info["prepare"]["seconds"], record.cost.invert_seconds
+            again = (parts - 1) * alone
+            click.echo(f"{track}, {record.attack.name}: {seconds:.1f} s in {parts} parts")
+            click.echo(
+                f"  preparation {alone / seconds:.1%}; {again / (seconds + again):.1%} would be repeated"
+            )
 
 
 if __name__ == "__main__":

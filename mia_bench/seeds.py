@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from etils.epy import lazy_imports
 
 with lazy_imports():
     import torch
+    from torch import Tensor
 
 
 def derive(seed: int, *labels: str | int) -> int:
@@ -25,6 +26,22 @@ def derive(seed: int, *labels: str | int) -> int:
 def generator(seed: int, *labels: str | int) -> torch.Generator:
     """A generator seeded with :func:`derive`; on the CPU, so that all devices get the same numbers."""
     return torch.Generator().manual_seed(derive(seed, *labels))
+
+
+def random_states(own: torch.Generator, device: torch.device) -> dict[str, Tensor]:
+    """The states of a generator, of torch's global one, and of the device's if that is a GPU."""
+    states = {"own": own.get_state(), "global": torch.get_rng_state()}
+    if device.type == "cuda":
+        states["device"] = torch.cuda.get_rng_state(device)
+    return states
+
+
+def set_random_states(states: Mapping[str, Tensor], own: torch.Generator, device: torch.device) -> None:
+    """Set what :func:`random_states` returned; the device's if there is one of it."""
+    own.set_state(states["own"])
+    torch.set_rng_state(states["global"])
+    if device.type == "cuda" and "device" in states:
+        torch.cuda.set_rng_state(states["device"], device)
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from attacking import attacked
 from mia_bench.api.access import Access
 from mia_bench.api.attack import AttackTask, Setting
 from mia_bench.api.dataset import ImageSet
@@ -88,6 +89,12 @@ def attack(**options: float | None) -> BoundaryRepulsion:
     return BoundaryRepulsion(BoundaryRepulsion.Options(**{**defaults, **options}))
 
 
+def prepared(brep: BoundaryRepulsion, given: AttackTask) -> tuple[torch.Tensor, torch.Tensor]:
+    """Starts ``(K, M, D)``, and which classes have any."""
+    state = brep.prepare(given)
+    return state["starts"], state["found"]
+
+
 def walk(latents: list[list[float]], radius: float) -> Walk:
     at, count = torch.tensor(latents), len(latents)
     return Walk(
@@ -133,8 +140,8 @@ def test_a_step_out_of_the_class_is_not_made() -> None:
 
 def test_walks_end_near_the_middle_of_a_ball_with_a_sphere_that_fits() -> None:
     given = task(ball)
-    found = attack(steps=200, points=64, growth=1.1).invert(given)
-    start = attack(steps=0).invert(task(ball))
+    found = attacked(attack(steps=200, points=64, growth=1.1), given)
+    start = attacked(attack(steps=0), task(ball))
     middle = (found.latents - CENTRE).norm(dim=2)
     assert middle.max() < 0.3 < (start.latents - CENTRE).norm(dim=2).mean()
     assert ball(found.latents[0]).all()
@@ -144,18 +151,18 @@ def test_walks_end_near_the_middle_of_a_ball_with_a_sphere_that_fits() -> None:
 
 def test_the_widest_sphere_comes_first() -> None:
     brep, given = attack(steps=12, growth=1.05), task(ball, images_per_class=6)
-    latents, found = brep._starts(given)
+    latents, found = prepared(brep, given)
     ends, radii = brep._walks(given, latents[0], torch.ones(6, dtype=torch.int64))
     order = radii.argsort(descending=True, stable=True)
     assert found.all()
     assert len(set(radii.tolist())) > 1
-    again = brep.invert(task(ball, images_per_class=6))
+    again = attacked(brep, task(ball, images_per_class=6))
     assert torch.equal(again.latents[0], ends[order])
 
 
 def test_queries_are_exact_and_batches_full() -> None:
     given = task(images_per_class=5, classes=torch.tensor([0, 1]))
-    attack(points=7, steps=4).invert(given)
+    attacked(attack(points=7, steps=4), given)
     assert given.access.queries == ROUND + 4 * (2 * 5) * (7 + 1)
     assert given.access.asked[-3:] == [64, 6, 10]  # 70 points of the last sphere, then the moves
 
@@ -163,11 +170,11 @@ def test_queries_are_exact_and_batches_full() -> None:
 def test_the_budget_of_starts_and_steps_is_kept() -> None:
     told = []
     given = task(lambda z: z[:, 0] > 100, progress=lambda *step: told.append(step), images_per_class=2)
-    attack(search=ROUND + 300).invert(given)
+    attacked(attack(search=ROUND + 300), given)
     assert given.access.queries == ROUND + 300
     assert told == [(1000, 1300, "sample"), (1300, 1300, "sample")]
     limited = task()
-    attack(steps=3, points=8).invert(limited)
+    attacked(attack(steps=3, points=8), limited)
     assert limited.access.queries == ROUND + 3 * 3 * 9
 
 
@@ -176,7 +183,7 @@ def test_patience_ends_each_walk_on_its_own(monkeypatch, patience: int) -> None:
     """Exactly those walk on that have not waited long enough: no step late, no query too many."""
     brep = attack(steps=500, patience=patience, points=16)
     given = task(ball, images_per_class=6)
-    starts, _ = brep._starts(given)
+    starts, _ = prepared(brep, given)
     asked, step = given.access.queries, brep._step
     going, sizes = set(range(6)), []
 
@@ -198,7 +205,7 @@ def test_patience_ends_each_walk_on_its_own(monkeypatch, patience: int) -> None:
 def test_a_class_without_a_start_gets_prior_samples_and_is_named(caplog) -> None:
     given = task(classes=torch.tensor([1, 5]))
     with caplog.at_level(logging.WARNING, logger="mia_bench"):
-        found = attack(search=500, steps=5).invert(given)
+        found = attacked(attack(search=500, steps=5), given)
     assert "class 5" in caplog.text
     assert "unoptimised" in caplog.text
     assert found.images.shape == (2, 3, 3, 4, 4)
@@ -212,7 +219,7 @@ def test_a_class_without_a_start_gets_prior_samples_and_is_named(caplog) -> None
 def test_too_few_starts_are_used_again() -> None:
     rare = task(lambda z: z[:, 0] > 2.8, images_per_class=8)
     brep = attack(search=ROUND, steps=0)
-    starts, found = brep._starts(rare)
+    starts, found = prepared(brep, rare)
     own = len(starts[0].unique(dim=0))
     assert found.all()
     assert 1 <= own < 8
@@ -220,19 +227,19 @@ def test_too_few_starts_are_used_again() -> None:
 
 
 def test_a_seed_fixes_the_images_and_the_batch_size_does_not_matter() -> None:
-    first, again, other = (attack().invert(task(ball, seed)).latents for seed in (0, 0, 1))
+    first, again, other = (attacked(attack(), task(ball, seed)).latents for seed in (0, 0, 1))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
-    assert torch.equal(first, attack().invert(task(ball, batch_size=7)).latents)
+    assert torch.equal(first, attacked(attack(), task(ball, batch_size=7)).latents)
 
 
 def test_latents_stay_in_the_box() -> None:
-    found = attack(clip=0.3, steps=30).invert(task())
+    found = attacked(attack(clip=0.3, steps=30), task())
     assert found.latents.abs().max() == pytest.approx(0.3)
 
 
 def test_a_class_that_is_everywhere_ends_with_finite_images() -> None:
-    found = attack(steps=80, points=2).invert(task(lambda z: torch.ones(len(z))))
+    found = attacked(attack(steps=80, points=2), task(lambda z: torch.ones(len(z))))
     assert torch.isfinite(found.images).all()
     brep = attack(steps=80, points=2)
     _, radii = brep._walk(task(lambda z: torch.ones(len(z))), torch.zeros(2, 3), torch.ones(2).long(), 0, 80)

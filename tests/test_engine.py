@@ -16,6 +16,7 @@ import torch
 import mia_bench
 from mia_bench import jsonfile
 from mia_bench import store as store_module
+from mia_bench.api.attack import Attack
 from mia_bench.cell import FinishedCell
 from mia_bench.components import parse_option_values
 from mia_bench.config import RunConfig
@@ -216,6 +217,7 @@ def test_estimates_of_disk_and_gpu_memory_are_of_what_was_measured_before(
     nothing = "nothing like it ran"
     assert estimated(train) == CostEstimate(FALLBACK_SECONDS, None, None, nothing)
     assert estimated(invert) == CostEstimate(FALLBACK_SECONDS, 3e6, 900e6, nothing)
+    assert estimated(invert.inputs["prepare"]) == CostEstimate(FALLBACK_SECONDS, None, 900e6, nothing)
     tensors = {"images": torch.zeros(1000)}
     for seconds, device in ((5.0, "cpu (2 threads)"), (7.0, "cuda:0: a GPU")):
         run = {"seconds": seconds, "track": "toy", "subject": "ppa", "device": device}
@@ -373,7 +375,7 @@ def test_stages_that_cells_share_are_planned_once(plan) -> None:
         **dict.fromkeys(SHARED, 1),
         "train": 4,
         "assess": 4,
-        "prepare": 4,
+        "prepare": 8,
         "invert": 8,
         "measure": 8,
     }
@@ -388,6 +390,16 @@ def test_cached_stage_hides_what_is_above_it(plan) -> None:
     todo, cached = pending_stages([cell.measure], lambda *stage: stage in stored)
     assert {stage.name for stage in cached} == {"invert", "assess"}
     assert "prior" not in {stage.name for stage in todo}  # only the attack needed it
+
+
+def test_a_preparation_changes_no_key(plan, monkeypatch) -> None:
+    (cell,) = plan()
+    monkeypatch.setattr(PlugAndPlay, "prepare", Attack.prepare)
+    (whole,) = plan()
+    assert cell.key == whole.key
+    assert {stage.id for stage in cell.measure.upstream()} - {s.id for s in whole.measure.upstream()} == {
+        cell.measure.inputs["invert"].inputs["prepare"].id
+    }
 
 
 def test_grid_computes_shared_stages_once(toy, store, computed, tmp_path: Path) -> None:
@@ -463,26 +475,27 @@ def test_a_record_names_the_weights_that_nothing_of_it_trained(undisturbed) -> N
         assert record["provenance"]["weights"] == {"gallery": SynthEncoder().fingerprint(None)}
 
 
-def test_preparation_and_inversion_draw_apart(toy, monkeypatch, tmp_path: Path) -> None:
-    drawn = {}
-    run_attack = stages_module.run_attack
+def test_the_attack_goes_on_where_its_preparation_ended(toy, monkeypatch, tmp_path: Path) -> None:
+    began, ended = {}, {}
 
-    def watched(attack, *objects, step, **more):
-        method = getattr(attack, step)
+    def watched(step: str) -> None:
+        method = getattr(PlugAndPlay, step)
 
-        def sampled(task):
-            state = task.generator.get_state()
-            drawn[step] = task.prior.sample(3, task.generator).tolist()
-            task.generator.set_state(state)
-            return method(task)
+        def drawn(attack, task):
+            began[step] = [task.generator.get_state(), torch.get_rng_state()]
+            torch.rand(3)  # as a target that answers at random does
+            result = method(attack, task)
+            ended[step] = [task.generator.get_state(), torch.get_rng_state()]
+            return result
 
-        setattr(attack, step, sampled)
-        return run_attack(attack, *objects, step=step, **more)
+        monkeypatch.setattr(PlugAndPlay, step, drawn)
 
-    monkeypatch.setattr(stages_module, "run_attack", watched)
-    run(tmp_path, "none", "toy-prepared")
-    assert drawn.keys() == {"prepare", "invert"}
-    assert drawn["prepare"] != drawn["invert"]
+    watched("prepare")
+    watched("invert")
+    run(tmp_path, "none", "ppa")
+    for before, after, then in zip(began["prepare"], ended["prepare"], began["invert"], strict=True):
+        assert not torch.equal(before, after)
+        assert torch.equal(after, then)
 
 
 def test_a_plugin_that_raises_while_planning_is_named(plan, monkeypatch) -> None:
@@ -625,7 +638,7 @@ def test_record_of_a_newer_schema_is_not_used(
 # --- the rest of the contract --------------------------------------------------------------------
 
 
-def test_damaged_preparation_behind_a_finished_attack_is_made_again(
+def test_damaged_preparation_behind_a_finished_attack_is_not_looked_at(
     toy, store, computed, undisturbed, tmp_path: Path
 ) -> None:
     folder = store(*ALL)
@@ -634,8 +647,10 @@ def test_damaged_preparation_behind_a_finished_attack_is_made_again(
         meta.write_text(meta.read_text()[:40])
     (record,) = run(tmp_path, "none", "toy-prepared")
     assert record["status"] == "done"
-    assert record["metrics"] == undisturbed.records[record["key"]]["metrics"]
-    assert computed["prepare"] == 1
+    before = undisturbed.records[record["key"]]
+    assert record["metrics"] == before["metrics"]
+    assert record["cost"] == before["cost"]
+    assert computed == {"measure": 1}
 
 
 def test_store_errors_stop_the_run_at_once(toy, store, tmp_path: Path, monkeypatch) -> None:

@@ -1,9 +1,12 @@
 """MIRROR's genetic search: P-space, crossover, mutation, budget, and a planted target."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
 
+from attacking import attacked
 from mia_bench.api.access import open_access
 from mia_bench.api.attack import AttackTask, Setting
 from mia_bench.api.dataset import ImageSet
@@ -80,16 +83,16 @@ def distances(latents: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("populations", [1, 2])
 def test_it_comes_nearer_to_what_is_planted_than_as_many_samples(populations: int) -> None:
     given = task()
-    found = attack(populations=populations).invert(given)
+    found = attacked(attack(populations=populations), given)
     samples = Pixels().sample(given.access.queries, torch.Generator().manual_seed(1))
     nearest = torch.cdist(PLANTED, samples).amin(1)
     assert (distances(found.latents).amax(1) < 0.5 * nearest).all()
-    start = attack(populations=populations, generations=0).invert(task())
+    start = attacked(attack(populations=populations, generations=0), task())
     assert (distances(found.latents).mean(1) < distances(start.latents).mean(1)).all()
 
 
 def test_the_first_generation_is_the_best_of_the_search() -> None:
-    found = attack(generations=0, clip=9.0).invert(task())
+    found = attacked(attack(generations=0, clip=9.0), task())
     samples = Pixels().sample(60, torch.Generator().manual_seed(0))
     likeliest = Planted()(Pixels()(samples)).softmax(1)[:, :3].topk(2, dim=0).indices.T
     torch.testing.assert_close(found.latents, samples[likeliest])
@@ -97,7 +100,8 @@ def test_the_first_generation_is_the_best_of_the_search() -> None:
 
 
 def test_starts_are_dealt_out_among_the_populations_of_a_class() -> None:
-    space, points, fitness = attack(population=5, populations=3)._start(task())
+    mirror, given = attack(population=5, populations=3), task()
+    space, points, fitness = mirror._start(replace(given, state=mirror.prepare(given)))
     assert points.shape == (9, 5, WIDTH)
     order = fitness.view(3, 3, 5).transpose(1, 2).flatten(1)
     assert (order.diff(dim=1) <= 0).all()
@@ -109,7 +113,7 @@ def test_starts_are_dealt_out_among_the_populations_of_a_class() -> None:
 def test_a_generation_never_loses_its_best() -> None:
     likeliest = []
     for generations in range(6):
-        latents = attack(generations=generations, scale=3.0).invert(task()).latents[:, 0]
+        latents = attacked(attack(generations=generations, scale=3.0), task()).latents[:, 0]
         likeliest.append(Planted()(Pixels()(latents)).log_softmax(1)[:, :3].diagonal())
     assert (torch.stack(likeliest).diff(dim=0) >= -1e-5).all()
 
@@ -118,7 +122,7 @@ def test_a_generation_never_loses_its_best() -> None:
 def test_queries_are_exact_and_batches_full(stochastic: bool, times: int) -> None:
     target = Planted()
     given = task(target=target, stochastic=stochastic)
-    attack(populations=2, population=10, generations=4, eot=3).invert(given)
+    attacked(attack(populations=2, population=10, generations=4, eot=3), given)
     assert given.access.queries == times * (60 + 4 * (3 * 2) * 9)
     assert set(target.sizes) == {50, 10, 4}  # 60 samples, 54 children
 
@@ -160,7 +164,7 @@ def test_the_scale_decays(monkeypatch) -> None:
         return mutated(points, space, scale, *rest)
 
     monkeypatch.setattr("mia_bench_plugins.attacks.mirror.mutated", watched)
-    attack(generations=3, scale=0.8, decay=0.5).invert(task())
+    attacked(attack(generations=3, scale=0.8, decay=0.5), task())
     assert scales == pytest.approx([0.8, 0.4, 0.2])
 
 
@@ -180,7 +184,7 @@ def test_p_undoes_the_leaky_relu_and_is_clipped_there() -> None:
 
 
 def test_found_latents_stay_in_the_box() -> None:
-    found = attack(clip=0.5, scale=2.0).invert(task())
+    found = attacked(attack(clip=0.5, scale=2.0), task())
     samples = Pixels().sample(60, torch.Generator().manual_seed(0))
     limit = samples.mean(0).abs() + 0.5 * samples.std(0)
     assert (found.latents.abs() <= limit + 1e-6).all()
@@ -188,14 +192,14 @@ def test_found_latents_stay_in_the_box() -> None:
 
 
 def test_a_seed_fixes_the_images_and_the_batch_size_does_not_matter() -> None:
-    first, again, other = (attack().invert(task(seed)).latents for seed in (0, 0, 1))
+    first, again, other = (attacked(attack(), task(seed)).latents for seed in (0, 0, 1))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
-    torch.testing.assert_close(first, attack().invert(task(batch_size=7)).latents)
+    torch.testing.assert_close(first, attacked(attack(), task(batch_size=7)).latents)
 
 
 def test_images_come_best_first_from_every_population() -> None:
-    found = attack(populations=2, generations=2).invert(task(images_per_class=5)).latents
+    found = attacked(attack(populations=2, generations=2), task(images_per_class=5)).latents
     assert found.shape == (3, 5, WIDTH)
     likelihoods = Planted()(Pixels()(found.flatten(0, 1))).log_softmax(1).view(3, 5, 4)
     own = torch.stack([likelihoods[k, :, k] for k in range(3)])
@@ -205,7 +209,7 @@ def test_images_come_best_first_from_every_population() -> None:
 
 def test_some_of_the_classes_are_enough() -> None:
     given = task(classes=torch.tensor([2, 1]))
-    found = attack().invert(given)
+    found = attacked(attack(), given)
     nearest = torch.cdist(found.latents.mean(1), PLANTED).argmin(1)
     assert nearest.tolist() == [2, 1]
     assert given.access.queries == 60 + 60 * 2 * 19

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from attacking import attacked
 from mia_bench.api.access import open_access
 from mia_bench.api.attack import AttackTask, Setting
 from mia_bench.api.dataset import ImageSet
@@ -132,16 +133,16 @@ def confidence(images: torch.Tensor) -> torch.Tensor:
 
 
 def test_optimisation_improves_on_the_initial_selection() -> None:
-    start = confidence(attack(steps=0).invert(task()).images)
-    end = confidence(attack().invert(task()).images)
+    start = confidence(attacked(attack(steps=0), task()).images)
+    end = confidence(attacked(attack(), task()).images)
     assert (end.mean(1) > start.mean(1) + 0.01).all()
 
 
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("crops", [1, 3])
 def test_every_loss_optimises(loss: str, crops: int) -> None:
-    start = confidence(attack(steps=0).invert(task()).images)
-    end = confidence(attack(loss=loss, augment_average=crops).invert(task()).images)
+    start = confidence(attacked(attack(steps=0), task()).images)
+    end = confidence(attacked(attack(loss=loss, augment_average=crops), task()).images)
     assert (end.mean(1) > start.mean(1) + 0.01).all()
 
 
@@ -185,7 +186,7 @@ def test_one_crop_is_plain_backpropagation_to_the_bit() -> None:
 
 def test_initial_selection_is_the_best_of_the_search() -> None:
     """With steps=0 the images are the top of all sampled latents by the mirrored mean softmax."""
-    found = attack(steps=0).invert(task())
+    found = attacked(attack(steps=0), task())
     latents = 0.5 * torch.randn(30, 3, generator=torch.Generator().manual_seed(0))
     images = colour_prior()(latents)
     scores = (MeanColour()(images).softmax(1) + MeanColour()(images.flip(3)).softmax(1)) / 2
@@ -196,19 +197,19 @@ def test_initial_selection_is_the_best_of_the_search() -> None:
 
 
 def test_what_is_returned_is_what_the_latents_show() -> None:
-    found = attack().invert(task())
+    found = attacked(attack(), task())
     rendered = colour_prior()(found.latents.flatten(0, 1)).unflatten(0, (3, 2))
     assert torch.equal(found.images, to_uint8(rendered))
 
 
 def test_no_repeats_within_a_class() -> None:
-    found = attack(steps=0, candidates=10).invert(task(images_per_class=10))
+    found = attacked(attack(steps=0, candidates=10), task(images_per_class=10))
     for rows in found.latents:
         assert len(rows.unique(dim=0)) == 10
 
 
 def test_same_seed_same_images_and_other_seed_others() -> None:
-    first, again, other = (attack().invert(task(seed)).images for seed in (0, 0, 1))
+    first, again, other = (attacked(attack(), task(seed)).images for seed in (0, 0, 1))
     torch.testing.assert_close(first, again, rtol=0, atol=0)
     assert not torch.equal(first, other)
 
@@ -216,7 +217,7 @@ def test_same_seed_same_images_and_other_seed_others() -> None:
 @pytest.mark.parametrize("crops", [1, 4])
 def test_queries_are_counted(crops: int) -> None:
     given = task()
-    attack(augment_average=crops).invert(given)
+    attacked(attack(augment_average=crops), given)
     search, candidates = 2 * 30, 3 * 5
     assert given.access.queries == search + candidates * 15 * crops + candidates * 4
 
@@ -225,7 +226,7 @@ def test_gradients_of_the_target_are_never_stored() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(3 * SIZE**2, 3))
     given = task()
     given = AttackTask(**{**vars(given), "access": open_access("white-box", model, 3)})
-    attack(steps=2).invert(given)
+    attacked(attack(steps=2), given)
     assert all(p.grad is None for p in model.parameters())
 
 
@@ -285,7 +286,7 @@ def test_random_targets_are_asked_eot_times_and_averaged() -> None:
     assert given.access.queries == 2 * 5
     given.access.probabilities(images)
     assert given.access.queries == 3 * 5
-    attack(eot=3).invert(given)
+    attacked(attack(eot=3), given)
     search, candidates = 2 * 30, 3 * 5
     assert given.access.queries == 15 + 3 * (search + candidates * 15 + candidates * 4)
 
@@ -305,6 +306,6 @@ def test_averaging_over_answers_takes_the_gradient_of_the_mean_loss() -> None:
 
 def test_deterministic_targets_are_asked_once() -> None:
     first, second = task(), task()
-    one, other = attack(eot=1).invert(first), attack(eot=8).invert(second)
+    one, other = attacked(attack(eot=1), first), attacked(attack(eot=8), second)
     torch.testing.assert_close(one.images, other.images, rtol=0, atol=0)
     assert first.access.queries == second.access.queries

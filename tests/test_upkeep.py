@@ -826,12 +826,14 @@ def test_explain_against_another_cell_says_what_differs(cli, kept: Path, older: 
     lines = done.out.splitlines()
     assert lines[0] == f"{keys['none', 'ppa'][:8]} → {keys['neg-ls', 'ppa'][:8]}"
     assert "train: defense: none → neg-ls" in lines
-    assert "assess, invert: only through train" in lines
+    assert "assess, prepare, invert: only through train" in lines
     assert lines[-1].endswith(": the same")
     assert "data" in lines[-1]
     done = cli("explain", keys["none", "ppa"], "--against", keys["none", "toy-prepared"])
     assert "invert: attack: ppa → toy-prepared" in done.out
-    assert f"prepare: only in {keys['none', 'toy-prepared'][:8]}" in done.out
+    assert "prepare: attack: ppa → toy-prepared" in done.out
+    done = cli("explain", keys["none", "ppa"], "--attack", "prior-sample")
+    assert f"prepare: only in {keys['none', 'ppa'][:8]}" in done.out
 
 
 @pytest.mark.parametrize("older", [False, True])
@@ -845,7 +847,7 @@ def test_explain_says_why_a_cell_is_computed_again(cli, kept: Path, older: bool)
     assert done.code == 0, done.err
     assert f"is missing; most similar stored: {train[:8]}" in done.out
     assert "  defense.options.alpha: -0.05 → -0.2\n" in done.out
-    assert "assess, invert, measure: missing because inputs are" in done.out
+    assert "assess, prepare, invert, measure: missing because inputs are" in done.out
     beside = cli("explain", key[:8], "-o", "neg-ls.alpha=-0.2")  # the rest as in the cell
     assert "train: defense.options.alpha: -0.05 → -0.2\n" in beside.out
     same = cli("explain", "--track", "toy", "--defense", "neg-ls", "--attack", "ppa")

@@ -30,7 +30,7 @@ class AttackTask:
         access: the target as the threat model shows it (see :mod:`mia_bench.api.access`).
         prior: the image model; latents ``(N, D)`` to images ``(N, 3, H, W)`` in [0, 1].
         public: the public images behind the prior.
-        classes: ``(K,)`` int64, the classes to invert.
+        classes: ``(K,)`` int64, the classes to invert; in ``prepare`` all that will be.
         images_per_class: number of reconstructions to return for each class, ``M``.
         generator: seeded CPU generator; draw everything random from it.
         device: where to compute.
@@ -49,6 +49,17 @@ class AttackTask:
     batch_size: int
     progress: Progress
     state: dict[str, Tensor] = field(default_factory=dict)
+
+    def rows(self, classes: Tensor) -> Tensor:
+        """Positions ``(K,)`` of the task's classes in ``classes`` ``(P,)``, which ``prepare`` had.
+
+        Raises:
+            ValueError: one is not among them.
+        """
+        found = classes == self.classes[:, None]
+        if not found.any(1).all():
+            raise ValueError(f"of the classes {self.classes.tolist()} only {classes.tolist()} were prepared")
+        return found.int().argmax(1)
 
     def reconstructions(self, latents: Tensor) -> Reconstructions:
         """Reconstructions from latents ``(K, M, D)``, best first, as uint8 images of the prior."""
@@ -111,7 +122,14 @@ class Attack(Component):
         return None
 
     def prepare(self, task: AttackTask) -> dict[str, Tensor]:
-        """Optional cached step before ``invert``, such as training a surrogate or a target-specific prior."""
+        """Optional cached step before ``invert``, such as training a surrogate or a first selection.
+
+        It is done once, for all classes; ``invert`` may be called for parts of them, each in a process of its
+        own. For every part the generators go on where ``prepare`` left them.
+
+        Returns:
+            Tensors by name, which ``invert`` finds in ``task.state``.
+        """
         return {}
 
     @abstractmethod

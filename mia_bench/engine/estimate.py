@@ -207,13 +207,16 @@ def _taken(meta: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _figure(track: Track, what: _What, stage: str, subject: str) -> float | None:
-    """The track's figure for ``<stage>.<component>``, or for the stage; of a part of an attack its share."""
+    """The track's figure for ``<stage>.<component>``, or for the stage.
+
+    Of a part of an attack it is its share of the attack's; memory depends on the batch, which is the same in an
+    attack, its parts and its preparation.
+    """
     figures: Mapping[str, float] = getattr(track, what)
-    name = "invert" if stage == "shard" else stage
+    of_attack = stage == "shard" or (stage == "prepare" and what == "gpu_megabytes")
+    name = "invert" if of_attack else stage
     figure = figures.get(f"{name}.{subject}", figures.get(name))
-    if figure is None or stage != "shard" or what == "gpu_megabytes":  # that depends on the batch
-        return figure
-    return figure / track.shards
+    return figure / track.shards if figure and stage == "shard" and what != "gpu_megabytes" else figure
 
 
 def _figure_of(stage: Stage, what: _What) -> float | None:

@@ -38,13 +38,16 @@ STAGE_VERSIONS = {
     "train": 2,
     "load": 1,
     "assess": 3,
-    "prepare": 3,
+    "prepare": 4,
     "shard": 1,
     "invert": 2,
     "measure": 4,
     "metric": 1,
 }
-"""Version of the host's code in each stage; raised when a change there changes results."""
+"""Version of the host's code in each stage; raised when a change there changes results.
+
+No key contains that of ``prepare``: when its version is raised, those of ``shard`` and ``invert`` are too.
+"""
 
 
 CELL_STAGES = ("train", "load", "assess", "prepare", "shard", "invert", "measure", "metric")
@@ -76,14 +79,19 @@ class Stage:
     @cached_property
     def key(self) -> str:
         """20 hexadecimal digits."""
-        inputs = {role: stage.key for role, stage in self.inputs.items()}
+        inputs = {role: stage.key for role, stage in self.keyed.items()}
         return key_of(self.name, STAGE_VERSIONS[self.name], self.spec, self.seed, inputs)
+
+    @property
+    def keyed(self) -> dict[str, Stage]:
+        """The inputs in the key: all but an attack's preparation, which is made of nothing but the others."""
+        return {role: stage for role, stage in self.inputs.items() if role != "prepare"}
 
     @property
     def origin(self) -> Origin:
         """What its key is the hash of, and everything it needs."""
         needed = dict.fromkeys(stage.id for stage in self.upstream() if stage is not self)
-        inputs = {role: stage.id for role, stage in self.inputs.items()}
+        inputs = {role: stage.id for role, stage in self.keyed.items()}
         return Origin(self.name, STAGE_VERSIONS[self.name], self.spec, self.seed, inputs, tuple(needed))
 
     @property
@@ -347,13 +355,15 @@ class TrackPlan:
         budget = {**_attack_budget(track), "batch_size": track.attack_batch_size}
         prior = self.prior(cell.prior)
         attacked = {**inputs, "prior": prior}
+        prepared: dict[str, Stage] = {}
         if cell.attack.component.prepare is not Attack.prepare:
             label = f"preparation of {cell.label}"
             prepare = self._stage("prepare", label, attack, attacked, spec=budget, seed=seed)
-            attacked = {**attacked, "prepare": prepare}
+            prepared["prepare"] = prepare
+            attacked |= prepared
         count = track.shards if cell.attack.component.by_class else 1
         if count > 1:
-            attacked = {
+            attacked = prepared | {
                 f"shard {number}": self._stage(
                     "shard",
                     f"attack {cell.label}, part {number} of {count}",

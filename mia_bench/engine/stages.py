@@ -49,6 +49,7 @@ from mia_bench.plugins import attribute_errors
 from mia_bench.protocol.attack import (
     AttackRun,
     Budget,
+    Prepared,
     Step,
     check_reconstructions,
     joined_notes,
@@ -339,7 +340,8 @@ def _run_attack(
     """The attack's step, on all classes or on some, and the info on it."""
     target, prior = workspace.input(stage, "train"), workspace.input(stage, "prior")
     splits, context = workspace.input(stage, "data"), workspace.context(stage)
-    state = workspace.tensors(stage.inputs["prepare"]) if "prepare" in stage.inputs else None
+    prepare = stage.inputs.get("prepare")
+    prepared = Prepared.of(workspace.tensors(prepare)) if prepare else None
     networks = {"prior": prior, "target": target.deployed} if workspace.compiled else {}
     with compiled(networks) if networks else nullcontext() as compilation:
         run = run_attack(
@@ -350,7 +352,7 @@ def _run_attack(
             Budget.of(stage.track),
             context,
             step=step,
-            state=state,
+            prepared=prepared,
             classes=classes,
         )
     info: dict[str, Any] = {"queries": run.queries, "notes": run.notes}
@@ -365,16 +367,18 @@ def _run_attack(
 def compute_prepare(stage: Stage, workspace: Workspace) -> Artifact:
     """The attack's own preparation."""
     run, info = _run_attack(stage, workspace, "prepare")
-    return run.result, info
+    prepared: Prepared = run.result
+    return prepared.tensors(), info
 
 
 def compute_invert(stage: Stage, workspace: Workspace) -> Artifact:
     """Run the attack, or join its parts."""
     tensors, info = _joined(stage, workspace) if stage.shards else _inverted(stage, workspace)
-    if prepare := stage.attacks[0].inputs.get("prepare"):
+    if prepare := stage.inputs.get("prepare"):
         prepared = workspace.info(prepare)
         info["queries"] += prepared["queries"]
         info["notes"] = {**prepared["notes"], **info["notes"]}
+        info["prepare"] = {name: prepared["run"][name] for name in ("seconds", "peak_memory")}
     return tensors, info
 
 
@@ -498,14 +502,11 @@ def _by_class(measured: Measured) -> dict[str, Any]:
 def _costs(stage: Stage, workspace: Workspace) -> dict[str, Any]:
     invert = stage.inputs["invert"]
     info, train = workspace.info(invert), workspace.info(stage.inputs["train"])["run"]
-    attack = info.get("shards", info["run"])
-    seconds = attack["seconds"]
-    if prepare := invert.attacks[0].inputs.get("prepare"):
-        seconds += workspace.info(prepare)["run"]["seconds"]
+    attack = [info.get("shards", info["run"]), *([info["prepare"]] if "prepare" in info else [])]
     return {
         "train_seconds": round(train["seconds"], 2) if stage.inputs["train"].name == "train" else None,
-        "invert_seconds": round(seconds, 2),
-        "peak_memory_bytes": max(train["peak_memory"], attack["peak_memory"]),
+        "invert_seconds": round(sum(run["seconds"] for run in attack), 2),
+        "peak_memory_bytes": max(run["peak_memory"] for run in (train, *attack)),
         "target_queries": info["queries"],
     }
 

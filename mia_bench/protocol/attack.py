@@ -20,10 +20,13 @@ from mia_bench.memory import halving, noting_halvings
 from mia_bench.models.snapshot import Snapshot
 from mia_bench.protocol.context import Context
 from mia_bench.protocol.target import Target
-from mia_bench.seeds import generator, seeded
+from mia_bench.seeds import generator, random_states, seeded, set_random_states
 from mia_bench.track import Track
 
 Step = Literal["prepare", "invert"]
+
+_STREAM = "invert"
+"""The name of an attack's stream of random numbers."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +65,38 @@ class Budget:
 
 
 @dataclass(frozen=True)
+class Prepared:
+    """What ``prepare`` left behind.
+
+    Attributes:
+        state: the tensors that it returned.
+        random: the states of the generators when it ended.
+    """
+
+    state: Mapping[str, Tensor]
+    random: Mapping[str, Tensor]
+
+    @classmethod
+    def of(cls, tensors: Mapping[str, Tensor]) -> Prepared:
+        """From :meth:`tensors`."""
+        parts: dict[str, dict[str, Tensor]] = {"state": {}, "random": {}}
+        for name, values in tensors.items():
+            part, _, own = name.partition(".")
+            parts[part][own] = values
+        return cls(**parts)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All of it by unique names, as the store takes it."""
+        state = {f"state.{name}": tensor for name, tensor in self.state.items()}
+        return state | {f"random.{name}": tensor for name, tensor in self.random.items()}
+
+
+@dataclass(frozen=True)
 class AttackRun:
-    """What a step of an attack returned, the task it was given, and notes for the record."""
+    """What a step of an attack returned, the task it was given, and notes for the record.
+
+    ``result`` is :class:`Prepared` or :class:`Reconstructions`.
+    """
 
     result: Any
     task: AttackTask
@@ -84,24 +117,26 @@ def run_attack(
     context: Context,
     *,
     step: Step,
-    state: Mapping[str, Tensor] | None = None,
+    prepared: Prepared | None = None,
     classes: Tensor | None = None,
 ) -> AttackRun:
     """Run ``attack.prepare`` or ``attack.invert``; out of memory, run it again with half the batch.
 
     Random numbers depend on nothing of the defense, nor on the classes: every defense, and every part of the
-    classes, meets the same candidates.
+    classes, meets the same candidates. ``invert`` goes on in the stream of random numbers where ``prepare``
+    ended, so that an attack may move a step of its own from the one to the other and stay the same attack.
 
     Args:
         target, prior: as restored; the attack may use them and must not modify them.
         splits: the data; the attack sees the public images only.
         context: seed of the cell, device, progress.
-        step: the method to run; it names the stream of random numbers too.
-        state: what ``prepare`` returned.
+        step: the method to run.
+        prepared: what ``prepare`` left behind.
         classes: one of the budget's parts; all attacked classes unless given.
 
     Raises:
         Modified: the attack modified the target or the prior.
+        MiaBenchError: ``prepare`` returned no tensors by name.
     """
     seed, device = context.seed, context.device
     if classes is None:
@@ -120,14 +155,21 @@ def run_attack(
             public=splits.public,
             classes=classes,
             images_per_class=budget.images_per_class,
-            generator=generator(seed, step, "attack"),
+            generator=generator(seed, _STREAM, "attack"),
             device=device,
             batch_size=batch_size,
             progress=context.progress,
-            state=dict(state or {}),
+            state=dict(prepared.state) if prepared else {},
         )
-        with seeded(seed, step), autocast(budget.precision, device), assert_unmodified(target, prior):
-            return getattr(attack, step)(task), task
+        with seeded(seed, _STREAM), autocast(budget.precision, device), assert_unmodified(target, prior):
+            if prepared:
+                set_random_states(prepared.random, task.generator, device)
+            result = getattr(attack, step)(task)
+            if step == "prepare":
+                if not isinstance(result, Mapping):
+                    raise MiaBenchError(f"prepare returned {type(result).__name__}, not tensors by name")
+                result = Prepared(result, random_states(task.generator, device))
+            return result, task
 
     with noting_halvings() as halved:
         result, task = halving(run, budget.batch_size)

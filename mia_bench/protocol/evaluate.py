@@ -75,7 +75,7 @@ def evaluate_target(
         attacked = (target, prior, splits, budget, attack_context)
         prepared = run_attack(attack, *attacked, step="prepare")
         runs = [
-            run_attack(attack, *attacked, step="invert", state=prepared.result, classes=classes)
+            run_attack(attack, *attacked, step="invert", prepared=prepared.result, classes=classes)
             for classes in budget.parts(attack, splits.num_classes)
             if len(classes)
         ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar
 
@@ -110,13 +110,13 @@ class AttackTrial(Trial[Inverted]):
             context=run.context,
         )
         observe(attack, "prepare", run)
-        prepared = perform(attack, step="prepare")
-        state = prepared.result
+        preparation = perform(attack, step="prepare")
+        prepared: protocol.Prepared = preparation.result
         if run.stored:
-            attack, state = self.make(), reloaded(state)
+            attack, prepared = self.make(), replace(prepared, state=reloaded(prepared.state))
         observe(attack, "invert", run)
         classes = torch.tensor(run.classes) if run.classes else None
-        inverted = perform(attack, step="invert", state=state, classes=classes)
+        inverted = perform(attack, step="invert", prepared=prepared, classes=classes)
         if not snapshot.equal(splits.public.images, run.world.splits.public.images):
             raise Modified("the attack changed the public images; it may only use them")
         if not isinstance(inverted.result, Reconstructions):
@@ -125,7 +125,7 @@ class AttackTrial(Trial[Inverted]):
         with reported_by("images", advice):
             protocol.check_reconstructions(inverted.result, inverted.task, toy.RESOLUTION)
         images = inverted.result.images.detach().cpu()
-        return Inverted(images, prepared.queries + inverted.queries)
+        return Inverted(images, preparation.queries + inverted.queries)
 
     def outcome(self, made: Inverted) -> Mapping[str, Any]:
         return {"its images": made.images}

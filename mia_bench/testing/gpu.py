@@ -166,7 +166,7 @@ def _reconstructions(entry: Entry, network: Classifier, place: torch.device) -> 
     target = freeze(copy.deepcopy(network), place)
     given = (Target(target, target, False), world.prior(place), world.splits, Budget(2), toy.context(place))
     prepared = run_attack(attack, *given, step="prepare")
-    images: Tensor = run_attack(attack, *given, step="invert", state=prepared.result).result.images
+    images: Tensor = run_attack(attack, *given, step="invert", prepared=prepared.result).result.images
     return images
 
 

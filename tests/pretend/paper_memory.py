@@ -122,15 +122,9 @@ class PaperTrack:
         budget = Budget(self._batch, 1, self._batch, self.track.attack_precision)
         with self._accelerator() as machine:
             target = self._classifier(self.track.target)
-            run_attack(
-                attack,
-                Target(target, target, False),
-                self.model(),
-                splits,
-                budget,
-                self.context,
-                step="invert",
-            )
+            given = (attack, Target(target, target, False), self.model(), splits, budget, self.context)
+            prepared = run_attack(*given, step="prepare").result
+            run_attack(*given, step="invert", prepared=prepared)
         return machine.peak
 
     def measure(self) -> float:

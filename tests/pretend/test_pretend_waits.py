@@ -9,6 +9,7 @@ import pytest
 import torch
 from pretend_device import Accelerator
 
+from attacking import attacked
 from mia_bench.api.access import open_access
 from mia_bench.api.attack import Attack, AttackTask, Reconstructions
 from mia_bench.api.classifier import Classifier
@@ -169,7 +170,7 @@ def invert(attack: Attack, prior: GenerativeModel, device: torch.device) -> Reco
         batch_size=4,
         progress=no_progress,
     )
-    return attack.invert(task)
+    return attacked(attack, task)
 
 
 @pytest.mark.parametrize(("attack", "prior"), [(ppa, style), (ppa, wgan), (gmi, wgan)])

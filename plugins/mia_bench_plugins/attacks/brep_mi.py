@@ -81,7 +81,7 @@ class BoundaryRepulsion(Attack):
 
     summary = "BREP-MI: label-only, latents are repelled by the class's boundary"
     paper = "Kahla et al., CVPR 2022, arXiv 2203.01925"
-    version = "1"
+    version = "2"
     access = "label-only"
     trial_options: ClassVar = {"search": 200, "points": 4, "steps": 3}
 
@@ -115,21 +115,12 @@ class BoundaryRepulsion(Attack):
             )
         return None
 
-    def invert(self, task: AttackTask) -> Reconstructions:
-        """Find starts for all classes, then make all walks; images with the largest radius come first."""
-        classes, each = len(task.classes), task.images_per_class
-        latents, found = self._starts(task)
-        radius = torch.zeros(classes, each)
-        labels = task.classes[found].repeat_interleave(each)
-        if len(labels):
-            ends, reached = self._walks(task, latents[found].flatten(0, 1), labels)
-            latents[found] = ends.unflatten(0, (-1, each))
-            radius[found] = reached.view(-1, each)
-        order = radius.argsort(dim=1, descending=True, stable=True)
-        return task.reconstructions(latents.gather(1, order[:, :, None].expand_as(latents)))
+    def prepare(self, task: AttackTask) -> dict[str, Tensor]:
+        """Find starts, once for all classes.
 
-    def _starts(self, task: AttackTask) -> tuple[Tensor, Tensor]:
-        """Starts ``(K, M, D)`` on the CPU, and a mask ``(K,)`` of the classes that have any."""
+        Returns ``starts`` ``(K, M, D)`` of ``classes`` ``(K,)``, and a mask ``found`` ``(K,)`` of the classes
+        that have any.
+        """
         each = task.images_per_class
         pool, answers, asked = [], [], 0
         counts = torch.zeros(len(task.classes), dtype=torch.int64)
@@ -155,7 +146,21 @@ class BoundaryRepulsion(Attack):
                 asked,
                 names,
             )
-        return spare, found
+        return {"classes": task.classes, "starts": spare, "found": found}
+
+    def invert(self, task: AttackTask) -> Reconstructions:
+        """Make all walks; images with the largest radius come first."""
+        classes, each = len(task.classes), task.images_per_class
+        rows = task.rows(task.state["classes"])
+        latents, found = task.state["starts"][rows], task.state["found"][rows]
+        radius = torch.zeros(classes, each)
+        labels = task.classes[found].repeat_interleave(each)
+        if len(labels):
+            ends, reached = self._walks(task, latents[found].flatten(0, 1), labels)
+            latents[found] = ends.unflatten(0, (-1, each))
+            radius[found] = reached.view(-1, each)
+        order = radius.argsort(dim=1, descending=True, stable=True)
+        return task.reconstructions(latents.gather(1, order[:, :, None].expand_as(latents)))
 
     def _walks(self, task: AttackTask, starts: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Final latents ``(L, D)`` and radii ``(L,)`` on the CPU of walks for labels ``(L,)``."""

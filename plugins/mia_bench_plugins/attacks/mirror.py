@@ -139,6 +139,23 @@ class GeneticSearch(Attack):
             )
         return None
 
+    def prepare(self, task: AttackTask) -> dict[str, Tensor]:
+        """The start, once for all classes.
+
+        Returns ``samples`` ``(S, D)`` of the prior; ``best`` ``(N, K)``, the positions of the best ones for
+        each of ``classes`` ``(K,)``, best first; and ``fitness`` ``(N, K)``, their log probabilities.
+        """
+        options = self.options
+        samples = task.prior.sample(options.search, task.generator, truncation=options.truncation)
+        space = Space.of(task.prior, samples, options.clip)
+        rows = [
+            self._logarithms(task, space, chunk)[:, task.classes]
+            for chunk in space.points(samples).split(task.batch_size)
+        ]
+        best = torch.cat(rows).topk(options.population * options.populations, dim=0)
+        found = {"best": best.indices, "fitness": best.values}
+        return {"classes": task.classes, "samples": samples, **found}
+
     def invert(self, task: AttackTask) -> Reconstructions:
         space, points, fitness = self._start(task)
         labels = task.classes.repeat_interleave(self.options.populations)[:, None]
@@ -160,19 +177,15 @@ class GeneticSearch(Attack):
 
         The populations of a class follow each other; the best samples are dealt out among them.
         """
-        options = self.options
-        samples = task.prior.sample(options.search, task.generator, truncation=options.truncation)
-        space = Space.of(task.prior, samples, options.clip)
-        points = space.points(samples)
-        rows = [
-            self._logarithms(task, space, chunk)[:, task.classes] for chunk in points.split(task.batch_size)
-        ]
-        best = torch.cat(rows).topk(options.population * options.populations, dim=0)
-        dealt = [
-            found.T.unflatten(1, (options.population, options.populations)).transpose(1, 2).flatten(0, 1)
-            for found in (best.indices, best.values)
-        ]
-        return space, points[dealt[0]], dealt[1]
+        each = (self.options.population, self.options.populations)
+        samples = task.state["samples"]
+        space = Space.of(task.prior, samples, self.options.clip)
+        rows = task.rows(task.state["classes"])
+        best, fitness = (
+            task.state[name].T[rows].unflatten(1, each).transpose(1, 2).flatten(0, 1)
+            for name in ("best", "fitness")
+        )
+        return space, space.points(samples)[best], fitness
 
     def _fitness(self, task: AttackTask, space: Space, points: Tensor, labels: Tensor) -> Tensor:
         """Log probabilities of the labels ``(R, C)`` for points ``(R, C, D)``."""

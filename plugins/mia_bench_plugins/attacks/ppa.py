@@ -21,8 +21,9 @@ Flexible Model Inversion Attacks*, ICML 2022 (arXiv 2201.12179). Three stages:
 
 With ``steps=0`` the best images of the initial selection are returned. Unlike in the authors' code, the
 latents that are scored are the ones that are optimised, and each image has its own crops; theirs share one in
-a batch. All classes are attacked together in full batches. For a stochastic target, gradients and scores are
-averaged over ``eot`` answers (expectation over transformation, Athalye et al., ICML 2018).
+a batch. The initial selection is made once for all classes, which are then optimised together in full
+batches. For a stochastic target, gradients and scores are averaged over ``eot`` answers (expectation over
+transformation, Athalye et al., ICML 2018).
 """
 
 from __future__ import annotations
@@ -139,8 +140,30 @@ class PlugAndPlay(Attack):
             )
         return None
 
+    def prepare(self, task: AttackTask) -> dict[str, Tensor]:
+        """The initial selection, once for all classes.
+
+        Returns ``latents`` ``(S, D)``, and ``best`` ``(K, candidates)``, the positions of the best ones for
+        each of ``classes`` ``(K,)``, best first.
+        """
+        latents = task.prior.sample(self.options.search, task.generator, truncation=self.options.truncation)
+        scores, classes, done = [], upload(task.classes, task.device), 0
+        with torch.no_grad():
+            for chunk in latents.split(task.batch_size):
+                images = task.prior(upload(chunk, task.device))
+                views = [
+                    task.access.probabilities(view, draws=self.options.eot)
+                    for view in (images, images.flip(3))
+                ]
+                scores.append(torch.stack(views).mean(0)[:, classes].cpu())
+                done += len(chunk)
+                task.progress(done, len(latents), "latent")
+        best = torch.cat(scores).topk(self.options.candidates, dim=0).indices.T
+        return {"classes": task.classes, "latents": latents, "best": best}
+
     def invert(self, task: AttackTask) -> Reconstructions:
-        latents = self._initial_selection(task)
+        rows = task.rows(task.state["classes"])
+        latents = task.state["latents"][task.state["best"][rows]]
         classes, each, width = latents.shape
         if not self.options.steps:
             chosen = latents[:, : task.images_per_class]
@@ -152,21 +175,6 @@ class PlugAndPlay(Attack):
             index = best[:, :, None].expand(-1, -1, width)
             chosen = optimised.view(classes, each, width).gather(1, index)
         return task.reconstructions(chosen)
-
-    def _initial_selection(self, task: AttackTask) -> Tensor:
-        """Distinct latents ``(K, candidates, D)`` of each class, best first."""
-        latents = task.prior.sample(self.options.search, task.generator, truncation=self.options.truncation)
-        scores, classes = [], upload(task.classes, task.device)
-        with torch.no_grad():
-            for chunk in latents.split(task.batch_size):
-                images = task.prior(upload(chunk, task.device))
-                views = [
-                    task.access.probabilities(view, draws=self.options.eot)
-                    for view in (images, images.flip(3))
-                ]
-                scores.append(torch.stack(views).mean(0)[:, classes].cpu())
-        best = torch.cat(scores).topk(self.options.candidates, dim=0).indices.T
-        return latents[best]
 
     def _optimise(self, task: AttackTask, latents: Tensor, labels: Tensor) -> Tensor:
         """Optimise latents ``(N, D)`` for labels ``(N,)``, batch by batch."""
