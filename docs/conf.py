@@ -119,6 +119,7 @@ CONTENTS = """
 :hidden:
 
 /docs/findings
+/docs/experiments/README
 /leaderboards/README
 /docs/paper-tracks
 /docs/performance
@@ -139,6 +140,7 @@ CONTENTS = """
 BELOW = {
     "docs/README": CONTENTS,
     "docs/hooks/README": "\n```{toctree}\n:hidden:\n:glob:\n\n[a-z]*\n```\n",
+    "docs/experiments/README": "\n```{toctree}\n:hidden:\n:glob:\n\n[a-z]*\n```\n",
     "leaderboards/README": "\n```{toctree}\n:hidden:\n:glob:\n\n[a-z]*\ntuning/*\n```\n",
     "plugins/examples/README": "\n```{toctree}\n:hidden:\n:glob:\n\n*/README\n```\n",
 }

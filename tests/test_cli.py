@@ -173,9 +173,9 @@ def test_dry_run_computes_nothing_and_tells_cached_from_open(spawn, toy, store) 
     }
     assert states == {
         **dict.fromkeys(SHARED, "cached"),
-        **dict.fromkeys(("train", "assess", "invert", "measure"), "to compute"),
+        **dict.fromkeys(("train", "assess", "prepare", "invert", "measure"), "to compute"),
     }
-    assert re.search(r"4 stages to compute, about \d", out)
+    assert re.search(r"5 stages to compute, about \d", out)
     assert str(folder) in out
 
 

@@ -37,6 +37,7 @@ PIPE_CLOSED = 128 + 13
 COMMANDS = {
     "run": "Run every defense × attack pair and print the results.",
     "sweep": "Run a defense over its strengths: what it costs, what leaks.",
+    "experiment": "Run the experiments that test what papers claim.",
     "list": "List defenses, attacks, tracks, data sets, priors or metrics.",
     "describe": "Explain a component or track: paper, options, defaults, bounds.",
     "plugins": "List, check and create plugins.",

@@ -209,8 +209,8 @@ def _taken(meta: Mapping[str, Any]) -> dict[str, float]:
 def _figure(track: Track, what: _What, stage: str, subject: str) -> float | None:
     """The track's figure for ``<stage>.<component>``, or for the stage.
 
-    Of a part of an attack it is its share of the attack's; memory depends on the batch, which is the same in an
-    attack, its parts and its preparation.
+    Of a part of an attack it is its share of the attack's. Memory depends on the batch, which an attack, its
+    parts and its preparation have in common.
     """
     figures: Mapping[str, float] = getattr(track, what)
     of_attack = stage == "shard" or (stage == "prepare" and what == "gpu_megabytes")

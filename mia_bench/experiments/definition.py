@@ -1,0 +1,111 @@
+"""What an experiment is: a question, the cells that answer it, and the claims that they test.
+
+An experiment is a TOML file of this folder, named as the experiment.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from mia_bench.errors import MiaBenchError, UsageError, did_you_mean, summarize_error
+from mia_bench.track import StandardAttack
+
+FOLDER = Path(__file__).parent
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Grid(_Model):
+    """Settings of a defense."""
+
+    defense: str
+    """The registered name."""
+    options: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(default_factory=dict)
+    """Values of its options; several multiply."""
+    at: float | None = None
+    """Where it stands on the axis, if it does not have that option."""
+
+
+class Claim(_Model):
+    """What somebody says of a defense: it is tested by the mean over its settings, less the baseline."""
+
+    text: str
+    """In a sentence."""
+    defense: str
+    """The defense that it is of."""
+    leakage: Literal["more", "less"]
+    """What it says of the leakage."""
+
+
+class Experiment(_Model):
+    """A question, and what answers it."""
+
+    name: str
+    """That of its file."""
+    title: str
+    """Of its page."""
+    question: str
+    """In a sentence."""
+    method: str
+    """In a paragraph."""
+    setting: str
+    """What differs from the setting in which others made the claims."""
+    axis: str
+    """The option that figures show across."""
+    seeds: Annotated[int, Field(ge=2)]
+    """Number of seeds: an interval needs several."""
+    tracks: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Where it has been run; it can be on any track."""
+    attacks: Annotated[tuple[StandardAttack, ...], Field(min_length=1)]
+    """Of every target; figures show the first."""
+    grid: Annotated[tuple[Grid, ...], Field(min_length=1)]
+    """The targets."""
+    claims: tuple[Claim, ...]
+    """What is tested."""
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> Self:
+        for one in self.grid:
+            if (one.at is None) == (self.axis not in one.options):
+                raise ValueError(f"a grid of {one.defense!r} has either values of {self.axis!r}, or 'at'")
+        for claim in self.claims:
+            if claim.defense not in {one.defense for one in self.grid}:
+                raise ValueError(f"a claim is of {claim.defense!r}, which is not in the grid")
+        return self
+
+
+def experiment_names() -> list[str]:
+    """All experiments, sorted."""
+    return sorted(path.stem for path in FOLDER.glob("*.toml"))
+
+
+def load_experiment(name: str) -> Experiment:
+    """Read and check an experiment.
+
+    Raises:
+        UsageError: there is none of that name.
+        MiaBenchError: its file is damaged.
+    """
+    if name not in (known := experiment_names()):
+        raise UsageError(f"no experiment {name!r}; {did_you_mean(name, known)}")
+    return read_experiment(FOLDER / f"{name}.toml")
+
+
+def read_experiment(path: Path) -> Experiment:
+    """Read and check the file of an experiment.
+
+    Raises:
+        MiaBenchError: it can't be read, or does not fit.
+    """
+    try:
+        return Experiment.model_validate(
+            {**tomllib.loads(path.read_text(encoding="utf-8")), "name": path.stem}
+        )
+    except (OSError, tomllib.TOMLDecodeError, ValidationError) as error:
+        raise MiaBenchError(f"experiment {path.name}: {summarize_error(error)}") from error

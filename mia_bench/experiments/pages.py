@@ -1,0 +1,103 @@
+"""The pages of experiments and their figures: the same records give the same bytes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+
+from mia_bench.api.metric import Quantity
+from mia_bench.experiments.analysis import Answer, Line
+from mia_bench.experiments.definition import Experiment
+from mia_bench.leaderboard.drawing import levels
+from mia_bench.leaderboard.escape import make_environment
+from mia_bench.leaderboard.figures import Axis, Point, Series, scatter
+from mia_bench.leaderboard.words import brief, change
+from mia_bench.statistics import Estimate
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+FIGURES = "figures"
+
+
+def page(experiment: Experiment, answers: Sequence[Answer]) -> str:
+    """The page of an experiment."""
+    drawn = {answer.track.name: figures(experiment, answer) for answer in answers}
+    return _render(
+        "experiment.md.j2",
+        experiment=experiment,
+        answers=answers,
+        drawn={
+            track: {f"{FIGURES}/{file}": words for file, (words, _) in found.items()}
+            for track, found in drawn.items()
+        },
+    )
+
+
+def index(found: Mapping[str, tuple[Experiment, Sequence[Answer]]]) -> str:
+    """The page that lists the experiments."""
+    return _render("experiments.md.j2", found=list(found.values()))
+
+
+def figures(experiment: Experiment, answer: Answer) -> dict[str, tuple[str, str]]:
+    """Of each figure of a track the name of its file, its words and its SVG."""
+    begin = f"{experiment.name}-{answer.track.name}"
+    found = {
+        f"{begin}.svg": (f"Leakage across {experiment.axis}", _across(experiment, answer)),
+        f"{begin}-accuracy.svg": (f"Accuracy and leakage across {experiment.axis}", _plane(answer)),
+    }
+    return {file: (words, svg) for file, (words, svg) in found.items() if svg}
+
+
+def _across(experiment: Experiment, answer: Answer) -> str:
+    """Leakage across the axis: a line for each attack, and for each variant of the settings."""
+    series = []
+    variants = list(dict.fromkeys(line.variant for line in answer.lines))
+    for number, (attack, variant) in enumerate((a, v) for v in variants for a in answer.attacks):
+        lines = [line for line in answer.lines if line.variant == variant or line.baseline]
+        found = [(line, line.leakage.get(attack)) for line in lines]
+        points = [
+            Point("", Estimate(line.at, None, None, 1), leaked)
+            for line, leaked in found
+            if isinstance(leaked, Estimate)
+        ]
+        if len(points) > 1:
+            name = f"{attack}, {variant}" if variant else attack
+            points[0] = Point(name, points[0].x, points[0].y)
+            series.append(Series(tuple(points), number, True))
+    axes = Axis(experiment.axis, Quantity("")), Axis(answer.board.primary, answer.leakage)
+    return scatter(series, levels(answer.decided), *axes) if series else ""
+
+
+def _plane(answer: Answer) -> str:
+    """Accuracy against leakage under the first attack."""
+    attack = answer.attacks[0]
+    groups: dict[str, list[Point]] = {}
+    for line in answer.lines:
+        leaked = line.leakage.get(attack)
+        if isinstance(line.accuracy, Estimate) and isinstance(leaked, Estimate):
+            groups.setdefault(_defense(line), []).append(Point(line.label, line.accuracy, leaked))
+    names = sorted(name for name in groups if name)
+    series = [Series(tuple(groups[name]), number) for number, name in enumerate(names)]
+    series += [Series(tuple(groups[""]))] if "" in groups else []
+    y = Axis(f"{answer.board.primary} under {attack}", answer.leakage)
+    return scatter(series, [], Axis(answer.decided.accuracy, answer.accuracy), y) if series else ""
+
+
+def _defense(line: Line) -> str:
+    """What is drawn in one colour; empty for the baseline, which is grey."""
+    return "" if line.baseline else line.label.partition(" ")[0]
+
+
+def _render(template: str, **values: Any) -> str:
+    environment = make_environment(TEMPLATES)
+    environment.filters["plain"] = lambda text: Markup(" ".join(text.split()))
+    environment.globals |= {
+        name: lambda *given, words=words: Markup(words(*given).replace(" ", "\N{NO-BREAK SPACE}"))
+        for name, words in (("brief", brief), ("change", change))
+    }
+    text = environment.get_template(template).render(values)
+    return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
