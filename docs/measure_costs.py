@@ -106,9 +106,9 @@ def figures(track: Track, classes: int, images: int, resolution: int) -> str:
     both = operations(lambda: models["train"](prior(latent(requires_grad=True))), backward=True)
     candidates, returned = classes * options["candidates"], classes * track.images_per_class
     work["assess"] = images * asked
+    work["prepare"] = options["search"] * (drawn + 2 * asked)
     work["invert"] = (
-        options["search"] * (drawn + 2 * asked)
-        + candidates * options["steps"] * both
+        candidates * options["steps"] * both
         + candidates * (drawn + options["views"] * asked)
         + returned * drawn
     )

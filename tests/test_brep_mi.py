@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -214,6 +215,14 @@ def test_a_class_without_a_start_gets_prior_samples_and_is_named(caplog) -> None
     torch.randn(500, 3, generator=draws)
     stand_ins = torch.randn(6, 3, generator=draws)[3:]
     assert torch.equal(found.latents[1], stand_ins)
+
+
+def test_a_part_starts_from_what_was_prepared_for_its_own_classes() -> None:
+    brep = attack(steps=0)
+    state = brep.prepare(task(classes=torch.tensor([0, 1])))
+    for label, side in ((0, -1), (1, 1)):
+        part = replace(task(classes=torch.tensor([label])), state=state)
+        assert (side * brep.invert(part).latents[..., 0] > 0).all()
 
 
 def test_too_few_starts_are_used_again() -> None:

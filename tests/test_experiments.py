@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-import mia_bench.experiments.folder as published
 from mia_bench import plugins as plugins_module
+from mia_bench.cli import experiment as command_module
 from mia_bench.config import load_config
 from mia_bench.engine.run import execute
 from mia_bench.errors import MiaBenchError, UsageError
+from mia_bench.experiments import folder as folder_module
 from mia_bench.experiments.analysis import Answer, answer, judged
 from mia_bench.experiments.definition import (
     Experiment,
@@ -21,10 +22,11 @@ from mia_bench.experiments.definition import (
     load_experiment,
     read_experiment,
 )
+from mia_bench.experiments.folder import Published
 from mia_bench.experiments.pages import figures, index, page
-from mia_bench.experiments.planning import cells_of, prepare_experiment
+from mia_bench.experiments.planning import plan_of, prepare_experiment
 from mia_bench.plugins import host
-from mia_bench.record import Record, check_record
+from mia_bench.record import MetricValue, Record, check_record
 from mia_bench.statistics import Effect
 from mia_bench.track import load_track
 
@@ -44,6 +46,7 @@ GIVEN: dict[str, Any] = {
         {"defense": "none", "at": 0.0},
         {"defense": "neg-ls", "options": {"alpha": [-0.5, -0.05]}},
         {"defense": "pos-ls", "options": {"alpha": [0.5]}},
+        {"defense": "none", "options": {"epochs": [0.5]}},
     ],
     "claims": [
         {"text": "Less.", "defense": "neg-ls", "leakage": "less"},
@@ -66,7 +69,7 @@ def computed(toy_site: Path, make_once) -> list[Record]:
             patch.syspath_prepend(str(toy_site))
             plugins_module.host.cache_clear()
             config = load_config({"track": "toy", "device": "cpu", "jobs": "1", "store": folder / "store"})
-            records = execute(prepare_experiment(made(), config))
+            records = execute(prepare_experiment(made(), config)[0])
             plugins_module.host.cache_clear()
         (folder / "records.json").write_text(json.dumps([record.to_json() for record in records]))
 
@@ -77,8 +80,8 @@ def computed(toy_site: Path, make_once) -> list[Record]:
 def told(experiment: Experiment, records: list[Record]) -> Answer:
     registry = host().registry
     track = load_track(registry, "toy")
-    cells = cells_of(experiment, registry, track, range(experiment.seeds), [])
-    found = answer(experiment, cells, registry, track, records)
+    plan = plan_of(experiment, registry, track, range(experiment.seeds))
+    found = answer(experiment, plan, registry, track, records)
     assert found is not None
     return found
 
@@ -91,10 +94,10 @@ def test_every_experiment_can_be_planned_on_its_tracks() -> None:
     for name in experiment_names():
         experiment = load_experiment(name)
         for track in experiment.tracks:
-            left_out: list[str] = []
-            cells = cells_of(experiment, registry, load_track(registry, track), [0, 1], left_out)
-            assert left_out == []
-            assert len({(one.cell.label) for one in cells}) == len(cells)
+            plan = plan_of(experiment, registry, load_track(registry, track), [0, 1])
+            cells = plan.cells
+            assert plan.left_out == ()
+            assert len({one.cell.label for one in cells}) == len(cells)
             assert [one.cell.seed for one in cells] == sorted(one.cell.seed for one in cells)
 
 
@@ -102,7 +105,7 @@ def test_every_experiment_can_be_planned_on_its_tracks() -> None:
     ("changes", "message"),
     [
         ({"seeds": 1}, "seeds"),
-        ({"grid": [{"defense": "none"}]}, "has either values of 'alpha', or 'at'"),
+        ({"grid": [{"defense": "neg-ls", "at": 1, "options": {"alpha": [-1]}}]}, "and 'at' too"),
         ({"grid": [{"defense": "neg-ls", "options": {"alpha": []}}]}, "alpha"),
         ({"claims": [{"text": "?", "defense": "mid", "leakage": "less"}]}, "not in the grid"),
         ({"further": 1}, "further"),
@@ -118,14 +121,16 @@ def test_a_definition_that_does_not_fit_is_refused(tmp_path: Path, changes: dict
         load_experiment("strenght")
 
 
-def test_a_value_that_can_not_be_run_is_left_out_with_the_reason(toy) -> None:
-    registry, left_out = host().registry, []
+def test_a_value_that_can_not_be_run_is_left_out_with_the_reason(toy, computed: list[Record]) -> None:
+    registry = host().registry
     wrong = made(grid=[*GIVEN["grid"], {"defense": "neg-ls", "options": {"alpha": [0.5]}}])
-    cells = cells_of(wrong, registry, load_track(registry, "toy"), [0], left_out)
-    assert len(cells) == 4 * 2
-    assert len(left_out) == 2
-    assert "neg-ls {'alpha': 0.5} × ppa is left out: " in left_out[0]
-    assert "less than" in left_out[0]
+    plan = plan_of(wrong, registry, load_track(registry, "toy"), [0, 1])
+    assert len(plan.cells) == 5 * 2 * 2
+    (one,) = plan.left_out
+    assert one.reason.startswith("neg-ls alpha=0.5 is left out: ")
+    assert "less than" in one.reason
+    less, more = told(wrong, computed).tested
+    assert (less.outcome, less.missing, more.missing) == ("unclear", 1, 0)
 
 
 def test_seeds_that_settings_were_chosen_on_are_refused(toy, tmp_path: Path) -> None:
@@ -152,26 +157,45 @@ def effect(value: float, error: float) -> Effect:
         ([effect(0.0, 0.1)], -1, "not seen here"),
         ([effect(0.0, 0.4)], 1, "unclear"),
         ([], 1, "unclear"),
+        ([Effect(1.0, 0.1, 50.0, 1, 20)], 1, "unclear"),  # one seed
     ],
 )
 def test_a_claim_is_seen_only_if_every_attack_shows_it(effects, said: int, outcome: str) -> None:
     assert judged(effects, said, 0.5) == outcome
 
 
+def leaking(records: list[Record], more: dict[str, float]) -> list[Record]:
+    """The records with a leakage of about 0.4, and so much more of these defenses, class by class."""
+    name, draws, found = told(made(), records).board.primary, np.random.default_rng(0), []
+    for record in records:
+        level = 0.4 + more.get(record.defense.name, 0.0)
+        classes = list(level + 0.02 * draws.standard_normal(len(record.per_class[name])))
+        value = MetricValue(value=float(np.mean(classes)), low=0.0, high=1.0, n=len(classes))
+        update = {
+            "per_class": {**record.per_class, name: classes},
+            "metrics": {**record.metrics, name: value},
+        }
+        found.append(record.model_copy(update=update))
+    return found
+
+
 def test_claims_rest_on_the_mean_over_settings_less_the_baseline(toy, computed: list[Record]) -> None:
-    found = told(made(), computed)
+    records = leaking(computed, {"neg-ls": -0.1})
+    found = told(made(), records)
     assert found.missing == ()
     assert found.attacks == ("ppa", "ppa (logit)")
-    labels = ["neg-ls alpha=-0.5", "neg-ls alpha=-0.05", "none", "pos-ls alpha=0.5"]
+    labels = ["neg-ls alpha=-0.5", "neg-ls alpha=-0.05", "none", "pos-ls alpha=0.5", "none epochs=0.5"]
     assert [line.label for line in found.lines] == labels
-    assert [line.at for line in found.lines] == [-0.5, -0.05, 0.0, 0.5]
+    assert [line.at for line in found.lines] == [-0.5, -0.05, 0.0, 0.5, None]
     name = found.board.primary
 
     def means(defense: str, loss: str) -> Any:
         tables = [
             record.per_class[name]
-            for record in computed
-            if record.defense.name == defense and record.attack.options["loss"] == loss
+            for record in records
+            if record.defense.name == defense
+            and record.attack.options["loss"] == loss
+            and record.defense.options.get("epochs", 1.0) == 1.0
         ]
         return np.mean(tables)
 
@@ -185,22 +209,48 @@ def test_claims_rest_on_the_mean_over_settings_less_the_baseline(toy, computed: 
     assert less.missing == 0
 
 
-def test_with_cells_missing_a_claim_is_unclear(toy, computed: list[Record]) -> None:
+@pytest.mark.parametrize(
+    ("more", "outcomes"),
+    [(0.3, ("not seen here", "seen here")), (-0.3, ("seen here", "not seen here"))],
+)
+def test_less_and_more_are_what_the_claims_say(
+    toy, computed: list[Record], more: float, outcomes: tuple[str, str]
+) -> None:
+    moved = leaking(computed, {"neg-ls": more, "pos-ls": more})
+    less, greater = told(made(), moved).tested
+    assert (less.outcome, greater.outcome) == outcomes
+    assert less.leakage["ppa"].value == pytest.approx(more, abs=0.05)
+    assert less.beyond["ppa"].value == pytest.approx(more, abs=0.05)  # the whole front leaks 0.4
+
+
+def test_what_is_compared_with_no_baseline_is_missing(toy, computed: list[Record]) -> None:
     some = [one for one in computed if one.defense.name != "neg-ls" or one.seed == 0]
     found = told(made(), some)
     less, more = found.tested
     assert (less.outcome, less.missing, more.missing) == ("unclear", 4, 0)
     assert len(found.missing) == 4
     assert "4 cells are missing" in page(made(), [found])
+    without = [one for one in computed if one.defense.name != "none" or one.seed == 0]
+    less, more = told(made(), without).tested
+    assert (less.missing, more.missing) == (4, 2)
+    elsewhere = [
+        one.model_copy(update={"provenance": one.provenance.model_copy(update={"device": "cuda:0: a GPU"})})
+        if one.defense.name == "pos-ls" and one.attack.options["loss"] == "logit"
+        else one
+        for one in computed
+    ]
+    found = told(made(), elsewhere)
+    assert found.missing == ()
+    assert (found.tested[1].outcome, found.tested[1].missing) == ("unclear", 2)
 
 
 def test_without_the_baseline_there_is_no_answer(toy, computed: list[Record]) -> None:
     registry = host().registry
     track = load_track(registry, "toy")
-    cells = cells_of(made(), registry, track, [0, 1], [])
+    plan = plan_of(made(), registry, track, [0, 1])
     others = [one for one in computed if one.defense.name != "none"]
-    assert answer(made(), cells, registry, track, others) is None
-    assert answer(made(), cells, registry, track, []) is None
+    assert answer(made(), plan, registry, track, others) is None
+    assert answer(made(), plan, registry, track, []) is None
 
 
 # --- pages and commands --------------------------------------------------------------------------
@@ -209,7 +259,7 @@ def test_without_the_baseline_there_is_no_answer(toy, computed: list[Record]) ->
 def test_a_page_holds_the_question_the_answer_and_the_commands(toy, computed: list[Record]) -> None:
     found = told(made(), computed)
     text = page(made(), [found])
-    row = "| -0.5 | `neg-ls alpha=-0.5` | 2 |"
+    row = "| `neg-ls alpha=-0.5` | 2 |"
     command = "mia-bench experiment run made --track toy"
     for words in ("# Made", "**Question.** Does it?", "By `ppa`.", "*Less.* **", row, command):
         assert words in text
@@ -217,29 +267,65 @@ def test_a_page_holds_the_question_the_answer_and_the_commands(toy, computed: li
     assert sorted(drawn) == ["made-toy-accuracy.svg", "made-toy.svg"]
     assert all(svg.startswith("<svg") for _, svg in drawn.values())
     assert "(figures/made-toy.svg)" in text
-    assert "[Made](made.md): Does it?" in index({"made": (made(), [found])})
+    assert "[Made](made.md): Does it?" in index([(made(), [found])])
 
 
 @pytest.fixture
 def only_made(toy, monkeypatch: pytest.MonkeyPatch) -> None:
     """The made experiment is the only one."""
-    monkeypatch.setattr(published, "experiment_names", lambda: ["made"])
-    monkeypatch.setattr(published, "load_experiment", lambda name: made())
+    monkeypatch.setattr(folder_module, "experiment_names", lambda: ["made"])
+    for module in (folder_module, command_module):
+        monkeypatch.setattr(module, "load_experiment", lambda name: made())
 
 
-def test_records_that_a_board_has_are_not_copied(only_made, tmp_path: Path, computed: list[Record]) -> None:
+def test_records_of_boards_are_not_copied_and_others_no_longer_needed_are_removed(
+    only_made, tmp_path: Path, computed: list[Record]
+) -> None:
+    folder, boards, registry = tmp_path / "experiments", tmp_path / "boards", host().registry
+    with pytest.raises(UsageError, match="name the leaderboards by --boards"):
+        Published(folder, boards, registry)
+    on_board = boards / "results" / "toy"
+    on_board.mkdir(parents=True)
+    (on_board / f"{computed[0].key}.json").write_text(computed[0].file_text())
+    changed = Published(folder, boards, registry, computed).write()
+    results = {path.stem for path in changed if path.suffix == ".json"}
+    assert results == {one.key for one in computed[1:]}
+    others = {path.name for path in changed if path.suffix != ".json"}
+    assert others == {"README.md", "made.md", "made-toy.svg", "made-toy-accuracy.svg"}
+    assert Published(folder, boards, registry, computed).write() == []
+    assert "missing" not in (folder / "made.md").read_text().partition("A claim is tested")[0]
+    (on_board / f"{computed[1].key}.json").write_text(computed[1].file_text())
+    assert Published(folder, boards, registry).write() == [folder / "results/toy" / f"{computed[1].key}.json"]
+    assert Published(folder, boards, registry).write() == []
+
+
+def test_nothing_is_written_where_records_can_not_be_compared(
+    only_made, tmp_path: Path, computed: list[Record]
+) -> None:
     folder, boards = tmp_path / "experiments", tmp_path / "boards"
-    on_board = boards / "results" / "toy" / f"{computed[0].key}.json"
-    on_board.parent.mkdir(parents=True)
-    on_board.write_text(computed[0].file_text())
-    registry = host().registry
-    written = published.add(folder, boards, registry, computed)
-    assert {path.stem for path in written} == {one.key for one in computed[1:]}
-    assert published.add(folder, boards, registry, computed) == []
-    names = {path.name for path in published.build(folder, boards, registry)}
-    assert names == {"README.md", "made.md", "made-toy.svg", "made-toy-accuracy.svg"}
-    assert published.build(folder, boards, registry) == []
-    assert "missing" not in (folder / "made.md").read_text()
+    (boards / "results").mkdir(parents=True)
+    track = computed[0].track.model_copy(update={"protocol": "another"})
+    wrong = [*computed[1:], computed[0].model_copy(update={"track": track})]
+    with pytest.raises(MiaBenchError, match="protocol"):
+        Published(folder, boards, host().registry, wrong).write()
+    assert not folder.exists()
+
+
+def test_an_experiment_is_run_and_built(only_made, cli, store, tmp_path: Path) -> None:
+    store("data", "prior", "gallery", "evaluator")
+    done = cli("experiment", "run", "made", "--device", "cpu", "--jobs", "1", "--store", tmp_path / "store")
+    assert done.code == 0, done.err
+    assert "neg-ls alpha=-0.5" in done.out
+    assert "\nLess. " in done.out
+    one = cli("experiment", "run", "made", "--seed", "0", "--device", "cpu", "--store", tmp_path / "store")
+    assert "\nMore. Unclear: " in one.out
+    (tmp_path / "boards" / "results").mkdir(parents=True)
+    where = ("--folder", tmp_path / "experiments", "--boards", tmp_path / "boards")
+    built = cli("experiment", "build", *where, "--store", tmp_path / "store")
+    assert built.code == 0, built.err
+    assert "made.md" in built.out
+    again = cli("experiment", "build", *where)
+    assert (again.out, again.err) == ("", "all pages are up to date\n")
 
 
 def test_the_commands_say_what_there_is(cli, tmp_path: Path) -> None:
@@ -252,14 +338,14 @@ def test_the_commands_say_what_there_is(cli, tmp_path: Path) -> None:
     wrong = cli("experiment", "run", "strenght")
     assert (wrong.code, wrong.err) == (2, "error: no experiment 'strenght'; did you mean 'strength'?\n")
     no_data = cli("experiment", "run", "strength", "--track", "lfw", "--data", tmp_path, "--dry-run")
-    assert no_data.code in (1, 2)
+    assert no_data.code == 1
     assert no_data.err.startswith("error: ")
     assert no_data.err.count("\n") == 1
 
 
 def test_the_published_pages_follow_from_the_records() -> None:
     folder = ROOT / "docs" / "experiments"
-    found = published.pages(folder, ROOT / "leaderboards", host().registry)
+    found = Published(folder, ROOT / "leaderboards", host().registry).pages()
     for path, text in found.items():
         assert path.read_text(encoding="utf-8") == text, path
     drawn = {path for path in found if path.suffix == ".svg"}

@@ -215,6 +215,17 @@ def test_some_of_the_classes_are_enough() -> None:
     assert given.access.queries == 60 + 60 * 2 * 19
 
 
+def test_a_part_starts_from_what_was_prepared_for_its_own_classes() -> None:
+    mirror = attack(generations=0, populations=2)
+    state = mirror.prepare(task())
+    part = replace(task(classes=torch.tensor([2, 0])), state=state)
+    whole = mirror.invert(replace(task(), state=state)).latents
+    assert torch.equal(mirror.invert(part).latents, whole[[2, 0]])
+    assert part.rows(state["classes"]).tolist() == [2, 0]
+    with pytest.raises(ValueError, match=r"of the classes \[2, 0\] only \[0, 1\] were prepared"):
+        part.rows(torch.tensor([0, 1]))
+
+
 def test_too_few_members_for_the_track_are_a_reason_to_skip() -> None:
     assert "4 members, fewer than the 5" in (
         attack(population=2, populations=2).skip(Setting(Eigenfaces(), Defense(), 5)) or ""

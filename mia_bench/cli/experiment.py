@@ -10,25 +10,32 @@ import click
 
 from mia_bench.cli.plan import print_plan
 from mia_bench.cli.shared import PathType, config_options, store_option, uncollected
-from mia_bench.config import RunConfig, load_config
+from mia_bench.config import OF_TARGETS, RunConfig, load_config
 from mia_bench.engine.progress import terminal_progress
 from mia_bench.engine.run import execute
-from mia_bench.experiments import folder as published
 from mia_bench.experiments.analysis import Answer, answer
 from mia_bench.experiments.definition import experiment_names, load_experiment
-from mia_bench.experiments.planning import cells_of, prepare_experiment
+from mia_bench.experiments.folder import Published
+from mia_bench.experiments.planning import prepare_experiment
 from mia_bench.leaderboard.words import brief, change
 from mia_bench.plugins import host
 from mia_bench.results import doubts, read_store, text_table
 from mia_bench.terminal import say, say_lines
 
-_OF_GRID = ("defense", "attack", "prior", "options", "rerun", "shard", "format")
-_KEYS = tuple(
-    name
-    for name in RunConfig.model_fields
-    if name not in _OF_GRID and not name.startswith("target") and name not in ("architecture", "mean", "std")
+_OWN = (
+    "defense",
+    "attack",
+    "prior",
+    "options",
+    "rerun",
+    "shard",
+    "format",
+    "allow_partial",
+    "target",
+    *OF_TARGETS,
 )
-"""The keys of a run but those that the experiment sets, and those of own models."""
+_KEYS = tuple(name for name in RunConfig.model_fields if name not in ("track", "seeds", *_OWN))
+"""The keys of a run but those that the experiment sets, and those that have other defaults here."""
 
 
 @click.group("experiment")
@@ -48,6 +55,10 @@ def list_() -> None:
 
 @command.command()
 @click.argument("name")
+@config_options(
+    track="Track to run it on.  [default: the first of the experiment's]",
+    seeds="Number of seeds: 0 … N-1.  [default: the experiment's]",
+)
 @config_options(*_KEYS)
 @click.option("--dry-run", is_flag=True, help="Print the plan, and stop.")
 def run(name: str, dry_run: bool, **options: Any) -> None:
@@ -58,20 +69,21 @@ def run(name: str, dry_run: bool, **options: Any) -> None:
     experiment = load_experiment(name)
     if options["track"] is None:
         options["track"] = experiment.tracks[0]
-    prepared = prepare_experiment(experiment, load_config(options))
+    prepared, plan = prepare_experiment(experiment, load_config(options))
     for line in (*prepared.warnings, *prepared.left_out):
         say(f"warning: {line}", err=True)
+    if options["track"] not in experiment.tracks:
+        shown = ", ".join(experiment.tracks)
+        say(f"note: the page of {name} shows {shown} only, whatever is computed here", err=True)
     if dry_run:
         print_plan(prepared)
         return
     records = execute(prepared, terminal_progress())
-    registry, track = prepared.setup.registry, prepared.setup.track
-    seeds = tuple(dict.fromkeys(record.seed for record in records))
-    found = answer(experiment, cells_of(experiment, registry, track, seeds, []), registry, track, records)
+    found = answer(experiment, plan, prepared.setup.registry, prepared.setup.track, records)
     if found:
         _print(found)
     else:
-        say("no cell has numbers of accuracy and leakage")
+        say("the undefended target has no numbers of accuracy and leakage")
     for line in doubts(records):
         say(f"warning: {line}", err=True)
     if prepared.left_out or any(record.status == "failed" for record in records):
@@ -90,10 +102,10 @@ def _print(found: Answer) -> None:
         rows.append(row)
     say_lines(text_table(rows))
     for one in found.tested:
-        under = ", ".join(
-            f"{change(found.leakage, effect)} under {label}" for label, effect in one.leakage.items()
-        )
-        say(f"{one.claim.text} {one.outcome.capitalize()}{f': {under}' if under else ''}")
+        missing = f" ({one.missing} numbers are missing)" if one.missing else ""
+        under = [f"{change(found.leakage, effect)} under {label}" for label, effect in one.leakage.items()]
+        said = f"{one.claim.text} {one.outcome.capitalize()}{missing}"
+        say(": ".join(filter(None, [said, ", ".join(under)])))
 
 
 @command.command()
@@ -115,10 +127,9 @@ def _print(found: Answer) -> None:
 @uncollected()
 def build(folder: Path, boards: Path, store: Path | None) -> None:
     """Write the pages from the records; with --store, add the records of a store first."""
-    registry = host().registry
-    written = published.add(folder, boards, registry, read_store(store)) if store else []
-    written += published.build(folder, boards, registry)
-    for path in written:
+    given = read_store(store) if store else []
+    changed = Published(folder, boards, host().registry, given).write()
+    for path in changed:
         say(path)
-    if not written:
+    if not changed:
         say("all pages are up to date", err=True)

@@ -82,7 +82,7 @@ def _option(name: str, help_text: str | None) -> Decorator:
     more: dict[str, Any] = {"help": help_text or field.description}
     if field.annotation is bool:
         return click.option(f"{flag}/--no-{flag[2:]}", name, default=None, **more)
-    if field.default is not None and isinstance(field.default, (str, int)):
+    if not help_text and field.default is not None and isinstance(field.default, (str, int)):
         more["help"] += f"  [default: {field.default}]"
     if choices := key_choices(name):
         more["type"] = _Choice(choices)

@@ -210,13 +210,15 @@ def _figure(track: Track, what: _What, stage: str, subject: str) -> float | None
     """The track's figure for ``<stage>.<component>``, or for the stage.
 
     Of a part of an attack it is its share of the attack's. Memory depends on the batch, which an attack, its
-    parts and its preparation have in common.
+    parts and its preparation have in common; a preparation that differs has a figure of its own.
     """
     figures: Mapping[str, float] = getattr(track, what)
-    of_attack = stage == "shard" or (stage == "prepare" and what == "gpu_megabytes")
-    name = "invert" if of_attack else stage
-    figure = figures.get(f"{name}.{subject}", figures.get(name))
-    return figure / track.shards if figure and stage == "shard" and what != "gpu_megabytes" else figure
+    memory = what == "gpu_megabytes"
+    stages = ["invert" if stage == "shard" else stage]
+    stages += ["invert"] if stage == "prepare" and memory else []
+    names = [name for one in stages for name in (f"{one}.{subject}", one)]
+    figure = next((figures[name] for name in names if name in figures), None)
+    return figure / track.shards if figure and stage == "shard" and not memory else figure
 
 
 def _figure_of(stage: Stage, what: _What) -> float | None:

@@ -49,7 +49,7 @@ from mia_bench.plugins import attribute_errors
 from mia_bench.protocol.attack import (
     AttackRun,
     Budget,
-    Prepared,
+    Preparation,
     Step,
     check_reconstructions,
     joined_notes,
@@ -341,7 +341,7 @@ def _run_attack(
     target, prior = workspace.input(stage, "train"), workspace.input(stage, "prior")
     splits, context = workspace.input(stage, "data"), workspace.context(stage)
     prepare = stage.inputs.get("prepare")
-    prepared = Prepared.of(workspace.tensors(prepare)) if prepare else None
+    prepared = Preparation.of(workspace.tensors(prepare)) if prepare else None
     networks = {"prior": prior, "target": target.deployed} if workspace.compiled else {}
     with compiled(networks) if networks else nullcontext() as compilation:
         run = run_attack(
@@ -367,7 +367,7 @@ def _run_attack(
 def compute_prepare(stage: Stage, workspace: Workspace) -> Artifact:
     """The attack's own preparation."""
     run, info = _run_attack(stage, workspace, "prepare")
-    prepared: Prepared = run.result
+    prepared: Preparation = run.result
     return prepared.tensors(), info
 
 

@@ -13,10 +13,11 @@ from mia_bench.api.metric import Quantity
 from mia_bench.components import ConfiguredComponent
 from mia_bench.engine.grid import Cell
 from mia_bench.experiments.definition import Claim, Experiment
-from mia_bench.experiments.planning import Placed
+from mia_bench.experiments.planning import Placed, Plan
 from mia_bench.leaderboard.aggregate import Shown
 from mia_bench.leaderboard.board import Board, build_board
 from mia_bench.leaderboard.described import describe
+from mia_bench.leaderboard.front import Point, beyond_front
 from mia_bench.leaderboard.grouping import (
     CellKey,
     ComponentKey,
@@ -27,6 +28,7 @@ from mia_bench.leaderboard.grouping import (
     section_key,
 )
 from mia_bench.leaderboard.standings import Standing, Standings, standings
+from mia_bench.leaderboard.submission import outdated
 from mia_bench.leaderboard.tables import Table, class_table, effects
 from mia_bench.record import Record
 from mia_bench.recorded_options import options_text
@@ -42,15 +44,16 @@ class Line:
     """A setting.
 
     Attributes:
-        label: the defense with the options that are not the track's.
-        at: where it stands on the axis.
+        label: the defense with its place on the axis and its options that are not the track's.
+        at: where it stands on the axis; None where it stands beside it.
         variant: its options that are neither the track's nor the axis, in words.
         accuracy, lost: of the target, and the difference from the baseline.
         leakage, more: by attack, and the differences from the baseline.
     """
 
     label: str
-    at: float
+    defense: str
+    at: float | None
     variant: str
     baseline: bool
     seeds: int
@@ -65,10 +68,13 @@ class Tested:
     """What became of a claim.
 
     Attributes:
-        settings: how many it was averaged over.
-        missing: cells of the defense or the baseline without numbers; with any, the outcome is unclear.
+        settings: how many it is the mean over.
+        missing: differences from the baseline without a number, of one setting under one attack on one seed
+            each; with any, the outcome is unclear.
         leakage: by attack the mean difference from the baseline.
-        accuracy: that of the accuracy.
+        beyond: by attack the difference from the undefended front, at the settings' mean accuracy; without
+            attacks where that is not known.
+        accuracy: the mean difference of the accuracy.
     """
 
     claim: Claim
@@ -76,7 +82,13 @@ class Tested:
     settings: int
     missing: int
     leakage: Mapping[str, Effect]
+    beyond: Mapping[str, Effect]
     accuracy: Effect | None
+
+    @property
+    def costs(self) -> bool:
+        """Whether accuracy is lost beyond doubt."""
+        return self.accuracy is not None and self.accuracy.interval()[1] < 0
 
 
 @dataclass(frozen=True)
@@ -107,22 +119,20 @@ class Answer:
         return self.board.quantities[self.decided.accuracy]
 
 
-def key_of(cell: Cell) -> CellKey:
-    """What the cell shares with its records."""
-    return _key(cell.attack), _key(cell.prior), _key(cell.defense), cell.seed
-
-
-def _key(part: ConfiguredComponent) -> ComponentKey:
-    return part.name, json.dumps(part.spec()["options"], sort_keys=True)
-
-
 def records_of(
-    cells: Iterable[Placed], registry: Registry, track: Track, records: Iterable[Record]
+    plan: Plan, registry: Registry, track: Track, records: Iterable[Record]
 ) -> dict[CellKey, Record]:
-    """Of the records those of these cells, as they are stored; of several the newest."""
-    wanted = {key_of(one.cell) for one in cells}
+    """Of the records the finished ones of these cells, as they are stored; of several the newest.
+
+    Records of other versions than are installed, and of models of the user's own, are left out.
+    """
+    wanted = {_cell_key(one.cell) for one in plan.cells}
     stored = [
-        record for record in records if record.status == "done" and record.track.version == track.version
+        record
+        for record in records
+        if record.status == "done"
+        and not record.defense.about.own_model
+        and not outdated(record, track, registry)
     ]
     found: dict[CellKey, Record] = {}
     for record, described in zip(stored, describe(registry, track, stored), strict=True):
@@ -133,166 +143,198 @@ def records_of(
     return found
 
 
+def _cell_key(cell: Cell) -> CellKey:
+    """What the cell shares with its records."""
+    return _key(cell.attack), _key(cell.prior), _key(cell.defense), cell.seed
+
+
+def _key(part: ConfiguredComponent) -> ComponentKey:
+    return part.name, json.dumps(part.spec()["options"], sort_keys=True)
+
+
 def answer(
-    experiment: Experiment,
-    cells: Sequence[Placed],
-    registry: Registry,
-    track: Track,
-    records: Iterable[Record],
+    experiment: Experiment, plan: Plan, registry: Registry, track: Track, records: Iterable[Record]
 ) -> Answer | None:
     """What the records say; None where there is no number of the undefended target.
 
     Raises:
         MiaBenchError: the records can't be compared.
     """
-    found = records_of(cells, registry, track, records)
-    if not found:
-        return None
+    found = records_of(plan, registry, track, records)
     board = build_board(registry, track, found.values())
     decided = standings(board)
     if not (board.primary and decided.accuracy and decided.baseline):
         return None
-    sections = {section.key: section for section in board.sections}
-    keys: dict[SectionKey, None] = dict.fromkeys(key_of(one.cell)[:2] for one in cells)
-    attacks = {board.label(sections[key]): key for key in keys if key in sections}
-    differences = _differences(board, decided, attacks.values())
-    places = {key_of(one.cell)[2]: one for one in cells}
-    shown = {
-        label: {row.key: row.metrics[board.primary] for row in sections[key].rows}
-        for label, key in attacks.items()
-    }
-    missing = tuple(one.cell for one in cells if key_of(one.cell) not in found)
-    lines = [
-        Line(
-            label=_label(row, experiment.axis, places[row.key].at),
-            at=places[row.key].at,
-            variant=options_text({k: v for k, v in row.changed.items() if k != experiment.axis}),
-            baseline=row is decided.baseline,
-            seeds=len(row.seeds),
-            accuracy=row.accuracy,
-            lost=row.accuracy_difference,
-            leakage={label: found[row.key] for label, found in shown.items() if row.key in found},
-            more={
-                label: effect
-                for label, key in attacks.items()
-                if (effect := differences.leakage[key].get(row.key))
-            },
-        )
-        for row in decided.rows
-        if row.key in places
-    ]
+    labels = {section.key: board.label(section) for section in board.sections}
+    wanted: dict[SectionKey, None] = dict.fromkeys(_cell_key(one.cell)[:2] for one in plan.cells)
+    attacks = {labels[key]: key for key in wanted if key in labels}
+    rows = _Rows(board, decided, attacks.values())
     return Answer(
         track,
         board,
         decided,
         tuple(attacks),
-        tuple(sorted(lines, key=lambda line: (line.at, line.label))),
-        tuple(_tests(experiment, differences, attacks, decided, missing)),
-        missing,
+        tuple(_lines(experiment, plan, rows, attacks)),
+        tuple(_tests(experiment, plan, rows, attacks)),
+        tuple(one.cell for one in plan.cells if _cell_key(one.cell) not in found),
     )
 
 
-def _label(row: Standing, axis: str, at: float) -> str:
-    """The defense with its place on the axis, and its further options that are not the track's."""
-    others = options_text({key: value for key, value in row.changed.items() if key != axis})
-    own = "" if row.role == "baseline" else f"{axis}={at:g}"
-    return f"{row.defense} {', '.join(filter(None, [own, others]))}".strip()
+class _Rows:
+    """Tables of class means by row, under each attack."""
+
+    def __init__(self, board: Board, decided: Standings, attacks: Iterable[SectionKey]) -> None:
+        assert decided.baseline is not None
+        self.board, self.decided, self.base = board, decided, decided.baseline.key
+        self.share = board.quantities[board.primary].kind == "share"
+        under = group(board.done, section_key)
+        self.leakage = {attack: _by_row(board.primary, under[attack]) for attack in attacks}
+        self.accuracy = _by_row(decided.accuracy, board.done)
+        front = ("baseline", "front")
+        self.undefended = [row.key for row in decided.rows if row.role in front]
+
+    def less_base(self, tables: Mapping[ComponentKey, Table]) -> dict[ComponentKey, Table]:
+        """The differences of the rows from the baseline."""
+        base = tables.get(self.base)
+        found = {key: table.minus(base) for key, table in tables.items() if base and key != self.base}
+        return {key: table for key, table in found.items() if table}
+
+    def front(self, attack: SectionKey) -> list[Point]:
+        """The undefended rows under an attack."""
+        leaked = self.leakage[attack]
+        both = [key for key in self.undefended if key in leaked and key in self.accuracy]
+        return [Point(self.accuracy[key], leaked[key]) for key in both]
 
 
-@dataclass(frozen=True)
-class _Differences:
-    """Tables of differences from the baseline, by row.
-
-    Attributes:
-        leakage: by attack the effects.
-        leakage_tables, accuracy_tables: what they are the means of.
-    """
-
-    leakage: Mapping[SectionKey, Mapping[ComponentKey, Effect]]
-    leakage_tables: Mapping[SectionKey, Mapping[ComponentKey, Table]]
-    accuracy_tables: Mapping[ComponentKey, Table]
+def _by_row(name: str, records: Iterable[Record]) -> dict[ComponentKey, Table]:
+    tables = {key: class_table(name, same) for key, same in group(records, row_key).items()}
+    return {key: table for key, table in tables.items() if table}
 
 
-def _differences(board: Board, decided: Standings, attacks: Iterable[SectionKey]) -> _Differences:
-    assert decided.baseline is not None
-    base, share = decided.baseline.key, board.quantities[board.primary].kind == "share"
-    under = group(board.done, section_key)
-    tables = {attack: _minus_base(board.primary, under[attack], base) for attack in attacks}
-    return _Differences(
-        {attack: _effects(found, share) for attack, found in tables.items()},
-        tables,
-        _minus_base(decided.accuracy, board.done, base),
-    )
+def _lines(
+    experiment: Experiment, plan: Plan, rows: _Rows, attacks: Mapping[str, SectionKey]
+) -> Iterator[Line]:
+    """The settings along the axis, those beside it at the end."""
+    board, decided = rows.board, rows.decided
+    sections = {section.key: section for section in board.sections}
+    shown = {
+        label: {row.key: row.metrics[board.primary] for row in sections[key].rows}
+        for label, key in attacks.items()
+    }
+    more: dict[str, dict[ComponentKey, Effect]] = {}
+    for label, attack in attacks.items():
+        tables = rows.less_base(rows.leakage[attack])
+        found = zip(tables, effects(list(tables.values()), share=rows.share), strict=True)
+        more[label] = {key: effect for key, effect in found if effect}
+    places = {_cell_key(one.cell)[2]: one for one in plan.cells}
+    order = {key: (one.at is None, one.at or 0.0, number) for number, (key, one) in enumerate(places.items())}
+    for row in sorted((row for row in decided.rows if row.key in places), key=lambda row: order[row.key]):
+        others = {key: value for key, value in row.changed.items() if key != experiment.axis}
+        yield Line(
+            label=_label(row, experiment.axis, places[row.key], others),
+            defense=row.defense,
+            at=places[row.key].at,
+            variant=options_text(others),
+            baseline=row is decided.baseline,
+            seeds=len(row.seeds),
+            accuracy=row.accuracy,
+            lost=row.accuracy_difference,
+            leakage={label: found[row.key] for label, found in shown.items() if row.key in found},
+            more={label: found[row.key] for label, found in more.items() if row.key in found},
+        )
 
 
-def _minus_base(name: str, records: Iterable[Record], base: ComponentKey) -> dict[ComponentKey, Table]:
-    rows = {key: class_table(name, same) for key, same in group(records, row_key).items()}
-    baseline = rows.pop(base, None)
-    if baseline is None:
-        return {}
-    found = {key: table.minus(baseline) for key, table in rows.items() if table}
-    return {key: table for key, table in found.items() if table}
-
-
-def _effects(tables: Mapping[ComponentKey, Table], share: bool) -> dict[ComponentKey, Effect]:
-    found = zip(tables, effects(list(tables.values()), share=share), strict=True)
-    return {key: effect for key, effect in found if effect}
+def _label(row: Standing, axis: str, placed: Placed, others: Mapping[str, object]) -> str:
+    on_axis = placed.at is not None and row.role == "defense"
+    words = [f"{axis}={placed.at:g}"] if on_axis else []
+    return " ".join(filter(None, [row.defense, ", ".join(filter(None, [*words, options_text(others)]))]))
 
 
 def _tests(
-    experiment: Experiment,
-    differences: _Differences,
-    attacks: Mapping[str, SectionKey],
-    decided: Standings,
-    missing: Sequence[Cell],
+    experiment: Experiment, plan: Plan, rows: _Rows, attacks: Mapping[str, SectionKey]
 ) -> Iterator[Tested]:
     """Of each claim the mean over the defense's settings, each less the baseline, compared with 0."""
-    claims, board, base = experiment.claims, decided.board, decided.baseline
-    assert base is not None
-    quantity = board.quantities[board.primary]
+    claims, decided = experiment.claims, rows.decided
+    quantity = rows.board.quantities[rows.board.primary]
+    differences = {label: rows.less_base(rows.leakage[attack]) for label, attack in attacks.items()}
     leaked = {
-        label: _means(claims, differences.leakage_tables[attack], quantity.kind == "share")
-        for label, attack in attacks.items()
+        label: _means([_of(claim, tables) for claim in claims], rows.share)
+        for label, tables in differences.items()
     }
-    accuracies = _means(claims, differences.accuracy_tables, True)
+    lost = rows.less_base(rows.accuracy)
+    accuracies = _means([_of(claim, lost) for claim in claims], True)
     for number, claim in enumerate(claims):
         leakage = {label: effect for label, found in leaked.items() if (effect := found[number])}
-        settings = {key for tables in differences.leakage_tables.values() for key in _of(claim, tables)}
-        lacking = sum(cell.defense.name in (claim.defense, base.defense) for cell in missing)
+        missing = sum(one.defense == claim.defense for one in plan.left_out) + sum(
+            not _has(differences, attacks, one.cell)
+            for one in plan.cells
+            if one.cell.defense.name == claim.defense
+        )
         said = -1 if (claim.leakage == "more") == (quantity.better == "higher") else 1
-        outcome = "unclear" if lacking else judged(list(leakage.values()), said, decided.margins.leakage)
-        yield Tested(claim, outcome, len(settings), lacking, leakage, accuracies[number])
+        outcome = "unclear" if missing else judged(list(leakage.values()), said, decided.margins.leakage)
+        settings = {key for tables in differences.values() for key in tables if key[0] == claim.defense}
+        beyond = {
+            label: effect
+            for label, attack in attacks.items()
+            if (effect := _beyond(claim, rows, attack, quantity))
+        }
+        yield Tested(claim, outcome, len(settings), missing, leakage, beyond, accuracies[number])
 
 
-def _of(claim: Claim, tables: Mapping[ComponentKey, Table]) -> dict[ComponentKey, Table]:
-    return {key: table for key, table in tables.items() if key[0] == claim.defense}
+def _has(
+    differences: Mapping[str, Mapping[ComponentKey, Table]], attacks: Mapping[str, SectionKey], cell: Cell
+) -> bool:
+    """Whether the difference of a cell from the baseline has a number."""
+    *attack, row, seed = _cell_key(cell)
+    label = next((label for label, key in attacks.items() if key == tuple(attack)), "")
+    table = differences.get(label, {}).get(row)
+    return table is not None and seed in table.seeds
 
 
-def _means(claims: Iterable[Claim], tables: Mapping[ComponentKey, Table], share: bool) -> list[Effect | None]:
-    """Of each claim the mean over its settings; what seeds vary by is pooled over the claims."""
-    return effects([_mean(list(_of(claim, tables).values())) for claim in claims], share=share)
+def _of(claim: Claim, tables: Mapping[ComponentKey, Table]) -> list[Table]:
+    return [table for key, table in tables.items() if key[0] == claim.defense]
+
+
+def _means(groups: Iterable[Sequence[Table]], share: bool) -> list[Effect | None]:
+    """The mean of each group of tables; what seeds vary by is pooled over the groups."""
+    return effects([_mean(tables) for tables in groups], share=share)
 
 
 def _mean(tables: Sequence[Table]) -> Table | None:
-    """The mean of tables, on the seeds that all of them have."""
+    """The mean of tables, on the seeds that all of them have, with the conditions of the first."""
     seeds = [seed for seed in (tables[0].seeds if tables else ()) if all(seed in one.seeds for one in tables)]
-    return Table(tuple(seeds), np.mean([table.on(seeds) for table in tables], axis=0)) if seeds else None
+    if not seeds:
+        return None
+    mean = np.mean([table.on(seeds) for table in tables], axis=0)
+    return Table(tuple(seeds), mean, tables[0].cut(seeds).conditions)
+
+
+def _beyond(claim: Claim, rows: _Rows, attack: SectionKey, quantity: Quantity) -> Effect | None:
+    """The leakage of a target that is drawn from the settings, less that of the front at its accuracy."""
+    front = rows.front(attack)
+    right, leaked = _mean(_of(claim, rows.accuracy)), _mean(_of(claim, rows.leakage[attack]))
+    if len(front) < 2 or not right or not leaked:
+        return None
+    return beyond_front([Point(right, leaked)], front, quantity.better)[0]
 
 
 def judged(found: Sequence[Effect], said: int, margin: float) -> Outcome:
     """What became of a claim.
 
-    It is seen if under every attack the interval of the difference lies on the side that it says; it is not
-    if under every attack the interval lies on the other side, or within ``margin`` of 0.
+    It is seen if under every attack the interval of the difference lies on the side that it says, however
+    small the difference. It is not seen if under every attack the interval lies on the other side, or holds
+    only differences below ``margin``. One seed says nothing of another training: then it is unclear.
 
     Args:
         found: the difference under each attack.
         said: 1 if the claim says that the quantity grows, -1 if it says that it falls.
         margin: a difference too small to matter; 0 where none is known.
     """
+    if not found or any(effect.seeds < 2 for effect in found):
+        return "unclear"
     ends = [sorted(said * end for end in effect.interval()) for effect in found]
-    if ends and all(low > 0 for low, _ in ends):
+    if all(low > 0 for low, _ in ends):
         return "seen here"
-    if ends and all(high < 0 or max(-low, high) < margin for low, high in ends):
+    if all(high < 0 or max(-low, high) < margin for low, high in ends):
         return "not seen here"
     return "unclear"

@@ -29,7 +29,7 @@ class Grid(_Model):
     options: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(default_factory=dict)
     """Values of its options; several multiply."""
     at: float | None = None
-    """Where it stands on the axis, if it does not have that option."""
+    """Where it stands on the axis, if it does not have that option; beside the axis unless given."""
 
 
 class Claim(_Model):
@@ -63,7 +63,7 @@ class Experiment(_Model):
     tracks: Annotated[tuple[str, ...], Field(min_length=1)]
     """Where it has been run; it can be on any track."""
     attacks: Annotated[tuple[StandardAttack, ...], Field(min_length=1)]
-    """Of every target; figures show the first."""
+    """Of every target; the figure of accuracy shows the first."""
     grid: Annotated[tuple[Grid, ...], Field(min_length=1)]
     """The targets."""
     claims: tuple[Claim, ...]
@@ -72,8 +72,8 @@ class Experiment(_Model):
     @model_validator(mode="after")
     def _is_whole(self) -> Self:
         for one in self.grid:
-            if (one.at is None) == (self.axis not in one.options):
-                raise ValueError(f"a grid of {one.defense!r} has either values of {self.axis!r}, or 'at'")
+            if one.at is not None and self.axis in one.options:
+                raise ValueError(f"a grid of {one.defense!r} has values of {self.axis!r}, and 'at' too")
         for claim in self.claims:
             if claim.defense not in {one.defense for one in self.grid}:
                 raise ValueError(f"a claim is of {claim.defense!r}, which is not in the grid")

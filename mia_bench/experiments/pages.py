@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
 
 from mia_bench.api.metric import Quantity
-from mia_bench.experiments.analysis import Answer, Line
+from mia_bench.experiments.analysis import Answer
 from mia_bench.experiments.definition import Experiment
 from mia_bench.leaderboard.drawing import levels
 from mia_bench.leaderboard.escape import make_environment
@@ -37,9 +38,9 @@ def page(experiment: Experiment, answers: Sequence[Answer]) -> str:
     )
 
 
-def index(found: Mapping[str, tuple[Experiment, Sequence[Answer]]]) -> str:
+def index(found: Sequence[tuple[Experiment, Sequence[Answer]]]) -> str:
     """The page that lists the experiments."""
-    return _render("experiments.md.j2", found=list(found.values()))
+    return _render("experiments.md.j2", found=found)
 
 
 def figures(experiment: Experiment, answer: Answer) -> dict[str, tuple[str, str]]:
@@ -55,41 +56,36 @@ def figures(experiment: Experiment, answer: Answer) -> dict[str, tuple[str, str]
 def _across(experiment: Experiment, answer: Answer) -> str:
     """Leakage across the axis: a line for each attack, and for each variant of the settings."""
     series = []
-    variants = list(dict.fromkeys(line.variant for line in answer.lines))
-    for number, (attack, variant) in enumerate((a, v) for v in variants for a in answer.attacks):
-        lines = [line for line in answer.lines if line.variant == variant or line.baseline]
-        found = [(line, line.leakage.get(attack)) for line in lines]
+    along = [(line, line.at) for line in answer.lines if line.at is not None]
+    variants = dict.fromkeys(line.variant for line, _ in along)
+    for number, (variant, attack) in enumerate((v, a) for v in variants for a in answer.attacks):
         points = [
-            Point("", Estimate(line.at, None, None, 1), leaked)
-            for line, leaked in found
-            if isinstance(leaked, Estimate)
+            Point("", Estimate(at, None, None, 1), leaked)
+            for line, at in along
+            if (line.variant == variant or line.baseline)
+            and isinstance(leaked := line.leakage.get(attack), Estimate)
         ]
         if len(points) > 1:
-            name = f"{attack}, {variant}" if variant else attack
-            points[0] = Point(name, points[0].x, points[0].y)
+            points[0] = replace(points[0], label=f"{attack}, {variant}" if variant else attack)
             series.append(Series(tuple(points), number, True))
     axes = Axis(experiment.axis, Quantity("")), Axis(answer.board.primary, answer.leakage)
     return scatter(series, levels(answer.decided), *axes) if series else ""
 
 
 def _plane(answer: Answer) -> str:
-    """Accuracy against leakage under the first attack."""
+    """Accuracy against leakage under the first attack; the undefended targets as a line."""
     attack = answer.attacks[0]
     groups: dict[str, list[Point]] = {}
     for line in answer.lines:
         leaked = line.leakage.get(attack)
         if isinstance(line.accuracy, Estimate) and isinstance(leaked, Estimate):
-            groups.setdefault(_defense(line), []).append(Point(line.label, line.accuracy, leaked))
-    names = sorted(name for name in groups if name)
-    series = [Series(tuple(groups[name]), number) for number, name in enumerate(names)]
-    series += [Series(tuple(groups[""]))] if "" in groups else []
+            groups.setdefault(line.defense, []).append(Point(line.label, line.accuracy, leaked))
+    base = answer.decided.baseline
+    undefended = groups.pop(base.defense, []) if base else []
+    series = [Series(tuple(groups[name]), number) for number, name in enumerate(sorted(groups))]
+    series += [Series(tuple(undefended), None, len(undefended) > 1)] if undefended else []
     y = Axis(f"{answer.board.primary} under {attack}", answer.leakage)
     return scatter(series, [], Axis(answer.decided.accuracy, answer.accuracy), y) if series else ""
-
-
-def _defense(line: Line) -> str:
-    """What is drawn in one colour; empty for the baseline, which is grey."""
-    return "" if line.baseline else line.label.partition(" ")[0]
 
 
 def _render(template: str, **values: Any) -> str:

@@ -13,30 +13,39 @@ from mia_bench.engine.grid import Cell, build_grid
 from mia_bench.engine.run import Prepared, complete, set_up
 from mia_bench.errors import MiaBenchError, UsageError
 from mia_bench.experiments.definition import Experiment, Grid
+from mia_bench.recorded_options import options_text
 from mia_bench.registry import Registry
 from mia_bench.track import Track
 
 
 @dataclass(frozen=True)
 class Placed:
-    """A cell, and where its target stands on the axis of the experiment."""
+    """A cell, and where its target stands on the axis of the experiment; None for one beside the axis."""
 
     cell: Cell
-    at: float
+    at: float | None
 
 
-def cells_of(
-    experiment: Experiment,
-    registry: Registry,
-    track: Track,
-    seeds: Sequence[int],
-    left_out: list[str],
-) -> list[Placed]:
-    """The cells on a track, whole seeds first.
+@dataclass(frozen=True)
+class LeftOut:
+    """A setting that can't be run, and why."""
 
-    A line for each setting that can't be run goes to ``left_out``.
-    """
+    defense: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The cells of an experiment on a track, whole seeds first, and what can't be run."""
+
+    cells: tuple[Placed, ...]
+    left_out: tuple[LeftOut, ...] = ()
+
+
+def plan_of(experiment: Experiment, registry: Registry, track: Track, seeds: Sequence[int]) -> Plan:
+    """The cells on a track."""
     found: list[Placed] = []
+    left_out: dict[LeftOut, None] = {}
     for one, given in _settings(experiment):
         for attack in experiment.attacks:
             values: dict[tuple[str, str], dict[str, list[Any]]] = {
@@ -54,12 +63,13 @@ def cells_of(
                     options=OptionValues(values),
                 )
             except MiaBenchError as error:
-                said = f"{one.defense} {given} × {attack.label} is left out: {error}"
-                left_out += [said] if said not in left_out else []
+                words = f"{one.defense} {options_text(given)}".strip()
+                left_out[LeftOut(one.defense, f"{words} is left out: {error}")] = None
                 continue
-            at = one.at if one.at is not None else given[experiment.axis]
-            found += [Placed(cell, float(at)) for cell in cells]
-    return sorted(found, key=lambda placed: seeds.index(placed.cell.seed))
+            at = given.get(experiment.axis, one.at)
+            found += [Placed(cell, None if at is None else float(at)) for cell in cells]
+    found.sort(key=lambda placed: seeds.index(placed.cell.seed))
+    return Plan(tuple(found), tuple(left_out))
 
 
 def _settings(experiment: Experiment) -> Iterator[tuple[Grid, dict[str, Any]]]:
@@ -68,7 +78,7 @@ def _settings(experiment: Experiment) -> Iterator[tuple[Grid, dict[str, Any]]]:
             yield one, dict(zip(one.options, values, strict=True))
 
 
-def prepare_experiment(experiment: Experiment, config: RunConfig) -> Prepared:
+def prepare_experiment(experiment: Experiment, config: RunConfig) -> tuple[Prepared, Plan]:
     """Check everything and plan, as :func:`mia_bench.engine.run.prepare` does.
 
     Args:
@@ -83,10 +93,11 @@ def prepare_experiment(experiment: Experiment, config: RunConfig) -> Prepared:
     seeds = tuple(dict.fromkeys(config.seed_list)) if given else tuple(range(experiment.seeds))
     if shared := sorted(set(seeds) & set(setup.track.tuning_seeds)):
         raise UsageError(f"seed {shared[0]} is one that settings of {setup.track.name!r} were chosen on")
-    prepared = Prepared(setup)
-    cells = [one.cell for one in cells_of(experiment, setup.registry, setup.track, seeds, prepared.left_out)]
-    if cells:
-        plan = setup.track_plan()
-        prepared.cells, prepared.warnings = plan.cells(cells, prepared.left_out), plan.warnings
+    plan = plan_of(experiment, setup.registry, setup.track, seeds)
+    prepared = Prepared(setup, left_out=[one.reason for one in plan.left_out])
+    if plan.cells:
+        stages = setup.track_plan()
+        cells = [one.cell for one in plan.cells]
+        prepared.cells, prepared.warnings = stages.cells(cells, prepared.left_out), stages.warnings
     complete(prepared)
-    return prepared
+    return prepared, plan

@@ -9,6 +9,7 @@ from functools import cache
 from mia_bench.record import Record
 
 _KIND = re.compile(r"(?:^|, )(cpu|cuda|mps)\b")
+_THREADS = re.compile(r"cpu \((\d+) threads?\)")
 
 
 @dataclass(frozen=True, order=True)
@@ -30,7 +31,11 @@ class Conditions:
 def conditions(record: Record) -> Conditions:
     """The conditions of a record; several kinds of device in the order of their names."""
     made = record.provenance
-    return _conditions(made.device or "", made.threads or 0, made.capability or "")
+    device = made.device or ""
+    # Where a stage of an older store does not say its threads, the device does.
+    said = _THREADS.fullmatch(device)
+    threads = made.threads or (int(said[1]) if said else 0)
+    return _conditions(device, threads, made.capability or "")
 
 
 @cache

@@ -14,6 +14,7 @@ Beside the own file of a track that is in the same checkout, a summary is writte
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -113,7 +114,8 @@ def write(path: Path, text: str) -> bool:
         temporary.write_text(text, encoding="utf-8")
         temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
         raise StoreError(f"{path} can't be written: {error.strerror}") from error
     return True
 

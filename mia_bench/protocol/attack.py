@@ -65,7 +65,7 @@ class Budget:
 
 
 @dataclass(frozen=True)
-class Prepared:
+class Preparation:
     """What ``prepare`` left behind.
 
     Attributes:
@@ -77,7 +77,7 @@ class Prepared:
     random: Mapping[str, Tensor]
 
     @classmethod
-    def of(cls, tensors: Mapping[str, Tensor]) -> Prepared:
+    def of(cls, tensors: Mapping[str, Tensor]) -> Preparation:
         """From :meth:`tensors`."""
         parts: dict[str, dict[str, Tensor]] = {"state": {}, "random": {}}
         for name, values in tensors.items():
@@ -95,7 +95,7 @@ class Prepared:
 class AttackRun:
     """What a step of an attack returned, the task it was given, and notes for the record.
 
-    ``result`` is :class:`Prepared` or :class:`Reconstructions`.
+    ``result`` is :class:`Preparation` or :class:`Reconstructions`.
     """
 
     result: Any
@@ -117,7 +117,7 @@ def run_attack(
     context: Context,
     *,
     step: Step,
-    prepared: Prepared | None = None,
+    prepared: Preparation | None = None,
     classes: Tensor | None = None,
 ) -> AttackRun:
     """Run ``attack.prepare`` or ``attack.invert``; out of memory, run it again with half the batch.
@@ -168,7 +168,7 @@ def run_attack(
             if step == "prepare":
                 if not isinstance(result, Mapping):
                     raise MiaBenchError(f"prepare returned {type(result).__name__}, not tensors by name")
-                result = Prepared(result, random_states(task.generator, device))
+                result = Preparation(result, random_states(task.generator, device))
             return result, task
 
     with noting_halvings() as halved:

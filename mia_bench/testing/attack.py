@@ -111,7 +111,7 @@ class AttackTrial(Trial[Inverted]):
         )
         observe(attack, "prepare", run)
         preparation = perform(attack, step="prepare")
-        prepared: protocol.Prepared = preparation.result
+        prepared: protocol.Preparation = preparation.result
         if run.stored:
             attack, prepared = self.make(), replace(prepared, state=reloaded(prepared.state))
         observe(attack, "invert", run)
