@@ -209,8 +209,17 @@ class Missing:
 
 
 def missing_stages(store: Store, cell: ExplainedCell) -> list[Missing]:
-    """The stages that have to be computed for a cell, each beside the most similar one that is stored."""
-    absent = _to_compute(cell)
+    """The stages of a cell that are not stored, each beside the most similar one that is.
+
+    Stores from before an attack prepared anything lack its preparation: nothing needs it once the attack is
+    stored.
+    """
+    attacked = all(node.stored for node in cell.nodes if node.id[0] in ("shard", "invert"))
+    absent = [
+        node
+        for node in cell.nodes
+        if not node.stored and node.origin is not None and not (attacked and node.id[0] == "prepare")
+    ]
     candidates = _candidates(store, {node.id[0] for node in absent})
     found = []
     for node in absent:
@@ -226,21 +235,6 @@ def missing_stages(store: Store, cell: ExplainedCell) -> list[Missing]:
         else:
             found.append(Missing(node, None, [], []))
     return found
-
-
-def _to_compute(cell: ExplainedCell) -> list[Node]:
-    """The stages that are not stored and that something needs: a stored stage hides what it was made from."""
-    nodes = {node.id: node for node in cell.nodes}
-    prepared = [node.id for node in cell.nodes if node.id[0] == "prepare"]  # is no input in an origin
-    wanted, left = set(), [node.id for node in cell.nodes[-1:]]
-    while left:
-        node = nodes.get(left.pop())
-        if node is None or node.stored or node.id in wanted:
-            continue
-        wanted.add(node.id)
-        left += node.origin.inputs.values() if node.origin else nodes
-        left += prepared if node.id[0] in ("shard", "invert") else []
-    return [node for node in cell.nodes if node.id in wanted and node.origin is not None]
 
 
 def _candidates(store: Store, names: set[str]) -> dict[str, list[Node]]:
