@@ -1,11 +1,14 @@
 """The boards of this repository: pages and records agree, and settings are what the sweeps chose."""
 
+import os
 from pathlib import Path
 
 import pytest
 
 from mia_bench import jsonfile
 from mia_bench.components import resolve, track_options
+from mia_bench.config import load_config
+from mia_bench.engine.run import prepare
 from mia_bench.leaderboard import records
 from mia_bench.leaderboard.board import build_board
 from mia_bench.leaderboard.tuning import choose
@@ -40,3 +43,15 @@ def test_settings_of_the_defenses_are_what_the_sweep_chose(name: str) -> None:
         defaults = track_options(track, "defense", chosen.defense)
         resolved = resolve(registry, "defense", chosen.defense, defaults, {})
         assert resolved.spec()["options"] == chosen.setting.options
+
+
+@pytest.mark.parametrize("name", ["synth-faces", "lfw", "mnist"])
+def test_what_is_measured_now_can_be_on_the_board(name: str, tmp_path: Path) -> None:
+    if name != "synth-faces" and not os.environ.get("MIA_BENCH_DATA"):
+        pytest.skip("MIA_BENCH_DATA, the root of the data sets, is not set")
+    config = load_config({"track": name, "defense": ["none"], "attack": ["ppa"], "store": tmp_path / "store"})
+    (cell,) = prepare(config).cells
+    protocols = {record.track.protocol for record in records.load(BOARDS, name)}
+    assert protocols == {cell.protocol}
+    keys = {record.key for record in records.load(BOARDS, name) if record.seed == 0}
+    assert cell.key in keys

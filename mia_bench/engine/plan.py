@@ -38,7 +38,7 @@ STAGE_VERSIONS = {
     "train": 2,
     "load": 1,
     "assess": 3,
-    "prepare": 4,
+    "prepare": 3,
     "shard": 1,
     "invert": 2,
     "measure": 4,
@@ -358,7 +358,8 @@ class TrackPlan:
         prepared: dict[str, Stage] = {}
         if cell.attack.component.prepare is not Attack.prepare:
             label = f"preparation of {cell.label}"
-            prepare = self._stage("prepare", label, attack, attacked, spec=budget, seed=seed)
+            holds = {"holds": ["state", "random"]}  # what is stored; the results are those of before
+            prepare = self._stage("prepare", label, attack, attacked, spec={**budget, **holds}, seed=seed)
             prepared["prepare"] = prepare
             attacked |= prepared
         count = track.shards if cell.attack.component.by_class else 1
