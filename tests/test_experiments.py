@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from mia_bench.config import load_config
 from mia_bench.engine.run import execute
 from mia_bench.errors import MiaBenchError, UsageError
 from mia_bench.experiments import folder as folder_module
-from mia_bench.experiments.analysis import Answer, answer, judged
+from mia_bench.experiments.analysis import Answer, Judgement, answer, judged
 from mia_bench.experiments.definition import (
     Experiment,
     experiment_names,
@@ -221,6 +222,26 @@ def test_less_and_more_are_what_the_claims_say(
     assert (less.outcome, greater.outcome) == outcomes
     assert less.leakage["ppa"].value == pytest.approx(more, abs=0.05)
     assert less.beyond["ppa"].value == pytest.approx(more, abs=0.05)  # the whole front leaks 0.4
+
+
+EXPLAINS = "beyond what lower accuracy explains"
+
+
+@pytest.mark.parametrize(
+    ("beyond", "words"), [(-0.5, EXPLAINS), (0.0, f"and not under every attack {EXPLAINS}")]
+)
+def test_what_lower_accuracy_explains_is_said(beyond: float, words: str) -> None:
+    claim = made().claims[0]
+    against = {"ppa": effect(-0.5, 0.1), "gmi": effect(beyond, 0.1)}
+    lost = effect(-0.2, 0.01)
+    less = Judgement(claim, "seen here", 1, 0, {}, against, lost, "lower")
+    words = f"seen here, at a cost of accuracy, {words}"
+    assert less.verdict == words
+    assert replace(less, accuracy=effect(0.0, 0.1)).verdict == "seen here"
+    assert replace(less, outcome="unclear").verdict == "unclear"
+    assert replace(less, claim=made().claims[1]).verdict == "seen here"
+    mirrored = {name: effect(-one.value, 0.1) for name, one in against.items()}
+    assert replace(less, beyond=mirrored, better="higher").verdict == words
 
 
 def test_what_is_compared_with_no_baseline_is_missing(toy, computed: list[Record]) -> None:

@@ -104,7 +104,7 @@ def _print(found: Answer) -> None:
     for one in found.tested:
         missing = f" ({one.missing} numbers are missing)" if one.missing else ""
         under = [f"{change(found.leakage, effect)} under {label}" for label, effect in one.leakage.items()]
-        said = f"{one.claim.text} {one.outcome.capitalize()}{missing}"
+        said = f"{one.claim.text} {one.verdict.capitalize()}{missing}"
         say(": ".join(filter(None, [said, ", ".join(under)])))
 
 

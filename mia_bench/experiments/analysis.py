@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from mia_bench.api.metric import Quantity
+from mia_bench.api.metric import Direction, Quantity
 from mia_bench.components import ConfiguredComponent
 from mia_bench.engine.grid import Cell
 from mia_bench.experiments.definition import Claim, Experiment
@@ -64,7 +64,7 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Tested:
+class Judgement:
     """What became of a claim.
 
     Attributes:
@@ -75,6 +75,7 @@ class Tested:
         beyond: by attack the difference from the undefended front, at the settings' mean accuracy; without
             attacks where that is not known.
         accuracy: the mean difference of the accuracy.
+        better: which direction of the leakage is better for the defender.
     """
 
     claim: Claim
@@ -85,10 +86,19 @@ class Tested:
     beyond: Mapping[str, Effect]
     accuracy: Effect | None
 
+    better: Direction
+
     @property
-    def costs(self) -> bool:
-        """Whether accuracy is lost beyond doubt."""
-        return self.accuracy is not None and self.accuracy.interval()[1] < 0
+    def verdict(self) -> str:
+        """The outcome, with what lower accuracy has to do with it."""
+        lost = self.accuracy is not None and self.accuracy.interval()[1] < 0
+        if self.outcome != "seen here" or self.claim.leakage == "more" or not lost:
+            return self.outcome
+        ends = [one.interval()[0 if self.better == "higher" else 1] for one in self.beyond.values()]
+        less = bool(ends) and all(end > 0 if self.better == "higher" else end < 0 for end in ends)
+        explained = "beyond what lower accuracy explains"
+        words = explained if less else f"and not under every attack {explained}"
+        return f"{self.outcome}, at a cost of accuracy, {words}"
 
 
 @dataclass(frozen=True)
@@ -105,7 +115,7 @@ class Answer:
     decided: Standings
     attacks: tuple[str, ...]
     lines: tuple[Line, ...]
-    tested: tuple[Tested, ...]
+    tested: tuple[Judgement, ...]
     missing: tuple[Cell, ...]
 
     @property
@@ -252,7 +262,7 @@ def _label(row: Standing, axis: str, placed: Placed, others: Mapping[str, object
 
 def _tests(
     experiment: Experiment, plan: Plan, rows: _Rows, attacks: Mapping[str, SectionKey]
-) -> Iterator[Tested]:
+) -> Iterator[Judgement]:
     """Of each claim the mean over the defense's settings, each less the baseline, compared with 0."""
     claims, decided = experiment.claims, rows.decided
     quantity = rows.board.quantities[rows.board.primary]
@@ -278,7 +288,9 @@ def _tests(
             for label, attack in attacks.items()
             if (effect := _beyond(claim, rows, attack, quantity))
         }
-        yield Tested(claim, outcome, len(settings), missing, leakage, beyond, accuracies[number])
+        yield Judgement(
+            claim, outcome, len(settings), missing, leakage, beyond, accuracies[number], quantity.better
+        )
 
 
 def _has(
