@@ -26,6 +26,7 @@ from mia_bench.experiments.definition import (
 from mia_bench.experiments.folder import Published
 from mia_bench.experiments.pages import figures, index, page
 from mia_bench.experiments.planning import plan_of, prepare_experiment
+from mia_bench.leaderboard.verdicts import Margins
 from mia_bench.plugins import host
 from mia_bench.record import MetricValue, Record, check_record
 from mia_bench.statistics import Effect
@@ -224,24 +225,32 @@ def test_less_and_more_are_what_the_claims_say(
     assert less.beyond["ppa"].value == pytest.approx(more, abs=0.05)  # the whole front leaks 0.4
 
 
-EXPLAINS = "beyond what lower accuracy explains"
-
-
-@pytest.mark.parametrize(
-    ("beyond", "words"), [(-0.5, EXPLAINS), (0.0, f"and not under every attack {EXPLAINS}")]
-)
-def test_what_lower_accuracy_explains_is_said(beyond: float, words: str) -> None:
-    claim = made().claims[0]
-    against = {"ppa": effect(-0.5, 0.1), "gmi": effect(beyond, 0.1)}
-    lost = effect(-0.2, 0.01)
-    less = Judgement(claim, "seen here", 1, 0, {}, against, lost, "lower")
-    words = f"seen here, at a cost of accuracy, {words}"
-    assert less.verdict == words
+def test_what_lower_accuracy_explains_is_said() -> None:
+    claim, lost = made().claims[0], effect(-0.2, 0.01)
+    against = {"ppa": effect(-0.5, 0.1), "gmi": effect(0.5, 0.1), "mirror": effect(0.0, 0.1)}
+    margins = Margins(0.5, "bits")
+    less = Judgement(claim, "seen here", 1, 0, {"ppa": lost}, against, lost, "lower", margins)
+    assert less.verdict == (
+        "seen here, at a cost of accuracy: undefended targets of that accuracy leak more under ppa, "
+        "less under gmi, about as much under mirror"
+    )
     assert replace(less, accuracy=effect(0.0, 0.1)).verdict == "seen here"
     assert replace(less, outcome="unclear").verdict == "unclear"
     assert replace(less, claim=made().claims[1]).verdict == "seen here"
-    mirrored = {name: effect(-one.value, 0.1) for name, one in against.items()}
-    assert replace(less, beyond=mirrored, better="higher").verdict == words
+    mirrored = {name: replace(one, value=-one.value) for name, one in against.items()}
+    assert replace(less, beyond=mirrored, better="higher").verdict == less.verdict
+    small = replace(less, outcome="not seen here", leakage={"ppa": effect(0.1, 0.1)})
+    assert small.verdict == "not seen here, no difference beyond 0.31 bits"
+    opposite = replace(less, outcome="not seen here", leakage={"ppa": effect(2.0, 0.1)})
+    assert opposite.verdict == "not seen here, rather the opposite"
+
+
+def test_a_claim_can_be_about_some_settings(toy, computed: list[Record]) -> None:
+    claims = [{"text": "?", "defense": "neg-ls", "leakage": "less", "options": {"alpha": -0.5}}]
+    found = told(made(claims=claims), computed)
+    (one,) = found.tested
+    assert one.settings == 1
+    assert one.leakage["ppa"].value == pytest.approx(found.lines[0].more["ppa"].value)
 
 
 def test_what_is_compared_with_no_baseline_is_missing(toy, computed: list[Record]) -> None:

@@ -30,6 +30,7 @@ from mia_bench.leaderboard.grouping import (
 from mia_bench.leaderboard.standings import Standing, Standings, standings
 from mia_bench.leaderboard.submission import outdated
 from mia_bench.leaderboard.tables import Table, class_table, effects
+from mia_bench.leaderboard.verdicts import Margins, rounded_up
 from mia_bench.record import Record
 from mia_bench.recorded_options import options_text
 from mia_bench.registry import Registry
@@ -49,6 +50,7 @@ class Line:
         variant: its options that are neither the track's nor the axis, in words.
         accuracy, lost: of the target, and the difference from the baseline.
         leakage, more: by attack, and the differences from the baseline.
+        beyond: by attack the difference from the undefended front at the same accuracy, where that is known.
     """
 
     label: str
@@ -61,6 +63,7 @@ class Line:
     lost: Effect | None
     leakage: Mapping[str, Shown]
     more: Mapping[str, Effect]
+    beyond: Mapping[str, Effect]
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,7 @@ class Judgement:
             attacks where that is not known.
         accuracy: the mean difference of the accuracy.
         better: which direction of the leakage is better for the defender.
+        margins: differences too small to matter.
     """
 
     claim: Claim
@@ -87,18 +91,34 @@ class Judgement:
     accuracy: Effect | None
 
     better: Direction
+    margins: Margins
+
+    @property
+    def costs(self) -> bool:
+        """Whether accuracy is lost beyond doubt."""
+        return self.accuracy is not None and self.accuracy.interval()[1] < 0
 
     @property
     def verdict(self) -> str:
-        """The outcome, with what lower accuracy has to do with it."""
-        lost = self.accuracy is not None and self.accuracy.interval()[1] < 0
-        if self.outcome != "seen here" or self.claim.leakage == "more" or not lost:
+        """The outcome, with what lower accuracy has to do with it, or how small the difference is."""
+        if self.outcome == "not seen here":
+            widest = max(abs(end) for effect in self.leakage.values() for end in effect.interval())
+            if widest < self.margins.leakage:
+                return (
+                    f"{self.outcome}, no difference beyond {rounded_up(widest)} {self.margins.unit}".rstrip()
+                )
+            return f"{self.outcome}, rather the opposite"
+        if self.outcome == "unclear" or self.claim.leakage == "more" or not self.costs:
             return self.outcome
-        ends = [one.interval()[0 if self.better == "higher" else 1] for one in self.beyond.values()]
-        less = bool(ends) and all(end > 0 if self.better == "higher" else end < 0 for end in ends)
-        explained = "beyond what lower accuracy explains"
-        words = explained if less else f"and not under every attack {explained}"
-        return f"{self.outcome}, at a cost of accuracy, {words}"
+        under = [f"{_than(effect, self.better)} under {label}" for label, effect in self.beyond.items()]
+        told = f": undefended targets of that accuracy leak {', '.join(under)}" if under else ""
+        return f"{self.outcome}, at a cost of accuracy{told}"
+
+
+def _than(effect: Effect, better: Direction) -> str:
+    """What undefended targets leak in comparison, from the difference to them."""
+    low, high = sorted(-end if better == "higher" else end for end in effect.interval())
+    return "less" if low > 0 else "more" if high < 0 else "about as much"
 
 
 @dataclass(frozen=True)
@@ -236,6 +256,7 @@ def _lines(
         tables = rows.less_base(rows.leakage[attack])
         found = zip(tables, effects(list(tables.values()), share=rows.share), strict=True)
         more[label] = {key: effect for key, effect in found if effect}
+    beyond = {label: _beyond_front(rows, attack) for label, attack in attacks.items()}
     places = {_cell_key(one.cell)[2]: one for one in plan.cells}
     order = {key: (one.at is None, one.at or 0.0, number) for number, (key, one) in enumerate(places.items())}
     for row in sorted((row for row in decided.rows if row.key in places), key=lambda row: order[row.key]):
@@ -251,7 +272,19 @@ def _lines(
             lost=row.accuracy_difference,
             leakage={label: found[row.key] for label, found in shown.items() if row.key in found},
             more={label: found[row.key] for label, found in more.items() if row.key in found},
+            beyond={label: found[row.key] for label, found in beyond.items() if row.key in found},
         )
+
+
+def _beyond_front(rows: _Rows, attack: SectionKey) -> dict[ComponentKey, Effect]:
+    """Of each defended row its leakage less that of the undefended front at its accuracy."""
+    front, leaked = rows.front(attack), rows.leakage[attack]
+    keys = [key for key in leaked if key in rows.accuracy and key not in rows.undefended]
+    if len(front) < 2 or not keys:
+        return {}
+    better = rows.board.quantities[rows.board.primary].better
+    found = beyond_front([Point(rows.accuracy[key], leaked[key]) for key in keys], front, better)
+    return {key: effect for key, effect in zip(keys, found, strict=True) if effect}
 
 
 def _label(row: Standing, axis: str, placed: Placed, others: Mapping[str, object]) -> str:
@@ -275,21 +308,27 @@ def _tests(
     accuracies = _means([_of(claim, lost) for claim in claims], True)
     for number, claim in enumerate(claims):
         leakage = {label: effect for label, found in leaked.items() if (effect := found[number])}
-        missing = sum(one.defense == claim.defense for one in plan.left_out) + sum(
-            not _has(differences, attacks, one.cell)
-            for one in plan.cells
-            if one.cell.defense.name == claim.defense
-        )
+        cells = [one.cell for one in plan.cells if _is_meant(claim, _key(one.cell.defense))]
+        missing = sum(not _has(differences, attacks, cell) for cell in cells)
+        missing += sum(one.defense == claim.defense for one in plan.left_out)
         said = -1 if (claim.leakage == "more") == (quantity.better == "higher") else 1
         outcome = "unclear" if missing else judged(list(leakage.values()), said, decided.margins.leakage)
-        settings = {key for tables in differences.values() for key in tables if key[0] == claim.defense}
+        settings = {key for tables in differences.values() for key in tables if _is_meant(claim, key)}
         beyond = {
             label: effect
             for label, attack in attacks.items()
             if (effect := _beyond(claim, rows, attack, quantity))
         }
         yield Judgement(
-            claim, outcome, len(settings), missing, leakage, beyond, accuracies[number], quantity.better
+            claim,
+            outcome,
+            len(settings),
+            missing,
+            leakage,
+            beyond,
+            accuracies[number],
+            quantity.better,
+            decided.margins,
         )
 
 
@@ -304,7 +343,13 @@ def _has(
 
 
 def _of(claim: Claim, tables: Mapping[ComponentKey, Table]) -> list[Table]:
-    return [table for key, table in tables.items() if key[0] == claim.defense]
+    return [table for key, table in tables.items() if _is_meant(claim, key)]
+
+
+def _is_meant(claim: Claim, key: ComponentKey) -> bool:
+    """Whether a claim is about a row."""
+    defense, options = key[0], json.loads(key[1])
+    return defense == claim.defense and claim.options.items() <= options.items()
 
 
 def _means(groups: Iterable[Sequence[Table]], share: bool) -> list[Effect | None]:

@@ -33,12 +33,14 @@ class Grid(_Model):
 
 
 class Claim(_Model):
-    """What somebody says of a defense: it is tested by the mean over its settings, less the baseline."""
+    """What somebody says of a defense: it is tested by the mean over settings of it, less the baseline."""
 
     text: str
     """In a sentence."""
     defense: str
     """The defense that it is of."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Options that its settings have; the others of the defense are not meant."""
     leakage: Literal["more", "less"]
     """What it says of the leakage."""
 

@@ -105,7 +105,7 @@ def decide(comparison: Comparison, p_value: float, better: Direction, margins: M
         return Verdict("leaks less, at a cost", "; ".join(words), flags)
     widest = max(map(abs, leakage.interval()))
     if widest < margins.leakage:
-        return Verdict("no difference", f"beyond {_rounded_up(widest)} {margins.unit}".rstrip(), flags)
+        return Verdict("no difference", f"beyond {rounded_up(widest)} {margins.unit}".rstrip(), flags)
     return Verdict("unclear", "", flags)
 
 
@@ -128,7 +128,7 @@ def _against_front(front: Effect | None, better: Direction) -> str:
     return f"{'beats' if below else 'does not beat'} the undefended front"
 
 
-def _rounded_up(number: float) -> str:
+def rounded_up(number: float) -> str:
     """Two significant digits, never less than the number."""
     if number == 0:
         return "0"
