@@ -174,7 +174,7 @@ def test_random_answers_and_suspected_masking_are_remarks(registry: Registry) ->
     assert row.verdict.flags == ("randomised", "masking suspected")
     text = pages.page(decided, registry)
     assert "randomised; masking suspected" in text
-    assert "gradient masking is suspected, as on the tuning seeds \\`aim\\` \\<recovers\\> more" in text
+    assert "gradient masking is suspected: on the tuning seeds \\`aim\\` \\<recovers\\> more" in text
 
 
 def test_a_row_that_not_all_attacks_were_tried_on_says_so(registry: Registry) -> None:
