@@ -231,18 +231,18 @@ def test_what_lower_accuracy_explains_is_said() -> None:
     margins = Margins(0.5, "bits")
     less = Judgement(claim, "seen here", 1, 0, {"ppa": lost}, against, lost, "lower", margins)
     assert less.verdict == (
-        "seen here, at a cost of accuracy: undefended targets of that accuracy leak more under ppa, "
+        "Seen here, at a cost of accuracy: undefended targets of that accuracy leak more under ppa, "
         "less under gmi, about as much under mirror"
     )
-    assert replace(less, accuracy=effect(0.0, 0.1)).verdict == "seen here"
-    assert replace(less, outcome="unclear").verdict == "unclear"
-    assert replace(less, claim=made().claims[1]).verdict == "seen here"
+    assert replace(less, accuracy=effect(0.0, 0.1)).verdict == "Seen here"
+    assert replace(less, outcome="unclear").verdict == "Unclear"
+    assert replace(less, claim=made().claims[1]).verdict == "Seen here"
     mirrored = {name: replace(one, value=-one.value) for name, one in against.items()}
     assert replace(less, beyond=mirrored, better="higher").verdict == less.verdict
     small = replace(less, outcome="not seen here", leakage={"ppa": effect(0.1, 0.1)})
-    assert small.verdict == "not seen here, no difference beyond 0.31 bits"
+    assert small.verdict == "Not seen here, no difference beyond 0.31 bits"
     opposite = replace(less, outcome="not seen here", leakage={"ppa": effect(2.0, 0.1)})
-    assert opposite.verdict == "not seen here, rather the opposite"
+    assert opposite.verdict == "Not seen here, rather the opposite"
 
 
 def test_a_claim_can_be_about_some_settings(toy, computed: list[Record]) -> None:

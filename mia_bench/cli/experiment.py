@@ -22,19 +22,9 @@ from mia_bench.plugins import host
 from mia_bench.results import doubts, read_store, text_table
 from mia_bench.terminal import say, say_lines
 
-_OWN = (
-    "defense",
-    "attack",
-    "prior",
-    "options",
-    "rerun",
-    "shard",
-    "format",
-    "allow_partial",
-    "target",
-    *OF_TARGETS,
-)
-_KEYS = tuple(name for name in RunConfig.model_fields if name not in ("track", "seeds", *_OWN))
+_SET = {"defense", "attack", "prior", "options", "rerun", "shard", "format", "allow_partial", "target"}
+_OTHERS = _SET | {"track", "seeds", *OF_TARGETS}
+_KEYS = tuple(name for name in RunConfig.model_fields if name not in _OTHERS)
 """The keys of a run but those that the experiment sets, and those that have other defaults here."""
 
 
@@ -104,7 +94,7 @@ def _print(found: Answer) -> None:
     for one in found.tested:
         missing = f" ({one.missing} numbers are missing)" if one.missing else ""
         under = [f"{change(found.leakage, effect)} under {label}" for label, effect in one.leakage.items()]
-        said = f"{one.claim.text} {one.verdict.capitalize()}{missing}"
+        said = f"{one.claim.text} {one.verdict}{missing}"
         say(": ".join(filter(None, [said, ", ".join(under)])))
 
 

@@ -89,7 +89,6 @@ class Judgement:
     leakage: Mapping[str, Effect]
     beyond: Mapping[str, Effect]
     accuracy: Effect | None
-
     better: Direction
     margins: Margins
 
@@ -101,18 +100,17 @@ class Judgement:
     @property
     def verdict(self) -> str:
         """The outcome, with what lower accuracy has to do with it, or how small the difference is."""
+        said = self.outcome.capitalize()
         if self.outcome == "not seen here":
             widest = max(abs(end) for effect in self.leakage.values() for end in effect.interval())
-            if widest < self.margins.leakage:
-                return (
-                    f"{self.outcome}, no difference beyond {rounded_up(widest)} {self.margins.unit}".rstrip()
-                )
-            return f"{self.outcome}, rather the opposite"
+            if widest >= self.margins.leakage:
+                return f"{said}, rather the opposite"
+            return f"{said}, no difference beyond {rounded_up(widest)} {self.margins.unit}".rstrip()
         if self.outcome == "unclear" or self.claim.leakage == "more" or not self.costs:
-            return self.outcome
+            return said
         under = [f"{_than(effect, self.better)} under {label}" for label, effect in self.beyond.items()]
         told = f": undefended targets of that accuracy leak {', '.join(under)}" if under else ""
-        return f"{self.outcome}, at a cost of accuracy{told}"
+        return f"{said}, at a cost of accuracy{told}"
 
 
 def _than(effect: Effect, better: Direction) -> str:
