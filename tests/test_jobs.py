@@ -60,7 +60,7 @@ def test_stages_that_need_each_other_are_not_computed_at_once(planned) -> None:
     assert most_at_once([]) == 0
     assert most_at_once(stages(one, "data", "train", "invert", "measure")) == 1
     assert most_at_once(stages(one)) == 4  # target, evaluation model, gallery, prior
-    assert most_at_once(stages(several)) == 6  # the utility of the target, beside the parts of the attack
+    assert most_at_once(stages(several)) == 5  # the parts of the attack
     assert most_at_once(stages(several, "invert", "measure")) == 1
 
 
@@ -81,7 +81,7 @@ def test_memory_and_what_can_be_computed_at_once_bound_the_processes(planned, ma
         machine(memory=memory)
         assert automatic_jobs("cpu", track, todo) == expected
     machine(cores=64)
-    assert automatic_jobs("cpu", track, todo) == 10
+    assert automatic_jobs("cpu", track, todo) == 9
     assert automatic_jobs("cpu", track, stages(prepared, "train")) == 1
 
 

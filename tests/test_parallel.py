@@ -81,7 +81,7 @@ def test_two_processes_make_the_records_of_one(toy, store, undisturbed, tmp_path
         assert record["status"] == "done"
         stored = tmp_path / "store" / "records" / "toy" / f"{record['key']}.json"
         assert json.loads(stored.read_text()) == record
-    once = {"data": 1, "evaluator": 1, "train": 2, "assess": 2, "prepare": 2, "invert": 4}
+    once = {"data": 1, "evaluator": 1, "train": 2, "assess": 2, "prepare": 4, "invert": 4}
     assert listener.begun == listener.ended == {**once, "measure": 4}
     assert {"epoch", "step"} <= listener.heard
     assert all(record["status"] == "done" for record in run(tmp_path, *CELLS))
@@ -291,7 +291,7 @@ def test_rerun_computes_what_is_a_cells_own_anew(toy, store, tmp_path) -> None:
     store("data", "prior", "gallery", "evaluator", "train", "assess", "invert", "measure")
     listener = Listener()
     run(tmp_path, "none", "ppa", rerun="always", display=listener)
-    assert listener.begun == {"train": 1, "assess": 1, "invert": 1, "measure": 1}
+    assert listener.begun == {"train": 1, "assess": 1, "prepare": 1, "invert": 1, "measure": 1}
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

@@ -29,10 +29,10 @@ def _escape(context: Context, value: Any) -> Markup:
     return Markup(" ".join(shell(str(word)) for word in words))
 
 
-def make_environment(folder: Path = TEMPLATES) -> Environment:
-    """The environment of the templates in a folder; an unknown name is an error."""
+def make_environment(folder: Path | None = None) -> Environment:
+    """The environment of the templates in a folder, or in :data:`TEMPLATES`; an unknown name is an error."""
     environment = Environment(
-        loader=FileSystemLoader(folder),
+        loader=FileSystemLoader(folder or TEMPLATES),
         undefined=StrictUndefined,
         autoescape=True,  # so that macros return Markup; `finalize` escapes before HTML's rules could
         finalize=_escape,
