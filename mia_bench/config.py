@@ -329,6 +329,12 @@ class RunConfig(BaseModel):
         return tuple(range(self.seeds)) if isinstance(self.seeds, int) else self.seeds
 
     @property
+    def given_seeds(self) -> tuple[int, ...]:
+        """The seeds of the grid, each once, if any were asked for."""
+        asked = self.model_fields_set & {"seed", "seeds"}
+        return tuple(dict.fromkeys(self.seed_list)) if asked else ()
+
+    @property
     def share(self) -> tuple[int, int]:
         """Which share of the cells, from 1, of how many."""
         number, _, count = (self.shard or "1/1").partition("/")

@@ -195,3 +195,22 @@ def test_only_results_of_the_same_conditions_are_paired() -> None:
         "1 under cuda, 1 thread, AVX2"
     )
     assert doubts(base) == []
+
+
+@pytest.mark.parametrize(
+    ("device", "said", "expected"),
+    [
+        ("cpu (1 thread)", None, 1),
+        ("cpu (12 threads)", None, 12),
+        ("cpu (1 thread), cuda:0: a GPU", None, 0),
+        ("cpu (2 threads)", 1, 1),
+        (None, None, 0),
+    ],
+)
+def test_threads_that_no_record_says_are_those_of_its_device(
+    device: str | None, said: int | None, expected: int
+) -> None:
+    made = make_record("plain")
+    made["provenance"] |= {"device": device, "threads": said}
+    made.pop("sha256", None)
+    assert conditions(Record.model_validate(made)).threads == expected

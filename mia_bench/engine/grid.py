@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from mia_bench.api.attack import Attack, Setting
 from mia_bench.components import ConfiguredComponent, OptionValues, resolve, track_options
@@ -103,6 +105,12 @@ def build_grid(
         for defense in targets
         for attack, prior in pairs
     ]
+
+
+def component_key(part: ConfiguredComponent | OwnTarget) -> tuple[str, str]:
+    """Name, and options as canonical JSON: what tells it from others, in records too."""
+    spec: dict[str, Any] = part.spec()
+    return part.name, json.dumps(spec["options"], sort_keys=True)
 
 
 def skip_reason(cell: Cell) -> str | None:

@@ -360,8 +360,8 @@ class TrackPlan:
             label = f"preparation of {cell.label}"
             holds = {"holds": ["state", "random"]}  # what is stored; the results are those of before
             prepare = self._stage("prepare", label, attack, attacked, spec={**budget, **holds}, seed=seed)
-            prepared["prepare"] = prepare
-            attacked |= prepared
+            prepared = {"prepare": prepare}
+        attacked |= prepared
         count = track.shards if cell.attack.component.by_class else 1
         if count > 1:
             attacked = prepared | {

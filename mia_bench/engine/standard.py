@@ -5,16 +5,15 @@ The strongest is chosen where no board looks, so that choosing it does not bias 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from statistics import fmean
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from mia_bench.api.metric import Quantity
 from mia_bench.components import OptionValues, resolve, track_options
-from mia_bench.engine.grid import Cell, build_grid
+from mia_bench.engine.grid import build_grid, component_key
 from mia_bench.engine.plan import PlannedCell, TrackPlan
 from mia_bench.errors import MiaBenchError, UsageError
 from mia_bench.names import STANDARD
@@ -98,9 +97,11 @@ class StandardRun:
                 left_out=lines,
             )
             for planned in plan.cells(cells, lines):
-                self._planned[one.label, _defense_key(planned.cell), planned.cell.seed] = planned
+                self._planned[one.label, component_key(planned.cell.defense), planned.cell.seed] = planned
             left_out += [line for line in lines if line not in left_out]
-        self.defenses = {_defense_key(one.cell): one.cell.defense.label for one in self._planned.values()}
+        self.defenses = {
+            component_key(one.cell.defense): one.cell.defense.label for one in self._planned.values()
+        }
         usual = tuple(one for one in self.standard.attacks if one.default)
         self.first = [
             *self._cells(self.standard.seeds, self.standard.attacks),
@@ -243,11 +244,6 @@ def _require(registry: Registry, track: Track, attack: StandardAttack) -> None:
 def _with_options(options: OptionValues, attack: StandardAttack) -> OptionValues:
     own = {key: [value] for key, value in attack.options.items()}
     return replace(options, values={**options.values, **({("attack", attack.name): own} if own else {})})
-
-
-def _defense_key(cell: Cell) -> _DefenseKey:
-    spec: dict[str, Any] = cell.defense.spec()
-    return cell.defense.name, json.dumps(spec["options"], sort_keys=True)
 
 
 def outcome_table(run: StandardRun, records: Iterable[Record], format: str = "table") -> str:

@@ -39,7 +39,7 @@ def prepare_sweep(config: RunConfig) -> Prepared:
     setup = set_up(config)
     names = list(dict.fromkeys(config.defense)) or list(_with_strengths(setup.registry))
     prepared = Prepared(setup)
-    seeds = _seeds(config, setup.track)
+    seeds = config.given_seeds or setup.track.tuning_seeds
     attacks = _attacks(setup)
     settings = [
         one
@@ -69,12 +69,6 @@ def prepare_sweep(config: RunConfig) -> Prepared:
         prepared.cells, prepared.warnings = plan.cells(cells, prepared.left_out), plan.warnings
     complete(prepared)
     return prepared
-
-
-def _seeds(config: RunConfig, track: Track) -> tuple[int, ...]:
-    if config.model_fields_set & {"seed", "seeds"}:
-        return tuple(dict.fromkeys(config.seed_list))
-    return track.tuning_seeds
 
 
 def _attacks(setup: Setup) -> list[StandardAttack]:

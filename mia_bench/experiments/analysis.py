@@ -10,8 +10,7 @@ from typing import Literal
 import numpy as np
 
 from mia_bench.api.metric import Direction, Quantity
-from mia_bench.components import ConfiguredComponent
-from mia_bench.engine.grid import Cell
+from mia_bench.engine.grid import Cell, component_key
 from mia_bench.experiments.definition import Claim, Experiment
 from mia_bench.experiments.planning import Placed, Plan
 from mia_bench.leaderboard.aggregate import Shown
@@ -173,11 +172,7 @@ def records_of(
 
 def _cell_key(cell: Cell) -> CellKey:
     """What the cell shares with its records."""
-    return _key(cell.attack), _key(cell.prior), _key(cell.defense), cell.seed
-
-
-def _key(part: ConfiguredComponent) -> ComponentKey:
-    return part.name, json.dumps(part.spec()["options"], sort_keys=True)
+    return component_key(cell.attack), component_key(cell.prior), component_key(cell.defense), cell.seed
 
 
 def answer(
@@ -209,7 +204,7 @@ def answer(
 
 
 class _Rows:
-    """Tables of class means by row, under each attack."""
+    """Tables of class means by row, under each attack; ``more`` and ``lost`` are less the baseline."""
 
     def __init__(self, board: Board, decided: Standings, attacks: Iterable[SectionKey]) -> None:
         assert decided.baseline is not None
@@ -218,10 +213,12 @@ class _Rows:
         under = group(board.done, section_key)
         self.leakage = {attack: _by_row(board.primary, under[attack]) for attack in attacks}
         self.accuracy = _by_row(decided.accuracy, board.done)
+        self.more = {attack: self._less_base(tables) for attack, tables in self.leakage.items()}
+        self.lost = self._less_base(self.accuracy)
         front = ("baseline", "front")
         self.undefended = [row.key for row in decided.rows if row.role in front]
 
-    def less_base(self, tables: Mapping[ComponentKey, Table]) -> dict[ComponentKey, Table]:
+    def _less_base(self, tables: Mapping[ComponentKey, Table]) -> dict[ComponentKey, Table]:
         """The differences of the rows from the baseline."""
         base = tables.get(self.base)
         found = {key: table.minus(base) for key, table in tables.items() if base and key != self.base}
@@ -251,7 +248,7 @@ def _lines(
     }
     more: dict[str, dict[ComponentKey, Effect]] = {}
     for label, attack in attacks.items():
-        tables = rows.less_base(rows.leakage[attack])
+        tables = rows.more[attack]
         found = zip(tables, effects(list(tables.values()), share=rows.share), strict=True)
         more[label] = {key: effect for key, effect in found if effect}
     beyond = {label: _beyond_front(rows, attack) for label, attack in attacks.items()}
@@ -297,21 +294,19 @@ def _tests(
     """Of each claim the mean over the defense's settings, each less the baseline, compared with 0."""
     claims, decided = experiment.claims, rows.decided
     quantity = rows.board.quantities[rows.board.primary]
-    differences = {label: rows.less_base(rows.leakage[attack]) for label, attack in attacks.items()}
     leaked = {
-        label: _means([_of(claim, tables) for claim in claims], rows.share)
-        for label, tables in differences.items()
+        label: _means([_of(claim, rows.more[attack]) for claim in claims], rows.share)
+        for label, attack in attacks.items()
     }
-    lost = rows.less_base(rows.accuracy)
-    accuracies = _means([_of(claim, lost) for claim in claims], True)
+    accuracies = _means([_of(claim, rows.lost) for claim in claims], True)
     for number, claim in enumerate(claims):
         leakage = {label: effect for label, found in leaked.items() if (effect := found[number])}
-        cells = [one.cell for one in plan.cells if _is_meant(claim, _key(one.cell.defense))]
-        missing = sum(not _has(differences, attacks, cell) for cell in cells)
+        cells = [one.cell for one in plan.cells if _is_meant(claim, component_key(one.cell.defense))]
+        missing = sum(not _has(rows, cell) for cell in cells)
         missing += sum(one.defense == claim.defense for one in plan.left_out)
         said = -1 if (claim.leakage == "more") == (quantity.better == "higher") else 1
         outcome = "unclear" if missing else judged(list(leakage.values()), said, decided.margins.leakage)
-        settings = {key for tables in differences.values() for key in tables if _is_meant(claim, key)}
+        settings = {key for tables in rows.more.values() for key in tables if _is_meant(claim, key)}
         beyond = {
             label: effect
             for label, attack in attacks.items()
@@ -330,13 +325,10 @@ def _tests(
         )
 
 
-def _has(
-    differences: Mapping[str, Mapping[ComponentKey, Table]], attacks: Mapping[str, SectionKey], cell: Cell
-) -> bool:
+def _has(rows: _Rows, cell: Cell) -> bool:
     """Whether the difference of a cell from the baseline has a number."""
-    *attack, row, seed = _cell_key(cell)
-    label = next((label for label, key in attacks.items() if key == tuple(attack)), "")
-    table = differences.get(label, {}).get(row)
+    attack, prior, row, seed = _cell_key(cell)
+    table = rows.more.get((attack, prior), {}).get(row)
     return table is not None and seed in table.seeds
 
 

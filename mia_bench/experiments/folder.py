@@ -10,32 +10,49 @@ Layout::
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
-from mia_bench.errors import MiaBenchError, StoreError, UsageError
+from mia_bench.errors import MiaBenchError, UsageError
 from mia_bench.experiments.analysis import Answer, answer, records_of
 from mia_bench.experiments.definition import Experiment, experiment_names, load_experiment
-from mia_bench.experiments.pages import FIGURES, figures, index, page
+from mia_bench.experiments.pages import figures, index, page
 from mia_bench.experiments.planning import Plan, plan_of
-from mia_bench.leaderboard.grouping import CellKey
-from mia_bench.leaderboard.records import RESULTS, load, record_path, write
+from mia_bench.leaderboard.grouping import CellKey, group
+from mia_bench.leaderboard.records import FIGURES, INDEX, RESULTS, load, record_path, remove, write
 from mia_bench.record import Record
 from mia_bench.registry import Registry
-from mia_bench.track import load_track
+from mia_bench.track import Track, load_track
 
-INDEX = "README.md"
+
+@dataclass(frozen=True)
+class _Part:
+    """An experiment on a track.
+
+    Attributes:
+        own: the records of cells that no board has.
+        records: those, and the boards'.
+    """
+
+    experiment: Experiment
+    track: Track
+    plan: Plan
+    own: Mapping[CellKey, Record]
+    records: Mapping[CellKey, Record]
 
 
 class Published:
     """The records of the experiments, of their own folder and of the boards.
+
+    Of a cell that a board has, its record counts, else the newest.
 
     Args:
         given: further records, which are added to the folder if an experiment needs them.
 
     Raises:
         UsageError: there are neither records nor boards.
-        MiaBenchError: a record is not valid.
+        MiaBenchError: a record is not valid, or a setting can't be run.
     """
 
     def __init__(self, folder: Path, boards: Path, registry: Registry, given: Iterable[Record] = ()) -> None:
@@ -44,13 +61,26 @@ class Published:
         self.folder, self.registry = folder, registry
         self.experiments = [load_experiment(name) for name in experiment_names()]
         tracks = dict.fromkeys(name for one in self.experiments for name in one.tracks)
-        self.tracks = {name: load_track(registry, name) for name in tracks}
-        self._own = {name: load(folder, name) for name in tracks}
-        self._boards = {name: load(boards, name) for name in tracks}
-        self._given: dict[str, list[Record]] = {name: [] for name in tracks}
-        for record in given:
-            if record.track.name in tracks:
-                self._given[record.track.name].append(record)
+        self._there = {name: load(folder, name) for name in tracks}
+        on_boards = {name: load(boards, name) for name in tracks}
+        added = group(given, lambda record: record.track.name)
+        self._parts = [
+            self._part(one, name, on_boards[name], [*self._there[name], *added.get(name, [])])
+            for one in self.experiments
+            for name in one.tracks
+        ]
+
+    def _part(
+        self, experiment: Experiment, name: str, on_board: Iterable[Record], others: Iterable[Record]
+    ) -> _Part:
+        track = load_track(self.registry, name)
+        plan = plan_of(experiment, self.registry, track, range(experiment.seeds))
+        if plan.left_out:
+            raise MiaBenchError(f"experiment {experiment.name}, track {name}: {plan.left_out[0].reason}")
+        boards = records_of(plan, self.registry, track, on_board)
+        found = records_of(plan, self.registry, track, others)
+        own = {key: record for key, record in found.items() if key not in boards}
+        return _Part(experiment, track, plan, own, own | boards)
 
     def write(self) -> list[Path]:
         """Write the pages and the added records, and remove records that no experiment needs.
@@ -65,15 +95,11 @@ class Published:
         """
         texts = self.pages()
         kept = {
-            record_path(self.folder, record): record
-            for experiment in self.experiments
-            for track in experiment.tracks
-            for record in self._chosen(experiment, track).values()
-            if record not in self._boards[track]
+            record_path(self.folder, record): record for part in self._parts for record in part.own.values()
         }
-        there = {record_path(self.folder, record) for own in self._own.values() for record in own}
+        there = {record_path(self.folder, record) for several in self._there.values() for record in several}
         changed = [path for path, record in kept.items() if write(path, record.file_text())]
-        changed += [_remove(path) for path in sorted(there - kept.keys())]
+        changed += [remove(path) for path in sorted(there - kept.keys())]
         return changed + [path for path, text in texts.items() if write(path, text)]
 
     def pages(self) -> dict[Path, str]:
@@ -81,7 +107,8 @@ class Published:
         texts: dict[Path, str] = {}
         found: list[tuple[Experiment, list[Answer]]] = []
         for experiment in self.experiments:
-            told = [one for track in experiment.tracks if (one := self._answer(experiment, track))]
+            parts = (part for part in self._parts if part.experiment is experiment)
+            told = [one for part in parts if (one := self._answer(part))]
             found.append((experiment, told))
             texts[self.folder / f"{experiment.name}.md"] = page(experiment, told)
             for one in told:
@@ -89,26 +116,5 @@ class Published:
                 texts |= {self.folder / FIGURES / file: svg for file, (_, svg) in drawn.items()}
         return {self.folder / INDEX: index(found), **texts}
 
-    def _answer(self, experiment: Experiment, track: str) -> Answer | None:
-        chosen = self._chosen(experiment, track).values()
-        return answer(experiment, self._plan(experiment, track), self.registry, self.tracks[track], chosen)
-
-    def _chosen(self, experiment: Experiment, track: str) -> dict[CellKey, Record]:
-        """The record of each cell: that of the board, else the newest."""
-        plan, protocol = self._plan(experiment, track), self.tracks[track]
-        others = records_of(plan, self.registry, protocol, [*self._own[track], *self._given[track]])
-        return others | records_of(plan, self.registry, protocol, self._boards[track])
-
-    def _plan(self, experiment: Experiment, track: str) -> Plan:
-        plan = plan_of(experiment, self.registry, self.tracks[track], range(experiment.seeds))
-        if plan.left_out:
-            raise MiaBenchError(f"experiment {experiment.name}, track {track}: {plan.left_out[0].reason}")
-        return plan
-
-
-def _remove(path: Path) -> Path:
-    try:
-        path.unlink()
-    except OSError as error:
-        raise StoreError(f"{path} can't be removed: {error.strerror}") from error
-    return path
+    def _answer(self, part: _Part) -> Answer | None:
+        return answer(part.experiment, part.plan, self.registry, part.track, part.records.values())

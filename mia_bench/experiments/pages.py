@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,14 +13,13 @@ from mia_bench.api.metric import Quantity
 from mia_bench.experiments.analysis import Answer
 from mia_bench.experiments.definition import Experiment
 from mia_bench.leaderboard.drawing import levels
-from mia_bench.leaderboard.escape import make_environment
+from mia_bench.leaderboard.escape import as_it_is, make_environment, page_text
 from mia_bench.leaderboard.figures import Axis, Point, Series, scatter
+from mia_bench.leaderboard.records import FIGURES
 from mia_bench.leaderboard.words import brief, change
 from mia_bench.statistics import Estimate
 
 TEMPLATES = Path(__file__).parent / "templates"
-
-FIGURES = "figures"
 
 
 def page(experiment: Experiment, answers: Sequence[Answer]) -> str:
@@ -91,9 +89,5 @@ def _plane(answer: Answer) -> str:
 def _render(template: str, **values: Any) -> str:
     environment = make_environment(TEMPLATES)
     environment.filters["plain"] = lambda text: Markup(" ".join(text.split()))
-    environment.globals |= {
-        name: lambda *given, words=words: Markup(words(*given).replace(" ", "\N{NO-BREAK SPACE}"))
-        for name, words in (("brief", brief), ("change", change))
-    }
-    text = environment.get_template(template).render(values)
-    return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
+    environment.globals |= {number.__name__: as_it_is(number) for number in (brief, change)}
+    return page_text(environment, template, values)

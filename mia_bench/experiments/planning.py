@@ -89,8 +89,7 @@ def prepare_experiment(experiment: Experiment, config: RunConfig) -> tuple[Prepa
         UsageError: a name, path or device is wrong.
     """
     setup = set_up(config)
-    given = config.model_fields_set & {"seed", "seeds"}
-    seeds = tuple(dict.fromkeys(config.seed_list)) if given else tuple(range(experiment.seeds))
+    seeds = config.given_seeds or tuple(range(experiment.seeds))
     if shared := sorted(set(seeds) & set(setup.track.tuning_seeds)):
         raise UsageError(f"seed {shared[0]} is one that settings of {setup.track.name!r} were chosen on")
     plan = plan_of(experiment, setup.registry, setup.track, seeds)

@@ -31,14 +31,12 @@ class Conditions:
 def conditions(record: Record) -> Conditions:
     """The conditions of a record; several kinds of device in the order of their names."""
     made = record.provenance
-    device = made.device or ""
-    # Where a stage of an older store does not say its threads, the device does.
-    said = _THREADS.fullmatch(device)
-    threads = made.threads or (int(said[1]) if said else 0)
-    return _conditions(device, threads, made.capability or "")
+    return _conditions(made.device or "", made.threads or 0, made.capability or "")
 
 
 @cache
 def _conditions(device: str, threads: int, capability: str) -> Conditions:
     kinds = sorted(set(_KIND.findall(device)))
+    if not threads and (said := _THREADS.fullmatch(device)):
+        threads = int(said[1])  # where a stage of an older store does not say it
     return Conditions(" and ".join(kinds), threads, " and ".join(sorted(capability.split(", "))))

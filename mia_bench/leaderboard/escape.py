@@ -7,6 +7,8 @@ and macros return.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,3 +45,14 @@ def make_environment(folder: Path | None = None) -> Environment:
     # A shell comment ends with its line and needs no other escape.
     environment.filters |= {"code": code, "comment": lambda text: Markup(one_line(text)), "html": html}
     return environment
+
+
+def page_text(environment: Environment, template: str, values: Mapping[str, Any]) -> str:
+    """The text of a page, with one empty line where the templates leave several."""
+    text = environment.get_template(template).render(values)
+    return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
+
+
+def as_it_is(number: Callable[..., str]) -> Callable[..., Markup]:
+    """The function, its brackets not escaped, and its numbers not broken into two lines."""
+    return lambda *values: Markup(number(*values).replace(" ", "\N{NO-BREAK SPACE}"))

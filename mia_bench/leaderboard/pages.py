@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from string import ascii_lowercase
 from typing import Any
@@ -19,7 +19,7 @@ from mia_bench.leaderboard.aggregate import FEW_SEEDS, Missing, Row, Shown
 from mia_bench.leaderboard.board import Board, Section
 from mia_bench.leaderboard.compare import Paired
 from mia_bench.leaderboard.drawing import forests, plane
-from mia_bench.leaderboard.escape import make_environment
+from mia_bench.leaderboard.escape import as_it_is, make_environment, page_text
 from mia_bench.leaderboard.standings import KINDS, PRICES, Standings
 from mia_bench.leaderboard.strongest import attack_set, comparisons
 from mia_bench.leaderboard.tuning import LEVELS, MARGIN, Tuning
@@ -97,9 +97,7 @@ def index(boards: Sequence[Standings]) -> str:
 
 
 def _render(template: str, **values: Any) -> str:
-    """The text of a page, with one empty line where the templates leave several."""
-    text = _environment().get_template(template).render(values)
-    return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
+    return page_text(_environment(), template, values)
 
 
 @cache
@@ -125,7 +123,7 @@ def _environment() -> Environment:
         show,
     )
     environment.globals |= {function.__name__: function for function in functions}
-    environment.globals |= {number.__name__: _as_it_is(number) for number in (accuracy_change, brief, change)}
+    environment.globals |= {number.__name__: as_it_is(number) for number in (accuracy_change, brief, change)}
     environment.globals |= {
         "ACCURACY_MARGIN": ACCURACY_MARGIN,
         "ENOUGH_SEEDS": ENOUGH_SEEDS,
@@ -137,11 +135,6 @@ def _environment() -> Environment:
         "RESAMPLES": RESAMPLES,
     }
     return environment
-
-
-def _as_it_is(number: Callable[..., str]) -> Callable[..., Markup]:
-    """The function, its brackets not escaped, and its numbers not broken into two lines."""
-    return lambda *values: Markup(number(*values).replace(" ", "\N{NO-BREAK SPACE}"))
 
 
 def show(quantity: Quantity, shown: Shown | float | None, letters: Mapping[str, str] | None = None) -> Markup:

@@ -120,6 +120,19 @@ def write(path: Path, text: str) -> bool:
     return True
 
 
+def remove(path: Path) -> Path:
+    """Remove a file; its path.
+
+    Raises:
+        StoreError: it can't be removed.
+    """
+    try:
+        path.unlink()
+    except OSError as error:
+        raise StoreError(f"{path} can't be removed: {error.strerror}") from error
+    return path
+
+
 def _text(path: Path) -> str | None:
     try:
         return jsonfile.read_file(path).decode("utf-8")

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mia_bench.errors import MiaBenchError, StoreError
+from mia_bench.errors import MiaBenchError
 from mia_bench.leaderboard import records
 from mia_bench.leaderboard.admit import misfits, name_cell, name_record, refusals
 from mia_bench.leaderboard.described import describe, known_quantities
@@ -75,7 +75,7 @@ def submit(
             superseded += [records.record_path(place, record) for record in replaced]
     return Submission(
         written=[path for path, record in written.items() if records.write(path, record.file_text())],
-        removed=[_remove(path) for path in superseded],
+        removed=[records.remove(path) for path in superseded],
     )
 
 
@@ -94,14 +94,6 @@ def _by_place(
         return {folder: tuning}
     places: dict[Path, Sequence[Record]] = {folder: others, folder / records.TUNING: tuning}
     return {place: same for place, same in places.items() if same}
-
-
-def _remove(path: Path) -> Path:
-    try:
-        path.unlink()
-    except OSError as error:
-        raise StoreError(f"{path} can't be removed: {error.strerror}") from error
-    return path
 
 
 def _plan(
