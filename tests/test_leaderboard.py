@@ -148,7 +148,7 @@ PARTS = {
 }
 
 
-def submit(store: Store, track: str | None, folder: Path, registry: Registry, **how: bool) -> Submission:
+def submit(store: Store, track: str | None, folder: Path, registry: Registry, **how: Any) -> Submission:
     """Submit the records of a store, as the command does."""
     return submit_records(read_store(store.root, track, strict=True), folder, registry, **how)
 
@@ -1291,6 +1291,28 @@ def test_cells_without_numbers_are_told_and_can_be_left_out(
     assert len(submit(store, None, tmp_path / "boards", registry).written) == 3
     assert "2 cells without numbers" in caplog.text
     assert "boom" in caplog.text
+
+
+def test_rows_with_few_seeds_can_be_left_out(
+    tmp_path: Path, registry: Registry, caplog: pytest.LogCaptureFixture
+) -> None:
+    store, boards = Store(tmp_path / "made-store"), tmp_path / "boards"
+    for seed in (0, 1, 2, 1000):
+        write_json(store, make_record(seed=seed))
+    for seed in (0, 1):
+        write_json(store, make_record("guard", seed))
+    write_json(store, make_record("guard", 2, status="failed", reason="boom", metrics={}, cost={}))
+    written = submit(store, None, boards, registry, least_seeds=3).written
+    rows = [(path.is_relative_to(boards / "tuning"), json.loads(path.read_text())) for path in written]
+    assert sorted((tuning, record["defense"]["name"], record["seed"]) for tuning, record in rows) == [
+        (False, "plain", 0), (False, "plain", 1), (False, "plain", 2), (True, "plain", 1000),
+    ]  # fmt: skip
+    assert "3 records are left out: fewer than 3 seeds are finished" in caplog.text
+    # Those of the folder count.
+    (store.root / "records").rename(tmp_path / "before")
+    write_json(store, make_record(seed=3))
+    assert len(submit(store, None, boards, registry, least_seeds=4).written) == 1
+    assert submit(store, None, boards, registry, least_seeds=5) == Submission()
 
 
 def test_build_then_check_finds_nothing(folder: Path, registry: Registry) -> None:

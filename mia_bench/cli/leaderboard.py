@@ -216,6 +216,13 @@ def _rank_name(board: Board) -> str:
     is_flag=True,
     help="Remove the folder's records that can't share a board with these (those of older versions).",
 )
+@click.option(
+    "--least-seeds",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Leave out attacks on a defense of which fewer seeds are finished; tuning seeds are all taken.",
+)
 @click.pass_context
 @uncollected()
 def submit(
@@ -225,6 +232,7 @@ def submit(
     track: str | None,
     finished_only: bool,
     replace: bool,
+    least_seeds: int,
 ) -> None:
     """Copy a store's records into the folder.
 
@@ -238,7 +246,14 @@ def submit(
             f"there is no folder {folder} here; go to a checkout, or name one by --folder (it is made)"
         )
     found = read_store(opened.root, track, strict=True)
-    done = copy_records(found, folder, host().registry, finished_only=finished_only, replace=replace)
+    done = copy_records(
+        found,
+        folder,
+        host().registry,
+        finished_only=finished_only,
+        replace=replace,
+        least_seeds=least_seeds,
+    )
     for path in done.written:
         say(path)
     for path in done.removed:

@@ -42,6 +42,7 @@ def submit(
     *,
     finished_only: bool = False,
     replace: bool = False,
+    least_seeds: int = 1,
 ) -> Submission:
     """Copy records into the folder of the boards.
 
@@ -57,6 +58,8 @@ def submit(
         registry: the tracks and components that are installed.
         finished_only: leave out cells without numbers too.
         replace: remove the records of the folder that can't share a board with these.
+        least_seeds: leave out what has fewer finished seeds on a board, those of the folder included: an
+            attack on a defense with all options.
 
     Raises:
         MiaBenchError: records can't share a board. Nothing is changed then.
@@ -69,7 +72,8 @@ def submit(
         for place, same in _by_place(name, several, folder, registry).items():
             # All paths before the first file is written: a name may be no file name.
             as_stored = {records.record_path(place, record): record for record in same}
-            copied, replaced = _plan(name, same, place, registry, replace)
+            least = least_seeds if place.name != records.TUNING else 1
+            copied, replaced = _plan(name, same, place, registry, replace=replace, least_seeds=least)
             paths = [records.record_path(place, record) for record in copied]
             written |= {path: as_stored[path] for path in paths}
             superseded += [records.record_path(place, record) for record in replaced]
@@ -97,7 +101,7 @@ def _by_place(
 
 
 def _plan(
-    name: str, found: Sequence[Record], folder: Path, registry: Registry, replace: bool
+    name: str, found: Sequence[Record], folder: Path, registry: Registry, *, replace: bool, least_seeds: int
 ) -> tuple[list[Record], list[Record]]:
     """(records of the store to copy, records of the folder to remove) of one track."""
     if name not in registry.names("track"):
@@ -117,6 +121,9 @@ def _plan(
             del chosen[cell_key(old)]
         elif old.key != new.key:
             superseded.append(old)
+    if few := _with_few_seeds(chosen.values(), kept, least_seeds):
+        log.warning("%d records are left out: fewer than %d seeds are finished", len(few), least_seeds)
+        chosen = {key: record for key, record in chosen.items() if key not in few}
     copied = list(chosen.values())
     quantities = known_quantities(registry, track, [*found, *there])
     if lines := refusals(track, copied, quantities):
@@ -145,6 +152,13 @@ def _plan(
             reason,
         )
     return copied, superseded + blocked
+
+
+def _with_few_seeds(chosen: Iterable[Record], kept: Iterable[Record], least: int) -> set[CellKey]:
+    """Of the chosen records those of attacks on a defense with fewer finished seeds, kept ones included."""
+    done = [record for record in (*chosen, *kept) if record.status == "done"]
+    seeds = Counter(key[:-1] for key in {cell_key(record) for record in done})
+    return {key for key in map(cell_key, chosen) if seeds[key[:-1]] < least}
 
 
 def _cause(line: str) -> str:
