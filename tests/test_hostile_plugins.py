@@ -120,6 +120,8 @@ ATTACKS = {
     "task.access.model.forward = lambda images: torch.zeros(len(images), 6)": "the attack changed",
     "result = Reconstructions(result.images, result.latents[0, 0])": "returned latents (24,)",
     "result = Reconstructions(result.images, result.latents * torch.nan)": "latents with NaN",
+    "result = Reconstructions(result.images, None, {'x': torch.zeros(2)})": "diagnostics 'x' (2,), expected",
+    "result = Reconstructions(result.images, None, [1])": "AttributeError",
     "result = Reconstructions(result.images.long())": "returned images of torch.int64",
     "raise SystemExit(3)": "SystemExit: 3 (hostile_plugin.py:",
     "raise ValueError('x' * 10000)": "ValueError: xxx",

@@ -1,6 +1,7 @@
 """Plug & Play: the losses, the three stages, the budget."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -155,33 +156,62 @@ def test_gradients_are_averaged_over_crops_within_the_batch_size(
     """The mean of the gradients of the single crops, from the same random numbers."""
     given, labels = task(batch_size=batch_size), torch.tensor([0, 1, 2, 1])
     images = torch.rand(4, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(3))
-    found = attack(augment_average=3, crop=(0.2, 0.9))._gradient(given, images.clone(), labels)
+    found, losses = attack(augment_average=3, crop=(0.2, 0.9))._gradient(given, images.clone(), labels)
     assert given.access.queries == 3 * 4
     draws, expected = torch.Generator().manual_seed(0), torch.zeros_like(images)
+    mean = torch.zeros(4)
     for together in passes:
         repeated = images.repeat(len(together), 1, 1, 1).requires_grad_(True)
         assert len(repeated) <= batch_size
         views = random_resized_crop(repeated, draws, scale=(0.2, 0.9))
         for view, number in zip(views.split(4), range(len(together)), strict=True):
-            loss = poincare_loss(MeanColour()(view), labels).sum()
-            (gradient,) = torch.autograd.grad(loss, repeated, retain_graph=True)
+            loss = poincare_loss(MeanColour()(view), labels)
+            mean += loss.detach() / 3
+            (gradient,) = torch.autograd.grad(loss.sum(), repeated, retain_graph=True)
             assert gradient.abs().sum((1, 2, 3)).gt(0).tolist() == [
                 number == i // 4 for i in range(len(gradient))
             ]
             expected += gradient.unflatten(0, (-1, 4)).sum(0) / 3
     torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(losses, mean)
 
 
 def test_one_crop_is_plain_backpropagation_to_the_bit() -> None:
     given, labels = task(batch_size=50), torch.tensor([0, 1, 2, 1])
     start = torch.randn(4, 3, generator=torch.Generator().manual_seed(4))
-    moved = attack(steps=1)._optimise(given, start, labels)
+    moved, _ = attack(steps=1)._optimise(given, start, labels)
     w, draws = start.clone().requires_grad_(True), torch.Generator().manual_seed(0)
     views = random_resized_crop(colour_prior()(w), draws, scale=(0.9, 1.0))
     adam = torch.optim.Adam([w], lr=0.1, betas=(0.1, 0.1), fused=False)
     poincare_loss(MeanColour()(views), labels).sum().backward()
     adam.step()
     assert torch.equal(moved, w.detach())
+
+
+def test_diagnostics_are_those_of_each_step_averaged_over_candidates() -> None:
+    options = {"search": 30, "candidates": 4, "steps": 3, "views": 2, "crop": (1.0, 1.0), "loss": "logit"}
+    made = task(batch_size=5)
+    prior = made.prior
+    attack = PlugAndPlay(PlugAndPlay.Options(**options))
+    state = attack.prepare(made)
+    found = attack.invert(replace(made, state=state)).diagnostics
+    assert {name: tuple(values.shape) for name, values in found.items()} == {
+        "loss": (3, 3), "gradient_norm": (3, 3), "gradient_cosine": (3, 3)
+    }  # fmt: skip
+    # The logit of a flat image is linear in its latent, as long as no colour is cut: all gradients are equal.
+    start = state["latents"][state["best"]]
+    expected = -MeanColour()(prior(start.flatten(0, 1))).view(3, 4, 3)[torch.arange(3), :, torch.arange(3)]
+    torch.testing.assert_close(found["loss"][:, 0], expected.mean(1), rtol=1e-5, atol=1e-5)
+    assert (found["loss"][:, 1:] < found["loss"][:, :-1]).all()
+    # 20 times the mean of a channel, which grows by 0.1 with its latent.
+    torch.testing.assert_close(found["gradient_norm"], torch.full((3, 3), 2.0), rtol=1e-4, atol=1e-4)
+    assert found["gradient_cosine"][:, 0].isnan().all()
+    torch.testing.assert_close(found["gradient_cosine"][:, 1:], torch.ones(3, 2), rtol=1e-5, atol=1e-5)
+
+
+def test_without_steps_there_are_no_diagnostics() -> None:
+    options = PlugAndPlay.Options(search=10, candidates=3, steps=0)
+    assert attacked(PlugAndPlay(options), task()).diagnostics == {}
 
 
 def test_initial_selection_is_the_best_of_the_search() -> None:
@@ -295,13 +325,15 @@ def test_averaging_over_answers_takes_the_gradient_of_the_mean_loss() -> None:
     """One step of plain descent in disguise: Adam with betas 0 moves by the sign of the gradient."""
     start, labels = torch.tensor([[0.3, -0.2, 0.1]]), torch.tensor([1])
     options = {"eot": 2, "steps": 1, "betas": (0.0, 0.0), "crop": (1.0, 1.0), "learning_rate": 0.01}
-    moved = attack(**options)._optimise(stochastic_task(Wavering()), start, labels)
+    moved, seen = attack(**options)._optimise(stochastic_task(Wavering()), start, labels)
     w = start.clone().requires_grad_(True)
     logits = MeanColour()(colour_prior()(w))
     disturbance = torch.tensor([6.0, -3.0, 1.0])
     mean = (poincare_loss(logits + disturbance, labels) + poincare_loss(logits - disturbance, labels)) / 2
     (gradient,) = torch.autograd.grad(mean.sum(), w)
     torch.testing.assert_close(moved, start - 0.01 * gradient.sign(), rtol=0, atol=1e-5)
+    torch.testing.assert_close(seen["loss"], mean.detach()[:, None])
+    torch.testing.assert_close(seen["gradient_norm"], gradient.norm(dim=1, keepdim=True))
 
 
 def test_deterministic_targets_are_asked_once() -> None:

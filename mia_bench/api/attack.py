@@ -74,10 +74,13 @@ class Reconstructions:
     Attributes:
         images: ``(K, M, 3, H, W)`` uint8, or float in [0, 1]; best first.
         latents: ``(K, M, D)``; None if the attack has none.
+        diagnostics: optional numbers by name, ``(K, T)`` each, the mean over a class's candidates at each of
+            ``T`` steps: the loss, the norm of the gradient. They are stored and tell nothing of leakage.
     """
 
     images: Tensor
     latents: Tensor | None = None
+    diagnostics: dict[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

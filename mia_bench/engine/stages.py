@@ -399,6 +399,8 @@ def _inverted(stage: Stage, workspace: Workspace, classes: Tensor | None = None)
     tensors = {"images": to_uint8(run.result.images)}
     if run.result.latents is not None:
         tensors["latents"] = run.result.latents.float().cpu()
+    for name, values in run.result.diagnostics.items():
+        tensors[f"diagnostics.{name}"] = values.float().cpu()
     return tensors, info
 
 

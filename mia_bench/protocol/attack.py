@@ -213,6 +213,12 @@ def check_reconstructions(result: Reconstructions, task: AttackTask, resolution:
         raise MiaBenchError(f"it returned {type(result).__name__}, not Reconstructions")
     expected = (len(task.classes), task.images_per_class, 3, resolution, resolution)
     images, latents = result.images, result.latents
+    for name, values in result.diagnostics.items():
+        if values.ndim != 2 or len(values) != len(task.classes):
+            shape = tuple(values.shape)
+            raise MiaBenchError(
+                f"it returned diagnostics {name!r} {shape}, expected ({len(task.classes)}, steps)"
+            )
     if tuple(images.shape) != expected:
         raise MiaBenchError(f"it returned images {tuple(images.shape)}, expected {expected}")
     if latents is not None:

@@ -24,10 +24,14 @@ latents that are scored are the ones that are optimised, and each image has its 
 a batch. The initial selection is made once for all classes, which are then optimised together in full
 batches. For a stochastic target, gradients and scores are averaged over ``eot`` answers (expectation over
 transformation, Athalye et al., ICML 2018).
+
+Diagnostics, of each step before it is taken: ``loss``, ``gradient_norm`` in the latent space, and
+``gradient_cosine``, that between this gradient and the one of the step before (NaN at the first step).
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Annotated, ClassVar, Literal
 
@@ -165,41 +169,56 @@ class PlugAndPlay(Attack):
         rows = task.rows(task.state["classes"])
         latents = task.state["latents"][task.state["best"][rows]]
         classes, each, width = latents.shape
+        diagnostics: dict[str, Tensor] = {}
         if not self.options.steps:
             chosen = latents[:, : task.images_per_class]
         else:
             labels = task.classes.repeat_interleave(each)
-            optimised = self._optimise(task, latents.flatten(0, 1), labels)
+            optimised, watched = self._optimise(task, latents.flatten(0, 1), labels)
+            diagnostics = {
+                name: values.unflatten(0, (classes, each)).mean(1) for name, values in watched.items()
+            }
             scores = self._final_scores(task, optimised, labels).view(classes, each)
             best = scores.topk(task.images_per_class, dim=1).indices
             index = best[:, :, None].expand(-1, -1, width)
             chosen = optimised.view(classes, each, width).gather(1, index)
-        return task.reconstructions(chosen)
+        return dataclasses.replace(task.reconstructions(chosen), diagnostics=diagnostics)
 
-    def _optimise(self, task: AttackTask, latents: Tensor, labels: Tensor) -> Tensor:
-        """Optimise latents ``(N, D)`` for labels ``(N,)``, batch by batch."""
+    def _optimise(
+        self, task: AttackTask, latents: Tensor, labels: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Optimise latents ``(N, D)`` for labels ``(N,)``, batch by batch; diagnostics ``(N, steps)``."""
         batches = list(zip(latents.split(task.batch_size), labels.split(task.batch_size), strict=True))
         total = len(batches) * self.options.steps
-        results = []
+        results, watched = [], []
         for number, (start, label) in enumerate(batches):
             label = upload(label, task.device)
             w = upload(start, task.device).clone().requires_grad_(True)
             adam = torch.optim.Adam([w], lr=self.options.learning_rate, betas=self.options.betas, fused=False)
+            before, seen = torch.full_like(w, torch.nan), []
             for step in range(self.options.steps):
                 adam.zero_grad(set_to_none=True)
                 images = task.prior(w)
-                images.backward(self._gradient(task, images.detach(), label))
+                gradient, losses = self._gradient(task, images.detach(), label)
+                images.backward(gradient)
+                assert w.grad is not None
+                cosines = F.cosine_similarity(w.grad, before, eps=1e-30)  # gradients may be tiny
+                seen.append(torch.stack([losses, w.grad.norm(dim=1), cosines], dim=1))
+                before = w.grad
                 adam.step()
                 task.progress(number * self.options.steps + step + 1, total, "step")
             results.append(w.detach().cpu())
-        return torch.cat(results)
+            watched.append(torch.stack(seen, dim=2).cpu())
+        loss, norm, cosine = torch.cat(watched).unbind(1)
+        return torch.cat(results), {"loss": loss, "gradient_norm": norm, "gradient_cosine": cosine}
 
-    def _gradient(self, task: AttackTask, images: Tensor, labels: Tensor) -> Tensor:
-        """Gradient ``(N, 3, H, W)`` of each image's loss, averaged over its random crops.
+    def _gradient(self, task: AttackTask, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Gradient ``(N, 3, H, W)`` of each image's loss, and the loss ``(N,)``, averaged over random crops.
 
         As many crops pass through the target at once as fit in a batch.
         """
         images.requires_grad_(True)
+        mean = torch.zeros(len(images), device=task.device)
         left, together = self.options.augment_average, max(1, task.batch_size // len(images))
         while left:
             crops = min(left, together)
@@ -211,8 +230,9 @@ class PlugAndPlay(Attack):
             losses = LOSSES[self.options.loss](answers.flatten(0, 1), labels.repeat(len(answers) * crops))
             # A sum over candidates: the gradient of one must not depend on its batch.
             (losses.sum() / (len(answers) * self.options.augment_average)).backward()
+            mean += losses.detach().view(-1, len(images)).sum(0) / len(answers)
         assert images.grad is not None
-        return images.grad
+        return images.grad, mean / self.options.augment_average
 
     def _final_scores(self, task: AttackTask, latents: Tensor, labels: Tensor) -> Tensor:
         """Mean target confidence ``(N,)`` over random crops."""
