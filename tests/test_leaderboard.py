@@ -1293,6 +1293,13 @@ def test_cells_without_numbers_are_told_and_can_be_left_out(
     assert "boom" in caplog.text
 
 
+def test_a_row_whose_cells_all_failed_is_copied(tmp_path: Path, registry: Registry) -> None:
+    store = Store(tmp_path / "made-store")
+    write_json(store, make_record())
+    write_json(store, make_record("guard", status="failed", reason="boom", metrics={}, cost={}))
+    assert len(submit(store, None, tmp_path / "boards", registry).written) == 2
+
+
 def test_rows_with_few_seeds_can_be_left_out(
     tmp_path: Path, registry: Registry, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -218,8 +218,8 @@ def _rank_name(board: Board) -> str:
 )
 @click.option(
     "--least-seeds",
-    type=click.IntRange(min=1),
-    default=1,
+    type=click.IntRange(min=0),
+    default=0,
     show_default=True,
     help="Leave out attacks on a defense of which fewer seeds are finished; tuning seeds are all taken.",
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -42,7 +42,7 @@ def submit(
     *,
     finished_only: bool = False,
     replace: bool = False,
-    least_seeds: int = 1,
+    least_seeds: int = 0,
 ) -> Submission:
     """Copy records into the folder of the boards.
 
@@ -59,7 +59,7 @@ def submit(
         finished_only: leave out cells without numbers too.
         replace: remove the records of the folder that can't share a board with these.
         least_seeds: leave out what has fewer finished seeds on a board, those of the folder included: an
-            attack on a defense with all options.
+            attack on a defense with all options. With 0 it may have none, where all cells failed.
 
     Raises:
         MiaBenchError: records can't share a board. Nothing is changed then.
@@ -72,7 +72,7 @@ def submit(
         for place, same in _by_place(name, several, folder, registry).items():
             # All paths before the first file is written: a name may be no file name.
             as_stored = {records.record_path(place, record): record for record in same}
-            least = least_seeds if place.name != records.TUNING else 1
+            least = least_seeds if place.name != records.TUNING else 0
             copied, replaced = _plan(name, same, place, registry, replace=replace, least_seeds=least)
             paths = [records.record_path(place, record) for record in copied]
             written |= {path: as_stored[path] for path in paths}
@@ -154,7 +154,7 @@ def _plan(
     return copied, superseded + blocked
 
 
-def _with_few_seeds(chosen: Iterable[Record], kept: Iterable[Record], least: int) -> set[CellKey]:
+def _with_few_seeds(chosen: Collection[Record], kept: Iterable[Record], least: int) -> set[CellKey]:
     """Of the chosen records those of attacks on a defense with fewer finished seeds, kept ones included."""
     done = [record for record in (*chosen, *kept) if record.status == "done"]
     seeds = Counter(key[:-1] for key in {cell_key(record) for record in done})
