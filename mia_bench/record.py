@@ -39,6 +39,8 @@ class TrackRef(_Part):
     protocol: str = ""
     """Digest of everything that all rows of a board share: data, networks and their weights, recipes,
     metrics, with all versions."""
+    variant: str = ""
+    """What an experiment changed in the track, in words: such a record is of no board. Empty for others."""
 
 
 class Matched(_Part):

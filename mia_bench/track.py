@@ -93,6 +93,9 @@ class Recipe(_Model):
     """Changes of colour; none unless given."""
     precision: Precision = "float32"
     """Precision of the network while it is trained."""
+    images_per_class: int | None = Field(default=None, ge=1)
+    """How many training images of each class, drawn for the seed: those of a smaller number are among those
+    of a larger one. All of them unless given."""
 
     def spec(self) -> dict[str, Any]:
         """The recipe as cache keys hold it: without what the track does not use."""
@@ -111,6 +114,8 @@ class ClassifierSpec(_Model):
 class AttackDefaults(_Model):
     """An attack's prior and options on this track."""
 
+    like: str = ""
+    """Another attack of the track, whose prior and options it takes where it sets none."""
     prior: str
     """The prior it takes unless another is asked for."""
     options: dict[str, Any] = Field(default_factory=dict)
@@ -210,6 +215,8 @@ class Track(_Model):
     ranked_by: tuple[str, ...] = ()
     """Quantities of these metrics, the most telling first. The first that a board has measured orders its
     tables, the last breaks ties. Unless given: those of leakage that are compared class by class."""
+    variant: str = ""
+    """What an experiment changed (:class:`Variation`), as no file does: its numbers are of no board."""
     verdicts: bool = True
     """Whether its page decides between defenses; false where the track only shows that everything runs."""
     priors: dict[str, dict[str, Any]] = Field(default_factory=dict)
@@ -230,6 +237,28 @@ class Track(_Model):
     gpu_megabytes: dict[str, float] = Field(default_factory=dict)
     """Rough memory that each stage takes of a GPU, likewise."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _follow_others(cls, raw: Any) -> Any:
+        """Give attacks that are ``like`` another its prior and options."""
+        attacks = raw.get("attacks") if isinstance(raw, dict) else None
+        if not isinstance(attacks, dict):
+            return raw
+        found = dict(attacks)
+        for name, own in attacks.items():
+            if isinstance(own, dict) and "like" in own:
+                other = attacks.get(own["like"])
+                if not isinstance(other, dict) or "like" in other:
+                    raise ValueError(
+                        f"{name!r} is like {own['like']!r}, which has no options of its own here"
+                    )
+                found[name] = {
+                    **other,
+                    **own,
+                    "options": {**other.get("options", {}), **own.get("options", {})},
+                }
+        return {**raw, "attacks": found}
+
     @property
     def tuning_seeds(self) -> tuple[int, ...]:
         """The seeds that settings and attacks are chosen on; no board shows them."""
@@ -238,6 +267,35 @@ class Track(_Model):
     def prior_of(self, attack: str) -> str:
         """The prior that ``attack`` takes unless another is asked for."""
         return self.attacks[attack].prior if attack in self.attacks else self.default_prior
+
+
+class Variation(_Model):
+    """What an experiment changes in a track. What attacks are measured with stays the same."""
+
+    label: str = ""
+    """What it is called in tables."""
+    architecture: Choice | None = None
+    """Of the target."""
+    images_per_class: int | None = Field(default=None, ge=1)
+    """Training images of each class."""
+    metrics: tuple[str, ...] = ()
+    """Metric families beside the track's."""
+
+    def of(self, track: Track) -> Track:
+        """The track with the changes; the track itself where there are none."""
+        metrics = tuple(name for name in self.metrics if name not in track.metrics)
+        target = track.target
+        words = {"metrics": " ".join(metrics)}
+        if self.architecture and self.architecture != target.architecture:
+            words["architecture"] = json.dumps(self.architecture.model_dump(mode="json"), sort_keys=True)
+            target = target.model_copy(update={"architecture": self.architecture})
+        if self.images_per_class:
+            words["images_per_class"] = str(self.images_per_class)
+            recipe = target.recipe.model_copy(update={"images_per_class": self.images_per_class})
+            target = target.model_copy(update={"recipe": recipe})
+        variant = "; ".join(f"{name}: {value}" for name, value in words.items() if value)
+        changed = {"metrics": track.metrics + metrics, "target": target, "variant": variant}
+        return track.model_copy(update=changed) if variant else track
 
 
 def _read(registry: Registry, name: str, above: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -278,6 +336,8 @@ def load_track(registry: Registry, name: str) -> Track:
     if track.name != name:
         file = Path(str(entry.component)).name
         raise MiaBenchError(f"track file {file} says {track.name!r}, registered as {name!r}")
+    if track.variant:
+        raise MiaBenchError(f"{entry.owner}: 'variant' is set by experiments only")
     return track
 
 

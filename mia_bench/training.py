@@ -68,6 +68,10 @@ def train_classifier(
         Diverged: the loss is no longer finite; names the epoch and the last finite value.
         OutOfMemory: a step does not fit into the device's memory.
     """
+    if recipe.images_per_class is not None:
+        wanted = recipe.images_per_class
+        kept = some_of_each_class(train.labels, lambda there: min(wanted, there), seed)
+        train = ImageSet(train.images[kept], train.labels[kept])
     images, labels = train.images.to(device), train.labels.to(device)
     move_model(model, device).train()
     draws, own = generator(seed, "augment"), generator(seed, "defense")
@@ -193,6 +197,22 @@ def _setup(model: Classifier, train: ImageSet, recipe: Recipe, seed: int) -> Tra
         resolution=train.images.shape[-1],
         seed=seed,
     )
+
+
+def some_of_each_class(labels: Tensor, count: Callable[[int], int], seed: int) -> Tensor:
+    """Indices ``(M,)``, in order, of images drawn of each class; of fewer, some of the same.
+
+    Args:
+        labels: ``(N,)``.
+        count: from the number of images of a class to how many of them are wanted.
+        seed: the draw follows from it.
+    """
+    rng = generator(seed, "images")
+    kept = []
+    for label in labels.unique():
+        index = (labels == label).nonzero().flatten()
+        kept.append(index[torch.randperm(len(index), generator=rng)[: count(len(index))]])
+    return torch.cat(kept).sort().values
 
 
 def shuffled_batches(index: Tensor, batch_size: int, seed: int) -> Callable[[int], Iterator[Tensor]]:

@@ -37,6 +37,8 @@ class AttackTask:
         batch_size: images per forward pass.
         progress: call with (done, total, unit) now and then.
         state: tensors that ``prepare`` returned.
+        undefended: an undefended target of the same seed, for probes that ``needs_undefended``; None for
+            attacks, as no attacker has it.
     """
 
     access: Access
@@ -49,6 +51,7 @@ class AttackTask:
     batch_size: int
     progress: Progress
     state: dict[str, Tensor] = field(default_factory=dict)
+    undefended: Access | None = None
 
     def rows(self, classes: Tensor) -> Tensor:
         """Positions ``(K,)`` of the task's classes in ``classes`` ``(P,)``, which ``prepare`` had.
@@ -103,7 +106,9 @@ class Attack(Component):
     Attributes:
         access: what it sees of the target: ``white-box``, ``black-box`` or ``label-only``.
         reference: kind of reference that boards show beside other rows, such as ``floor``; empty for a
-            real attack.
+            real attack. A ``probe`` is run only where it is named.
+        needs_undefended: whether it is given an undefended target of the same seed beside the one that it is
+            run on. No attacker has that: it is for probes, which ask what a defense does to an attack.
         by_class: whether the classes of a task are attacked independently of each other, so that the
             classes of a track may be shared out to several tasks. False where what is found of one class is
             used for another.
@@ -111,14 +116,17 @@ class Attack(Component):
 
     access: ClassVar[AccessLevel] = "white-box"
     reference: ClassVar[str] = ""
+    needs_undefended: ClassVar[bool] = False
     by_class: ClassVar[bool] = True
 
     def __init_subclass__(cls) -> None:
-        """Raise TypeError unless ``access`` is an access level."""
+        """Raise TypeError unless ``access`` is an access level, and what no attacker has is a probe's."""
         super().__init_subclass__()
         if cls.access not in get_args(AccessLevel):
             levels = ", ".join(get_args(AccessLevel))
             raise TypeError(f"{cls.__name__}: there is no access {cls.access!r}, only {levels}")
+        if cls.needs_undefended and not cls.reference:
+            raise TypeError(f"{cls.__name__}: what needs an undefended target is no attack; set a reference")
 
     def skip(self, setting: Setting) -> str | None:
         """Return why this attack can't run in ``setting``, or None; must be cheap."""

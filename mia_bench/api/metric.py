@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Literal, TypeAlias
 
@@ -184,6 +184,7 @@ class AttackEvidence:
         oracle: imitations of test images by the cell's prior; None unless a metric of the track
             ``needs_oracle`` and there is a gallery.
         weights: folder of weight files, if one is configured.
+        diagnostics: what the attack says of its steps, by name ``(K, T)``; often empty.
     """
 
     images: Tensor
@@ -199,6 +200,7 @@ class AttackEvidence:
     device: torch.device
     oracle: Imitations | None = None
     weights: Path | None = None
+    diagnostics: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -14,13 +14,15 @@ from mia_bench.config import OF_TARGETS, RunConfig, load_config
 from mia_bench.engine.progress import terminal_progress
 from mia_bench.engine.run import execute
 from mia_bench.experiments.analysis import Answer, answer
-from mia_bench.experiments.definition import experiment_names, load_experiment
+from mia_bench.experiments.definition import Experiment, experiment_names, load_experiment
 from mia_bench.experiments.folder import Published
+from mia_bench.experiments.pages import number_rows
 from mia_bench.experiments.planning import prepare_experiment
-from mia_bench.leaderboard.words import brief, change
+from mia_bench.leaderboard.words import change
 from mia_bench.plugins import host
 from mia_bench.results import doubts, read_store, text_table
 from mia_bench.terminal import say, say_lines
+from mia_bench.track import load_track
 
 _SET = {"defense", "attack", "prior", "options", "rerun", "shard", "format", "allow_partial", "target"}
 _OTHERS = _SET | {"track", "seeds", *OF_TARGETS}
@@ -59,43 +61,49 @@ def run(name: str, dry_run: bool, **options: Any) -> None:
     experiment = load_experiment(name)
     if options["track"] is None:
         options["track"] = experiment.tracks[0]
-    prepared, plan = prepare_experiment(experiment, load_config(options))
-    for line in (*prepared.warnings, *prepared.left_out):
+    planned = prepare_experiment(experiment, load_config(options))
+    for line in dict.fromkeys(
+        line for prepared, _ in planned for line in (*prepared.warnings, *prepared.left_out)
+    ):
         say(f"warning: {line}", err=True)
     if options["track"] not in experiment.tracks:
         shown = ", ".join(experiment.tracks)
         say(f"note: the page of {name} shows {shown} only, whatever is computed here", err=True)
     if dry_run:
-        print_plan(prepared)
+        for variation, (prepared, _) in zip(experiment.variants, planned, strict=True):
+            if variation.label:
+                say(f"{variation.label}:")
+            print_plan(prepared)
         return
-    records = execute(prepared, terminal_progress())
-    found = answer(experiment, plan, prepared.setup.registry, prepared.setup.track, records)
+    records = [record for prepared, _ in planned for record in execute(prepared, terminal_progress())]
+    registry, plans = host().registry, [plan for _, plan in planned]
+    found = answer(experiment, load_track(registry, options["track"]), plans, registry, records)
     if found:
-        _print(found)
+        _print(experiment, found)
     else:
-        say("the undefended target has no numbers of accuracy and leakage")
+        say("there are no numbers of accuracy and leakage to compare")
     for line in doubts(records):
         say(f"warning: {line}", err=True)
-    if prepared.left_out or any(record.status == "failed" for record in records):
+    if any(prepared.left_out for prepared, _ in planned) or any(
+        record.status == "failed" for record in records
+    ):
         sys.exit(1)
 
 
-def _print(found: Answer) -> None:
-    """A row for each setting, and a line for each claim."""
-    rows = []
-    for line in found.lines:
-        row = {"target": line.label, found.decided.accuracy: brief(found.accuracy, line.accuracy)}
-        row["change"] = change(found.accuracy, line.lost)
-        for label in found.attacks:
-            row[f"{found.board.primary}, {label}"] = brief(found.leakage, line.leakage.get(label))
-            row[f"change, {label}"] = change(found.leakage, line.more.get(label))
-        rows.append(row)
-    say_lines(text_table(rows))
+def _print(experiment: Experiment, found: Answer) -> None:
+    """The numbers of each variant, and a line for each claim."""
+    for part in found.parts:
+        if part.variant:
+            say(f"{part.variant}:")
+        say_lines(text_table(number_rows(experiment, part)))
     for one in found.tested:
         missing = f" ({one.missing} numbers are missing)" if one.missing else ""
-        under = [f"{change(found.leakage, effect)} under {label}" for label, effect in one.leakage.items()]
-        said = f"{one.claim.text} {one.verdict}{missing}"
-        say(": ".join(filter(None, [said, ", ".join(under)])))
+        under = [
+            f"{change(one.quantity, effect)}{f' under {label}' if label else ''}"
+            for label, effect in one.effects.items()
+        ]
+        said = " ".join(filter(None, [one.variant and f"[{one.variant}]", one.claim.text, one.verdict]))
+        say(": ".join(filter(None, [said + missing, ", ".join(under)])))
 
 
 @command.command()

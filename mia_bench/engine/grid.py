@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -52,15 +53,15 @@ def build_grid(
 ) -> list[Cell]:
     """Every cell asked for, targets first: the cells of one target stand together.
 
-    No defenses (attacks) means all of them; no priors means each attack's default on the track. Models of the
-    user's own stand beside the defenses; where there are some, no defenses means none. With
-    ``left_out`` a component that fails by itself, not by options that were given, is left out, and a
+    No defenses (attacks) means all of them, without probes; no priors means each attack's default on the
+    track. Models of the user's own stand beside the defenses; where there are some, no defenses means none.
+    With ``left_out`` a component that fails by itself, not by options that were given, is left out, and a
     line on it goes there.
     """
     options = options or OptionValues()
     names = {
         "defense": list(dict.fromkeys(defenses)) or ([] if own else registry.names("defense")),
-        "attack": list(dict.fromkeys(attacks)) or registry.names("attack"),
+        "attack": list(dict.fromkeys(attacks)) or _attacks(registry),
     }
     attack_priors = {
         attack: list(dict.fromkeys(priors)) or [track.prior_of(attack)] for attack in names["attack"]
@@ -105,6 +106,17 @@ def build_grid(
         for defense in targets
         for attack, prior in pairs
     ]
+
+
+def _attacks(registry: Registry) -> list[str]:
+    """All attacks but probes; one that can't be loaded is among them."""
+    found = []
+    for name in registry.names("attack"):
+        with contextlib.suppress(MiaBenchError):
+            if registry.get("attack", name).load().reference == "probe":
+                continue
+        found.append(name)
+    return found
 
 
 def component_key(part: ConfiguredComponent | OwnTarget) -> tuple[str, str]:

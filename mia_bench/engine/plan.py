@@ -7,8 +7,9 @@ doesn't (paths, the device, the order of a grid).
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -17,7 +18,7 @@ from mia_bench.api.dataset import Dataset
 from mia_bench.api.encoder import Encoder
 from mia_bench.api.metric import AttackMetric, TargetMetric
 from mia_bench.api.prior import Prior
-from mia_bench.components import ConfiguredComponent, OptionValues, resolve, resolve_choice
+from mia_bench.components import ConfiguredComponent, OptionValues, resolve, resolve_choice, track_options
 from mia_bench.engine.grid import Cell, skip_reason
 from mia_bench.errors import MiaBenchError, Unavailable, UsageError
 from mia_bench.fetch import file_hash, find
@@ -355,6 +356,8 @@ class TrackPlan:
         budget = {**_attack_budget(track), "batch_size": track.attack_batch_size}
         prior = self.prior(cell.prior)
         attacked = {**inputs, "prior": prior}
+        if cell.attack.component.needs_undefended:
+            attacked["undefended"] = self._target(replace(cell, defense=self._baseline))
         prepared: dict[str, Stage] = {}
         if cell.attack.component.prepare is not Attack.prepare:
             label = f"preparation of {cell.label}"
@@ -409,6 +412,17 @@ class TrackPlan:
             seed=seed,
             unkeyed={"defense": defense},
         )
+
+    @cached_property
+    def _baseline(self) -> ConfiguredComponent:
+        """The undefended target with the track's options."""
+        for name in self._registry.names("defense"):
+            with contextlib.suppress(MiaBenchError):  # one that can't be loaded is no baseline
+                if self._registry.get("defense", name).load().baseline:
+                    return resolve(
+                        self._registry, "defense", name, track_options(self._track, "defense", name), {}
+                    )
+        raise MiaBenchError("no baseline is installed")
 
     def metric(self, planned: PlannedCell, metric: ConfiguredComponent) -> Stage:
         """The stage that computes one metric, of the track or not, of a cell."""

@@ -29,7 +29,7 @@ from mia_bench.api.encoder import Embed
 from mia_bench.api.generative import GenerativeModel
 from mia_bench.api.images import to_uint8
 from mia_bench.api.inventory import Inventory
-from mia_bench.api.metric import Gallery, Imitations
+from mia_bench.api.metric import AttackEvidence, Gallery, Imitations
 from mia_bench.api.prior import PriorTask
 from mia_bench.api.progress import Progress
 from mia_bench.components import ConfiguredComponent
@@ -78,6 +78,8 @@ from mia_bench.track import Track
 log = logging.getLogger(__name__)
 
 Artifact = tuple[dict[str, Tensor], dict[str, Any]]
+
+_DIAGNOSTICS = "diagnostics."
 
 _LOADED = 6
 """How many loaded inputs stay in memory."""
@@ -354,6 +356,7 @@ def _run_attack(
             step=step,
             prepared=prepared,
             classes=classes,
+            undefended=workspace.input(stage, "undefended"),
         )
     info: dict[str, Any] = {"queries": run.queries, "notes": run.notes}
     if compilation:
@@ -400,7 +403,7 @@ def _inverted(stage: Stage, workspace: Workspace, classes: Tensor | None = None)
     if run.result.latents is not None:
         tensors["latents"] = run.result.latents.float().cpu()
     for name, values in run.result.diagnostics.items():
-        tensors[f"diagnostics.{name}"] = values.float().cpu()
+        tensors[f"{_DIAGNOSTICS}{name}"] = values.float().cpu()
     return tensors, info
 
 
@@ -429,10 +432,8 @@ def compute_assess(stage: Stage, workspace: Workspace) -> Artifact:
 def compute_measure(stage: Stage, workspace: Workspace) -> Artifact:
     """All metrics of the reconstructions, and what pictures show beside them."""
     splits: Splits = workspace.input(stage, "data")
-    images = workspace.tensors(stage.inputs["invert"])["images"]
     target: Target = workspace.input(stage, "train")
-    instruments = load_instruments(stage, workspace)
-    evidence = attack_evidence(images, target, splits, instruments, workspace.device)
+    images, evidence = _evidence(stage, workspace, target, splits)
     measured = _assessed(stage.inputs["assess"], workspace)
     measure_reconstructions(metrics_of(stage), evidence, measured, seed=stage.seed)
     train, invert = (workspace.info(stage.inputs[role]) for role in ("train", "invert"))
@@ -457,11 +458,24 @@ def compute_metric(stage: Stage, workspace: Workspace) -> Artifact:
     if "invert" not in stage.inputs:
         measured = measure_target(metrics_of(stage), target, splits, workspace.context(stage))
     else:
-        measured, images = Measured(), workspace.tensors(stage.inputs["invert"])["images"]
-        instruments = load_instruments(stage, workspace)
-        evidence = attack_evidence(images, target, splits, instruments, workspace.device)
+        measured = Measured()
+        _, evidence = _evidence(stage, workspace, target, splits)
         measure_reconstructions(metrics_of(stage), evidence, measured, seed=stage.seed)
     return {}, {"metrics": _values(measured), "notes": measured.notes, **_by_class(measured)}
+
+
+def _evidence(
+    stage: Stage, workspace: Workspace, target: Target, splits: Splits
+) -> tuple[Tensor, AttackEvidence]:
+    """The reconstructions ``(K, M, 3, H, W)``, and all that metrics see of them."""
+    tensors, instruments = workspace.tensors(stage.inputs["invert"]), load_instruments(stage, workspace)
+    said = {
+        name.removeprefix(_DIAGNOSTICS): values
+        for name, values in tensors.items()
+        if name.startswith(_DIAGNOSTICS)
+    }
+    images = tensors["images"]
+    return images, attack_evidence(images, target, splits, instruments, workspace.device, said)
 
 
 def load_instruments(stage: Stage, workspace: Workspace) -> Instruments:

@@ -11,6 +11,7 @@ import numpy as np
 
 from mia_bench.api.metric import Direction, Quantity
 from mia_bench.engine.grid import Cell, component_key
+from mia_bench.errors import MiaBenchError
 from mia_bench.experiments.definition import Claim, Experiment
 from mia_bench.experiments.planning import Placed, Plan
 from mia_bench.leaderboard.aggregate import Shown
@@ -26,7 +27,7 @@ from mia_bench.leaderboard.grouping import (
     row_key,
     section_key,
 )
-from mia_bench.leaderboard.standings import Standing, Standings, standings
+from mia_bench.leaderboard.standings import Standing, Standings, margins_of, standings
 from mia_bench.leaderboard.submission import outdated
 from mia_bench.leaderboard.tables import Table, class_table, effects
 from mia_bench.leaderboard.verdicts import Margins, rounded_up
@@ -34,7 +35,7 @@ from mia_bench.record import Record
 from mia_bench.recorded_options import options_text
 from mia_bench.registry import Registry
 from mia_bench.statistics import Effect
-from mia_bench.track import Track
+from mia_bench.track import Track, Variation
 
 Outcome = Literal["seen here", "not seen here", "unclear"]
 
@@ -46,16 +47,17 @@ class Line:
     Attributes:
         label: the defense with its place on the axis and its options that are not the track's.
         at: where it stands on the axis; None where it stands beside it.
-        variant: its options that are neither the track's nor the axis, in words.
+        options: those that are neither the track's nor the axis, in words.
         accuracy, lost: of the target, and the difference from the baseline.
         leakage, more: by attack, and the differences from the baseline.
         beyond: by attack the difference from the undefended front at the same accuracy, where that is known.
     """
 
+    key: ComponentKey
     label: str
     defense: str
     at: float | None
-    variant: str
+    options: str
     baseline: bool
     seeds: int
     accuracy: Shown | None
@@ -66,29 +68,40 @@ class Line:
 
 
 @dataclass(frozen=True)
+class Number:
+    """A quantity of a target, and the difference from what it is compared with."""
+
+    shown: Shown | None
+    change: Effect | None
+
+
+@dataclass(frozen=True)
 class Judgement:
     """What became of a claim.
 
     Attributes:
+        variant: where it was tested; for a trend, what was compared with what.
         settings: how many it is the mean over.
-        missing: differences from the baseline without a number, of one setting under one attack on one seed
-            each; with any, the outcome is unclear.
-        leakage: by attack the mean difference from the baseline.
+        missing: differences without a number, of one setting under one attack on one seed each; with any,
+            the outcome is unclear.
+        name, quantity: what it is about.
+        effects: by attack the mean difference; by the empty word that of a quantity of the target.
         beyond: by attack the difference from the undefended front, at the settings' mean accuracy; without
             attacks where that is not known.
         accuracy: the mean difference of the accuracy.
-        better: which direction of the leakage is better for the defender.
         margins: differences too small to matter.
     """
 
     claim: Claim
+    variant: str
     outcome: Outcome
     settings: int
     missing: int
-    leakage: Mapping[str, Effect]
+    name: str
+    quantity: Quantity
+    effects: Mapping[str, Effect]
     beyond: Mapping[str, Effect]
     accuracy: Effect | None
-    better: Direction
     margins: Margins
 
     @property
@@ -101,13 +114,15 @@ class Judgement:
         """The outcome, with what lower accuracy has to do with it, or how small the difference is."""
         said = self.outcome.capitalize()
         if self.outcome == "not seen here":
-            widest = max(abs(end) for effect in self.leakage.values() for end in effect.interval())
+            widest = max(abs(end) for effect in self.effects.values() for end in effect.interval())
             if widest >= self.margins.leakage:
                 return f"{said}, rather the opposite"
             return f"{said}, no difference beyond {rounded_up(widest)} {self.margins.unit}".rstrip()
-        if self.outcome == "unclear" or self.claim.leakage == "more" or not self.costs:
+        if self.outcome == "unclear" or self.claim.says == "more" or not self.costs:
             return said
-        under = [f"{_than(effect, self.better)} under {label}" for label, effect in self.beyond.items()]
+        under = [
+            f"{_than(effect, self.quantity.better)} under {name}" for name, effect in self.beyond.items()
+        ]
         told = f": undefended targets of that accuracy leak {', '.join(under)}" if under else ""
         return f"{said}, at a cost of accuracy{told}"
 
@@ -119,20 +134,22 @@ def _than(effect: Effect, better: Direction) -> str:
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What an experiment found on a track.
+class Part:
+    """What an experiment found in a variant of a track.
 
     Attributes:
+        variant: its label; empty where the experiment has one variant.
         attacks: their labels, in the order of the experiment.
+        numbers: by quantity and attack (empty for quantities of the target) those of each target's label.
         missing: cells without a finished record.
     """
 
-    track: Track
+    variant: str
     board: Board
     decided: Standings
-    attacks: tuple[str, ...]
+    attacks: Mapping[str, SectionKey]
     lines: tuple[Line, ...]
-    tested: tuple[Judgement, ...]
+    numbers: Mapping[tuple[str, str], Mapping[str, Number]]
     missing: tuple[Cell, ...]
 
     @property
@@ -146,18 +163,39 @@ class Answer:
         return self.board.quantities[self.decided.accuracy]
 
 
+@dataclass(frozen=True)
+class Answer:
+    """What an experiment found on a track: in each variant, and what became of the claims."""
+
+    track: Track
+    parts: tuple[Part, ...]
+    tested: tuple[Judgement, ...]
+
+    @property
+    def described(self) -> tuple[str, ...]:
+        """The quantities of the tables."""
+        return tuple(dict.fromkeys(name for name, _ in self.parts[0].numbers))
+
+    @property
+    def missing(self) -> int:
+        """How many cells have no finished record."""
+        return sum(len(part.missing) for part in self.parts)
+
+
 def records_of(
     plan: Plan, registry: Registry, track: Track, records: Iterable[Record]
 ) -> dict[CellKey, Record]:
     """Of the records the finished ones of these cells, as they are stored; of several the newest.
 
-    Records of other versions than are installed, and of models of the user's own, are left out.
+    Records of other versions than are installed, of other variants of the track, and of models of the
+    user's own, are left out.
     """
     wanted = {_cell_key(one.cell) for one in plan.cells}
     stored = [
         record
         for record in records
         if record.status == "done"
+        and record.track.variant == track.variant
         and not record.defense.about.own_model
         and not outdated(record, track, registry)
     ]
@@ -176,91 +214,174 @@ def _cell_key(cell: Cell) -> CellKey:
 
 
 def answer(
-    experiment: Experiment, plan: Plan, registry: Registry, track: Track, records: Iterable[Record]
+    experiment: Experiment,
+    track: Track,
+    plans: Sequence[Plan],
+    registry: Registry,
+    records: Iterable[Record],
 ) -> Answer | None:
-    """What the records say; None where there is no number of the undefended target.
+    """What the records say; None where there is nothing to compare.
+
+    Args:
+        track: as it is installed.
+        plans: the cells in each variant.
 
     Raises:
         MiaBenchError: the records can't be compared.
     """
-    found = records_of(plan, registry, track, records)
-    board = build_board(registry, track, found.values())
-    decided = standings(board)
-    if not (board.primary and decided.accuracy and decided.baseline):
+    records = list(records)
+    found = [
+        rows
+        for variation, plan in zip(experiment.variations, plans, strict=True)
+        if (rows := _rows(experiment, variation, track, plan, registry, records))
+    ]
+    if not found:
         return None
-    labels = {section.key: board.label(section) for section in board.sections}
-    wanted: dict[SectionKey, None] = dict.fromkeys(_cell_key(one.cell)[:2] for one in plan.cells)
-    attacks = {labels[key]: key for key in wanted if key in labels}
-    rows = _Rows(board, decided, attacks.values())
-    return Answer(
-        track,
-        board,
-        decided,
-        tuple(attacks),
-        tuple(_lines(experiment, plan, rows, attacks)),
-        tuple(_tests(experiment, plan, rows, attacks)),
-        tuple(one.cell for one in plan.cells if _cell_key(one.cell) not in found),
-    )
+    parts = [_part(experiment, rows) for rows in found]
+    tested = [one for rows in found for one in _tests(experiment, rows)]
+    if len(found) > 1:
+        tested += _trends(experiment, found[0], found[-1])
+    return Answer(track, tuple(parts), tuple(tested))
+
+
+def _rows(
+    experiment: Experiment,
+    variation: Variation,
+    track: Track,
+    plan: Plan,
+    registry: Registry,
+    records: Sequence[Record],
+) -> _Rows | None:
+    changed = variation.of(track)
+    found = records_of(plan, registry, changed, records)
+    board = build_board(registry, changed, found.values())
+    decided = standings(board)
+    if not (board.primary and decided.accuracy):
+        return None
+    if experiment.compare == "targets" and not decided.baseline:
+        return None
+    missing = tuple(one.cell for one in plan.cells if _cell_key(one.cell) not in found)
+    return _Rows(experiment, variation.label, plan, board, decided, missing)
 
 
 class _Rows:
-    """Tables of class means by row, under each attack; ``more`` and ``lost`` are less the baseline."""
+    """Tables of class means by row: of a quantity of the target, or of one of reconstructions by attack.
 
-    def __init__(self, board: Board, decided: Standings, attacks: Iterable[SectionKey]) -> None:
-        assert decided.baseline is not None
-        self.board, self.decided, self.base = board, decided, decided.baseline.key
-        self.share = board.quantities[board.primary].kind == "share"
-        under = group(board.done, section_key)
-        self.leakage = {attack: _by_row(board.primary, under[attack]) for attack in attacks}
-        self.accuracy = _by_row(decided.accuracy, board.done)
-        self.more = {attack: self._less_base(tables) for attack, tables in self.leakage.items()}
-        self.lost = self._less_base(self.accuracy)
+    ``changes`` are less what they are compared with: the baseline's, or those under the first attack.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        variant: str,
+        plan: Plan,
+        board: Board,
+        decided: Standings,
+        missing: tuple[Cell, ...],
+    ) -> None:
+        self.variant, self.plan, self.board, self.decided = variant, plan, board, decided
+        self.missing = missing
+        labels = {section.key: board.label(section) for section in board.sections}
+        wanted = dict.fromkeys(_cell_key(one.cell)[:2] for one in plan.cells)
+        self.attacks: dict[str, SectionKey] = {labels[key]: key for key in wanted if key in labels}
+        self.base = decided.baseline.key if decided.baseline else None
+        self.first = next(iter(wanted), None) if experiment.compare == "attacks" else None
+        self._under: dict[SectionKey | None, Sequence[Record]] = {None: board.done}
+        self._under.update(group(board.done, section_key))
+        self._tables: dict[tuple[str, SectionKey | None], dict[ComponentKey, Table]] = {}
         front = ("baseline", "front")
         self.undefended = [row.key for row in decided.rows if row.role in front]
 
-    def _less_base(self, tables: Mapping[ComponentKey, Table]) -> dict[ComponentKey, Table]:
-        """The differences of the rows from the baseline."""
-        base = tables.get(self.base)
-        found = {key: table.minus(base) for key, table in tables.items() if base and key != self.base}
-        return {key: table for key, table in found.items() if table}
+    def under(self, name: str) -> dict[str, SectionKey | None]:
+        """The attacks that a quantity is measured under, by label; one without a label for the target's."""
+        return dict(self.attacks) if name in self.board.of_attack else {"": None}
+
+    def tables(self, name: str, attack: SectionKey | None) -> dict[ComponentKey, Table]:
+        """The tables of a quantity."""
+        if (name, attack) not in self._tables:
+            rows = group(self._under.get(attack, ()), row_key)
+            tables = {key: class_table(name, same) for key, same in rows.items()}
+            self._tables[name, attack] = {key: table for key, table in tables.items() if table}
+        return self._tables[name, attack]
+
+    def changes(self, name: str, attack: SectionKey | None) -> dict[ComponentKey, Table]:
+        """The tables less what they are compared with."""
+        own = self.tables(name, attack)
+        if self.first and attack:
+            other = self.tables(name, self.first) if attack != self.first else {}
+            pairs = {key: table.minus(other[key]) for key, table in own.items() if key in other}
+        else:
+            base = own.get(self.base) if self.base else None
+            pairs = {key: table.minus(base) for key, table in own.items() if base and key != self.base}
+        return {key: table for key, table in pairs.items() if table}
+
+    def effects(self, name: str, attack: SectionKey | None) -> dict[ComponentKey, Effect]:
+        """The means of the changes; what seeds vary by is pooled over the rows."""
+        tables = self.changes(name, attack)
+        found = effects(list(tables.values()), share=self.is_share(name))
+        return {key: effect for key, effect in zip(tables, found, strict=True) if effect}
+
+    def is_share(self, name: str) -> bool:
+        """Whether the quantity is a share."""
+        return self.board.quantities[name].kind == "share"
 
     def front(self, attack: SectionKey) -> list[Point]:
         """The undefended rows under an attack."""
-        leaked = self.leakage[attack]
-        both = [key for key in self.undefended if key in leaked and key in self.accuracy]
-        return [Point(self.accuracy[key], leaked[key]) for key in both]
+        right, leaked = self.tables(self.decided.accuracy, None), self.tables(self.board.primary, attack)
+        return [Point(right[key], leaked[key]) for key in self.undefended if key in leaked and key in right]
 
 
-def _by_row(name: str, records: Iterable[Record]) -> dict[ComponentKey, Table]:
-    tables = {key: class_table(name, same) for key, same in group(records, row_key).items()}
-    return {key: table for key, table in tables.items() if table}
+def _part(experiment: Experiment, rows: _Rows) -> Part:
+    lines = tuple(_lines(experiment, rows))
+    show = experiment.show or (rows.decided.accuracy, rows.board.primary)
+    return Part(
+        rows.variant,
+        rows.board,
+        rows.decided,
+        rows.attacks,
+        lines,
+        {key: found for name in show for key, found in _numbers(rows, name, lines)},
+        rows.missing,
+    )
 
 
-def _lines(
-    experiment: Experiment, plan: Plan, rows: _Rows, attacks: Mapping[str, SectionKey]
-) -> Iterator[Line]:
+def _numbers(
+    rows: _Rows, name: str, lines: Sequence[Line]
+) -> Iterator[tuple[tuple[str, str], dict[str, Number]]]:
+    """A quantity of each line's target, under each attack if it is of reconstructions."""
+    board = rows.board
+    if name not in board.quantities:
+        raise MiaBenchError(f"the experiment shows {name!r}, which no metric gives")
+    sections = {section.key: section.rows for section in board.sections}
+    for label, attack in rows.under(name).items():
+        shown = {row.key: row.metrics.get(name) for row in (sections[attack] if attack else board.utility)}
+        changes = rows.effects(name, attack)
+        yield (
+            (name, label),
+            {one.label: Number(shown.get(one.key), changes.get(one.key)) for one in lines},
+        )
+
+
+def _lines(experiment: Experiment, rows: _Rows) -> Iterator[Line]:
     """The settings along the axis, those beside it at the end."""
     board, decided = rows.board, rows.decided
     sections = {section.key: section for section in board.sections}
     shown = {
         label: {row.key: row.metrics[board.primary] for row in sections[key].rows}
-        for label, key in attacks.items()
+        for label, key in rows.attacks.items()
     }
-    more: dict[str, dict[ComponentKey, Effect]] = {}
-    for label, attack in attacks.items():
-        tables = rows.more[attack]
-        found = zip(tables, effects(list(tables.values()), share=rows.share), strict=True)
-        more[label] = {key: effect for key, effect in found if effect}
-    beyond = {label: _beyond_front(rows, attack) for label, attack in attacks.items()}
-    places = {_cell_key(one.cell)[2]: one for one in plan.cells}
+    more = {label: rows.effects(board.primary, attack) for label, attack in rows.attacks.items()}
+    beyond = {label: _beyond_front(rows, attack) for label, attack in rows.attacks.items()}
+    places = {_cell_key(one.cell)[2]: one for one in rows.plan.cells}
     order = {key: (one.at is None, one.at or 0.0, number) for number, (key, one) in enumerate(places.items())}
     for row in sorted((row for row in decided.rows if row.key in places), key=lambda row: order[row.key]):
         others = {key: value for key, value in row.changed.items() if key != experiment.axis}
         yield Line(
+            key=row.key,
             label=_label(row, experiment.axis, places[row.key], others),
             defense=row.defense,
             at=places[row.key].at,
-            variant=options_text(others),
+            options=options_text(others),
             baseline=row is decided.baseline,
             seeds=len(row.seeds),
             accuracy=row.accuracy,
@@ -273,78 +394,139 @@ def _lines(
 
 def _beyond_front(rows: _Rows, attack: SectionKey) -> dict[ComponentKey, Effect]:
     """Of each defended row its leakage less that of the undefended front at its accuracy."""
-    front, leaked = rows.front(attack), rows.leakage[attack]
-    keys = [key for key in leaked if key in rows.accuracy and key not in rows.undefended]
+    front, leaked = rows.front(attack), rows.tables(rows.board.primary, attack)
+    right = rows.tables(rows.decided.accuracy, None)
+    keys = [key for key in leaked if key in right and key not in rows.undefended]
     if len(front) < 2 or not keys:
         return {}
-    better = rows.board.quantities[rows.board.primary].better
-    found = beyond_front([Point(rows.accuracy[key], leaked[key]) for key in keys], front, better)
+    found = beyond_front([Point(right[key], leaked[key]) for key in keys], front, _better(rows))
     return {key: effect for key, effect in zip(keys, found, strict=True) if effect}
 
 
+def _better(rows: _Rows) -> Direction:
+    return rows.board.quantities[rows.board.primary].better
+
+
 def _label(row: Standing, axis: str, placed: Placed, others: Mapping[str, object]) -> str:
-    on_axis = placed.at is not None and row.role == "defense"
+    on_axis = bool(axis) and placed.at is not None and row.role == "defense"
     words = [f"{axis}={placed.at:g}"] if on_axis else []
     return " ".join(filter(None, [row.defense, ", ".join(filter(None, [*words, options_text(others)]))]))
 
 
-def _tests(
-    experiment: Experiment, plan: Plan, rows: _Rows, attacks: Mapping[str, SectionKey]
-) -> Iterator[Judgement]:
-    """Of each claim the mean over the defense's settings, each less the baseline, compared with 0."""
-    claims, decided = experiment.claims, rows.decided
-    quantity = rows.board.quantities[rows.board.primary]
-    leaked = {
-        label: _means([_of(claim, rows.more[attack]) for claim in claims], rows.share)
-        for label, attack in attacks.items()
-    }
-    accuracies = _means([_of(claim, rows.lost) for claim in claims], True)
-    for number, claim in enumerate(claims):
-        leakage = {label: effect for label, found in leaked.items() if (effect := found[number])}
-        cells = [one.cell for one in plan.cells if _is_meant(claim, component_key(one.cell.defense))]
-        missing = sum(not _has(rows, cell) for cell in cells)
-        missing += sum(one.defense == claim.defense for one in plan.left_out)
-        said = -1 if (claim.leakage == "more") == (quantity.better == "higher") else 1
-        outcome = "unclear" if missing else judged(list(leakage.values()), said, decided.margins.leakage)
-        settings = {key for tables in rows.more.values() for key in tables if _is_meant(claim, key)}
-        beyond = {
-            label: effect
-            for label, attack in attacks.items()
-            if (effect := _beyond(claim, rows, attack, quantity))
+def _tests(experiment: Experiment, rows: _Rows) -> Iterator[Judgement]:
+    """Of each claim the mean over the settings that it is about, each less what it is compared with."""
+    claims = [claim for claim in experiment.claims if not claim.trend]
+    means = _mean_changes(rows, claims)
+    accuracy = rows.decided.accuracy
+    lost = effects([_mean(_of(claim, rows.changes(accuracy, None))) for claim in claims], share=True)
+    for claim, found, cost in zip(claims, means, lost, strict=True):
+        name = claim.quantity or rows.board.primary
+        attacks = _attacks(claim, rows, name)
+        beyond = {}
+        if not claim.quantity and experiment.compare == "targets":
+            under = {label: attack for label, attack in attacks.items() if attack}
+            front = {label: _beyond(claim, rows, attack) for label, attack in under.items()}
+            beyond = {label: effect for label, effect in front.items() if effect}
+        settings = {
+            key for attack in attacks.values() for key in rows.changes(name, attack) if _is_meant(claim, key)
         }
-        yield Judgement(
-            claim,
-            outcome,
-            len(settings),
-            missing,
-            leakage,
-            beyond,
-            accuracies[number],
-            quantity.better,
-            decided.margins,
-        )
+        yield _judgement(claim, rows, rows.variant, found, len(settings), _missing(claim, rows), beyond, cost)
 
 
-def _has(rows: _Rows, cell: Cell) -> bool:
-    """Whether the difference of a cell from the baseline has a number."""
-    attack, prior, row, seed = _cell_key(cell)
-    table = rows.more.get((attack, prior), {}).get(row)
-    return table is not None and seed in table.seeds
+def _trends(experiment: Experiment, first: _Rows, last: _Rows) -> Iterator[Judgement]:
+    """Of each claim about a trend the difference in the first variant less that in the last."""
+    claims = [claim for claim in experiment.claims if claim.trend]
+    for claim in claims:
+        name = claim.quantity or first.board.primary
+        found: dict[str, Effect] = {}
+        for label, attack in _attacks(claim, first, name).items():
+            here, there = (_mean(_of(claim, rows.changes(name, attack))) for rows in (first, last))
+            table = here.minus(there) if here and there else None
+            (effect,) = effects([table], share=first.is_share(name))
+            found |= {label: effect} if effect else {}
+        missing = _missing(claim, first) + _missing(claim, last)
+        words = f"{first.variant}, less {last.variant}"
+        yield _judgement(claim, first, words, found, 1, missing, {}, None)
+
+
+def _judgement(
+    claim: Claim,
+    rows: _Rows,
+    variant: str,
+    found: Mapping[str, Effect],
+    settings: int,
+    missing: int,
+    beyond: Mapping[str, Effect],
+    accuracy: Effect | None,
+) -> Judgement:
+    name = claim.quantity or rows.board.primary
+    quantity = rows.board.quantities[name]
+    margins = margins_of(quantity)
+    said = 1 if claim.says == "more" else -1
+    if not claim.quantity and quantity.better == "higher":  # more leakage is less of such a quantity
+        said = -said
+    outcome = "unclear" if missing else judged(list(found.values()), said, margins.leakage)
+    return Judgement(
+        claim, variant, outcome, settings, missing, name, quantity, found, beyond, accuracy, margins
+    )
+
+
+def _mean_changes(rows: _Rows, claims: Sequence[Claim]) -> list[dict[str, Effect]]:
+    """Of each claim the mean change under each attack; pooled over the claims about one quantity."""
+    found: list[dict[str, Effect]] = [{} for _ in claims]
+    names = [claim.quantity or rows.board.primary for claim in claims]
+    for name in dict.fromkeys(names):
+        numbers = [number for number, other in enumerate(names) if other == name]
+        for label, attack in rows.under(name).items():
+            meant = [number for number in numbers if label in _attacks(claims[number], rows, name)]
+            tables = [_mean(_of(claims[number], rows.changes(name, attack))) for number in meant]
+            for number, effect in zip(meant, effects(tables, share=rows.is_share(name)), strict=True):
+                found[number] |= {label: effect} if effect else {}
+    return found
+
+
+def _attacks(claim: Claim, rows: _Rows, name: str) -> dict[str, SectionKey | None]:
+    """The attacks that a claim is tested under, by label."""
+    return {
+        label: attack
+        for label, attack in rows.under(name).items()
+        if attack is None or _is_under(claim, attack[0])
+    }
+
+
+def _missing(claim: Claim, rows: _Rows) -> int:
+    """How many differences that a claim is about have no number."""
+    name = claim.quantity or rows.board.primary
+    of_attack = name in rows.board.of_attack
+    wanted = set()
+    for one in rows.plan.cells:
+        attack, prior, row, seed = _cell_key(one.cell)
+        is_first = (attack, prior) == rows.first
+        if _is_meant(claim, row) and not is_first and _is_under(claim, attack):
+            wanted.add(((attack, prior) if of_attack else None, row, seed))
+    there = {
+        (section, row, seed)
+        for section in {section for section, _, _ in wanted}
+        for row, table in rows.changes(name, section).items()
+        for seed in table.seeds
+    }
+    return len(wanted - there) + sum(one.defense == claim.defense for one in rows.plan.left_out)
 
 
 def _of(claim: Claim, tables: Mapping[ComponentKey, Table]) -> list[Table]:
     return [table for key, table in tables.items() if _is_meant(claim, key)]
 
 
+def _is_under(claim: Claim, attack: ComponentKey) -> bool:
+    """Whether a claim is tested under an attack."""
+    name, options = attack[0], json.loads(attack[1])
+    return (not claim.attacks or name in claim.attacks) and claim.attack.items() <= options.items()
+
+
 def _is_meant(claim: Claim, key: ComponentKey) -> bool:
     """Whether a claim is about a row."""
     defense, options = key[0], json.loads(key[1])
     return defense == claim.defense and claim.options.items() <= options.items()
-
-
-def _means(groups: Iterable[Sequence[Table]], share: bool) -> list[Effect | None]:
-    """The mean of each group of tables; what seeds vary by is pooled over the groups."""
-    return effects([_mean(tables) for tables in groups], share=share)
 
 
 def _mean(tables: Sequence[Table]) -> Table | None:
@@ -356,13 +538,14 @@ def _mean(tables: Sequence[Table]) -> Table | None:
     return Table(tuple(seeds), mean, tables[0].cut(seeds).conditions)
 
 
-def _beyond(claim: Claim, rows: _Rows, attack: SectionKey, quantity: Quantity) -> Effect | None:
+def _beyond(claim: Claim, rows: _Rows, attack: SectionKey) -> Effect | None:
     """The leakage of a target that is drawn from the settings, less that of the front at its accuracy."""
     front = rows.front(attack)
-    right, leaked = _mean(_of(claim, rows.accuracy)), _mean(_of(claim, rows.leakage[attack]))
+    right = _mean(_of(claim, rows.tables(rows.decided.accuracy, None)))
+    leaked = _mean(_of(claim, rows.tables(rows.board.primary, attack)))
     if len(front) < 2 or not right or not leaked:
         return None
-    return beyond_front([Point(right, leaked)], front, quantity.better)[0]
+    return beyond_front([Point(right, leaked)], front, _better(rows))[0]
 
 
 def judged(found: Sequence[Effect], said: int, margin: float) -> Outcome:

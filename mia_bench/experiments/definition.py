@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from mia_bench.errors import MiaBenchError, UsageError, did_you_mean, summarize_error
-from mia_bench.track import StandardAttack
+from mia_bench.track import StandardAttack, Variation
 
 FOLDER = Path(__file__).parent
 
@@ -41,8 +41,22 @@ class Claim(_Model):
     """The defense that it is of."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Options that its settings have; the others of the defense are not meant."""
-    leakage: Literal["more", "less"]
-    """What it says of the leakage."""
+    attacks: tuple[str, ...] = ()
+    """The attacks that it is tested under; all of them unless given."""
+    attack: dict[str, Any] = Field(default_factory=dict)
+    """Options that these attacks have; the others are not meant."""
+    quantity: str = ""
+    """What it says grows or falls; the leakage unless given."""
+    says: Literal["more", "less"]
+    """What it says of that."""
+    trend: bool = False
+    """Whether it says so of the difference in the first variant, compared with that in the last."""
+
+
+Figure = Literal["across", "plane", "variants", "forest", "steps", "points"]
+"""``across``: leakage along the axis; ``plane``: accuracy against leakage; ``variants``: leakage across the
+images a class of the variants; ``forest``: differences under each attack, or in each variant; ``steps``: what
+the attacks say of their steps; ``points``: images in a plane of the embedding space."""
 
 
 class Experiment(_Model):
@@ -58,8 +72,19 @@ class Experiment(_Model):
     """In a paragraph."""
     setting: str
     """What differs from the setting in which others made the claims."""
-    axis: str
-    """The option that figures show across."""
+    axis: str = ""
+    """The option along which targets are ordered; none where they differ in more than a number."""
+    variants: Annotated[tuple[Variation, ...], Field(min_length=1)] = (Variation(),)
+    """What is changed in the track: the whole grid is run in each."""
+    metrics: tuple[str, ...] = ()
+    """Metric families that are computed beside the track's."""
+    compare: Literal["targets", "attacks"] = "targets"
+    """Whether differences are those of a target from the undefended one under the same attack, or those of an
+    attack from the first one on the same target."""
+    show: tuple[str, ...] = ()
+    """Quantities that tables show; accuracy and leakage unless given."""
+    figures: tuple[Figure, ...] = ("across", "plane")
+    """What is drawn for each track."""
     seeds: Annotated[int, Field(ge=2)]
     """Number of seeds: an interval needs several."""
     tracks: Annotated[tuple[str, ...], Field(min_length=1)]
@@ -79,7 +104,25 @@ class Experiment(_Model):
         for claim in self.claims:
             if claim.defense not in {one.defense for one in self.grid}:
                 raise ValueError(f"a claim is of {claim.defense!r}, which is not in the grid")
+            if unknown := set(claim.attacks) - {one.name for one in self.attacks}:
+                raise ValueError(f"a claim is tested under {min(unknown)!r}, which is not among the attacks")
+            if claim.trend and len(self.variants) < 2:
+                raise ValueError("a trend is one over several variants")
+        if len({one.label for one in self.variants}) < len(self.variants):
+            raise ValueError("two variants have one label")
+        if "across" in self.figures and not self.axis:
+            raise ValueError("a figure across an axis needs one")
         return self
+
+    @property
+    def compared_with(self) -> str:
+        """What differences are from, in words."""
+        return "the undefended target" if self.compare == "targets" else "the first row for the same target"
+
+    @property
+    def variations(self) -> tuple[Variation, ...]:
+        """The variants with the further metrics."""
+        return tuple(one.model_copy(update={"metrics": self.metrics}) for one in self.variants)
 
 
 def experiment_names() -> list[str]:

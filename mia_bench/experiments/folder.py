@@ -10,7 +10,7 @@ Layout::
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from mia_bench.experiments.analysis import Answer, answer, records_of
 from mia_bench.experiments.definition import Experiment, experiment_names, load_experiment
 from mia_bench.experiments.pages import figures, index, page
 from mia_bench.experiments.planning import Plan, plan_of
-from mia_bench.leaderboard.grouping import CellKey, group
+from mia_bench.leaderboard.grouping import group
 from mia_bench.leaderboard.records import FIGURES, INDEX, RESULTS, load, record_path, remove, write
 from mia_bench.record import Record
 from mia_bench.registry import Registry
@@ -31,15 +31,16 @@ class _Part:
     """An experiment on a track.
 
     Attributes:
+        plans: in each variant.
         own: the records of cells that no board has.
         records: those, and the boards'.
     """
 
     experiment: Experiment
     track: Track
-    plan: Plan
-    own: Mapping[CellKey, Record]
-    records: Mapping[CellKey, Record]
+    plans: tuple[Plan, ...]
+    own: tuple[Record, ...]
+    records: tuple[Record, ...]
 
 
 class Published:
@@ -74,13 +75,20 @@ class Published:
         self, experiment: Experiment, name: str, on_board: Iterable[Record], others: Iterable[Record]
     ) -> _Part:
         track = load_track(self.registry, name)
-        plan = plan_of(experiment, self.registry, track, range(experiment.seeds))
-        if plan.left_out:
-            raise MiaBenchError(f"experiment {experiment.name}, track {name}: {plan.left_out[0].reason}")
-        boards = records_of(plan, self.registry, track, on_board)
-        found = records_of(plan, self.registry, track, others)
-        own = {key: record for key, record in found.items() if key not in boards}
-        return _Part(experiment, track, plan, own, own | boards)
+        plans: list[Plan] = []
+        own: list[Record] = []
+        boards: list[Record] = []
+        for variation in experiment.variations:
+            changed = variation.of(track)
+            plan = plan_of(experiment, self.registry, changed, range(experiment.seeds))
+            if plan.left_out:
+                raise MiaBenchError(f"experiment {experiment.name}, track {name}: {plan.left_out[0].reason}")
+            there = records_of(plan, self.registry, changed, on_board)
+            found = records_of(plan, self.registry, changed, others)
+            plans.append(plan)
+            boards += there.values()
+            own += [record for key, record in found.items() if key not in there]
+        return _Part(experiment, track, tuple(plans), tuple(own), (*own, *boards))
 
     def write(self) -> list[Path]:
         """Write the pages and the added records, and remove records that no experiment needs.
@@ -94,9 +102,7 @@ class Published:
             MiaBenchError: records can't be compared.
         """
         texts = self.pages()
-        kept = {
-            record_path(self.folder, record): record for part in self._parts for record in part.own.values()
-        }
+        kept = {record_path(self.folder, record): record for part in self._parts for record in part.own}
         there = {record_path(self.folder, record) for several in self._there.values() for record in several}
         changed = [path for path, record in kept.items() if write(path, record.file_text())]
         changed += [remove(path) for path in sorted(there - kept.keys())]
@@ -117,4 +123,4 @@ class Published:
         return {self.folder / INDEX: index(found), **texts}
 
     def _answer(self, part: _Part) -> Answer | None:
-        return answer(part.experiment, part.plan, self.registry, part.track, part.records.values())
+        return answer(part.experiment, part.track, part.plans, self.registry, part.records)

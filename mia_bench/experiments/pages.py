@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from markupsafe import Markup
 
 from mia_bench.api.metric import Quantity
-from mia_bench.experiments.analysis import Answer
-from mia_bench.experiments.definition import Experiment
+from mia_bench.experiments.analysis import Answer, Line, Part
+from mia_bench.experiments.definition import Experiment, Figure
 from mia_bench.leaderboard.drawing import levels
 from mia_bench.leaderboard.escape import as_it_is, make_environment, page_text
-from mia_bench.leaderboard.figures import Axis, Point, Series, scatter
+from mia_bench.leaderboard.figures import (
+    Axis,
+    Bar,
+    Cloud,
+    Curves,
+    Panel,
+    Point,
+    Series,
+    Spot,
+    clouds,
+    curves,
+    forest,
+    scatter,
+)
+from mia_bench.leaderboard.grouping import row_key, section_key
 from mia_bench.leaderboard.records import FIGURES
 from mia_bench.leaderboard.words import brief, change
 from mia_bench.statistics import Estimate
@@ -41,49 +56,187 @@ def index(found: Sequence[tuple[Experiment, Sequence[Answer]]]) -> str:
     return _render("experiments.md.j2", found=found)
 
 
+def number_rows(experiment: Experiment, part: Part) -> list[dict[str, str]]:
+    """The numbers for a terminal: a row for each setting along an axis, else for each quantity and attack."""
+    rows = []
+    for line in part.lines if experiment.axis else ():
+        row = {"target": line.label}
+        for (name, attack), numbers in part.numbers.items():
+            quantity, found = part.board.quantities[name], numbers[line.label]
+            under = f", {attack}" if attack else ""
+            row[f"{name}{under}"] = brief(quantity, found.shown)
+            row[f"change{under}" if attack else f"change of {name}"] = change(quantity, found.change)
+        rows.append(row)
+    for (name, attack), numbers in part.numbers.items() if not experiment.axis else ():
+        row = {"quantity": name, "under": attack}
+        for label, found in numbers.items():
+            row[label] = brief(part.board.quantities[name], found.shown)
+            row[f"change, {label}"] = change(part.board.quantities[name], found.change)
+        rows.append({key: value for key, value in row.items() if key != f"change, {_plain(part)}"})
+    return rows
+
+
+def _plain(part: Part) -> str:
+    """The label of the undefended target; empty where there is none."""
+    return next((line.label for line in part.lines if line.baseline), "")
+
+
 def figures(experiment: Experiment, answer: Answer) -> dict[str, tuple[str, str]]:
     """Of each figure of a track the name of its file, its words and its SVG."""
     begin = f"{experiment.name}-{answer.track.name}"
-    found = {
-        f"{begin}.svg": (f"Leakage across {experiment.axis}", _across(experiment, answer)),
-        f"{begin}-accuracy.svg": (f"Accuracy and leakage across {experiment.axis}", _plane(answer)),
-    }
-    return {file: (words, svg) for file, (words, svg) in found.items() if svg}
+    found = {}
+    for kind in experiment.figures:
+        end, words, draw = _FIGURES[kind]
+        if svg := draw(experiment, answer):
+            found[f"{begin}{end}.svg"] = f"{words} {experiment.axis}".rstrip(), svg
+    return found
 
 
 def _across(experiment: Experiment, answer: Answer) -> str:
     """Leakage across the axis: a line for each attack, and for each variant of the settings."""
-    series = []
-    along = [(line, line.at) for line in answer.lines if line.at is not None]
-    variants = dict.fromkeys(line.variant for line, _ in along)
-    for number, (variant, attack) in enumerate((v, a) for v in variants for a in answer.attacks):
+    series, part = [], answer.parts[0]
+    along = [(line, line.at) for line in part.lines if line.at is not None]
+    options = dict.fromkeys(line.options for line, _ in along)
+    for number, (others, attack) in enumerate((v, a) for v in options for a in part.attacks):
         points = [
             Point("", Estimate(at, None, None, 1), leaked)
             for line, at in along
-            if (line.variant == variant or line.baseline)
+            if (line.options == others or line.baseline)
             and isinstance(leaked := line.leakage.get(attack), Estimate)
         ]
         if len(points) > 1:
-            points[0] = replace(points[0], label=f"{attack}, {variant}" if variant else attack)
+            points[0] = replace(points[0], label=f"{attack}, {others}" if others else attack)
             series.append(Series(tuple(points), number, True))
-    axes = Axis(experiment.axis, Quantity("")), Axis(answer.board.primary, answer.leakage)
-    return scatter(series, levels(answer.decided), *axes) if series else ""
+    axes = Axis(experiment.axis, Quantity("")), Axis(part.board.primary, part.leakage)
+    return scatter(series, levels(part.decided), *axes) if series else ""
 
 
-def _plane(answer: Answer) -> str:
+def _plane(experiment: Experiment, answer: Answer) -> str:
     """Accuracy against leakage under the first attack; the undefended targets as a line."""
-    attack = answer.attacks[0]
+    part = answer.parts[0]
+    attack = next(iter(part.attacks))
     groups: dict[str, list[Point]] = {}
-    for line in answer.lines:
+    for line in part.lines:
         leaked = line.leakage.get(attack)
         if isinstance(line.accuracy, Estimate) and isinstance(leaked, Estimate):
             groups.setdefault(line.defense, []).append(Point(line.label, line.accuracy, leaked))
-    base = answer.decided.baseline
+    base = part.decided.baseline
     undefended = groups.pop(base.defense, []) if base else []
     series = [Series(tuple(groups[name]), number) for number, name in enumerate(sorted(groups))]
     series += [Series(tuple(undefended), None, len(undefended) > 1)] if undefended else []
-    y = Axis(f"{answer.board.primary} under {attack}", answer.leakage)
-    return scatter(series, [], Axis(answer.decided.accuracy, answer.accuracy), y) if series else ""
+    y = Axis(f"{part.board.primary} under {attack}", part.leakage)
+    return scatter(series, [], Axis(part.decided.accuracy, part.accuracy), y) if series else ""
+
+
+def _variants(experiment: Experiment, answer: Answer) -> str:
+    """Leakage under the first attack across the training images a class: a line for each target."""
+    images = {one.label: one.images_per_class for one in experiment.variants}
+    groups: dict[tuple[str, bool], list[Point]] = {}
+    for part in answer.parts:
+        attack, x = next(iter(part.attacks)), images[part.variant]
+        for line in part.lines:
+            leaked = line.leakage.get(attack)
+            if x and isinstance(leaked, Estimate):
+                points = groups.setdefault((line.label, line.baseline), [])
+                points.append(Point("" if points else line.label, Estimate(x, None, None, 1), leaked))
+    part = answer.parts[0]
+    colours = iter(range(len(groups)))
+    series = [
+        Series(tuple(points), None if baseline else next(colours), True)
+        for (_, baseline), points in groups.items()
+    ]
+    axes = Axis("training images a class", Quantity("")), Axis(part.board.primary, part.leakage)
+    return scatter(series, [], *axes) if series else ""
+
+
+def _forest(experiment: Experiment, answer: Answer) -> str:
+    """The differences of leakage, a panel for each target, a row for each attack in each variant."""
+    bars: dict[str, dict[str, Bar]] = {}
+    rows: dict[str, int | None] = {}
+    name = answer.parts[0].board.primary
+    for part in answer.parts:
+        for (quantity, attack), numbers in part.numbers.items():
+            if quantity != name:
+                continue
+            words = [part.variant] if part.variant else []
+            row = ", ".join([*words, *([attack] if len(part.attacks) > 1 else [])]) or attack
+            for label, number in numbers.items():
+                if number.change:
+                    low, high = number.change.interval()
+                    found = Estimate(number.change.value, low, high, 1)
+                    bars.setdefault(label, {})[row] = Bar(found)
+                    rows.setdefault(row, 0)
+    panels = [Panel(label, found) for label, found in bars.items()]
+    return forest(panels, Axis(name, answer.parts[0].leakage), rows) if panels else ""
+
+
+_OF_STEPS = ("gradient_log_norm", "gradient_cosine")
+
+
+def _steps(experiment: Experiment, answer: Answer) -> str:
+    """What the attacks say of their steps: the mean over classes and seeds, a line for each target."""
+    part = answer.parts[0]
+    panels = []
+    for name in _OF_STEPS:
+        quantity = part.board.quantities.get(name)
+        lines = {line.label: _by_step(name, part, line) for line in part.lines} if quantity else {}
+        lines = {label: values for label, values in lines.items() if values}
+        if lines:
+            panels.append(Curves(name, lines))
+    return curves(panels, "step of the attack") if panels else ""
+
+
+def _by_step(name: str, part: Part, line: Line) -> list[float]:
+    """The mean of a quantity at each step under the first attack; nothing where no record has it."""
+    attack = next(iter(part.attacks.values()))
+    found = [
+        np.mean(record.per_image[name], axis=0)
+        for record in part.board.done
+        if row_key(record) == line.key and section_key(record) == attack and name in record.per_image
+    ]
+    return [float(value) for value in np.mean(found, axis=0)] if found else []
+
+
+_DRAWN_CLASSES = 3
+
+
+def _points(experiment: Experiment, answer: Answer) -> str:
+    """Test images (full) and reconstructions (hollow) of the first three people, a panel for each target."""
+    part = answer.parts[0]
+    attack = next(iter(part.attacks.values()))
+    panels = []
+    for line in part.lines:
+        record = next(
+            (
+                record
+                for record in sorted(part.board.done, key=lambda one: one.seed)
+                if row_key(record) == line.key and section_key(record) == attack
+            ),
+            None,
+        )
+        if record and "test_x" in record.per_image:
+            spots = [
+                Spot(x, y, number, kind == "reconstruction")
+                for kind in ("test", "reconstruction")
+                for number in range(_DRAWN_CLASSES)
+                for x, y in zip(
+                    record.per_image[f"{kind}_x"][number], record.per_image[f"{kind}_y"][number], strict=True
+                )
+            ]
+            panels.append(Cloud(line.label, spots))
+    names = [f"person {number + 1}" for number in range(_DRAWN_CLASSES)]
+    return clouds(panels, names) if panels else ""
+
+
+_FIGURES: Mapping[Figure, tuple[str, str, Callable[[Experiment, Answer], str]]] = {
+    "across": ("", "Leakage across", _across),
+    "plane": ("-accuracy", "Accuracy and leakage across", _plane),
+    "variants": ("", "Leakage and training images a class", _variants),
+    "forest": ("", "Differences of leakage", _forest),
+    "steps": ("-steps", "The attack step by step", _steps),
+    "points": ("-points", "Images of three people in the embedding space", _points),
+}
+"""Of each figure the end of its file's name, its words, and what draws it."""
 
 
 def _render(template: str, **values: Any) -> str:

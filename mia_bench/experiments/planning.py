@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from mia_bench.components import OptionValues
 from mia_bench.config import RunConfig
 from mia_bench.engine.grid import Cell, build_grid
-from mia_bench.engine.run import Prepared, complete, set_up
+from mia_bench.engine.run import Prepared, Setup, complete, set_up
 from mia_bench.errors import MiaBenchError, UsageError
 from mia_bench.experiments.definition import Experiment, Grid
 from mia_bench.recorded_options import options_text
@@ -43,7 +43,7 @@ class Plan:
 
 
 def plan_of(experiment: Experiment, registry: Registry, track: Track, seeds: Sequence[int]) -> Plan:
-    """The cells on a track."""
+    """The cells on a track, or on a variant of it."""
     found: list[Placed] = []
     left_out: dict[LeftOut, None] = {}
     for one, given in _settings(experiment):
@@ -66,7 +66,7 @@ def plan_of(experiment: Experiment, registry: Registry, track: Track, seeds: Seq
                 words = f"{one.defense} {options_text(given)}".strip()
                 left_out[LeftOut(one.defense, f"{words} is left out: {error}")] = None
                 continue
-            at = given.get(experiment.axis, one.at)
+            at = given.get(experiment.axis, one.at) if experiment.axis else one.at
             found += [Placed(cell, None if at is None else float(at)) for cell in cells]
     found.sort(key=lambda placed: seeds.index(placed.cell.seed))
     return Plan(tuple(found), tuple(left_out))
@@ -78,8 +78,8 @@ def _settings(experiment: Experiment) -> Iterator[tuple[Grid, dict[str, Any]]]:
             yield one, dict(zip(one.options, values, strict=True))
 
 
-def prepare_experiment(experiment: Experiment, config: RunConfig) -> tuple[Prepared, Plan]:
-    """Check everything and plan, as :func:`mia_bench.engine.run.prepare` does.
+def prepare_experiment(experiment: Experiment, config: RunConfig) -> list[tuple[Prepared, Plan]]:
+    """Check everything and plan each variant, as :func:`mia_bench.engine.run.prepare` does.
 
     Args:
         experiment: defenses, attacks and their options.
@@ -92,6 +92,14 @@ def prepare_experiment(experiment: Experiment, config: RunConfig) -> tuple[Prepa
     seeds = config.given_seeds or tuple(range(experiment.seeds))
     if shared := sorted(set(seeds) & set(setup.track.tuning_seeds)):
         raise UsageError(f"seed {shared[0]} is one that settings of {setup.track.name!r} were chosen on")
+    return [
+        _prepared(experiment, replace(setup, track=variation.of(setup.track)), seeds)
+        for variation in experiment.variations
+    ]
+
+
+def _prepared(experiment: Experiment, setup: Setup, seeds: Sequence[int]) -> tuple[Prepared, Plan]:
+    """The cells on the track of ``setup``."""
     plan = plan_of(experiment, setup.registry, setup.track, seeds)
     prepared = Prepared(setup, left_out=[one.reason for one in plan.left_out])
     if plan.cells:

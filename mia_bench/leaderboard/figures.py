@@ -193,6 +193,109 @@ def forest(panels: Sequence[Panel], axis: Axis, colours: Mapping[str, int | None
     return _finished(svg)
 
 
+@dataclass(frozen=True)
+class Curves:
+    """Lines over steps, one for each label, with a title."""
+
+    title: str
+    lines: Mapping[str, Sequence[float]]
+
+
+@dataclass(frozen=True)
+class Spot:
+    """A point of a cloud; hollow ones are drawn on top."""
+
+    x: float
+    y: float
+    colour: int
+    hollow: bool = False
+
+
+@dataclass(frozen=True)
+class Cloud:
+    """Points in a plane, and lines through it: each a sequence of places, with the number of a colour."""
+
+    title: str
+    spots: Sequence[Spot]
+    paths: Sequence[tuple[Sequence[tuple[float, float]], int]] = ()
+
+
+def curves(panels: Sequence[Curves], x: str) -> str:
+    """Lines over steps, two panels side by side, each with a scale of its own.
+
+    Args:
+        x: what is counted, in words.
+    """
+    if not panels or not any(panel.lines for panel in panels):
+        raise ValueError("a figure needs lines")
+    labels = list(dict.fromkeys(label for panel in panels for label in panel.lines))
+    beside, tall = min(2, len(panels)), 290.0
+    width = (WIDTH - 8) / beside
+    svg = _canvas(-(-len(panels) // beside) * tall + 34, f"{', '.join(p.title for p in panels)} over {x}s")
+    _legend(svg, labels, 22)
+    for number, panel in enumerate(panels):
+        x0, y0 = (number % beside) * width, 34 + (number // beside) * tall
+        left, right, top, bottom = x0 + 58, x0 + width - 14, y0 + 34, y0 + tall - 44
+        found = [Estimate(value, None, None, 1) for line in panel.lines.values() for value in line]
+        steps = max(map(len, panel.lines.values()))
+        across, up = _Scale((1, max(2, steps)), left, right), _Scale(_range(found, Quantity("")), bottom, top)
+        _text(svg, left, y0 + 18, panel.title, "ink strong")
+        _text(svg, right, bottom + 36, x, "soft", "end")
+        for tick in across.ticks(5):
+            _text(svg, across(tick), bottom + 18, _number(tick), "soft", "middle")
+        for tick in up.ticks(5):
+            _line(svg, left, up(tick), right, up(tick), "zero" if tick == 0 else "grid")
+            _text(svg, left - 8, up(tick) + 4, _number(tick), "soft", "end")
+        for label, line in panel.lines.items():
+            path = [(across(step + 1), up(value)) for step, value in enumerate(line)]
+            _polyline(svg, path, labels.index(label))
+    return _finished(svg)
+
+
+def clouds(panels: Sequence[Cloud], names: Sequence[str] = ()) -> str:
+    """Points in a plane, three panels side by side on one scale, the same in both directions.
+
+    Args:
+        names: of the colours, for a line above the panels.
+    """
+    spots = [spot for panel in panels for spot in panel.spots]
+    if not spots:
+        raise ValueError("a figure needs points")
+    beside = min(3, len(panels))
+    side = (WIDTH - 8) / beside
+    head = 40.0 if names else 8.0
+    svg = _canvas(head + -(-len(panels) // beside) * (side + 30), ", ".join(panel.title for panel in panels))
+    _legend(svg, names, 22)
+    reach = 1.05 * max(max(abs(spot.x), abs(spot.y)) for spot in spots)
+    for number, panel in enumerate(panels):
+        x0, y0 = (number % beside) * side + 8, head + (number // beside) * (side + 30)
+        across = _Scale((-reach, reach), x0, x0 + side - 16)
+        up = _Scale((-reach, reach), y0 + 24 + side - 16, y0 + 24)
+        _text(svg, x0, y0 + 14, panel.title, "ink strong")
+        _line(svg, across(-reach), up(0), across(reach), up(0), "grid")
+        _line(svg, across(0), up(-reach), across(0), up(reach), "grid")
+        for path, colour in panel.paths:
+            _polyline(svg, [(across(x), up(y)) for x, y in path], colour)
+        for spot in sorted(panel.spots, key=lambda one: one.hollow):
+            place = {"cx": _pixel(across(spot.x)), "cy": _pixel(up(spot.y))}
+            kind = f"{'ring' if spot.hollow else 'dot'} {_class(spot.colour)}"
+            ET.SubElement(svg, "circle", {**place, "r": "3.5" if spot.hollow else "3", "class": kind})
+    return _finished(svg)
+
+
+def _legend(svg: ET.Element, labels: Sequence[str], y: float) -> None:
+    """The labels in their colours, in one line."""
+    x = 14.0
+    for number, label in enumerate(labels):
+        _text(svg, x, y, _short(label), f"name {_class(number)}")
+        x += _wide(_short(label)) + 22
+
+
+def _polyline(svg: ET.Element, path: Sequence[tuple[float, float]], colour: int | None) -> None:
+    points = " ".join(f"{_pixel(x)},{_pixel(y)}" for x, y in path)
+    ET.SubElement(svg, "polyline", {"points": points, "class": f"join {_class(colour)}"})
+
+
 # --- scales ----------------------------------------------------------------------------------
 
 
@@ -277,8 +380,7 @@ def _join(svg: ET.Element, series: Series, across: _Scale, up: _Scale) -> list[B
     """The line through the points, and boxes along it that labels keep off."""
     ordered = sorted(series.points, key=lambda point: (point.x.value, point.y.value))
     corners = [(across(point.x.value), up(point.y.value)) for point in ordered]
-    path = " ".join(f"{_pixel(x)},{_pixel(y)}" for x, y in corners)
-    ET.SubElement(svg, "polyline", {"points": path, "class": f"join {_class(series.colour)}"})
+    _polyline(svg, corners, series.colour)
     boxes = []
     for (x0, y0), (x1, y1) in pairwise(corners):
         steps = max(1, round(math.hypot(x1 - x0, y1 - y0) / 6))

@@ -223,7 +223,7 @@ def standings(board: Board, strongest: Mapping[ComponentKey, Strongest] | None =
     }
     margins, judged, compared = Margins(), dict[ComponentKey, Verdict](), dict[Pair, Effect]()
     if quantity:
-        margins = _margins(quantity)
+        margins = margins_of(quantity)
     if quantity and board.track.verdicts:
         judged = verdicts(comparisons, quantity.better, margins)
         compared = pairs({key: leaked[key] for key in defenses}, quantity)
@@ -282,7 +282,7 @@ def _more_elsewhere(board: Board, key: ComponentKey, shown: Section | None) -> t
     leaks = _leaks(board, key)
     here = next(leaked for leaked, section in leaks if section is shown)
     most, section = max(leaks, key=lambda one: one[0])
-    margin = _margins(board.quantities[board.primary]).leakage
+    margin = margins_of(board.quantities[board.primary]).leakage
     return (f"more under {board.label(section)}",) if most - here > margin else ()
 
 
@@ -346,7 +346,8 @@ def _minus(one: Table | None, other: Table | None) -> Table | None:
     return one.minus(other) if one and other else None
 
 
-def _margins(quantity: Quantity) -> Margins:
+def margins_of(quantity: Quantity) -> Margins:
+    """Differences of a quantity too small to matter; of some kinds none is known."""
     leakage, unit = _EQUAL.get(quantity.kind, (0.0, ""))
     return Margins(leakage, unit)
 

@@ -10,12 +10,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from mia_bench.api.access import open_access
+from mia_bench.api.access import Access, open_access
 from mia_bench.api.attack import Attack, AttackTask, Reconstructions
 from mia_bench.api.dataset import Splits
 from mia_bench.api.generative import GenerativeModel
 from mia_bench.device import Precision, autocast, precision_notes
-from mia_bench.errors import MiaBenchError, Modified
+from mia_bench.errors import MiaBenchError, Modified, UsageError
 from mia_bench.memory import halving, noting_halvings
 from mia_bench.models.snapshot import Snapshot
 from mia_bench.protocol.context import Context
@@ -119,6 +119,7 @@ def run_attack(
     step: Step,
     prepared: Preparation | None = None,
     classes: Tensor | None = None,
+    undefended: Target | None = None,
 ) -> AttackRun:
     """Run ``attack.prepare`` or ``attack.invert``; out of memory, run it again with half the batch.
 
@@ -133,24 +134,33 @@ def run_attack(
         step: the method to run.
         prepared: what ``prepare`` left behind.
         classes: one of the budget's parts; all attacked classes unless given.
+        undefended: an undefended target of the same seed, where the attack needs it.
 
     Raises:
         Modified: the attack modified the target or the prior.
+        UsageError: it needs an undefended target, and there is none.
         MiaBenchError: ``prepare`` returned no tensors by name.
     """
     seed, device = context.seed, context.device
     if classes is None:
         classes = torch.arange(splits.num_classes)[: budget.attacked_classes]
+    if attack.needs_undefended and undefended is None:
+        raise UsageError("this probe compares a target with an undefended one, and none is given")
+
+    def opened(one: Target) -> Access:
+        return open_access(
+            attack.access,
+            one.deployed,
+            splits.num_classes,
+            network=one.network,
+            stochastic=one.stochastic,
+        )
+
+    used = [one for one in (target, undefended) if one]
 
     def run(batch_size: int) -> tuple[Any, AttackTask]:
         task = AttackTask(
-            access=open_access(
-                attack.access,
-                target.deployed,
-                splits.num_classes,
-                network=target.network,
-                stochastic=target.stochastic,
-            ),
+            access=opened(target),
             prior=prior,
             public=splits.public,
             classes=classes,
@@ -160,8 +170,9 @@ def run_attack(
             batch_size=batch_size,
             progress=context.progress,
             state=dict(prepared.state) if prepared else {},
+            undefended=opened(undefended) if undefended else None,
         )
-        with seeded(seed, _STREAM), autocast(budget.precision, device), assert_unmodified(target, prior):
+        with seeded(seed, _STREAM), autocast(budget.precision, device), assert_unmodified(used, prior):
             if prepared:
                 set_random_states(prepared.random, task.generator, device)
             result = getattr(attack, step)(task)
@@ -187,15 +198,17 @@ def joined_notes(parts: Iterable[Mapping[str, str]]) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def assert_unmodified(target: Target, prior: GenerativeModel) -> Iterator[None]:
+def assert_unmodified(targets: Iterable[Target], prior: GenerativeModel) -> Iterator[None]:
     """Check that weights, buffers, hooks and modes are the same afterwards.
 
     Raises:
         Modified: names the first that is not.
     """
-    models: dict[str, nn.Module] = {"prior": prior, "target": target.deployed}
-    if target.network is not None and target.network is not target.deployed:
-        models["target's network"] = target.network
+    models: dict[str, nn.Module] = {"prior": prior}
+    for target, whose in zip(targets, ("target", "undefended target"), strict=False):
+        models[whose] = target.deployed
+        if target.network is not None and target.network is not target.deployed:
+            models[f"{whose}'s network"] = target.network
     before = {name: Snapshot.of(model) for name, model in models.items()}
     yield
     for name, model in models.items():

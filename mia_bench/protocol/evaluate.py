@@ -82,7 +82,12 @@ def evaluate_target(
         for run in runs:
             check_reconstructions(run.result, run.task, attack_context.resolution)
         images = torch.cat([to_uint8(run.result.images) for run in runs])
-        evidence = attack_evidence(images, target, splits, instruments, measure_context.device)
+        said = {
+            name: torch.cat([run.result.diagnostics[name].float().cpu() for run in runs])
+            for name in runs[0].result.diagnostics
+            if all(name in run.result.diagnostics for run in runs)
+        }
+        evidence = attack_evidence(images, target, splits, instruments, measure_context.device, said)
         measure_reconstructions(leakage, evidence, measured, seed=measure_context.seed)
     memory = {"measure": "; ".join(halved.values())} if halved else {}
     return Evaluation(

@@ -161,9 +161,17 @@ class Instruments:
 
 
 def attack_evidence(
-    reconstructions: Tensor, target: Target, splits: Splits, instruments: Instruments, device: torch.device
+    reconstructions: Tensor,
+    target: Target,
+    splits: Splits,
+    instruments: Instruments,
+    device: torch.device,
+    diagnostics: Mapping[str, Tensor] | None = None,
 ) -> AttackEvidence:
-    """What metrics of an attack see of reconstructions ``(K, M, 3, H, W)`` of the first K classes."""
+    """What metrics of an attack see of reconstructions ``(K, M, 3, H, W)`` of the first K classes.
+
+    ``diagnostics``: what the attack says of its steps.
+    """
     classes, each = reconstructions.shape[:2]
     return AttackEvidence(
         images=reconstructions.flatten(0, 1),
@@ -172,6 +180,7 @@ def attack_evidence(
         draws=target.draws,
         splits=splits,
         device=device,
+        diagnostics=diagnostics or {},
         **vars(instruments),
     )
 

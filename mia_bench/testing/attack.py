@@ -108,6 +108,7 @@ class AttackTrial(Trial[Inverted]):
             splits=splits,
             budget=protocol.Budget(each, None, batch_size, run.precision),
             context=run.context,
+            undefended=RecordedTarget(run).target if attack.needs_undefended else None,
         )
         observe(attack, "prepare", run)
         preparation = perform(attack, step="prepare")

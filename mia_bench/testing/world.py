@@ -208,7 +208,9 @@ class World:
         gallery, test = build_gallery(splits, embed, context(device)), splits.test
         imitations = Imitations(test.images, gallery.test, test.labels)
         instruments = Instruments(*judges, gallery, embed, oracle=imitations)
-        return attack_evidence(images, Target(target, target, False), splits, instruments, device)
+        steps = torch.arange(6.0).repeat(self.classes, 1) + 1
+        said = {"loss": 1 / steps, "gradient_norm": 1 / steps**2, "gradient_cosine": -1 / steps}
+        return attack_evidence(images, Target(target, target, False), splits, instruments, device, said)
 
 
 def embed(images: Tensor) -> Tensor:

@@ -38,6 +38,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from mia_bench import Attack, AttackTask, Reconstructions, Register, Setting, hookimpl, lazy_imports
+from mia_bench.api.access import AccessLevel
 from mia_bench.api.options import Share
 from mia_bench.augment import random_resized_crop
 from mia_bench.memory import upload
@@ -104,7 +105,7 @@ class PlugAndPlay(Attack):
     summary = "Plug & Play: search, optimise and select latents of a public prior"
     paper = "Struppek et al., ICML 2022, arXiv 2201.12179"
     version = "1"
-    access = "white-box"
+    access: ClassVar[AccessLevel] = "white-box"
     trial_options: ClassVar = {"search": 24, "candidates": 3, "steps": 2, "views": 3}
 
     class Options(Attack.Options):

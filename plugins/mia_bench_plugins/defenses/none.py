@@ -17,11 +17,9 @@ from mia_bench import BuildContext, Defense, Register, TrainingSetup, hookimpl, 
 from mia_bench_plugins.models.norms import replace_batch_norm
 
 with lazy_imports():
-    import torch
-    from torch import Tensor
     from torch.optim import lr_scheduler
 
-    from mia_bench import seeds, training
+    from mia_bench import training
     from mia_bench.api.classifier import Classifier
 
 
@@ -59,7 +57,10 @@ class NoDefense(Defense):
         if self.options.epochs < 1:
             setup = _shortened(setup, self.options.epochs)
         if self.options.images < 1:
-            kept = _share_of_each_class(setup.labels, self.options.images, setup.seed)
+            share = self.options.images
+            kept = training.some_of_each_class(
+                setup.labels, lambda there: max(1, round(share * there)), setup.seed
+            )
             batches = training.shuffled_batches(kept, setup.batch_size, setup.seed)
             setup = dataclasses.replace(setup, batches=batches, train_size=len(kept))
         return setup
@@ -73,16 +74,6 @@ def _shortened(setup: TrainingSetup, share: float) -> TrainingSetup:
     milestones = [round(one * epochs / setup.epochs) for one in before.milestones.elements()]
     scheduler = lr_scheduler.MultiStepLR(setup.optimizer, milestones, before.gamma)
     return dataclasses.replace(setup, epochs=epochs, scheduler=scheduler)
-
-
-def _share_of_each_class(labels: Tensor, share: float, seed: int) -> Tensor:
-    """Indices ``(M,)`` of a share of the images of each class, at least one of each, in order."""
-    rng = seeds.generator(seed, "images")
-    kept = []
-    for label in labels.unique():
-        index = (labels == label).nonzero().flatten()
-        kept.append(index[torch.randperm(len(index), generator=rng)[: max(1, round(share * len(index)))]])
-    return torch.cat(kept).sort().values
 
 
 @hookimpl

@@ -66,3 +66,26 @@ def plain_network(widths: Sequence[int], num_classes: int) -> Network:
         blocks.append(nn.Sequential(*layers))
         previous = width
     return Network(blocks, previous, num_classes)
+
+
+class MixerBlock(nn.Module):
+    """A depthwise convolution with a shortcut, then a 1×1 convolution."""
+
+    def __init__(self, width: int, kernel: int) -> None:
+        super().__init__()
+        self.space = nn.Conv2d(width, width, kernel, padding=kernel // 2, groups=width)
+        self.space_norm = nn.BatchNorm2d(width)
+        self.channels = nn.Conv2d(width, width, 1)
+        self.channels_norm = nn.BatchNorm2d(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(N, width, H, W)`` to the same shape."""
+        x = x + self.space_norm(F.gelu(self.space(x)))
+        mixed: Tensor = self.channels_norm(F.gelu(self.channels(x)))
+        return mixed
+
+
+def mixer_network(width: int, depth: int, patch: int, kernel: int, num_classes: int) -> Network:
+    """Patches embedded by a convolution, then ``depth`` mixer blocks of one width and resolution."""
+    stem = nn.Sequential(nn.Conv2d(3, width, patch, patch), nn.GELU(), nn.BatchNorm2d(width))
+    return Network([stem, *(MixerBlock(width, kernel) for _ in range(depth))], width, num_classes)

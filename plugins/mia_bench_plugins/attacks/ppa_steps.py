@@ -1,0 +1,63 @@
+"""Plug & Play with some of its steps on an undefended target: a probe, not an attack.
+
+Struppek, Hintersdorf and Kersting (*Be Careful What You Smooth For*, ICLR 2024, arXiv 2310.06549) exchange
+the target in single steps of the attack, to see which of them a defense acts on. Here each of the three steps
+of ``ppa`` (the initial selection, the optimisation, the final selection) is made on the target, or on an
+undefended one that was trained with the same seed. With all three on the target it is ``ppa``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+from pydantic import Field
+
+from mia_bench import AttackTask, Register, hookimpl, lazy_imports
+from mia_bench_plugins.attacks.ppa import PlugAndPlay
+
+with lazy_imports():
+    from torch import Tensor
+
+On = Literal["target", "undefended"]
+
+
+class PlugAndPlaySteps(PlugAndPlay):
+    """Each step of ``ppa`` on the target or on an undefended one."""
+
+    summary = "a probe: each step of Plug & Play on the target or on an undefended one"
+    paper = "Struppek et al., ICLR 2024, arXiv 2310.06549"
+    version = "1"
+    reference = "probe"
+    needs_undefended = True
+
+    class Options(PlugAndPlay.Options):
+        """Options of ``ppa-steps``: those of ``ppa``, and what each step is made on."""
+
+        selection: On = Field("target", description="target of the initial selection")
+        optimisation: On = Field("target", description="target of the optimisation")
+        final_selection: On = Field("target", description="target of the final selection")
+
+    options: Options
+
+    def prepare(self, task: AttackTask) -> dict[str, Tensor]:
+        return super().prepare(_on(task, self.options.selection))
+
+    def _optimise(
+        self, task: AttackTask, latents: Tensor, labels: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        return super()._optimise(_on(task, self.options.optimisation), latents, labels)
+
+    def _final_scores(self, task: AttackTask, latents: Tensor, labels: Tensor) -> Tensor:
+        return super()._final_scores(_on(task, self.options.final_selection), latents, labels)
+
+
+def _on(task: AttackTask, on: On) -> AttackTask:
+    """The task with the target that a step is made on."""
+    assert task.undefended is not None
+    return task if on == "target" else dataclasses.replace(task, access=task.undefended)
+
+
+@hookimpl
+def mia_bench_register_attacks(register: Register) -> None:
+    register("ppa-steps", PlugAndPlaySteps)

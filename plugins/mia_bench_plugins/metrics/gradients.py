@@ -1,0 +1,70 @@
+"""Diagnostics of an attack that follows gradients: how large they are, and whether they keep their direction.
+
+Struppek, Hintersdorf and Kersting (*Be Careful What You Smooth For*, ICLR 2024, arXiv 2310.06549) compare
+consecutive gradients of the attack's optimisation: negative label smoothing is said to make them point
+in changing directions. The numbers are those that an attack returns as its diagnostics; they tell nothing
+of leakage.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from mia_bench import AttackMetric, Measurement, Quantity, Register, hookimpl, lazy_imports
+from mia_bench.api.metric import AttackEvidence
+
+with lazy_imports():
+    import torch
+    from torch import Tensor
+
+_NEEDED = ("loss", "gradient_norm", "gradient_cosine")
+_LEAST = 1e-30
+
+
+class Gradients(AttackMetric):
+    """Size and direction of the attack's gradients, and what its loss does along the path."""
+
+    summary = "size and direction of the attack's gradients, and its loss"
+    paper = "Struppek et al., ICLR 2024, arXiv 2310.06549"
+    version = "1"
+    quantities: ClassVar[dict[str, Quantity]] = {
+        "gradient_cosine": Quantity(
+            "mean cosine between consecutive gradients of the attack, in the latent space",
+            paired=True,
+            per_image="gradient_cosine",
+        ),
+        "gradient_log_norm": Quantity(
+            "mean common logarithm of the norm of the attack's gradient, in the latent space",
+            paired=True,
+            per_image="gradient_log_norm",
+        ),
+        "loss_fall": Quantity(
+            "what the attack's loss falls by from the first step to the last, as a share of the first",
+            paired=True,
+        ),
+    }
+
+    def compute(self, evidence: AttackEvidence) -> dict[str, Measurement | str]:
+        """From the diagnostics alone."""
+        if missing := [name for name in _NEEDED if name not in evidence.diagnostics]:
+            return dict.fromkeys(self.quantities, f"the attack does not return its {missing[0]}")
+        loss, norm, cosine = (evidence.diagnostics[name].double() for name in _NEEDED)
+        fall = (loss[:, :1] - loss[:, -1:]) / loss[:, :1].abs().clamp_min(_LEAST)
+        return {
+            # The first step has no gradient before it.
+            "gradient_cosine": _by_class(cosine[:, 1:]),
+            "gradient_log_norm": _by_class(norm.clamp_min(_LEAST).log10()),
+            "loss_fall": _by_class(fall),
+        }
+
+
+def _by_class(values: Tensor) -> Measurement:
+    """Values ``(K, T)``, each of a class."""
+    groups = torch.arange(len(values)).repeat_interleave(values.shape[1])
+    return Measurement(values.flatten().numpy(), groups.numpy())
+
+
+@hookimpl
+def mia_bench_register_metrics(register: Register) -> None:
+    """Register ``gradients``."""
+    register("gradients", Gradients)
