@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from mia_bench import plugins as plugins_module
+from mia_bench.api.metric import Quantity
 from mia_bench.cli import experiment as command_module
 from mia_bench.config import load_config
 from mia_bench.engine.run import execute
@@ -25,7 +26,7 @@ from mia_bench.experiments.definition import (
 )
 from mia_bench.experiments.folder import Published
 from mia_bench.experiments.pages import figures, index, page
-from mia_bench.experiments.planning import plan_of, prepare_experiment
+from mia_bench.experiments.planning import Plan, plan_of, prepare_experiment
 from mia_bench.leaderboard.verdicts import Margins
 from mia_bench.plugins import host
 from mia_bench.record import MetricValue, Record, check_record
@@ -51,8 +52,8 @@ GIVEN: dict[str, Any] = {
         {"defense": "none", "options": {"epochs": [0.5]}},
     ],
     "claims": [
-        {"text": "Less.", "defense": "neg-ls", "leakage": "less"},
-        {"text": "More.", "defense": "pos-ls", "leakage": "more"},
+        {"text": "Less.", "defense": "neg-ls", "says": "less"},
+        {"text": "More.", "defense": "pos-ls", "says": "more"},
     ],
 }
 
@@ -71,7 +72,8 @@ def computed(toy_site: Path, make_once) -> list[Record]:
             patch.syspath_prepend(str(toy_site))
             plugins_module.host.cache_clear()
             config = load_config({"track": "toy", "device": "cpu", "jobs": "1", "store": folder / "store"})
-            records = execute(prepare_experiment(made(), config)[0])
+            ((prepared, _),) = prepare_experiment(made(), config)
+            records = execute(prepared)
             plugins_module.host.cache_clear()
         (folder / "records.json").write_text(json.dumps([record.to_json() for record in records]))
 
@@ -82,10 +84,16 @@ def computed(toy_site: Path, make_once) -> list[Record]:
 def told(experiment: Experiment, records: list[Record]) -> Answer:
     registry = host().registry
     track = load_track(registry, "toy")
-    plan = plan_of(experiment, registry, track, range(experiment.seeds))
-    found = answer(experiment, plan, registry, track, records)
+    found = answer(experiment, track, plans(experiment), registry, records)
     assert found is not None
     return found
+
+
+def plans(experiment: Experiment) -> list[Plan]:
+    registry = host().registry
+    track = load_track(registry, "toy")
+    seeds = range(experiment.seeds)
+    return [plan_of(experiment, registry, one.of(track), seeds) for one in experiment.variations]
 
 
 # --- definitions ---------------------------------------------------------------------------------
@@ -109,7 +117,7 @@ def test_every_experiment_can_be_planned_on_its_tracks() -> None:
         ({"seeds": 1}, "seeds"),
         ({"grid": [{"defense": "neg-ls", "at": 1, "options": {"alpha": [-1]}}]}, "and 'at' too"),
         ({"grid": [{"defense": "neg-ls", "options": {"alpha": []}}]}, "alpha"),
-        ({"claims": [{"text": "?", "defense": "mid", "leakage": "less"}]}, "not in the grid"),
+        ({"claims": [{"text": "?", "defense": "mid", "says": "less"}]}, "not in the grid"),
         ({"further": 1}, "further"),
     ],
 )
@@ -168,7 +176,7 @@ def test_a_claim_is_seen_only_if_every_attack_shows_it(effects, said: int, outco
 
 def leaking(records: list[Record], more: dict[str, float]) -> list[Record]:
     """The records with a leakage of about 0.4, and so much more of these defenses, class by class."""
-    name, draws, found = told(made(), records).board.primary, np.random.default_rng(0), []
+    name, draws, found = told(made(), records).parts[0].board.primary, np.random.default_rng(0), []
     for record in records:
         level = 0.4 + more.get(record.defense.name, 0.0)
         classes = list(level + 0.02 * draws.standard_normal(len(record.per_class[name])))
@@ -184,12 +192,13 @@ def leaking(records: list[Record], more: dict[str, float]) -> list[Record]:
 def test_claims_rest_on_the_mean_over_settings_less_the_baseline(toy, computed: list[Record]) -> None:
     records = leaking(computed, {"neg-ls": -0.1})
     found = told(made(), records)
-    assert found.missing == ()
-    assert found.attacks == ("ppa", "ppa (logit)")
+    (part,) = found.parts
+    assert found.missing == 0
+    assert tuple(part.attacks) == ("ppa", "ppa (logit)")
     labels = ["neg-ls alpha=-0.5", "neg-ls alpha=-0.05", "none", "pos-ls alpha=0.5", "none epochs=0.5"]
-    assert [line.label for line in found.lines] == labels
-    assert [line.at for line in found.lines] == [-0.5, -0.05, 0.0, 0.5, None]
-    name = found.board.primary
+    assert [line.label for line in part.lines] == labels
+    assert [line.at for line in part.lines] == [-0.5, -0.05, 0.0, 0.5, None]
+    name = part.board.primary
 
     def means(defense: str, loss: str) -> Any:
         tables = [
@@ -204,9 +213,9 @@ def test_claims_rest_on_the_mean_over_settings_less_the_baseline(toy, computed: 
     less, more = found.tested
     assert (less.settings, more.settings) == (2, 1)
     for loss, label in (("poincare", "ppa"), ("logit", "ppa (logit)")):
-        assert less.leakage[label].value == pytest.approx(means("neg-ls", loss) - means("none", loss))
-        assert more.leakage[label].value == pytest.approx(means("pos-ls", loss) - means("none", loss))
-        assert more.leakage[label].value == pytest.approx(found.lines[3].more[label].value)
+        assert less.effects[label].value == pytest.approx(means("neg-ls", loss) - means("none", loss))
+        assert more.effects[label].value == pytest.approx(means("pos-ls", loss) - means("none", loss))
+        assert more.effects[label].value == pytest.approx(part.lines[3].more[label].value)
     assert less.accuracy is not None
     assert less.missing == 0
 
@@ -221,15 +230,16 @@ def test_less_and_more_are_what_the_claims_say(
     moved = leaking(computed, {"neg-ls": more, "pos-ls": more})
     less, greater = told(made(), moved).tested
     assert (less.outcome, greater.outcome) == outcomes
-    assert less.leakage["ppa"].value == pytest.approx(more, abs=0.05)
+    assert less.effects["ppa"].value == pytest.approx(more, abs=0.05)
     assert less.beyond["ppa"].value == pytest.approx(more, abs=0.05)  # the whole front leaks 0.4
 
 
 def test_what_lower_accuracy_explains_is_said() -> None:
     claim, lost = made().claims[0], effect(-0.2, 0.01)
     against = {"ppa": effect(-0.5, 0.1), "gmi": effect(0.5, 0.1), "mirror": effect(0.0, 0.1)}
-    margins = Margins(0.5, "bits")
-    less = Judgement(claim, "seen here", 1, 0, {"ppa": lost}, against, lost, "lower", margins)
+    margins, bits = Margins(0.5, "bits"), Quantity("leakage", better="lower", kind="bits")
+    given = (claim, "", "seen here", 1, 0, "id_bits", bits, {"ppa": lost}, against, lost, margins)
+    less = Judgement(*given)
     assert less.verdict == (
         "Seen here, at a cost of accuracy: undefended targets of that accuracy leak more under ppa, "
         "less under gmi, about as much under mirror"
@@ -238,19 +248,20 @@ def test_what_lower_accuracy_explains_is_said() -> None:
     assert replace(less, outcome="unclear").verdict == "Unclear"
     assert replace(less, claim=made().claims[1]).verdict == "Seen here"
     mirrored = {name: replace(one, value=-one.value) for name, one in against.items()}
-    assert replace(less, beyond=mirrored, better="higher").verdict == less.verdict
-    small = replace(less, outcome="not seen here", leakage={"ppa": effect(0.1, 0.1)})
+    higher = replace(bits, better="higher")
+    assert replace(less, beyond=mirrored, quantity=higher).verdict == less.verdict
+    small = replace(less, outcome="not seen here", effects={"ppa": effect(0.1, 0.1)})
     assert small.verdict == "Not seen here, no difference beyond 0.31 bits"
-    opposite = replace(less, outcome="not seen here", leakage={"ppa": effect(2.0, 0.1)})
+    opposite = replace(less, outcome="not seen here", effects={"ppa": effect(2.0, 0.1)})
     assert opposite.verdict == "Not seen here, rather the opposite"
 
 
 def test_a_claim_can_be_about_some_settings(toy, computed: list[Record]) -> None:
-    claims = [{"text": "?", "defense": "neg-ls", "leakage": "less", "options": {"alpha": -0.5}}]
+    claims = [{"text": "?", "defense": "neg-ls", "says": "less", "options": {"alpha": -0.5}}]
     found = told(made(claims=claims), computed)
     (one,) = found.tested
     assert one.settings == 1
-    assert one.leakage["ppa"].value == pytest.approx(found.lines[0].more["ppa"].value)
+    assert one.effects["ppa"].value == pytest.approx(found.parts[0].lines[0].more["ppa"].value)
 
 
 def test_what_is_compared_with_no_baseline_is_missing(toy, computed: list[Record]) -> None:
@@ -258,7 +269,7 @@ def test_what_is_compared_with_no_baseline_is_missing(toy, computed: list[Record
     found = told(made(), some)
     less, more = found.tested
     assert (less.outcome, less.missing, more.missing) == ("unclear", 4, 0)
-    assert len(found.missing) == 4
+    assert found.missing == 4
     assert "4 cells are missing" in page(made(), [found])
     without = [one for one in computed if one.defense.name != "none" or one.seed == 0]
     less, more = told(made(), without).tested
@@ -270,17 +281,16 @@ def test_what_is_compared_with_no_baseline_is_missing(toy, computed: list[Record
         for one in computed
     ]
     found = told(made(), elsewhere)
-    assert found.missing == ()
+    assert found.missing == 0
     assert (found.tested[1].outcome, found.tested[1].missing) == ("unclear", 2)
 
 
 def test_without_the_baseline_there_is_no_answer(toy, computed: list[Record]) -> None:
     registry = host().registry
     track = load_track(registry, "toy")
-    plan = plan_of(made(), registry, track, [0, 1])
     others = [one for one in computed if one.defense.name != "none"]
-    assert answer(made(), plan, registry, track, others) is None
-    assert answer(made(), plan, registry, track, []) is None
+    assert answer(made(), track, plans(made()), registry, others) is None
+    assert answer(made(), track, plans(made()), registry, []) is None
 
 
 # --- pages and commands --------------------------------------------------------------------------

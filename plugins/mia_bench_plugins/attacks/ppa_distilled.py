@@ -17,6 +17,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from mia_bench import AttackTask, Register, hookimpl, lazy_imports
+from mia_bench.api.access import open_access
 from mia_bench.api.images import to_float
 from mia_bench.memory import upload
 from mia_bench.seeds import seeded
@@ -27,7 +28,6 @@ with lazy_imports():
     from torch import Tensor
     from torch.nn import functional as F
 
-    from mia_bench.api.access import open_access
     from mia_bench_plugins.models import networks
 
 _STATE = "student."

@@ -22,7 +22,7 @@ with lazy_imports():
     import torch
     from torch import Tensor
 
-    from mia_bench.api.classifier import answers
+    from mia_bench.api import classifier
 
 
 class AdversarialRobustness(TargetMetric):
@@ -86,7 +86,7 @@ class AdversarialRobustness(TargetMetric):
 
 def _margins(evidence: TargetEvidence, images: Tensor, index: Tensor) -> Tensor:
     """The class's logit less the largest other ``(N,)``, the mean over answers of a random target."""
-    logits = answers(evidence.target, images, evidence.draws).mean(0)
+    logits = classifier.answers(evidence.target, images, evidence.draws).mean(0)
     others = logits.scatter(1, index, -torch.inf).amax(1)
     return logits.gather(1, index).squeeze(1) - others
 

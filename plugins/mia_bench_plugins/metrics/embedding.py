@@ -27,7 +27,7 @@ with lazy_imports():
     from torch import Tensor, nn
     from torch.nn import functional as F
 
-    from mia_bench.api.classifier import Classifier
+    from mia_bench.api import classifier
 
 _BATCH = 256
 
@@ -77,7 +77,7 @@ class Embedding(AttackMetric):
     def compute(self, evidence: AttackEvidence) -> dict[str, Measurement | str]:
         """One pass over training images, test images and reconstructions."""
         network, splits = evidence.target, evidence.splits
-        if not isinstance(network, Classifier):
+        if not isinstance(network, classifier.Classifier):
             return dict.fromkeys(self.quantities, "the target shows no features")
         train, test, made = (
             _features(network, images, evidence.device)
@@ -111,7 +111,7 @@ class Embedding(AttackMetric):
         return found
 
 
-def _features(network: Classifier, images: Tensor, device: torch.device) -> Tensor:
+def _features(network: classifier.Classifier, images: Tensor, device: torch.device) -> Tensor:
     """Penultimate features ``(N, F)`` in float64 on the CPU."""
     with torch.no_grad():
         found = [network.features(to_float(part.to(device))).double().cpu() for part in images.split(_BATCH)]
@@ -150,7 +150,7 @@ def _angles(centred: Tensor) -> Measurement:
     return _measured(mean, torch.arange(classes))
 
 
-def _alignment(network: Classifier, centred: Tensor) -> Measurement | str:
+def _alignment(network: classifier.Classifier, centred: Tensor) -> Measurement | str:
     """Of each class, the cosine between its weights and its mean."""
     head = network.head
     if not isinstance(head, nn.Linear) or head.weight.shape != centred.shape:
