@@ -25,8 +25,8 @@ with lazy_imports():
 
     from mia_bench.api.access import Access
 
-_HALVINGS = 40
-_WIDEST = 16.0
+_HALVINGS = 50
+_WIDEST = 32.0
 
 
 class RescaledPlugAndPlay(PlugAndPlay):
@@ -70,7 +70,7 @@ class RescaledPlugAndPlay(PlugAndPlay):
 def fitted_temperature(logits: Tensor, share: float) -> float:
     """The temperature at which logits ``(N, C)`` have ``share`` of the largest mean entropy.
 
-    It is sought within factors of 2^±16; the nearer end where there is none.
+    It is sought within factors of 2^±32; the nearer end where there is none.
     """
     logits = logits.double()
     wanted = share * math.log(logits.shape[1])
