@@ -26,6 +26,12 @@ pytestmark = pytest.mark.slow
 
 SMALL = {
     "ppa": {"search": 24, "candidates": 3, "steps": 2, "views": 3},
+    "ppa-steps": {"search": 24, "candidates": 3, "steps": 2, "views": 3},
+    "ppa-rescaled": {"search": 24, "candidates": 3, "steps": 2, "views": 3},
+    "ppa-distilled": {
+        "search": 24, "candidates": 3, "steps": 2, "views": 3, "samples": 16, "student_steps": 3,
+        "student_widths": (4,),
+    },
     "gmi": {"steps": 3, "restarts": 2},
     "brep-mi": {"search": 200, "points": 4, "steps": 3},
     "mirror": {"search": 24, "population": 4, "generations": 2},

@@ -72,14 +72,16 @@ class DistilledPlugAndPlay(PlugAndPlay):
             task.progress(min((number + 1) * task.batch_size, len(images)), len(images), "image")
         return images.to(task.device), torch.cat(answers)
 
-    def _network(self, task: AttackTask) -> networks.Network:
-        return networks.residual_network(self.options.student_widths, task.access.num_classes).to(task.device)
+    def _network(self, task: AttackTask, seed: int) -> networks.Network:
+        """A student that is not trained yet; it follows from the seed."""
+        with seeded(seed, "student"):
+            student = networks.residual_network(self.options.student_widths, task.access.num_classes)
+        return student.to(task.device)
 
     def _trained(self, task: AttackTask, images: Tensor, answers: Tensor) -> networks.Network:
         """The student, in training mode until it has been trained."""
         draws, options = task.generator, self.options
-        with seeded(int(torch.randint(2**62, (), generator=draws)), "student"):
-            student = self._network(task).train()
+        student = self._network(task, int(torch.randint(2**62, (), generator=draws))).train()
         adam = torch.optim.Adam(student.parameters(), lr=options.student_rate)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(adam, options.student_steps)
         for step in range(options.student_steps):
@@ -98,7 +100,7 @@ class DistilledPlugAndPlay(PlugAndPlay):
 
     def _on_student(self, task: AttackTask, state: dict[str, Tensor]) -> AttackTask:
         """The task with the student in the target's place."""
-        student = self._network(task)
+        student = self._network(task, 0)
         own = {k.removeprefix(_STATE): v for k, v in state.items() if k.startswith(_STATE)}
         student.load_state_dict(own)
         access = open_access("white-box", student.eval(), task.access.num_classes)

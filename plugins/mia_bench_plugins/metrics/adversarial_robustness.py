@@ -17,6 +17,8 @@ from pydantic import Field
 from mia_bench import Measurement, Quantity, Register, TargetMetric, hookimpl, lazy_imports
 from mia_bench.api.images import to_float
 from mia_bench.api.metric import TargetEvidence
+from mia_bench.memory import upload
+from mia_bench.seeds import generator
 
 with lazy_imports():
     import torch
@@ -53,35 +55,41 @@ class AdversarialRobustness(TargetMetric):
 
     def compute(self, evidence: TargetEvidence) -> dict[str, Measurement | str]:
         """Attack every test image once."""
-        test = evidence.splits.test
+        test, place = evidence.splits.test, evidence.device
         if not len(test):
             return dict.fromkeys(self.quantities, "the data set keeps no test images")
-        found = []
+        found, draws = [], generator(0, "adversarial-robustness")
         for images, labels in zip(
             test.images.split(self.options.batch_size),
             test.labels.split(self.options.batch_size),
             strict=True,
         ):
-            clean, wanted = to_float(images.to(evidence.device)), labels.to(evidence.device)
-            found.append(self._robust(evidence, clean, wanted).cpu())
-        return {"robust_accuracy": Measurement(torch.cat(found).double().numpy(), test.labels.numpy())}
+            clean, wanted = to_float(images.to(place)), labels.to(place)
+            start = clean + self.options.epsilon * upload(
+                2 * torch.rand(images.shape, generator=draws) - 1, place
+            )
+            found.append(self._robust(evidence, clean, start.clamp(0, 1), wanted).cpu())
+        return {"robust_accuracy": Measurement(torch.cat(found).numpy(), test.labels.numpy())}
 
-    def _robust(self, evidence: TargetEvidence, clean: Tensor, labels: Tensor) -> Tensor:
-        """Whether each image ``(N, 3, H, W)`` stays correctly classified ``(N,)``."""
-        epsilon, index = self.options.epsilon, labels[:, None]
-        changed = (clean + epsilon * (2 * torch.rand_like(clean) - 1)).clamp(0, 1)
+    def _robust(self, evidence: TargetEvidence, clean: Tensor, start: Tensor, labels: Tensor) -> Tensor:
+        """The share, 0 or 1, of each image ``(N, 3, H, W)`` that stays correctly classified ``(N,)``.
+
+        NaN where the target answers NaN.
+        """
+        epsilon, index, changed = self.options.epsilon, labels[:, None], start
         with torch.no_grad():
-            robust = _margins(evidence, clean, index) > 0
+            least = _margins(evidence, clean, index)
         for _ in range(self.options.steps):
             changed.requires_grad_(True)
             with torch.enable_grad():
                 margins = _margins(evidence, changed, index)
                 (gradient,) = torch.autograd.grad(margins.sum(), changed)
-            robust &= margins.detach() > 0
+            least = torch.minimum(least, margins.detach())
             moved = changed.detach() - self.options.step_size * gradient.sign()
             changed = torch.minimum(torch.maximum(moved, clean - epsilon), clean + epsilon).clamp(0, 1)
         with torch.no_grad():
-            return robust & (_margins(evidence, changed, index) > 0)
+            least = torch.minimum(least, _margins(evidence, changed, index))
+        return torch.where(least.isnan(), torch.nan, (least > 0).double())
 
 
 def _margins(evidence: TargetEvidence, images: Tensor, index: Tensor) -> Tensor:

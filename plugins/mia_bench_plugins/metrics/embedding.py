@@ -79,6 +79,8 @@ class Embedding(AttackMetric):
         network, splits = evidence.target, evidence.splits
         if not isinstance(network, classifier.Classifier):
             return dict.fromkeys(self.quantities, "the target shows no features")
+        if not (len(splits.test) and len(evidence.images)):
+            return dict.fromkeys(self.quantities, "there are no test images, or no reconstructions")
         train, test, made = (
             _features(network, images, evidence.device)
             for images in (splits.train.images, splits.test.images, evidence.images)
@@ -92,7 +94,9 @@ class Embedding(AttackMetric):
         def spread(features: Tensor, labels: Tensor) -> Measurement:
             return _measured(((features - means[labels]) ** 2).sum(1) / unit, labels)
 
-        nearest = torch.cdist(made, means).argmin(1) == evidence.labels
+        distances = torch.cdist(made, means)
+        nearest = (distances.argmin(1) == evidence.labels).double()
+        nearest[distances.isnan().any(1)] = torch.nan
         found: dict[str, Measurement | str] = {
             "spread_train": spread(train, splits.train.labels),
             "spread_test": spread(test, splits.test.labels),
@@ -100,7 +104,7 @@ class Embedding(AttackMetric):
             "mean_angles": _angles(centred),
             "head_alignment": _alignment(network, centred),
             "reconstruction_spread": spread(made, evidence.labels),
-            "reconstruction_nearest": _measured(nearest.double(), evidence.labels),
+            "reconstruction_nearest": _measured(nearest, evidence.labels),
         }
         for name, features, labels in (
             ("test", test, splits.test.labels),

@@ -46,6 +46,8 @@ class Gradients(AttackMetric):
 
     def compute(self, evidence: AttackEvidence) -> dict[str, Measurement | str]:
         """From the diagnostics alone."""
+        if not len(evidence.images):
+            return dict.fromkeys(self.quantities, "there are no reconstructions")
         if missing := [name for name in _NEEDED if name not in evidence.diagnostics]:
             return dict.fromkeys(self.quantities, f"the attack does not return its {missing[0]}")
         loss, norm, cosine = (evidence.diagnostics[name].double() for name in _NEEDED)
