@@ -212,12 +212,24 @@ class Spot:
 
 
 @dataclass(frozen=True)
+class Region:
+    """A rectangle of one colour: left, bottom, right, top."""
+
+    x0: float
+    y0: float
+    x1: float
+    y1: float
+    colour: int
+
+
+@dataclass(frozen=True)
 class Cloud:
     """Points in a plane, and lines through it: each a sequence of places, with the number of a colour."""
 
     title: str
     spots: Sequence[Spot]
     paths: Sequence[tuple[Sequence[tuple[float, float]], int]] = ()
+    regions: Sequence[Region] = ()
 
 
 def curves(panels: Sequence[Curves], x: str) -> str:
@@ -252,11 +264,13 @@ def curves(panels: Sequence[Curves], x: str) -> str:
     return _finished(svg)
 
 
-def clouds(panels: Sequence[Cloud], names: Sequence[str] = ()) -> str:
+def clouds(panels: Sequence[Cloud], names: Sequence[str] = (), reach: float | None = None) -> str:
     """Points in a plane, three panels side by side on one scale, the same in both directions.
 
     Args:
         names: of the colours, for a line above the panels.
+        reach: the largest coordinate that is shown; that of the points unless given. What is farther out is
+            drawn at the edge.
     """
     spots = [spot for panel in panels for spot in panel.spots]
     if not spots:
@@ -266,18 +280,27 @@ def clouds(panels: Sequence[Cloud], names: Sequence[str] = ()) -> str:
     head = 40.0 if names else 8.0
     svg = _canvas(head + -(-len(panels) // beside) * (side + 30), ", ".join(panel.title for panel in panels))
     _legend(svg, names, 22)
-    reach = 1.05 * max(max(abs(spot.x), abs(spot.y)) for spot in spots)
+    edge = reach or 1.05 * max(max(abs(spot.x), abs(spot.y)) for spot in spots)
     for number, panel in enumerate(panels):
         x0, y0 = (number % beside) * side + 8, head + (number // beside) * (side + 30)
-        across = _Scale((-reach, reach), x0, x0 + side - 16)
-        up = _Scale((-reach, reach), y0 + 24 + side - 16, y0 + 24)
+        across = _Scale((-edge, edge), x0, x0 + side - 16)
+        up = _Scale((-edge, edge), y0 + 24 + side - 16, y0 + 24)
         _text(svg, x0, y0 + 14, panel.title, "ink strong")
-        _line(svg, across(-reach), up(0), across(reach), up(0), "grid")
-        _line(svg, across(0), up(-reach), across(0), up(reach), "grid")
+
+        def seen(value: float) -> float:
+            return max(-edge, min(edge, value))
+
+        for region in panel.regions:
+            wide, tall = across(region.x1) - across(region.x0), up(region.y0) - up(region.y1)
+            box = {"x": _pixel(across(region.x0)), "y": _pixel(up(region.y1))}
+            box |= {"width": _pixel(wide), "height": _pixel(tall), "opacity": "0.18"}
+            ET.SubElement(svg, "rect", {**box, "class": f"name {_class(region.colour)}"})
+        _line(svg, across(-edge), up(0), across(edge), up(0), "grid")
+        _line(svg, across(0), up(-edge), across(0), up(edge), "grid")
         for path, colour in panel.paths:
-            _polyline(svg, [(across(x), up(y)) for x, y in path], colour)
+            _polyline(svg, [(across(seen(x)), up(seen(y))) for x, y in path], colour)
         for spot in sorted(panel.spots, key=lambda one: one.hollow):
-            place = {"cx": _pixel(across(spot.x)), "cy": _pixel(up(spot.y))}
+            place = {"cx": _pixel(across(seen(spot.x))), "cy": _pixel(up(seen(spot.y)))}
             kind = f"{'ring' if spot.hollow else 'dot'} {_class(spot.colour)}"
             ET.SubElement(svg, "circle", {**place, "r": "3.5" if spot.hollow else "3", "class": kind})
     return _finished(svg)

@@ -48,6 +48,8 @@ with lazy_imports():
     from torch import Tensor
     from torch.nn import functional as F
 
+_TINY = 1e-38
+
 Area = Annotated[float, Field(gt=0, le=1)]
 Range = tuple[Area, Area]
 
@@ -203,9 +205,11 @@ class PlugAndPlay(Attack):
                 gradient, losses = self._gradient(task, images.detach(), label)
                 images.backward(gradient)
                 assert w.grad is not None
-                cosines = F.cosine_similarity(w.grad, before, eps=1e-30)  # gradients may be tiny
-                seen.append(torch.stack([losses, w.grad.norm(dim=1), cosines], dim=1))
-                before = w.grad
+                largest = w.grad.abs().amax(1, keepdim=True).clamp_min(_TINY)
+                unit = w.grad / largest  # the square of a tiny gradient is 0
+                norms = largest.squeeze(1) * unit.norm(dim=1)
+                seen.append(torch.stack([losses, norms, F.cosine_similarity(unit, before)], dim=1))
+                before = unit
                 adam.step()
                 task.progress(number * self.options.steps + step + 1, total, "step")
             results.append(w.detach().cpu())
