@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
+import mia_bench
 from mia_bench import plugins as plugins_module
 from mia_bench.api.metric import Quantity
 from mia_bench.cli import experiment as command_module
@@ -17,6 +19,7 @@ from mia_bench.config import load_config
 from mia_bench.engine.run import execute
 from mia_bench.errors import MiaBenchError, UsageError
 from mia_bench.experiments import folder as folder_module
+from mia_bench.experiments import plane
 from mia_bench.experiments.analysis import Answer, Judgement, answer, judged
 from mia_bench.experiments.definition import (
     Experiment,
@@ -25,18 +28,20 @@ from mia_bench.experiments.definition import (
     read_experiment,
 )
 from mia_bench.experiments.folder import Published
-from mia_bench.experiments.pages import figures, index, page
+from mia_bench.experiments.pages import figures, index, number_rows, page, plane_page
 from mia_bench.experiments.planning import Plan, plan_of, prepare_experiment
+from mia_bench.leaderboard.submission import Submission, submit
 from mia_bench.leaderboard.verdicts import Margins
 from mia_bench.plugins import host
 from mia_bench.record import MetricValue, Record, check_record
 from mia_bench.statistics import Effect
-from mia_bench.track import load_track
+from mia_bench.track import Variation, load_track
 
 ROOT = Path(__file__).parent.parent
 
 GIVEN: dict[str, Any] = {
     "name": "made",
+    "place": 1,
     "title": "Made",
     "question": "Does it?",
     "method": "By `ppa`.",
@@ -390,3 +395,261 @@ def test_the_published_pages_follow_from_the_records() -> None:
         assert path.read_text(encoding="utf-8") == text, path
     drawn = {path for path in found if path.suffix == ".svg"}
     assert set((folder / "figures").glob("*.svg")) == drawn
+
+
+# --- variants, further metrics, comparisons of attacks -------------------------------------------
+
+VARIED: dict[str, Any] = {
+    "axis": "",
+    "figures": ["variants", "forest", "steps", "points"],
+    "metrics": ["gradients", "embedding"],
+    "show": ["test_accuracy", "attack_acc1", "gradient_cosine", "spread_test"],
+    "attacks": [{"name": "ppa"}],
+    "grid": [{"defense": "none"}, {"defense": "neg-ls", "options": {"alpha": [-0.5]}}],
+    "variants": [
+        {"label": "2 images", "images_per_class": 2},
+        {"label": "wide", "architecture": {"name": "convnet-small", "options": {"widths": [4, 8]}}},
+        {"label": "as it is"},
+    ],
+    "claims": [
+        {"text": "Less.", "defense": "neg-ls", "says": "less"},
+        {"text": "Turning.", "defense": "neg-ls", "says": "less", "quantity": "gradient_cosine"},
+        {"text": "Even less.", "defense": "neg-ls", "says": "less", "trend": True},
+    ],
+}
+
+
+def run_on_toy(experiment: Experiment, store: Path) -> list[Record]:
+    config = load_config({"track": "toy", "device": "cpu", "jobs": "1", "store": store})
+    return [record for prepared, _ in prepare_experiment(experiment, config) for record in execute(prepared)]
+
+
+@pytest.fixture(scope="session")
+def varied_records(toy_site: Path, make_once) -> list[Record]:
+    """The records of an experiment with variants."""
+
+    def make(folder: Path) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.delenv("MIA_BENCH_DISABLE_PLUGINS", raising=False)
+            patch.syspath_prepend(str(toy_site))
+            plugins_module.host.cache_clear()
+            records = run_on_toy(varied(), folder / "store")
+            plugins_module.host.cache_clear()
+        (folder / "records.json").write_text(json.dumps([record.to_json() for record in records]))
+
+    folder = make_once("varied", make)
+    return [check_record(one, "a record") for one in json.loads((folder / "records.json").read_text())]
+
+
+def varied(**changes: Any) -> Experiment:
+    return made(**{**VARIED, **changes})
+
+
+def test_each_variant_changes_the_target_alone(toy, varied_records: list[Record]) -> None:
+    assert {record.status for record in varied_records} == {"done"}
+    found = {record.track.variant for record in varied_records}
+    metrics = "metrics: gradients embedding"
+    assert found == {
+        f"{metrics}; images_per_class: 2",
+        f'{metrics}; architecture: {{"name": "convnet-small", "options": {{"widths": [4, 8]}}}}',
+        metrics,
+    }
+    assert len({record.track.protocol for record in varied_records}) == 3
+    ceilings = {record.metrics["attack_acc1_ceiling"].value for record in varied_records}
+    assert len(ceilings) == 1  # they are measured with one evaluation model
+    assert all(record.metrics["gradient_cosine"] for record in varied_records)
+    assert all("test_x" in record.per_image for record in varied_records)
+
+
+def test_no_board_has_a_variant(toy, varied_records: list[Record], tmp_path: Path) -> None:
+    assert submit(varied_records, tmp_path, host().registry) == Submission()
+    assert Variation().of(load_track(host().registry, "toy")).variant == ""
+
+
+def test_claims_are_tested_in_each_variant_and_trends_between_the_first_and_the_last(
+    toy, varied_records: list[Record]
+) -> None:
+    experiment = varied()
+    found = told(experiment, varied_records)
+    assert [part.variant for part in found.parts] == ["2 images", "wide", "as it is"]
+    assert [(one.claim.text, one.variant) for one in found.tested] == [
+        *((text, label) for label in ("2 images", "wide", "as it is") for text in ("Less.", "Turning.")),
+        ("Even less.", "2 images, less as it is"),
+    ]
+    first, *_, last, _, trend = found.tested
+    assert trend.effects["ppa"].value == pytest.approx(
+        first.effects["ppa"].value - last.effects["ppa"].value, abs=1e-6
+    )
+    turning = found.tested[1]
+    assert (turning.name, turning.accuracy is None, turning.beyond) == ("gradient_cosine", False, {})
+    text = page(experiment, [found])
+    for words in (
+        "### 2 images",
+        "(2 images, less as it is)",
+        "`gradient_cosine` under `ppa`",
+        "`spread_test`",
+    ):
+        assert words in text
+    drawn = figures(experiment, found)
+    assert sorted(drawn) == ["made-toy-points.svg", "made-toy-steps.svg", "made-toy.svg"]
+    rows = number_rows(experiment, found.parts[0])
+    assert [row["quantity"] for row in rows] == list(experiment.show)
+    assert set(rows[0]) == {"quantity", "under", "none", "neg-ls alpha=-0.5", "change, neg-ls alpha=-0.5"}
+
+
+def test_a_quantity_that_no_metric_gives_is_an_error(toy, varied_records: list[Record]) -> None:
+    with pytest.raises(MiaBenchError, match="'nothing', which no metric gives"):
+        told(varied(show=["nothing"]), varied_records)
+    claims = [{"text": "?", "defense": "neg-ls", "says": "less", "quantity": "nothing"}]
+    with pytest.raises(MiaBenchError, match="'nothing', which no metric gives"):
+        told(varied(claims=claims), varied_records)
+
+
+PROBED: dict[str, Any] = {
+    "axis": "",
+    "figures": ["forest"],
+    "compare": "attacks",
+    "attacks": [
+        {
+            "name": "ppa-steps",
+            "options": {
+                "search": 24, "candidates": 3, "steps": 2, "views": 3,
+                "selection": one, "optimisation": one, "final_selection": one,
+            },
+        }
+        for one in ("undefended", "target")
+    ],
+    "grid": [{"defense": "neg-ls", "options": {"alpha": [-0.5]}}],
+    "claims": [
+        {"text": "Less.", "defense": "neg-ls", "says": "less", "attack": {"optimisation": "target"}},
+        {"text": "None.", "defense": "neg-ls", "says": "less", "attacks": ["ppa-steps"]},
+    ],
+}  # fmt: skip
+
+
+def test_attacks_are_compared_with_the_first_on_the_same_target(toy, tmp_path: Path) -> None:
+    experiment = made(**PROBED)
+    records = run_on_toy(experiment, tmp_path / "store")
+    assert [record.status for record in records] == ["done"] * 4
+    found = told(experiment, records)
+    (part,) = found.parts
+    name = part.board.primary
+    plain, own = (
+        np.mean([r.per_class[name] for r in records if r.attack.options["selection"] == one])
+        for one in ("undefended", "target")
+    )
+    less, every = found.tested
+    (label,) = less.effects
+    assert less.effects[label].value == pytest.approx(own - plain)
+    assert every.effects == less.effects
+    assert less.missing == every.missing == 0
+    assert "the first row for the same target" in page(experiment, [found])
+    undefended = next(r for r in records if r.attack.options["selection"] == "undefended" and r.seed == 0)
+    run = mia_bench.run(
+        track="toy",
+        defense="none",
+        attack="ppa",
+        options={
+            f"ppa.{k}": [str(v)] for k, v in (("search", 24), ("candidates", 3), ("steps", 2), ("views", 3))
+        },
+        device="cpu",
+        store=tmp_path / "store",
+    )
+    assert run[0].metrics[name].value == undefended.metrics[name].value  # all on the undefended target
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"variants": [{"label": "a"}, {"label": "a"}]}, "two variants have one label"),
+        ({"axis": ""}, "a figure across an axis needs one"),
+        ({"claims": [{"text": "?", "defense": "neg-ls", "says": "less", "trend": True}]}, "several variants"),
+        ({"claims": [{"text": "?", "defense": "neg-ls", "says": "less", "attacks": ["gmi"]}]}, "'gmi'"),
+        ({"variants": [{"label": "a", "images_per_class": 0}]}, "images_per_class"),
+    ],
+)
+def test_a_definition_of_variants_that_does_not_fit_is_refused(changes: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        made(**changes)
+
+
+# --- the plane -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def small_plane(make_once) -> plane.PlaneRecord:
+    def make(folder: Path) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(plane, "EPOCHS", 30)
+            patch.setattr(plane, "STEPS", 20)
+            made = plane.compute(host().registry, lambda done, total, unit: None, seeds=2)
+        (folder / "plane.json").write_text(made.text())
+
+    return plane.read(make_once("plane", make) / "plane.json")
+
+
+def test_the_plane_compares_each_target_with_the_undefended_one(small_plane: plane.PlaneRecord) -> None:
+    found = plane.findings(small_plane)
+    assert [one.label for one in found] == ["none", "pos-ls alpha=0.1", "neg-ls alpha=-1"]
+    for number, (target, _) in enumerate(plane.TARGETS):
+        runs = [run for run in small_plane.runs if run.defense == target]
+        assert [run.seed for run in runs] == [0, 1]
+        wanted = np.mean([run.means["end_distance"] for run in runs])
+        assert found[number].means["end_distance"].value == pytest.approx(wanted)
+        assert all(-1 <= value <= 1 for run in runs for value in run.means["gradient_cosine"])
+    change = found[1].changes["end_distance"].value
+    assert change == pytest.approx(
+        found[1].means["end_distance"].value - found[0].means["end_distance"].value
+    )
+    text = plane_page(small_plane)
+    for one in plane.told(found):
+        assert one.text in text
+    assert plane.figure(small_plane).count("<polyline") == 3 * plane.CLASSES * plane.DRAWN
+
+
+def test_the_surface_is_what_the_network_answers() -> None:
+    class Halves(torch.nn.Module):
+        def forward(self, points: torch.Tensor) -> torch.Tensor:
+            x, y = points.unbind(-1)
+            return torch.stack([x * 0, x + 1e-3, y * (y > 0) * 100], dim=-1)
+
+    rows = plane._surface(Halves())
+    assert len(rows) == len(rows[0]) == plane.CELLS
+    assert rows[0] == "2" * plane.CELLS  # the top
+    assert set(rows[-1][: plane.CELLS // 2 - 1]) == {"0"}
+    assert set(rows[-1][plane.CELLS // 2 + 1 :]) == {"1"}
+
+
+def test_a_record_of_the_plane_that_was_changed_is_refused(
+    small_plane: plane.PlaneRecord, tmp_path: Path
+) -> None:
+    path = tmp_path / "plane.json"
+    path.write_text(small_plane.text().replace('"seed": 1', '"seed": 2', 1))
+    with pytest.raises(MiaBenchError, match=r"plane\.json: its hash differs"):
+        plane.read(path)
+    path.write_text("{}")
+    with pytest.raises(MiaBenchError, match="its hash"):
+        plane.read(path)
+    few = small_plane.model_copy(update={"runs": small_plane.runs[:3]})
+    with pytest.raises(MiaBenchError, match="fewer than two seeds"):
+        plane.findings(few)
+
+
+def test_the_plane_is_run_and_built(only_made, cli, tmp_path: Path, monkeypatch) -> None:
+    for name, value in (("EPOCHS", 20), ("STEPS", 10), ("SEEDS", 2)):
+        monkeypatch.setattr(plane, name, value)
+    store = tmp_path / "store"
+    planned = cli("experiment", "run", "plane", "--dry-run", "--store", store)
+    assert (planned.code, store.exists()) == (0, False)
+    done = cli("experiment", "run", "plane", "--store", store)
+    assert done.code == 0, done.err
+    assert "neg-ls alpha=-1" in done.out
+    (tmp_path / "boards" / "results").mkdir(parents=True)
+    where = ("--folder", tmp_path / "experiments", "--boards", tmp_path / "boards")
+    built = cli("experiment", "build", *where, "--store", store)
+    assert built.code == 0, built.err
+    for name in ("results/plane.json", "plane.md", "figures/plane.svg"):
+        assert (tmp_path / "experiments" / name).exists()
+    assert "(plane.md)" in (tmp_path / "experiments" / "README.md").read_text()
+    again = cli("experiment", "build", *where)
+    assert (again.out, again.err) == ("", "all pages are up to date\n")

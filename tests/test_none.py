@@ -8,7 +8,7 @@ from mia_bench.api.dataset import ImageSet
 from mia_bench.api.defense import Defense
 from mia_bench.api.progress import no_progress
 from mia_bench.track import Recipe
-from mia_bench.training import TrainingResult, train_classifier
+from mia_bench.training import TrainingResult, some_of_each_class, train_classifier
 from mia_bench_plugins.defenses.none import NoDefense
 from mia_bench_plugins.models.networks import residual_network
 
@@ -58,3 +58,19 @@ def test_fewer_images_are_a_share_of_each_class_every_epoch() -> None:
 
 def test_all_images_and_epochs_are_plain_training() -> None:
     assert train(with_options()).losses == train(Defense()).losses
+
+
+def test_a_recipe_with_few_images_draws_the_same_for_every_defense_and_nested() -> None:
+    def drawn(count: int, defense: Defense) -> list[int]:
+        setup = train(defense, RECIPE.model_copy(update={"images_per_class": count})).setup
+        assert setup.train_size == len(setup.labels)
+        return setup.labels.bincount().tolist()
+
+    assert drawn(2, Defense()) == drawn(2, with_options()) == [2, 2, 1]  # the last class has no more
+    draws = [set(some_of_each_class(LABELS, lambda there, n=n: min(n, there), 3).tolist()) for n in (1, 2, 4)]
+    assert draws[0] < draws[1] < draws[2]
+    other = some_of_each_class(LABELS, lambda there: min(4, there), 4).tolist()
+    assert set(other) != draws[2]
+    every = RECIPE.model_copy(update={"images_per_class": len(LABELS)})
+    assert train(Defense(), every).losses == train(Defense()).losses
+    assert "images_per_class" not in RECIPE.spec()

@@ -13,14 +13,17 @@ from mia_bench.cli.shared import PathType, config_options, store_option, uncolle
 from mia_bench.config import OF_TARGETS, RunConfig, load_config
 from mia_bench.engine.progress import terminal_progress
 from mia_bench.engine.run import execute
+from mia_bench.experiments import plane
 from mia_bench.experiments.analysis import Answer, answer
 from mia_bench.experiments.definition import Experiment, experiment_names, load_experiment
 from mia_bench.experiments.folder import Published
 from mia_bench.experiments.pages import number_rows
 from mia_bench.experiments.planning import prepare_experiment
-from mia_bench.leaderboard.words import change
+from mia_bench.leaderboard.records import write
+from mia_bench.leaderboard.words import brief, change
 from mia_bench.plugins import host
 from mia_bench.results import doubts, read_store, text_table
+from mia_bench.store import Store
 from mia_bench.terminal import say, say_lines
 from mia_bench.track import load_track
 
@@ -39,9 +42,10 @@ def command() -> None:
 def list_() -> None:
     """List the experiments."""
     rows = []
-    for name in experiment_names():
-        one = load_experiment(name)
+    for one in sorted(map(load_experiment, experiment_names()), key=lambda one: one.place):
+        name = one.name
         rows.append({"name": name, "question": one.question, "tracks": ", ".join(one.tracks)})
+    rows.append({"name": plane.NAME, "question": plane.QUESTION, "tracks": "none: points in a plane"})
     say_lines(text_table(rows))
 
 
@@ -58,6 +62,9 @@ def run(name: str, dry_run: bool, **options: Any) -> None:
 
     Everything is cached, as by mia-bench run: a run that was stopped goes on with the same command.
     """
+    if name == plane.NAME:
+        _run_plane(load_config(options), dry_run=dry_run)
+        return
     experiment = load_experiment(name)
     if options["track"] is None:
         options["track"] = experiment.tracks[0]
@@ -88,6 +95,32 @@ def run(name: str, dry_run: bool, **options: Any) -> None:
         record.status == "failed" for record in records
     ):
         sys.exit(1)
+
+
+def _run_plane(config: RunConfig, *, dry_run: bool) -> None:
+    """Compute the plane, and keep its record in the store."""
+    if dry_run:
+        say(f"{len(plane.TARGETS)} targets on {plane.SEEDS} seeds, less than 20 seconds")
+        return
+    store = Store(config.store)
+    store.check_writable()
+    total = len(plane.TARGETS) * plane.SEEDS
+    with click.progressbar(length=total, label="targets", file=sys.stderr) as bar:
+        record = plane.compute(host().registry, lambda done, total, unit: bar.update(1))
+    where = plane.place_in(store.root)
+    write(where, record.text())
+    found = plane.findings(record)
+    rows = []
+    for one in found:
+        row = {"target": one.label}
+        for name, quantity in plane.QUANTITIES.items():
+            row[name] = brief(quantity, one.shown(name))
+            row[f"change of {name}"] = change(quantity, one.changes.get(name))
+        rows.append(row)
+    say_lines(text_table(rows))
+    for claim in plane.told(found):
+        said = "not seen here, rather the opposite" if claim.opposite else claim.outcome
+        say(f"{claim.text} {said.capitalize()}: {change(plane.QUANTITIES[claim.name], claim.effect)}")
 
 
 def _print(experiment: Experiment, found: Answer) -> None:
@@ -126,7 +159,9 @@ def _print(experiment: Experiment, found: Answer) -> None:
 def build(folder: Path, boards: Path, store: Path | None) -> None:
     """Write the pages from the records; with --store, add the records of a store first."""
     given = read_store(store) if store else []
-    changed = Published(folder, boards, host().registry, given).write()
+    points = plane.place_in(Store(store).root) if store else None
+    kept = plane.read(points) if points and points.exists() else None
+    changed = Published(folder, boards, host().registry, given, kept).write()
     for path in changed:
         say(path)
     if not changed:

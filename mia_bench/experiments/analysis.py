@@ -293,7 +293,13 @@ class _Rows:
         self.undefended = [row.key for row in decided.rows if row.role in front]
 
     def under(self, name: str) -> dict[str, SectionKey | None]:
-        """The attacks that a quantity is measured under, by label; one without a label for the target's."""
+        """The attacks that a quantity is measured under, by label; one without a label for the target's.
+
+        Raises:
+            MiaBenchError: no metric gives it.
+        """
+        if name not in self.board.quantities:
+            raise MiaBenchError(f"the experiment asks for {name!r}, which no metric gives")
         return dict(self.attacks) if name in self.board.of_attack else {"": None}
 
     def tables(self, name: str, attack: SectionKey | None) -> dict[ComponentKey, Table]:
@@ -350,8 +356,6 @@ def _numbers(
 ) -> Iterator[tuple[tuple[str, str], dict[str, Number]]]:
     """A quantity of each line's target, under each attack if it is of reconstructions."""
     board = rows.board
-    if name not in board.quantities:
-        raise MiaBenchError(f"the experiment shows {name!r}, which no metric gives")
     sections = {section.key: section.rows for section in board.sections}
     for label, attack in rows.under(name).items():
         shown = {row.key: row.metrics.get(name) for row in (sections[attack] if attack else board.utility)}

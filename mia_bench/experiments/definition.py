@@ -64,6 +64,8 @@ class Experiment(_Model):
 
     name: str
     """That of its file."""
+    place: int
+    """Where it stands in the list."""
     title: str
     """Of its page."""
     question: str
@@ -126,7 +128,7 @@ class Experiment(_Model):
 
 
 def experiment_names() -> list[str]:
-    """All experiments, sorted."""
+    """All experiments on tracks, sorted."""
     return sorted(path.stem for path in FOLDER.glob("*.toml"))
 
 

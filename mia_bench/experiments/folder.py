@@ -6,6 +6,7 @@ Layout::
     <folder>/<experiment>.md                a page each
     <folder>/figures/<experiment>-*.svg     their figures
     <folder>/results/<track>/<key>.json     records of cells that no board has
+    <folder>/results/plane.json             the record of the plane
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mia_bench.errors import MiaBenchError, UsageError
+from mia_bench.experiments import plane
 from mia_bench.experiments.analysis import Answer, answer, records_of
 from mia_bench.experiments.definition import Experiment, experiment_names, load_experiment
-from mia_bench.experiments.pages import figures, index, page
+from mia_bench.experiments.pages import figures, index, page, plane_page
 from mia_bench.experiments.planning import Plan, plan_of
 from mia_bench.leaderboard.grouping import group
 from mia_bench.leaderboard.records import FIGURES, INDEX, RESULTS, load, record_path, remove, write
@@ -50,17 +52,28 @@ class Published:
 
     Args:
         given: further records, which are added to the folder if an experiment needs them.
+        points: a further record of the plane, which takes the place of the folder's.
 
     Raises:
         UsageError: there are neither records nor boards.
         MiaBenchError: a record is not valid, or a setting can't be run.
     """
 
-    def __init__(self, folder: Path, boards: Path, registry: Registry, given: Iterable[Record] = ()) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        boards: Path,
+        registry: Registry,
+        given: Iterable[Record] = (),
+        points: plane.PlaneRecord | None = None,
+    ) -> None:
         if not any((place / RESULTS).is_dir() for place in (folder, boards)):
             raise UsageError(f"neither {folder} nor {boards} has records: name the leaderboards by --boards")
         self.folder, self.registry = folder, registry
-        self.experiments = [load_experiment(name) for name in experiment_names()]
+        self._plane_file = folder / RESULTS / f"{plane.NAME}.json"
+        self._points = points or (plane.read(self._plane_file) if self._plane_file.exists() else None)
+        loaded = [load_experiment(name) for name in experiment_names()]
+        self.experiments = sorted(loaded, key=lambda one: one.place)
         tracks = dict.fromkeys(name for one in self.experiments for name in one.tracks)
         self._there = {name: load(folder, name) for name in tracks}
         on_boards = {name: load(boards, name) for name in tracks}
@@ -105,6 +118,8 @@ class Published:
         kept = {record_path(self.folder, record): record for part in self._parts for record in part.own}
         there = {record_path(self.folder, record) for several in self._there.values() for record in several}
         changed = [path for path, record in kept.items() if write(path, record.file_text())]
+        if self._points and write(self._plane_file, self._points.text()):
+            changed.append(self._plane_file)
         changed += [remove(path) for path in sorted(there - kept.keys())]
         return changed + [path for path, text in texts.items() if write(path, text)]
 
@@ -120,7 +135,10 @@ class Published:
             for one in told:
                 drawn = figures(experiment, one)
                 texts |= {self.folder / FIGURES / file: svg for file, (_, svg) in drawn.items()}
-        return {self.folder / INDEX: index(found), **texts}
+        if self._points:
+            texts[self.folder / f"{plane.NAME}.md"] = plane_page(self._points)
+            texts[self.folder / FIGURES / f"{plane.NAME}.svg"] = plane.figure(self._points)
+        return {self.folder / INDEX: index(found, self._points), **texts}
 
     def _answer(self, part: _Part) -> Answer | None:
         return answer(part.experiment, part.track, part.plans, self.registry, part.records)

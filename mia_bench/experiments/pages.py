@@ -11,6 +11,7 @@ import numpy as np
 from markupsafe import Markup
 
 from mia_bench.api.metric import Quantity
+from mia_bench.experiments import plane
 from mia_bench.experiments.analysis import Answer, Line, Part
 from mia_bench.experiments.definition import Experiment, Figure
 from mia_bench.leaderboard.drawing import levels
@@ -51,9 +52,18 @@ def page(experiment: Experiment, answers: Sequence[Answer]) -> str:
     )
 
 
-def index(found: Sequence[tuple[Experiment, Sequence[Answer]]]) -> str:
+def plane_page(record: plane.PlaneRecord) -> str:
+    """The page of the plane."""
+    found = plane.findings(record)
+    return _render("plane.md.j2", plane=plane, found=found, told=plane.told(found))
+
+
+def index(
+    found: Sequence[tuple[Experiment, Sequence[Answer]]], points: plane.PlaneRecord | None = None
+) -> str:
     """The page that lists the experiments."""
-    return _render("experiments.md.j2", found=found)
+    told = plane.told(plane.findings(points)) if points else []
+    return _render("experiments.md.j2", found=found, plane=plane, told=told)
 
 
 def number_rows(experiment: Experiment, part: Part) -> list[dict[str, str]]:

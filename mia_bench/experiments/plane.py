@@ -28,7 +28,7 @@ from mia_bench.experiments.analysis import Outcome, judged
 from mia_bench.leaderboard.figures import Cloud, Region, Spot, clouds
 from mia_bench.leaderboard.tables import Table, effects
 from mia_bench.registry import Registry
-from mia_bench.statistics import Effect
+from mia_bench.statistics import Effect, Estimate
 
 with lazy_imports():
     import torch
@@ -72,7 +72,7 @@ CLASSES, POINTS, SPREAD, RADIUS = 5, 60, 0.5, 2.0
 WIDTH, EPOCHS, RATE = 64, 400, 0.01
 STARTS, STEPS, STEP_SIZE, REACH = 20, 100, 0.05, 4.0
 CELLS = 48
-_DRAWN = 4
+DRAWN = 4
 
 
 class Run(BaseModel):
@@ -109,6 +109,11 @@ class PlaneRecord(BaseModel):
     def text(self) -> str:
         """The text of its file, with a hash."""
         return jsonfile.sealed_text(self.model_dump(mode="json"))
+
+
+def place_in(store: Path) -> Path:
+    """Where a store keeps the record."""
+    return store / "experiments" / f"{NAME}.json"
 
 
 def read(path: Path) -> PlaneRecord:
@@ -213,7 +218,7 @@ def _run(registry: Registry, name: str, options: Mapping[str, Any], seed: int) -
     if seed:
         return made
     train, classes = _blobs(seed, "train")
-    shown = [number for number in range(len(wanted)) if number % STARTS < _DRAWN]
+    shown = [number for number in range(len(wanted)) if number % STARTS < DRAWN]
     return made.model_copy(
         update={
             "surface": _surface(network),
@@ -249,6 +254,11 @@ class Finding:
     means: Mapping[str, Effect]
     changes: Mapping[str, Effect]
 
+    def shown(self, name: str) -> Estimate:
+        """The mean of a quantity with its interval."""
+        effect = self.means[name]
+        return Estimate(effect.value, *effect.interval(), effect.seeds)
+
 
 @dataclass(frozen=True)
 class Told:
@@ -258,6 +268,11 @@ class Told:
     outcome: Outcome
     name: str
     effect: Effect
+
+    @property
+    def opposite(self) -> bool:
+        """Whether the opposite of the claim was seen."""
+        return self.outcome == "not seen here"
 
 
 def findings(record: PlaneRecord) -> list[Finding]:
