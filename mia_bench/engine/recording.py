@@ -52,7 +52,7 @@ def make_record(
             "version": cell.track.version,
             "data": planned.data_fingerprint,
             "protocol": planned.protocol,
-            **({"variant": cell.track.variant} if cell.track.variant else {}),
+            "variant": cell.track.variant,
         },
         "defense": _describe(store, planned, cell.defense, done),
         "prior": _describe(store, planned, cell.prior, done),

@@ -106,8 +106,8 @@ class Judgement:
 
     @property
     def costs(self) -> bool:
-        """Whether accuracy is lost beyond doubt."""
-        return self.accuracy is not None and self.accuracy.interval()[1] < 0
+        """Whether what the claim says of leakage comes with a loss of accuracy beyond doubt."""
+        return not self.claim.quantity and self.accuracy is not None and self.accuracy.interval()[1] < 0
 
     @property
     def verdict(self) -> str:
