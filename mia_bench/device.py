@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
+import platform
 import re
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 from etils.epy import lazy_imports
@@ -124,6 +127,21 @@ def capability(device: torch.device) -> str | None:
     if device.type == "cuda":
         return ".".join(map(str, torch.cuda.get_device_capability(device)))
     return None
+
+
+@functools.cache
+def processor() -> str | None:
+    """Vendor, family, model and stepping of the CPU; None where the system does not say.
+
+    Libraries choose kernels by more than the vector instructions: sums may differ in their last digits.
+    """
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").split("\n\n")[0]
+    except OSError:
+        return platform.processor() or None
+    said = dict(re.findall(r"^([^\t:]+)\s*:\s*(.*)$", lines, re.MULTILINE))
+    numbers = "-".join(said.get(name, "?") for name in ("cpu family", "model", "stepping"))
+    return f"{said['vendor_id']} {numbers}" if "vendor_id" in said else platform.processor() or None
 
 
 def torch_settings() -> dict[str, Any]:

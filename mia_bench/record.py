@@ -169,6 +169,8 @@ class Provenance(_Part):
     """How many CPU threads computed; null on a GPU, and where stages differ."""
     capability: str | None = None
     """The vector instructions of the CPU, or the GPU's compute capability; several where stages differ."""
+    processor: str | None = None
+    """Vendor, family, model and stepping of the CPU; null on a GPU; several where stages differ."""
     platform: str
     """Operating system, processor architecture and count of cores."""
     started: str

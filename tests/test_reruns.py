@@ -56,10 +56,15 @@ def with_value(record: Record, name: str, value: float | None, **provenance: obj
 
 
 def test_numbers_that_moved_too_far_are_named() -> None:
-    (published,) = read(make_record())
+    (made,) = read(make_record())
+    value = made.metrics["test_accuracy"].value
+    published = with_value(made, "test_accuracy", value, processor="Maker 6-1-1")
+    published.metrics["test_accuracy"] = made.metrics["test_accuracy"]
     assert moved(published, published) == []
     (one,) = moved(published, with_value(published, "test_accuracy", 0.8001))
     assert str(one) == "test_accuracy is 0.8001, published is 0.8 (may differ by 1e-09)"
+    for unlike in ({"processor": "Maker 6-2-1"}, {"processor": None}):
+        assert moved(published, with_value(published, "test_accuracy", 0.8001, **unlike)) == []
     elsewhere = {"threads": 2}
     assert moved(published, with_value(published, "test_accuracy", 0.8001, **elsewhere)) == []
     (far,) = moved(published, with_value(published, "test_accuracy", 0.1, **elsewhere))

@@ -71,6 +71,7 @@ def make_record(
             "device": made.get("device"),
             "threads": made.get("threads"),
             "capability": made.get("capability"),
+            "processor": made.get("processor"),
             "platform": provenance.platform_name(),
             "started": started,
             "finished": info["run"]["finished"] if done else provenance.now(),
@@ -136,7 +137,7 @@ def _made(store: Store, measure: Stage) -> dict[str, Any]:
     """Commit, torch and device behind a cell, several where its stages differ; threads where they don't."""
     # Nothing is known of an input that is gone; what was made from it is still there.
     runs = [stored_run(store, stage) for stage in measure.upstream()]
-    names = ("git", "torch", "device", "capability")
+    names = ("git", "torch", "device", "capability", "processor")
     found = {name: dict.fromkeys(run[name] for run in runs if run.get(name)) for name in names}
     threads = {run.get("threads") for run in runs if run}
     made: dict[str, Any] = {name: ", ".join(values) for name, values in found.items() if values}

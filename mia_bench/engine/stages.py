@@ -33,7 +33,7 @@ from mia_bench.api.metric import AttackEvidence, Gallery, Imitations
 from mia_bench.api.prior import PriorTask
 from mia_bench.api.progress import Progress
 from mia_bench.components import ConfiguredComponent
-from mia_bench.device import capability, preserve_torch_settings, threads
+from mia_bench.device import capability, preserve_torch_settings, processor, threads
 from mia_bench.engine.code import code_of
 from mia_bench.engine.plan import Stage
 from mia_bench.errors import UsageError
@@ -600,6 +600,7 @@ def _run_stage(stage: Stage, workspace: Workspace) -> None:
         "device": ", ".join([provenance.device_name(workspace.device), *info.pop("compiled", [])]),
         "threads": torch.get_num_threads() if workspace.device.type == "cpu" else None,
         "capability": capability(workspace.device),
+        "processor": processor() if workspace.device.type == "cpu" else None,
         "halved": "; ".join(halved.values()),
         "torch": torch.__version__,
         "git": provenance.git_commit(),

@@ -56,7 +56,7 @@ def allowed(published: MetricValue, *, same: bool) -> float | None:
 
     Args:
         published: with its interval.
-        same: whether it was run again under the same conditions.
+        same: whether it was run again under the same conditions, on the same kind of processor.
     """
     if same:
         return ROUNDING * max(1.0, abs(published.value))
@@ -71,7 +71,9 @@ def _value(metric: MetricValue | None) -> float | None:
 
 def moved(published: Record, again: Record) -> list[Moved]:
     """The numbers of a record that differ by more than they may."""
-    same = conditions(published) == conditions(again)
+    processors = {published.provenance.processor, again.provenance.processor}
+    on_one = len(processors) == 1 and (None not in processors or "cpu" not in conditions(again).device)
+    same = on_one and conditions(published) == conditions(again)
     found = []
     for name, before in published.metrics.items():
         now = again.metrics.get(name)
