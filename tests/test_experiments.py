@@ -32,6 +32,7 @@ from mia_bench.experiments.pages import figures, index, number_rows, page, plane
 from mia_bench.experiments.planning import Plan, plan_of, prepare_experiment
 from mia_bench.leaderboard.submission import Submission, submit
 from mia_bench.leaderboard.verdicts import Margins
+from mia_bench.leaderboard.words import change
 from mia_bench.plugins import host
 from mia_bench.record import MetricValue, Record, check_record
 from mia_bench.statistics import Effect
@@ -114,6 +115,17 @@ def test_every_experiment_can_be_planned_on_its_tracks() -> None:
             assert plan.left_out == ()
             assert len({one.cell.label for one in cells}) == len(cells)
             assert [one.cell.seed for one in cells] == sorted(one.cell.seed for one in cells)
+
+
+def test_every_experiment_can_be_planned_on_every_track() -> None:
+    registry = host().registry
+    for experiment in map(load_experiment, experiment_names()):
+        for name in registry.names("track"):
+            for variation in experiment.variations:
+                track = variation.of(load_track(registry, name))
+                plan = plan_of(experiment, registry, track, [0, 1])
+                assert plan.left_out == (), (experiment.name, name)
+                assert all(one.cell.track.variant == track.variant for one in plan.cells)
 
 
 @pytest.mark.parametrize(
@@ -312,7 +324,18 @@ def test_a_page_holds_the_question_the_answer_and_the_commands(toy, computed: li
     assert sorted(drawn) == ["made-toy-accuracy.svg", "made-toy.svg"]
     assert all(svg.startswith("<svg") for _, svg in drawn.values())
     assert "(figures/made-toy.svg)" in text
-    assert "[Made](made.md): Does it?" in index([(made(), [found])])
+    listed = index([(made(), [found])])
+    assert "## [Made](made.md)\n\nDoes it?" in listed
+    assert f"({effects_in(found)})" in listed
+
+
+def effects_in(found: Answer) -> str:
+    """The numbers of the first claim, as the list of experiments shows them."""
+    first = found.tested[0]
+    return ", ".join(
+        f"`{first.name}` {change(first.quantity, effect)} under `{label}`"
+        for label, effect in first.effects.items()
+    )
 
 
 @pytest.fixture
@@ -516,6 +539,7 @@ PROBED: dict[str, Any] = {
                 "search": 24, "candidates": 3, "steps": 2, "views": 3,
                 "selection": one, "optimisation": one, "final_selection": one,
             },
+            "words": f"all on {one}",
         }
         for one in ("undefended", "target")
     ],
@@ -539,7 +563,9 @@ def test_attacks_are_compared_with_the_first_on_the_same_target(toy, tmp_path: P
         for one in ("undefended", "target")
     )
     less, every = found.tested
+    assert list(part.attacks) == ["all on undefended", "all on target"]
     (label,) = less.effects
+    assert label == "all on target"
     assert less.effects[label].value == pytest.approx(own - plain)
     assert every.effects == less.effects
     assert less.missing == every.missing == 0

@@ -281,8 +281,8 @@ class _Rows:
     ) -> None:
         self.variant, self.plan, self.board, self.decided = variant, plan, board, decided
         self.missing = missing
-        labels = {section.key: board.label(section) for section in board.sections}
-        wanted = dict.fromkeys(_cell_key(one.cell)[:2] for one in plan.cells)
+        wanted = {_cell_key(one.cell)[:2]: one.words for one in plan.cells}
+        labels = {section.key: wanted.get(section.key) or board.label(section) for section in board.sections}
         self.attacks: dict[str, SectionKey] = {labels[key]: key for key in wanted if key in labels}
         self.base = decided.baseline.key if decided.baseline else None
         self.first = next(iter(wanted), None) if experiment.compare == "attacks" else None
@@ -483,8 +483,14 @@ def _mean_changes(rows: _Rows, claims: Sequence[Claim]) -> list[dict[str, Effect
         numbers = [number for number, other in enumerate(names) if other == name]
         for label, attack in rows.under(name).items():
             meant = [number for number in numbers if label in _attacks(claims[number], rows, name)]
-            tables = [_mean(_of(claims[number], rows.changes(name, attack))) for number in meant]
-            for number, effect in zip(meant, effects(tables, share=rows.is_share(name)), strict=True):
+            settings = [_of(claims[number], rows.changes(name, attack)) for number in meant]
+            tables = [_mean(several) for several in settings]
+            for number, several, effect in zip(
+                meant, settings, effects(tables, share=rows.is_share(name)), strict=True
+            ):
+                if len(several) == 1:  # the number of the table
+                    own = rows.effects(name, attack)
+                    effect = next((own[key] for key in own if _is_meant(claims[number], key)), None)
                 found[number] |= {label: effect} if effect else {}
     return found
 

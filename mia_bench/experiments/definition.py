@@ -53,6 +53,13 @@ class Claim(_Model):
     """Whether it says so of the difference in the first variant, compared with that in the last."""
 
 
+class ExperimentAttack(StandardAttack):
+    """An attack of every target."""
+
+    words: str = ""
+    """What it is called in tables; its name, with what tells it from the others, unless given."""
+
+
 Figure = Literal["across", "plane", "variants", "forest", "steps", "points"]
 """``across``: leakage along the axis; ``plane``: accuracy against leakage; ``variants``: leakage across the
 images a class of the variants; ``forest``: differences under each attack, or in each variant; ``steps``: what
@@ -91,7 +98,7 @@ class Experiment(_Model):
     """Number of seeds: an interval needs several."""
     tracks: Annotated[tuple[str, ...], Field(min_length=1)]
     """Where it has been run; it can be on any track."""
-    attacks: Annotated[tuple[StandardAttack, ...], Field(min_length=1)]
+    attacks: Annotated[tuple[ExperimentAttack, ...], Field(min_length=1)]
     """Of every target; the figure of accuracy shows the first."""
     grid: Annotated[tuple[Grid, ...], Field(min_length=1)]
     """The targets."""

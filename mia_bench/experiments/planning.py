@@ -20,10 +20,14 @@ from mia_bench.track import Track
 
 @dataclass(frozen=True)
 class Placed:
-    """A cell, and where its target stands on the axis of the experiment; None for one beside the axis."""
+    """A cell, and where its target stands on the axis of the experiment; None for one beside the axis.
+
+    ``words``: what its attack is called, if the experiment says so.
+    """
 
     cell: Cell
     at: float | None
+    words: str = ""
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,7 @@ def plan_of(experiment: Experiment, registry: Registry, track: Track, seeds: Seq
                 left_out[LeftOut(one.defense, f"{words} is left out: {error}")] = None
                 continue
             at = given.get(experiment.axis, one.at) if experiment.axis else one.at
-            found += [Placed(cell, None if at is None else float(at)) for cell in cells]
+            found += [Placed(cell, None if at is None else float(at), attack.words) for cell in cells]
     found.sort(key=lambda placed: seeds.index(placed.cell.seed))
     return Plan(tuple(found), tuple(left_out))
 

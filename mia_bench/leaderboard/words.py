@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import combinations
 
@@ -12,21 +13,22 @@ from mia_bench.leaderboard.verdicts import Verdict
 from mia_bench.statistics import Effect, Estimate
 
 DECIMALS = {"share": 2, "bits": 1, "rank": 0}
-"""Of numbers in the verdict table, by kind of quantity; three digits for the others."""
+"""Of numbers in the verdict table, by kind of quantity; the others have as many as their interval allows."""
 
 
 def brief(quantity: Quantity, shown: Shown | None) -> str:
     """``0.78 ± 0.03``, or ``3.1 [2.8, 3.4]`` where the ends are not equally far; a dash for none."""
     if not isinstance(shown, Estimate):
         return "–"
-    value = _brief(quantity, shown.value)
     if shown.low is None or shown.high is None:
-        return value
+        return _brief(quantity, shown.value)
     low, high = shown.interval
-    below, above = (_brief(quantity, width) for width in (shown.value - low, high - shown.value))
+    decimals = _decimals(quantity, (high - low) / 2)
+    value = _rounded(shown.value, decimals)
+    below, above = (_rounded(width, decimals) for width in (shown.value - low, high - shown.value))
     if below == above:
         return f"{value} ± {below}"
-    return f"{value} [{_brief(quantity, low)}, {_brief(quantity, high)}]"
+    return f"{value} [{_rounded(low, decimals)}, {_rounded(high, decimals)}]"
 
 
 def change(quantity: Quantity, effect: Effect | None) -> str:
@@ -34,7 +36,8 @@ def change(quantity: Quantity, effect: Effect | None) -> str:
     if effect is None:
         return ""
     low, high = effect.interval()
-    return f"{_signed(quantity, effect.value)} ± {_brief(quantity, (high - low) / 2)}"
+    decimals = _decimals(quantity, (high - low) / 2)
+    return f"{_with_sign(effect.value, decimals)} ± {_rounded((high - low) / 2, decimals)}"
 
 
 def accuracy_change(decided: Standings, row: Standing) -> str:
@@ -48,12 +51,27 @@ def accuracy_change(decided: Standings, row: Standing) -> str:
 
 
 def _signed(quantity: Quantity, value: float) -> str:
-    text = _brief(quantity, abs(value))
+    return _with_sign(value, DECIMALS.get(quantity.kind))
+
+
+def _with_sign(value: float, decimals: int | None) -> str:
+    text = _rounded(abs(value), decimals)
     return text if not value or not text.strip("0.") else f"{'−' if value < 0 else '+'}{text}"
 
 
 def _brief(quantity: Quantity, value: float) -> str:
-    decimals = DECIMALS.get(quantity.kind)
+    return _rounded(value, DECIMALS.get(quantity.kind))
+
+
+def _decimals(quantity: Quantity, half: float) -> int | None:
+    """Decimals of a number with its interval: two digits of the half-width, where the kind sets none."""
+    known = DECIMALS.get(quantity.kind)
+    if known is not None or not 0 < half < math.inf:
+        return known
+    return max(0, 1 - math.floor(math.log10(half)))
+
+
+def _rounded(value: float, decimals: int | None) -> str:
     text = f"{value:.3g}" if decimals is None else f"{round(value, decimals) + 0.0:.{decimals}f}"
     return text.replace("-", "−")
 
