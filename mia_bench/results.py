@@ -35,6 +35,7 @@ FORMATS = ("table", "json", "csv", "markdown")
 _CELL_COLUMNS: dict[str, Callable[[Record], Any]] = {
     "track": attrgetter("track.name"),
     "track_version": attrgetter("track.version"),
+    "variant": attrgetter("track.variant"),
     "defense": attrgetter("defense.name"),
     "defense_options": lambda record: options_text(record.defense.options),
     "prior": attrgetter("prior.name"),
@@ -224,7 +225,7 @@ def own_model_doubts(
             if (other.track.name, other.track.version, other.track.data)
             == (record.track.name, record.track.version, record.track.data)
             and other.defense.about.baseline
-            and not other.defense.about.changed
+            and not (other.defense.about.changed or other.track.variant)
             and (metric := other.metrics.get(name))
         ]
         usual = fmean(undefended) if undefended else (published or {}).get(record.track.name)
@@ -256,6 +257,7 @@ def _table_rows(records: Sequence[Record]) -> list[dict[str, str]]:
         or (quantity.role == "utility" and quantity.better == "higher")
     }
     several = len({record.track.name for record in records}) > 1
+    varied = any(record.track.variant for record in records)
     unfinished = any(record.reason for record in records)
     versions: dict[tuple[str, str], set[str]] = defaultdict(set)
     for record in records:
@@ -267,6 +269,8 @@ def _table_rows(records: Sequence[Record]) -> list[dict[str, str]]:
         row = {"cell": record.key[:8]}
         if several:
             row["track"] = record.track.name
+        if varied:
+            row["variant"] = record.track.variant
         for kind, component in record.components.items():
             changed = changed_options(host().registry, track, kind, component)
             words = [options_text(changed)] if changed else []

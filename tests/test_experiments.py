@@ -35,6 +35,7 @@ from mia_bench.leaderboard.verdicts import Margins
 from mia_bench.leaderboard.words import change
 from mia_bench.plugins import host
 from mia_bench.record import MetricValue, Record, check_record
+from mia_bench.results import results_table
 from mia_bench.statistics import Effect
 from mia_bench.track import Variation, load_track
 
@@ -326,7 +327,8 @@ def test_a_page_holds_the_question_the_answer_and_the_commands(toy, computed: li
     assert "(figures/made-toy.svg)" in text
     listed = index([(made(), [found])])
     assert "## [Made](made.md)\n\nDoes it?" in listed
-    assert f"({effects_in(found)})" in listed
+    (line,) = [line for line in listed.splitlines() if "*Less.*" in line]
+    assert line.replace("\xa0", " ").endswith(f"({effects_in(found)})")
 
 
 def effects_in(found: Answer) -> str:
@@ -487,6 +489,23 @@ def test_each_variant_changes_the_target_alone(toy, varied_records: list[Record]
 def test_no_board_has_a_variant(toy, varied_records: list[Record], tmp_path: Path) -> None:
     assert submit(varied_records, tmp_path, host().registry) == Submission()
     assert Variation().of(load_track(host().registry, "toy")).variant == ""
+
+
+def test_results_show_variants_and_decide_without_them(
+    toy, cli, varied_records: list[Record], computed: list[Record], tmp_path: Path
+) -> None:
+    folder = tmp_path / "store"
+    assert (
+        cli("run", "--defense", "none", "--attack", "prior-sample", "--track", "toy", "--store", folder).code
+        == 0
+    )
+    for record in (*varied_records, *computed):
+        (folder / "records" / "toy" / f"{record.key}.json").write_text(record.file_text())
+    shown = cli("results", "--store", folder)
+    assert shown.code == 0
+    assert "no verdicts" not in shown.err
+    assert "images_per_class: 2" in shown.out
+    assert "variant" not in results_table(computed)
 
 
 def test_claims_are_tested_in_each_variant_and_trends_between_the_first_and_the_last(

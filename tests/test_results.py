@@ -49,9 +49,10 @@ def store(tmp_path: Path, some: list[dict[str, Any]]) -> Path:
 
 def test_one_row_a_record_with_its_metrics_and_intervals(store: Path) -> None:
     frame = load_results(store).set_index("seed")
-    assert list(frame.columns[:5]) == [
+    assert list(frame.columns[:6]) == [
         "track",
         "track_version",
+        "variant",
         "defense",
         "defense_options",
         "prior",

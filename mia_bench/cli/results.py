@@ -35,7 +35,7 @@ def command(track: str | None, store: Path | None, format_: str) -> None:
     if not records:
         say("no records yet; 'mia-bench run' makes some", err=True)
     if format_ == "table":
-        for one in overviews(records, host().registry):
+        for one in overviews([record for record in records if not record.track.variant], host().registry):
             _print_overview(one)
     if records or format_ != "table":
         say_lines(results_table(records, format_))
