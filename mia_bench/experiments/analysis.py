@@ -165,21 +165,23 @@ class Part:
 
 @dataclass(frozen=True)
 class Answer:
-    """What an experiment found on a track: in each variant, and what became of the claims."""
+    """What an experiment found on a track.
+
+    Attributes:
+        parts: in each variant with numbers.
+        tested: what became of the claims; a trend is there only where both its variants are.
+        missing: how many cells have no finished record.
+    """
 
     track: Track
     parts: tuple[Part, ...]
     tested: tuple[Judgement, ...]
+    missing: int
 
     @property
     def described(self) -> tuple[str, ...]:
         """The quantities of the tables."""
         return tuple(dict.fromkeys(name for name, _ in self.parts[0].numbers))
-
-    @property
-    def missing(self) -> int:
-        """How many cells have no finished record."""
-        return sum(len(part.missing) for part in self.parts)
 
 
 def records_of(
@@ -230,18 +232,20 @@ def answer(
         MiaBenchError: the records can't be compared.
     """
     records = list(records)
-    found = [
-        rows
+    every = [
+        _rows(experiment, variation, track, plan, registry, records)
         for variation, plan in zip(experiment.variations, plans, strict=True)
-        if (rows := _rows(experiment, variation, track, plan, registry, records))
     ]
+    found = [rows for rows in every if rows]
     if not found:
         return None
     parts = [_part(experiment, rows) for rows in found]
     tested = [one for rows in found for one in _tests(experiment, rows)]
-    if len(found) > 1:
-        tested += _trends(experiment, found[0], found[-1])
-    return Answer(track, tuple(parts), tuple(tested))
+    first, last = every[0], every[-1]
+    if first and last:
+        tested += _trends(experiment, first, last)
+    unknown = sum(len(plan.cells) for plan, rows in zip(plans, every, strict=True) if not rows)
+    return Answer(track, tuple(parts), tuple(tested), unknown + sum(len(part.missing) for part in parts))
 
 
 def _rows(
