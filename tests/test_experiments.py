@@ -69,23 +69,31 @@ def made(**changes: Any) -> Experiment:
     return Experiment.model_validate({**GIVEN, **changes})
 
 
-@pytest.fixture(scope="session")
-def computed(toy_site: Path, make_once) -> list[Record]:
-    """The records of the made experiment on the toy track."""
+def run_on_toy(experiment: Experiment, store: Path) -> list[Record]:
+    config = load_config({"track": "toy", "device": "cpu", "jobs": "1", "store": store})
+    return [record for prepared, _ in prepare_experiment(experiment, config) for record in execute(prepared)]
+
+
+def kept(make_once: Any, name: str, experiment: Experiment, toy_site: Path) -> list[Record]:
+    """The records of an experiment on the toy track, computed once for all processes."""
 
     def make(folder: Path) -> None:
         with pytest.MonkeyPatch.context() as patch:
             patch.delenv("MIA_BENCH_DISABLE_PLUGINS", raising=False)
             patch.syspath_prepend(str(toy_site))
             plugins_module.host.cache_clear()
-            config = load_config({"track": "toy", "device": "cpu", "jobs": "1", "store": folder / "store"})
-            ((prepared, _),) = prepare_experiment(made(), config)
-            records = execute(prepared)
+            records = run_on_toy(experiment, folder / "store")
             plugins_module.host.cache_clear()
         (folder / "records.json").write_text(json.dumps([record.to_json() for record in records]))
 
-    folder = make_once("experiment", make)
-    return [check_record(one, "a record") for one in json.loads((folder / "records.json").read_text())]
+    stored = json.loads((make_once(name, make) / "records.json").read_text())
+    return [check_record(one, "a record") for one in stored]
+
+
+@pytest.fixture(scope="session")
+def computed(toy_site: Path, make_once) -> list[Record]:
+    """The records of the made experiment on the toy track."""
+    return kept(make_once, "experiment", made(), toy_site)
 
 
 def told(experiment: Experiment, records: list[Record]) -> Answer:
@@ -444,26 +452,10 @@ VARIED: dict[str, Any] = {
 }
 
 
-def run_on_toy(experiment: Experiment, store: Path) -> list[Record]:
-    config = load_config({"track": "toy", "device": "cpu", "jobs": "1", "store": store})
-    return [record for prepared, _ in prepare_experiment(experiment, config) for record in execute(prepared)]
-
-
 @pytest.fixture(scope="session")
 def varied_records(toy_site: Path, make_once) -> list[Record]:
     """The records of an experiment with variants."""
-
-    def make(folder: Path) -> None:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.delenv("MIA_BENCH_DISABLE_PLUGINS", raising=False)
-            patch.syspath_prepend(str(toy_site))
-            plugins_module.host.cache_clear()
-            records = run_on_toy(varied(), folder / "store")
-            plugins_module.host.cache_clear()
-        (folder / "records.json").write_text(json.dumps([record.to_json() for record in records]))
-
-    folder = make_once("varied", make)
-    return [check_record(one, "a record") for one in json.loads((folder / "records.json").read_text())]
+    return kept(make_once, "varied", varied(), toy_site)
 
 
 def varied(**changes: Any) -> Experiment:
