@@ -62,7 +62,7 @@ class ExperimentAttack(StandardAttack):
 
 Figure = Literal["across", "plane", "variants", "forest", "steps", "points"]
 """``across``: leakage along the axis; ``plane``: accuracy against leakage; ``variants``: leakage across the
-images a class of the variants; ``forest``: differences under each attack, or in each variant; ``steps``: what
+images a class of the variants; ``forest``: differences under each attack, in each variant, or of each quantity; ``steps``: what
 the attacks say of their steps; ``points``: images in a plane of the embedding space."""
 
 
@@ -92,6 +92,8 @@ class Experiment(_Model):
     attack from the first one on the same target."""
     show: tuple[str, ...] = ()
     """Quantities that tables show; accuracy and leakage unless given."""
+    forest: tuple[str, ...] = ()
+    """Quantities of the figure ``forest``, of one unit; the leakage unless given."""
     figures: tuple[Figure, ...] = ("across", "plane")
     """What is drawn for each track."""
     seeds: Annotated[int, Field(ge=2)]

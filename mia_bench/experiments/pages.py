@@ -160,16 +160,18 @@ def _variants(experiment: Experiment, answer: Answer) -> str:
 
 
 def _forest(experiment: Experiment, answer: Answer) -> str:
-    """The differences of leakage, a panel for each target, a row for each attack in each variant."""
+    """The differences, a panel for each target, a row for each quantity and attack in each variant."""
     bars: dict[str, dict[str, Bar]] = {}
     rows: dict[str, int | None] = {}
-    name = answer.parts[0].board.primary
+    primary = answer.parts[0].board.primary
+    names = experiment.forest or (primary,)
     for part in answer.parts:
         for (quantity, attack), numbers in part.numbers.items():
-            if quantity != name:
+            if quantity not in names:
                 continue
-            words = [part.variant] if part.variant else []
-            row = ", ".join([*words, *([attack] if len(part.attacks) > 1 else [])]) or attack
+            words = [part.variant, quantity if experiment.forest else ""]
+            words += [attack] if len(part.attacks) > 1 else []
+            row = ", ".join(filter(None, words)) or attack
             for label, number in numbers.items():
                 if number.change:
                     low, high = number.change.interval()
@@ -177,7 +179,8 @@ def _forest(experiment: Experiment, answer: Answer) -> str:
                     bars.setdefault(label, {})[row] = Bar(found)
                     rows.setdefault(row, 0)
     panels = [Panel(label, found) for label, found in bars.items()]
-    return forest(panels, Axis(name, answer.parts[0].leakage), rows) if panels else ""
+    axis = Axis("quantities", Quantity("")) if experiment.forest else Axis(primary, answer.parts[0].leakage)
+    return forest(panels, axis, rows) if panels else ""
 
 
 _OF_STEPS = ("gradient_log_norm", "gradient_cosine")
@@ -242,7 +245,7 @@ _FIGURES: Mapping[Figure, tuple[str, str, Callable[[Experiment, Answer], str]]] 
     "across": ("", "Leakage across", _across),
     "plane": ("-accuracy", "Accuracy and leakage across", _plane),
     "variants": ("", "Leakage and training images a class", _variants),
-    "forest": ("", "Differences of leakage", _forest),
+    "forest": ("", "Differences", _forest),
     "steps": ("-steps", "The attack step by step", _steps),
     "points": ("-points", "Images of three people in the embedding space", _points),
 }
