@@ -62,8 +62,9 @@ class ExperimentAttack(StandardAttack):
 
 Figure = Literal["across", "plane", "variants", "forest", "steps", "points"]
 """``across``: leakage along the axis; ``plane``: accuracy against leakage; ``variants``: leakage across the
-images a class of the variants; ``forest``: differences under each attack, in each variant, or of each quantity; ``steps``: what
-the attacks say of their steps; ``points``: images in a plane of the embedding space."""
+images a class of the variants; ``forest``: differences under each attack, in each variant, or of each
+quantity; ``steps``: what the attacks say of their steps; ``points``: images in a plane of the embedding
+space."""
 
 
 class Experiment(_Model):
