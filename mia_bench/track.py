@@ -274,6 +274,8 @@ class Variation(_Model):
 
     label: str = ""
     """What it is called in tables."""
+    at: float | None = None
+    """Where it stands in a figure across variants; at its number of images unless given."""
     architecture: Choice | None = None
     """Of the target."""
     images_per_class: int | None = Field(default=None, ge=1)

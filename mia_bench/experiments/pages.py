@@ -140,7 +140,7 @@ def _plane(experiment: Experiment, answer: Answer) -> str:
 
 def _variants(experiment: Experiment, answer: Answer) -> str:
     """Leakage under the first attack across the training images a class: a line for each target."""
-    images = {one.label: one.images_per_class for one in experiment.variants}
+    images = {one.label: one.at or one.images_per_class for one in experiment.variants}
     groups: dict[tuple[str, bool], list[Point]] = {}
     for part in answer.parts:
         attack, x = next(iter(part.attacks)), images[part.variant]
