@@ -153,6 +153,11 @@ class Part:
     missing: tuple[Cell, ...]
 
     @property
+    def with_front(self) -> tuple[str, ...]:
+        """The attacks under which some setting is compared with the undefended front."""
+        return tuple(label for label in self.attacks if any(label in line.beyond for line in self.lines))
+
+    @property
     def leakage(self) -> Quantity:
         """The quantity of leakage."""
         return self.board.quantities[self.board.primary]
