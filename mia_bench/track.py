@@ -246,9 +246,9 @@ class Track(_Model):
             return raw
         found = dict(attacks)
         for name, own in attacks.items():
-            if isinstance(own, dict) and "like" in own:
-                other = attacks.get(own["like"])
-                if not isinstance(other, dict) or "like" in other:
+            if isinstance(own, dict) and own.get("like"):
+                other = attacks.get(str(own["like"]))
+                if not isinstance(other, dict) or other.get("like"):
                     raise ValueError(
                         f"{name!r} is like {own['like']!r}, which has no options of its own here"
                     )

@@ -30,6 +30,7 @@ from mia_bench.experiments.definition import (
 from mia_bench.experiments.folder import Published
 from mia_bench.experiments.pages import figures, index, number_rows, page, plane_page
 from mia_bench.experiments.planning import Plan, plan_of, prepare_experiment
+from mia_bench.leaderboard.board import build_board
 from mia_bench.leaderboard.submission import Submission, submit
 from mia_bench.leaderboard.verdicts import Margins
 from mia_bench.leaderboard.words import change
@@ -480,6 +481,9 @@ def test_each_variant_changes_the_target_alone(toy, varied_records: list[Record]
 
 def test_no_board_has_a_variant(toy, varied_records: list[Record], tmp_path: Path) -> None:
     assert submit(varied_records, tmp_path, host().registry) == Submission()
+    registry, track = host().registry, load_track(host().registry, "toy")
+    with pytest.raises(MiaBenchError, match="an experiment changed the track"):
+        build_board(registry, track, varied_records[:1])
     assert Variation().of(load_track(host().registry, "toy")).variant == ""
 
 
@@ -531,6 +535,25 @@ def test_claims_are_tested_in_each_variant_and_trends_between_the_first_and_the_
     assert set(rows[0]) == {"quantity", "under", "none", "neg-ls alpha=-0.5", "change, neg-ls alpha=-0.5"}
 
 
+def test_a_variant_without_a_baseline_is_missing(toy, varied_records: list[Record]) -> None:
+    last = [r for r in varied_records if r.track.variant == "metrics: gradients embedding"]
+    bases = [r for r in last if r.defense.name == "none"]
+    found = told(varied(), [r for r in varied_records if r not in bases])
+    assert [part.variant for part in found.parts] == ["2 images", "wide"]
+    assert found.missing == 4
+    assert not any(one.claim.trend for one in found.tested)
+    assert "4 cells are missing" in index([(varied(), [found])])
+
+
+def test_claims_about_one_setting_have_the_numbers_of_the_table(toy, computed: list[Record]) -> None:
+    claim = {"text": "?", "defense": "pos-ls", "says": "more"}
+    once, twice = (told(made(claims=[claim] * times), computed) for times in (1, 2))
+    line = once.parts[0].lines[3]
+    for one in (*once.tested, *twice.tested):
+        assert one.effects == dict(line.more)
+        assert one.accuracy == line.lost
+
+
 def test_a_quantity_that_no_metric_gives_is_an_error(toy, varied_records: list[Record]) -> None:
     with pytest.raises(MiaBenchError, match="'nothing', which no metric gives"):
         told(varied(show=["nothing"]), varied_records)
@@ -566,6 +589,7 @@ def test_attacks_are_compared_with_the_first_on_the_same_target(toy, tmp_path: P
     experiment = made(**PROBED)
     records = run_on_toy(experiment, tmp_path / "store")
     assert [record.status for record in records] == ["done"] * 4
+    assert submit(records, tmp_path / "boards", host().registry) == Submission()
     found = told(experiment, records)
     (part,) = found.parts
     name = part.board.primary
@@ -603,6 +627,8 @@ def test_attacks_are_compared_with_the_first_on_the_same_target(toy, tmp_path: P
         ({"claims": [{"text": "?", "defense": "neg-ls", "says": "less", "trend": True}]}, "several variants"),
         ({"claims": [{"text": "?", "defense": "neg-ls", "says": "less", "attacks": ["gmi"]}]}, "'gmi'"),
         ({"variants": [{"label": "a", "images_per_class": 0}]}, "images_per_class"),
+        ({"attacks": [{"name": "ppa", "words": "a"}, {"name": "gmi", "words": "a"}]}, "the same words"),
+        ({"attacks": [{"name": "ppa"}], "compare": "attacks"}, "name several"),
     ],
 )
 def test_a_definition_of_variants_that_does_not_fit_is_refused(changes: dict, message: str) -> None:

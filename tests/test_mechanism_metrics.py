@@ -167,6 +167,12 @@ def test_gradients_are_means_over_steps_of_what_the_attack_returns() -> None:
     assert value(found["loss_fall"]) == pytest.approx(0.375)
     assert found["loss_fall"].groups.tolist() == [0, 1]
     assert found["gradient_log_norm"].groups.tolist() == [0, 0, 0, 1, 1, 1]
+    turned = given["gradient_cosine"].clone()
+    turned[0, 1] = math.nan  # a gradient was 0
+    some = dataclasses.replace(evidence, diagnostics={**given, "gradient_cosine": turned})
+    found = Gradients().compute(some)["gradient_cosine"]
+    assert found.groups.tolist() == [0, 1, 1]
+    assert value(found) == pytest.approx((-0.5 + 1.0 + 0.0) / 3)
     without = dataclasses.replace(evidence, diagnostics={"loss": given["loss"]})
     assert set(Gradients().compute(without).values()) == {"the attack does not return its gradient_norm"}
 

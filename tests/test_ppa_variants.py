@@ -149,6 +149,8 @@ def test_the_scale_of_the_logits_makes_no_difference() -> None:
     blind = attacked(plain(**loss), task(MeanColour(scale=1e5)))
     assert float(blind.diagnostics["gradient_norm"][:, -1].max()) == 0
     assert float(large.diagnostics["gradient_norm"].min()) > 0
+    assert blind.diagnostics["gradient_cosine"][:, -1].isnan().all()  # nothing has no direction
+    assert large.diagnostics["gradient_cosine"][:, 1:].abs().max() <= 1 + 1e-5
 
 
 def test_the_search_for_a_temperature_is_counted() -> None:
@@ -188,6 +190,15 @@ def test_the_student_learns_the_answers() -> None:
 
 
 def test_the_attack_never_sees_a_gradient_of_the_target() -> None:
+    class Watched(MeanColour):
+        differentiated = False
+
+        def forward(self, images: Tensor) -> Tensor:
+            self.differentiated |= torch.is_grad_enabled() and images.requires_grad
+            return super().forward(images)
+
+    model = Watched()
+    attacked(distilled(student_steps=3), task(model, "black-box"))
+    assert not model.differentiated
     with pytest.raises(PermissionError):
-        attacked(distilled(), task(MeanColour(), "label-only"))
-    assert DistilledPlugAndPlay.access == "black-box"
+        attacked(rescaled(), task(model, "black-box"))

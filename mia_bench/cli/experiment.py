@@ -11,7 +11,7 @@ import click
 from mia_bench.cli.plan import print_plan
 from mia_bench.cli.shared import PathType, config_options, store_option, uncollected
 from mia_bench.config import OF_TARGETS, RunConfig, load_config
-from mia_bench.engine.progress import terminal_progress
+from mia_bench.engine.progress import counted, terminal_progress
 from mia_bench.engine.run import execute
 from mia_bench.experiments import plane
 from mia_bench.experiments.analysis import Answer, answer
@@ -130,7 +130,7 @@ def _print(experiment: Experiment, found: Answer) -> None:
             say(f"{part.variant}:")
         say_lines(text_table(number_rows(experiment, part)))
     for one in found.tested:
-        missing = f" ({one.missing} numbers are missing)" if one.missing else ""
+        missing = f" ({counted(one.missing, 'missing number')})" if one.missing else ""
         under = [
             f"{change(one.quantity, effect)}{f' under {label}' if label else ''}"
             for label, effect in one.effects.items()

@@ -140,6 +140,7 @@ class Part:
     Attributes:
         variant: its label; empty where the experiment has one variant.
         attacks: their labels, in the order of the experiment.
+        first: the label of the experiment's first attack; empty where no record has it.
         numbers: by quantity and attack (empty for quantities of the target) those of each target's label.
         missing: cells without a finished record.
     """
@@ -148,6 +149,7 @@ class Part:
     board: Board
     decided: Standings
     attacks: Mapping[str, SectionKey]
+    first: str
     lines: tuple[Line, ...]
     numbers: Mapping[tuple[str, str], Mapping[str, Number]]
     missing: tuple[Cell, ...]
@@ -175,7 +177,7 @@ class Answer:
     Attributes:
         parts: in each variant with numbers.
         tested: what became of the claims; a trend is there only where both its variants are.
-        missing: how many cells have no finished record.
+        missing: how many cells have no finished record, or stand in a variant without a baseline.
     """
 
     track: Track
@@ -249,8 +251,9 @@ def answer(
     first, last = every[0], every[-1]
     if first and last:
         tested += _trends(experiment, first, last)
-    unknown = sum(len(plan.cells) for plan, rows in zip(plans, every, strict=True) if not rows)
-    return Answer(track, tuple(parts), tuple(tested), unknown + sum(len(part.missing) for part in parts))
+    silent = [plan for plan, rows in zip(plans, every, strict=True) if not rows]
+    missing = sum(len(part.missing) for part in parts) + sum(len(plan.cells) for plan in silent)
+    return Answer(track, tuple(parts), tuple(tested), missing)
 
 
 def _rows(
@@ -294,7 +297,8 @@ class _Rows:
         labels = {section.key: wanted.get(section.key) or board.label(section) for section in board.sections}
         self.attacks: dict[str, SectionKey] = {labels[key]: key for key in wanted if key in labels}
         self.base = decided.baseline.key if decided.baseline else None
-        self.first = next(iter(wanted), None) if experiment.compare == "attacks" else None
+        self.of_attacks = experiment.compare == "attacks"
+        self.first = next((_cell_key(one.cell)[:2] for one in plan.cells if one.first), None)
         self._under: dict[SectionKey | None, Sequence[Record]] = {None: board.done}
         self._under.update(group(board.done, section_key))
         self._tables: dict[tuple[str, SectionKey | None], dict[ComponentKey, Table]] = {}
@@ -322,8 +326,9 @@ class _Rows:
     def changes(self, name: str, attack: SectionKey | None) -> dict[ComponentKey, Table]:
         """The tables less what they are compared with."""
         own = self.tables(name, attack)
-        if self.first and attack:
-            other = self.tables(name, self.first) if attack != self.first else {}
+        if self.of_attacks:
+            compared = attack and self.first and attack != self.first
+            other = self.tables(name, self.first) if compared else {}
             pairs = {key: table.minus(other[key]) for key, table in own.items() if key in other}
         else:
             base = own.get(self.base) if self.base else None
@@ -354,6 +359,7 @@ def _part(experiment: Experiment, rows: _Rows) -> Part:
         rows.board,
         rows.decided,
         rows.attacks,
+        next((label for label, key in rows.attacks.items() if key == rows.first), ""),
         lines,
         {key: found for name in show for key, found in _numbers(rows, name, lines)},
         rows.missing,
@@ -430,8 +436,7 @@ def _tests(experiment: Experiment, rows: _Rows) -> Iterator[Judgement]:
     """Of each claim the mean over the settings that it is about, each less what it is compared with."""
     claims = [claim for claim in experiment.claims if not claim.trend]
     means = _mean_changes(rows, claims)
-    accuracy = rows.decided.accuracy
-    lost = effects([_mean(_of(claim, rows.changes(accuracy, None))) for claim in claims], share=True)
+    lost = _mean_effects(rows, claims, rows.decided.accuracy, None)
     for claim, found, cost in zip(claims, means, lost, strict=True):
         name = claim.quantity or rows.board.primary
         attacks = _attacks(claim, rows, name)
@@ -492,16 +497,25 @@ def _mean_changes(rows: _Rows, claims: Sequence[Claim]) -> list[dict[str, Effect
         numbers = [number for number, other in enumerate(names) if other == name]
         for label, attack in rows.under(name).items():
             meant = [number for number in numbers if label in _attacks(claims[number], rows, name)]
-            settings = [_of(claims[number], rows.changes(name, attack)) for number in meant]
-            tables = [_mean(several) for several in settings]
-            for number, several, effect in zip(
-                meant, settings, effects(tables, share=rows.is_share(name)), strict=True
-            ):
-                if len(several) == 1:  # the number of the table
-                    own = rows.effects(name, attack)
-                    effect = next((own[key] for key in own if _is_meant(claims[number], key)), None)
+            several = _mean_effects(rows, [claims[number] for number in meant], name, attack)
+            for number, effect in zip(meant, several, strict=True):
                 found[number] |= {label: effect} if effect else {}
     return found
+
+
+def _mean_effects(
+    rows: _Rows, claims: Sequence[Claim], name: str, attack: SectionKey | None
+) -> list[Effect | None]:
+    """Of each claim the mean change over its settings; that of one setting is the number of the table.
+
+    What seeds vary by is pooled over the sets of settings, each counted once.
+    """
+    changes, own = rows.changes(name, attack), rows.effects(name, attack)
+    meant = [tuple(key for key in changes if _is_meant(claim, key)) for claim in claims]
+    several = list(dict.fromkeys(keys for keys in meant if len(keys) > 1))
+    tables = [_mean([changes[key] for key in keys]) for keys in several]
+    means = dict(zip(several, effects(tables, share=rows.is_share(name)), strict=True))
+    return [own.get(keys[0]) if len(keys) == 1 else means.get(keys) for keys in meant]
 
 
 def _attacks(claim: Claim, rows: _Rows, name: str) -> dict[str, SectionKey | None]:
@@ -520,7 +534,7 @@ def _missing(claim: Claim, rows: _Rows) -> int:
     wanted = set()
     for one in rows.plan.cells:
         attack, prior, row, seed = _cell_key(one.cell)
-        is_first = (attack, prior) == rows.first
+        is_first = rows.of_attacks and (attack, prior) == rows.first
         if _is_meant(claim, row) and not is_first and _is_under(claim, attack):
             wanted.add(((attack, prior) if of_attack else None, row, seed))
     there = {

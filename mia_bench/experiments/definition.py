@@ -120,6 +120,11 @@ class Experiment(_Model):
                 raise ValueError(f"a claim is tested under {min(unknown)!r}, which is not among the attacks")
             if claim.trend and len(self.variants) < 2:
                 raise ValueError("a trend is one over several variants")
+        words = [one.words for one in self.attacks if one.words]
+        if len(set(words)) < len(words):
+            raise ValueError("two attacks have the same words")
+        if self.compare == "attacks" and len(self.attacks) < 2:
+            raise ValueError("attacks are compared with the first: name several")
         if len({one.label for one in self.variants}) < len(self.variants):
             raise ValueError("two variants have one label")
         if "across" in self.figures and not self.axis:

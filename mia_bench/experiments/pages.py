@@ -55,7 +55,9 @@ def page(experiment: Experiment, answers: Sequence[Answer]) -> str:
 def plane_page(record: plane.PlaneRecord) -> str:
     """The page of the plane."""
     found = plane.findings(record)
-    return _render("plane.md.j2", plane=plane, found=found, told=plane.told(found))
+    seeds = len({run.seed for run in record.runs})
+    told = plane.told(found)
+    return _render("plane.md.j2", plane=plane, found=found, told=told, settings=record.settings, seeds=seeds)
 
 
 def index(
@@ -98,7 +100,7 @@ def figures(experiment: Experiment, answer: Answer) -> dict[str, tuple[str, str]
     for kind in experiment.figures:
         end, words, draw = _FIGURES[kind]
         if svg := draw(experiment, answer):
-            found[f"{begin}{end}.svg"] = f"{words} {experiment.axis}".rstrip(), svg
+            found[f"{begin}{end}.svg"] = words.format(axis=experiment.axis), svg
     return found
 
 
@@ -124,7 +126,7 @@ def _across(experiment: Experiment, answer: Answer) -> str:
 def _plane(experiment: Experiment, answer: Answer) -> str:
     """Accuracy against leakage under the first attack; the undefended targets as a line."""
     part = answer.parts[0]
-    attack = next(iter(part.attacks))
+    attack = part.first
     groups: dict[str, list[Point]] = {}
     for line in part.lines:
         leaked = line.leakage.get(attack)
@@ -143,7 +145,7 @@ def _variants(experiment: Experiment, answer: Answer) -> str:
     images = {one.label: one.at or one.images_per_class for one in experiment.variants}
     groups: dict[tuple[str, bool], list[Point]] = {}
     for part in answer.parts:
-        attack, x = next(iter(part.attacks)), images[part.variant]
+        attack, x = part.first, images[part.variant]
         for line in part.lines:
             leaked = line.leakage.get(attack)
             if x and isinstance(leaked, Estimate):
@@ -180,7 +182,7 @@ def _forest(experiment: Experiment, answer: Answer) -> str:
                     rows.setdefault(row, 0)
     panels = [Panel(label, found) for label, found in bars.items()]
     axis = Axis("quantities", Quantity("")) if experiment.forest else Axis(primary, answer.parts[0].leakage)
-    return forest(panels, axis, rows) if panels else ""
+    return forest(panels, axis, rows, base=experiment.compared_with) if panels else ""
 
 
 _OF_STEPS = ("gradient_log_norm", "gradient_cosine")
@@ -195,18 +197,19 @@ def _steps(experiment: Experiment, answer: Answer) -> str:
         lines = {line.label: _by_step(name, part, line) for line in part.lines} if quantity else {}
         lines = {label: values for label, values in lines.items() if values}
         if lines:
-            panels.append(Curves(name, lines))
+            panels.append(Curves(name, lines, 2 if name == "gradient_cosine" else 1))
     return curves(panels, "step of the attack") if panels else ""
 
 
 def _by_step(name: str, part: Part, line: Line) -> list[float]:
     """The mean of a quantity at each step under the first attack; nothing where no record has it."""
-    attack = next(iter(part.attacks.values()))
-    found = [
-        np.mean(record.per_image[name], axis=0)
-        for record in part.board.done
-        if row_key(record) == line.key and section_key(record) == attack and name in record.per_image
-    ]
+    attack = part.attacks.get(part.first)
+    found = []
+    for record in part.board.done:
+        classes = record.per_image.get(name, [])
+        # Where gradients vanish, classes have unlike numbers of steps.
+        if (row_key(record), section_key(record)) == (line.key, attack) and len({*map(len, classes)}) == 1:
+            found.append(np.mean(classes, axis=0))
     return [float(value) for value in np.mean(found, axis=0)] if found else []
 
 
@@ -216,7 +219,7 @@ _DRAWN_CLASSES = 3
 def _points(experiment: Experiment, answer: Answer) -> str:
     """Test images (full) and reconstructions (hollow) of the first three people, a panel for each target."""
     part = answer.parts[0]
-    attack = next(iter(part.attacks.values()))
+    attack = part.attacks.get(part.first)
     panels = []
     for line in part.lines:
         record = next(
@@ -242,8 +245,8 @@ def _points(experiment: Experiment, answer: Answer) -> str:
 
 
 _FIGURES: Mapping[Figure, tuple[str, str, Callable[[Experiment, Answer], str]]] = {
-    "across": ("", "Leakage across", _across),
-    "plane": ("-accuracy", "Accuracy and leakage across", _plane),
+    "across": ("", "Leakage across {axis}", _across),
+    "plane": ("-accuracy", "Accuracy and leakage across {axis}", _plane),
     "variants": ("", "Leakage and training images a class", _variants),
     "forest": ("", "Differences", _forest),
     "steps": ("-steps", "The attack step by step", _steps),

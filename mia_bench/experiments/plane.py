@@ -54,7 +54,8 @@ QUANTITIES = {
         "mean distance of the attack's ends from the centre of their class, in standard deviations of a blob",
         kind="amount",
     ),
-    "gradient_cosine": Quantity("mean cosine between consecutive gradients of the attack"),
+    "gradient_cosine": Quantity("mean cosine between consecutive gradients of the attack that are not 0"),
+    "no_gradient": Quantity("share of the attack's steps at which the gradient is exactly 0", kind="share"),
 }
 CLAIMS = (
     ("Positive label smoothing brings the attack nearer to its class.", "pos-ls", "end_distance", -1),
@@ -97,11 +98,12 @@ class Run(BaseModel):
 
 
 class PlaneRecord(BaseModel):
-    """All runs, and where they were made."""
+    """All runs, what they were made with, and where."""
 
     model_config = ConfigDict(extra="forbid")
 
     runs: list[Run]
+    settings: dict[str, float]
     torch: str
     mia_bench: str
     git: str | None
@@ -109,6 +111,23 @@ class PlaneRecord(BaseModel):
     def text(self) -> str:
         """The text of its file, with a hash."""
         return jsonfile.sealed_text(self.model_dump(mode="json"))
+
+
+def _settings() -> dict[str, float]:
+    """What the runs depend on, by the names on the page."""
+    return {
+        "classes": CLASSES,
+        "points": POINTS,
+        "spread": SPREAD,
+        "radius": RADIUS,
+        "width": WIDTH,
+        "epochs": EPOCHS,
+        "rate": RATE,
+        "starts": STARTS,
+        "steps": STEPS,
+        "step_size": STEP_SIZE,
+        "reach": REACH,
+    }
 
 
 def place_in(store: Path) -> Path:
@@ -141,6 +160,7 @@ def compute(registry: Registry, progress: Progress, seeds: int = SEEDS) -> Plane
                 progress(seed * len(TARGETS) + number + 1, seeds * len(TARGETS), "target")
     return PlaneRecord(
         runs=runs,
+        settings=_settings(),
         torch=torch.__version__,
         mia_bench=provenance.package_version("mia-bench"),
         git=provenance.git_commit(),
@@ -181,7 +201,7 @@ def _trained(registry: Registry, name: str, options: Mapping[str, Any], seed: in
 
 
 def _attacked(network: nn.Module, seed: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Paths ``(N, T + 1, 2)``, classes ``(N,)``, and cosines of consecutive gradients ``(N, T - 1)``."""
+    """Paths ``(N, T + 1, 2)``, their classes ``(N,)``, and gradients ``(N, T, 2)``."""
     labels = torch.arange(CLASSES).repeat_interleave(STARTS)
     place = REACH * (2 * torch.rand(len(labels), 2, generator=streams.generator(seed, "plane", "attack")) - 1)
     place.requires_grad_(True)
@@ -194,26 +214,30 @@ def _attacked(network: nn.Module, seed: int) -> tuple[Tensor, Tensor, Tensor]:
         gradients.append(place.grad.clone())
         adam.step()
         path.append(place.detach().clone())
-    seen = F.normalize(torch.stack(gradients, dim=1).double(), dim=2, eps=1e-300)
-    return torch.stack(path, dim=1), labels, (seen[:, 1:] * seen[:, :-1]).sum(2)
+    return torch.stack(path, dim=1), labels, torch.stack(gradients, dim=1).double()
 
 
 def _run(registry: Registry, name: str, options: Mapping[str, Any], seed: int) -> Run:
     network = _trained(registry, name, options, seed)
     test, labels = _blobs(seed, "test")
     right = (network(test).argmax(1) == labels).double()
-    paths, wanted, cosines = _attacked(network, seed)
+    paths, wanted, gradients = _attacked(network, seed)
+    vanished = (gradients == 0).all(2)
+    unit = F.normalize(gradients, dim=2, eps=1e-300)
+    cosines = (unit[:, 1:] * unit[:, :-1]).sum(2)
+    cosines[vanished[:, 1:] | vanished[:, :-1]] = torch.nan  # nothing has no direction
     away = (paths[:, -1] - centres()[wanted]).norm(dim=1).double() / SPREAD
     values = {
         "accuracy": right.view(CLASSES, -1),
         "end_distance": away.view(CLASSES, -1),
-        "gradient_cosine": cosines.double().view(CLASSES, -1),
+        "gradient_cosine": cosines.view(CLASSES, -1),
+        "no_gradient": vanished.double().view(CLASSES, -1),
     }
     made = Run(
         defense=name,
         options=dict(options),
         seed=seed,
-        means={key: [round(float(mean), 6) for mean in rows.mean(1)] for key, rows in values.items()},
+        means={key: [round(float(mean), 6) for mean in rows.nanmean(1)] for key, rows in values.items()},
     )
     if seed:
         return made
@@ -281,10 +305,13 @@ def findings(record: PlaneRecord) -> list[Finding]:
     Raises:
         MiaBenchError: the record is not of these targets.
     """
+    if record.settings.keys() != _settings().keys():
+        raise MiaBenchError("the record of the plane was made by another version: run it again")
     tables = {name: [_table(record, target, name) for target, _ in TARGETS] for name in QUANTITIES}
-    means = {name: _all(effects(list(found))) for name, found in tables.items()}
+    share = {name: quantity.kind == "share" for name, quantity in QUANTITIES.items()}
+    means = {name: _all(effects(list(found), share=share[name])) for name, found in tables.items()}
     changes = {
-        name: _all(effects([table.minus(base) for table in others]))
+        name: _all(effects([table.minus(base) for table in others], share=share[name]))
         for name, (base, *others) in tables.items()
     }
     return [
@@ -322,7 +349,9 @@ def figure(record: PlaneRecord) -> str:
     panels = []
     labels = [finding.label for finding in findings(record)]
     for label, (target, _) in zip(labels, TARGETS, strict=True):
-        run = next(run for run in record.runs if run.defense == target and run.surface)
+        run = next((run for run in record.runs if run.defense == target and run.surface), None)
+        if run is None:
+            raise MiaBenchError(f"the record of the plane has no picture of {target}")
         ends = [Spot(*path[-1], number, True) for number, path in run.paths]
         panels.append(
             Cloud(

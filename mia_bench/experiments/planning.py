@@ -22,12 +22,14 @@ from mia_bench.track import Track
 class Placed:
     """A cell, and where its target stands on the axis of the experiment; None for one beside the axis.
 
-    ``words``: what its attack is called, if the experiment says so.
+    ``words``: what its attack is called, if the experiment says so; ``first``: whether that is the
+    experiment's first.
     """
 
     cell: Cell
     at: float | None
     words: str = ""
+    first: bool = False
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,9 @@ def plan_of(experiment: Experiment, registry: Registry, track: Track, seeds: Seq
                 left_out[LeftOut(one.defense, f"{words} is left out: {error}")] = None
                 continue
             at = given.get(experiment.axis, one.at) if experiment.axis else one.at
-            found += [Placed(cell, None if at is None else float(at), attack.words) for cell in cells]
+            place = None if at is None else float(at)
+            first = attack is experiment.attacks[0]
+            found += [Placed(cell, place, attack.words, first) for cell in cells]
     found.sort(key=lambda placed: seeds.index(placed.cell.seed))
     return Plan(tuple(found), tuple(left_out))
 

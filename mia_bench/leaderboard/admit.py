@@ -83,6 +83,8 @@ def _unfit(track: Track, record: Record, quantities: Mapping[str, Quantity]) -> 
             f"version {record.track.version} of the track, the board is of version {track.version}; "
             "run the cell again and remove this record"
         )
+    if record.track.variant != track.variant:
+        return f"an experiment changed the track ({record.track.variant or 'here, but not in this record'})"
     if record.status == "interrupted":
         return "it was interrupted; run the cell again"
     expected = track.data.fingerprint

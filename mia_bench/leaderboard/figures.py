@@ -148,14 +148,21 @@ def scatter(series: Sequence[Series], levels: Sequence[Level], x: Axis, y: Axis)
     return _finished(svg)
 
 
-def forest(panels: Sequence[Panel], axis: Axis, colours: Mapping[str, int | None], columns: int = 3) -> str:
-    """Differences from the baseline with intervals, a panel for each attack, on one scale.
+def forest(
+    panels: Sequence[Panel],
+    axis: Axis,
+    colours: Mapping[str, int | None],
+    columns: int = 3,
+    base: str = "the baseline",
+) -> str:
+    """Differences with intervals, a panel for each attack, on one scale.
 
     Args:
         panels: every panel may have other rows.
         axis: the quantity that was subtracted.
         colours: the rows' labels in their order, each with the number of its colour.
         columns: panels side by side at most.
+        base: what they are from.
     """
     if not panels:
         raise ValueError("a figure needs panels")
@@ -169,7 +176,7 @@ def forest(panels: Sequence[Panel], axis: Axis, colours: Mapping[str, int | None
     step, foot = 24, 46
     head = 54 if any(panel.subtitle for panel in panels) else 40
     tall = head + step * len(rows) + foot
-    svg = _canvas(-(-len(panels) // beside) * tall + 8, f"Differences of {axis.title} from the baseline")
+    svg = _canvas(-(-len(panels) // beside) * tall + 8, f"Differences of {axis.title} from {base}")
     for number, panel in enumerate(panels):
         x0 = names + (number % beside) * width
         y0 = (number // beside) * tall
@@ -195,10 +202,11 @@ def forest(panels: Sequence[Panel], axis: Axis, colours: Mapping[str, int | None
 
 @dataclass(frozen=True)
 class Curves:
-    """Lines over steps, one for each label, with a title."""
+    """Lines over steps, one for each label, with a title; ``first`` is the number of their first step."""
 
     title: str
     lines: Mapping[str, Sequence[float]]
+    first: int = 1
 
 
 @dataclass(frozen=True)
@@ -243,14 +251,14 @@ def curves(panels: Sequence[Curves], x: str) -> str:
     labels = list(dict.fromkeys(label for panel in panels for label in panel.lines))
     beside, tall = min(2, len(panels)), 290.0
     width = (WIDTH - 8) / beside
-    svg = _canvas(-(-len(panels) // beside) * tall + 34, f"{', '.join(p.title for p in panels)} over {x}s")
+    svg = _canvas(-(-len(panels) // beside) * tall + 34, f"{', '.join(p.title for p in panels)}, {x}")
     _legend(svg, labels, 22)
     for number, panel in enumerate(panels):
         x0, y0 = (number % beside) * width, 34 + (number // beside) * tall
         left, right, top, bottom = x0 + 58, x0 + width - 14, y0 + 34, y0 + tall - 44
         found = [Estimate(value, None, None, 1) for line in panel.lines.values() for value in line]
-        steps = max(map(len, panel.lines.values()))
-        across, up = _Scale((1, max(2, steps)), left, right), _Scale(_range(found, Quantity("")), bottom, top)
+        last = panel.first - 1 + max(map(len, panel.lines.values()))
+        across, up = _Scale((1, max(2, last)), left, right), _Scale(_range(found, Quantity("")), bottom, top)
         _text(svg, left, y0 + 18, panel.title, "ink strong")
         _text(svg, right, bottom + 36, x, "soft", "end")
         for tick in across.ticks(5):
@@ -259,7 +267,7 @@ def curves(panels: Sequence[Curves], x: str) -> str:
             _line(svg, left, up(tick), right, up(tick), "zero" if tick == 0 else "grid")
             _text(svg, left - 8, up(tick) + 4, _number(tick), "soft", "end")
         for label, line in panel.lines.items():
-            path = [(across(step + 1), up(value)) for step, value in enumerate(line)]
+            path = [(across(step), up(value)) for step, value in enumerate(line, panel.first)]
             _polyline(svg, path, labels.index(label))
     return _finished(svg)
 

@@ -47,11 +47,10 @@ def submit(
     """Copy records into the folder of the boards.
 
     Records of a track's tuning seeds go to the folder ``tuning`` of the boards, the others to the boards;
-    where that folder is named itself, the others are left out. Interrupted cells and those of experiments
-    that change the track are left out;
-    with a warning, so are records of other versions than ``registry`` holds, of models of the user's own, all
-    but the newest of a cell, and failures of a cell that has a finished record. A newer record replaces the
-    folder's record of its cell.
+    where that folder is named itself, the others are left out. Interrupted cells, probes, and cells of
+    experiments that change the track are left out; with a warning, so are records of other versions than
+    ``registry`` holds, of models of the user's own, all but the newest of a cell, and failures of a cell that
+    has a finished record. A newer record replaces the folder's record of its cell.
 
     Args:
         found: the records, of one track or of several.
@@ -66,7 +65,13 @@ def submit(
         MiaBenchError: records can't share a board. Nothing is changed then.
     """
     published = ("done",) if finished_only else ("done", "failed", "skipped")
-    given = [record for record in found if record.status in published and not record.track.variant]
+    given = [
+        record
+        for record in found
+        if record.status in published
+        and not record.track.variant
+        and record.attack.about.reference != "probe"
+    ]
     written: dict[Path, Record] = {}
     superseded: list[Path] = []
     for name, several in group(given, lambda record: record.track.name).items():

@@ -26,7 +26,8 @@ batches. For a stochastic target, gradients and scores are averaged over ``eot``
 transformation, Athalye et al., ICML 2018).
 
 Diagnostics, of each step before it is taken: ``loss``, ``gradient_norm`` in the latent space, and
-``gradient_cosine``, that between this gradient and the one of the step before (NaN at the first step).
+``gradient_cosine``, that between this gradient and the one of the step before (NaN at the first step, and
+where one of them is 0); means over the candidates of a class.
 """
 
 from __future__ import annotations
@@ -47,8 +48,6 @@ with lazy_imports():
     import torch
     from torch import Tensor
     from torch.nn import functional as F
-
-_TINY = 1e-38
 
 Area = Annotated[float, Field(gt=0, le=1)]
 Range = tuple[Area, Area]
@@ -179,7 +178,7 @@ class PlugAndPlay(Attack):
             labels = task.classes.repeat_interleave(each)
             optimised, watched = self._optimise(task, latents.flatten(0, 1), labels)
             diagnostics = {
-                name: values.unflatten(0, (classes, each)).mean(1) for name, values in watched.items()
+                name: values.unflatten(0, (classes, each)).nanmean(1) for name, values in watched.items()
             }
             scores = self._final_scores(task, optimised, labels).view(classes, each)
             best = scores.topk(task.images_per_class, dim=1).indices
@@ -205,9 +204,9 @@ class PlugAndPlay(Attack):
                 gradient, losses = self._gradient(task, images.detach(), label)
                 images.backward(gradient)
                 assert w.grad is not None
-                largest = w.grad.abs().amax(1, keepdim=True).clamp_min(_TINY)
-                unit = w.grad / largest  # the square of a tiny gradient is 0
-                norms = largest.squeeze(1) * unit.norm(dim=1)
+                largest = w.grad.abs().amax(1, keepdim=True)
+                unit = w.grad / largest  # the square of a tiny gradient is 0; NaN where it is 0
+                norms = (largest.squeeze(1) * unit.norm(dim=1)).nan_to_num(nan=0.0)
                 seen.append(torch.stack([losses, norms, F.cosine_similarity(unit, before)], dim=1))
                 before = unit
                 adam.step()

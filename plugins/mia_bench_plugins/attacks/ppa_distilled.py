@@ -37,7 +37,7 @@ class DistilledPlugAndPlay(PlugAndPlay):
     """``ppa`` on a student that was trained on the target's answers."""
 
     summary = "Plug & Play on a student distilled from the target's answers on public images"
-    paper = "Nguyen et al., CVPR 2023, arXiv 2304.01669"
+    paper = "Hinton et al., 2015, arXiv 1503.02531"
     version = "1"
     access = "black-box"
     trial_options: ClassVar = {**PlugAndPlay.trial_options, "samples": 16, "student_steps": 2}

@@ -5,7 +5,7 @@ ICLR 2018, arXiv 1706.06083) within an L-infinity ball, from a random start, on 
 logit and the largest other (Carlini and Wagner, 2017). The margin has a gradient where softmax is saturated,
 so that large logits, as negative label smoothing makes them, do not look like robustness. An image counts as
 robust if it is classified correctly before and after every step. Of a target that answers at random, the
-gradient is that of the mean of several answers.
+gradient is that of the mean of several answers; what noise is left makes it look less robust than it is.
 """
 
 from __future__ import annotations

@@ -2,11 +2,12 @@ r"""Where images and reconstructions lie in the target's embedding space.
 
 Struppek, Hintersdorf and Kersting (*Be Careful What You Smooth For*, ICLR 2024, arXiv 2310.06549) explain
 leakage by the penultimate features of the target: positive label smoothing is said to draw the images of a
-class together, negative label smoothing to spread them. The numbers are those of neural collapse (Papyan, Han
-and Donoho, *Prevalence of neural collapse during the terminal phase of deep learning training*, PNAS 2020)
-and the silhouette (Rousseeuw, *Silhouettes*, JCAM 1987). With class means :math:`\mu_c` of the training
-images and their mean :math:`\mu`, squared distances are in units of the mean of :math:`\|\mu_c-\mu\|^2`, so
-that scaling all features changes nothing.
+class together, negative label smoothing to spread them. The numbers follow the measures of neural collapse
+(Papyan, Han and Donoho, *Prevalence of neural collapse during the terminal phase of deep learning training*,
+PNAS 2020), with ratios of traces in place of products of matrices, and the silhouette (Rousseeuw,
+*Silhouettes*, JCAM 1987). With class means :math:`\mu_c` of the training images and their mean :math:`\mu`,
+squared distances are in units of the mean of :math:`\|\mu_c-\mu\|^2`, so that scaling all features changes
+nothing.
 
 For pictures, each image has two coordinates in the plane through the means of three classes, in the same
 unit, as Müller, Kornblith and Hinton draw them (*When does label smoothing help?*, NeurIPS 2019): classes
@@ -41,7 +42,7 @@ class Embedding(AttackMetric):
     quantities: ClassVar[dict[str, Quantity]] = {
         "spread_train": Quantity(
             "mean squared distance of training images to the mean of their class, in units of that of the "
-            "class means to their centre: the first measure of neural collapse",
+            "class means to their centre (after the first measure of neural collapse)",
             kind="amount",
             paired=True,
         ),
@@ -49,13 +50,13 @@ class Embedding(AttackMetric):
         "silhouette": Quantity("mean silhouette of the test images, from -1 to 1", paired=True),
         "mean_angles": Quantity(
             "mean distance of the cosine between two class means from that of a simplex, seen from their "
-            "centre: the second measure of neural collapse",
+            "centre (after the second measure of neural collapse)",
             kind="amount",
             paired=True,
         ),
         "head_alignment": Quantity(
-            "mean cosine between a class's weights in the last layer and its mean, seen from the centre: the "
-            "third measure of neural collapse",
+            "mean cosine between a class's weights in the last layer and its mean, seen from the centre "
+            "(after the third measure of neural collapse)",
             paired=True,
         ),
         "reconstruction_spread": Quantity(

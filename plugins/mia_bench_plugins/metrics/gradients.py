@@ -34,7 +34,7 @@ class Gradients(AttackMetric):
             per_image="gradient_cosine",
         ),
         "gradient_log_norm": Quantity(
-            "mean common logarithm of the norm of the attack's gradient, in the latent space",
+            "mean common logarithm of the attack's gradient norm, itself a mean over a class's candidates",
             paired=True,
             per_image="gradient_log_norm",
         ),
@@ -62,8 +62,9 @@ class Gradients(AttackMetric):
 
 def _by_class(values: Tensor) -> Measurement:
     """Values ``(K, T)``, each of a class."""
-    groups = torch.arange(len(values)).repeat_interleave(values.shape[1])
-    return Measurement(values.flatten().numpy(), groups.numpy())
+    groups, flat = torch.arange(len(values)).repeat_interleave(values.shape[1]), values.flatten()
+    there = ~flat.isnan()  # a gradient of 0 has no direction
+    return Measurement(flat[there].numpy(), groups[there].numpy())
 
 
 @hookimpl
