@@ -81,6 +81,12 @@ def test_spreads_are_distances_to_class_means_in_units_of_those_of_the_means() -
     for name, part in (("spread_train", train), ("spread_test", test), ("reconstruction_spread", made)):
         wanted = ((features(part) - means[part.labels]) ** 2).sum(1).mean() / unit
         assert value(found[name]) == pytest.approx(wanted, rel=1e-5), name
+    away = {name: features(part) - means[part.labels] for name, part in (("train", train), ("test", test))}
+    between = (means - means.mean(0)).T @ (means - means.mean(0)) / 4
+    for name, rows in away.items():  # as Papyan et al. define it
+        within = rows.T @ rows / len(rows)
+        wanted = np.trace(within @ np.linalg.pinv(between, hermitian=True)) / 4
+        assert value(found[f"variability_{name}"]) == pytest.approx(wanted, rel=1e-5)
     nearest = ((features(made)[:, None] - means) ** 2).sum(2).argmin(1)
     assert value(found["reconstruction_nearest"]) == np.mean(nearest == made.labels.numpy())
     by_sklearn = silhouette_samples(features(test), test.labels.numpy())
@@ -102,7 +108,8 @@ def test_a_collapsed_simplex_has_no_spread_and_aligned_weights() -> None:
     evidence = attack_evidence(Colours(5 * torch.eye(3)), part, part, part)
     splits = dataclasses.replace(evidence.splits, class_names=tuple("abc"))
     found = Embedding().compute(dataclasses.replace(evidence, splits=splits))
-    for name in ("spread_train", "spread_test", "reconstruction_spread", "mean_angles"):
+    none = ("spread_train", "spread_test", "variability_train", "reconstruction_spread", "mean_angles")
+    for name in none:
         assert value(found[name]) == pytest.approx(0, abs=1e-6), name
     for name in ("head_alignment", "silhouette", "reconstruction_nearest"):
         assert value(found[name]) == pytest.approx(1, abs=1e-6), name

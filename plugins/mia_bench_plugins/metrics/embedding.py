@@ -2,12 +2,18 @@ r"""Where images and reconstructions lie in the target's embedding space.
 
 Struppek, Hintersdorf and Kersting (*Be Careful What You Smooth For*, ICLR 2024, arXiv 2310.06549) explain
 leakage by the penultimate features of the target: positive label smoothing is said to draw the images of a
-class together, negative label smoothing to spread them. The numbers follow the measures of neural collapse
-(Papyan, Han and Donoho, *Prevalence of neural collapse during the terminal phase of deep learning training*,
-PNAS 2020), with ratios of traces in place of products of matrices, and the silhouette (Rousseeuw,
-*Silhouettes*, JCAM 1987). With class means :math:`\mu_c` of the training images and their mean :math:`\mu`,
-squared distances are in units of the mean of :math:`\|\mu_c-\mu\|^2`, so that scaling all features changes
-nothing.
+class together, negative label smoothing to spread them. The numbers are those of neural collapse (Papyan, Han
+and Donoho, *Prevalence of neural collapse during the terminal phase of deep learning training*, PNAS 2020)
+and the silhouette (Rousseeuw, *Silhouettes*, JCAM 1987). With class means :math:`\mu_c` of the training
+images, their mean :math:`\mu` and covariance :math:`\Sigma_B`, and a feature :math:`h` of class :math:`c`,
+
+- the **spread** is the mean of :math:`\|h-\mu_c\|^2` in units of the mean of :math:`\|\mu_c-\mu\|^2`:
+  directions in which classes are far apart count most;
+- the **variability** is the mean of :math:`(h-\mu_c)^\top\Sigma_B^+(h-\mu_c)/C`: all directions in which
+  classes differ count alike. It is the first measure of neural collapse,
+  :math:`\mathrm{tr}(\Sigma_W\Sigma_B^+)/C`.
+
+Neither changes when all features are scaled.
 
 For pictures, each image has two coordinates in the plane through the means of three classes, in the same
 unit, as Müller, Kornblith and Hinton draw them (*When does label smoothing help?*, NeurIPS 2019): classes
@@ -31,6 +37,8 @@ with lazy_imports():
     from mia_bench.api import classifier
 
 _BATCH = 256
+_FLAT = 1e-8
+"""Share of the largest variance of class means below which they do not differ in a direction."""
 
 
 class Embedding(AttackMetric):
@@ -38,25 +46,33 @@ class Embedding(AttackMetric):
 
     summary = "spread of classes in the target's features, and where reconstructions lie there"
     paper = "Struppek et al., ICLR 2024, arXiv 2310.06549"
-    version = "1"
+    version = "2"
     quantities: ClassVar[dict[str, Quantity]] = {
         "spread_train": Quantity(
             "mean squared distance of training images to the mean of their class, in units of that of the "
-            "class means to their centre (after the first measure of neural collapse)",
+            "class means to their centre",
             kind="amount",
             paired=True,
         ),
         "spread_test": Quantity("the same of the test images", kind="amount", paired=True),
+        "variability_train": Quantity(
+            "mean squared distance of training images to the mean of their class, each direction in units of "
+            "the class means' variance along it, divided by the number of classes: the first measure of "
+            "neural collapse",
+            kind="amount",
+            paired=True,
+        ),
+        "variability_test": Quantity("the same of the test images", kind="amount", paired=True),
         "silhouette": Quantity("mean silhouette of the test images, from -1 to 1", paired=True),
         "mean_angles": Quantity(
             "mean distance of the cosine between two class means from that of a simplex, seen from their "
-            "centre (after the second measure of neural collapse)",
+            "centre: a part of the second measure of neural collapse",
             kind="amount",
             paired=True,
         ),
         "head_alignment": Quantity(
-            "mean cosine between a class's weights in the last layer and its mean, seen from the centre "
-            "(after the third measure of neural collapse)",
+            "mean cosine between a class's weights in the last layer and its mean, seen from the centre: "
+            "the third measure of neural collapse",
             paired=True,
         ),
         "reconstruction_spread": Quantity(
@@ -96,11 +112,19 @@ class Embedding(AttackMetric):
             return _measured(((features - means[labels]) ** 2).sum(1) / unit, labels)
 
         distances = torch.cdist(made, means)
+        whitened = _whitening(centred)
+
+        def variability(features: Tensor, labels: Tensor) -> Measurement:
+            away = (features - means[labels]) @ whitened
+            return _measured((away**2).sum(1) / splits.num_classes, labels)
+
         nearest = (distances.argmin(1) == evidence.labels).double()
         nearest[distances.isnan().any(1)] = torch.nan
         found: dict[str, Measurement | str] = {
             "spread_train": spread(train, splits.train.labels),
             "spread_test": spread(test, splits.test.labels),
+            "variability_train": variability(train, splits.train.labels),
+            "variability_test": variability(test, splits.test.labels),
             "silhouette": _measured(silhouettes(test, splits.test.labels), splits.test.labels),
             "mean_angles": _angles(centred),
             "head_alignment": _alignment(network, centred),
@@ -114,6 +138,14 @@ class Embedding(AttackMetric):
             for axis, values in zip("xy", coordinates(features, labels, means).T / unit**0.5, strict=True):
                 found[f"{name}_{axis}"] = _measured(values, labels)
         return found
+
+
+def _whitening(centred: Tensor) -> Tensor:
+    """``(F, R)``, whose product with itself is the pseudo-inverse of the class means' covariance."""
+    values, vectors = torch.linalg.eigh(centred.T @ centred / len(centred))
+    kept = values > _FLAT * values.max()
+    found: Tensor = vectors[:, kept] / values[kept].sqrt()
+    return found
 
 
 def _features(network: classifier.Classifier, images: Tensor, device: torch.device) -> Tensor:
