@@ -22,6 +22,7 @@ unit, as Müller, Kornblith and Hinton draw them (*When does label smoothing hel
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar
 
 from mia_bench import AttackMetric, Measurement, Quantity, Register, hookimpl, lazy_imports
@@ -105,21 +106,20 @@ class Embedding(AttackMetric):
         means = _class_means(train, splits.train.labels, splits.num_classes)
         centred = means - means.mean(0)
         unit = float((centred**2).sum(1).mean())
-        if not unit:
-            return dict.fromkeys(self.quantities, "the means of all classes are one point")
+        if not 0 < unit < math.inf:
+            return dict.fromkeys(self.quantities, "the means of all classes are one point, or not finite")
 
         def spread(features: Tensor, labels: Tensor) -> Measurement:
             return _measured(((features - means[labels]) ** 2).sum(1) / unit, labels)
 
-        distances = torch.cdist(made, means)
         whitened = _whitening(centred)
 
         def variability(features: Tensor, labels: Tensor) -> Measurement:
             away = (features - means[labels]) @ whitened
             return _measured((away**2).sum(1) / splits.num_classes, labels)
 
-        nearest = (distances.argmin(1) == evidence.labels).double()
-        nearest[distances.isnan().any(1)] = torch.nan
+        nearest = (torch.cdist(made, means).argmin(1) == evidence.labels).double()
+        nearest[~made.isfinite().all(1)] = torch.nan
         found: dict[str, Measurement | str] = {
             "spread_train": spread(train, splits.train.labels),
             "spread_test": spread(test, splits.test.labels),
