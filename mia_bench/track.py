@@ -112,10 +112,12 @@ class ClassifierSpec(_Model):
 
 
 class AttackDefaults(_Model):
-    """An attack's prior and options on this track."""
+    """An attack's prior and options on this track.
 
-    like: str = ""
-    """Another attack of the track, whose prior and options it takes where it sets none."""
+    In a file ``like = "ppa"`` stands for the prior and the options of another attack of the track, which its
+    own come on top of.
+    """
+
     prior: str
     """The prior it takes unless another is asked for."""
     options: dict[str, Any] = Field(default_factory=dict)
@@ -246,17 +248,15 @@ class Track(_Model):
             return raw
         found = dict(attacks)
         for name, own in attacks.items():
-            if isinstance(own, dict) and own.get("like"):
+            if isinstance(own, dict) and "like" in own:
                 other = attacks.get(str(own["like"]))
-                if not isinstance(other, dict) or other.get("like"):
+                if not isinstance(other, dict) or "like" in other:
                     raise ValueError(
                         f"{name!r} is like {own['like']!r}, which has no options of its own here"
                     )
-                found[name] = {
-                    **other,
-                    **own,
-                    "options": {**other.get("options", {}), **own.get("options", {})},
-                }
+                given = {key: value for key, value in own.items() if key != "like"}
+                options = {**other.get("options", {}), **own.get("options", {})}
+                found[name] = {**other, **given, "options": options}
         return {**raw, "attacks": found}
 
     @property

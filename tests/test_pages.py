@@ -513,7 +513,7 @@ def test_templates_name_no_component_and_no_quantity() -> None:
         name
         for kind in ("defense", "attack", "prior", "metric", "encoder", "dataset", "track")
         for name in found.names(kind)
-    } - {"none", "folder", "utility"}  # plain words too
+    } - {"none", "folder", "utility", "gradients", "embedding", "calibration"}  # plain words too
     for name in found.names("metric"):
         names |= set(found.get("metric", name).load().quantities)
     text = " ".join(path.read_text("utf-8") for path in escape.TEMPLATES.iterdir())

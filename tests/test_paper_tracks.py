@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from mia_bench.errors import MiaBenchError, Unavailable
 from mia_bench.plugins import host
 from mia_bench.registry import PluginInfo, Registry
-from mia_bench.track import load_track
+from mia_bench.track import Track, load_track
 from mia_bench_plugins.encoders.facenet import FILE, PEOPLE, SIZE, FaceNet
 from mia_bench_plugins.priors.stylegan2_model import FORMAT, StyleGAN2
 from mia_bench_plugins.priors.stylegan2_networks import Shape
@@ -242,3 +242,17 @@ def test_facenet_without_its_file_or_with_a_damaged_one(weights: Path, tmp_path:
     (tmp_path / FILE.name).write_bytes((weights / FILE.name).read_bytes()[:1000])
     with pytest.raises(MiaBenchError, match="is damaged"):
         FaceNet().load(tmp_path, device=torch.device("cpu"))
+
+
+def test_an_attack_is_like_another_of_its_track() -> None:
+    track = load_track(host().registry, "facescrub-small")
+    assert track.attacks["ppa-rescaled"] == track.attacks["ppa"]
+    assert Track.model_validate(track.model_dump()) == track
+    given = track.model_dump()
+    given["attacks"]["ppa-steps"] = {"like": "ppa", "options": {"views": 3}}
+    varied = Track.model_validate(given)
+    assert varied.attacks["ppa-steps"].options == {**track.attacks["ppa"].options, "views": 3}
+    for wrong in ("gmy", "ppa-rescaled"):
+        given["attacks"] |= {"ppa-rescaled": {"like": "ppa"}, "ppa-steps": {"like": wrong}}
+        with pytest.raises(ValueError, match=f"'ppa-steps' is like '{wrong}'"):
+            Track.model_validate(given)
