@@ -106,7 +106,8 @@ class Attack(Component):
     Attributes:
         access: what it sees of the target: ``white-box``, ``black-box`` or ``label-only``.
         reference: kind of reference that boards show beside other rows, such as ``floor``; empty for a
-            real attack. A ``probe`` is run only where it is named.
+            real attack.
+        by_name: whether it is run only where it is named, and not where no attack is.
         needs_undefended: whether it is given an undefended target of the same seed beside the one that it is
             run on. No attacker has that: it is for probes, which ask what a defense does to an attack.
         by_class: whether the classes of a task are attacked independently of each other, so that the
@@ -116,6 +117,7 @@ class Attack(Component):
 
     access: ClassVar[AccessLevel] = "white-box"
     reference: ClassVar[str] = ""
+    by_name: ClassVar[bool] = False
     needs_undefended: ClassVar[bool] = False
     by_class: ClassVar[bool] = True
 

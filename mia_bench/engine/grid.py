@@ -53,9 +53,9 @@ def build_grid(
 ) -> list[Cell]:
     """Every cell asked for, targets first: the cells of one target stand together.
 
-    No defenses (attacks) means all of them, without probes; no priors means each attack's default on the
-    track. Models of the user's own stand beside the defenses; where there are some, no defenses means none.
-    With ``left_out`` a component that fails by itself, not by options that were given, is left out, and a
+    No defenses (attacks) means all of them, but for attacks that are run only by name; no priors means each
+    attack's default on the track. Models of the user's own stand beside the defenses; where there are some,
+    no defenses means none. With ``left_out`` a component that fails by itself, not by options that were given, is left out, and a
     line on it goes there.
     """
     options = options or OptionValues()
@@ -109,11 +109,11 @@ def build_grid(
 
 
 def _attacks(registry: Registry) -> list[str]:
-    """All attacks but probes; one that can't be loaded is among them."""
+    """All attacks but those that are run only by name; one that can't be loaded is among them."""
     found = []
     for name in registry.names("attack"):
         with contextlib.suppress(MiaBenchError):
-            if registry.get("attack", name).load().reference == "probe":
+            if registry.get("attack", name).load().by_name:
                 continue
         found.append(name)
     return found

@@ -39,6 +39,7 @@ class DistilledPlugAndPlay(PlugAndPlay):
     summary = "Plug & Play on a student distilled from the target's answers on public images"
     paper = "Hinton et al., 2015, arXiv 1503.02531"
     version = "1"
+    by_name = True
     access = "black-box"
     trial_options: ClassVar = {**PlugAndPlay.trial_options, "samples": 16, "student_steps": 2}
 

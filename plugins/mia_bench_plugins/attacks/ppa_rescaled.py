@@ -35,6 +35,7 @@ class RescaledPlugAndPlay(PlugAndPlay):
     summary = "Plug & Play with the target's logits divided by a temperature"
     paper = "Struppek et al., ICML 2022, arXiv 2201.12179"
     version = "1"
+    by_name = True
 
     class Options(PlugAndPlay.Options):
         """Options of ``ppa-rescaled``: those of ``ppa``, and how the temperature is found."""

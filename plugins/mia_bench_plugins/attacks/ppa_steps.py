@@ -29,6 +29,7 @@ class PlugAndPlaySteps(PlugAndPlay):
     paper = "Struppek et al., ICLR 2024, arXiv 2310.06549"
     version = "1"
     reference = "probe"
+    by_name = True
     needs_undefended = True
 
     class Options(PlugAndPlay.Options):
