@@ -55,8 +55,8 @@ def build_grid(
 
     No defenses (attacks) means all of them, but for attacks that are run only by name; no priors means each
     attack's default on the track. Models of the user's own stand beside the defenses; where there are some,
-    no defenses means none. With ``left_out`` a component that fails by itself, not by options that were given,
-    is left out, and a line on it goes there.
+    no defenses means none. With ``left_out`` a component that fails by itself, not by options that were
+    given, is left out, and a line on it goes there.
     """
     options = options or OptionValues()
     names = {
