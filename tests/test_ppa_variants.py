@@ -185,7 +185,7 @@ def test_the_student_learns_the_answers() -> None:
     )
     seen = to_float(images)
     wanted = given.access.probabilities(seen).argmax(1)
-    student = attack._on_student(given, state).access
+    student = attack._on(dataclasses.replace(given, state=state), "selection").access
     assert float((student.labels(seen) == wanted).double().mean()) > 0.8
 
 

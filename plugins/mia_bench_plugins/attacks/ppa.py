@@ -90,6 +90,8 @@ def _precise(logits: Tensor) -> Tensor:
     return logits if logits.dtype == torch.float64 else logits.float()
 
 
+Step = Literal["selection", "optimisation", "final_selection"]
+
 Loss = Literal["poincare", "cross-entropy", "max-margin", "logit"]
 
 LOSSES: dict[Loss, Callable[[Tensor, Tensor], Tensor]] = {
@@ -152,6 +154,7 @@ class PlugAndPlay(Attack):
         Returns ``latents`` ``(S, D)``, and ``best`` ``(K, candidates)``, the positions of the best ones for
         each of ``classes`` ``(K,)``, best first.
         """
+        task = self._on(task, "selection")
         latents = task.prior.sample(self.options.search, task.generator, truncation=self.options.truncation)
         scores, classes, done = [], upload(task.classes, task.device), 0
         with torch.no_grad():
@@ -176,15 +179,20 @@ class PlugAndPlay(Attack):
             chosen = latents[:, : task.images_per_class]
         else:
             labels = task.classes.repeat_interleave(each)
-            optimised, watched = self._optimise(task, latents.flatten(0, 1), labels)
+            optimised, watched = self._optimise(self._on(task, "optimisation"), latents.flatten(0, 1), labels)
             diagnostics = {
                 name: values.unflatten(0, (classes, each)).nanmean(1) for name, values in watched.items()
             }
-            scores = self._final_scores(task, optimised, labels).view(classes, each)
+            final = self._on(task, "final_selection")
+            scores = self._final_scores(final, optimised, labels).view(classes, each)
             best = scores.topk(task.images_per_class, dim=1).indices
             index = best[:, :, None].expand(-1, -1, width)
             chosen = optimised.view(classes, each, width).gather(1, index)
         return dataclasses.replace(task.reconstructions(chosen), diagnostics=diagnostics)
+
+    def _on(self, task: AttackTask, step: Step) -> AttackTask:
+        """The task as a step sees it; a variant of the attack may put another target in place."""
+        return task
 
     def _optimise(
         self, task: AttackTask, latents: Tensor, labels: Tensor

@@ -21,7 +21,7 @@ from mia_bench.api.access import open_access
 from mia_bench.api.images import to_float
 from mia_bench.memory import upload
 from mia_bench.seeds import seeded
-from mia_bench_plugins.attacks.ppa import PlugAndPlay
+from mia_bench_plugins.attacks.ppa import PlugAndPlay, Step
 
 with lazy_imports():
     import torch
@@ -59,7 +59,7 @@ class DistilledPlugAndPlay(PlugAndPlay):
         images, answers = self._asked(task)
         student = self._trained(task, images, answers)
         state = {f"{_STATE}{name}": tensor.cpu() for name, tensor in student.state_dict().items()}
-        return {**super().prepare(self._on_student(task, state)), **state}
+        return {**super().prepare(dataclasses.replace(task, state=state)), **state}
 
     def _asked(self, task: AttackTask) -> tuple[Tensor, Tensor]:
         """Images ``(N, 3, H, W)`` uint8 and the target's probabilities ``(N, C)``, on the device."""
@@ -99,21 +99,13 @@ class DistilledPlugAndPlay(PlugAndPlay):
             task.progress(step + 1, options.student_steps, "step")
         return student.eval()
 
-    def _on_student(self, task: AttackTask, state: dict[str, Tensor]) -> AttackTask:
+    def _on(self, task: AttackTask, step: Step) -> AttackTask:
         """The task with the student in the target's place."""
         student = self._network(task, 0)
-        own = {k.removeprefix(_STATE): v for k, v in state.items() if k.startswith(_STATE)}
+        own = {k.removeprefix(_STATE): v for k, v in task.state.items() if k.startswith(_STATE)}
         student.load_state_dict(own)
         access = open_access("white-box", student.eval(), task.access.num_classes)
         return dataclasses.replace(task, access=access)
-
-    def _optimise(
-        self, task: AttackTask, latents: Tensor, labels: Tensor
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        return super()._optimise(self._on_student(task, task.state), latents, labels)
-
-    def _final_scores(self, task: AttackTask, latents: Tensor, labels: Tensor) -> Tensor:
-        return super()._final_scores(self._on_student(task, task.state), latents, labels)
 
 
 @hookimpl

@@ -17,7 +17,7 @@ from pydantic import Field
 
 from mia_bench import AttackTask, Register, hookimpl, lazy_imports
 from mia_bench.memory import upload
-from mia_bench_plugins.attacks.ppa import PlugAndPlay
+from mia_bench_plugins.attacks.ppa import PlugAndPlay, Step
 
 with lazy_imports():
     import torch
@@ -57,15 +57,12 @@ class RescaledPlugAndPlay(PlugAndPlay):
                 images = task.prior(upload(chunk, task.device))
                 logits.append(task.access.answers(images, draws=self.options.eot).mean(0).cpu())
         temperature = fitted_temperature(torch.cat(logits), self.options.entropy)
-        return {**super().prepare(_rescaled(task, temperature)), "temperature": torch.tensor(temperature)}
+        state = {"temperature": torch.tensor(temperature)}
+        return {**super().prepare(dataclasses.replace(task, state=state)), **state}
 
-    def _optimise(
-        self, task: AttackTask, latents: Tensor, labels: Tensor
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        return super()._optimise(_rescaled(task, float(task.state["temperature"])), latents, labels)
-
-    def _final_scores(self, task: AttackTask, latents: Tensor, labels: Tensor) -> Tensor:
-        return super()._final_scores(_rescaled(task, float(task.state["temperature"])), latents, labels)
+    def _on(self, task: AttackTask, step: Step) -> AttackTask:
+        access = _Rescaled(task.access, float(task.state["temperature"]))
+        return dataclasses.replace(task, access=access)  # type: ignore[arg-type]
 
 
 def fitted_temperature(logits: Tensor, share: float) -> float:
@@ -98,10 +95,6 @@ class _Rescaled:
         """Softmax probabilities ``(N, C)``, averaged over ``draws`` answers if stochastic."""
         with torch.no_grad():
             return self.answers(images, draws=draws).softmax(2).mean(0)
-
-
-def _rescaled(task: AttackTask, temperature: float) -> AttackTask:
-    return dataclasses.replace(task, access=_Rescaled(task.access, temperature))  # type: ignore[arg-type]
 
 
 @hookimpl

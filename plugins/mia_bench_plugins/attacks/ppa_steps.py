@@ -13,11 +13,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from mia_bench import AttackTask, Register, hookimpl, lazy_imports
-from mia_bench_plugins.attacks.ppa import PlugAndPlay
-
-with lazy_imports():
-    from torch import Tensor
+from mia_bench import AttackTask, Register, hookimpl
+from mia_bench_plugins.attacks.ppa import PlugAndPlay, Step
 
 On = Literal["target", "undefended"]
 
@@ -41,22 +38,10 @@ class PlugAndPlaySteps(PlugAndPlay):
 
     options: Options
 
-    def prepare(self, task: AttackTask) -> dict[str, Tensor]:
-        return super().prepare(_on(task, self.options.selection))
-
-    def _optimise(
-        self, task: AttackTask, latents: Tensor, labels: Tensor
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        return super()._optimise(_on(task, self.options.optimisation), latents, labels)
-
-    def _final_scores(self, task: AttackTask, latents: Tensor, labels: Tensor) -> Tensor:
-        return super()._final_scores(_on(task, self.options.final_selection), latents, labels)
-
-
-def _on(task: AttackTask, on: On) -> AttackTask:
-    """The task with the target that a step is made on."""
-    assert task.undefended is not None
-    return task if on == "target" else dataclasses.replace(task, access=task.undefended)
+    def _on(self, task: AttackTask, step: Step) -> AttackTask:
+        on: On = getattr(self.options, step)
+        assert task.undefended is not None
+        return task if on == "target" else dataclasses.replace(task, access=task.undefended)
 
 
 @hookimpl
