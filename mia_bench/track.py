@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from mia_bench.device import Precision
 from mia_bench.errors import MiaBenchError
 from mia_bench.registry import Registry
+from mia_bench.text import shortened
 
 
 class _Model(BaseModel):
@@ -269,19 +271,41 @@ class Track(_Model):
         return self.attacks[attack].prior if attack in self.attacks else self.default_prior
 
 
+_VARIANT = re.compile(
+    r"(?:metrics: (?P<metrics>[^;]+)(?:; |$))?"
+    r"(?:architecture: (?P<architecture>\{.*\})(?:; |$))?"
+    r"(?:images_per_class: (?P<images_per_class>\d+))?"
+)
+
+
 class Variation(_Model):
     """What an experiment changes in a track. What attacks are measured with stays the same."""
 
     label: str = ""
     """What it is called in tables."""
-    at: float | None = None
-    """Where it stands in a figure across variants; at its number of images unless given."""
     architecture: Choice | None = None
     """Of the target."""
     images_per_class: int | None = Field(default=None, ge=1)
     """Training images of each class."""
     metrics: tuple[str, ...] = ()
     """Metric families beside the track's."""
+
+    @classmethod
+    def read(cls, variant: str) -> Self:
+        """The changes that ``Track.variant`` tells of.
+
+        Raises:
+            MiaBenchError: it is nothing that :meth:`of` writes.
+        """
+        try:
+            told = _VARIANT.fullmatch(variant).groupdict()  # type: ignore[union-attr]
+            changes: dict[str, Any] = {name: value for name, value in told.items() if value}
+            for name, read in (("metrics", str.split), ("architecture", json.loads)):
+                if name in changes:
+                    changes[name] = read(changes[name])
+            return cls.model_validate(changes)
+        except (AttributeError, ValueError):
+            raise MiaBenchError(f"no variant of a track is {shortened(variant, 80)!r}") from None
 
     def of(self, track: Track) -> Track:
         """The track with the changes; the track itself where there are none."""

@@ -16,6 +16,7 @@ from mia_bench import plugins as plugins_module
 from mia_bench.api.metric import Quantity
 from mia_bench.cli import experiment as command_module
 from mia_bench.config import load_config
+from mia_bench.engine.rerun import prepare_again
 from mia_bench.engine.run import execute
 from mia_bench.errors import MiaBenchError, UsageError
 from mia_bench.experiments import folder as folder_module
@@ -479,6 +480,28 @@ def test_each_variant_changes_the_target_alone(toy, varied_records: list[Record]
     assert all("test_x" in record.per_image for record in varied_records)
 
 
+def test_the_changes_of_a_variant_are_read_from_its_records(toy, varied_records: list[Record]) -> None:
+    experiment, track = varied(), load_track(host().registry, "toy")
+    read = {record.track.variant: Variation.read(record.track.variant) for record in varied_records}
+    assert {variant: one.of(track).variant for variant, one in read.items()} == {one: one for one in read}
+    unlabelled = [one.model_copy(update={"label": ""}) for one in experiment.variations]
+    assert all(one in unlabelled for one in read.values())
+    assert Variation.read("") == Variation()
+    both = Variation(images_per_class=3, architecture={"name": "a", "options": {"b": "}; c"}}, metrics=("d",))
+    assert Variation.read(both.of(track).variant) == both
+    for wrong in ("steps: 3", "images_per_class: 0", "images_per_class: 2; x", "architecture: {a}"):
+        with pytest.raises(MiaBenchError, match="no variant of a track"):
+            Variation.read(wrong)
+
+
+def test_the_cell_of_a_variant_is_planned_again_from_its_record(
+    toy, varied_records: list[Record], tmp_path: Path
+) -> None:
+    for record in varied_records:
+        planned = prepare_again(record, {"device": "cpu", "store": tmp_path})
+        assert [one.key for one in planned.cells] == [record.key]
+
+
 def test_no_board_has_a_variant(toy, varied_records: list[Record], tmp_path: Path) -> None:
     assert submit(varied_records, tmp_path, host().registry) == Submission()
     registry, track = host().registry, load_track(host().registry, "toy")
@@ -518,6 +541,8 @@ def test_claims_are_tested_in_each_variant_and_trends_between_the_first_and_the_
     assert trend.effects["ppa"].value == pytest.approx(
         first.effects["ppa"].value - last.effects["ppa"].value, abs=1e-6
     )
+    train = mia_bench.load_data(track="toy").train
+    assert found.parts[2].training_images == len(train.images) / len(train.labels.unique())
     turning = found.tested[1]
     assert (turning.name, turning.accuracy is None, turning.beyond) == ("gradient_cosine", False, {})
     text = page(experiment, [found])

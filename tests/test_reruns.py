@@ -10,7 +10,7 @@ import pytest
 
 from mia_bench.engine.rerun import run_again
 from mia_bench.errors import MiaBenchError
-from mia_bench.leaderboard.reruns import SPREAD, allowed, moved, sample
+from mia_bench.leaderboard.reruns import SPREAD, allowed, far, half_widths, moved, sample, under
 from mia_bench.record import MetricValue, Record, read_record
 from stored import record_text, without_hash
 from test_leaderboard import make_record, read
@@ -73,6 +73,28 @@ def test_numbers_that_moved_too_far_are_named() -> None:
     assert str(gone).startswith("attack_acc1 is null, published is 0.9")
     (new,) = moved(published, with_value(published, "attack_acc5", 0.5))
     assert (new.published, new.again) == (None, 0.5)
+
+
+def test_how_far_numbers_of_other_conditions_are_is_told() -> None:
+    (made,) = read(make_record())
+    value = made.metrics["test_accuracy"].value
+    published = with_value(made, "test_accuracy", value, processor="Maker 6-1-1")
+    published.metrics["test_accuracy"] = MetricValue(value=0.8, low=0.7, high=0.9, n=100)
+    published.metrics["attack_acc1"] = MetricValue(value=0.5, low=0.5, high=0.5, n=100)
+    again = with_value(published, "test_accuracy", 0.83, processor="Maker 6-2-1")
+    again.metrics["attack_acc1"] = None
+    found = half_widths(published, again)
+    assert found["test_accuracy"] == pytest.approx(0.3)
+    assert "attack_acc1" not in found
+    again = with_value(again, "attack_acc1", 0.52)
+    assert half_widths(published, again)["attack_acc1"] == pytest.approx(4)  # of half a sample
+    two = {"a": 0.3, "b": 0.0}, {"a": 0.4}
+    assert far(two).startswith("0.29 half-widths of the published intervals away (root mean square), at most")
+    assert far(two).endswith("0.40 (a)")
+    assert far([{}]) == "no number with an interval"
+    assert under(published, again).startswith("on another kind of processor")
+    assert under(published, published).startswith("under the same conditions")
+    assert ", published cpu" in under(published, with_value(made, "test_accuracy", value, threads=2))
 
 
 @pytest.fixture

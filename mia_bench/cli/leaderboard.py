@@ -27,10 +27,9 @@ from mia_bench.errors import MiaBenchError, UsageError
 from mia_bench.leaderboard import records
 from mia_bench.leaderboard.admit import name_record
 from mia_bench.leaderboard.board import Board
-from mia_bench.leaderboard.conditions import conditions
 from mia_bench.leaderboard.export import csv_lines, latex
 from mia_bench.leaderboard.grouping import row_key, section_key
-from mia_bench.leaderboard.reruns import moved, sample
+from mia_bench.leaderboard.reruns import far, half_widths, moved, same_conditions, sample, under
 from mia_bench.leaderboard.standings import Standings
 from mia_bench.leaderboard.submission import submit as copy_records
 from mia_bench.pictures import StripRow, shows_people, strip_classes, write_png
@@ -124,7 +123,8 @@ def _rerun(published: list[Record], where: dict[str, Any]) -> list[str]:
     """Run cells again and say what became of each; what is wrong with them."""
     if not published:
         raise UsageError("there is no finished record to run again")
-    problems = []
+    problems: list[str] = []
+    distances: list[dict[str, float]] = []
     with tempfile.TemporaryDirectory() as folder:
         for record in published:
             try:
@@ -135,14 +135,15 @@ def _rerun(published: list[Record], where: dict[str, Any]) -> list[str]:
                 problems.append(f"{record.track.name}, {name_record(record)}: {error}")
                 say(problems[-1])
                 continue
-            before, now = conditions(record), conditions(again)
-            under = (
-                f"under the same conditions ({now})" if before == now else f"under {now}, published {before}"
-            )
             wrong = moved(record, again)
             problems += map(str, wrong)
-            said = "; ".join(map(str, wrong)) or "the numbers published"
-            say(f"{record.track.name}, {name_record(record)}, {under}: {said}")
+            same = same_conditions(record, again)
+            if not same:
+                distances.append(half_widths(record, again))
+            said = "; ".join(map(str, wrong)) or ("the numbers published" if same else far(distances[-1:]))
+            say(f"{record.track.name}, {name_record(record)}, {under(record, again)}: {said}")
+    if len(distances) > 1:
+        say(f"{len(distances)} cells under other conditions: {far(distances)}")
     return problems
 
 

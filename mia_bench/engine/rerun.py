@@ -58,4 +58,4 @@ def prepare_again(record: Record, where: Mapping[str, Any]) -> Prepared:
     }
     cell = {kind: [part.name] for kind, part in record.components.items()}
     given = {"track": track.name, **cell, "seed": [record.seed], "options": options}
-    return prepare(load_config({**given, **where}))
+    return prepare(load_config({**given, **where}), record.track.variant)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import tempfile
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
@@ -46,7 +46,7 @@ from mia_bench.record import Record
 from mia_bench.registry import Registry
 from mia_bench.results import doubts, own_model_doubts
 from mia_bench.store import Store
-from mia_bench.track import Choice, Track, load_track
+from mia_bench.track import Choice, Track, Variation, load_track
 from mia_bench.weights import missing_lines, needed_by, weight_files
 
 with lazy_imports():
@@ -238,13 +238,18 @@ class Prepared:
         return added
 
 
-def prepare(config: RunConfig) -> Prepared:
+def prepare(config: RunConfig, variant: str = "") -> Prepared:
     """Check everything and plan; computes nothing and imports no torch (unless a GPU is asked for).
+
+    Args:
+        config: what to run.
+        variant: what :attr:`mia_bench.track.Track.variant` tells of a changed track.
 
     Raises:
         UsageError: a name, option, path or device is wrong.
     """
     setup = set_up(config)
+    setup = replace(setup, track=Variation.read(variant).of(setup.track))
     prepared = Prepared(setup)
     left_out = prepared.left_out
     if STANDARD in config.attack:

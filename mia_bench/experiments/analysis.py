@@ -37,6 +37,9 @@ from mia_bench.registry import Registry
 from mia_bench.statistics import Effect
 from mia_bench.track import Track, Variation
 
+TRAINING = "train_accuracy"
+"""The quantity that is measured on every training image."""
+
 Outcome = Literal["seen here", "not seen here", "unclear"]
 
 
@@ -158,6 +161,15 @@ class Part:
     def with_front(self) -> tuple[str, ...]:
         """The attacks under which some setting is compared with the undefended front."""
         return tuple(label for label in self.attacks if any(label in line.beyond for line in self.lines))
+
+    @property
+    def training_images(self) -> float | None:
+        """Images of a class that the track has for training, the mean over classes; None if not measured."""
+        for record in self.board.done:
+            measured, classes = record.metrics.get(TRAINING), record.per_class.get(self.decided.accuracy)
+            if measured and classes:
+                return measured.n / len(classes)
+        return None
 
     @property
     def leakage(self) -> Quantity:

@@ -142,10 +142,10 @@ def _plane(experiment: Experiment, answer: Answer) -> str:
 
 def _variants(experiment: Experiment, answer: Answer) -> str:
     """Leakage under the first attack across the training images a class: a line for each target."""
-    images = {one.label: one.at or one.images_per_class for one in experiment.variants}
+    wanted = {one.label: one.images_per_class for one in experiment.variants}
     groups: dict[tuple[str, bool], list[Point]] = {}
     for part in answer.parts:
-        attack, x = part.first, images[part.variant]
+        attack, x = part.first, wanted[part.variant] or part.training_images
         for line in part.lines:
             leaked = line.leakage.get(attack)
             if x and isinstance(leaked, Estimate):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from mia_bench.leaderboard.conditions import conditions
@@ -69,11 +70,27 @@ def _value(metric: MetricValue | None) -> float | None:
     return metric.value if metric else None
 
 
-def moved(published: Record, again: Record) -> list[Moved]:
-    """The numbers of a record that differ by more than they may."""
+def same_conditions(published: Record, again: Record) -> bool:
+    """Whether both were computed under the same conditions, on the same kind of processor."""
     processors = {published.provenance.processor, again.provenance.processor}
     on_one = len(processors) == 1 and (None not in processors or "cpu" not in conditions(again).device)
-    same = on_one and conditions(published) == conditions(again)
+    return on_one and conditions(published) == conditions(again)
+
+
+def half_widths(published: Record, again: Record) -> dict[str, float]:
+    """By how much each number moved, in half-widths of its published interval; those without one left out."""
+    found = {}
+    for name, before in published.metrics.items():
+        now = again.metrics.get(name)
+        if before and now and before.low is not None and before.high is not None:
+            half = max(before.high - before.low, 1 / before.n) / 2
+            found[name] = abs(now.value - before.value) / half
+    return found
+
+
+def moved(published: Record, again: Record) -> list[Moved]:
+    """The numbers of a record that differ by more than they may."""
+    same = same_conditions(published, again)
     found = []
     for name, before in published.metrics.items():
         now = again.metrics.get(name)
@@ -85,3 +102,23 @@ def moved(published: Record, again: Record) -> list[Moved]:
         if limit is not None and abs(now.value - before.value) > limit:
             found.append(Moved(name, before.value, now.value, limit))
     return found
+
+
+def under(published: Record, again: Record) -> str:
+    """The conditions of a cell that was run again, in words."""
+    before, now = conditions(published), conditions(again)
+    if before != now:
+        return f"under {now}, published {before}"
+    if same_conditions(published, again):
+        return f"under the same conditions ({now})"
+    return f"on another kind of processor, or on one that the record does not name ({now})"
+
+
+def far(distances: Sequence[Mapping[str, float]]) -> str:
+    """How far numbers are from those published, in words; arguments of cells as from :func:`half_widths`."""
+    found = [(far, name) for one in distances for name, far in one.items()]
+    if not found:
+        return "no number with an interval"
+    mean = math.sqrt(sum(far**2 for far, _ in found) / len(found))
+    most, name = max(found)
+    return f"{mean:.2f} half-widths of the published intervals away (root mean square), at most {most:.2f} ({name})"
