@@ -121,4 +121,5 @@ def far(distances: Sequence[Mapping[str, float]]) -> str:
         return "no number with an interval"
     mean = math.sqrt(sum(far**2 for far, _ in found) / len(found))
     most, name = max(found)
-    return f"{mean:.2f} half-widths of the published intervals away (root mean square), at most {most:.2f} ({name})"
+    away = f"{mean:.2f} half-widths of the published intervals away (root mean square)"
+    return f"{away}, at most {most:.2f} ({name})"
