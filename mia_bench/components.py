@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 from mia_bench.api.component import Component
+from mia_bench.api.defense import Defense
 from mia_bench.api.options import Options, parse_options
-from mia_bench.errors import UsageError, did_you_mean
+from mia_bench.errors import MiaBenchError, UsageError, did_you_mean
 from mia_bench.names import OPTION
 from mia_bench.plugins import attribute_errors
 from mia_bench.registry import Registry
@@ -175,6 +177,25 @@ def resolve_choice(
 ) -> ConfiguredComponent:
     """A component that the track names, with the command line's options."""
     return resolve(registry, kind, choice.name, choice.options, options.single(kind, choice.name))
+
+
+def loadable_defenses(registry: Registry) -> Iterator[tuple[str, type[Defense]]]:
+    """Every defense that can be loaded, by name; a broken one must not hide the others."""
+    for name in registry.names("defense"):
+        with contextlib.suppress(MiaBenchError):
+            yield name, registry.get("defense", name).load()
+
+
+def baseline(registry: Registry) -> str:
+    """The name of the defense that others are compared with.
+
+    Raises:
+        MiaBenchError: none is installed.
+    """
+    for name, defense in loadable_defenses(registry):
+        if defense.baseline:
+            return name
+    raise MiaBenchError("no baseline is installed")
 
 
 def track_options(track: Track, kind: str, name: str) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from etils.epy import lazy_imports
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from mia_bench.api.defense import Defense
-from mia_bench.components import ConfiguredComponent, OptionValues, resolve, track_options
+from mia_bench.components import ConfiguredComponent, OptionValues, baseline, resolve, track_options
 from mia_bench.config import RunConfig
 from mia_bench.errors import UsageError
 from mia_bench.fetch import file_hash
@@ -241,11 +241,6 @@ def _defense(
     defaults = stated.options if stated else track_options(track, "defense", name)
     given = options.single("defense", name) if config.target_defense else {}
     return resolve(registry, "defense", name, defaults, given)
-
-
-def baseline(registry: Registry) -> str:
-    """The name of the defense that boards compare others with."""
-    return next(entry.name for entry in registry.entries("defense") if entry.load().baseline)
 
 
 def origin_warnings(targets: Sequence[OwnTarget], track: Track, data: str) -> Iterator[str]:

@@ -353,9 +353,8 @@ def effects_in(found: Answer) -> str:
 @pytest.fixture
 def only_made(toy, monkeypatch: pytest.MonkeyPatch) -> None:
     """The made experiment is the only one."""
-    monkeypatch.setattr(folder_module, "experiment_names", lambda: ["made"])
-    for module in (folder_module, command_module):
-        monkeypatch.setattr(module, "load_experiment", lambda name: made())
+    monkeypatch.setattr(folder_module, "load_experiments", lambda: [made()])
+    monkeypatch.setattr(command_module, "load_experiment", lambda name: made())
 
 
 def test_records_of_boards_are_not_copied_and_others_no_longer_needed_are_removed(

@@ -15,7 +15,7 @@ from mia_bench.engine.progress import counted, terminal_progress
 from mia_bench.engine.run import execute
 from mia_bench.experiments import plane
 from mia_bench.experiments.analysis import Answer, answer
-from mia_bench.experiments.definition import Experiment, experiment_names, load_experiment
+from mia_bench.experiments.definition import Experiment, load_experiment, load_experiments
 from mia_bench.experiments.folder import Published
 from mia_bench.experiments.pages import number_rows
 from mia_bench.experiments.planning import prepare_experiment
@@ -42,7 +42,7 @@ def command() -> None:
 def list_() -> None:
     """List the experiments."""
     rows = []
-    for one in sorted(map(load_experiment, experiment_names()), key=lambda one: one.place):
+    for one in load_experiments():
         name = one.name
         rows.append({"name": name, "question": one.question, "tracks": ", ".join(one.tracks)})
     rows.append({"name": plane.NAME, "question": plane.QUESTION, "tracks": "none: points in a plane"})

@@ -10,12 +10,12 @@ from typing import Any
 
 from etils.epy import lazy_imports
 
+from mia_bench.components import baseline
 from mia_bench.config import DEFAULT_TRACK, OF_TARGETS, load_config
 from mia_bench.engine.plan import CELL_STAGES
 from mia_bench.engine.progress import ProgressDisplay
 from mia_bench.engine.run import prepare
 from mia_bench.errors import MiaBenchError, UsageError
-from mia_bench.own_models import baseline
 from mia_bench.plugins import host
 
 with lazy_imports():

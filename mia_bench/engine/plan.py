@@ -7,7 +7,6 @@ doesn't (paths, the device, the order of a grid).
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -18,7 +17,14 @@ from mia_bench.api.dataset import Dataset
 from mia_bench.api.encoder import Encoder
 from mia_bench.api.metric import AttackMetric, TargetMetric
 from mia_bench.api.prior import Prior
-from mia_bench.components import ConfiguredComponent, OptionValues, resolve, resolve_choice, track_options
+from mia_bench.components import (
+    ConfiguredComponent,
+    OptionValues,
+    baseline,
+    resolve,
+    resolve_choice,
+    track_options,
+)
 from mia_bench.engine.grid import Cell, skip_reason
 from mia_bench.errors import MiaBenchError, Unavailable, UsageError
 from mia_bench.fetch import file_hash, find
@@ -416,13 +422,8 @@ class TrackPlan:
     @cached_property
     def _baseline(self) -> ConfiguredComponent:
         """The undefended target with the track's options."""
-        for name in self._registry.names("defense"):
-            with contextlib.suppress(MiaBenchError):  # one that can't be loaded is no baseline
-                if self._registry.get("defense", name).load().baseline:
-                    return resolve(
-                        self._registry, "defense", name, track_options(self._track, "defense", name), {}
-                    )
-        raise MiaBenchError("no baseline is installed")
+        name = baseline(self._registry)
+        return resolve(self._registry, "defense", name, track_options(self._track, "defense", name), {})
 
     def metric(self, planned: PlannedCell, metric: ConfiguredComponent) -> Stage:
         """The stage that computes one metric, of the track or not, of a cell."""

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from mia_bench.api.defense import Defense
-from mia_bench.components import OptionValues
+from mia_bench.components import OptionValues, loadable_defenses
 from mia_bench.config import RunConfig
 from mia_bench.engine.grid import Cell, build_grid
 from mia_bench.engine.run import Prepared, Setup, complete, set_up
 from mia_bench.engine.standard import refuse_options, standard_of
-from mia_bench.errors import MiaBenchError, UsageError
+from mia_bench.errors import UsageError
 from mia_bench.names import STANDARD
 from mia_bench.registry import Registry
 from mia_bench.track import StandardAttack, Track
@@ -87,11 +86,9 @@ def _attacks(setup: Setup) -> list[StandardAttack]:
 
 def _with_strengths(registry: Registry) -> Iterator[str]:
     """The defenses that state strengths, without the baselines, which are beside every sweep."""
-    for name in registry.names("defense"):
-        with contextlib.suppress(MiaBenchError):  # one that can't be loaded is no concern of a sweep
-            defense: type[Defense] = registry.get("defense", name).load()
-            if defense.strengths and not defense.baseline:
-                yield name
+    for name, defense in loadable_defenses(registry):
+        if defense.strengths and not defense.baseline:
+            yield name
 
 
 def _settings(registry: Registry, name: str, given: Mapping[str, Sequence[Any]]) -> Iterator[SettingValues]:
@@ -128,11 +125,9 @@ def _front(name: str, defense: type[Defense], given: Mapping[str, Sequence[Any]]
 def _undefended(setup: Setup, names: Iterable[str]) -> Iterator[SettingValues]:
     """The undefended front, and the baselines that defenses are matched with."""
     registry = setup.registry
-    for name in registry.names("defense"):
-        with contextlib.suppress(MiaBenchError):  # one that can't be loaded is no concern of a sweep
-            defense: type[Defense] = registry.get("defense", name).load()
-            if defense.baseline:
-                yield from _front(name, defense, setup.options.values.get(("defense", name), {}))
+    for name, defense in loadable_defenses(registry):
+        if defense.baseline:
+            yield from _front(name, defense, setup.options.values.get(("defense", name), {}))
     for name in names:
         matched = registry.get("defense", name).load().matched
         if matched:

@@ -147,6 +147,15 @@ def experiment_names() -> list[str]:
     return sorted(path.stem for path in FOLDER.glob("*.toml"))
 
 
+def load_experiments() -> list[Experiment]:
+    """Every experiment on tracks, in the order of their list.
+
+    Raises:
+        MiaBenchError: a file is damaged.
+    """
+    return sorted(map(load_experiment, experiment_names()), key=lambda one: one.place)
+
+
 def load_experiment(name: str) -> Experiment:
     """Read and check an experiment.
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from mia_bench.errors import MiaBenchError, UsageError
 from mia_bench.experiments import plane
 from mia_bench.experiments.analysis import Answer, answer, records_of
-from mia_bench.experiments.definition import Experiment, experiment_names, load_experiment
+from mia_bench.experiments.definition import Experiment, load_experiments
 from mia_bench.experiments.pages import figures, index, page, plane_page
 from mia_bench.experiments.planning import Plan, plan_of
 from mia_bench.leaderboard.grouping import group
@@ -72,8 +72,7 @@ class Published:
         self.folder, self.registry = folder, registry
         self._plane_file = folder / RESULTS / f"{plane.NAME}.json"
         self._points = points or (plane.read(self._plane_file) if self._plane_file.exists() else None)
-        loaded = [load_experiment(name) for name in experiment_names()]
-        self.experiments = sorted(loaded, key=lambda one: one.place)
+        self.experiments = load_experiments()
         tracks = dict.fromkeys(name for one in self.experiments for name in one.tracks)
         self._there = {name: load(folder, name) for name in tracks}
         on_boards = {name: load(boards, name) for name in tracks}
