@@ -338,7 +338,26 @@ def test_a_page_holds_the_question_the_answer_and_the_commands(toy, computed: li
     listed = index([(made(), [found])])
     assert "## [Made](made.md)\n\nDoes it?" in listed
     (line,) = [line for line in listed.splitlines() if "*Less.*" in line]
-    assert line.replace("\xa0", " ").endswith(f"({effects_in(found)})")
+    assert line.replace("\xa0", " ").endswith(f"**: {effects_in(found)} |")
+
+
+def test_the_list_has_a_row_for_each_claim_in_each_variant_and_a_column_for_each_track(
+    toy, varied_records: list[Record]
+) -> None:
+    found = told(varied(), varied_records)
+    other = replace(
+        found, track=found.track.model_copy(update={"name": "other"}), tested=found.tested[1:], missing=3
+    )
+    lines = index([(varied(), [found, other])]).splitlines()
+    start = lines.index("| | `toy` | `other` |")
+    rows = [line.split(" | ") for line in lines[start + 2 : start + 9]]
+    variants = ("2 images", "wide", "as it is")
+    assert [row[0] for row in rows] == [
+        *(f"| *{text}* ({variant})" for text in ("Less.", "Turning.") for variant in variants),
+        "| *Even less.* (2 images, less as it is)",
+    ]
+    assert [row[1] == row[2].removesuffix(" |") for row in rows] == [False, *[True] * 6]
+    assert lines[start + 10] == "`other`: 3 cells are missing; no claim is decided by them."
 
 
 def effects_in(found: Answer) -> str:

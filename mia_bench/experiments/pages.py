@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,8 @@ from markupsafe import Markup
 
 from mia_bench.api.metric import Quantity
 from mia_bench.experiments import plane
-from mia_bench.experiments.analysis import Answer, Line, Part
-from mia_bench.experiments.definition import Experiment, Figure
+from mia_bench.experiments.analysis import Answer, Judgement, Line, Part
+from mia_bench.experiments.definition import Claim, Experiment, Figure
 from mia_bench.leaderboard.drawing import levels
 from mia_bench.leaderboard.escape import as_it_is, make_environment, page_text
 from mia_bench.leaderboard.figures import (
@@ -65,7 +65,21 @@ def index(
 ) -> str:
     """The page that lists the experiments."""
     told = plane.told(plane.findings(points)) if points else []
-    return _render("experiments.md.j2", found=found, plane=plane, told=told)
+    return _render("experiments.md.j2", found=found, plane=plane, told=told, by_claim=_by_claim)
+
+
+def _by_claim(
+    experiment: Experiment, answers: Sequence[Answer]
+) -> Iterator[tuple[tuple[Claim, str], list[Judgement | None]]]:
+    """What became of each claim in each variant, by track; claims in the order of the experiment."""
+    tested = [
+        {(experiment.claims.index(one.claim), one.variant): one for one in answer.tested}
+        for answer in answers
+    ]
+    every = dict.fromkeys(key for found in tested for key in found)
+    for number, variant in sorted(every, key=lambda key: key[0]):
+        found = [one.get((number, variant)) for one in tested]
+        yield (experiment.claims[number], variant), found
 
 
 def number_rows(experiment: Experiment, part: Part) -> list[dict[str, str]]:
