@@ -94,9 +94,9 @@ def tiny(monkeypatch, weights: Path, tmp_path: Path) -> Iterator[Callable[[str, 
 @pytest.mark.parametrize(
     ("track", "dataset", "classes"),
     [
-        ("facescrub", "facescrub", 3),
-        ("facescrub-metfaces", "facescrub", 3),
-        ("celeba", "celeba", 3),
+        pytest.param("facescrub", "facescrub", 3, marks=pytest.mark.slow),
+        pytest.param("facescrub-metfaces", "facescrub", 3, marks=pytest.mark.slow),
+        pytest.param("celeba", "celeba", 3, marks=pytest.mark.slow),
         ("stanford-dogs", "stanford-dogs", 2),
     ],
 )
@@ -131,6 +131,7 @@ def test_a_reduced_track_runs_from_data_to_record(
     assert json.loads(cli(*run, "--format", "json").out) == [record]
 
 
+@pytest.mark.slow
 def test_the_attack_of_the_rehearsal_is_shared_out_in_four_parts(tiny, cli, tmp_path: Path) -> None:
     tiny("facescrub-small", "facescrub")
     words = ("--defense", "none", "--attack", "ppa", "--device", "cpu", "--allow-partial", "--format", "json")

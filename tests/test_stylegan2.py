@@ -498,6 +498,7 @@ def test_training_that_was_stopped_ends_as_if_it_had_not_been(tmp_path: Path, st
         assert torch.equal(tensor, resumed[name]), name
 
 
+@pytest.mark.slow
 def test_training_moves_the_samples_towards_the_data(tmp_path: Path) -> None:
     """Images of one colour each, red or blue: samples come nearer to one of the two."""
     given = task(tmp_path)

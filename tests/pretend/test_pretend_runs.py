@@ -67,6 +67,12 @@ options = { calibration = 4 }
 like = "ppa"
 options = { samples = 4, public = 4, student_steps = 2, student_batch = 2, student_widths = [4] }
 
+[attacks.mirror]
+options = { search = 20, population = 6, generations = 3 }
+
+[attacks.brep-mi]
+options = { search = 1000, points = 4, steps = 20 }
+
 [attacks.gmi]
 prior = "wgan-gp"
 options = { steps = 2, restarts = 2 }
@@ -87,6 +93,7 @@ def tiny(tmp_path: Path) -> Iterator[str]:
     host.cache_clear()
 
 
+@pytest.mark.slow
 def test_every_built_in_defense_is_attacked_by_every_built_in_attack(tiny, on_pretend, tmp_path) -> None:
     registry = host().registry
     defenses, attacks = (registry.names(kind) for kind in ("defense", "attack"))
@@ -105,6 +112,7 @@ def test_every_built_in_defense_is_attacked_by_every_built_in_attack(tiny, on_pr
         assert record.metrics["attack_acc1"] is not None
 
 
+@pytest.mark.slow
 def test_every_built_in_prior_can_be_attacked(tiny, on_pretend, tmp_path) -> None:
     records = mia_bench.run(
         track=tiny,
