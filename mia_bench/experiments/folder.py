@@ -122,14 +122,23 @@ class Published:
         changed += [remove(path) for path in sorted(there - kept.keys())]
         return changed + [path for path, text in texts.items() if write(path, text)]
 
+    def answers(self) -> list[tuple[Experiment, list[Answer]]]:
+        """What the records say, for each experiment, on each of its tracks with numbers.
+
+        Raises:
+            MiaBenchError: records can't be compared.
+        """
+        found: dict[str, list[Answer]] = {one.name: [] for one in self.experiments}
+        for part in self._parts:
+            if told := answer(part.experiment, part.track, part.plans, self.registry, part.records):
+                found[part.experiment.name].append(told)
+        return [(one, found[one.name]) for one in self.experiments]
+
     def pages(self) -> dict[Path, str]:
         """The text of every page with its figures."""
         texts: dict[Path, str] = {}
-        found: list[tuple[Experiment, list[Answer]]] = []
-        for experiment in self.experiments:
-            parts = (part for part in self._parts if part.experiment is experiment)
-            told = [one for part in parts if (one := self._answer(part))]
-            found.append((experiment, told))
+        found = self.answers()
+        for experiment, told in found:
             texts[self.folder / f"{experiment.name}.md"] = page(experiment, told)
             for one in told:
                 drawn = figures(experiment, one)
@@ -138,6 +147,3 @@ class Published:
             texts[self.folder / f"{plane.NAME}.md"] = plane_page(self._points)
             texts[self.folder / FIGURES / f"{plane.NAME}.svg"] = plane.figure(self._points)
         return {self.folder / INDEX: index(found, self._points), **texts}
-
-    def _answer(self, part: _Part) -> Answer | None:
-        return answer(part.experiment, part.track, part.plans, self.registry, part.records)
