@@ -40,7 +40,7 @@ def test_numbers_are_those_of_the_board() -> None:
 
 
 def test_numbers_are_rounded_and_signed() -> None:
-    effect = Effect(-0.4567, 0.1, 10.0)
+    effect = Effect(-0.4567, 0.1, 10.0, seeds=5, classes=60)
     low, high = effect.interval()
     assert findings.interval(effect) == f"−0.46 [−{-low:.2f}, −{-high:.2f}]"
     assert findings.interval(effect, sign=-1) == f"0.46 [{-high:.2f}, {-low:.2f}]"
