@@ -29,7 +29,7 @@ from mia_bench.experiments.definition import (
     read_experiment,
 )
 from mia_bench.experiments.folder import Published
-from mia_bench.experiments.pages import figures, index, number_rows, page, plane_page
+from mia_bench.experiments.pages import costs, figures, index, number_rows, page, plane_page
 from mia_bench.experiments.planning import Plan, plan_of, prepare_experiment
 from mia_bench.leaderboard.board import build_board
 from mia_bench.leaderboard.submission import Submission, submit
@@ -332,6 +332,18 @@ def test_a_page_holds_the_question_the_answer_and_the_commands(toy, computed: li
     for words in ("# Made", "**Question.** Does it?", "By `ppa`.", "*Less.* **", row, command):
         assert words in text
     drawn = figures(made(), found)
+    spent = costs(found)
+    assert (spent.cells, spent.attacks) == (
+        len(computed),
+        round(sum(record.cost.invert_seconds for record in computed) / 60),
+    )
+    each = {(record.defense.name, str(record.defense.options), record.seed): record for record in computed}
+    assert len(each) < len(computed)  # several attacks of each target
+    assert spent.training == round(sum(record.cost.train_seconds for record in each.values()) / 60)
+    assert (
+        f"On `toy` they hold {spent.cells} cells; training their targets took {spent.training} minutes"
+        in text
+    )
     assert sorted(drawn) == ["made-toy-accuracy.svg", "made-toy.svg"]
     assert all(svg.startswith("<svg") for _, svg in drawn.values())
     assert "(figures/made-toy.svg)" in text

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,11 +45,30 @@ def page(experiment: Experiment, answers: Sequence[Answer]) -> str:
         "experiment.md.j2",
         experiment=experiment,
         answers=answers,
+        costs=costs,
         drawn={
             track: {f"{FIGURES}/{file}": words for file, (words, _) in found.items()}
             for track, found in drawn.items()
         },
     )
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What the cells of an answer took, in minutes; targets that cells share are counted once."""
+
+    cells: int
+    training: int
+    attacks: int
+
+
+def costs(answer: Answer) -> Costs:
+    """The sums over the records; those that do not say it are left out."""
+    done = [record for part in answer.parts for record in part.board.done]
+    trained = {(record.track.variant, row_key(record), record.seed): record.cost for record in done}
+    training = sum(cost.train_seconds or 0.0 for cost in trained.values())
+    attacks = sum(record.cost.invert_seconds or 0.0 for record in done)
+    return Costs(len(done), round(training / 60), round(attacks / 60))
 
 
 def plane_page(record: plane.PlaneRecord) -> str:
