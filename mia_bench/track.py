@@ -6,7 +6,7 @@ import contextlib
 import json
 import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -297,31 +297,45 @@ class Variation(_Model):
         Raises:
             MiaBenchError: it is nothing that :meth:`of` writes.
         """
+        wrong = MiaBenchError(f"no variant of a track is {shortened(variant, 80)!r}")
+        if not (found := _VARIANT.fullmatch(variant)):
+            raise wrong
+        changes: dict[str, Any] = {name: value for name, value in found.groupdict().items() if value}
         try:
-            told = _VARIANT.fullmatch(variant).groupdict()  # type: ignore[union-attr]
-            changes: dict[str, Any] = {name: value for name, value in told.items() if value}
-            for name, read in (("metrics", str.split), ("architecture", json.loads)):
-                if name in changes:
-                    changes[name] = read(changes[name])
-            return cls.model_validate(changes)
-        except (AttributeError, ValueError):
-            raise MiaBenchError(f"no variant of a track is {shortened(variant, 80)!r}") from None
+            if "metrics" in changes:
+                changes["metrics"] = changes["metrics"].split()
+            if "architecture" in changes:
+                changes["architecture"] = json.loads(changes["architecture"])
+            told = cls.model_validate(changes)
+        except ValueError:
+            raise wrong from None
+        if told._words(told.metrics, told.architecture) != variant:
+            raise wrong
+        return told
 
     def of(self, track: Track) -> Track:
         """The track with the changes; the track itself where there are none."""
         metrics = tuple(name for name in self.metrics if name not in track.metrics)
-        target = track.target
-        words = {"metrics": " ".join(metrics)}
-        if self.architecture and self.architecture != target.architecture:
-            words["architecture"] = json.dumps(self.architecture.model_dump(mode="json"), sort_keys=True)
-            target = target.model_copy(update={"architecture": self.architecture})
+        target, other = track.target, self.architecture
+        if other and other != target.architecture:
+            target = target.model_copy(update={"architecture": other})
+        else:
+            other = None
         if self.images_per_class:
-            words["images_per_class"] = str(self.images_per_class)
             recipe = target.recipe.model_copy(update={"images_per_class": self.images_per_class})
             target = target.model_copy(update={"recipe": recipe})
-        variant = "; ".join(f"{name}: {value}" for name, value in words.items() if value)
+        variant = self._words(metrics, other)
         changed = {"metrics": track.metrics + metrics, "target": target, "variant": variant}
         return track.model_copy(update=changed) if variant else track
+
+    def _words(self, metrics: Iterable[str], architecture: Choice | None) -> str:
+        """What changes, as records name it."""
+        words = {"metrics": " ".join(metrics)}
+        if architecture:
+            words["architecture"] = json.dumps(architecture.model_dump(mode="json"), sort_keys=True)
+        if self.images_per_class:
+            words["images_per_class"] = str(self.images_per_class)
+        return "; ".join(f"{name}: {value}" for name, value in words.items() if value)
 
 
 def _read(registry: Registry, name: str, above: tuple[str, ...] = ()) -> dict[str, Any]:

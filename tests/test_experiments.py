@@ -40,6 +40,7 @@ from mia_bench.record import MetricValue, Record, check_record
 from mia_bench.results import results_table
 from mia_bench.statistics import Effect
 from mia_bench.track import Variation, load_track
+from mia_bench.upkeep.planning import Planner
 
 ROOT = Path(__file__).parent.parent
 
@@ -519,7 +520,10 @@ def test_the_changes_of_a_variant_are_read_from_its_records(toy, varied_records:
     assert Variation.read("") == Variation()
     both = Variation(images_per_class=3, architecture={"name": "a", "options": {"b": "}; c"}}, metrics=("d",))
     assert Variation.read(both.of(track).variant) == both
-    for wrong in ("steps: 3", "images_per_class: 0", "images_per_class: 2; x", "architecture: {a}"):
+    for wrong in (
+        "steps: 3", "images_per_class: 0", "images_per_class: 2; x", "architecture: {a}", "metrics: a; ",
+        'architecture: {"name": "a"}', "metrics:  ", "images_per_class: 2\n", "metrics: a  b",
+    ):  # fmt: skip
         with pytest.raises(MiaBenchError, match="no variant of a track"):
             Variation.read(wrong)
 
@@ -530,6 +534,9 @@ def test_the_cell_of_a_variant_is_planned_again_from_its_record(
     for record in varied_records:
         planned = prepare_again(record, {"device": "cpu", "store": tmp_path})
         assert [one.key for one in planned.cells] == [record.key]
+    planner = Planner()
+    for record in varied_records:
+        assert planner.cell(record).key == record.key
 
 
 def test_no_board_has_a_variant(toy, varied_records: list[Record], tmp_path: Path) -> None:
@@ -572,7 +579,8 @@ def test_claims_are_tested_in_each_variant_and_trends_between_the_first_and_the_
         first.effects["ppa"].value - last.effects["ppa"].value, abs=1e-6
     )
     train = mia_bench.load_data(track="toy").train
-    assert found.parts[2].training_images == len(train.images) / len(train.labels.unique())
+    each = len(train.images) / len(train.labels.unique())
+    assert [part.available_images for part in found.parts] == [each] * 3
     turning = found.tested[1]
     assert (turning.name, turning.accuracy is None, turning.beyond) == ("gradient_cosine", False, {})
     text = page(experiment, [found])

@@ -67,8 +67,8 @@ def test_numbers_that_moved_too_far_are_named() -> None:
         assert moved(published, with_value(published, "test_accuracy", 0.8001, **unlike)) == []
     elsewhere = {"threads": 2}
     assert moved(published, with_value(published, "test_accuracy", 0.8001, **elsewhere)) == []
-    (far,) = moved(published, with_value(published, "test_accuracy", 0.1, **elsewhere))
-    assert far.name == "test_accuracy"
+    (wrong,) = moved(published, with_value(published, "test_accuracy", 0.1, **elsewhere))
+    assert wrong.name == "test_accuracy"
     (gone,) = moved(published, with_value(published, "attack_acc1", None))
     assert str(gone).startswith("attack_acc1 is null, published is 0.9")
     (new,) = moved(published, with_value(published, "attack_acc5", 0.5))
@@ -117,6 +117,24 @@ def test_a_cell_run_again_has_the_numbers_published(cli, board, store, tmp_path)
     assert len(result.out.splitlines()) == 1
     assert "under the same conditions (cpu, 1 thread" in result.out
     assert "the numbers published" in result.out
+
+
+def test_how_far_cells_are_on_another_processor_is_told(cli, board, store, tmp_path) -> None:
+    for path in (board / "results" / "toy").glob("*.json"):
+        record = without_hash(json.loads(path.read_text()))
+        record["provenance"]["processor"] = "Maker 1-2-3"
+        path.write_text(record_text(record))
+    cli("leaderboard", "build", "--folder", board)
+    store(*SHARED)
+    result = cli("leaderboard", "check", "--folder", board, "--device", "cpu", "--rerun", 2,
+                 "--store", tmp_path / "store")  # fmt: skip
+    assert result.code == 0, result.err + result.out
+    *cells, every = result.out.splitlines()
+    assert len(cells) == 2
+    for line in cells:
+        assert "on another kind of processor" in line
+        assert "0.00 half-widths of the published intervals away (root mean square), at most 0.00" in line
+    assert every.startswith("2 cells under other conditions: 0.00 half-widths")
 
 
 def test_another_number_or_another_cell_is_told(cli, board, store, tmp_path, undisturbed) -> None:

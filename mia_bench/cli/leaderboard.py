@@ -137,11 +137,12 @@ def _rerun(published: list[Record], where: dict[str, Any]) -> list[str]:
                 continue
             wrong = moved(record, again)
             problems += map(str, wrong)
-            same = same_conditions(record, again)
-            if not same:
+            said = list(map(str, wrong))
+            if not same_conditions(record, again):
                 distances.append(half_widths(record, again))
-            said = "; ".join(map(str, wrong)) or ("the numbers published" if same else far(distances[-1:]))
-            say(f"{record.track.name}, {name_record(record)}, {under(record, again)}: {said}")
+                said.append(far(distances[-1:]))
+            told = "; ".join(said) or "the numbers published"
+            say(f"{record.track.name}, {name_record(record)}, {under(record, again)}: {told}")
     if len(distances) > 1:
         say(f"{len(distances)} cells under other conditions: {far(distances)}")
     return problems

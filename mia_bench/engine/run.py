@@ -247,6 +247,7 @@ def prepare(config: RunConfig, variant: str = "") -> Prepared:
 
     Raises:
         UsageError: a name, option, path or device is wrong.
+        MiaBenchError: there is no such variant, or nothing is left to run.
     """
     setup = set_up(config)
     setup = replace(setup, track=Variation.read(variant).of(setup.track))

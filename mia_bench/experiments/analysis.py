@@ -163,8 +163,11 @@ class Part:
         return tuple(label for label in self.attacks if any(label in line.beyond for line in self.lines))
 
     @property
-    def training_images(self) -> float | None:
-        """Images of a class that the track has for training, the mean over classes; None if not measured."""
+    def available_images(self) -> float | None:
+        """Training images of a class that the track has, whatever the variant takes: the mean over classes.
+
+        None where records don't say it.
+        """
         for record in self.board.done:
             measured, classes = record.metrics.get(TRAINING), record.per_class.get(self.decided.accuracy)
             if measured and classes:

@@ -178,7 +178,7 @@ def _variants(experiment: Experiment, answer: Answer) -> str:
     wanted = {one.label: one.images_per_class for one in experiment.variants}
     groups: dict[tuple[str, bool], list[Point]] = {}
     for part in answer.parts:
-        attack, x = part.first, wanted[part.variant] or part.training_images
+        attack, x = part.first, wanted[part.variant] or part.available_images
         for line in part.lines:
             leaked = line.leakage.get(attack)
             if x and isinstance(leaked, Estimate):

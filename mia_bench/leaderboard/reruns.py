@@ -61,9 +61,15 @@ def allowed(published: MetricValue, *, same: bool) -> float | None:
     """
     if same:
         return ROUNDING * max(1.0, abs(published.value))
+    half = _half_width(published)
+    return None if half is None else SPREAD * half
+
+
+def _half_width(published: MetricValue) -> float | None:
+    """Half the width of an interval, at least that of half a sample; None where there is none."""
     if published.low is None or published.high is None:
         return None
-    return SPREAD * max(published.high - published.low, 1 / published.n) / 2
+    return max(published.high - published.low, 1 / published.n) / 2
 
 
 def _value(metric: MetricValue | None) -> float | None:
@@ -81,9 +87,8 @@ def half_widths(published: Record, again: Record) -> dict[str, float]:
     """By how much each number moved, in half-widths of its published interval; those without one left out."""
     found = {}
     for name, before in published.metrics.items():
-        now = again.metrics.get(name)
-        if before and now and before.low is not None and before.high is not None:
-            half = max(before.high - before.low, 1 / before.n) / 2
+        now, half = again.metrics.get(name), _half_width(before) if before else None
+        if before and now and half:
             found[name] = abs(now.value - before.value) / half
     return found
 
@@ -114,12 +119,16 @@ def under(published: Record, again: Record) -> str:
     return f"on another kind of processor, or on one that the record does not name ({now})"
 
 
-def far(distances: Sequence[Mapping[str, float]]) -> str:
-    """How far numbers are from those published, in words; arguments of cells as from :func:`half_widths`."""
-    found = [(far, name) for one in distances for name, far in one.items()]
+def far(cells: Sequence[Mapping[str, float]]) -> str:
+    """How far numbers are from those published, in words.
+
+    Args:
+        cells: of each what :func:`half_widths` gives.
+    """
+    found = [(distance, name) for one in cells for name, distance in one.items()]
     if not found:
         return "no number with an interval"
-    mean = math.sqrt(sum(far**2 for far, _ in found) / len(found))
+    mean = math.sqrt(sum(distance**2 for distance, _ in found) / len(found))
     most, name = max(found)
     away = f"{mean:.2f} half-widths of the published intervals away (root mean square)"
     return f"{away}, at most {most:.2f} ({name})"

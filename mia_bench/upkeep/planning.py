@@ -15,7 +15,7 @@ from mia_bench.paths import Roots, data_roots
 from mia_bench.plugins import host
 from mia_bench.record import ComponentRef, Record
 from mia_bench.registry import Registry
-from mia_bench.track import Track, load_track
+from mia_bench.track import Track, Variation, load_track
 
 
 class Planner:
@@ -23,7 +23,7 @@ class Planner:
 
     def __init__(self, roots: Roots | None = None) -> None:
         self._given = roots
-        self._plans: dict[tuple[str, str, str], TrackPlan] = {}
+        self._plans: dict[tuple[str, str, str, str], TrackPlan] = {}
         self._failed: dict[str, MiaBenchError] = {}
 
     @cached_property
@@ -45,9 +45,8 @@ class Planner:
             raise MiaBenchError(
                 f"it is of version {record.track.version} of track {track.name}, {track.version} is installed"
             )
-        found = None
-        for variant in _in_each_precision(track):
-            found = self._plan(variant, record).cell(self._cell(variant, record))
+        for changed in _in_each_precision(Variation.read(record.track.variant).of(track)):
+            found = self._plan(changed, record).cell(self._cell(changed, record))
             if found.key == record.key:
                 return found
         raise MiaBenchError("the installed code or the data give its cell another key")
@@ -62,7 +61,7 @@ class Planner:
 
     def _plan(self, track: Track, record: Record) -> TrackPlan:
         _, *changed = record.track.data.split("+")
-        known = track.name, track.attack_precision, "+".join(changed)
+        known = track.name, track.variant, track.attack_precision, "+".join(changed)
         if track.name in self._failed:
             raise self._failed[track.name]
         if known not in self._plans:
