@@ -108,7 +108,7 @@ def test_rows_are_compared_each_under_the_attack_that_is_strongest_on_it(registr
     other = rows(("plain", 0.4, 0.9), ("guard", 0.45, 0.9), steps=9)
     decided = decide(registry, *weak, *other)
     base, guard = decided.rows
-    assert not decided.known  # found on the same seeds
+    assert decided.chosen_here == decided.rows  # found on the same seeds
     assert (decided.board.label(base.section), decided.board.label(guard.section)) == ("aim", "aim (steps=9)")
     assert guard.difference is not None
     assert guard.difference.value == pytest.approx(0.45 - 0.5, abs=1e-6)
@@ -116,7 +116,7 @@ def test_rows_are_compared_each_under_the_attack_that_is_strongest_on_it(registr
     tuned = [{**cell("guard", 1000, 0.5), "seed": 1000}, {**cell("plain", 1000, 0.5), "seed": 1000}]
     found = strongest(board_of(registry, tuned))
     told = standings(decided.board, found)
-    assert told.known
+    assert not told.chosen_here
     assert {told.board.label(row.section) for row in told.rows} == {"aim"}
     text = pages.page(decided, registry)
     assert "chosen on the seeds of this page" in text

@@ -48,6 +48,7 @@ def _print_overview(one: Overview) -> None:
         say(f"note: no verdicts on {one.track}: {one.reason}", err=True)
         return
     say_lines(table(overview_rows(one.decided)))
-    found = "tuning seeds" if one.decided.known else "these seeds, so that its leakage is rather too high"
+    here = "these seeds, so that its leakage is rather too high"
+    found = here if one.decided.chosen_here else "tuning seeds"
     say(f"{one.track}: each row under the attack that is strongest on it, as found on {found}")
     say("")

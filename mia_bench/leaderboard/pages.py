@@ -33,6 +33,7 @@ from mia_bench.leaderboard.words import (
     indistinct,
     outcome,
     remarks,
+    reservations,
 )
 from mia_bench.names import DISTRIBUTION
 from mia_bench.provenance import HOST, package_url
@@ -120,6 +121,7 @@ def _environment() -> Environment:
         paired,
         paired_names,
         remarks,
+        reservations,
         show,
     )
     environment.globals |= {function.__name__: function for function in functions}

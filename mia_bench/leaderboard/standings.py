@@ -157,9 +157,9 @@ class Standings:
         ]
 
     @property
-    def known(self) -> bool:
-        """Whether all strongest attacks were chosen on other seeds than the board's."""
-        return all(row.known for row in self.rows if row.section)
+    def chosen_here(self) -> tuple[Standing, ...]:
+        """The rows whose strongest attack was chosen on the board's own seeds."""
+        return tuple(row for row in self.rows if row.section and not row.known)
 
 
 def standings(board: Board, strongest: Mapping[ComponentKey, Strongest] | None = None) -> Standings:

@@ -86,6 +86,14 @@ def remarks(row: Standing) -> list[str]:
     ]
 
 
+def reservations(row: Standing) -> list[str]:
+    """What speaks against a defense that leaks less at a cost: beside a cost that it is worth."""
+    if not row.verdict or row.verdict.kind != "leaks less, at a cost":
+        return []
+    said = row.verdict.detail.replace("the undefended front", "the front").split("; ")
+    return [words for words in said if words != "beats the front"]
+
+
 def common_remarks(decided: Standings) -> list[str]:
     """The remarks that hold for every defense with a verdict, if there are several."""
     rows = [remarks(row) for row in decided.decided]
