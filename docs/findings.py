@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -40,8 +41,21 @@ def number(value: float, decimals: int) -> str:
     return f"{round(value, decimals) + 0.0:.{decimals}f}".replace("-", "−")
 
 
-def interval(effect: Effect, *, scale: float = 1.0, decimals: int = 2, sign: int = 1, unit: str = "") -> str:
-    """``−0.46 [−0.65, −0.27]``, or with the other sign, or with a unit before the interval."""
+def signed(value: float, says: str) -> int:
+    """The sign that makes a difference positive where the text says ``less`` or ``more``.
+
+    Raises:
+        ValueError: it is the other way round.
+    """
+    sign = {"": 1, "more": 1, "less": -1}[says]
+    if says and sign * value < 0:
+        raise ValueError(f"the text says {says} of a difference of {value:.3g}")
+    return sign
+
+
+def interval(effect: Effect, *, scale: float = 1.0, decimals: int = 2, says: str = "", unit: str = "") -> str:
+    """``−0.46 [−0.65, −0.27]``; positive where the text says so, or with a unit before the interval."""
+    sign = signed(effect.value, says)
     low, high = sorted(sign * scale * end for end in effect.interval())
     value, low_, high_ = (number(one, decimals) for one in (sign * scale * effect.value, low, high))
     return f"{value}{unit and ' '}{unit} [{low_}, {high_}]"
@@ -55,37 +69,52 @@ class Boards:
         self._board = decided.board
 
     def _row(self, label: str) -> Standing:
-        (row,) = [row for row in self._decided.rows if row.label == label]
-        return row
+        found = {row.label: row for row in self._decided.rows}
+        if label not in found:
+            raise ValueError(f"{self._board.track.name} has no row {label!r}")
+        return found[label]
 
-    def leaks(self, label: str, attack: str = "", sign: int = 1) -> str:
+    def leaks(self, label: str, attack: str = "", says: str = "") -> str:
         """Of a row the difference in leakage: under its strongest attack, unless one is named."""
-        return interval(self._difference(label, attack), sign=sign)
+        return interval(self._difference(label, attack), says=says)
 
     def less(self, label: str, attack: str = "") -> str:
-        """The same with the other sign."""
-        return self.leaks(label, attack, -1)
+        """The same of one that leaks less, as a positive number."""
+        return self.leaks(label, attack, "less")
 
-    def fewer(self, label: str, attack: str = "", decimals: int = 1) -> str:
+    def more(self, label: str, attack: str = "") -> str:
+        """The same of one that leaks more."""
+        return self.leaks(label, attack, "more")
+
+    def short(self, label: str, attack: str = "", says: str = "less", decimals: int = 1) -> str:
         """The same without interval."""
-        return number(-self._difference(label, attack).value, decimals)
+        value = self._difference(label, attack).value
+        return number(signed(value, says) * value, decimals)
 
-    def beyond(self, label: str) -> str:
+    def within(self, label: str) -> str:
         """What the difference in leakage does not exceed."""
         return str(rounded_up(max(map(abs, self._difference(label, "").interval()))))
 
-    def accuracy(self, label: str, sign: int = 1, unit: str = "") -> str:
+    def pair(self, one: str, other: str) -> str:
+        """The leakage of a defense less that of another, with their own interval."""
+        keys = self._row(one).key, self._row(other).key
+        pairs = self._decided.pairs
+        effect = pairs[keys] if keys in pairs else pairs[keys[::-1]]
+        return interval(effect if keys in pairs else replace(effect, value=-effect.value))
+
+    def accuracy(self, label: str, says: str = "", unit: str = "") -> str:
         """The difference in accuracy, in points."""
         effect = self._row(label).accuracy_difference
-        return interval(effect, scale=100, decimals=1, sign=sign, unit=unit)
+        return interval(effect, scale=100, decimals=1, says=says, unit=unit)
 
     def costs(self, label: str, unit: str = "") -> str:
-        """The same with the other sign."""
-        return self.accuracy(label, -1, unit)
+        """The same of one that is less accurate, as a positive number."""
+        return self.accuracy(label, "less", unit)
 
-    def points(self, label: str, decimals: int = 1) -> str:
-        """The difference in accuracy, in points, without sign and interval."""
-        return number(abs(100 * self._row(label).accuracy_difference.value), decimals)
+    def points(self, label: str, says: str, decimals: int = 1) -> str:
+        """The difference in accuracy, in points, without interval."""
+        value = 100 * self._row(label).accuracy_difference.value
+        return number(signed(value, says) * value, decimals)
 
     def percent(self, label: str) -> str:
         """The accuracy of a row."""
@@ -93,18 +122,18 @@ class Boards:
 
     def _validation(self, label: str) -> float:
         key = self._row(label).key
-        by_seed = {
-            one.seed: one.metrics["validation_accuracy"] for one in self._board.done if row_key(one) == key
-        }
-        return fmean(one.value for one in by_seed.values())
+        same = [record for record in self._board.done if row_key(record) == key]
+        by_seed = {record.seed: record.metrics["validation_accuracy"].value for record in same}
+        return fmean(by_seed.values())
 
     def validation(self, label: str, decimals: int = 3) -> str:
         """The accuracy of a row on the validation images."""
         return number(self._validation(label), decimals)
 
     def apart(self, more: str, less: str) -> str:
-        """The difference between the validation accuracies of two rows, in points."""
-        return number(100 * (self._validation(more) - self._validation(less)), 1)
+        """By how many points the validation accuracy of one row exceeds that of another."""
+        value = 100 * (self._validation(more) - self._validation(less))
+        return number(signed(value, "more") * value, 1)
 
     def ceiling(self) -> str:
         """The leakage of real images."""
@@ -118,19 +147,22 @@ class Boards:
 
     def bits(self, label: str, attack: str = "", decimals: int = 1) -> str:
         """The leakage of a row: under its strongest attack, unless one is named."""
-        shown = (
-            self._row(label).leakage if not attack else self._of(label, attack).metrics[self._board.primary]
-        )
+        row = self._row(label)
+        shown = self._of(label, attack).metrics[self._board.primary] if attack else row.leakage
         return number(shown.value, decimals)
 
     def _section(self, attack: str) -> Section:
-        (section,) = [one for one in self._board.sections if self._board.label(one) == attack]
-        return section
+        found = {self._board.label(one): one for one in self._board.sections}
+        if attack not in found:
+            raise ValueError(f"{self._board.track.name} has no attack {attack!r}")
+        return found[attack]
 
     def _of(self, label: str, attack: str) -> Row:
         key = self._row(label).key
-        (row,) = [row for row in self._section(attack).rows if row.key == key]
-        return row
+        found = [row for row in self._section(attack).rows if row.key == key]
+        if not found:
+            raise ValueError(f"{self._board.track.name}: {attack!r} was not run on {label!r}")
+        return found[0]
 
     def _difference(self, label: str, attack: str) -> Effect:
         if not attack:
@@ -172,18 +204,27 @@ class Experiments:
         quantity, found = self._number(*which, **where)
         return change(quantity, found.change)
 
-    def size(self, *which: str, **where: str) -> str:
-        """The same without its sign."""
-        return self.change(*which, **where).lstrip("−+")
+    def less(self, *which: str, **where: str) -> str:
+        """The same of one that is less, as a positive number."""
+        return self._unsigned("less", self._number(*which, **where))
 
-    def plain(self, *which: str, **where: str) -> str:
-        """The same without interval, too."""
-        return self.size(*which, **where).partition(" ±")[0]
+    def more(self, *which: str, **where: str) -> str:
+        """The same of one that is more."""
+        return self._unsigned("more", self._number(*which, **where))
+
+    def short(self, *which: str, **where: str) -> str:
+        """The same of one that is less, without interval."""
+        return self.less(*which, **where).partition(" ±")[0]
+
+    def _unsigned(self, says: str, found: tuple[Quantity, Number]) -> str:
+        quantity, one = found
+        signed(one.change.value, says)
+        return change(quantity, one.change).lstrip("−+")
 
     def points(self, *which: str) -> str:
-        """The difference in accuracy, in points, without sign and interval."""
+        """How much less accurate a target is, in points, without interval."""
         _, found = self._number(*which, "test_accuracy", "")
-        return number(abs(100 * found.change.value), 0)
+        return number(100 * signed(found.change.value, "less") * found.change.value, 0)
 
     def percent(self, *which: str) -> str:
         """The accuracy of a target."""
@@ -200,11 +241,19 @@ class Experiments:
         quantity, found = self._number(*which, **where)
         return brief(quantity, found.shown)
 
-    def beyond(self, name: str, track: str, target: str, attack: str = "ppa") -> str:
-        """The difference of a target from undefended ones as accurate, without its sign."""
+    def beyond(self, name: str, track: str, target: str, says: str, attack: str = "ppa") -> str:
+        """The difference of a target from undefended ones as accurate."""
         (part,) = self._found[name, track].parts
         (line,) = [line for line in part.lines if line.label == target]
-        return change(part.leakage, line.beyond[attack]).lstrip("−+")
+        effect = line.beyond[attack]
+        signed(effect.value, says)
+        return change(part.leakage, effect).lstrip("−+")
+
+    def widest(self, name: str, track: str, quantity: str, attack: str = "") -> str:
+        """What the changes of a quantity do not exceed, whatever the target."""
+        (part,) = self._found[name, track].parts
+        found = part.numbers[quantity, attack].values()
+        return str(rounded_up(max(abs(end) for one in found if one.change for end in one.change.interval())))
 
     def mean(self, name: str, track: str, claim: int, attack: str = "ppa") -> str:
         """The mean difference that decides a claim, the first being 0."""
@@ -233,10 +282,13 @@ def text() -> str:
 
 
 def wrapped(text: str) -> str:
-    """Markdown with its paragraphs and items in lines of one width; tables and headings as they are."""
+    """Markdown with its paragraphs and items in lines of one width.
+
+    Headings, and blocks with a line that begins a table, a code block or a numbered item, stay as they are.
+    """
     blocks = []
     for block in text.rstrip("\n").split("\n\n"):
-        if block.startswith(("|", "#")):
+        if block.startswith("#") or re.search(r"^(\||```|\d+\. |    )", block, re.MULTILINE):
             blocks.append(block)
             continue
         items = re.split(r"\n(?=- )", block)

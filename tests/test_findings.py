@@ -13,18 +13,19 @@ from mia_bench.plugins import host
 from mia_bench.statistics import Effect
 
 ROOT = Path(__file__).parents[1]
+EXPERIMENTS = ROOT / "docs" / "experiments"
 sys.path.insert(0, str(ROOT / "docs"))
 
 import findings  # noqa: E402
 
-pytestmark = pytest.mark.slow
 
-
+@pytest.mark.slow
 def test_the_page_follows_from_the_records() -> None:
     """``python docs/findings.py`` writes it anew."""
     assert (ROOT / "docs" / "findings.md").read_text(encoding="utf-8") == findings.text()
 
 
+@pytest.mark.slow
 def test_numbers_are_those_of_the_board() -> None:
     decided = records.decide(ROOT / "leaderboards", host().registry, "lfw")
     board = findings.Boards(decided)
@@ -33,25 +34,66 @@ def test_numbers_are_those_of_the_board() -> None:
     value, low, high = (-float(row[f"leakage_difference{end}"]) for end in ("", "_high", "_low"))
     assert board.less("mid") == f"{value:.2f} [{low:.2f}, {high:.2f}]"
     assert board.percent("mid") == f"{100 * float(row['accuracy']):.0f}"
-    assert board.fewer("mid") == board.fewer("mid", row["attack"])
-    assert board.fewer("mid") != board.fewer("mid", "gmi")
-    with pytest.raises(ValueError, match="unpack"):
+    assert board.short("mid") == board.short("mid", row["attack"])
+    assert board.short("mid") != board.short("mid", "gmi")
+    one, other = board.pair("bido", "mid"), board.pair("mid", "bido")
+    assert (one.split()[0], other.split()[0]) == (other.split()[0].strip("−"), f"−{one.split()[0]}")
+    with pytest.raises(ValueError, match="the text says more of a difference of -0"):
+        board.more("mid")
+    with pytest.raises(ValueError, match="lfw has no row 'nothing'"):
         board.less("nothing")
+    with pytest.raises(ValueError, match="lfw has no attack 'nothing'"):
+        board.less("mid", "nothing")
+
+
+@pytest.mark.slow
+def test_numbers_are_those_of_the_experiments_pages() -> None:
+    found = findings.Experiments()
+
+    def cells(name: str, begin: str, heading: str = "") -> list[str]:
+        text = (EXPERIMENTS / f"{name}.md").read_text(encoding="utf-8").partition(heading)[2]
+        (line, *_) = [line for line in text.splitlines() if line.startswith(begin)]
+        return [cell.strip().replace("\N{NO-BREAK SPACE}", " ") for cell in line.strip("|").split("|")]
+
+    lfw = "## `lfw`"
+    strong = cells("strength", "| `neg-ls alpha=-1` |", lfw)
+    assert found.change("strength", "lfw", "neg-ls alpha=-1") == strong[5]
+    assert found.beyond("strength", "lfw", "neg-ls alpha=-1", "more") == strong[6].lstrip("+")
+    assert (
+        found.points("strength", "lfw", "neg-ls alpha=-1")
+        == f"{100 * -float(strong[3][:5].replace('−', '-')):.0f}"
+    )
+    cosine = cells("gradients", "| `gradient_cosine`")
+    assert cosine[5].lstrip("−") == found.less(
+        "gradients", "synth-faces", "neg-ls alpha=-1.0", "gradient_cosine"
+    )
+    nearest = cells("embedding", "| `reconstruction_nearest`", lfw)
+    assert found.level("embedding", "lfw", "none", "reconstruction_nearest") == nearest[1]
+    text = (EXPERIMENTS / "little-data.md").read_text(encoding="utf-8")
+    assert f"`id_bits` {found.trend('little-data', 'synth-faces')}" in text
+    assert f"`id_bits` {found.mean('strength', 'synth-faces', 0)}" in (EXPERIMENTS / "strength.md").read_text(
+        "utf-8"
+    )
+    with pytest.raises(ValueError, match="the text says more"):
+        found.more("strength", "lfw", "neg-ls alpha=-1")
 
 
 def test_numbers_are_rounded_and_signed() -> None:
     effect = Effect(-0.4567, 0.1, 10.0, seeds=5, classes=60)
     low, high = effect.interval()
     assert findings.interval(effect) == f"−0.46 [−{-low:.2f}, −{-high:.2f}]"
-    assert findings.interval(effect, sign=-1) == f"0.46 [{-high:.2f}, {-low:.2f}]"
+    assert findings.interval(effect, says="less") == f"0.46 [{-high:.2f}, {-low:.2f}]"
     assert findings.interval(effect, scale=100, decimals=1, unit="points").startswith("−45.7 points [−")
+    with pytest.raises(ValueError, match="the text says more"):
+        findings.interval(effect, says="more")
     assert findings.number(-0.001, 2) == "0.00"
 
 
 def test_paragraphs_are_wrapped_and_tables_are_not() -> None:
     long = "word " * 40
-    text = findings.wrapped(f"# {long}\n\n{long}\n\n| {long} |\n\n- {long}\n- two\n")
+    text = findings.wrapped(f"# {long}\n\n{long}\n\n{long}\n| {long} |\n\n1. {long}\n\n- {long}\n- two\n")
     assert f"# {long}\n" in text
-    assert f"| {long} |" in text
+    assert f"\n{long}\n| {long} |\n" in text
+    assert f"\n1. {long}\n" in text
     assert "\n  word" in text
     assert text.endswith("\n- two\n")
