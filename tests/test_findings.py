@@ -50,32 +50,27 @@ def test_numbers_are_those_of_the_board() -> None:
 def test_numbers_are_those_of_the_experiments_pages() -> None:
     found = findings.Experiments()
 
-    def cells(name: str, begin: str, heading: str = "") -> list[str]:
-        text = (EXPERIMENTS / f"{name}.md").read_text(encoding="utf-8").partition(heading)[2]
-        (line, *_) = [line for line in text.splitlines() if line.startswith(begin)]
-        return [cell.strip().replace("\N{NO-BREAK SPACE}", " ") for cell in line.strip("|").split("|")]
+    def page(name: str) -> str:
+        return (EXPERIMENTS / f"{name}.md").read_text(encoding="utf-8").replace("\N{NO-BREAK SPACE}", " ")
 
-    lfw = "## `lfw`"
-    strong = cells("strength", "| `neg-ls alpha=-1` |", lfw)
-    assert found.change("strength", "lfw", "neg-ls alpha=-1") == strong[5]
-    assert found.beyond("strength", "lfw", "neg-ls alpha=-1", "more") == strong[6].lstrip("+")
-    assert (
-        found.points("strength", "lfw", "neg-ls alpha=-1")
-        == f"{100 * -float(strong[3][:5].replace('−', '-')):.0f}"
-    )
-    cosine = cells("gradients", "| `gradient_cosine`")
-    assert cosine[5].lstrip("−") == found.less(
-        "gradients", "synth-faces", "neg-ls alpha=-1.0", "gradient_cosine"
-    )
-    nearest = cells("embedding", "| `reconstruction_nearest`", lfw)
+    def cells(name: str, begin: str, heading: str = "# ") -> list[str]:
+        lines = page(name).partition(heading)[2].splitlines()
+        (line, *_) = [line for line in lines if line.startswith(begin)]
+        return [cell.strip() for cell in line.strip("|").split("|")]
+
+    strong = "strength", "lfw", "neg-ls alpha=-1"
+    row = cells("strength", "| `neg-ls alpha=-1` |", "## `lfw`")
+    assert found.change(*strong) == row[5]
+    assert found.beyond(*strong, "more") == row[6].lstrip("+")
+    assert found.points(*strong) == f"{100 * float(row[3].strip('−').split()[0]):.0f}"
+    turning = "gradients", "synth-faces", "neg-ls alpha=-1.0", "gradient_cosine"
+    assert found.less(*turning) == cells("gradients", "| `gradient_cosine`")[5].lstrip("−")
+    nearest = cells("embedding", "| `reconstruction_nearest`", "## `lfw`")
     assert found.level("embedding", "lfw", "none", "reconstruction_nearest") == nearest[1]
-    text = (EXPERIMENTS / "little-data.md").read_text(encoding="utf-8")
-    assert f"`id_bits` {found.trend('little-data', 'synth-faces')}" in text
-    assert f"`id_bits` {found.mean('strength', 'synth-faces', 0)}" in (EXPERIMENTS / "strength.md").read_text(
-        "utf-8"
-    )
+    assert f"`id_bits` {found.trend('little-data', 'synth-faces')} under" in page("little-data")
+    assert f"`id_bits` {found.mean('strength', 'synth-faces', 0)} under" in page("strength")
     with pytest.raises(ValueError, match="the text says more"):
-        found.more("strength", "lfw", "neg-ls alpha=-1")
+        found.more(*strong)
 
 
 def test_numbers_are_rounded_and_signed() -> None:
