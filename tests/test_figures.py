@@ -8,6 +8,7 @@ import pytest
 
 from mia_bench import Quantity
 from mia_bench.leaderboard import figures
+from mia_bench.leaderboard.drawing import front
 from mia_bench.leaderboard.figures import Axis, Bar, Level, Panel, Point, Series, forest, scatter
 from mia_bench.statistics import Estimate
 
@@ -34,6 +35,23 @@ def named(svg: str) -> dict[str, ET.Element]:
 
 def plane(levels: tuple[Level, ...] = (), *points: Point) -> str:
     return scatter([Series(points, 0)], levels, ACCURACY, LEAKAGE)
+
+
+def test_the_line_of_the_front_has_its_corners_alone() -> None:
+    undefended = [
+        Point(f"{accuracy}", about(accuracy), about(leakage))
+        for accuracy, leakage in ((0.9, 5.0), (0.7, 3.5), (0.8, 3.0), (0.5, 2.0))
+    ]
+    others, line = front(undefended, LEAKAGE.quantity, "the front")
+    assert [point.label for point in others.points] == ["0.7"]
+    assert [point.label for point in line.points] == ["0.5", "0.8", "0.9"]
+    assert (others.joined, others.name, line.joined, line.name) == (False, "", True, "the front")
+    svg = scatter([others, line], [], ACCURACY, LEAKAGE)
+    (drawn,) = elements(svg, "polyline")
+    assert len(drawn.attrib["points"].split()) == 3
+    assert len(places(svg)) == 4
+    assert front(undefended[:1], LEAKAGE.quantity) == [Series((undefended[0],), joined=True)]
+    assert front([], LEAKAGE.quantity) == []
 
 
 def test_points_stand_where_the_axes_say() -> None:

@@ -14,7 +14,7 @@ from mia_bench.api.metric import Quantity
 from mia_bench.experiments import plane
 from mia_bench.experiments.analysis import Answer, Judgement, Line, Part
 from mia_bench.experiments.definition import Claim, Experiment, Figure
-from mia_bench.leaderboard.drawing import levels
+from mia_bench.leaderboard.drawing import front, levels
 from mia_bench.leaderboard.escape import as_it_is, make_environment, page_text
 from mia_bench.leaderboard.figures import (
     Axis,
@@ -168,7 +168,7 @@ def _plane(experiment: Experiment, answer: Answer) -> str:
     base = part.decided.baseline
     undefended = groups.pop(base.defense, []) if base else []
     series = [Series(tuple(groups[name]), number) for number, name in enumerate(sorted(groups))]
-    series += [Series(tuple(undefended), None, len(undefended) > 1)] if undefended else []
+    series += front(undefended, part.leakage)
     y = Axis(f"{part.board.primary} under {attack}", part.leakage)
     return scatter(series, [], Axis(part.decided.accuracy, part.accuracy), y) if series else ""
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from mia_bench.api.metric import Quantity
 from mia_bench.leaderboard.figures import Axis, Bar, Level, Panel, Point, Series, forest, scatter
+from mia_bench.leaderboard.front import corners
 from mia_bench.leaderboard.standings import Standings, section_letters
 from mia_bench.statistics import Estimate
 
@@ -21,10 +25,19 @@ def plane(decided: Standings) -> str:
             grouped.setdefault(name, []).append(Point(row.label, row.accuracy, row.leakage))
     if sum(map(len, grouped.values())) < 2:
         return ""
-    grouped = dict(sorted(grouped.items(), key=lambda item: item[0] == "front"))  # drawn last, it is on top
-    series = [Series(tuple(points), colours.get(name), name == "front") for name, points in grouped.items()]
+    undefended = grouped.pop("front", [])
+    series = [Series(tuple(points), colours.get(name)) for name, points in grouped.items()]
+    series += front(undefended, y)  # drawn last, it is on top
     axes = Axis(decided.accuracy, x), Axis(f"{board.primary} under the strongest attack", y)
     return scatter(series, levels(decided), *axes)
+
+
+def front(undefended: Sequence[Point], leakage: Quantity, name: str = "") -> list[Series]:
+    """Undefended targets, with a line, which may have a name, through those that are corners of the front."""
+    line = corners(undefended, lambda point: (point.x.value, point.y.value), leakage.better)
+    others = [point for point in undefended if point not in line]
+    series = [Series(tuple(others)), Series(tuple(line), joined=True, name=name)]
+    return [one for one in series if one.points]
 
 
 def levels(decided: Standings) -> list[Level]:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import TypeVar
 
 from mia_bench.api.metric import Direction
 from mia_bench.leaderboard.tables import Table, effects
 from mia_bench.statistics import Effect
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -35,22 +38,35 @@ class Point:
 
 
 def front_of(points: Sequence[Point], better: Direction) -> list[Point]:
-    """The points of the front, by accuracy: the corners of the convex hull below which no point lies.
+    """The points of the front, by accuracy.
+
+    Args:
+        points: undefended rows.
+        better: which direction of the leakage is better for the defender.
+    """
+    return corners(points, lambda point: point.place, better)
+
+
+def corners(
+    points: Sequence[Item], placed: Callable[[Item], tuple[float, float]], better: Direction
+) -> list[Item]:
+    """The corners, by accuracy, of the convex hull below which no point lies.
 
     A coin tossed between two targets reaches, on average, every point of the line between them, so
     points above the hull are no front.
 
     Args:
         points: undefended rows.
+        placed: accuracy and leakage of a point.
         better: which direction of the leakage is better for the defender.
     """
     sign = _sign(better)
 
-    def place(point: Point) -> tuple[float, float]:
-        accuracy, leakage = point.place
+    def place(point: Item) -> tuple[float, float]:
+        accuracy, leakage = placed(point)
         return accuracy, sign * leakage
 
-    hull: list[Point] = []
+    hull: list[Item] = []
     for point in sorted(points, key=lambda one: (-place(one)[0], place(one)[1])):
         if hull and place(point)[1] >= place(hull[-1])[1]:
             continue  # less accurate, and leaks no less

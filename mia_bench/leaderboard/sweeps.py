@@ -9,6 +9,7 @@ from typing import Any, Literal
 from mia_bench.errors import MiaBenchError
 from mia_bench.leaderboard.aggregate import Missing, Row, Shown, make_rows
 from mia_bench.leaderboard.board import Board, build_board
+from mia_bench.leaderboard.drawing import front
 from mia_bench.leaderboard.figures import Axis, Point, Series, scatter
 from mia_bench.leaderboard.grouping import ComponentKey, group, row_key, section_key
 from mia_bench.leaderboard.tuning import Chosen, choose
@@ -219,10 +220,10 @@ def figure(sweep: Sweep) -> str:
     for name in names:
         rows = [row for row in sweep.rows if row.role == "defense" and row.defense == name]
         series.append(Series(_points(rows), names.index(name)))
-    for role, words in (("undefended", ""), ("front", "undefended front")):
-        rows = [row for row in sweep.rows if row.role == role]
-        series.append(Series(_points(rows), None, role == "front", words))
+    series.append(Series(_points([row for row in sweep.rows if row.role == "undefended"])))
+    undefended = _points([row for row in sweep.rows if row.role == "front"])
     series = [one for one in series if one.points]
+    series += front(undefended, sweep.leakage.quantity, "undefended front")
     return scatter(series, [], sweep.accuracy, sweep.leakage) if series else ""
 
 
