@@ -12,7 +12,7 @@ import pytest
 from mia_bench.leaderboard import pages
 from mia_bench.leaderboard import standings as standings_module
 from mia_bench.leaderboard.board import Board, build_board
-from mia_bench.leaderboard.drawing import forests, plane
+from mia_bench.leaderboard.drawing import forests, plane, unusable
 from mia_bench.leaderboard.standings import Standings, standings
 from mia_bench.leaderboard.strongest import strongest
 from mia_bench.registry import Registry
@@ -245,6 +245,25 @@ def test_the_front_is_no_defense_and_what_costs_is_compared_with_it(registry: Re
     drawn = plane(lost)
     assert "polyline" in drawn
     assert "plain epochs=0.5" in drawn
+
+
+def test_defenses_that_cost_accuracy_are_ordered_by_the_front_and_wrecks_are_not_drawn(
+    registry: Registry,
+) -> None:
+    front = rows(("plain", 0.4, 0.7), options={"epochs": 0.5}, baseline=True, front=True, changed=["epochs"])
+    good, poor, wreck = (
+        rows(("guard", leakage, accuracy), options={"alpha": alpha}, changed=["alpha"])
+        for alpha, leakage, accuracy in ((0.1, 0.3, 0.8), (0.2, 0.45, 0.75), (0.9, 0.15, 0.3))
+    )
+    decided = decide(registry, *BASE, *front, *wreck, *poor, *good)
+    assert [row.label for row in decided.defenses] == [f"guard alpha={alpha}" for alpha in (0.1, 0.2, 0.9)]
+    assert [row.label for row in unusable(decided)] == ["guard alpha=0.9"]
+    drawn = plane(decided)
+    assert "guard alpha=0.2" in drawn
+    assert "guard alpha=0.9" not in drawn
+    assert "is left: `guard alpha=0.9`." in pages.page(decided, registry)
+    listed = pages.index([decided])
+    assert "`guard alpha=0.1`, `guard alpha=0.2` (does not beat the front), `guard alpha=0.9` (not" in listed
 
 
 def test_a_defense_is_compared_with_the_baseline_of_its_architecture(registry: Registry) -> None:

@@ -18,7 +18,7 @@ from mia_bench.components import OPTION_KINDS
 from mia_bench.leaderboard.aggregate import FEW_SEEDS, Missing, Row, Shown
 from mia_bench.leaderboard.board import Board, Section
 from mia_bench.leaderboard.compare import Paired
-from mia_bench.leaderboard.drawing import forests, plane
+from mia_bench.leaderboard.drawing import forests, plane, unusable
 from mia_bench.leaderboard.escape import as_it_is, make_environment, page_text
 from mia_bench.leaderboard.standings import KINDS, PRICES, Standings
 from mia_bench.leaderboard.strongest import attack_set, comparisons
@@ -123,6 +123,7 @@ def _environment() -> Environment:
         remarks,
         reservations,
         show,
+        unusable,
     )
     environment.globals |= {function.__name__: function for function in functions}
     environment.globals |= {number.__name__: as_it_is(number) for number in (accuracy_change, brief, change)}

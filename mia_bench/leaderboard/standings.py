@@ -19,7 +19,15 @@ from mia_bench.leaderboard.front import Point, beyond_front
 from mia_bench.leaderboard.grouping import ComponentKey, SectionKey, by_seed, group, row_key, section_key
 from mia_bench.leaderboard.strongest import section_of
 from mia_bench.leaderboard.tables import Table, class_table, effects
-from mia_bench.leaderboard.verdicts import BASELINE, LEVEL, Comparison, Margins, Verdict, verdicts
+from mia_bench.leaderboard.verdicts import (
+    AGAINST_FRONT,
+    BASELINE,
+    LEVEL,
+    Comparison,
+    Margins,
+    Verdict,
+    verdicts,
+)
 from mia_bench.record import About, Record
 from mia_bench.record import Matched as MatchedRef
 from mia_bench.recorded_options import options_text
@@ -299,11 +307,17 @@ def _role(key: ComponentKey, about: About, board: Board) -> Role:
 
 
 def _order(row: Standing) -> tuple[Any, ...]:
-    """The baseline first, defenses by verdict and difference, then what is undefended."""
+    """The baseline first, defenses by verdict and difference, then what is undefended.
+
+    Of the defenses that cost accuracy those that beat the undefended front come first, and those that are not
+    compared with it, as all of it is more accurate, last.
+    """
     roles: tuple[Role, ...] = ("baseline", "defense", "front", "undefended")
     kind = KINDS.index(row.verdict.kind) if row.verdict and row.verdict.kind in KINDS else len(KINDS)
+    detail = row.verdict.detail if row.verdict else ""
+    front = next((place for place, words in enumerate(AGAINST_FRONT) if detail.endswith(words)), 0)
     difference = row.difference.value if row.difference else 0.0
-    return roles.index(row.role), kind, row.difference is None, difference, row.label
+    return roles.index(row.role), kind, front, row.difference is None, difference, row.label
 
 
 def _chosen(found: Strongest | None) -> SectionKey | None:

@@ -48,6 +48,13 @@ class Verdict:
         return f"{self.kind}{between}{self.detail}" if self.detail else self.kind
 
 
+AGAINST_FRONT = (
+    "beats the undefended front",
+    "does not beat the undefended front",
+    "not compared with the undefended front",
+)
+"""What a verdict on a defense that costs accuracy says of the undefended front, the best first."""
+
 BASELINE = Verdict("baseline")
 """The verdict on the row that the others are compared with: it never wins."""
 
@@ -122,10 +129,10 @@ def _cost(accuracy: Effect | None) -> tuple[str, ...]:
 
 
 def _against_front(front: Effect | None, better: Direction) -> str:
+    beats, does_not, unknown = AGAINST_FRONT
     if front is None:
-        return "not compared with the undefended front"
-    below = _less_is_better(front, better).interval()[1] < 0
-    return f"{'beats' if below else 'does not beat'} the undefended front"
+        return unknown
+    return beats if _less_is_better(front, better).interval()[1] < 0 else does_not
 
 
 def rounded_up(number: float) -> str:
