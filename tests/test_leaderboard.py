@@ -1697,6 +1697,15 @@ def test_the_commands(
     write_json(store, later(replaced))
     again = cli("leaderboard", "submit", *where, "--store", store.root)
     assert again.out.splitlines()[-1] == f"removed {place_of(folder, replaced)}"
+    assert "1 new, 0 changed, 1 removed" in again.err
+    rerun = later(some[0], key=some[0]["key"], metrics={**some[0]["metrics"], "test_accuracy": metric(0.8)})
+    write_json(store, rerun | {"per_class": {}, "class_counts": {}})
+    told = cli("leaderboard", "submit", *where, "--store", store.root)
+    (line,) = told.out.splitlines()
+    assert line.startswith("changed, ")
+    assert "half-widths of the published intervals away" in line
+    assert line.endswith(f": {place_of(folder, some[0])}")
+    assert "0 new, 1 changed, 0 removed" in told.err
     monkeypatch.chdir(tmp_path)
     outside = cli("leaderboard", "submit", "--store", store.root)
     assert (outside.code, (tmp_path / "leaderboards").exists()) == (2, False)

@@ -148,6 +148,15 @@ def _rerun(published: list[Record], where: dict[str, Any]) -> list[str]:
     return problems
 
 
+def _distance(old: Record, new: Record) -> str:
+    """How far a record is from the one that it replaces."""
+    return (
+        far([half_widths(old, new)])
+        if old.status == new.status == "done"
+        else f"{new.status}, was {old.status}"
+    )
+
+
 @command.command()
 @_folder
 @store_option
@@ -257,13 +266,15 @@ def submit(
         least_seeds=least_seeds,
     )
     for path in done.written:
-        say(path)
+        told = f"changed, {_distance(*done.changed[path])}: " if path in done.changed else ""
+        say(f"{told}{path}")
     for path in done.removed:
         say(f"removed {path}")
     if not (done.written or done.removed):
         say("nothing new", err=True)
         return
-    counts = f"{len(done.written)} new or changed, {len(done.removed)} removed"
+    new = len(done.written) - len(done.changed)
+    counts = f"{new} new, {len(done.changed)} changed, {len(done.removed)} removed"
     # The pages of a tuning folder are built with those of the folder above, which link to them.
     built = folder.parent if folder.name == records.TUNING else folder
     where = "" if built == Path("leaderboards") else f" --folder {built}"

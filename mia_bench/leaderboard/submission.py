@@ -28,10 +28,12 @@ class Submission:
 
     Attributes:
         written: files that are new or changed.
+        changed: of those that were there the old record and the new one.
         removed: files of records that others replaced.
     """
 
     written: list[Path] = field(default_factory=list)
+    changed: dict[Path, tuple[Record, Record]] = field(default_factory=dict)
     removed: list[Path] = field(default_factory=list)
 
 
@@ -83,8 +85,11 @@ def submit(
             paths = [records.record_path(place, record) for record in copied]
             written |= {path: as_stored[path] for path in paths}
             superseded += [records.record_path(place, record) for record in replaced]
+    before = {path: records.read_file(path) for path in written if path.exists()}
+    new = [path for path, record in written.items() if records.write(path, record.file_text())]
     return Submission(
-        written=[path for path, record in written.items() if records.write(path, record.file_text())],
+        written=new,
+        changed={path: (before[path], written[path]) for path in new if path in before},
         removed=[records.remove(path) for path in superseded],
     )
 
