@@ -37,7 +37,7 @@ from mia_bench.record import About, Record, read_record
 from mia_bench.recorded_options import said_of_itself
 from mia_bench.registry import PluginInfo, Registry
 from mia_bench.results import read_store
-from mia_bench.statistics import Effect, Estimate
+from mia_bench.statistics import Estimate
 from mia_bench.store import Store
 from mia_bench.track import Standard, StandardAttack, Track, load_track
 from stored import record_text, write_json
@@ -689,37 +689,22 @@ def test_beyond_the_edge_of_a_sweep_lies_the_next_geometric_step(
 
 
 @pytest.mark.parametrize(
-    ("changes", "further"),
+    ("leakages", "further"),
     [
-        ({1.0: (0.0, 0.1), 2.0: (-0.4, 0.1), 4.0: (-0.9, 0.1)}, []),  # it fades
-        ({1.0: (-0.5, 0.1), 2.0: (-0.6, 0.1), 4.0: (-0.9, 0.1)}, [0.5]),  # it still differs
-        ({1.0: (0.0, 0.1), 2.0: (-0.4, 0.1), 4.0: None}, []),  # as far as numbers are known
-        ({1.0: (0.0, 0.1), 2.0: None, 4.0: None}, [0.5]),
-        ({1.0: (-0.05, 0.1), 2.0: (-0.02, 0.1), 4.0: (-0.01, 0.1)}, [0.5]),  # nothing differs
+        ({1.0: 5.0, 2.0: 5.1, 4.0: 5.9}, []),
+        ({1.0: 5.0, 2.0: 5.2, 4.0: 5.0}, [0.5]),
+        ({1.0: 5.0, 2.0: 4.8, 4.0: 5.0}, [0.5]),
+        ({1.0: 5.0, 2.0: None, 4.0: 5.0}, [0.5]),  # the step is not known
     ],
 )
-def test_nothing_lies_beyond_the_edge_where_a_defense_fades(changes: dict, further: list[float]) -> None:
-    tried = [
-        tuning.Candidate({"x": value}, 0.9, 0.1, change=one and Effect(*one, freedom=9.0, seeds=2, classes=9))
-        for value, one in changes.items()
-    ]
-    assert [options["x"] for options in tuning.further_settings(tried[0], tried)] == further
-
-
-def test_changes_are_from_the_undefended_target_under_its_strongest_attack(
-    registry: Registry, track: Track
+def test_nothing_is_to_be_found_where_the_last_step_changed_nothing(
+    leakages: dict, further: list[float]
 ) -> None:
-    made = []
-    for seed in (1000, 1001):
-        undefended = make_record("plain", 1000, gallery=0.7)
-        undefended["metrics"]["validation_accuracy"] = metric(0.9)
-        made += [under(undefended, 7, 0.6, seed), under(undefended, 9, 0.7, seed)]
-        made += [under(swept(0.1, 0.9, 0.0), 7, 0.5, seed), under(swept(0.1, 0.9, 0.0), 9, 0.4, seed)]
-    found = tuning.choose(build_board(registry, standard_track(track), read(*made)))
-    assert found is not None
-    (setting,) = found.choices[0].tried
-    assert setting.change is not None
-    assert setting.change.value == pytest.approx(0.5 - 0.7)
+    tried = [tuning.Candidate({"x": value}, 0.9, leakage) for value, leakage in leakages.items()]
+    assert [options["x"] for options in tuning.further_settings(tried[0], tried, 0.1 + 1e-9)] == further
+    assert [options["x"] for options in tuning.further_settings(tried[0], tried)] == [0.5]
+    other = [tried[0], tuning.Candidate({"x": 2.0, "y": 1}, 0.9, 5.0)]
+    assert [options["x"] for options in tuning.further_settings(tried[0], other, 1.0)] == [0.5]
 
 
 def test_a_page_says_how_to_widen_a_sweep_within_the_limits_of_the_options(

@@ -48,7 +48,12 @@ def _print_overview(one: Overview) -> None:
         say(f"note: no verdicts on {one.track}: {one.reason}", err=True)
         return
     say_lines(table(overview_rows(one.decided)))
-    here = "these seeds, so that its leakage is rather too high"
-    found = here if one.decided.chosen_here else "tuning seeds"
+    here = one.decided.chosen_here
+    found = "tuning seeds"
+    if here and len(here) == sum(row.section is not None for row in one.decided.rows):
+        found = "these seeds, so that its leakage is rather too high"
+    elif here:
+        labels = ", ".join(row.label for row in here)
+        found += f"; that of {labels} on these seeds, so that its leakage is rather too high"
     say(f"{one.track}: each row under the attack that is strongest on it, as found on {found}")
     say("")

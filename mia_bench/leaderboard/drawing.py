@@ -37,13 +37,13 @@ def plane(decided: Standings) -> str:
 
 
 def unusable(decided: Standings) -> tuple[Standing, ...]:
-    """The rows with less than half of the baseline's accuracy, which would leave no room for the others."""
+    """Defenses with less than half of the baseline's accuracy: they would leave no room for the others."""
     base, x = decided.baseline, decided.board.quantities.get(decided.accuracy)
     if not base or not x or x.kind != "share" or not isinstance(base.accuracy, Estimate):
         return ()
     half = base.accuracy.value / 2
     return tuple(
-        row for row in decided.rows if isinstance(row.accuracy, Estimate) and row.accuracy.value < half
+        row for row in decided.defenses if isinstance(row.accuracy, Estimate) and row.accuracy.value < half
     )
 
 

@@ -23,6 +23,7 @@ from mia_bench.leaderboard.verdicts import (
     AGAINST_FRONT,
     BASELINE,
     LEVEL,
+    MASKING,
     Comparison,
     Margins,
     Verdict,
@@ -182,14 +183,16 @@ def standings(board: Board, strongest: Mapping[ComponentKey, Strongest] | None =
     defenses = [key for key in rows if not abouts[key].baseline]
     base = next((key for key in rows if key in board.baselines), None)
     accuracy = next((name for name in board.utility_metrics if _is_accuracy(board.quantities[name])), "")
-    # Undefended rows that not the whole set was tried on are attacked as the baseline is.
+    # Undefended rows that not the whole set was tried on are attacked as the baseline is, if they were.
     as_base = {
         key
         for key in rows
         if base and abouts[key].baseline and (key not in strongest or strongest[key].untried)
     }
-    chosen = {key: _chosen(strongest.get(base if base and key in as_base else key)) for key in rows}
-    sections = {key: _section(board, key, chosen[key]) for key in rows}
+    chosen = {key: [base, key] if base and key in as_base else [key] for key in rows}
+    sections = {
+        key: _section(board, key, [_chosen(strongest.get(one)) for one in chosen[key]]) for key in rows
+    }
     cells = group(board.done, lambda record: (section_key(record), row_key(record)))
     leaked = {
         key: class_table(board.primary, cells[section.key, key]) if section else None
@@ -217,7 +220,7 @@ def standings(board: Board, strongest: Mapping[ComponentKey, Strongest] | None =
     flags = {
         key: ("own model, one training",) * bool(abouts[key].own_model)
         + ("randomised",) * abouts[key].randomised
-        + ("masking suspected",) * bool(key in strongest and strongest[key].masking)
+        + (MASKING,) * bool(key in strongest and strongest[key].masking)
         + _missed(strongest.get(key), board.track.standard)
         + ("attack chosen on these seeds",) * (found_elsewhere and not sections[key][1])
         + _more_elsewhere(board, key, sections[key][0])
@@ -310,7 +313,7 @@ def _order(row: Standing) -> tuple[Any, ...]:
     """The baseline first, defenses by verdict and difference, then what is undefended.
 
     Of the defenses that cost accuracy those that beat the undefended front come first, and those that are not
-    compared with it, as all of it is more accurate, last.
+    compared with it last; the front may be more accurate than they are, for example.
     """
     roles: tuple[Role, ...] = ("baseline", "defense", "front", "undefended")
     kind = KINDS.index(row.verdict.kind) if row.verdict and row.verdict.kind in KINDS else len(KINDS)
@@ -324,12 +327,19 @@ def _chosen(found: Strongest | None) -> SectionKey | None:
     return section_of(found.chosen) if found and found.chosen else None
 
 
-def _section(board: Board, key: ComponentKey, chosen: SectionKey | None) -> tuple[Section | None, bool]:
-    """The strongest attack on a row, and whether that was found on other seeds than the board's."""
+def _section(
+    board: Board, key: ComponentKey, chosen: Sequence[SectionKey | None]
+) -> tuple[Section | None, bool]:
+    """The strongest attack on a row, and whether that was found on other seeds than the board's.
+
+    Args:
+        chosen: on other seeds; the first that the row was attacked with counts.
+    """
     leaks = _leaks(board, key)
-    for _, section in leaks:
-        if section.key == chosen:
-            return section, True
+    tried = {section.key: section for _, section in leaks}
+    for wanted in chosen:
+        if wanted in tried:
+            return tried[wanted], True
     return (max(leaks, key=lambda one: one[0])[1] if leaks else None), False
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from operator import itemgetter
 from statistics import fmean
 from typing import Any, TypeAlias
@@ -20,11 +20,10 @@ from mia_bench.api.options import parse_options
 from mia_bench.errors import MiaBenchError
 from mia_bench.leaderboard.board import Board
 from mia_bench.leaderboard.grouping import group, row_key
+from mia_bench.leaderboard.standings import margins_of
 from mia_bench.leaderboard.strongest import attack_of, attack_set
-from mia_bench.leaderboard.tables import Table, class_table, effects
 from mia_bench.record import Record
 from mia_bench.registry import Registry
-from mia_bench.statistics import Effect
 from mia_bench.track import StandardAttack
 
 MARGIN = 0.03
@@ -32,6 +31,9 @@ MARGIN = 0.03
 
 LEVELS = (0.01, MARGIN, 0.10)
 """The losses of validation accuracy at which settings are chosen."""
+
+STILL = 0.2
+"""The part of a difference too small to matter below which a step of a sweep changed nothing."""
 
 Options: TypeAlias = Mapping[str, Any]
 
@@ -46,8 +48,6 @@ class Candidate:
         accuracy: on the validation images; None where a seed has no number.
         leakage: under the strongest of the attacks that count; None where a seed has no number.
         attack: that attack.
-        change: of the leakage, from that of the undefended target under the strongest of these attacks on it;
-            None where it is not known.
         seeds: those of the tuning seeds that it was run on.
         reason: why it failed on one of them; empty where it did not.
     """
@@ -58,7 +58,6 @@ class Candidate:
     attack: str = ""
     seeds: tuple[int, ...] = ()
     reason: str = ""
-    change: Effect | None = None
 
 
 @dataclass(frozen=True)
@@ -160,8 +159,7 @@ def choose(board: Board, registry: Registry | None = None) -> Tuning | None:
             f"{track}: its metrics give no quantity to choose settings by (one with the role 'selection', "
             "one of leakage)"
         )
-    seeds = tuple(sorted({record.seed for record in undefended}))
-    sweep = _Sweep(board, attacks, seeds, selection, tuple(undefended))
+    sweep = _Sweep(board, attacks, tuple(sorted({record.seed for record in undefended})), selection)
     accuracy = sweep.mean(undefended, selection)
     if accuracy is None:
         raise MiaBenchError(f"{track}: the sweep has no undefended target with a {selection}")
@@ -181,12 +179,6 @@ class _Sweep:
     attacks: Sequence[StandardAttack]
     seeds: tuple[int, ...]
     selection: str
-    undefended: Sequence[Record]
-
-    @property
-    def quantity(self) -> Quantity:
-        """Of the leakage."""
-        return self.board.quantities[self.board.primary]
 
     def mean(self, records: Iterable[Record], name: str) -> float | None:
         """A quantity over the seeds; None where one lacks it."""
@@ -205,29 +197,6 @@ class _Sweep:
         }
         return {label: value for label, value in found.items() if value is not None}
 
-    def strongest(self, leakages: Mapping[str, float], labels: Sequence[str]) -> str:
-        """The attack of ``labels`` that recovers most; empty where none has a number."""
-        return max(
-            (label for label in labels if label in leakages),
-            key=lambda label: self.quantity.sort_key(round(leakages[label], 9)),
-            default="",
-        )
-
-    def changes(self, rows: Sequence[Sequence[Record]], labels: Sequence[str]) -> list[Effect | None]:
-        """Of each row the leakage less that of the undefended target, each under its strongest attack."""
-        base, *tables = (self._table(records, labels) for records in (self.undefended, *rows))
-        pairs = [table.minus(base) if table and base else None for table in tables]
-        return effects(pairs, share=self.quantity.kind == "share")
-
-    def _table(self, records: Sequence[Record], labels: Sequence[str]) -> Table | None:
-        strongest = self.strongest(self.leakage(records), labels)
-        same = [
-            record
-            for record in records
-            if record.seed in self.seeds and (attack := self.attack_of(record)) and attack.label == strongest
-        ]
-        return class_table(self.board.primary, same)
-
     def attack_of(self, record: Record) -> StandardAttack | None:
         """The attack that counts and that the record is of."""
         return attack_of(record, self.board, self.attacks)
@@ -245,12 +214,11 @@ def _choose(
             f"track {sweep.board.track.name!r}: there is no attack under which all settings of {defense!r} "
             "were tried, so they can't be compared"
         )
-    changes = sweep.changes(rows, shared)
+    quantity = sweep.board.quantities[sweep.board.primary]
     tried = tuple(
-        replace(_candidate(sweep, row, found, shared), change=effect)
-        for row, found, effect in zip(rows, leakages, changes, strict=True)
+        _candidate(sweep, row, found, shared, quantity) for row, found in zip(rows, leakages, strict=True)
     )
-    choices = (_at(loss, defense, tried, accuracy, sweep.quantity, accepts) for loss in LEVELS)
+    choices = (_at(loss, defense, tried, accuracy, quantity, accepts) for loss in LEVELS)
     return Chosen(defense, tuple(shared), tried, tuple(choice for choice in choices if choice))
 
 
@@ -259,10 +227,15 @@ def _candidate(
     records: Sequence[Record],
     leakages: Mapping[str, float],
     shared: Sequence[str],
+    quantity: Quantity,
 ) -> Candidate:
     options = records[0].defense.options
     accuracy = sweep.mean(records, sweep.selection)
-    strongest = sweep.strongest(leakages, shared)
+    strongest = max(
+        (label for label in shared if label in leakages),
+        key=lambda label: quantity.sort_key(round(leakages[label], 9)),
+        default="",
+    )
     run = [record for record in records if record.seed in sweep.seeds]
     seeds = tuple(sorted({record.seed for record in run}))
     if accuracy is not None and strongest:
@@ -290,17 +263,21 @@ def _at(
     near = [ranked for ranked in finished if -ranked[1] >= lowest]
     best = min(near, key=itemgetter(0, 1)) if near else min(finished, key=itemgetter(1, 0))
     setting = best[2]
-    further = tuple(o for o in further_settings(setting, tried) if accepts(defense, o))
+    still = STILL * margins_of(leakage).leakage
+    further = tuple(o for o in further_settings(setting, tried, still) if accepts(defense, o))
     return Choice(loss, setting, bool(near), further)
 
 
-def further_settings(setting: Candidate, tried: Sequence[Candidate]) -> list[Options]:
+def further_settings(setting: Candidate, tried: Sequence[Candidate], still: float = 0.0) -> list[Options]:
     """Settings beyond the edges of a sweep on which ``setting`` lies: one for each such edge.
 
     An option of numbers has an edge at its first and its last value among those tried, where a setting failed
     too. The next value is as many times the last as that is of the one before it. Nothing lies beyond 0, as
-    steps are geometric, nor where the defense fades: where the sweep can't tell the setting from the
-    undefended target, and the opposite end of the sweep is farther from it.
+    steps are geometric, and nothing is to be found where the step to the edge changed leakage by less than
+    ``still``.
+
+    Args:
+        still: in the unit of the leakage.
     """
     found: list[Options] = []
     for name, value in setting.options.items():
@@ -310,7 +287,9 @@ def further_settings(setting: Candidate, tried: Sequence[Candidate]) -> list[Opt
         if len(values) < 2 or value not in (values[0], values[-1]):
             continue
         before = values[1] if value == values[0] else values[-2]
-        if value * before <= 0 or _fades(setting, name, tried):
+        if value * before <= 0:
+            continue
+        if abs(_step(setting, {**setting.options, name: before}, tried)) < still:
             continue
         following = float(f"{value * value / before:.3g}")
         following = round(following) if isinstance(value, int) and isinstance(before, int) else following
@@ -319,21 +298,10 @@ def further_settings(setting: Candidate, tried: Sequence[Candidate]) -> list[Opt
     return found
 
 
-def _fades(setting: Candidate, name: str, tried: Sequence[Candidate]) -> bool:
-    """Whether the setting, at an edge of the option ``name``, is where the defense does nothing any more."""
-    along = {
-        one.options[name]: one.change
-        for one in tried
-        if one.change
-        and _is_number(one.options.get(name))
-        and {**one.options, name: None} == {**setting.options, name: None}
-    }
-    if setting.change is None or len(along) < 2:
-        return False
-    at = setting.options[name]
-    opposite = max(along) if at == min(along) else min(along)
-    low, high = setting.change.interval()
-    return low <= 0 <= high and abs(setting.change.value) < abs(along[opposite].value)
+def _step(setting: Candidate, beside: Options, tried: Sequence[Candidate]) -> float:
+    """The leakage of a setting less that of the one beside it; infinite where one is not known."""
+    other = next((one.leakage for one in tried if one.options == beside), None)
+    return math.inf if setting.leakage is None or other is None else setting.leakage - other
 
 
 def _is_number(value: Any) -> bool:

@@ -48,6 +48,9 @@ class Verdict:
         return f"{self.kind}{between}{self.detail}" if self.detail else self.kind
 
 
+MASKING = "masking suspected"
+"""The flag of a defense under which gradients may be masked."""
+
 AGAINST_FRONT = (
     "beats the undefended front",
     "does not beat the undefended front",

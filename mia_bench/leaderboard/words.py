@@ -9,7 +9,7 @@ from itertools import combinations
 from mia_bench.api.metric import Quantity
 from mia_bench.leaderboard.aggregate import Shown
 from mia_bench.leaderboard.standings import Standing, Standings
-from mia_bench.leaderboard.verdicts import Verdict
+from mia_bench.leaderboard.verdicts import MASKING, Verdict
 from mia_bench.statistics import Effect, Estimate
 
 DECIMALS = {"share": 2, "bits": 1, "rank": 0}
@@ -87,11 +87,12 @@ def remarks(row: Standing) -> list[str]:
 
 
 def reservations(row: Standing) -> list[str]:
-    """What speaks against a defense that leaks less at a cost: beside a cost that it is worth."""
-    if not row.verdict or row.verdict.kind != "leaks less, at a cost":
+    """What must be said of a verdict wherever it is named: of its cost, and that masking is suspected."""
+    if not row.verdict or row.verdict.kind == "no difference":
         return []
     said = row.verdict.detail.replace("the undefended front", "the front").split("; ")
-    return [words for words in said if words != "beats the front"]
+    masked = [words for words in row.verdict.flags if words == MASKING]
+    return [words for words in (*said, *masked) if words not in ("", "beats the front")]
 
 
 def common_remarks(decided: Standings) -> list[str]:

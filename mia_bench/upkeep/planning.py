@@ -23,8 +23,8 @@ class Planner:
 
     def __init__(self, roots: Roots | None = None) -> None:
         self._given = roots
-        self._plans: dict[tuple[str, str, str, str], TrackPlan] = {}
-        self._failed: dict[str, MiaBenchError] = {}
+        self._plans: dict[tuple[str, ...], TrackPlan] = {}
+        self._failed: dict[tuple[str, ...], MiaBenchError] = {}
 
     @cached_property
     def _roots(self) -> Roots:
@@ -62,14 +62,14 @@ class Planner:
     def _plan(self, track: Track, record: Record) -> TrackPlan:
         _, *changed = record.track.data.split("+")
         known = track.name, track.variant, track.attack_precision, "+".join(changed)
-        if track.name in self._failed:
-            raise self._failed[track.name]
+        if known in self._failed:
+            raise self._failed[known]
         if known not in self._plans:
             options = OptionValues(dict(self._changed_data(track, changed)))
             try:
                 self._plans[known] = TrackPlan(self._registry, track, self._roots, options)
             except MiaBenchError as error:
-                self._failed[track.name] = error
+                self._failed[known] = error
                 raise
         return self._plans[known]
 
