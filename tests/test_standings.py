@@ -217,6 +217,9 @@ def test_an_undefended_row_that_not_the_whole_set_met_is_attacked_as_the_baselin
     decided = standings(board_of(registry, made), tried)
     sections = {row.role: row.section for row in decided.rows}
     assert sections["front"] is sections["baseline"]
+    # Where that attack was not run on it, it is attacked as its own tuning seeds say.
+    (alone,) = [row for row in standings(board_of(registry, made[:-5]), tried).rows if row.role == "front"]
+    assert (alone.section and decided.board.label(alone.section), alone.known) == ("aim", True)
 
 
 def test_remarks_on_all_defenses_stand_once(registry: Registry) -> None:
