@@ -36,7 +36,7 @@ def test_numbers_are_those_of_the_board() -> None:
     assert board.percent("mid") == f"{100 * float(row['accuracy']):.0f}"
     assert board.short("mid") == board.short("mid", row["attack"])
     assert board.short("mid") != board.short("mid", "gmi")
-    one, other = board.pair("bido", "mid"), board.pair("mid", "bido")
+    one, other = board.pair("neg-ls", "mid"), board.pair("mid", "neg-ls")
     assert (one.split()[0], other.split()[0]) == (other.split()[0].strip("−"), f"−{one.split()[0]}")
     with pytest.raises(ValueError, match="the text says more of a difference of -0"):
         board.more("mid")
