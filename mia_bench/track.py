@@ -324,9 +324,10 @@ class Variation(_Model):
         if self.images_per_class:
             recipe = target.recipe.model_copy(update={"images_per_class": self.images_per_class})
             target = target.model_copy(update={"recipe": recipe})
-        variant = self._words(metrics, other)
-        changed = {"metrics": track.metrics + metrics, "target": target, "variant": variant}
-        return track.model_copy(update=changed) if variant else track
+        if not (variant := self._words(metrics, other)):
+            return track
+        changed = {"metrics": (*track.metrics, *metrics), "target": target, "variant": variant}
+        return track.model_copy(update=changed)
 
     def _words(self, metrics: Iterable[str], architecture: Choice | None) -> str:
         """What changes, as records name it."""
