@@ -135,9 +135,8 @@ def _rerun(published: list[Record], where: dict[str, Any]) -> list[str]:
                 problems.append(f"{record.track.name}, {name_record(record)}: {error}")
                 say(problems[-1])
                 continue
-            wrong = moved(record, again)
-            problems += map(str, wrong)
-            said = list(map(str, wrong))
+            said = list(map(str, moved(record, again)))
+            problems += said
             if not same_conditions(record, again):
                 distances.append(half_widths(record, again))
                 said.append(far(distances[-1:]))
@@ -150,11 +149,9 @@ def _rerun(published: list[Record], where: dict[str, Any]) -> list[str]:
 
 def _distance(old: Record, new: Record) -> str:
     """How far a record is from the one that it replaces."""
-    return (
-        far([half_widths(old, new)])
-        if old.status == new.status == "done"
-        else f"{new.status}, was {old.status}"
-    )
+    if old.status == new.status == "done":
+        return far([half_widths(old, new)])
+    return f"{new.status}, was {old.status}"
 
 
 @command.command()

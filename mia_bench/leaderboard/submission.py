@@ -75,17 +75,19 @@ def submit(
         and record.attack.about.reference != "probe"
     ]
     written: dict[Path, Record] = {}
+    before: dict[Path, Record] = {}
     superseded: list[Path] = []
     for name, several in group(given, lambda record: record.track.name).items():
         for place, same in _by_place(name, several, folder, registry).items():
             # All paths before the first file is written: a name may be no file name.
             as_stored = {records.record_path(place, record): record for record in same}
             least = least_seeds if place.name != records.TUNING else 0
-            copied, replaced = _plan(name, same, place, registry, replace=replace, least_seeds=least)
+            there = records.load(place, name) if name in registry.names("track") else []
+            before |= {records.record_path(place, record): record for record in there}
+            copied, replaced = _plan(name, same, there, place, registry, replace=replace, least_seeds=least)
             paths = [records.record_path(place, record) for record in copied]
             written |= {path: as_stored[path] for path in paths}
             superseded += [records.record_path(place, record) for record in replaced]
-    before = {path: records.read_file(path) for path in written if path.exists()}
     new = [path for path, record in written.items() if records.write(path, record.file_text())]
     return Submission(
         written=new,
@@ -112,7 +114,14 @@ def _by_place(
 
 
 def _plan(
-    name: str, found: Sequence[Record], folder: Path, registry: Registry, *, replace: bool, least_seeds: int
+    name: str,
+    found: Sequence[Record],
+    there: Sequence[Record],
+    folder: Path,
+    registry: Registry,
+    *,
+    replace: bool,
+    least_seeds: int,
 ) -> tuple[list[Record], list[Record]]:
     """(records of the store to copy, records of the folder to remove) of one track."""
     if name not in registry.names("track"):
@@ -121,7 +130,6 @@ def _plan(
     track = load_track(registry, name)
     chosen = _newest(describe(registry, track, _current(found, track, registry)))
     superseded, kept = [], []
-    there = records.load(folder, name)
     for old in describe(registry, track, there):
         new = chosen.get(cell_key(old))
         if new is None:
