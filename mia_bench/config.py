@@ -291,6 +291,12 @@ class RunConfig(BaseModel):
     rerun: Literal["never", "failed", "always"] = _key(
         "failed", "Which cells with a record to compute again."
     )
+    fold: Number | None = _key(
+        None,
+        "Train on another fold: the N-th group of training images changes places with the validation images. "
+        "Only the target's accuracy is measured, for the choice of settings.",
+        "N",
+    )
     allow_partial: bool = _key(False, "Accept data that are not the protocol's; every record is marked.")
     format: Literal["table", "json", "markdown"] = _key("table", "Format in which the records are printed.")
 

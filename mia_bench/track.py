@@ -98,6 +98,8 @@ class Recipe(_Model):
     images_per_class: int | None = Field(default=None, ge=1)
     """How many training images of each class, drawn for the seed: those of a smaller number are among those
     of a larger one. All of them unless given."""
+    fold: int | None = Field(default=None, ge=1)
+    """Cross-fitting: the ``fold``-th group of training images changes places with the validation images."""
 
     def spec(self) -> dict[str, Any]:
         """The recipe as cache keys hold it: without what the track does not use."""
@@ -220,7 +222,7 @@ class Track(_Model):
     """Quantities of these metrics, the most telling first. The first that a board has measured orders its
     tables, the last breaks ties. Unless given: those of leakage that are compared class by class."""
     variant: str = ""
-    """What an experiment changed (:class:`Variation`), as no file does: its numbers are of no board."""
+    """What an experiment or a sweep changed (:class:`Variation`), as no file does: of no board."""
     verdicts: bool = True
     """Whether its page decides between defenses; false where the track only shows that everything runs."""
     priors: dict[str, dict[str, Any]] = Field(default_factory=dict)
@@ -274,12 +276,13 @@ class Track(_Model):
 _VARIANT = re.compile(
     r"(?:metrics: (?P<metrics>[^;]+)(?:; |$))?"
     r"(?:architecture: (?P<architecture>\{.*\})(?:; |$))?"
-    r"(?:images_per_class: (?P<images_per_class>\d+))?"
+    r"(?:images_per_class: (?P<images_per_class>\d+)(?:; |$))?"
+    r"(?:fold: (?P<fold>\d+))?"
 )
 
 
 class Variation(_Model):
-    """What an experiment changes in a track. What attacks are measured with stays the same."""
+    """What an experiment or a sweep changes in a track. What attacks are measured with stays the same."""
 
     label: str = ""
     """What it is called in tables."""
@@ -287,6 +290,8 @@ class Variation(_Model):
     """Of the target."""
     images_per_class: int | None = Field(default=None, ge=1)
     """Training images of each class."""
+    fold: int | None = Field(default=None, ge=1)
+    """See :attr:`Recipe.fold`; of reconstructions nothing is measured."""
     metrics: tuple[str, ...] = ()
     """Metric families beside the track's."""
 
@@ -321,9 +326,9 @@ class Variation(_Model):
             target = target.model_copy(update={"architecture": other})
         else:
             other = None
-        if self.images_per_class:
-            recipe = target.recipe.model_copy(update={"images_per_class": self.images_per_class})
-            target = target.model_copy(update={"recipe": recipe})
+        given = {"images_per_class": self.images_per_class, "fold": self.fold}
+        recipe = target.recipe.model_copy(update={name: value for name, value in given.items() if value})
+        target = target.model_copy(update={"recipe": recipe})
         if not (variant := self._words(metrics, other)):
             return track
         changed = {"metrics": (*track.metrics, *metrics), "target": target, "variant": variant}
@@ -334,8 +339,8 @@ class Variation(_Model):
         words = {"metrics": " ".join(metrics)}
         if architecture:
             words["architecture"] = json.dumps(architecture.model_dump(mode="json"), sort_keys=True)
-        if self.images_per_class:
-            words["images_per_class"] = str(self.images_per_class)
+        for name in ("images_per_class", "fold"):
+            words[name] = str(getattr(self, name) or "")
         return "; ".join(f"{name}: {value}" for name, value in words.items() if value)
 
 

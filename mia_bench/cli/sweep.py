@@ -20,8 +20,8 @@ from mia_bench.recorded_options import options_text
 from mia_bench.results import doubts, results_table, text_table
 from mia_bench.terminal import say, say_lines
 
-_KEYS = tuple(name for name in RunConfig.model_fields if name not in ("target", *OF_TARGETS))
-"""The keys of a run but those of own models, which a sweep can't train."""
+_KEYS = tuple(name for name in RunConfig.model_fields if name not in ("fold", "target", *OF_TARGETS))
+"""The keys of a run but its fold, and those of own models, which a sweep can't train."""
 
 
 @click.command("sweep")

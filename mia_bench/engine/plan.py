@@ -199,7 +199,9 @@ class TrackPlan:
         self.gallery = self._gallery()
         metrics = [resolve(registry, "metric", name, {}, {}) for name in track.metrics]
         self._target_metrics = [m for m in metrics if issubclass(m.component, TargetMetric)]
-        self._attack_metrics = [m for m in metrics if issubclass(m.component, AttackMetric)]
+        # The instruments are made for the usual split, so a fold has nothing to measure attacks with.
+        leaks = [m for m in metrics if issubclass(m.component, AttackMetric)]
+        self._attack_metrics = [] if track.target.recipe.fold else leaks
         for metric in metrics:
             if not issubclass(metric.component, (TargetMetric, AttackMetric)):
                 raise MiaBenchError(f"{metric.owner} is neither a TargetMetric nor an AttackMetric")

@@ -167,6 +167,10 @@ def set_up(config: RunConfig, kinds: Sequence[str] = OPTION_KINDS) -> Setup:
     track = load_track(registry, config.track)
     if config.precision is not None:
         track = track.model_copy(update={"attack_precision": config.precision})
+    if config.fold is not None:
+        if config.target:
+            raise UsageError("--fold is for targets that are trained: models of your own have no folds")
+        track = Variation(fold=config.fold).of(track)
     given: dict[str, Sequence[str]] = dict(config.options)
     if config.allow_partial:
         given[f"dataset:{track.data.dataset.name}.allow_partial"] = ("true",)
@@ -417,6 +421,7 @@ def run(
     data: str | Path | None = None,
     weights: str | Path | None = None,
     rerun: Literal["never", "failed", "always"] = "failed",
+    fold: int | None = None,
     allow_partial: bool = False,
     display: ProgressDisplay | None = None,
 ) -> list[Record]:

@@ -56,7 +56,7 @@ from mia_bench.protocol.attack import (
     run_attack,
 )
 from mia_bench.protocol.context import Context
-from mia_bench.protocol.data import PARTS, make_splits, present_parts
+from mia_bench.protocol.data import PARTS, exchanged, make_splits, present_parts
 from mia_bench.protocol.evaluation import judging_images, restore_evaluation_model, train_evaluation_model
 from mia_bench.protocol.gallery import build_gallery
 from mia_bench.protocol.measurement import (
@@ -241,7 +241,7 @@ def compute_train(stage: Stage, workspace: Workspace) -> Artifact:
     trained = train_target(
         stage.make("defense"),
         stage.make("architecture"),
-        workspace.input(stage, "data"),
+        _splits_of_target(stage, workspace),
         stage.parts["recipe"],
         workspace.context(stage),
     )
@@ -424,9 +424,18 @@ def _joined(stage: Stage, workspace: Workspace) -> Artifact:
 
 def compute_assess(stage: Stage, workspace: Workspace) -> Artifact:
     """The target's utility, once for all attacks."""
-    target, splits = workspace.input(stage, "train"), workspace.input(stage, "data")
-    measured = measure_target(metrics_of(stage), target, splits, workspace.context(stage))
+    measured = measure_target(
+        metrics_of(stage),
+        workspace.input(stage, "train"),
+        _splits_of_target(stage, workspace),
+        workspace.context(stage),
+    )
     return {}, {"metrics": _values(measured), "notes": measured.notes, **_by_class(measured)}
+
+
+def _splits_of_target(stage: Stage, workspace: Workspace) -> Splits:
+    """The splits of the track's fold: those that targets are trained and assessed on."""
+    return exchanged(workspace.input(stage, "data"), stage.track.target.recipe.fold)
 
 
 def compute_measure(stage: Stage, workspace: Workspace) -> Artifact:
@@ -454,12 +463,13 @@ def compute_measure(stage: Stage, workspace: Workspace) -> Artifact:
 
 def compute_metric(stage: Stage, workspace: Workspace) -> Artifact:
     """A metric of the target or of the reconstructions, apart from the others."""
-    target, splits = workspace.input(stage, "train"), workspace.input(stage, "data")
+    target = workspace.input(stage, "train")
     if "invert" not in stage.inputs:
+        splits = _splits_of_target(stage, workspace)
         measured = measure_target(metrics_of(stage), target, splits, workspace.context(stage))
     else:
         measured = Measured()
-        _, evidence = _evidence(stage, workspace, target, splits)
+        _, evidence = _evidence(stage, workspace, target, workspace.input(stage, "data"))
         measure_reconstructions(metrics_of(stage), evidence, measured, seed=stage.seed)
     return {}, {"metrics": _values(measured), "notes": measured.notes, **_by_class(measured)}
 

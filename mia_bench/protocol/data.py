@@ -58,6 +58,43 @@ def present_parts(splits: Splits) -> dict[str, ImageSet]:
     return {name: part for name, part in parts.items() if part is not None}
 
 
+def exchanged(splits: Splits, fold: int | None) -> Splits:
+    """The splits with other validation images, for cross-fitting: no two folds share one.
+
+    Of each class as many training images as it has for validation change places with these: the first ones
+    in fold 1, those after them in fold 2. Everything else, the test images above all, stays.
+
+    Args:
+        splits: of the track.
+        fold: from 1; None for the splits as they are.
+
+    Raises:
+        DataError: there are no validation images, or a class has too few training images for the fold.
+    """
+    if fold is None:
+        return splits
+    train, validation = splits.train, splits.validation
+    if not len(validation):
+        raise DataError("there are no validation images, so there is nothing to cross-fit")
+    chosen, returned = [], []
+    for label in validation.labels.unique():
+        place, own = ((part.labels == label).nonzero().flatten() for part in (train, validation))
+        wanted = place[(fold - 1) * len(own) : fold * len(own)]
+        if len(wanted) < len(own):
+            most = len(place) // len(own)
+            name = splits.class_names[int(label)]
+            raise DataError(f"there is no fold {fold}: the training images of {name!r} make {most}")
+        chosen.append(wanted)
+        returned.append(own)
+    left, back = torch.cat(chosen), torch.cat(returned)
+    parts = []
+    for part, index, other, source in ((train, left, validation, back), (validation, back, train, left)):
+        images, labels = part.images.clone(), part.labels.clone()
+        images[index], labels[index] = other.images[source], other.labels[source]
+        parts.append(ImageSet(images, labels))
+    return replace(splits, train=parts[0], validation=parts[1])
+
+
 def check_splits(splits: Splits, resolution: int) -> None:
     """Check shapes, types and labels of every part.
 
