@@ -573,7 +573,7 @@ def test_a_setting_is_compared_on_the_seeds_of_the_undefended_target(
     assert [setting.leakage for setting in choice.tried] == [0.5, None, 0.4]
     assert choice.setting is choice.tried[2]
     text = pages.page(standings(build_board(registry, track, read(less))), registry, found, sweep=True)
-    assert "| `guard` | `alpha=0.2` | – | – |  | only run on other seeds |" in text
+    assert "| `guard` | `alpha=0.2` | – | – | – |  | only run on other seeds |" in text
 
 
 def test_the_strongest_attacks_say_their_seeds_where_rows_differ_in_them(
@@ -605,13 +605,13 @@ def test_where_no_setting_is_near_the_nearest_is_chosen_and_said(
     board = build_board(registry, track, read(*some))
     text = pages.page(standings(board), registry, found)
     at = "1 point (nearest), **3 points** (nearest), 10 points (nearest) |"
-    last = f"| `guard` | `alpha=0.2` | 0.600 | 0.300 | `aim` | {at}"
+    last = f"| `guard` | `alpha=0.2` | 0.600 | −30.0 | 0.300 | `aim` | {at}"
     assert last in text
     assert "`alpha=0.1`" not in text
     assert "`validation_accuracy` is 0.900 (standard error 0.095, for other images)" in text
     whole = pages.page(standings(board), registry, found, sweep=True)
-    assert "| `guard` | `alpha=0.1` | 0.500 | 0.200 | `aim` | |" in whole
-    assert "| `guard` | `alpha=0.3` | – | – |  | failed: `it broke` |" in whole
+    assert "| `guard` | `alpha=0.1` | 0.500 | −40.0 | 0.200 | `aim` | |" in whole
+    assert "| `guard` | `alpha=0.3` | – | – | – |  | failed: `it broke` |" in whole
     assert "submit --track little --folder leaderboards/tuning" in whole
 
 
@@ -620,7 +620,7 @@ def test_a_defense_without_a_finished_setting_is_said(registry: Registry, track:
     found = chosen(registry, track, failed)
     assert found is not None
     text = pages.page(standings(build_board(registry, track, read(*some))), registry, found)
-    assert "| `guard` | – | – | – | – | no setting finished |" in text
+    assert "| `guard` | – | – | – | – | – | no setting finished |" in text
 
 
 def under(record: dict[str, Any], steps: int, leakage: float, seed: int = 1000) -> dict[str, Any]:
@@ -750,7 +750,7 @@ def test_the_sweep_below_the_folder_has_a_page_and_is_checked(folder: Path, regi
         path = folder / "tuning" / "results" / "little" / f"{record['key']}.json"
         records.write(path, record_text(record))
     records.build(folder, registry)
-    row = "| `guard` | `alpha=0.2` | 0.900 | 0.200 | `aim` | 1 point, **3 points**, 10 points |"
+    row = "| `guard` | `alpha=0.2` | 0.900 | 0.0 | 0.200 | `aim` | 1 point, **3 points**, 10 points |"
     assert row in (folder / "little.md").read_text()
     assert row in (folder / "tuning" / "little.md").read_text()
     assert records.check(folder, registry) == []

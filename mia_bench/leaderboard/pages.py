@@ -34,6 +34,7 @@ from mia_bench.leaderboard.words import (
     outcome,
     remarks,
     reservations,
+    with_sign,
 )
 from mia_bench.names import DISTRIBUTION
 from mia_bench.provenance import HOST, package_url
@@ -126,7 +127,9 @@ def _environment() -> Environment:
         unusable,
     )
     environment.globals |= {function.__name__: function for function in functions}
-    environment.globals |= {number.__name__: as_it_is(number) for number in (accuracy_change, brief, change)}
+    environment.globals |= {
+        number.__name__: as_it_is(number) for number in (accuracy_change, brief, change, with_sign)
+    }
     environment.globals |= {
         "ACCURACY_MARGIN": ACCURACY_MARGIN,
         "ENOUGH_SEEDS": ENOUGH_SEEDS,

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from etils.epy import lazy_imports
@@ -35,7 +35,7 @@ from mia_bench.leaderboard.tuning import choose
 from mia_bench.record import Record, check_record
 from mia_bench.registry import Registry
 from mia_bench.text import one_line
-from mia_bench.track import load_track
+from mia_bench.track import Track, Variation, load_track
 
 with lazy_imports():
     from PIL import Image
@@ -151,16 +151,15 @@ def pages(
         MiaBenchError: a record is not valid or can't be on its board.
     """
     sweeps, known = folder / TUNING, loaded or {}
-
-    def board_of(place: Path, name: str) -> Board:
-        return _board(place, name, registry, known.get((place, name)))
-
-    swept = {name: board_of(sweeps, name) for name in sweep_names(folder)}
-    tunings = {name: choose(board, registry) for name, board in swept.items()}
+    swept, tunings = {}, {}
+    for name in sweep_names(folder):
+        found = known.get((sweeps, name)) or load(sweeps, name)
+        swept[name], *folds = boards_of(registry, load_track(registry, name), found)
+        tunings[name] = choose(swept[name], registry, folds)
     texts: dict[Path, str] = {}
     boards = []
     for name in track_names(folder):
-        decided = _decide(board_of(folder, name), swept.get(name))
+        decided = _decide(_board(folder, name, registry, known.get((folder, name))), swept.get(name))
         strip = (folder / STRIPS / f"{name}.png").is_file()
         texts[folder / f"{name}.md"] = page(decided, registry, tunings.get(name), strip=strip)
         if summary := _summary_file(folder, registry, decided):
@@ -190,8 +189,42 @@ def decide(folder: Path, registry: Registry, name: str) -> Standings:
         raise UsageError(
             f"{folder / RESULTS} has no records of {name!r}; {did_you_mean(name, track_names(folder))}"
         )
-    swept = _board(folder / TUNING, name, registry) if name in sweep_names(folder) else None
-    return _decide(_board(folder, name, registry), swept)
+    return _decide(_board(folder, name, registry), sweep_of(folder, registry, name))
+
+
+def sweep_of(folder: Path, registry: Registry, name: str) -> Board | None:
+    """The sweep below ``folder`` that chose settings and attacks; None where there is none."""
+    if name not in sweep_names(folder):
+        return None
+    swept, *_ = boards_of(registry, load_track(registry, name), load(folder / TUNING, name))
+    return swept
+
+
+def boards_of(registry: Registry, track: Track, found: Iterable[Record]) -> list[Board]:
+    """The sweep that records of a track are of, then a board for each further fold."""
+    return [build_board(registry, changed, same) for changed, same in by_fold(track, found)]
+
+
+def by_fold(track: Track, found: Iterable[Record]) -> list[tuple[Track, list[Record]]]:
+    """The track with its records, then the track in each further fold with the records of that.
+
+    Records of other variants stay with the track's own, where they are refused.
+    """
+    folds: dict[int, list[Record]] = {}
+    usual = []
+    for record in found:
+        fold = fold_of(record)
+        folds.setdefault(fold, []).append(record) if fold else usual.append(record)
+    return [(track, usual), *((Variation(fold=k).of(track), folds[k]) for k in sorted(folds))]
+
+
+def fold_of(record: Record) -> int | None:
+    """The fold that the record's target was trained on, where nothing else of the track was changed."""
+    with contextlib.suppress(MiaBenchError):
+        told = Variation.read(record.track.variant)
+        if told == Variation(fold=told.fold):
+            return told.fold
+    return None
 
 
 def _decide(board: Board, swept: Board | None) -> Standings:
@@ -235,10 +268,11 @@ def check(folder: Path, registry: Registry) -> list[str]:
             except MiaBenchError as error:
                 blocking.append(str(error))
         try:
-            track = load_track(registry, name)
-            refused = refusals(track, found, known_quantities(registry, track, found))
-            wrong = {record.key: list(contradictions(registry, track, record)) for record in found}
-            refused += [f"record {key}: {line}" for key, lines in wrong.items() for line in lines]
+            track, refused = load_track(registry, name), []
+            for changed, same in by_fold(track, found) if place.name == TUNING else [(track, found)]:
+                refused += refusals(changed, same, known_quantities(registry, changed, same))
+                wrong = {record.key: list(contradictions(registry, changed, record)) for record in same}
+                refused += [f"record {key}: {line}" for key, lines in wrong.items() for line in lines]
         except MiaBenchError as error:
             blocking.append(f"{place / RESULTS / name}: {error}")
         else:

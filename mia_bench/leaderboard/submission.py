@@ -15,7 +15,7 @@ from mia_bench.leaderboard.described import describe, known_quantities
 from mia_bench.leaderboard.grouping import CellKey, cell_key, group
 from mia_bench.record import Record
 from mia_bench.registry import Registry
-from mia_bench.track import Track, load_track
+from mia_bench.track import Track, Variation, load_track
 
 SHOWN = 5  # cells that a message names
 
@@ -49,10 +49,11 @@ def submit(
     """Copy records into the folder of the boards.
 
     Records of a track's tuning seeds go to the folder ``tuning`` of the boards, the others to the boards;
-    where that folder is named itself, the others are left out. Interrupted cells, probes, and cells of
-    experiments that change the track are left out; with a warning, so are records of other versions than
-    ``registry`` holds, of models of the user's own, all but the newest of a cell, and failures of a cell that
-    has a finished record. A newer record replaces the folder's record of its cell.
+    where that folder is named itself, the others are left out. Records of other folds are of sweeps only.
+    Interrupted cells, probes, and cells of experiments that change the track are left out; with a warning,
+    so are records of other versions than ``registry`` holds, of models of the user's own, all but the newest
+    of a cell, and failures of a cell that has a finished record. A newer record replaces the folder's record
+    of its cell.
 
     Args:
         found: the records, of one track or of several.
@@ -71,7 +72,7 @@ def submit(
         record
         for record in found
         if record.status in published
-        and not record.track.variant
+        and (not record.track.variant or records.fold_of(record))
         and record.attack.about.reference != "probe"
     ]
     written: dict[Path, Record] = {}
@@ -84,10 +85,14 @@ def submit(
             least = least_seeds if place.name != records.TUNING else 0
             there = records.load(place, name) if name in registry.names("track") else []
             before |= {records.record_path(place, record): record for record in there}
-            copied, replaced = _plan(name, same, there, place, registry, replace=replace, least_seeds=least)
-            paths = [records.record_path(place, record) for record in copied]
-            written |= {path: as_stored[path] for path in paths}
-            superseded += [records.record_path(place, record) for record in replaced]
+            for variant, some in group(same, lambda record: record.track.variant).items():
+                beside = [record for record in there if record.track.variant == variant]
+                copied, replaced = _plan(
+                    name, some, beside, place, registry, replace=replace, least_seeds=least
+                )
+                paths = [records.record_path(place, record) for record in copied]
+                written |= {path: as_stored[path] for path in paths}
+                superseded += [records.record_path(place, record) for record in replaced]
     new = [path for path, record in written.items() if records.write(path, record.file_text())]
     return Submission(
         written=new,
@@ -104,7 +109,7 @@ def _by_place(
         return {folder: found}
     seeds = load_track(registry, name).tuning_seeds
     tuning = [record for record in found if record.seed in seeds]
-    others = [record for record in found if record.seed not in seeds]
+    others = [record for record in found if record.seed not in seeds and not record.track.variant]
     if folder.name == records.TUNING:
         if others:
             log.warning("%d records are left out: their seeds are no tuning seeds of %r", len(others), name)
@@ -127,7 +132,8 @@ def _plan(
     if name not in registry.names("track"):
         log.warning("%d records are left out: no track is called %r", len(found), name)
         return [], []
-    track = load_track(registry, name)
+    fold = records.fold_of(found[0])
+    track = Variation(fold=fold).of(load_track(registry, name))
     chosen = _newest(describe(registry, track, _current(found, track, registry)))
     superseded, kept = [], []
     for old in describe(registry, track, there):

@@ -2,14 +2,16 @@
 
 Of the settings of a defense whose validation accuracy is at most so much (:data:`LEVELS`) below that of the
 undefended target, the one that leaks least is chosen; where there is none, the one whose validation accuracy
-is highest. A setting leaks what the strongest of the attacks recovers that were tried on every setting of the
-defense. Accuracy and leakage are means over the tuning seeds. No board shows a seed or an image of a sweep.
+is the least below it. A setting leaks what the strongest of the attacks recovers that were tried on every
+setting of the defense. Accuracy and leakage are means over the tuning seeds. Where there are few validation
+images accuracy is cross-fitted: it is the mean over folds, in each of which other images are left out of the
+training. No board shows a seed or an image of a sweep.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 from statistics import fmean
@@ -19,7 +21,7 @@ from mia_bench.api.metric import Quantity
 from mia_bench.api.options import parse_options
 from mia_bench.errors import MiaBenchError
 from mia_bench.leaderboard.board import Board
-from mia_bench.leaderboard.grouping import group, row_key
+from mia_bench.leaderboard.grouping import ComponentKey, group, row_key
 from mia_bench.leaderboard.standings import margins_of
 from mia_bench.leaderboard.strongest import attack_of, attack_set
 from mia_bench.record import Record
@@ -45,7 +47,9 @@ class Candidate:
     """Options of a defense that were tried, over the tuning seeds.
 
     Attributes:
-        accuracy: on the validation images; None where a seed has no number.
+        accuracy: on the validation images, mean over the folds; None where a seed has no number.
+        loss: the accuracy of the undefended target on the same folds, less this.
+        folds: how many folds those are, the usual one included.
         leakage: under the strongest of the attacks that count; None where a seed has no number.
         attack: that attack.
         seeds: those of the tuning seeds that it was run on.
@@ -58,6 +62,8 @@ class Candidate:
     attack: str = ""
     seeds: tuple[int, ...] = ()
     reason: str = ""
+    loss: float | None = None
+    folds: int = 1
 
 
 @dataclass(frozen=True)
@@ -116,8 +122,9 @@ class Tuning:
     Attributes:
         metric: the quantity of leakage.
         selection: the quantity of accuracy, on images that no board uses.
-        accuracy: of the undefended target.
-        images: number of validation images, the same on every seed.
+        accuracy: of the undefended target, mean over its folds.
+        images: number of validation images of all these folds, the same on every seed.
+        folds: how many folds those are, the usual one included.
     """
 
     metric: str
@@ -126,6 +133,7 @@ class Tuning:
     accuracy: float
     images: int
     choices: tuple[Chosen, ...]
+    folds: int = 1
 
     @property
     def error(self) -> float:
@@ -133,11 +141,12 @@ class Tuning:
         return math.sqrt(max(self.accuracy * (1 - self.accuracy), 0.0) / self.images)
 
 
-def choose(board: Board, registry: Registry | None = None) -> Tuning | None:
+def choose(board: Board, registry: Registry | None = None, folds: Sequence[Board] = ()) -> Tuning | None:
     """What the sweep on ``board`` chose; None where it tried no defense.
 
     Args:
         board: of the tuning records.
+        folds: those of other folds, of which accuracy alone is known.
         registry: says which options a defense accepts, so that none beyond its limits is proposed.
 
     Raises:
@@ -159,16 +168,100 @@ def choose(board: Board, registry: Registry | None = None) -> Tuning | None:
             f"{track}: its metrics give no quantity to choose settings by (one with the role 'selection', "
             "one of leakage)"
         )
-    sweep = _Sweep(board, attacks, tuple(sorted({record.seed for record in undefended})), selection)
-    accuracy = sweep.mean(undefended, selection)
-    if accuracy is None:
+    seeds = tuple(sorted({record.seed for record in undefended}))
+    utility = _Utility.of(selection, undefended, seeds, folds)
+    if utility is None:
         raise MiaBenchError(f"{track}: the sweep has no undefended target with a {selection}")
-    images = max(metric.n for r in undefended if (metric := r.metrics.get(selection)))
+    sweep = _Sweep(board, attacks, seeds, utility)
     choices = tuple(
-        _choose(defense, sweep, list(group(same, row_key).values()), accuracy, _accepted_by(registry))
+        _choose(defense, sweep, list(group(same, row_key).values()), _accepted_by(registry))
         for defense, same in group(tried, lambda record: record.defense.name).items()
     )
-    return Tuning(board.primary, selection, sweep.seeds, accuracy, images, choices)
+    return Tuning(
+        board.primary, selection, seeds, utility.accuracy, utility.images, choices, len(utility.folds)
+    )
+
+
+@dataclass(frozen=True)
+class _Fold:
+    """The accuracy of the undefended target in one fold.
+
+    Attributes:
+        seeds: those it was trained with.
+        images: number of validation images.
+        rows: the records of every setting; None of the usual fold, whose records are the sweep's.
+    """
+
+    seeds: tuple[int, ...]
+    accuracy: float
+    images: int
+    rows: Mapping[ComponentKey, Sequence[Record]] | None = None
+
+
+@dataclass(frozen=True)
+class _Utility:
+    """What settings cost, on the folds of the undefended target.
+
+    Attributes:
+        name: the quantity.
+        folds: the usual one first.
+    """
+
+    name: str
+    folds: tuple[_Fold, ...]
+
+    @classmethod
+    def of(
+        cls, name: str, undefended: Sequence[Record], seeds: tuple[int, ...], others: Sequence[Board]
+    ) -> _Utility | None:
+        """The undefended target's; None where it has no accuracy in the usual fold."""
+        given: list[tuple[Sequence[Record], tuple[int, ...], Any]] = [(undefended, seeds, None)]
+        for board in others:
+            rows = group(board.done, row_key)
+            same = [record for key in rows if key in board.baselines for record in rows[key]]
+            given.append((same, tuple(sorted({record.seed for record in same})), rows))
+        folds = []
+        for plain, trained, rows in given:
+            accuracy = _mean(plain, name, trained)
+            if accuracy is not None:
+                images = max(metric.n for record in plain if (metric := record.metrics.get(name)))
+                folds.append(_Fold(trained, accuracy, images, rows))
+            elif rows is None:
+                return None
+        return cls(name, tuple(folds))
+
+    @property
+    def accuracy(self) -> float:
+        """Of the undefended target."""
+        return fmean(fold.accuracy for fold in self.folds)
+
+    @property
+    def images(self) -> int:
+        """Of all folds."""
+        return sum(fold.images for fold in self.folds)
+
+    def measured(self, records: Sequence[Record]) -> tuple[float, float, int] | None:
+        """(accuracy, loss, folds) of the setting that these records of the sweep are of."""
+        found = []
+        for fold in self.folds:
+            own = records if fold.rows is None else fold.rows.get(row_key(records[0]), ())
+            accuracy = _mean(own, self.name, fold.seeds)
+            if accuracy is not None:
+                found.append((accuracy, fold.accuracy - accuracy))
+            elif fold.rows is None:
+                return None
+        accuracies, losses = zip(*found, strict=True)
+        return fmean(accuracies), fmean(losses), len(found)
+
+
+def _mean(records: Iterable[Record], name: str, seeds: Collection[int]) -> float | None:
+    """A quantity over the seeds; None where one lacks it."""
+    values: dict[int, list[float]] = {seed: [] for seed in seeds}
+    for record in records:
+        metric = record.metrics.get(name)
+        if metric and record.seed in values:
+            values[record.seed].append(metric.value)
+    return fmean(map(fmean, values.values())) if values and all(values.values()) else None
 
 
 @dataclass(frozen=True)
@@ -178,21 +271,12 @@ class _Sweep:
     board: Board
     attacks: Sequence[StandardAttack]
     seeds: tuple[int, ...]
-    selection: str
-
-    def mean(self, records: Iterable[Record], name: str) -> float | None:
-        """A quantity over the seeds; None where one lacks it."""
-        values: dict[int, list[float]] = {seed: [] for seed in self.seeds}
-        for record in records:
-            metric = record.metrics.get(name)
-            if metric and record.seed in values:
-                values[record.seed].append(metric.value)
-        return fmean(map(fmean, values.values())) if values and all(values.values()) else None
+    utility: _Utility
 
     def leakage(self, records: Sequence[Record]) -> dict[str, float]:
         """The leakage under each attack, by its label, where every seed has it."""
         found = {
-            one.label: self.mean([r for r in records if self.attack_of(r) is one], self.board.primary)
+            one.label: _mean([r for r in records if self.attack_of(r) is one], self.board.primary, self.seeds)
             for one in self.attacks
         }
         return {label: value for label, value in found.items() if value is not None}
@@ -202,9 +286,7 @@ class _Sweep:
         return attack_of(record, self.board, self.attacks)
 
 
-def _choose(
-    defense: str, sweep: _Sweep, rows: Sequence[Sequence[Record]], accuracy: float, accepts: _Accepts
-) -> Chosen:
+def _choose(defense: str, sweep: _Sweep, rows: Sequence[Sequence[Record]], accepts: _Accepts) -> Chosen:
     leakages = [sweep.leakage(row) for row in rows]
     finished = [set(found) for found in leakages if found]
     common = set.intersection(*finished) if finished else set()
@@ -218,7 +300,7 @@ def _choose(
     tried = tuple(
         _candidate(sweep, row, found, shared, quantity) for row, found in zip(rows, leakages, strict=True)
     )
-    choices = (_at(loss, defense, tried, accuracy, quantity, accepts) for loss in LEVELS)
+    choices = (_at(loss, defense, tried, quantity, accepts) for loss in LEVELS)
     return Chosen(defense, tuple(shared), tried, tuple(choice for choice in choices if choice))
 
 
@@ -230,7 +312,7 @@ def _candidate(
     quantity: Quantity,
 ) -> Candidate:
     options = records[0].defense.options
-    accuracy = sweep.mean(records, sweep.selection)
+    accuracy, loss, folds = sweep.utility.measured(records) or (None, None, 1)
     strongest = max(
         (label for label in shared if label in leakages),
         key=lambda label: quantity.sort_key(round(leakages[label], 9)),
@@ -239,28 +321,28 @@ def _candidate(
     run = [record for record in records if record.seed in sweep.seeds]
     seeds = tuple(sorted({record.seed for record in run}))
     if accuracy is not None and strongest:
-        return Candidate(options, accuracy, leakages[strongest], strongest, seeds)
+        return Candidate(options, accuracy, leakages[strongest], strongest, seeds, loss=loss, folds=folds)
     failed = sorted({record.reason or record.status for record in run if record.status != "done"})
-    return Candidate(options, accuracy, None, "", seeds, failed[0] if failed else "")
+    reason = failed[0] if failed else ""
+    return Candidate(options, accuracy, None, "", seeds, reason, loss, folds)
 
 
 def _at(
     loss: float,
     defense: str,
     tried: Sequence[Candidate],
-    accuracy: float,
     leakage: Quantity,
     accepts: _Accepts,
 ) -> Choice | None:
     finished = [
-        (leakage.sort_key(one.leakage), -one.accuracy, one)
+        (leakage.sort_key(one.leakage), one.loss, one)
         for one in tried
-        if one.accuracy is not None and one.leakage is not None
+        if one.loss is not None and one.leakage is not None
     ]
     if not finished:
         return None
-    lowest = accuracy - loss - 1e-9  # a difference of exactly so many images is within
-    near = [ranked for ranked in finished if -ranked[1] >= lowest]
+    most = loss + 1e-9  # a difference of exactly so many images is within
+    near = [ranked for ranked in finished if ranked[1] <= most]
     best = min(near, key=itemgetter(0, 1)) if near else min(finished, key=itemgetter(1, 0))
     setting = best[2]
     still = STILL * margins_of(leakage).leakage

@@ -37,7 +37,7 @@ def change(quantity: Quantity, effect: Effect | None) -> str:
         return ""
     low, high = effect.interval()
     decimals = _decimals(quantity, (high - low) / 2)
-    return f"{_with_sign(effect.value, decimals)} ± {_rounded((high - low) / 2, decimals)}"
+    return f"{with_sign(effect.value, decimals)} ± {_rounded((high - low) / 2, decimals)}"
 
 
 def accuracy_change(decided: Standings, row: Standing) -> str:
@@ -51,10 +51,11 @@ def accuracy_change(decided: Standings, row: Standing) -> str:
 
 
 def _signed(quantity: Quantity, value: float) -> str:
-    return _with_sign(value, DECIMALS.get(quantity.kind))
+    return with_sign(value, DECIMALS.get(quantity.kind))
 
 
-def _with_sign(value: float, decimals: int | None) -> str:
+def with_sign(value: float, decimals: int | None) -> str:
+    """``−0.12``, ``+0.3``; 0 has no sign."""
     text = _rounded(abs(value), decimals)
     return text if not value or not text.strip("0.") else f"{'−' if value < 0 else '+'}{text}"
 
