@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,15 @@ import mia_bench
 from mia_bench.errors import DataError, MiaBenchError, UsageError
 from mia_bench.leaderboard import pages, records
 from mia_bench.leaderboard.board import build_board
+from mia_bench.leaderboard.folds import boards_of
 from mia_bench.leaderboard.standings import standings
 from mia_bench.leaderboard.submission import submit
+from mia_bench.leaderboard.sweeps import outcome
 from mia_bench.leaderboard.tuning import Tuning, choose
 from mia_bench.plugins import host
 from mia_bench.protocol.data import exchanged
 from mia_bench.registry import Registry
+from mia_bench.store import Store
 from mia_bench.testing.world import world
 from mia_bench.track import Track, Variation, load_track
 from mia_bench.upkeep.planning import Planner
@@ -127,7 +131,7 @@ def setting(alpha: float | None, accuracy: float, fold: int = 0, leakage: float 
 
 
 def chosen(registry: Registry, track: Track, *made: dict[str, Any]) -> Tuning:
-    board, *folds = records.boards_of(registry, track, read(*made))
+    board, *folds = boards_of(registry, track, read(*made))
     found = choose(board, registry, folds)
     assert found is not None
     return found
@@ -184,3 +188,32 @@ def test_records_of_folds_are_of_sweeps_only(registry: Registry, track: Track, t
     assert any(
         "an experiment changed the track (fold: 1)" in line for line in records.check(folder, registry)
     )
+
+
+# --- the command ---------------------------------------------------------------------------------
+
+
+def test_a_sweep_is_cross_fitted(toy, cli, tmp_path: Path) -> None:
+    words = (
+        "sweep", "--track", "toy", "--defense", "neg-ls", "-o", "neg-ls.alpha=-0.1", "-o", "neg-ls.alpha=-1",
+        "-o", "none.epochs=0.5", "-o", "none.images=0.5", "--folds", "2", "--output", tmp_path / "figure.svg",
+    )  # fmt: skip
+    dry = cli(*words, "--dry-run")
+    assert "5 cells of track toy, 0 done before" in dry.out.split("fold 1:")[1]
+    assert "prior-sample" in dry.out.split("fold 1:")[1]
+    done = cli(*words)
+    assert done.code == 0, done.err
+    made = Store(tmp_path / "store").records("toy")
+    assert Counter(record.track.variant for record in made) == {"": 5, "fold: 1": 5}
+    found = outcome(host().registry, load_track(host().registry, "toy"), made)
+    assert found is not None
+    accuracies = {
+        (record.track.variant, record.defense.options.get("alpha", record.defense.options.get("epochs"))):
+            record.metrics["validation_accuracy"].value
+        for record in made if record.defense.options.get("images", 1.0) == 1.0
+    }  # fmt: skip
+    for row in found.rows[:2]:
+        losses = [accuracies[fold, 1.0] - accuracies[fold, row.options["alpha"]] for fold in ("", "fold: 1")]
+        assert row.loss == pytest.approx(sum(losses) / 2)
+        assert f"{100 * sum(losses) / 2:.1f}" in done.out
+    assert all(row.loss is None for row in found.rows[2:])

@@ -10,6 +10,7 @@ from mia_bench.components import resolve, track_options
 from mia_bench.config import load_config
 from mia_bench.engine.run import prepare
 from mia_bench.leaderboard import records
+from mia_bench.leaderboard.folds import boards_of
 from mia_bench.leaderboard.tuning import choose
 from mia_bench.plugins import host
 from mia_bench.track import load_track
@@ -34,7 +35,7 @@ def test_records_and_pages_are_right() -> None:
 def test_settings_of_the_defenses_are_what_the_sweep_chose(name: str) -> None:
     registry = host().registry
     track = load_track(registry, name)
-    board, *folds = records.boards_of(registry, track, records.load(BOARDS / records.TUNING, name))
+    board, *folds = boards_of(registry, track, records.load(BOARDS / records.TUNING, name))
     tuning = choose(board, registry, folds)
     if tuning is None:
         pytest.skip(f"the sweep of {name} tried no defenses yet")

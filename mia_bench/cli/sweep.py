@@ -31,25 +31,39 @@ _KEYS = tuple(name for name in RunConfig.model_fields if name not in ("fold", "t
     type=PathType(exists=True, dir_okay=False),
     help="TOML file with these options as keys; the command line wins.",
 )
+@click.option(
+    "--folds",
+    type=click.IntRange(min=1),
+    default=1,
+    metavar="N",
+    help="Cross-fit the accuracy over N folds, where there are few validation images.",
+    show_default=True,
+)
 @click.option("--dry-run", is_flag=True, help="Print the plan, and stop.")
 @output_option("SVG file of the figure.  [default: sweep-TRACK-DEFENSE….svg]")
-def command(config: Path | None, dry_run: bool, output: Path | None, **options: Any) -> None:
+def command(config: Path | None, folds: int, dry_run: bool, output: Path | None, **options: Any) -> None:
     """Run defenses over their strengths, and show what they cost and what leaks.
 
     The strengths are a defense's own, or the values given by -o DEFENSE.OPTION=VALUE. Beside them
     undefended targets are run with fewer epochs or images: lower accuracy alone lowers leakage, so a defense
     must do better than they. Seeds are the track's tuning seeds unless given. Attacks are the default ones of
-    its standard set unless given. Everything is cached, as by mia-bench run.
+    its standard set unless given. In further folds targets are trained on other images, on the first seed,
+    and not attacked. Everything is cached, as by mia-bench run.
     """
-    prepared = prepare_sweep(load_config(options, config))
-    for line in (*prepared.warnings, *prepared.left_out):
+    given = load_config(options, config)
+    several = [prepare_sweep(given, fold or None) for fold in range(folds)]
+    lines = dict.fromkeys(line for one in several for line in (*one.warnings, *one.left_out))
+    for line in lines:
         say(f"warning: {line}", err=True)
     if dry_run:
-        print_plan(prepared)
+        for fold, prepared in enumerate(several):
+            if fold:
+                say(f"\nfold {fold}:")
+            print_plan(prepared)
         return
-    records = execute(prepared, terminal_progress())
-    show(prepared, records, output)
-    if prepared.left_out or any(record.status == "failed" for record in records):
+    records = [record for prepared in several for record in execute(prepared, terminal_progress())]
+    show(several[0], records, output)
+    if any(one.left_out for one in several) or any(record.status == "failed" for record in records):
         sys.exit(1)
 
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from etils.epy import lazy_imports
@@ -26,6 +26,7 @@ from mia_bench.errors import MiaBenchError, StoreError, UsageError, did_you_mean
 from mia_bench.leaderboard.admit import doubts, refusals
 from mia_bench.leaderboard.board import Board, build_board
 from mia_bench.leaderboard.described import contradictions, known_quantities
+from mia_bench.leaderboard.folds import boards_of, by_fold
 from mia_bench.leaderboard.pages import TITLE, figures, index, page
 from mia_bench.leaderboard.published import summary_path
 from mia_bench.leaderboard.standings import Standings, standings
@@ -35,7 +36,7 @@ from mia_bench.leaderboard.tuning import choose
 from mia_bench.record import Record, check_record
 from mia_bench.registry import Registry
 from mia_bench.text import one_line
-from mia_bench.track import Track, Variation, load_track
+from mia_bench.track import load_track
 
 with lazy_imports():
     from PIL import Image
@@ -198,33 +199,6 @@ def sweep_of(folder: Path, registry: Registry, name: str) -> Board | None:
         return None
     swept, *_ = boards_of(registry, load_track(registry, name), load(folder / TUNING, name))
     return swept
-
-
-def boards_of(registry: Registry, track: Track, found: Iterable[Record]) -> list[Board]:
-    """The sweep that records of a track are of, then a board for each further fold."""
-    return [build_board(registry, changed, same) for changed, same in by_fold(track, found)]
-
-
-def by_fold(track: Track, found: Iterable[Record]) -> list[tuple[Track, list[Record]]]:
-    """The track with its records, then the track in each further fold with the records of that.
-
-    Records of other variants stay with the track's own, where they are refused.
-    """
-    folds: dict[int, list[Record]] = {}
-    usual = []
-    for record in found:
-        fold = fold_of(record)
-        folds.setdefault(fold, []).append(record) if fold else usual.append(record)
-    return [(track, usual), *((Variation(fold=k).of(track), folds[k]) for k in sorted(folds))]
-
-
-def fold_of(record: Record) -> int | None:
-    """The fold that the record's target was trained on, where nothing else of the track was changed."""
-    with contextlib.suppress(MiaBenchError):
-        told = Variation.read(record.track.variant)
-        if told == Variation(fold=told.fold):
-            return told.fold
-    return None
 
 
 def _decide(board: Board, swept: Board | None) -> Standings:

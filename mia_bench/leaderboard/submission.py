@@ -12,6 +12,7 @@ from mia_bench.errors import MiaBenchError
 from mia_bench.leaderboard import records
 from mia_bench.leaderboard.admit import misfits, name_cell, name_record, refusals
 from mia_bench.leaderboard.described import describe, known_quantities
+from mia_bench.leaderboard.folds import fold_of
 from mia_bench.leaderboard.grouping import CellKey, cell_key, group
 from mia_bench.record import Record
 from mia_bench.registry import Registry
@@ -72,7 +73,7 @@ def submit(
         record
         for record in found
         if record.status in published
-        and (not record.track.variant or records.fold_of(record))
+        and (not record.track.variant or fold_of(record))
         and record.attack.about.reference != "probe"
     ]
     written: dict[Path, Record] = {}
@@ -132,7 +133,7 @@ def _plan(
     if name not in registry.names("track"):
         log.warning("%d records are left out: no track is called %r", len(found), name)
         return [], []
-    fold = records.fold_of(found[0])
+    fold = fold_of(found[0])
     track = Variation(fold=fold).of(load_track(registry, name))
     chosen = _newest(describe(registry, track, _current(found, track, registry)))
     superseded, kept = [], []

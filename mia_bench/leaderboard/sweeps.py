@@ -8,9 +8,10 @@ from typing import Any, Literal
 
 from mia_bench.errors import MiaBenchError
 from mia_bench.leaderboard.aggregate import Missing, Row, Shown, make_rows
-from mia_bench.leaderboard.board import Board, build_board
+from mia_bench.leaderboard.board import Board
 from mia_bench.leaderboard.drawing import front
 from mia_bench.leaderboard.figures import Axis, Point, Series, scatter
+from mia_bench.leaderboard.folds import boards_of
 from mia_bench.leaderboard.grouping import ComponentKey, group, row_key, section_key
 from mia_bench.leaderboard.tuning import Chosen, choose
 from mia_bench.record import Record
@@ -35,6 +36,7 @@ class Swept:
         accuracy, leakage: over the seeds; leakage under the strongest of the attacks.
         attack: that attack, with its options that are not the track's.
         chosen: the losses of accuracy at which the rule chooses this setting.
+        loss: what the rule takes as its loss of accuracy, over all folds; None where it does not apply.
     """
 
     defense: str
@@ -44,6 +46,7 @@ class Swept:
     leakage: Shown
     attack: str
     chosen: tuple[float, ...] = ()
+    loss: float | None = None
 
     @property
     def label(self) -> str:
@@ -70,13 +73,14 @@ class Sweep:
 def outcome(registry: Registry, track: Track, records: Iterable[Record]) -> Sweep | None:
     """What came out of a sweep; None where there is no number of accuracy or leakage.
 
-    The accuracy is that on validation images, where the track has some: settings are chosen by it.
+    The accuracy is that on validation images, where the track has some: settings are chosen by it, together
+    with that in the further folds that records are of.
 
     Raises:
         MiaBenchError: the records can't be compared.
     """
     given = list(records)
-    board = build_board(registry, track, given)
+    board, *folds = boards_of(registry, track, given)
     roles = ("selection", "utility")
     wanted = (
         name
@@ -92,7 +96,7 @@ def outcome(registry: Registry, track: Track, records: Iterable[Record]) -> Swee
         return None
     rows = group(board.records, row_key)
     leakages = _leakages(board, accuracy, rows)
-    tuned = _choices(board, registry)
+    tuned = _choices(board, registry, folds)
     order = list(dict.fromkeys(record.key for record in given))
     keys = sorted(rows, key=lambda key: min(order.index(record.key) for record in rows[key]))
     swept = [_swept(accuracy, board, rows[key], _varied(board, key[0]), leakages[key], tuned) for key in keys]
@@ -132,10 +136,10 @@ def _attack_label(board: Board, record: Record) -> str:
     return record.attack.name + (f" ({words})" if words else "") + prior
 
 
-def _choices(board: Board, registry: Registry) -> tuple[Chosen, ...]:
+def _choices(board: Board, registry: Registry, folds: Sequence[Board]) -> tuple[Chosen, ...]:
     """What the rule chooses; nothing where it does not apply to these attacks."""
     try:
-        tuned = choose(board, registry)
+        tuned = choose(board, registry, folds)
     except MiaBenchError:
         return ()
     return tuned.choices if tuned else ()
@@ -172,6 +176,12 @@ def _swept(
         for choice in one.choices
         if (one.defense, choice.setting.options) == (defense.name, defense.options)
     ]
+    tried = (
+        candidate.loss
+        for one in tuned
+        for candidate in one.tried
+        if (one.defense, candidate.options) == (defense.name, defense.options)
+    )
     shown = rows.get(attack) or next(iter(rows.values()), None)
     return Swept(
         defense.name,
@@ -181,6 +191,7 @@ def _swept(
         rows[attack].metrics[board.primary] if attack else missing,
         attack,
         tuple(chosen),
+        next(tried, None),
     )
 
 
@@ -194,13 +205,14 @@ def rows_of(sweep: Sweep) -> list[dict[str, str]]:
             {
                 "setting": row.label,
                 sweep.accuracy.title: _number(sweep.accuracy, row.accuracy),
+                "loss (points)": "" if row.loss is None else f"{100 * row.loss:.1f}",
                 sweep.leakage.title: _number(sweep.leakage, row.leakage),
                 "under": row.attack,
                 "chosen at": f"{chosen} point{'' if chosen == '1' else 's'}" if chosen else "",
                 "reason": reason,
             }
         )
-    empty = [name for name in ("chosen at", "reason") if not any(row[name] for row in found)]
+    empty = [name for name in ("loss (points)", "chosen at", "reason") if not any(row[name] for row in found)]
     return [{name: cell for name, cell in row.items() if name not in empty} for row in found]
 
 
