@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 import textwrap
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
@@ -22,7 +23,8 @@ from mia_bench.experiments.analysis import Number
 from mia_bench.experiments.folder import Published
 from mia_bench.leaderboard import records
 from mia_bench.leaderboard.aggregate import Row
-from mia_bench.leaderboard.board import Section, build_board
+from mia_bench.leaderboard.board import Board, Section
+from mia_bench.leaderboard.folds import boards_of
 from mia_bench.leaderboard.grouping import row_key
 from mia_bench.leaderboard.standings import Standing, Standings, standings
 from mia_bench.leaderboard.verdicts import rounded_up
@@ -62,11 +64,12 @@ def interval(effect: Effect, *, scale: float = 1.0, decimals: int = 2, says: str
 
 
 class Boards:
-    """The board of a track, or its sweep."""
+    """The board of a track, or its sweep with its further folds."""
 
-    def __init__(self, decided: Standings) -> None:
+    def __init__(self, decided: Standings, folds: Sequence[Board] = ()) -> None:
         self._decided = decided
         self._board = decided.board
+        self._folds = (decided.board, *folds)
 
     def _row(self, label: str) -> Standing:
         found = {row.label: row for row in self._decided.rows}
@@ -93,7 +96,7 @@ class Boards:
 
     def within(self, label: str) -> str:
         """What the difference in leakage does not exceed."""
-        return str(rounded_up(max(map(abs, self._difference(label, "").interval()))))
+        return str(rounded_up(self._difference(label, "").bound))
 
     def pair(self, one: str, other: str) -> str:
         """The leakage of a defense less that of another, with their own interval."""
@@ -120,19 +123,24 @@ class Boards:
         """The accuracy of a row."""
         return number(100 * self._row(label).accuracy.value, 0)
 
-    def _validation(self, label: str) -> float:
-        key = self._row(label).key
-        same = [record for record in self._board.done if row_key(record) == key]
-        by_seed = {record.seed: record.metrics["validation_accuracy"].value for record in same}
-        return fmean(by_seed.values())
+    def _validation(self, label: str) -> dict[int, float]:
+        """The accuracy on the validation images of each fold."""
+        key, found = self._row(label).key, {}
+        for fold, board in enumerate(self._folds):
+            same = [record for record in board.done if row_key(record) == key]
+            by_seed = {record.seed: record.metrics["validation_accuracy"].value for record in same}
+            if by_seed:
+                found[fold] = fmean(by_seed.values())
+        return found
 
     def validation(self, label: str, decimals: int = 3) -> str:
-        """The accuracy of a row on the validation images."""
-        return number(self._validation(label), decimals)
+        """The accuracy of a row on the validation images, mean over its folds."""
+        return number(fmean(self._validation(label).values()), decimals)
 
     def apart(self, more: str, less: str) -> str:
         """By how many points the validation accuracy of one row exceeds that of another."""
-        value = 100 * (self._validation(more) - self._validation(less))
+        above, below = self._validation(more), self._validation(less)
+        value = 100 * fmean(above[fold] - below[fold] for fold in above.keys() & below.keys())
         return number(signed(value, "more") * value, 1)
 
     def ceiling(self) -> str:
@@ -253,7 +261,7 @@ class Experiments:
         """What the changes of a quantity do not exceed, whatever the target."""
         (part,) = self._found[name, track].parts
         found = part.numbers[quantity, attack].values()
-        return str(rounded_up(max(abs(end) for one in found if one.change for end in one.change.interval())))
+        return str(rounded_up(max(one.change.bound for one in found if one.change)))
 
     def mean(self, name: str, track: str, claim: int, attack: str = "ppa") -> str:
         """The mean difference that decides a claim, the first being 0."""
@@ -276,8 +284,9 @@ def text() -> str:
     values: dict[str, Any] = {"experiments": Experiments()}
     for name, words in (("lfw", "lfw"), ("synth-faces", "synth")):
         values[words] = Boards(records.decide(BOARDS, registry, name))
-        swept = records.load(BOARDS / records.TUNING, name)
-        values[f"{words}_sweep"] = Boards(standings(build_board(registry, load_track(registry, name), swept)))
+        found = records.load(BOARDS / records.TUNING, name)
+        swept, *folds = boards_of(registry, load_track(registry, name), found)
+        values[f"{words}_sweep"] = Boards(standings(swept), folds)
     return wrapped(environment.get_template(f"{PAGE}.j2").render(values))
 
 

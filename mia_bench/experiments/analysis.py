@@ -117,7 +117,7 @@ class Judgement:
         """The outcome, with what lower accuracy has to do with it, or how small the difference is."""
         said = self.outcome.capitalize()
         if self.outcome == "not seen here":
-            widest = max(abs(end) for effect in self.effects.values() for end in effect.interval())
+            widest = max(effect.bound for effect in self.effects.values())
             if widest >= self.margins.leakage:
                 return f"{said}, rather the opposite"
             return f"{said}, no difference beyond {rounded_up(widest)} {self.margins.unit}".rstrip()

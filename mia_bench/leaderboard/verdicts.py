@@ -113,7 +113,7 @@ def decide(comparison: Comparison, p_value: float, better: Direction, margins: M
             return Verdict("leaks less", "", flags)
         words = (*_cost(comparison.accuracy), _against_front(comparison.front, better))
         return Verdict("leaks less, at a cost", "; ".join(words), flags)
-    widest = max(map(abs, leakage.interval()))
+    widest = leakage.bound
     if widest < margins.leakage:
         return Verdict("no difference", f"beyond {rounded_up(widest)} {margins.unit}".rstrip(), flags)
     return Verdict("unclear", "", flags)

@@ -60,6 +60,11 @@ class Effect:
         half = float(special.stdtrit(self.freedom, (1 + level) / 2)) * self.error
         return self.value - half, self.value + half
 
+    @property
+    def bound(self) -> float:
+        """What the true value's size does not exceed: the end of the 95 % interval that is farther from 0."""
+        return max(map(abs, self.interval()))
+
     def p_value(self, null: float = 0.0) -> float:
         """Two-sided p-value of the hypothesis that the true value is ``null``."""
         distance = abs(self.value - null)
