@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from mia_bench import fetch
 from mia_bench.data import contents
 from mia_bench.data.contents import content_fingerprint, content_hashes
 from mia_bench.errors import DataError
@@ -44,14 +45,14 @@ def test_hash_is_the_sha256_of_the_content(files: Path) -> None:
 
 def test_second_call_reads_nothing(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = content_hashes(files, NAMES)
-    monkeypatch.setattr(contents, "file_hash", never)
+    monkeypatch.setattr(fetch, "file_hash", never)
     assert content_hashes(files, NAMES) == first
 
 
 def test_file_changed_a_moment_ago_is_read_again(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(contents, "SETTLED", 10_000_000_000)
     content_hashes(files, NAMES)
-    monkeypatch.setattr(contents, "file_hash", never)
+    monkeypatch.setattr(fetch, "file_hash", never)
     with pytest.raises(AssertionError, match="is read again"):
         content_hashes(files, NAMES)
 

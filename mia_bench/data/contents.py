@@ -14,10 +14,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from etils.epy import lazy_imports
+
 from mia_bench.errors import DataError
-from mia_bench.fetch import file_hash
-from mia_bench.paths import cache_folder
-from mia_bench.store import write_whole
+
+with lazy_imports():
+    from mia_bench import fetch, paths, store
 
 SETTLED = 2_000_000_000
 """Nanoseconds since its last change after which a file's times tell a further change."""
@@ -37,7 +39,7 @@ def content_hashes(root: Path, names: Sequence[str]) -> list[str]:
         states = [_state(root / name) for name in names]
         stale = [i for i, name in enumerate(names) if kept.get(name, [])[:3] != states[i]]
         with threads() as pool:
-            fresh = dict(zip(stale, pool.map(lambda i: file_hash(root / names[i]), stale), strict=True))
+            fresh = dict(zip(stale, pool.map(lambda i: fetch.file_hash(root / names[i]), stale), strict=True))
     except OSError as error:
         raise DataError(f"{error.filename} can't be read: {error.strerror}") from error
     hashes = [fresh.get(i) or str(kept[name][3]) for i, name in enumerate(names)]
@@ -92,7 +94,7 @@ def _state(path: Path) -> list[int | str]:
 
 def _kept_in(root: Path) -> Path:
     name = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:16]
-    return cache_folder() / "contents" / f"{name}.json"
+    return paths.cache_folder() / "contents" / f"{name}.json"
 
 
 def _load(path: Path) -> dict[str, list[int | str]]:
@@ -107,6 +109,6 @@ def _load(path: Path) -> dict[str, list[int | str]]:
 
 def _save(path: Path, known: Mapping[str, Sequence[int | str]]) -> None:
     try:
-        write_whole(path, sealed(json.dumps(known).encode("ascii")))
+        store.write_whole(path, sealed(json.dumps(known).encode("ascii")))
     except OSError as error:
         log.debug("the hashes of files can't be kept in %s: %s", path, error)

@@ -21,12 +21,13 @@ from mia_bench.api.progress import Progress
 from mia_bench.data.contents import content_fingerprint, sealed, threads, unsealed
 from mia_bench.data.reading import Crop, Unusable, read_header, read_image, silent_pillow
 from mia_bench.errors import DataError
-from mia_bench.store import explained, write_whole
 
 with lazy_imports():
     import numpy as np
     import torch
     from torch import Tensor
+
+    from mia_bench import store
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff"})
 """Endings of files that are listed without a look at their content; others are opened first."""
@@ -287,8 +288,8 @@ def decode(
             if block is None:
                 block = _collect(pool.map(read, part), resolution, start, len(paths), progress)
                 if place:
-                    with explained(place.parent):
-                        write_whole(place, _serialise(block))
+                    with store.explained(place.parent):
+                        store.write_whole(place, _serialise(block))
             images[len(index) : len(index) + len(block["index"])] = block["images"]
             found = (start + block["index"]).tolist()
             index += found
