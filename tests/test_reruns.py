@@ -137,6 +137,11 @@ def test_how_far_cells_are_on_another_processor_is_told(cli, board, store, tmp_p
     assert every.startswith("2 cells under other conditions: 0.00 half-widths")
 
 
+def test_a_track_without_records_is_not_run_again(cli, board) -> None:
+    result = cli("leaderboard", "check", "--folder", board, "--rerun", 1, "--track", "toi")
+    assert (result.code, "has no records of 'toi'; did you mean 'toy'?" in result.err) == (2, True)
+
+
 def test_another_number_or_another_cell_is_told(cli, board, store, tmp_path, undisturbed) -> None:
     path = min((board / "results" / "toy").glob("*.json"))
     record = json.loads(path.read_text())

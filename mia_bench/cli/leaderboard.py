@@ -104,6 +104,8 @@ def check(folder: Path, rerun: int | None, choice: int, track: str | None, **whe
     anew. Under the same conditions (kind of device, threads, processor) every number must be the one
     published; under others it may differ by as much as was measured (docs/reproducibility.md).
     """
+    if track:
+        records.check_track(folder, track)
     with uncollected():
         problems = records.check(folder, host().registry)
     for problem in problems:

@@ -63,6 +63,12 @@ def track_names(folder: Path) -> list[str]:
     return [path.name for path in _listing(root) if path.is_dir() and _files(path)]
 
 
+def check_track(folder: Path, name: str) -> None:
+    """Raise UsageError unless there are records of the track ``name`` in ``folder``."""
+    if name not in (names := track_names(folder)):
+        raise UsageError(f"{folder / RESULTS} has no records of {name!r}; {did_you_mean(name, names)}")
+
+
 def _files(folder: Path) -> list[Path]:
     return [path for path in _listing(folder) if path.suffix == ".json"] if folder.is_dir() else []
 
@@ -186,10 +192,7 @@ def decide(folder: Path, registry: Registry, name: str) -> Standings:
     Raises:
         MiaBenchError: a record is not valid or can't be on its board.
     """
-    if name not in track_names(folder):
-        raise UsageError(
-            f"{folder / RESULTS} has no records of {name!r}; {did_you_mean(name, track_names(folder))}"
-        )
+    check_track(folder, name)
     return _decide(_board(folder, name, registry), sweep_of(folder, registry, name))
 
 
