@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
@@ -61,6 +61,12 @@ def interval(effect: Effect, *, scale: float = 1.0, decimals: int = 2, says: str
     low, high = sorted(sign * scale * end for end in effect.interval())
     value, low_, high_ = (number(one, decimals) for one in (sign * scale * effect.value, low, high))
     return f"{value}{unit and ' '}{unit} [{low_}, {high_}]"
+
+
+def _mean_over_folds(values: Mapping[tuple[int, int], float]) -> float:
+    """The mean over the folds of means over the seeds, as the rule that chooses settings takes it."""
+    folds = {fold: [value for (one, _), value in values.items() if one == fold] for fold, _ in values}
+    return fmean(map(fmean, folds.values()))
 
 
 class Boards:
@@ -123,24 +129,27 @@ class Boards:
         """The accuracy of a row."""
         return number(100 * self._row(label).accuracy.value, 0)
 
-    def _validation(self, label: str) -> dict[int, float]:
-        """The accuracy on the validation images of each fold."""
-        key, found = self._row(label).key, {}
-        for fold, board in enumerate(self._folds):
-            same = [record for record in board.done if row_key(record) == key]
-            by_seed = {record.seed: record.metrics["validation_accuracy"].value for record in same}
-            if by_seed:
-                found[fold] = fmean(by_seed.values())
-        return found
+    def _validation(self, label: str) -> dict[tuple[int, int], float]:
+        """The accuracy on the validation images of each fold, with each seed."""
+        key = self._row(label).key
+        return {
+            (fold, record.seed): record.metrics["validation_accuracy"].value
+            for fold, board in enumerate(self._folds)
+            for record in board.done
+            if row_key(record) == key
+        }
 
     def validation(self, label: str, decimals: int = 3) -> str:
-        """The accuracy of a row on the validation images, mean over its folds."""
-        return number(fmean(self._validation(label).values()), decimals)
+        """The accuracy of a row on the validation images, mean over its folds, which ``none`` has too."""
+        found = self._validation(label)
+        if found.keys() != self._validation("none").keys():
+            raise ValueError(f"{self._board.track.name}: {label!r} has other seeds and folds than 'none'")
+        return number(_mean_over_folds(found), decimals)
 
     def apart(self, more: str, less: str) -> str:
-        """By how many points the validation accuracy of one row exceeds that of another."""
+        """By how many points the validation accuracy of one row exceeds that of another, on shared folds."""
         above, below = self._validation(more), self._validation(less)
-        value = 100 * fmean(above[fold] - below[fold] for fold in above.keys() & below.keys())
+        value = 100 * _mean_over_folds({one: above[one] - below[one] for one in above.keys() & below.keys()})
         return number(signed(value, "more") * value, 1)
 
     def ceiling(self) -> str:

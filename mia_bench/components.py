@@ -198,6 +198,19 @@ def baseline(registry: Registry) -> str:
     raise MiaBenchError("no baseline is installed")
 
 
+def reference_attack(registry: Registry) -> str:
+    """The name of the attack that is the floor of tables: it asks the target nothing.
+
+    Raises:
+        MiaBenchError: none is installed.
+    """
+    for name in registry.names("attack"):
+        with contextlib.suppress(MiaBenchError):
+            if registry.get("attack", name).load().reference == "floor":
+                return name
+    raise MiaBenchError("further folds need the attack that is the floor of tables, and none is installed")
+
+
 def track_options(track: Track, kind: str, name: str) -> dict[str, Any]:
     """The options that ``track`` sets for a component of the grid."""
     if kind == "defense":

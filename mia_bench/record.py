@@ -40,7 +40,8 @@ class TrackRef(_Part):
     """Digest of everything that all rows of a board share: data, networks and their weights, recipes,
     metrics, with all versions."""
     variant: str = ""
-    """What an experiment changed in the track, in words: such a record is of no board. Empty for others."""
+    """What an experiment or a sweep changed in the track, in words. No board shows such a record; that of a
+    further fold counts for the choice of settings. Empty for others."""
 
 
 class Matched(_Part):

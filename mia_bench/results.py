@@ -25,7 +25,7 @@ from mia_bench.recorded_options import changed_options, options_text
 from mia_bench.store import Store
 from mia_bench.terminal import table
 from mia_bench.text import lines, prose
-from mia_bench.track import Track, load_track
+from mia_bench.track import Track, fold_of, load_track
 
 with lazy_imports():
     import pandas as pd
@@ -256,6 +256,9 @@ def _table_rows(records: Sequence[Record]) -> list[dict[str, str]]:
         or (quantity.paired and compared)
         or (quantity.role == "utility" and quantity.better == "higher")
     }
+    if any(fold_of(record.track.variant) for record in records):
+        found = _quantities(tracks.values(), records)
+        shown |= {name: quantity for name, quantity in found.items() if quantity.role == "selection"}
     several = len({record.track.name for record in records}) > 1
     varied = any(record.track.variant for record in records)
     unfinished = any(record.reason for record in records)

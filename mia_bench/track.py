@@ -99,7 +99,8 @@ class Recipe(_Model):
     """How many training images of each class, drawn for the seed: those of a smaller number are among those
     of a larger one. All of them unless given."""
     fold: int | None = Field(default=None, ge=1)
-    """Cross-fitting: the ``fold``-th group of training images changes places with the validation images."""
+    """Cross-validation: the ``fold``-th group of training images changes places with the validation images.
+    Set by ``--fold`` and ``--folds`` only."""
 
     def spec(self) -> dict[str, Any]:
         """The recipe as cache keys hold it: without what the track does not use."""
@@ -222,7 +223,7 @@ class Track(_Model):
     """Quantities of these metrics, the most telling first. The first that a board has measured orders its
     tables, the last breaks ties. Unless given: those of leakage that are compared class by class."""
     variant: str = ""
-    """What an experiment or a sweep changed (:class:`Variation`), as no file does: of no board."""
+    """What an experiment or a sweep changed (:class:`Variation`). No file sets it; boards don't show it."""
     verdicts: bool = True
     """Whether its page decides between defenses; false where the track only shows that everything runs."""
     priors: dict[str, dict[str, Any]] = Field(default_factory=dict)
@@ -344,6 +345,15 @@ class Variation(_Model):
         return "; ".join(f"{name}: {value}" for name, value in words.items() if value)
 
 
+def fold_of(variant: str) -> int | None:
+    """The further fold that ``Track.variant`` tells of, if nothing else was changed."""
+    with contextlib.suppress(MiaBenchError):
+        told = Variation.read(variant)
+        if told == Variation(fold=told.fold):
+            return told.fold
+    return None
+
+
 def _read(registry: Registry, name: str, above: tuple[str, ...] = ()) -> dict[str, Any]:
     """The file of a track, laid over those of the tracks it extends."""
     if name in above:
@@ -383,7 +393,9 @@ def load_track(registry: Registry, name: str) -> Track:
         file = Path(str(entry.component)).name
         raise MiaBenchError(f"track file {file} says {track.name!r}, registered as {name!r}")
     if track.variant:
-        raise MiaBenchError(f"{entry.owner}: 'variant' is set by experiments only")
+        raise MiaBenchError(f"{entry.owner}: 'variant' is set by experiments and sweeps only")
+    if any(one and one.recipe.fold for one in (track.target, track.evaluation, track.judge)):
+        raise MiaBenchError(f"{entry.owner}: 'fold' is set by --fold and --folds only")
     return track
 
 

@@ -1,4 +1,4 @@
-"""Cross-fitting: targets of other folds, their records, and the rule that takes the mean over the folds."""
+"""Cross-validation: targets of further folds, their records, and the rule that takes the mean."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from mia_bench.leaderboard.standings import standings
 from mia_bench.leaderboard.submission import submit
 from mia_bench.leaderboard.sweeps import outcome
 from mia_bench.leaderboard.tuning import Tuning, choose
+from mia_bench.leaderboard.words import with_sign
 from mia_bench.plugins import host
 from mia_bench.protocol.data import exchanged
 from mia_bench.registry import Registry
@@ -55,7 +56,7 @@ def test_folds_share_no_validation_image_and_lose_none() -> None:
 
 def test_a_fold_that_there_is_not_is_refused() -> None:
     splits = world().splits
-    with pytest.raises(DataError, match="there is no fold 4: the training images of 'toy-0' make 3"):
+    with pytest.raises(DataError, match="no fold 4: training images of 'toy-0' are enough for 3"):
         exchanged(splits, 4)
     none = replace(
         splits.validation, images=splits.validation.images[:0], labels=splits.validation.labels[:0]
@@ -79,13 +80,35 @@ def test_a_run_of_a_fold_measures_accuracy_alone(toy, tmp_path: Path) -> None:
     assert len({one.key for one in (usual, first, second)}) == 3
     assert Planner().cell(first).key == first.key
     (failed,) = mia_bench.run(**given, fold=9)
-    assert (failed.status, failed.reason) == ("failed", failed.reason)
+    assert failed.status == "failed"
     assert "there is no fold 9" in failed.reason
     registry = host().registry
     done = submit([usual, first, second], tmp_path / "boards", registry)
     assert sorted(path.stem for path in done.written) == sorted(one.key for one in (usual, first, second))
     assert {path.parents[2].name for path in done.written} == {"tuning"}
     assert submit([usual, first, second], tmp_path / "boards", registry).written == []
+
+
+def test_a_fold_is_not_attacked(toy, cli, tmp_path: Path) -> None:
+    words = ("run", "--track", "toy", "--defense", "none", "--seed", "1000", "--fold", "1")
+    for attack in ("ppa", "standard"):
+        refused = cli(*words, "--attack", attack)
+        assert (refused.code, "give --fold without --attack" in refused.err) == (2, True)
+    done = cli(*words)
+    assert done.code == 0
+    assert "prior-sample" in done.out
+    assert "validation_accuracy" in done.out.splitlines()[0]
+    assert "target under none, seed 1000, fold 1" in done.err
+    (record,) = Store(tmp_path / "store").records("toy")
+    exported = cli("export", record.key[:8], tmp_path / "target.safetensors")
+    assert (exported.code, "is of a further fold" in exported.err) == (2, True)
+    given = tmp_path / "run.toml"
+    given.write_text('track = "toy"\ndefense = "none"\nattack = "prior-sample"\nfold = 1\n')
+    for command, said in (("sweep", "give --folds N"), ("measure", "no reconstructions to measure")):
+        refused = cli(command, "--config", given)
+        assert (refused.code, said in refused.err) == (2, True)
+    explained = cli("explain", record.key[:8], "-o", "none.epochs=0.5")
+    assert (explained.code, "recipe.fold" in explained.out) == (0, False), explained.out
 
 
 def test_models_of_the_users_own_have_no_folds(toy, tmp_path: Path) -> None:
@@ -162,12 +185,55 @@ def test_a_fold_without_the_undefended_target_counts_for_nobody(registry: Regist
     assert found.choices[0].tried[0].loss == pytest.approx(0)
 
 
+def test_a_setting_that_fails_in_a_fold_is_not_chosen(registry: Registry, track: Track) -> None:
+    plain = [setting(None, 0.9, leakage=0.7), setting(None, 0.9, 1)]
+    failed = setting(0.1, 0.9, 1) | {"status": "failed", "reason": "diverged", "metrics": {}, "cost": {}}
+    made = [
+        *plain,
+        setting(0.1, 0.9, leakage=0.1),
+        failed,
+        setting(0.2, 0.9, leakage=0.4),
+        setting(0.2, 0.9, 1),
+    ]
+    found = chosen(registry, track, *made)
+    assert {choice.setting.options["alpha"] for choice in found.choices[0].choices} == {0.2}
+    board = build_board(registry, track, read(made[0], made[2], made[4]))
+    text = pages.page(standings(board), registry, found, sweep=True)
+    assert "| `guard` | `alpha=0.1` | – | – | – | – |  | failed: `diverged` |" in text
+
+
+def test_folds_of_other_versions_are_not_mixed(registry: Registry, track: Track) -> None:
+    plain = [setting(None, 0.9, leakage=0.7), setting(None, 0.9, 1)]
+    other = setting(0.1, 0.9, 1)
+    other["defense"] |= {"version": "7"}
+    with pytest.raises(MiaBenchError, match="different versions of the defense 'guard'"):
+        boards_of(registry, track, read(*plain, setting(0.1, 0.9), other))
+
+
+def test_newer_records_push_out_folds_of_older_versions(
+    registry: Registry, track: Track, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    older = [setting(None, 0.9), setting(None, 0.8, 1), setting(0.1, 0.9), setting(0.1, 0.8, 1)]
+    folder = tmp_path / "boards"
+    assert len(submit(read(*older), folder, registry).written) == 4
+    monkeypatch.setattr(registry.get("defense", "guard").load(), "version", "2")
+    newer = setting(0.1, 0.85)
+    newer["defense"] |= {"version": "2"}
+    newer["key"] = "e" * 20
+    with pytest.raises(MiaBenchError, match="1 more that can't stay beside these"):
+        submit(read(newer), folder, registry)
+    done = submit(read(newer), folder, registry, replace=True)
+    assert [path.stem for path in done.written] == [newer["key"]]
+    assert sorted(path.stem for path in done.removed) == sorted([older[2]["key"], older[3]["key"]])
+
+
 def test_the_page_says_the_folds(registry: Registry, track: Track) -> None:
     made = [setting(None, 0.9, leakage=0.7), setting(None, 0.8, 1), setting(0.1, 0.89), setting(0.1, 0.75, 1)]
     found = chosen(registry, track, *made, setting(0.2, 0.9, leakage=0.6))
     board = build_board(registry, track, read(made[0], made[2]))
     text = pages.page(standings(board), registry, found, sweep=True)
-    assert "on 20 validation images; boards use neither. These are of 2 folds (cross-fitting)" in text
+    assert "on 20 validation images; boards use neither these seeds nor these images" in text
+    assert "The images are of 2 folds (cross-validation)" in text
     assert "| `guard` | `alpha=0.1` | 0.820 | −3.0 | 2 | 0.500 | `aim` | **3 points**, 10 points |" in text
     assert "| `guard` | `alpha=0.2` | 0.900 | 0.0 | 1 | 0.600 | `aim` | 1 point |" in text
 
@@ -181,19 +247,23 @@ def test_records_of_folds_are_of_sweeps_only(registry: Registry, track: Track, t
     board = make_record("plain", 0)
     records.write(folder / "results" / "little" / f"{board['key']}.json", record_text(board))
     records.build(folder, registry)
-    assert "These are of 2 folds" in (folder / "tuning" / "little.md").read_text()
+    assert "The images are of 2 folds" in (folder / "tuning" / "little.md").read_text()
+    runs = [line for line in (folder / "tuning" / "little.md").read_text().splitlines() if "--fold 1" in line]
+    assert runs == [
+        "mia-bench run --track little --defense guard -o guard.alpha=0.1 --fold 1 --seed 1000",
+        "mia-bench run --track little --defense plain --fold 1 --seed 1000",
+    ]
     assert records.check(folder, registry) == []
+    assert len(records.decide(folder / "tuning", registry, "little").board.records) == 2
     path = folder / "results" / "little" / f"{made[1]['key']}.json"
     records.write(path, record_text(made[1]))
-    assert any(
-        "an experiment changed the track (fold: 1)" in line for line in records.check(folder, registry)
-    )
+    assert any("its track was changed (fold: 1)" in line for line in records.check(folder, registry))
 
 
 # --- the command ---------------------------------------------------------------------------------
 
 
-def test_a_sweep_is_cross_fitted(toy, cli, tmp_path: Path) -> None:
+def test_a_sweep_is_cross_validated(toy, cli, tmp_path: Path) -> None:
     words = (
         "sweep", "--track", "toy", "--defense", "neg-ls", "-o", "neg-ls.alpha=-0.1", "-o", "neg-ls.alpha=-1",
         "-o", "none.epochs=0.5", "-o", "none.images=0.5", "--folds", "2", "--output", tmp_path / "figure.svg",
@@ -214,6 +284,7 @@ def test_a_sweep_is_cross_fitted(toy, cli, tmp_path: Path) -> None:
     }  # fmt: skip
     for row in found.rows[:2]:
         losses = [accuracies[fold, 1.0] - accuracies[fold, row.options["alpha"]] for fold in ("", "fold: 1")]
-        assert row.loss == pytest.approx(sum(losses) / 2)
-        assert f"{100 * sum(losses) / 2:.1f}" in done.out
-    assert all(row.loss is None for row in found.rows[2:])
+        assert row.tried is not None
+        assert row.tried.loss == pytest.approx(sum(losses) / 2)
+        assert f"{with_sign(-50 * sum(losses), 1)} (2 folds)" in done.out
+    assert all(row.tried is None for row in found.rows[2:])

@@ -185,7 +185,7 @@ def test_each_setting_is_shown_under_its_strongest_attack(registry: Registry, tr
     assert table[2] == {
         "setting": "guard alpha=2.0",
         "validation_accuracy": "–",
-        "loss (points)": "",
+        "Δ (points)": "",
         "id_gallery_acc1": "–",
         "under": "",
         "chosen at": "",

@@ -20,6 +20,7 @@ from mia_bench.record import Record
 from mia_bench.recorded_options import options_text
 from mia_bench.store import Store
 from mia_bench.terminal import say, say_lines, table
+from mia_bench.track import fold_of
 from mia_bench.upkeep.contents import Contents, RecordFile
 from mia_bench.upkeep.explain import (
     ComparedStage,
@@ -35,7 +36,7 @@ from mia_bench.upkeep.explain import (
 
 _KEYS = (
     "track", "defense", "attack", "prior", "target", *OF_TARGETS, "seed", "options", "precision", "store",
-    "data", "weights", "allow_partial",
+    "data", "weights", "fold", "allow_partial",
 )  # fmt: skip
 _CELL = tuple(name for name in _KEYS if name not in ("store", "data", "weights"))
 """Those of them that say which cell is meant."""
@@ -129,6 +130,7 @@ def _completed(given: Mapping[str, Any], record: Record) -> dict[str, Any]:
     full = dict(given)
     full["track"] = given["track"] or record.track.name
     full["seed"] = given["seed"] or (str(record.seed),)
+    full["fold"] = given["fold"] or fold_of(record.track.variant)
     named = flatten_options(given["options"] or {})
     replaced = {path.rpartition(":")[2] for path in named}
     for kind, component in record.components.items():

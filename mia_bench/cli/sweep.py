@@ -14,6 +14,7 @@ from mia_bench.config import OF_TARGETS, RunConfig, load_config
 from mia_bench.engine.progress import terminal_progress
 from mia_bench.engine.run import Prepared, execute
 from mia_bench.engine.sweep import prepare_sweep
+from mia_bench.errors import UsageError
 from mia_bench.leaderboard.sweeps import figure, outcome, rows_of
 from mia_bench.record import Record
 from mia_bench.recorded_options import options_text
@@ -36,7 +37,7 @@ _KEYS = tuple(name for name in RunConfig.model_fields if name not in ("fold", "t
     type=click.IntRange(min=1),
     default=1,
     metavar="N",
-    help="Cross-fit the accuracy over N folds, where there are few validation images.",
+    help="Cross-validate the accuracy over N folds, where there are few validation images.",
     show_default=True,
 )
 @click.option("--dry-run", is_flag=True, help="Print the plan, and stop.")
@@ -51,7 +52,11 @@ def command(config: Path | None, folds: int, dry_run: bool, output: Path | None,
     and not attacked. Everything is cached, as by mia-bench run.
     """
     given = load_config(options, config)
-    several = [prepare_sweep(given, fold or None) for fold in range(folds)]
+    if given.fold is not None:
+        raise UsageError("a sweep has no 'fold': give --folds N")
+    further = given.model_copy(update={"attack": ()})
+    several = [prepare_sweep(given)]
+    several += [prepare_sweep(further.model_copy(update={"fold": fold})) for fold in range(1, folds)]
     lines = dict.fromkeys(line for one in several for line in (*one.warnings, *one.left_out))
     for line in lines:
         say(f"warning: {line}", err=True)

@@ -26,7 +26,7 @@ from mia_bench.record import Record
 from mia_bench.recorded_options import options_text
 from mia_bench.store import Store, write_whole
 from mia_bench.text import prose
-from mia_bench.track import load_track
+from mia_bench.track import fold_of, load_track
 
 with lazy_imports():
     import safetensors.torch
@@ -66,6 +66,11 @@ def export_target(record: Record, store: Store, where: Mapping[str, Any], path: 
     if record.defense.about.own_model:
         raise UsageError(
             f"the target of cell {record.key[:8]} is a model of your own, which is a file already"
+        )
+    if fold_of(record.track.variant):
+        raise UsageError(
+            f"the target of cell {record.key[:8]} is of a further fold, trained on the track's validation "
+            "images, which its file would not say"
         )
     planned = _planned(record, store, where)
     train = planned.measure.inputs["train"]

@@ -77,6 +77,8 @@ def plan_measurement(config: RunConfig, names: Sequence[str]) -> PlannedMeasurem
     """
     if STANDARD in config.attack:
         raise UsageError(f"--attack {STANDARD} is a set: name the attacks whose reconstructions to measure")
+    if config.fold is not None:
+        raise UsageError("cells of a further fold have no reconstructions to measure: leave out 'fold'")
     setup = set_up(config, (*OPTION_KINDS, "metric"))
     chosen = list(dict.fromkeys(names or setup.track.metrics))
     for kind, name in setup.options.values:

@@ -409,7 +409,8 @@ class TrackPlan:
                 "architecture": self._architecture,
                 "recipe": self._track.target.recipe,
             }
-            label = f"target under {defense.label}, seed {seed}"
+            fold = self._track.target.recipe.fold
+            label = f"target under {defense.label}, seed {seed}" + (f", fold {fold}" if fold else "")
             return self._stage("train", label, target, inputs, seed=seed)
         return self._stage(
             "load",

@@ -19,6 +19,7 @@ from mia_bench.components import (
     ConfiguredComponent,
     OptionValues,
     parse_option_values,
+    reference_attack,
     resolve_choice,
     track_options,
 )
@@ -170,6 +171,10 @@ def set_up(config: RunConfig, kinds: Sequence[str] = OPTION_KINDS) -> Setup:
     if config.fold is not None:
         if config.target:
             raise UsageError("--fold is for targets that are trained: models of your own have no folds")
+        reference = reference_attack(registry)
+        if config.attack not in ((), (reference,)):
+            raise UsageError("targets of a further fold are not attacked: give --fold without --attack")
+        config = config.model_copy(update={"attack": (reference,)})
         track = Variation(fold=config.fold).of(track)
     given: dict[str, Sequence[str]] = dict(config.options)
     if config.allow_partial:
@@ -257,7 +262,7 @@ def prepare(config: RunConfig, variant: str = "") -> Prepared:
     setup = replace(setup, track=Variation.read(variant).of(setup.track))
     prepared = Prepared(setup)
     left_out = prepared.left_out
-    if STANDARD in config.attack:
+    if STANDARD in setup.config.attack:
         _plan_standard(prepared)
     else:
         cells = setup.grid(left_out)

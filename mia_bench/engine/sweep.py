@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
@@ -13,7 +12,7 @@ from mia_bench.config import RunConfig
 from mia_bench.engine.grid import Cell, build_grid
 from mia_bench.engine.run import Prepared, Setup, complete, set_up
 from mia_bench.engine.standard import refuse_options, standard_of
-from mia_bench.errors import MiaBenchError, UsageError
+from mia_bench.errors import UsageError
 from mia_bench.names import STANDARD
 from mia_bench.registry import Registry
 from mia_bench.track import StandardAttack, Track
@@ -22,39 +21,39 @@ SettingValues: TypeAlias = tuple[str, dict[str, Any]]
 """A defense's name, and the options that differ from the track's."""
 
 
-def prepare_sweep(config: RunConfig, fold: int | None = None) -> Prepared:
+def prepare_sweep(config: RunConfig) -> Prepared:
     """Check everything and plan, as :func:`mia_bench.engine.run.prepare` does.
 
     Every defense of ``config``, or every one that states strengths, is run with these
     (:attr:`Defense.strengths`), or with the values that are given; beside them the baselines with each of
     their front options, and what a defense names as its ``matched`` baseline. Seeds are the tuning seeds
     unless given. Attacks are the default ones of the track's standard set unless given; ``standard`` is the
-    whole set.
-
-    Args:
-        config: track, defenses, attacks, options, seeds, and where to compute.
-        fold: the same settings in a further fold instead, where accuracy alone is measured: on the first
-            seed, under the reference attack, which asks the target nothing.
+    whole set. In a further fold the same settings are trained on the first seed, and not attacked.
 
     Raises:
         UsageError: a name, option, path or device is wrong.
     """
     if config.target:
         raise UsageError("a sweep trains its targets: 'mia-bench run --target' attacks models of your own")
-    setup = set_up(config.model_copy(update={"fold": fold}))
+    setup, fold = set_up(config), config.fold
     names = list(dict.fromkeys(config.defense)) or list(_with_strengths(setup.registry))
     prepared = Prepared(setup)
     seeds = config.given_seeds or setup.track.tuning_seeds
-    attacks = _attacks(setup)
+    attacks = _attacks(setup) if fold is None else [StandardAttack(name=setup.config.attack[0])]
     settings = [
         one
         for name in names
         for one in _settings(setup.registry, name, setup.options.values.get(("defense", name), {}))
     ]
     settings += [one for one in _undefended(setup, names) if one not in settings]
-    _refuse_unused(setup.options, [name for name, _ in settings], setup.track, attacks)
-    if fold is not None:
-        seeds, attacks = seeds[:1], [StandardAttack(name=_reference(setup.registry))]
+    options, priors = setup.options, config.prior
+    if fold is None:
+        _refuse_unused(options, [name for name, _ in settings], setup.track, attacks)
+    else:
+        seeds, priors = seeds[:1], priors[:1]
+        options = OptionValues(
+            {key: values for key, values in options.values.items() if key[0] != "prior" or key[1] in priors}
+        )
     cells: list[Cell] = []
     for name, chosen in settings:
         for attack in attacks:
@@ -64,9 +63,9 @@ def prepare_sweep(config: RunConfig, fold: int | None = None) -> Prepared:
                 setup.track,
                 defenses=[name],
                 attacks=[attack.name],
-                priors=[attack.prior] if attack.prior else () if fold else config.prior,
+                priors=[attack.prior] if attack.prior else priors,
                 seeds=seeds,
-                options=_only(setup.options, name, chosen, attack),
+                options=_only(options, name, chosen, attack),
                 left_out=lines,
             )
             prepared.left_out += [line for line in lines if line not in prepared.left_out]
@@ -90,15 +89,6 @@ def _attacks(setup: Setup) -> list[StandardAttack]:
     if track.standard is None:
         raise UsageError(f"track {track.name!r} has no standard set of attacks: name the attacks by --attack")
     return [one for one in track.standard.attacks if one.default]
-
-
-def _reference(registry: Registry) -> str:
-    """The attack that is the floor of every table."""
-    for name in registry.names("attack"):
-        with contextlib.suppress(MiaBenchError):
-            if registry.get("attack", name).load().reference == "floor":
-                return name
-    raise UsageError("no attack is a floor, as those of further folds must be")
 
 
 def _with_strengths(registry: Registry) -> Iterator[str]:

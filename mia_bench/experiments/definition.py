@@ -125,6 +125,8 @@ class Experiment(_Model):
             raise ValueError("two attacks have the same words")
         if self.compare == "attacks" and len(self.attacks) < 2:
             raise ValueError("attacks are compared with the first: name several")
+        if any(one.fold for one in self.variants):
+            raise ValueError("in a further fold nothing is attacked: 'fold' is set by --fold only")
         if len({one.label for one in self.variants}) < len(self.variants):
             raise ValueError("two variants have one label")
         if "across" in self.figures and not self.axis:

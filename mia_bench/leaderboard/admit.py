@@ -24,8 +24,9 @@ def name_record(record: Record) -> str:
 
 
 def name_cell(record: Record) -> str:
-    """``bido × ppa, seed 0``."""
-    return f"{record.defense.name} × {record.attack.name}, seed {record.seed}"
+    """``bido × ppa, seed 0``, with what was changed of its track."""
+    variant = f", {record.track.variant}" if record.track.variant else ""
+    return f"{record.defense.name} × {record.attack.name}, seed {record.seed}{variant}"
 
 
 def refusals(track: Track, records: Iterable[Record], quantities: Mapping[str, Quantity]) -> list[str]:
@@ -42,6 +43,13 @@ def refusals(track: Track, records: Iterable[Record], quantities: Mapping[str, Q
         *_same_cell_twice(ordered),
         *_different_versions(ordered),
     ]
+
+
+def disagreements(records: Iterable[Record]) -> list[str]:
+    """Where the records of several folds differ in what they must share: data, versions of components."""
+    ordered = sorted(records, key=lambda record: record.key)
+    what, read = next(iter(_SHARED.items()))
+    return [*_mixed(what, ordered, read), *_different_versions(ordered)]
 
 
 def misfits(
@@ -64,6 +72,13 @@ def misfits(
     return found
 
 
+def misfit_folds(board: Sequence[Record], others: Iterable[Record]) -> list[Record]:
+    """Those of ``others``, records of other folds, whose version of the track, data or versions differ."""
+    examples = list({_signature(record): record for record in board}.values())
+    version = examples[0].track.version
+    return [other for other in others if other.track.version != version or disagreements([*examples, other])]
+
+
 def _signature(record: Record) -> tuple[str, ...]:
     """What decides whether a record that is fit can be on a board."""
     parts = record.components.items()
@@ -84,7 +99,7 @@ def _unfit(track: Track, record: Record, quantities: Mapping[str, Quantity]) -> 
             "run the cell again and remove this record"
         )
     if record.track.variant != track.variant:
-        return f"an experiment changed the track ({record.track.variant or 'here, but not in this record'})"
+        return f"its track was changed ({record.track.variant or 'here, but not in this record'})"
     if record.status == "interrupted":
         return "it was interrupted; run the cell again"
     expected = track.data.fingerprint

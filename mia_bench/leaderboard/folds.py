@@ -1,24 +1,15 @@
-"""Records of cross-fitting: those of a track, and those of its further folds, told apart."""
+"""Records of cross-validation: those of a track, and those of its further folds, told apart."""
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterable
 
 from mia_bench.errors import MiaBenchError
+from mia_bench.leaderboard.admit import disagreements
 from mia_bench.leaderboard.board import Board, build_board
 from mia_bench.record import Record
 from mia_bench.registry import Registry
-from mia_bench.track import Track, Variation
-
-
-def fold_of(record: Record) -> int | None:
-    """The fold that the record's target was trained on, where nothing else of the track was changed."""
-    with contextlib.suppress(MiaBenchError):
-        told = Variation.read(record.track.variant)
-        if told == Variation(fold=told.fold):
-            return told.fold
-    return None
+from mia_bench.track import Track, Variation, fold_of
 
 
 def by_fold(track: Track, found: Iterable[Record]) -> list[tuple[Track, list[Record]]]:
@@ -29,7 +20,7 @@ def by_fold(track: Track, found: Iterable[Record]) -> list[tuple[Track, list[Rec
     folds: dict[int, list[Record]] = {}
     usual = []
     for record in found:
-        fold = fold_of(record)
+        fold = fold_of(record.track.variant)
         folds.setdefault(fold, []).append(record) if fold else usual.append(record)
     return [(track, usual), *((Variation(fold=fold).of(track), folds[fold]) for fold in sorted(folds))]
 
@@ -38,6 +29,9 @@ def boards_of(registry: Registry, track: Track, found: Iterable[Record]) -> list
     """The sweep that records are of, then a board for each further fold.
 
     Raises:
-        MiaBenchError: the records of one can't share a board.
+        MiaBenchError: the records of one can't share a board, or those of two differ in data or versions.
     """
-    return [build_board(registry, changed, same) for changed, same in by_fold(track, found)]
+    given = list(found)
+    if lines := disagreements(given):
+        raise MiaBenchError(f"track {track.name!r}: {lines[0]}")
+    return [build_board(registry, changed, same) for changed, same in by_fold(track, given)]

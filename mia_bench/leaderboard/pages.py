@@ -55,6 +55,7 @@ def page(
     *,
     sweep: bool = False,
     strip: bool = False,
+    folds: Sequence[Board] = (),
 ) -> str:
     """The page of one track; its text depends on the records and the track only.
 
@@ -64,6 +65,7 @@ def page(
         tuning: what chose the settings of the defenses.
         sweep: the page is that of the sweep which chose them.
         strip: whether there is a picture of reconstructions beside the page.
+        folds: the boards of the sweep's further folds.
     """
     board = decided.board
     return _render(
@@ -77,7 +79,7 @@ def page(
         sweep=sweep,
         notes=_notes(board.records),
         packages=_packages(board, registry),
-        runs=run_arguments(board, registry),
+        runs=[arguments for one in (board, *folds) for arguments in run_arguments(one, registry)],
     )
 
 
@@ -216,10 +218,12 @@ def run_arguments(board: Board, registry: Registry) -> list[_Words]:
     cells = [(defense, (attack, sorted(found))) for (defense, attack), found in seeds.items()]
     by_attack = _joined(sorted(cells))
     by_defense = _joined((attack, (words, found)) for words, (attack, found) in by_attack)
-    return [
-        (*defenses, *attacks, *(word for seed in found for word in ("--seed", str(seed))))
-        for attacks, (defenses, found) in by_defense
-    ]
+    runs = []
+    for attacks, (defenses, found) in by_defense:
+        fold = board.track.target.recipe.fold  # which is not attacked
+        more = ("--fold", str(fold)) if fold else attacks
+        runs.append((*defenses, *more, *(word for seed in found for word in ("--seed", str(seed)))))
+    return runs
 
 
 def _joined(pairs: Iterable[tuple[_Words, Any]]) -> list[tuple[_Words, Any]]:

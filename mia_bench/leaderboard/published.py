@@ -88,7 +88,8 @@ def published_lines(records: Iterable[Record], registry: Registry) -> Iterator[s
             track = load_track(registry, name)
         except MiaBenchError:
             continue
-        ours = [r for r in done if (r.track.name, r.track.version) == (name, track.version)]
+        this = name, track.version, ""
+        ours = [r for r in done if (r.track.name, r.track.version, r.track.variant) == this]
         if found := read_published(registry, track):
             yield from _lines(found, [_cell(registry, track, record) for record in ours])
 

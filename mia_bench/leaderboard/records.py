@@ -23,7 +23,7 @@ from etils.epy import lazy_imports
 
 from mia_bench import jsonfile
 from mia_bench.errors import MiaBenchError, StoreError, UsageError, did_you_mean
-from mia_bench.leaderboard.admit import doubts, refusals
+from mia_bench.leaderboard.admit import disagreements, doubts, refusals
 from mia_bench.leaderboard.board import Board, build_board
 from mia_bench.leaderboard.described import contradictions, known_quantities
 from mia_bench.leaderboard.folds import boards_of, by_fold
@@ -158,11 +158,11 @@ def pages(
         MiaBenchError: a record is not valid or can't be on its board.
     """
     sweeps, known = folder / TUNING, loaded or {}
-    swept, tunings = {}, {}
+    swept, folds, tunings = {}, {}, {}
     for name in sweep_names(folder):
         found = known.get((sweeps, name)) or load(sweeps, name)
-        swept[name], *folds = boards_of(registry, load_track(registry, name), found)
-        tunings[name] = choose(swept[name], registry, folds)
+        swept[name], *folds[name] = boards_of(registry, load_track(registry, name), found)
+        tunings[name] = choose(swept[name], registry, folds[name])
     texts: dict[Path, str] = {}
     boards = []
     for name in track_names(folder):
@@ -175,7 +175,9 @@ def pages(
         boards.append(decided)
     texts[folder / INDEX] = index(boards)
     for name, board in swept.items():
-        texts[sweeps / f"{name}.md"] = page(standings(board), registry, tunings[name], sweep=True)
+        texts[sweeps / f"{name}.md"] = page(
+            standings(board), registry, tunings[name], sweep=True, folds=folds[name]
+        )
     return texts
 
 
@@ -193,15 +195,8 @@ def decide(folder: Path, registry: Registry, name: str) -> Standings:
         MiaBenchError: a record is not valid or can't be on its board.
     """
     check_track(folder, name)
-    return _decide(_board(folder, name, registry), sweep_of(folder, registry, name))
-
-
-def sweep_of(folder: Path, registry: Registry, name: str) -> Board | None:
-    """The sweep below ``folder`` that chose settings and attacks; None where there is none."""
-    if name not in sweep_names(folder):
-        return None
-    swept, *_ = boards_of(registry, load_track(registry, name), load(folder / TUNING, name))
-    return swept
+    swept = _board(folder / TUNING, name, registry) if name in sweep_names(folder) else None
+    return _decide(_board(folder, name, registry), swept)
 
 
 def _decide(board: Board, swept: Board | None) -> Standings:
@@ -215,7 +210,10 @@ def sweep_names(folder: Path) -> list[str]:
 
 
 def _board(folder: Path, name: str, registry: Registry, records: Sequence[Record] | None = None) -> Board:
-    return build_board(registry, load_track(registry, name), records or load(folder, name))
+    track, found = load_track(registry, name), records or load(folder, name)
+    if folder.name == TUNING:
+        return boards_of(registry, track, found)[0]
+    return build_board(registry, track, found)
 
 
 def build(folder: Path, registry: Registry) -> list[Path]:
@@ -250,6 +248,8 @@ def check(folder: Path, registry: Registry) -> list[str]:
                 refused += refusals(changed, same, known_quantities(registry, changed, same))
                 wrong = {record.key: list(contradictions(registry, changed, record)) for record in same}
                 refused += [f"record {key}: {line}" for key, lines in wrong.items() for line in lines]
+            if place.name == TUNING:
+                refused = refused or disagreements(found)
         except MiaBenchError as error:
             blocking.append(f"{place / RESULTS / name}: {error}")
         else:

@@ -10,13 +10,12 @@ from pathlib import Path
 
 from mia_bench.errors import MiaBenchError
 from mia_bench.leaderboard import records
-from mia_bench.leaderboard.admit import misfits, name_cell, name_record, refusals
+from mia_bench.leaderboard.admit import disagreements, misfit_folds, misfits, name_cell, name_record, refusals
 from mia_bench.leaderboard.described import describe, known_quantities
-from mia_bench.leaderboard.folds import fold_of
 from mia_bench.leaderboard.grouping import CellKey, cell_key, group
 from mia_bench.record import Record
 from mia_bench.registry import Registry
-from mia_bench.track import Track, Variation, load_track
+from mia_bench.track import Track, Variation, fold_of, load_track
 
 SHOWN = 5  # cells that a message names
 
@@ -73,7 +72,7 @@ def submit(
         record
         for record in found
         if record.status in published
-        and (not record.track.variant or fold_of(record))
+        and (not record.track.variant or fold_of(record.track.variant))
         and record.attack.about.reference != "probe"
     ]
     written: dict[Path, Record] = {}
@@ -86,10 +85,9 @@ def submit(
             least = least_seeds if place.name != records.TUNING else 0
             there = records.load(place, name) if name in registry.names("track") else []
             before |= {records.record_path(place, record): record for record in there}
-            for variant, some in group(same, lambda record: record.track.variant).items():
-                beside = [record for record in there if record.track.variant == variant]
+            for some in group(same, lambda record: record.track.variant).values():
                 copied, replaced = _plan(
-                    name, some, beside, place, registry, replace=replace, least_seeds=least
+                    name, some, there, place, registry, replace=replace, least_seeds=least
                 )
                 paths = [records.record_path(place, record) for record in copied]
                 written |= {path: as_stored[path] for path in paths}
@@ -110,7 +108,10 @@ def _by_place(
         return {folder: found}
     seeds = load_track(registry, name).tuning_seeds
     tuning = [record for record in found if record.seed in seeds]
-    others = [record for record in found if record.seed not in seeds and not record.track.variant]
+    others = [record for record in found if record.seed not in seeds]
+    if folds := [record for record in others if record.track.variant]:
+        log.warning("%d records of further folds are left out: their seeds are no tuning seeds", len(folds))
+        others = [record for record in others if not record.track.variant]
     if folder.name == records.TUNING:
         if others:
             log.warning("%d records are left out: their seeds are no tuning seeds of %r", len(others), name)
@@ -133,9 +134,12 @@ def _plan(
     if name not in registry.names("track"):
         log.warning("%d records are left out: no track is called %r", len(found), name)
         return [], []
-    fold = fold_of(found[0])
+    fold = fold_of(found[0].track.variant)
     track = Variation(fold=fold).of(load_track(registry, name))
     chosen = _newest(describe(registry, track, _current(found, track, registry)))
+    variant = found[0].track.variant
+    apart = [old for old in there if old.track.variant != variant]
+    there = [old for old in there if old.track.variant == variant]
     superseded, kept = [], []
     for old in describe(registry, track, there):
         new = chosen.get(cell_key(old))
@@ -158,9 +162,11 @@ def _plan(
             "whose versions decide, or submit from a store without the others"
         )
     blocked = misfits(track, copied, kept, quantities) if copied else []
+    blocked += misfit_folds(copied, apart) if copied else []
     if blocked and not replace:
         cells = sorted(name_cell(old) for old in blocked)
-        cause = _cause(refusals(track, [*copied, blocked[0]], quantities)[0])
+        lines = disagreements([*copied, blocked[0]]) or refusals(track, [*copied, blocked[0]], quantities)
+        cause = _cause(lines[0])
         raise MiaBenchError(
             f"{folder / records.RESULTS / name} has {len(cells)} more that can't stay beside these "
             f"({cause}): {'; '.join(cells[:SHOWN])}"

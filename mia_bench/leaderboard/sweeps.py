@@ -13,7 +13,8 @@ from mia_bench.leaderboard.drawing import front
 from mia_bench.leaderboard.figures import Axis, Point, Series, scatter
 from mia_bench.leaderboard.folds import boards_of
 from mia_bench.leaderboard.grouping import ComponentKey, group, row_key, section_key
-from mia_bench.leaderboard.tuning import Chosen, choose
+from mia_bench.leaderboard.tuning import Candidate, Chosen, choose
+from mia_bench.leaderboard.words import with_sign
 from mia_bench.record import Record
 from mia_bench.recorded_options import options_text
 from mia_bench.registry import Registry
@@ -36,7 +37,7 @@ class Swept:
         accuracy, leakage: over the seeds; leakage under the strongest of the attacks.
         attack: that attack, with its options that are not the track's.
         chosen: the losses of accuracy at which the rule chooses this setting.
-        loss: what the rule takes as its loss of accuracy, over all folds; None where it does not apply.
+        tried: what the rule makes of the setting; None where it does not apply.
     """
 
     defense: str
@@ -46,7 +47,7 @@ class Swept:
     leakage: Shown
     attack: str
     chosen: tuple[float, ...] = ()
-    loss: float | None = None
+    tried: Candidate | None = None
 
     @property
     def label(self) -> str:
@@ -177,7 +178,7 @@ def _swept(
         if (one.defense, choice.setting.options) == (defense.name, defense.options)
     ]
     tried = (
-        candidate.loss
+        candidate
         for one in tuned
         for candidate in one.tried
         if (one.defense, candidate.options) == (defense.name, defense.options)
@@ -200,20 +201,29 @@ def rows_of(sweep: Sweep) -> list[dict[str, str]]:
     found = []
     for row in sweep.rows:
         reason = next((one.reason for one in (row.accuracy, row.leakage) if isinstance(one, Missing)), "")
+        reason = reason or (row.tried.reason if row.tried else "")
         chosen = ", ".join(f"{100 * loss:g}" for loss in row.chosen)
         found.append(
             {
                 "setting": row.label,
                 sweep.accuracy.title: _number(sweep.accuracy, row.accuracy),
-                "loss (points)": "" if row.loss is None else f"{100 * row.loss:.1f}",
+                "Δ (points)": _change(row.tried),
                 sweep.leakage.title: _number(sweep.leakage, row.leakage),
                 "under": row.attack,
                 "chosen at": f"{chosen} point{'' if chosen == '1' else 's'}" if chosen else "",
                 "reason": reason,
             }
         )
-    empty = [name for name in ("loss (points)", "chosen at", "reason") if not any(row[name] for row in found)]
+    empty = [name for name in ("Δ (points)", "chosen at", "reason") if not any(row[name] for row in found)]
     return [{name: cell for name, cell in row.items() if name not in empty} for row in found]
+
+
+def _change(tried: Candidate | None) -> str:
+    """The difference in accuracy that the rule goes by, and of how many folds it is."""
+    if tried is None or tried.loss is None:
+        return ""
+    folds = f" ({tried.folds} folds)" if tried.folds > 1 else ""
+    return with_sign(-100 * tried.loss, 1) + folds
 
 
 def _number(axis: Axis, shown: Shown) -> str:

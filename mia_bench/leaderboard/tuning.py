@@ -4,8 +4,8 @@ Of the settings of a defense whose validation accuracy is at most so much (:data
 undefended target, the one that leaks least is chosen; where there is none, the one whose validation accuracy
 is the least below it. A setting leaks what the strongest of the attacks recovers that were tried on every
 setting of the defense. Accuracy and leakage are means over the tuning seeds. Where there are few validation
-images accuracy is cross-fitted: it is the mean over folds, in each of which other images are left out of the
-training. No board shows a seed or an image of a sweep.
+images accuracy is cross-validated: it is the mean over folds, in each of which other images are left out of
+the training. No board shows a seed of a sweep, or measures accuracy on its validation images.
 """
 
 from __future__ import annotations
@@ -47,13 +47,14 @@ class Candidate:
     """Options of a defense that were tried, over the tuning seeds.
 
     Attributes:
-        accuracy: on the validation images, mean over the folds; None where a seed has no number.
-        loss: the accuracy of the undefended target on the same folds, less this.
-        folds: how many folds those are, the usual one included.
+        accuracy: on the validation images, mean over the folds; None where a seed of the usual fold has no
+            number, or it failed in one of them.
         leakage: under the strongest of the attacks that count; None where a seed has no number.
         attack: that attack.
         seeds: those of the tuning seeds that it was run on.
-        reason: why it failed on one of them; empty where it did not.
+        reason: why it failed on one of them, or in a further fold; empty where it did not.
+        loss: the accuracy of the undefended target on the same folds, less that of this.
+        folds: how many folds those are, the usual one included.
     """
 
     options: Options
@@ -63,7 +64,7 @@ class Candidate:
     seeds: tuple[int, ...] = ()
     reason: str = ""
     loss: float | None = None
-    folds: int = 1
+    folds: int = 0
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ class Tuning:
 
     Attributes:
         metric: the quantity of leakage.
-        selection: the quantity of accuracy, on images that no board uses.
+        selection: the quantity of accuracy, on images by which no board measures any.
         accuracy: of the undefended target, mean over its folds.
         images: number of validation images of all these folds, the same on every seed.
         folds: how many folds those are, the usual one included.
@@ -146,7 +147,7 @@ def choose(board: Board, registry: Registry | None = None, folds: Sequence[Board
 
     Args:
         board: of the tuning records.
-        folds: those of other folds, of which accuracy alone is known.
+        folds: the boards of the further folds, of which accuracy alone is known.
         registry: says which options a defense accepts, so that none beyond its limits is proposed.
 
     Raises:
@@ -161,97 +162,71 @@ def choose(board: Board, registry: Registry | None = None, folds: Sequence[Board
     if not tried:
         names = ", ".join(one.label for one in attacks) or "none"
         raise MiaBenchError(f"{track}: no defense was tried under an attack that counts: {names}")
-    undefended = [record for record in usual if row_key(record) in board.baselines]
     selection = next((n for n, q in board.quantities.items() if q.role == "selection"), "")
     if not (selection and board.primary):
         raise MiaBenchError(
             f"{track}: its metrics give no quantity to choose settings by (one with the role 'selection', "
             "one of leakage)"
         )
-    seeds = tuple(sorted({record.seed for record in undefended}))
-    utility = _Utility.of(selection, undefended, seeds, folds)
-    if utility is None:
+    divisions = [_Fold.of(board, usual, selection), *(_Fold.of(one, one.records, selection) for one in folds)]
+    usual_fold, *further = divisions
+    if usual_fold is None:
         raise MiaBenchError(f"{track}: the sweep has no undefended target with a {selection}")
-    sweep = _Sweep(board, attacks, seeds, utility)
+    sweep = _Sweep(board, attacks, (usual_fold, *(fold for fold in further if fold)))
     choices = tuple(
         _choose(defense, sweep, list(group(same, row_key).values()), _accepted_by(registry))
         for defense, same in group(tried, lambda record: record.defense.name).items()
     )
     return Tuning(
-        board.primary, selection, seeds, utility.accuracy, utility.images, choices, len(utility.folds)
+        metric=board.primary,
+        selection=selection,
+        seeds=usual_fold.seeds,
+        accuracy=fmean(fold.accuracy for fold in sweep.folds),
+        images=sum(fold.images for fold in sweep.folds),
+        choices=choices,
+        folds=len(sweep.folds),
     )
 
 
 @dataclass(frozen=True)
 class _Fold:
-    """The accuracy of the undefended target in one fold.
+    """The targets that were trained with one division into training and validation images.
 
     Attributes:
-        seeds: those it was trained with.
+        name: of the quantity of accuracy.
+        rows: the records of every setting.
+        seeds: those of the undefended target; a setting that lacks one can't be compared.
+        accuracy: of the undefended target.
         images: number of validation images.
-        rows: the records of every setting; None of the usual fold, whose records are the sweep's.
-    """
-
-    seeds: tuple[int, ...]
-    accuracy: float
-    images: int
-    rows: Mapping[ComponentKey, Sequence[Record]] | None = None
-
-
-@dataclass(frozen=True)
-class _Utility:
-    """What settings cost, on the folds of the undefended target.
-
-    Attributes:
-        name: the quantity.
-        folds: the usual one first.
     """
 
     name: str
-    folds: tuple[_Fold, ...]
+    rows: Mapping[ComponentKey, Sequence[Record]]
+    seeds: tuple[int, ...]
+    accuracy: float
+    images: int
 
     @classmethod
-    def of(
-        cls, name: str, undefended: Sequence[Record], seeds: tuple[int, ...], others: Sequence[Board]
-    ) -> _Utility | None:
-        """The undefended target's; None where it has no accuracy in the usual fold."""
-        given: list[tuple[Sequence[Record], tuple[int, ...], Any]] = [(undefended, seeds, None)]
-        for board in others:
-            rows = group(board.done, row_key)
-            same = [record for key in rows if key in board.baselines for record in rows[key]]
-            given.append((same, tuple(sorted({record.seed for record in same})), rows))
-        folds = []
-        for plain, trained, rows in given:
-            accuracy = _mean(plain, name, trained)
-            if accuracy is not None:
-                images = max(metric.n for record in plain if (metric := record.metrics.get(name)))
-                folds.append(_Fold(trained, accuracy, images, rows))
-            elif rows is None:
-                return None
-        return cls(name, tuple(folds))
+    def of(cls, board: Board, records: Iterable[Record], name: str) -> _Fold | None:
+        """The fold of these records of ``board``; None where its undefended target has no accuracy."""
+        rows = group(records, row_key)
+        undefended = [record for key in rows if key in board.baselines for record in rows[key]]
+        seeds = tuple(sorted({record.seed for record in undefended}))
+        accuracy = _mean(undefended, name, seeds)
+        if accuracy is None:
+            return None
+        images = max(metric.n for record in undefended if (metric := record.metrics.get(name)))
+        return cls(name, rows, seeds, accuracy, images)
 
-    @property
-    def accuracy(self) -> float:
-        """Of the undefended target."""
-        return fmean(fold.accuracy for fold in self.folds)
+    def accuracy_of(self, setting: ComponentKey) -> float | None:
+        """The accuracy of a setting; None where a seed has no number."""
+        return _mean(self.rows.get(setting, ()), self.name, self.seeds)
 
-    @property
-    def images(self) -> int:
-        """Of all folds."""
-        return sum(fold.images for fold in self.folds)
-
-    def measured(self, records: Sequence[Record]) -> tuple[float, float, int] | None:
-        """(accuracy, loss, folds) of the setting that these records of the sweep are of."""
-        found = []
-        for fold in self.folds:
-            own = records if fold.rows is None else fold.rows.get(row_key(records[0]), ())
-            accuracy = _mean(own, self.name, fold.seeds)
-            if accuracy is not None:
-                found.append((accuracy, fold.accuracy - accuracy))
-            elif fold.rows is None:
-                return None
-        accuracies, losses = zip(*found, strict=True)
-        return fmean(accuracies), fmean(losses), len(found)
+    def failure_of(self, setting: ComponentKey) -> str:
+        """Why the setting failed on one of the seeds; empty where it did not."""
+        own = (record for record in self.rows.get(setting, ()) if record.seed in self.seeds)
+        failed = sorted({record.reason or record.status for record in own if record.status != "done"})
+        return failed[0] if failed else ""
 
 
 def _mean(records: Iterable[Record], name: str, seeds: Collection[int]) -> float | None:
@@ -266,17 +241,22 @@ def _mean(records: Iterable[Record], name: str, seeds: Collection[int]) -> float
 
 @dataclass(frozen=True)
 class _Sweep:
-    """What candidates are compared on: exactly these seeds, for one that lacks a seed can't be compared."""
+    """What candidates are compared on.
+
+    Attributes:
+        folds: those of the undefended target, the usual one first.
+    """
 
     board: Board
     attacks: Sequence[StandardAttack]
-    seeds: tuple[int, ...]
-    utility: _Utility
+    folds: tuple[_Fold, ...]
 
     def leakage(self, records: Sequence[Record]) -> dict[str, float]:
         """The leakage under each attack, by its label, where every seed has it."""
         found = {
-            one.label: _mean([r for r in records if self.attack_of(r) is one], self.board.primary, self.seeds)
+            one.label: _mean(
+                [r for r in records if self.attack_of(r) is one], self.board.primary, self.folds[0].seeds
+            )
             for one in self.attacks
         }
         return {label: value for label, value in found.items() if value is not None}
@@ -311,20 +291,29 @@ def _candidate(
     shared: Sequence[str],
     quantity: Quantity,
 ) -> Candidate:
-    options = records[0].defense.options
-    accuracy, loss, folds = sweep.utility.measured(records) or (None, None, 1)
+    options, setting = records[0].defense.options, row_key(records[0])
+    usual, *_ = sweep.folds
+    run = tuple(sorted({record.seed for record in records if record.seed in usual.seeds}))
+    accuracies = [(fold, fold.accuracy_of(setting)) for fold in sweep.folds]
+    known = [(fold, accuracy) for fold, accuracy in accuracies if accuracy is not None]
+    broken = [fold.failure_of(setting) for fold, accuracy in accuracies if accuracy is None]
     strongest = max(
         (label for label in shared if label in leakages),
         key=lambda label: quantity.sort_key(round(leakages[label], 9)),
         default="",
     )
-    run = [record for record in records if record.seed in sweep.seeds]
-    seeds = tuple(sorted({record.seed for record in run}))
-    if accuracy is not None and strongest:
-        return Candidate(options, accuracy, leakages[strongest], strongest, seeds, loss=loss, folds=folds)
-    failed = sorted({record.reason or record.status for record in run if record.status != "done"})
-    reason = failed[0] if failed else ""
-    return Candidate(options, accuracy, None, "", seeds, reason, loss, folds)
+    if any(broken) or accuracies[0][1] is None:
+        return Candidate(options, None, None, seeds=run, reason=next(filter(None, broken), ""))
+    return Candidate(
+        options,
+        accuracy=fmean(accuracy for _, accuracy in known),
+        leakage=leakages[strongest] if strongest else None,
+        attack=strongest,
+        seeds=run,
+        reason="" if strongest else usual.failure_of(setting),
+        loss=fmean(fold.accuracy - accuracy for fold, accuracy in known),
+        folds=len(known),
+    )
 
 
 def _at(

@@ -59,7 +59,7 @@ def present_parts(splits: Splits) -> dict[str, ImageSet]:
 
 
 def exchanged(splits: Splits, fold: int | None) -> Splits:
-    """The splits with other validation images, for cross-fitting: no two folds share one.
+    """The splits with other validation images, for cross-validation: no two folds share one.
 
     Of each class as many training images as it has for validation change places with these: the first ones
     in fold 1, those after them in fold 2. Everything else, the test images above all, stays.
@@ -75,7 +75,7 @@ def exchanged(splits: Splits, fold: int | None) -> Splits:
         return splits
     train, validation = splits.train, splits.validation
     if not len(validation):
-        raise DataError("there are no validation images, so there is nothing to cross-fit")
+        raise DataError("there are no validation images, so there are no further folds")
     chosen, returned = [], []
     for label in validation.labels.unique():
         place, own = ((part.labels == label).nonzero().flatten() for part in (train, validation))
@@ -83,16 +83,17 @@ def exchanged(splits: Splits, fold: int | None) -> Splits:
         if len(wanted) < len(own):
             most = len(place) // len(own)
             name = splits.class_names[int(label)]
-            raise DataError(f"there is no fold {fold}: the training images of {name!r} make {most}")
+            raise DataError(
+                f"there is no fold {fold}: training images of {name!r} are enough for {most} further folds"
+            )
         chosen.append(wanted)
         returned.append(own)
     left, back = torch.cat(chosen), torch.cat(returned)
-    parts = []
-    for part, index, other, source in ((train, left, validation, back), (validation, back, train, left)):
-        images, labels = part.images.clone(), part.labels.clone()
-        images[index], labels[index] = other.images[source], other.labels[source]
-        parts.append(ImageSet(images, labels))
-    return replace(splits, train=parts[0], validation=parts[1])
+    fitted, held_out = train.images.clone(), validation.images.clone()
+    fitted[left], held_out[back] = validation.images[back], train.images[left]
+    return replace(
+        splits, train=ImageSet(fitted, train.labels), validation=ImageSet(held_out, validation.labels)
+    )
 
 
 def check_splits(splits: Splits, resolution: int) -> None:
