@@ -263,6 +263,7 @@ def test_records_of_folds_are_of_sweeps_only(registry: Registry, track: Track, t
 # --- the command ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_sweep_is_cross_validated(toy, cli, tmp_path: Path) -> None:
     words = (
         "sweep", "--track", "toy", "--defense", "neg-ls", "-o", "neg-ls.alpha=-0.1", "-o", "neg-ls.alpha=-1",
