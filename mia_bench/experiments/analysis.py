@@ -48,7 +48,8 @@ class Line:
     """A setting.
 
     Attributes:
-        label: the defense with its place on the axis and its options that are not the track's.
+        label: the defense with its place on the axis, the options that the experiment sets, and those that
+            are not the track's.
         at: where it stands on the axis; None where it stands beside it.
         options: those that are neither the track's nor the axis, in words.
         accuracy, lost: of the target, and the difference from the baseline.
@@ -409,12 +410,15 @@ def _lines(experiment: Experiment, rows: _Rows) -> Iterator[Line]:
     places = {_cell_key(one.cell)[2]: one for one in rows.plan.cells}
     order = {key: (one.at is None, one.at or 0.0, number) for number, (key, one) in enumerate(places.items())}
     for row in sorted((row for row in decided.rows if row.key in places), key=lambda row: order[row.key]):
-        others = {key: value for key, value in row.changed.items() if key != experiment.axis}
+        placed = places[row.key]
+        options = placed.cell.defense.spec()["options"]
+        named = {**row.changed, **{key: options[key] for key in placed.given}}
+        others = {key: named[key] for key in sorted(named) if key != experiment.axis}
         yield Line(
             key=row.key,
-            label=_label(row, experiment.axis, places[row.key], others),
+            label=_label(row, experiment.axis, placed, others),
             defense=row.defense,
-            at=places[row.key].at,
+            at=placed.at,
             options=options_text(others),
             baseline=row is decided.baseline,
             seeds=len(row.seeds),

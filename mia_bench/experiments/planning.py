@@ -23,13 +23,14 @@ class Placed:
     """A cell, and where its target stands on the axis of the experiment; None for one beside the axis.
 
     ``words``: what its attack is called, if the experiment says so; ``first``: whether that is the
-    experiment's first.
+    experiment's first; ``given``: the options of the defense that the experiment sets.
     """
 
     cell: Cell
     at: float | None
     words: str = ""
     first: bool = False
+    given: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def plan_of(experiment: Experiment, registry: Registry, track: Track, seeds: Seq
             at = given.get(experiment.axis, one.at) if experiment.axis else one.at
             place = None if at is None else float(at)
             first = attack is experiment.attacks[0]
-            found += [Placed(cell, place, attack.words, first) for cell in cells]
+            found += [Placed(cell, place, attack.words, first, tuple(given)) for cell in cells]
     found.sort(key=lambda placed: seeds.index(placed.cell.seed))
     return Plan(tuple(found), tuple(left_out))
 
