@@ -15,6 +15,11 @@ from mia_bench.registry import Registry
 from mia_bench.track import Track
 
 
+def row_label(defense: str, changed: Mapping[str, Any]) -> str:
+    """The defense with the options that are not the track's: ``dp-sgd epsilon=50``."""
+    return f"{defense} {options_text(changed)}".strip()
+
+
 def options_text(options: Mapping[str, Any]) -> str:
     """``key=value, …`` sorted by key, each as after ``-o PLUGIN.``; empty without options."""
     return ", ".join(

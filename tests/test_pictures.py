@@ -163,6 +163,12 @@ def test_the_strip_of_a_page(cli, toy, undisturbed, tmp_path) -> None:
     assert "](strips/toy.png)" in (folder / "toy.md").read_text("utf-8")
     check = ("leaderboard", "check", "--folder", folder)
     assert "strips" not in cli(*check).out
+    with Image.open(folder / "strips" / "toy.png") as drawn:
+        cells, rows = drawn.info["cells"], drawn.info["rows"].splitlines()
+    assert len(rows) == len(cells.split())
+    renamed = "\n".join([*rows[:-1], "another name"])
+    write_png(Image.new("RGB", (8, 8)), folder / "strips" / "toy.png", cells=cells, rows=renamed)
+    assert "its rows have other names by now" in cli(*check).out
     write_png(Image.new("RGB", (8, 8)), folder / "strips" / "toy.png", cells="0" * 20)
     assert "toy.png: shows cells without records; run" in cli(*check).out
     (folder / "strips" / "toy.png").write_bytes(b"x")

@@ -169,22 +169,23 @@ def strip(folder: Path, store: Path | None, track: str, show_private: bool) -> N
     """
     decided = records.decide(folder, host().registry, track)
     with writing(folder, remake="mia-bench run --rerun always"):
-        picture, keys = _strip(decided, open_store(store), show_private)
+        picture, shown = _strip(decided, open_store(store), show_private)
     path = folder / records.STRIPS / f"{track}.png"
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_png(picture, path, **{records.CELLS: " ".join(keys)})
+        said = {records.CELLS: " ".join(shown), records.ROWS: "\n".join(shown.values())}
+        write_png(picture, path, **said)
     say(path)
 
 
-def _strip(decided: Standings, store: Store, show_private: bool) -> tuple[Image.Image, list[str]]:
+def _strip(decided: Standings, store: Store, show_private: bool) -> tuple[Image.Image, dict[str, str]]:
     """The reconstructions of each row under its strongest attack, on the first seed that the store has.
 
-    The second part are the keys of the cells.
+    The second part are the keys of the cells, and what their rows are called.
     """
     board = decided.board
     rows: list[StripRow] = []
-    keys: list[str] = []
+    shown: dict[str, str] = {}
     for standing in decided.rows:
         place = standing.section and (standing.section.key, standing.key)
         same = [record for record in board.done if (section_key(record), row_key(record)) == place]
@@ -200,14 +201,14 @@ def _strip(decided: Standings, store: Store, show_private: bool) -> tuple[Image.
         ranks = record.per_image.get(_rank_name(board))
         captions = [f"rank {ranks[index][0]:g}" if ranks else "" for index in classes]
         rows.append(StripRow(standing.label, arrays["reconstructions"][classes, 0], captions))
-        keys.append(record.key)
+        shown[record.key] = standing.label
     if not rows:
         name = board.track.name
         raise UsageError(f"{store.root} has none of the cells of {name!r} on its page; --store names another")
     heading = "each under the strongest attack on it"
     if any(any(row.captions) for row in rows):
         heading += "; the rank of the true person in the gallery"
-    return draw_strip(rows, heading), keys
+    return draw_strip(rows, heading), shown
 
 
 def _rank_name(board: Board) -> str:

@@ -13,7 +13,7 @@ from mia_bench.engine.grid import Cell, build_grid
 from mia_bench.engine.run import Prepared, Setup, complete, set_up
 from mia_bench.errors import MiaBenchError, UsageError
 from mia_bench.experiments.definition import Experiment, Grid
-from mia_bench.recorded_options import options_text
+from mia_bench.recorded_options import row_label
 from mia_bench.registry import Registry
 from mia_bench.track import Track
 
@@ -70,7 +70,7 @@ def plan_of(experiment: Experiment, registry: Registry, track: Track, seeds: Seq
                     options=OptionValues(values),
                 )
             except MiaBenchError as error:
-                words = f"{one.defense} {options_text(given)}".strip()
+                words = row_label(one.defense, given)
                 left_out[LeftOut(one.defense, f"{words} is left out: {error}")] = None
                 continue
             at = given.get(experiment.axis, one.at) if experiment.axis else one.at

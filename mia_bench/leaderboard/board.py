@@ -27,7 +27,7 @@ from mia_bench.leaderboard.grouping import (
     section_key,
 )
 from mia_bench.record import About, ComponentRef, Record
-from mia_bench.recorded_options import differing, options_text
+from mia_bench.recorded_options import differing, options_text, row_label
 from mia_bench.registry import Registry
 from mia_bench.statistics import Estimate
 from mia_bench.strength import deciding, ranking
@@ -249,7 +249,7 @@ class Board:
     def _short(self) -> dict[tuple[str, str], str]:
         found = {}
         for defense in (record.defense for record in self.records):
-            text = f"{defense.name} {options_text(defense.changed)}".strip()
+            text = row_label(defense.name, defense.changed)
             found[defense.name, options_text(defense.options)] = text
         return found
 

@@ -25,7 +25,7 @@ from mia_bench import jsonfile
 from mia_bench.errors import MiaBenchError, StoreError, UsageError, did_you_mean
 from mia_bench.leaderboard.admit import disagreements, doubts, refusals
 from mia_bench.leaderboard.board import Board, build_board
-from mia_bench.leaderboard.described import contradictions, known_quantities
+from mia_bench.leaderboard.described import contradictions, describe, known_quantities
 from mia_bench.leaderboard.folds import boards_of, by_fold
 from mia_bench.leaderboard.pages import TITLE, figures, index, page
 from mia_bench.leaderboard.published import summary_path
@@ -34,6 +34,7 @@ from mia_bench.leaderboard.strongest import strongest
 from mia_bench.leaderboard.summary import summary_text
 from mia_bench.leaderboard.tuning import choose
 from mia_bench.record import Record, check_record
+from mia_bench.recorded_options import row_label
 from mia_bench.registry import Registry
 from mia_bench.text import one_line
 from mia_bench.track import load_track
@@ -48,6 +49,8 @@ FIGURES = "figures"
 STRIPS = "strips"
 CELLS = "cells"
 """Name of the text in a strip's file that holds the keys of the cells shown."""
+ROWS = "rows"
+"""Name of the text that holds what the rows of these cells are called, one a line."""
 
 
 def record_path(folder: Path, record: Record) -> Path:
@@ -281,7 +284,9 @@ def _check_pages(
         elif found != text:
             problems.append(f"{path}: differs from its records; run 'mia-bench leaderboard build'")
     problems += [
-        line for path in sorted((folder / STRIPS).glob("*.png")) for line in _check_strip(folder, path)
+        line
+        for path in sorted((folder / STRIPS).glob("*.png"))
+        for line in _check_strip(path, registry, loaded.get((folder, path.stem), ()))
     ]
     there = {*folder.glob("*.md"), *(folder / TUNING).glob("*.md")}
     stale = [path for path in sorted(there - expected.keys()) if (_text(path) or "").startswith(TITLE)]
@@ -289,14 +294,23 @@ def _check_pages(
     return problems + [f"{path}: a page without records; remove it" for path in stale]
 
 
-def _check_strip(folder: Path, path: Path) -> list[str]:
-    """What is wrong with a strip of reconstructions: it must show cells whose records are there."""
+def _check_strip(path: Path, registry: Registry, found: Sequence[Record]) -> list[str]:
+    """What is wrong with a strip of reconstructions.
+
+    It must show cells whose records are there, under the names that rows have today: an option is named
+    where it is not the track's.
+    """
     try:
         with Image.open(path, formats=["PNG"]) as picture:
             keys = str(picture.info.get(CELLS, "")).split()
+            names = str(picture.info.get(ROWS, "")).splitlines()
     except (OSError, ValueError) as error:
         return [f"{path}: not a picture ({one_line(str(error))})"]
-    known = {file.stem for file in _files(folder / RESULTS / path.stem)}
-    if keys and known.issuperset(keys):
-        return []
-    return [f"{path}: shows cells without records; run 'mia-bench leaderboard strip --track {path.stem}'"]
+    again = f"run 'mia-bench leaderboard strip --track {path.stem}'"
+    known = {record.key: record for record in found}
+    if not (keys and known.keys() >= set(keys)):
+        return [f"{path}: shows cells without records; {again}"]
+    shown = describe(registry, load_track(registry, path.stem), [known[key] for key in keys])
+    if names and names != [row_label(one.defense.name, one.defense.changed) for one in shown]:
+        return [f"{path}: its rows have other names by now; {again}"]
+    return []

@@ -31,7 +31,7 @@ from mia_bench.leaderboard.verdicts import (
 )
 from mia_bench.record import About, Record
 from mia_bench.record import Matched as MatchedRef
-from mia_bench.recorded_options import options_text
+from mia_bench.recorded_options import row_label
 from mia_bench.statistics import Effect, compact_letters, holm
 from mia_bench.strength import Strongest
 from mia_bench.track import Standard
@@ -104,7 +104,7 @@ class Standing:
     @property
     def label(self) -> str:
         """The defense with the options that are not the track's: ``dp-sgd epsilon=50``."""
-        return f"{self.defense} {options_text(self.changed)}".strip()
+        return row_label(self.defense, self.changed)
 
 
 @dataclass(frozen=True)

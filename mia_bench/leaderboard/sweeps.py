@@ -16,7 +16,7 @@ from mia_bench.leaderboard.grouping import ComponentKey, group, row_key, section
 from mia_bench.leaderboard.tuning import Candidate, Chosen, choose
 from mia_bench.leaderboard.words import with_sign
 from mia_bench.record import Record
-from mia_bench.recorded_options import options_text
+from mia_bench.recorded_options import options_text, row_label
 from mia_bench.registry import Registry
 from mia_bench.statistics import Estimate
 from mia_bench.track import Track
@@ -52,7 +52,7 @@ class Swept:
     @property
     def label(self) -> str:
         """``mid beta=0.01``."""
-        return f"{self.defense} {options_text(self.options)}".strip()
+        return row_label(self.defense, self.options)
 
 
 @dataclass(frozen=True)
