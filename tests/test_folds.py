@@ -56,7 +56,7 @@ def test_folds_share_no_validation_image_and_lose_none() -> None:
 
 def test_a_fold_that_there_is_not_is_refused() -> None:
     splits = world().splits
-    with pytest.raises(DataError, match="no fold 4: training images of 'toy-0' are enough for 3"):
+    with pytest.raises(DataError, match="no fold 4: training images of 'toy-0' are enough for 3 "):
         exchanged(splits, 4)
     none = replace(
         splits.validation, images=splits.validation.images[:0], labels=splits.validation.labels[:0]
@@ -144,7 +144,7 @@ def setting(alpha: float | None, accuracy: float, fold: int = 0, leakage: float 
     record = make_record(name, 1000, attack, options=options, gallery=leakage)
     record["metrics"]["validation_accuracy"] = metric(accuracy)
     if fold:
-        record["track"] |= {"variant": f"fold: {fold}", "protocol": f"{fold}" * 12}
+        record["track"] |= {"variant": f"fold: {fold}"}
         record["key"] = f"{fold}{record['key'][1:]}"
         record["metrics"] = {
             name: record["metrics"][name] for name in ("validation_accuracy", "test_accuracy")
@@ -215,13 +215,21 @@ def test_newer_records_push_out_folds_of_older_versions(
 ) -> None:
     older = [setting(None, 0.9), setting(None, 0.8, 1), setting(0.1, 0.9), setting(0.1, 0.8, 1)]
     folder = tmp_path / "boards"
-    assert len(submit(read(*older), folder, registry).written) == 4
+    both = tmp_path / "both"
+    for one in (folder, both):
+        assert len(submit(read(*older), one, registry).written) == 4
     monkeypatch.setattr(registry.get("defense", "guard").load(), "version", "2")
     newer = setting(0.1, 0.85)
     newer["defense"] |= {"version": "2"}
     newer["key"] = "e" * 20
     with pytest.raises(MiaBenchError, match="1 more that can't stay beside these"):
         submit(read(newer), folder, registry)
+    fold = setting(0.1, 0.75, 1)
+    fold["defense"] |= {"version": "2"}
+    fold["key"] = "f" * 20
+    done = submit(read(newer, fold), both, registry)  # the old ones are superseded, cell by cell
+    assert sorted(path.stem for path in done.written) == [newer["key"], fold["key"]]
+    assert sorted(path.stem for path in done.removed) == sorted([older[2]["key"], older[3]["key"]])
     done = submit(read(newer), folder, registry, replace=True)
     assert [path.stem for path in done.written] == [newer["key"]]
     assert sorted(path.stem for path in done.removed) == sorted([older[2]["key"], older[3]["key"]])
@@ -234,6 +242,7 @@ def test_the_page_says_the_folds(registry: Registry, track: Track) -> None:
     text = pages.page(standings(board), registry, found, sweep=True)
     assert "on 20 validation images; boards use neither these seeds nor these images" in text
     assert "The images are of 2 folds (cross-validation)" in text
+    assert "with seed 1000, and other images" in text
     assert "| `guard` | `alpha=0.1` | 0.820 | −3.0 | 2 | 0.500 | `aim` | **3 points**, 10 points |" in text
     assert "| `guard` | `alpha=0.2` | 0.900 | 0.0 | 1 | 0.600 | `aim` | 1 point |" in text
 
@@ -270,12 +279,12 @@ def test_a_sweep_is_cross_validated(toy, cli, tmp_path: Path) -> None:
         "-o", "none.epochs=0.5", "-o", "none.images=0.5", "--folds", "2", "--output", tmp_path / "figure.svg",
     )  # fmt: skip
     dry = cli(*words, "--dry-run")
-    assert "5 cells of track toy, 0 done before" in dry.out.split("fold 1:")[1]
+    assert "3 cells of track toy, 0 done before" in dry.out.split("fold 1:")[1]
     assert "prior-sample" in dry.out.split("fold 1:")[1]
     done = cli(*words)
     assert done.code == 0, done.err
     made = Store(tmp_path / "store").records("toy")
-    assert Counter(record.track.variant for record in made) == {"": 5, "fold: 1": 5}
+    assert Counter(record.track.variant for record in made) == {"": 5, "fold: 1": 3}
     found = outcome(host().registry, load_track(host().registry, "toy"), made)
     assert found is not None
     accuracies = {

@@ -166,6 +166,8 @@ def test_the_strip_of_a_page(cli, toy, undisturbed, tmp_path) -> None:
     with Image.open(folder / "strips" / "toy.png") as drawn:
         cells, rows = drawn.info["cells"], drawn.info["rows"].splitlines()
     assert len(rows) == len(cells.split())
+    write_png(Image.new("RGB", (8, 8)), folder / "strips" / "toy.png", cells=cells)
+    assert "its rows have other names by now" in cli(*check).out
     renamed = "\n".join([*rows[:-1], "another name"])
     write_png(Image.new("RGB", (8, 8)), folder / "strips" / "toy.png", cells=cells, rows=renamed)
     assert "its rows have other names by now" in cli(*check).out

@@ -30,7 +30,7 @@ from mia_bench.track import load_track
 _SET = {"defense", "attack", "prior", "options", "rerun", "shard", "format", "allow_partial", "target"}
 _OTHERS = _SET | {"fold", "track", "seeds", *OF_TARGETS}
 _KEYS = tuple(name for name in RunConfig.model_fields if name not in _OTHERS)
-"""The keys of a run but those that the experiment sets, that have other defaults here, or no use."""
+"""The keys of a run but those that the experiment sets, those with other defaults here, and ``fold``."""
 
 
 @click.group("experiment")

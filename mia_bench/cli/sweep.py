@@ -37,7 +37,7 @@ _KEYS = tuple(name for name in RunConfig.model_fields if name not in ("fold", "t
     type=click.IntRange(min=1),
     default=1,
     metavar="N",
-    help="Cross-validate the accuracy over N folds, where there are few validation images.",
+    help="Cross-validate the accuracy over N folds, for few validation images; no key of --config.",
     show_default=True,
 )
 @click.option("--dry-run", is_flag=True, help="Print the plan, and stop.")

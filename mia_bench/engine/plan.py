@@ -214,7 +214,8 @@ class TrackPlan:
             **({"judge": self.judge.key} if self.judge else {}),
             "gallery": self.gallery.key if self.gallery else None,
             "architecture": self._architecture.spec(),
-            "recipe": track.target.recipe.spec(),
+            # The folds of a track are compared: a record's variant tells which it is of.
+            "recipe": track.target.recipe.model_copy(update={"fold": None}).spec(),
             "metrics": [metric.spec() for metric in metrics],
             **_attack_budget(track),
             **shared_out,

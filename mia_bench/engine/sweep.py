@@ -45,7 +45,10 @@ def prepare_sweep(config: RunConfig) -> Prepared:
         for name in names
         for one in _settings(setup.registry, name, setup.options.values.get(("defense", name), {}))
     ]
-    settings += [one for one in _undefended(setup, names) if one not in settings]
+    undefended = list(_undefended(setup, names))
+    if fold is not None:  # accuracy is compared with that of the baseline alone
+        undefended = [(name, chosen) for name, chosen in undefended if not chosen]
+    settings += [one for one in undefended if one not in settings]
     options, priors = setup.options, config.prior
     if fold is None:
         _refuse_unused(options, [name for name, _ in settings], setup.track, attacks)

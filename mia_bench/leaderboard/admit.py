@@ -46,10 +46,10 @@ def refusals(track: Track, records: Iterable[Record], quantities: Mapping[str, Q
 
 
 def disagreements(records: Iterable[Record]) -> list[str]:
-    """Where the records of several folds differ in what they must share: data, versions of components."""
+    """Where the records of several folds differ in what they share: data, protocol, versions of defenses."""
     ordered = sorted(records, key=lambda record: record.key)
-    what, read = next(iter(_SHARED.items()))
-    return [*_mixed(what, ordered, read), *_different_versions(ordered)]
+    shared = [line for what, read in _SHARED.items() for line in _mixed(what, ordered, read)]
+    return [*shared, *_different_versions(ordered, ("defense",))]
 
 
 def misfits(
@@ -73,7 +73,7 @@ def misfits(
 
 
 def misfit_folds(board: Sequence[Record], others: Iterable[Record]) -> list[Record]:
-    """Those of ``others``, records of other folds, whose version of the track, data or versions differ."""
+    """Those of ``others``, records of any fold, that differ from new ones in what all folds share."""
     examples = list({_signature(record): record for record in board}.values())
     version = examples[0].track.version
     return [other for other in others if other.track.version != version or disagreements([*examples, other])]
@@ -201,11 +201,15 @@ def _same_cell_twice(records: Sequence[Record]) -> list[str]:
     return lines
 
 
-def _different_versions(records: Sequence[Record]) -> list[str]:
+def _different_versions(
+    records: Sequence[Record], kinds: Sequence[str] = ("defense", "attack", "prior")
+) -> list[str]:
     seen: dict[tuple[str, str], tuple[Record, str]] = {}
     lines = {}
     for record in records:
         for kind, component in record.components.items():
+            if kind not in kinds:
+                continue
             version = f"{component.distribution} {component.version}"
             first, known = seen.setdefault((kind, component.name), (record, version))
             if version != known:

@@ -20,8 +20,10 @@ def by_fold(track: Track, found: Iterable[Record]) -> list[tuple[Track, list[Rec
     folds: dict[int, list[Record]] = {}
     usual = []
     for record in found:
-        fold = fold_of(record.track.variant)
-        folds.setdefault(fold, []).append(record) if fold else usual.append(record)
+        if fold := fold_of(record.track.variant):
+            folds.setdefault(fold, []).append(record)
+        else:
+            usual.append(record)
     return [(track, usual), *((Variation(fold=fold).of(track), folds[fold]) for fold in sorted(folds))]
 
 

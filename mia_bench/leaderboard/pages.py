@@ -77,7 +77,8 @@ def page(
         strip=strip,
         tuning=tuning,
         sweep=sweep,
-        notes=_notes(board.records),
+        folds=folds,
+        notes=_notes(record for one in (board, *folds) for record in one.records),
         packages=_packages(board, registry),
         runs=[arguments for one in (board, *folds) for arguments in run_arguments(one, registry)],
     )
@@ -210,20 +211,20 @@ _Words = tuple[str, ...]
 def run_arguments(board: Board, registry: Registry) -> list[_Words]:
     """Arguments of ``mia-bench run`` that make exactly the finished cells, in few commands."""
     seeds: dict[tuple[_Words, _Words], set[int]] = defaultdict(set)
+    fold = board.track.target.recipe.fold  # which is not attacked
     for record in board.done:
         words = {kind: _arguments(registry, kind, part) for kind, part in record.components.items()}
         usual = ("--prior", board.track.prior_of(record.attack.name))
         prior = () if words["prior"] == usual else words["prior"]
-        seeds[words["defense"], (*words["attack"], *prior)].add(record.seed)
+        attack = ("--fold", str(fold)) if fold else words["attack"]
+        seeds[words["defense"], (*attack, *prior)].add(record.seed)
     cells = [(defense, (attack, sorted(found))) for (defense, attack), found in seeds.items()]
     by_attack = _joined(sorted(cells))
     by_defense = _joined((attack, (words, found)) for words, (attack, found) in by_attack)
-    runs = []
-    for attacks, (defenses, found) in by_defense:
-        fold = board.track.target.recipe.fold  # which is not attacked
-        more = ("--fold", str(fold)) if fold else attacks
-        runs.append((*defenses, *more, *(word for seed in found for word in ("--seed", str(seed)))))
-    return runs
+    return [
+        (*defenses, *attacks, *(word for seed in found for word in ("--seed", str(seed))))
+        for attacks, (defenses, found) in by_defense
+    ]
 
 
 def _joined(pairs: Iterable[tuple[_Words, Any]]) -> list[tuple[_Words, Any]]:

@@ -311,6 +311,6 @@ def _check_strip(path: Path, registry: Registry, found: Sequence[Record]) -> lis
     if not (keys and known.keys() >= set(keys)):
         return [f"{path}: shows cells without records; {again}"]
     shown = describe(registry, load_track(registry, path.stem), [known[key] for key in keys])
-    if names and names != [row_label(one.defense.name, one.defense.changed) for one in shown]:
+    if names != [row_label(one.defense.name, one.defense.changed) for one in shown]:
         return [f"{path}: its rows have other names by now; {again}"]
     return []

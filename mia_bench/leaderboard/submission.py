@@ -85,13 +85,10 @@ def submit(
             least = least_seeds if place.name != records.TUNING else 0
             there = records.load(place, name) if name in registry.names("track") else []
             before |= {records.record_path(place, record): record for record in there}
-            for some in group(same, lambda record: record.track.variant).values():
-                copied, replaced = _plan(
-                    name, some, there, place, registry, replace=replace, least_seeds=least
-                )
-                paths = [records.record_path(place, record) for record in copied]
-                written |= {path: as_stored[path] for path in paths}
-                superseded += [records.record_path(place, record) for record in replaced]
+            copied, replaced = _plan(name, same, there, place, registry, replace=replace, least_seeds=least)
+            paths = [records.record_path(place, record) for record in copied]
+            written |= {path: as_stored[path] for path in paths}
+            superseded += [records.record_path(place, record) for record in replaced]
     new = [path for path, record in written.items() if records.write(path, record.file_text())]
     return Submission(
         written=new,
@@ -134,12 +131,74 @@ def _plan(
     if name not in registry.names("track"):
         log.warning("%d records are left out: no track is called %r", len(found), name)
         return [], []
-    fold = fold_of(found[0].track.variant)
-    track = Variation(fold=fold).of(load_track(registry, name))
+    track, folds = load_track(registry, name), group(found, lambda record: record.track.variant)
+    beside = group(there, lambda record: record.track.variant)
+    parts = [
+        _matched(
+            Variation(fold=fold_of(variant)).of(track),
+            folds.get(variant, []),
+            beside.get(variant, []),
+            registry,
+            least_seeds,
+        )
+        for variant in dict.fromkeys([*folds, *beside])
+    ]
+    copied = [record for part in parts for record in part.copied]
+    quantities = known_quantities(registry, track, [*found, *there])
+    lines = [line for part in parts for line in refusals(part.track, part.copied, quantities)]
+    if lines := lines or disagreements(copied):
+        raise MiaBenchError(
+            f"the records of track {name!r} can't share a board: {_cause(lines[0])}; install the plugins "
+            "whose versions decide, or submit from a store without the others"
+        )
+    blocked: dict[str, Record] = {}
+    causes: list[str] = []
+    for part in parts if copied else ():
+        found_here = misfits(part.track, part.copied, part.kept, quantities) if part.copied else []
+        for old in [*found_here, *misfit_folds(copied, part.kept)]:
+            blocked[old.key] = old
+            causes += disagreements([*copied, old]) or refusals(part.track, [*part.copied, old], quantities)
+    if blocked and not replace:
+        cells = sorted(map(name_cell, blocked.values()))
+        raise MiaBenchError(
+            f"{folder / records.RESULTS / name} has {len(cells)} more that can't stay beside these "
+            f"({_cause(causes[0])}): {'; '.join(cells[:SHOWN])}"
+            f"{'; …' if cells[SHOWN:] else ''}. Run these cells again and submit, or let --replace remove "
+            "them"
+        )
+    failures = Counter(
+        (record.status, record.reason or "no reason recorded") for record in copied if record.status != "done"
+    )
+    for (status, reason), count in failures.items():
+        log.warning(
+            "%d cells without numbers, shown on the page as %s (--finished-only leaves them out): %s",
+            count,
+            status,
+            reason,
+        )
+    return copied, [*(old for part in parts for old in part.superseded), *blocked.values()]
+
+
+@dataclass(frozen=True)
+class _Matched:
+    """Records of one fold, the usual or a further one, beside those of it that are there.
+
+    Attributes:
+        copied: those to write.
+        superseded, kept: of those that are there.
+    """
+
+    track: Track
+    copied: Sequence[Record]
+    superseded: Sequence[Record]
+    kept: Sequence[Record]
+
+
+def _matched(
+    track: Track, found: Sequence[Record], there: Sequence[Record], registry: Registry, least_seeds: int
+) -> _Matched:
+    """The newer record of each cell, and what becomes of those that are there."""
     chosen = _newest(describe(registry, track, _current(found, track, registry)))
-    variant = found[0].track.variant
-    apart = [old for old in there if old.track.variant != variant]
-    there = [old for old in there if old.track.variant == variant]
     superseded, kept = [], []
     for old in describe(registry, track, there):
         new = chosen.get(cell_key(old))
@@ -154,36 +213,7 @@ def _plan(
     if few := _with_few_seeds(chosen.values(), kept, least_seeds):
         log.warning("%d records are left out: fewer than %d seeds are finished", len(few), least_seeds)
         chosen = {key: record for key, record in chosen.items() if key not in few}
-    copied = list(chosen.values())
-    quantities = known_quantities(registry, track, [*found, *there])
-    if lines := refusals(track, copied, quantities):
-        raise MiaBenchError(
-            f"the records of track {name!r} can't share a board: {_cause(lines[0])}; install the plugins "
-            "whose versions decide, or submit from a store without the others"
-        )
-    blocked = misfits(track, copied, kept, quantities) if copied else []
-    blocked += misfit_folds(copied, apart) if copied else []
-    if blocked and not replace:
-        cells = sorted(name_cell(old) for old in blocked)
-        lines = disagreements([*copied, blocked[0]]) or refusals(track, [*copied, blocked[0]], quantities)
-        cause = _cause(lines[0])
-        raise MiaBenchError(
-            f"{folder / records.RESULTS / name} has {len(cells)} more that can't stay beside these "
-            f"({cause}): {'; '.join(cells[:SHOWN])}"
-            f"{'; …' if cells[SHOWN:] else ''}. Run these cells again and submit, or let --replace remove "
-            "them"
-        )
-    failures = Counter(
-        (record.status, record.reason or "no reason recorded") for record in copied if record.status != "done"
-    )
-    for (status, reason), count in failures.items():
-        log.warning(
-            "%d cells without numbers, shown on the page as %s (--finished-only leaves them out): %s",
-            count,
-            status,
-            reason,
-        )
-    return copied, superseded + blocked
+    return _Matched(track, list(chosen.values()), superseded, kept)
 
 
 def _with_few_seeds(chosen: Collection[Record], kept: Iterable[Record], least: int) -> set[CellKey]:

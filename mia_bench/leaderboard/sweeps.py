@@ -206,7 +206,7 @@ def rows_of(sweep: Sweep) -> list[dict[str, str]]:
         found.append(
             {
                 "setting": row.label,
-                sweep.accuracy.title: _number(sweep.accuracy, row.accuracy),
+                sweep.accuracy.title: _accuracy(sweep.accuracy, row),
                 "Δ (points)": _change(row.tried),
                 sweep.leakage.title: _number(sweep.leakage, row.leakage),
                 "under": row.attack,
@@ -216,6 +216,13 @@ def rows_of(sweep: Sweep) -> list[dict[str, str]]:
         )
     empty = [name for name in ("Δ (points)", "chosen at", "reason") if not any(row[name] for row in found)]
     return [{name: cell for name, cell in row.items() if name not in empty} for row in found]
+
+
+def _accuracy(axis: Axis, row: Swept) -> str:
+    """The accuracy with its interval; without one where it is the mean over folds."""
+    if row.tried and row.tried.accuracy is not None and row.tried.folds > 1:
+        return axis.quantity.format(row.tried.accuracy)
+    return _number(axis, row.accuracy)
 
 
 def _change(tried: Candidate | None) -> str:

@@ -126,6 +126,7 @@ class Tuning:
         accuracy: of the undefended target, mean over its folds.
         images: number of validation images of all these folds, the same on every seed.
         folds: how many folds those are, the usual one included.
+        fold_seeds: those of the undefended target in the further folds.
     """
 
     metric: str
@@ -135,6 +136,7 @@ class Tuning:
     images: int
     choices: tuple[Chosen, ...]
     folds: int = 1
+    fold_seeds: tuple[int, ...] = ()
 
     @property
     def error(self) -> float:
@@ -185,6 +187,7 @@ def choose(board: Board, registry: Registry | None = None, folds: Sequence[Board
         images=sum(fold.images for fold in sweep.folds),
         choices=choices,
         folds=len(sweep.folds),
+        fold_seeds=tuple(sorted({seed for fold in sweep.folds[1:] for seed in fold.seeds})),
     )
 
 

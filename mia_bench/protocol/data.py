@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from mia_bench.api.dataset import Dataset, ImageSet, Splits
-from mia_bench.api.inventory import Inventory
+from mia_bench.api.inventory import Inventory, counted
 from mia_bench.data.fingerprints import image_fingerprints
 from mia_bench.errors import DataError
 from mia_bench.protocol.context import Context
@@ -81,11 +81,9 @@ def exchanged(splits: Splits, fold: int | None) -> Splits:
         place, own = ((part.labels == label).nonzero().flatten() for part in (train, validation))
         wanted = place[(fold - 1) * len(own) : fold * len(own)]
         if len(wanted) < len(own):
-            most = len(place) // len(own)
             name = splits.class_names[int(label)]
-            raise DataError(
-                f"there is no fold {fold}: training images of {name!r} are enough for {most} further folds"
-            )
+            enough = counted(len(place) // len(own), "further fold")
+            raise DataError(f"there is no fold {fold}: training images of {name!r} are enough for {enough}")
         chosen.append(wanted)
         returned.append(own)
     left, back = torch.cat(chosen), torch.cat(returned)
