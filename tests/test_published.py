@@ -41,6 +41,7 @@ def test_settings_of_the_defenses_are_what_the_sweep_chose(name: str) -> None:
         pytest.skip(f"the sweep of {name} tried no defenses yet")
     for chosen in tuning.choices:
         assert chosen.setting is not None
+        assert all(choice.setting.folds == tuning.folds for choice in chosen.choices)
         defaults = track_options(track, "defense", chosen.defense)
         resolved = resolve(registry, "defense", chosen.defense, defaults, {})
         assert resolved.spec()["options"] == chosen.setting.options
