@@ -193,7 +193,9 @@ def _strip(decided: Standings, store: Store, show_private: bool) -> tuple[Image.
         if not wanted:
             say(f"warning: {standing.label} is left out: {store.root} has no cell of it", err=True)
             continue
-        record = min(wanted, key=lambda record: record.seed)
+        published = min(wanted, key=lambda record: record.seed)
+        # That of the images: the cell may have been run again, elsewhere.
+        record = store.record(board.track.name, published.key) or published
         arrays = FinishedCell(record, store).arrays()
         classes = strip_classes(len(arrays["classes"]))
         if not rows and (show_private or not shows_people(record)):
