@@ -24,6 +24,8 @@ from mia_bench.store import Store
 from mia_bench.track import Track
 from test_leaderboard import make_record
 
+pytestmark = pytest.mark.slow
+
 SHARED = ("data", "prior", "gallery", "evaluator")
 
 

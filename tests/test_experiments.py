@@ -42,6 +42,8 @@ from mia_bench.statistics import Effect
 from mia_bench.track import Variation, load_track
 from mia_bench.upkeep.planning import Planner
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent
 
 GIVEN: dict[str, Any] = {

@@ -344,6 +344,7 @@ def test_the_places_are_reached(registry: Registry, track: Track) -> None:
 
 
 # Names that records have are left out: two of them would be one.
+@pytest.mark.slow
 @given(place=st.sampled_from(PLACES), text=TEXTS.filter(lambda text: text.strip() not in str(BASE)))
 @settings(max_examples=60, deadline=None)
 def test_no_made_up_text_changes_the_structure(

@@ -15,6 +15,8 @@ from mia_bench.leaderboard.tuning import choose
 from mia_bench.plugins import host
 from mia_bench.track import load_track
 
+pytestmark = pytest.mark.slow
+
 BOARDS = Path(__file__).parent.parent / "leaderboards"
 
 

@@ -271,6 +271,7 @@ def test_modules_that_are_shared_are_refused(authors, tmp_path: Path) -> None:
     refused(tmp_path / "chain.pkl", inside, "Generator shares modules")
 
 
+@pytest.mark.slow
 def test_many_modules_and_long_names_are_refused(authors, tmp_path: Path) -> None:
     inside = content(authors.EasyDict)
     modules = part_of(inside, "G_ema")["_modules"]

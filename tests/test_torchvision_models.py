@@ -54,7 +54,13 @@ def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     return write
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name in ("resnet18", "inception_v3") else pytest.param(name, marks=pytest.mark.slow)
+        for name in NAMES
+    ],
+)
 def test_answers_are_torchvisions(name: str, published, tmp_path: Path) -> None:
     reference = theirs(name)
     published(name, reference.state_dict())
