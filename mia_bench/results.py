@@ -249,16 +249,15 @@ def _table_rows(records: Sequence[Record]) -> list[dict[str, str]]:
     known = [track for track in tracks.values() if track]
     ranked = {name for track in known for name in track.ranked_by}
     compared = len(known) < len(tracks) or not all(track.ranked_by for track in known)
+    folded = any(fold_of(record.track.variant) for record in records)
     shown = {
         name: quantity
         for name, quantity in _quantities(tracks.values(), records).items()
         if name in ranked
         or (quantity.paired and compared)
         or (quantity.role == "utility" and quantity.better == "higher")
+        or (quantity.role == "selection" and folded)
     }
-    if any(fold_of(record.track.variant) for record in records):
-        found = _quantities(tracks.values(), records)
-        shown |= {name: quantity for name, quantity in found.items() if quantity.role == "selection"}
     several = len({record.track.name for record in records}) > 1
     varied = any(record.track.variant for record in records)
     unfinished = any(record.reason for record in records)

@@ -186,6 +186,7 @@ def _strip(decided: Standings, store: Store, show_private: bool) -> tuple[Image.
     board = decided.board
     rows: list[StripRow] = []
     shown: dict[str, str] = {}
+    ranked, other = _rank_name(board), False
     for standing in decided.rows:
         place = standing.section and (standing.section.key, standing.key)
         same = [record for record in board.done if (section_key(record), row_key(record)) == place]
@@ -193,14 +194,16 @@ def _strip(decided: Standings, store: Store, show_private: bool) -> tuple[Image.
         if not wanted:
             say(f"warning: {standing.label} is left out: {store.root} has no cell of it", err=True)
             continue
-        published = min(wanted, key=lambda record: record.seed)
-        # That of the images: the cell may have been run again, elsewhere.
-        record = store.record(board.track.name, published.key) or published
+        record = min(wanted, key=lambda record: record.seed)
         arrays = FinishedCell(record, store).arrays()
         classes = strip_classes(len(arrays["classes"]))
         if not rows and (show_private or not shows_people(record)):
             rows.append(StripRow("private image", arrays["examples"][classes, 0], [""] * len(classes)))
-        ranks = record.per_image.get(_rank_name(board))
+        ranks = record.per_image.get(ranked)
+        stored = store.record(board.track.name, record.key)
+        if ranks and stored and stored.per_image.get(ranked) != ranks:
+            say(f"warning: {standing.label} has no ranks: {record.key} was run again, with others", err=True)
+            ranks, other = None, True  # no number without its record
         captions = [f"rank {ranks[index][0]:g}" if ranks else "" for index in classes]
         rows.append(StripRow(standing.label, arrays["reconstructions"][classes, 0], captions))
         shown[record.key] = standing.label
@@ -210,6 +213,7 @@ def _strip(decided: Standings, store: Store, show_private: bool) -> tuple[Image.
     heading = "each under the strongest attack on it"
     if any(any(row.captions) for row in rows):
         heading += "; the rank of the true person in the gallery"
+        heading += ", but for rows that were run again" if other else ""
     return draw_strip(rows, heading), shown
 
 

@@ -151,15 +151,15 @@ def _plan(
             f"the records of track {name!r} can't share a board: {_cause(lines[0])}; install the plugins "
             "whose versions decide, or submit from a store without the others"
         )
-    blocked: dict[str, Record] = {}
-    causes: list[str] = []
+    blocked: dict[str, tuple[Record, _Matched]] = {}
     for part in parts if copied else ():
         found_here = misfits(part.track, part.copied, part.kept, quantities) if part.copied else []
-        for old in [*found_here, *misfit_folds(copied, part.kept)]:
-            blocked[old.key] = old
-            causes += disagreements([*copied, old]) or refusals(part.track, [*part.copied, old], quantities)
+        blocked |= {old.key: (old, part) for old in [*found_here, *misfit_folds(copied, part.kept)]}
     if blocked and not replace:
-        cells = sorted(map(name_cell, blocked.values()))
+        first, part = next(iter(blocked.values()))
+        causes = disagreements([*copied, first])
+        causes = causes or refusals(part.track, [*part.copied, first], quantities)
+        cells = sorted(name_cell(old) for old, _ in blocked.values())
         raise MiaBenchError(
             f"{folder / records.RESULTS / name} has {len(cells)} more that can't stay beside these "
             f"({_cause(causes[0])}): {'; '.join(cells[:SHOWN])}"
@@ -176,7 +176,10 @@ def _plan(
             status,
             reason,
         )
-    return copied, [*(old for part in parts for old in part.superseded), *blocked.values()]
+    return copied, [
+        *(old for part in parts for old in part.superseded),
+        *(old for old, _ in blocked.values()),
+    ]
 
 
 @dataclass(frozen=True)

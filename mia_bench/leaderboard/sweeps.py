@@ -171,18 +171,10 @@ def _swept(
     missing = Missing(reasons[0] if reasons else "not run on every seed")
     front = defense.about.front or (defense.about.baseline and not defense.about.changed)
     role: Role = "front" if front else "undefended" if defense.about.baseline else "defense"
-    chosen = [
-        choice.loss
-        for one in tuned
-        for choice in one.choices
-        if (one.defense, choice.setting.options) == (defense.name, defense.options)
-    ]
-    tried = (
-        candidate
-        for one in tuned
-        for candidate in one.tried
-        if (one.defense, candidate.options) == (defense.name, defense.options)
-    )
+    own = [one for one in tuned if one.defense == defense.name]
+    candidates = (candidate for one in own for candidate in one.tried if candidate.options == defense.options)
+    tried = next(candidates, None)
+    chosen = [choice.loss for one in own for choice in one.choices if choice.setting is tried]
     shown = rows.get(attack) or next(iter(rows.values()), None)
     return Swept(
         defense.name,
@@ -192,7 +184,7 @@ def _swept(
         rows[attack].metrics[board.primary] if attack else missing,
         attack,
         tuple(chosen),
-        next(tried, None),
+        tried,
     )
 
 
