@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV ?= .venv
 OLDEST ?= .venv-oldest
 WORKERS ?= 2
+# Modules are compiled when they are first imported: few of those of torch ever are.
+PIP := -q --disable-pip-version-check --no-compile
 BIN := $(VENV)/bin
 
 .PHONY: run test test-oldest test-oldest-quick lint docs install install-dev install-oldest clean
@@ -39,21 +41,21 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
-	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[onnx]'
+	$(BIN)/python -m pip install $(PIP) -e '.[onnx]'
 	touch $@
 
 $(VENV)/.installed-dev: pyproject.toml | $(VENV)/bin/python
-	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[onnx,dev]'
+	$(BIN)/python -m pip install $(PIP) -e '.[onnx,dev]'
 	touch $@ $(VENV)/.installed
 
 $(VENV)/.installed-docs: pyproject.toml | $(VENV)/bin/python
-	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[onnx,docs]'
+	$(BIN)/python -m pip install $(PIP) -e '.[onnx,docs]'
 	touch $@ $(VENV)/.installed
 
 $(OLDEST)/.installed: pyproject.toml tests/oldest.py
 	$(PYTHON) -m venv $(OLDEST)
 	$(PYTHON) tests/oldest.py > $(OLDEST)/constraints.txt
-	$(OLDEST)/bin/python -m pip install -q --disable-pip-version-check -c $(OLDEST)/constraints.txt -e '.[onnx,dev]'
+	$(OLDEST)/bin/python -m pip install $(PIP) -c $(OLDEST)/constraints.txt -e '.[onnx,dev]'
 	touch $@
 
 clean:

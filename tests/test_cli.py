@@ -31,6 +31,7 @@ def nothing_imported(err: str) -> bool:
 # --- help, list, describe, plugins, doctor -------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
     [("--help",), ("list",), ("plugins",), ("run", "--help"), ("describe", "ppa"), ("--version",)],

@@ -152,6 +152,7 @@ def warnings(err: str) -> list[str]:
     return [line for line in err.splitlines() if line.startswith("warning: ")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", BROKEN)
 def test_a_broken_plugin_is_one_warning_and_the_others_work(cli, install: Install, kind: str) -> None:
     given, told = BROKEN[kind]
@@ -223,6 +224,7 @@ def test_the_first_of_two_distributions_of_a_name_counts(install: Install, sites
 # --- plugins that work and do what they must not -------------------------------------------------
 
 
+@pytest.mark.slow
 def test_what_a_plugin_prints_while_it_is_imported_is_one_warning(cli, install: Install) -> None:
     install("print('odd\\x1b[2J\\nwords', flush=True)\n" + defense())
     outcome = cli("list", "defenses")

@@ -315,6 +315,7 @@ def spent(noise: float, rate: float, steps: int, delta: float) -> float:
     return taken.epsilon(delta)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("noise", [1.0, 2.0, 4.0])
 @pytest.mark.parametrize("rate", [0.01, 0.1])
 def test_epsilon_agrees_with_numerical_integration(noise: float, rate: float) -> None:
@@ -361,6 +362,7 @@ def test_epsilon_agrees_with_dp_accounting(mechanism: tuple[float, float, int, f
         assert ours == pytest.approx(theirs, rel=5e-3)
 
 
+@pytest.mark.slow
 @each_mechanism
 def test_orders_are_enough_for_any_noise(mechanism: tuple[float, float, int, float]) -> None:
     noise, rate, steps, delta = mechanism
@@ -433,6 +435,7 @@ def test_report_is_of_the_steps_really_taken() -> None:
     assert longer.report(more.setup)["epsilon"] > defense.report(result.setup)["epsilon"] + 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", [0.7, 8.0, 50.0, 1000.0])
 def test_target_epsilon_is_met_and_not_exceeded(target: float) -> None:
     defense = private(epsilon=target)
@@ -442,6 +445,7 @@ def test_target_epsilon_is_met_and_not_exceeded(target: float) -> None:
     assert 0.998 * target < reported["epsilon"] <= target
 
 
+@pytest.mark.slow
 def test_more_privacy_takes_more_noise() -> None:
     noises = [find_noise_multiplier(e, 1e-4, 0.1, 100) for e in (1, 8, 50)]
     assert noises == sorted(noises, reverse=True)

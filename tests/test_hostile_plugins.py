@@ -144,6 +144,7 @@ RAISED = {
 """What would end a command, or interrupt it, if it were not a plugin that raised it."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_what_an_attack_raises_fails_its_cell(cli, hostile, store, jobs: int) -> None:
     raised = RAISED if jobs == 1 else dict(list(RAISED.items())[:6])
@@ -326,6 +327,7 @@ METRICS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("work", METRICS)
 def test_a_metric_is_named_and_spoils_no_other_cell(cli, hostile, store, work: str) -> None:
     hostile("metric", metric(work), track=METRICS_OF_TRACK)

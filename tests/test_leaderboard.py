@@ -488,6 +488,7 @@ def test_rows_are_ordered_by_what_leaks_least_and_nulls_come_last(registry: Regi
     ]
 
 
+@pytest.mark.slow
 @given(order=st.permutations(range(8)))
 def test_the_page_does_not_depend_on_the_order_of_records(
     order: list[int], tmp_path_factory: pytest.TempPathFactory

@@ -55,6 +55,7 @@ def test_the_table_has_a_column_for_each_quantity_and_cells_without_images_are_n
     assert absent in outcome.err
 
 
+@pytest.mark.slow
 def test_references_are_columns_only_where_there_is_nothing_else(cli, toy, store) -> None:
     store(*SHARED, "train", "invert")
     header = cli("measure", *CELLS, "--metric", "identification", "--metric", "prior-oracle").out.split("\n")[

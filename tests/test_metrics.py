@@ -114,6 +114,7 @@ def calibration_sample(rng: np.random.Generator, size: int, overconfidence: floa
     return np.stack([confidence, rng.random(size) < confidence - overconfidence], 1).astype(float)
 
 
+@pytest.mark.slow
 def test_ece_overstates_the_error_the_more_the_fewer_images() -> None:
     """What its description says, and why it has no interval."""
     rng = np.random.default_rng(0)

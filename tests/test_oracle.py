@@ -118,6 +118,7 @@ def test_the_metric_identifies_imitations() -> None:
     assert set(PriorOracle().compute(nobody).values()) == {"no encoder"}
 
 
+@pytest.mark.slow
 def test_a_track_that_names_it_measures_it_with_the_rest(toy, store, monkeypatch, tmp_path: Path) -> None:
     def named(registry, name):
         track = load_track(registry, name)

@@ -181,6 +181,7 @@ def test_the_standard_set_of_attacks_is_planned_for_own_models_too(toy, tmp_path
         prepare_sweep(load_config({**given, "target": file}))
 
 
+@pytest.mark.slow
 def test_another_architecture_trained_as_the_page_on_it_says(ready, monkeypatch, tmp_path: Path) -> None:
     page = (Path(__file__).parents[1] / "docs" / "own-models.md").read_text("utf-8")
     code = re.findall(r"^```python\n(.*?)^```$", page, re.M | re.S)[0]

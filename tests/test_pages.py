@@ -320,6 +320,7 @@ def track(registry: Registry) -> Track:
     return load_track(registry, "little")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", PLACES, ids=lambda place: ".".join(map(str, place[0])))
 def test_no_text_of_a_record_changes_the_structure(
     registry: Registry, track: Track, place: tuple[Path_, bool]

@@ -54,6 +54,7 @@ def _replaced(path: Path) -> None:
     path.write_text("<html>")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("harm", [_removed, _cut, _emptied, _altered, _replaced])
 def test_a_cached_run_makes_a_broken_picture_again(
     cli, toy, store, tmp_path, harm: Callable[[Path], None]
@@ -71,6 +72,7 @@ def test_a_cached_run_makes_a_broken_picture_again(
     assert picture.read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_whole_picture_is_left_alone_and_one_without_its_cell_too(cli, toy, store, tmp_path) -> None:
     root = store(*ALL)
     (record,) = cli(*TOY_RUN).records

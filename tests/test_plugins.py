@@ -98,6 +98,7 @@ def test_broken_plugin_is_listed_with_its_error(cli, broken, name: str) -> None:
     assert BROKEN[name] in line
 
 
+@pytest.mark.slow
 def test_doctor_names_every_broken_plugin_and_exits_1(cli, broken) -> None:
     outcome = cli("doctor")
     assert outcome.code == 1
@@ -147,6 +148,7 @@ def test_plugin_whose_commands_raise_is_named_and_the_help_still_comes(cli, brok
     assert "Traceback" not in outcome.err
 
 
+@pytest.mark.slow
 def test_list_and_doctor_survive_names_behind_which_nothing_is(cli, broken) -> None:
     listed = cli("list")
     assert listed.code == 0

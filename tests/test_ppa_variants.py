@@ -167,6 +167,7 @@ def distilled(**options: object) -> DistilledPlugAndPlay:
     return DistilledPlugAndPlay(DistilledPlugAndPlay.Options(**{**OPTIONS, **given}))
 
 
+@pytest.mark.slow
 def test_a_student_of_answers_leads_to_what_the_target_wants() -> None:
     given = task(MeanColour(), "black-box")
     made = attacked(distilled(), given)
@@ -176,6 +177,7 @@ def test_a_student_of_answers_leads_to_what_the_target_wants() -> None:
     assert torch.equal(made.images, again.images)
 
 
+@pytest.mark.slow
 def test_the_student_learns_the_answers() -> None:
     given = task(MeanColour(), "black-box")
     attack = distilled(student_steps=300)

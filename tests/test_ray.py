@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -47,20 +48,32 @@ def no_nicer_than_others(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_worker_niceness", "0")
 
 
-@pytest.fixture
-def nodes(toy) -> Iterator[object]:
-    """A cluster of three nodes with one core each; the driver is on the first."""
+@pytest.fixture(scope="module")
+def cluster(toy_site: Path) -> Iterator[Any]:
+    """A cluster of three nodes with one core each, for all tests here; the driver is on the first."""
     from ray.cluster_utils import Cluster
 
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        old = [path for path in [os.environ.get("PYTHONPATH")] if path]
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(toy_site), *old]))  # of the processes of the nodes
+        patch.setenv("RAY_worker_niceness", "0")
+        made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
         for _ in range(2):
             made.add_node(num_cpus=1)
         made.wait_for_nodes()
-        yield made
-    finally:
-        ray.shutdown()
-        made.shutdown()
+    yield made
+    made.shutdown()
+
+
+@pytest.fixture
+def nodes(toy, cluster: Any) -> Iterator[Any]:
+    """The cluster of all tests; a node that a test takes away is put back."""
+    count = len(cluster.list_all_nodes())
+    yield cluster
+    ray.shutdown()
+    for _ in range(count - len(cluster.list_all_nodes())):
+        cluster.add_node(num_cpus=1)
+    cluster.wait_for_nodes()
 
 
 def on_ray(folder: Path, **more) -> RunConfig:

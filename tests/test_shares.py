@@ -47,6 +47,7 @@ def test_a_run_computes_its_share_and_then_the_whole_is_there(cli, toy, tmp_path
     assert "0 stages to compute" in plan.out
 
 
+@pytest.mark.slow
 def test_the_strongest_attacks_wait_for_other_shares(cli, toy, tmp_path: Path, monkeypatch) -> None:
     arguments = ["run", "--track", "toy", "--defense", "none", "--defense", "pos-ls"]
     arguments += ["--attack", "standard", "--device", "cpu"]

@@ -51,6 +51,7 @@ def cells(records: list[Record]) -> list[tuple[str, dict, int, str]]:
     ]
 
 
+@pytest.mark.slow
 def test_the_set_meets_tuning_seeds_and_the_strongest_the_seeds_of_the_run(toy, finished: Path) -> None:
     prepared = planned(finished)
     assert not prepared.open_cells
@@ -126,6 +127,7 @@ def test_a_run_that_was_stopped_goes_on_with_the_strongest(
     assert computed == ["measure"]
 
 
+@pytest.mark.slow
 def test_what_is_run_again_is_computed_once(
     toy, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -380,6 +380,7 @@ for number in range(20):
 """
 
 
+@pytest.mark.slow
 def test_processes_that_make_one_store_at_once_all_succeed(root: Path) -> None:
     start = str(time.time() + 1)
     command = [sys.executable, "-c", OPEN_AT_ONCE, start, str(root)]

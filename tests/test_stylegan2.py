@@ -476,6 +476,7 @@ def test_the_first_step_of_the_discriminator_by_hand(tmp_path: Path) -> None:
             torch.testing.assert_close(getattr(training.model, part).get_parameter(name), tensor)
 
 
+@pytest.mark.slow
 def test_training_by_command(cli, toy) -> None:
     small = [f"{key}={value}" for key, value in {**OPTIONS, "steps": 3, "batch_size": 4}.items()]
     options = [word for text in small for word in ("-o", f"stylegan2.{text}")]

@@ -218,6 +218,7 @@ HEAD = b"\x80\x04}(X\x05\x00\x00\x00G_ema"
 """Protocol 4, a dict, a mark and a key."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("tail", "message"),
     [
@@ -353,6 +354,7 @@ def zipped(size: int) -> bytes:
 FIVE = legacy(5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("tensor", "message"),
     [
@@ -420,6 +422,7 @@ def test_whole_files_of_other_kinds_are_refused(tmp_path: Path) -> None:
         read_pickle(tmp_path / "none.pkl")
 
 
+@pytest.mark.slow
 def test_changed_bytes_never_do_harm(authors, tmp_path: Path) -> None:
     data = bytearray(pickle.dumps(content(authors.EasyDict, CLAMPED)))
     draws = random.Random(0)

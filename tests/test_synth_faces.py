@@ -60,6 +60,7 @@ def test_more_decoys_leave_the_private_images_as_they_are(splits: Splits) -> Non
     assert torch.equal(load(decoys=10).test.images, splits.test.images)
 
 
+@pytest.mark.slow
 def test_encoder_tells_unseen_people_apart(splits: Splits) -> None:
     embed = SynthEncoder().load(None, device=CPU)
     embeddings = embed(to_float(splits.decoys.images))

@@ -105,6 +105,7 @@ def mia_bench(*words: str, shell: str = "", **environment: str) -> subprocess.Co
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "shell", "environment", "code", "err"),
     [

@@ -82,6 +82,7 @@ def test_a_line_says_for_whom_where_from_and_where_to() -> None:
     ]
 
 
+@pytest.mark.slow
 def test_doctor_names_each_file_once_and_those_that_are_damaged(cli, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("MIA_BENCH_WEIGHTS", str(tmp_path / "weights"))
     outcome = cli("doctor")

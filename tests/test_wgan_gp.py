@@ -139,6 +139,7 @@ def test_one_step_of_the_critic_equals_a_step_by_hand(tmp_path: Path) -> None:
         torch.testing.assert_close(training.model.generator.state_dict()[name], tensor)
 
 
+@pytest.mark.slow
 def test_training_moves_the_samples_towards_the_data(tmp_path: Path) -> None:
     """Images of one colour each, red or blue: samples come to have the data's mean colour."""
     given = task(tmp_path)

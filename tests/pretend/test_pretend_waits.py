@@ -75,6 +75,7 @@ def test_every_built_in_defense_is_listed() -> None:
     assert {name for name, _ in VARIANTS} == set(host().registry.names("defense"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "options"), VARIANTS)
 def test_training_waits_once_an_epoch(pretend, name: str, options: dict) -> None:
     component = host().registry.get("defense", name).load()
@@ -104,6 +105,7 @@ def prior_task(device: torch.device) -> PriorTask:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("training", "options"),
     [
@@ -173,6 +175,7 @@ def invert(attack: Attack, prior: GenerativeModel, device: torch.device) -> Reco
     return attacked(attack, task)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("attack", "prior"), [(ppa, style), (ppa, wgan), (gmi, wgan)])
 def test_attacks_find_what_they_find_on_the_cpu_and_wait_for_nothing_in_their_steps(
     pretend, attack: Callable[[int], Attack], prior: Callable[[], GenerativeModel]
