@@ -15,7 +15,6 @@ from mia_bench.data import overlaps
 from mia_bench.data.overlaps import Photographs, describe_overlaps, find_overlaps, refuse_public_copies
 from mia_bench.errors import DataError
 from mia_bench_plugins.datasets.folder import Folder
-from mia_bench_plugins.datasets.lfw import crop_face
 
 
 def quiet(done: int, total: int, unit: str) -> None:
@@ -207,23 +206,3 @@ def test_what_is_refused_is_refused_everywhere(cli, toy, people: Path) -> None:
     assert reason in check.out
     assert reason in plan.err
     assert "target under none" not in refused.err
-
-
-@pytest.mark.slow
-def test_lfw_has_five_photographs_under_two_names(real_data: Path) -> None:
-    """All are of public people or decoys; no other pair of the 13,233 photographs is near the limit."""
-    paths = sorted((real_data / "lfw").glob("*/*.jpg"))
-    names = [f"{path.parent.name}/{path.name}" for path in paths]
-    people = {name: number for number, name in enumerate(dict.fromkeys(p.parent.name for p in paths))}
-    images = []
-    for path in paths:
-        with Image.open(path) as image:
-            images.append(np.asarray(crop_face(image).resize((32, 32), Image.Resampling.BICUBIC)))
-    known = Photographs(
-        torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous(),
-        names,
-        torch.tensor([people[path.parent.name] for path in paths]),
-        ["public"] * len(paths),
-    )
-    found = {names[pair.first].partition("/")[0] for pair in find_overlaps(known, quiet)}
-    assert found == {"Andrew_Caldecott", "Bart_Hendricks", "Carlos_Beltran", "Emmy_Rossum", "Gabrielle_Rose"}

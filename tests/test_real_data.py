@@ -59,6 +59,8 @@ def test_roles_and_counts_of_the_protocol(lfw: Splits) -> None:
     assert set(lfw.public.labels.tolist()).isdisjoint(lfw.decoys.labels.tolist())
     (note,) = lfw.notes  # five photographs lie under two names
     assert note.startswith("nearly the same image of two public people or decoys, 5 pairs: ")
+    names = ("Andrew_Caldecott", "Bart_Hendricks", "Carlos_Beltran", "Emmy_Rossum", "Gabrielle_Rose")
+    assert all(name in note for name in names)
     assert lfw.inventory is not None
     assert next(lfw.inventory.lines()) == "files: 13,233 found, 12,365 read, 868 not needed, 0 left out"
 

@@ -148,7 +148,7 @@ def test_records_say_what_was_halved(tiny, on_pretend, tmp_path: Path, monkeypat
 @pytest.mark.parametrize(
     ("name", "sizes", "defenses"),
     [
-        ("facescrub", (530, 37_878, 1024), ()),
+        ("facescrub", (530, 37_878, 1024), ("mid", "bido", "dp-sgd")),  # others train the plain network
         ("stanford-dogs", (120, 20_580, 512), ("bido",)),  # which takes most, as the other shows
     ],
 )
