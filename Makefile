@@ -4,9 +4,11 @@ PYTHON ?= python3
 VENV ?= .venv
 OLDEST ?= .venv-oldest
 WORKERS ?= 2
-# Modules are compiled when they are first imported: few of those of torch ever are.
-PIP := -q --disable-pip-version-check --no-compile
+PIP := -q --disable-pip-version-check
 BIN := $(VENV)/bin
+
+# Tests start hundreds of processes, each of which would else compile the modules that it imports.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: run test test-oldest test-oldest-quick lint docs install install-dev install-oldest clean
 
@@ -55,7 +57,7 @@ $(VENV)/.installed-docs: pyproject.toml | $(VENV)/bin/python
 $(OLDEST)/.installed: pyproject.toml tests/oldest.py
 	$(PYTHON) -m venv $(OLDEST)
 	$(PYTHON) tests/oldest.py > $(OLDEST)/constraints.txt
-	$(OLDEST)/bin/python -m pip install $(PIP) -c $(OLDEST)/constraints.txt -e '.[onnx,dev]'
+	$(OLDEST)/bin/python -m pip install $(PIP) --no-compile -c $(OLDEST)/constraints.txt -e '.[onnx,dev]'
 	touch $@
 
 clean:
