@@ -179,7 +179,7 @@ class Store:
                 if time.time() - path.stat().st_mtime > _SWEEP_AFTER:
                     _remove(path)
         for path in checkpoints.glob("[!.]*"):
-            if self.folder(*named_stage(path.name)).is_dir():
+            if self.has(*named_stage(path.name)):
                 with contextlib.suppress(OSError):
                     _remove(path)
 

@@ -67,8 +67,9 @@ def shortened(text: str, longest: int) -> str:
 
 def prose(text: str) -> Markup:
     """``text`` to be read as it is in a Markdown paragraph, heading, list item or table cell."""
-    escaped = _START.sub(r"\1\\", _SPECIAL.sub(r"\\\g<0>", one_line(text)))
-    return Markup(_ADDRESS.sub(lambda found: f"&#{ord(found[0])};", escaped).replace("|", "&#124;"))
+    escaped = _SPECIAL.sub(r"\\\g<0>", one_line(text))
+    apart = _ADDRESS.sub(lambda found: f"&#{ord(found[0])};", escaped).replace("|", "&#124;")
+    return Markup(_START.sub(r"\1\\", apart))
 
 
 def code(text: str) -> Markup:

@@ -155,6 +155,11 @@ def test_unequal_classes_keep_the_mean_over_samples() -> None:
     assert weighted(means, [4] * 50) == pytest.approx(means)
 
 
+def test_each_seed_has_counts_of_its_own() -> None:
+    made = weighted(np.array([[0.0, 1.0], [0.0, 1.0]]), [[1, 1], [3, 1]])
+    assert made.mean(1).tolist() == [0.5, 0.25]
+
+
 def test_a_share_has_the_exact_interval_of_as_many_independent_samples() -> None:
     effect = Effect(0.04, math.sqrt(0.04 * 0.96 / 200), math.inf, 3, 60)
     exact = stats.binomtest(8, 200).proportion_ci(0.95, method="exact")

@@ -704,16 +704,23 @@ def test_a_definition_of_variants_that_does_not_fit_is_refused(changes: dict, me
 # --- the plane -----------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="session")
-def small_plane(make_once) -> plane.PlaneRecord:
+@pytest.fixture
+def small_plane(make_once, monkeypatch) -> plane.PlaneRecord:
+    """Of less training and fewer steps than the published one."""
+    monkeypatch.setattr(plane, "EPOCHS", 30)
+    monkeypatch.setattr(plane, "STEPS", 20)
+
     def make(folder: Path) -> None:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(plane, "EPOCHS", 30)
-            patch.setattr(plane, "STEPS", 20)
-            made = plane.compute(host().registry, lambda done, total, unit: None, seeds=2)
+        made = plane.compute(host().registry, lambda done, total, unit: None, seeds=2)
         (folder / "plane.json").write_text(made.text())
 
     return plane.read(make_once("plane", make) / "plane.json")
+
+
+def test_a_plane_of_other_settings_is_refused(small_plane: plane.PlaneRecord, monkeypatch) -> None:
+    monkeypatch.setattr(plane, "STEPS", 21)
+    with pytest.raises(MiaBenchError, match="run it again"):
+        plane.findings(small_plane)
 
 
 def test_the_plane_compares_each_target_with_the_undefended_one(small_plane: plane.PlaneRecord) -> None:

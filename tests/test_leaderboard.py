@@ -29,6 +29,8 @@ from mia_bench.errors import MiaBenchError, UsageError
 from mia_bench.leaderboard import admit, pages, records, tuning
 from mia_bench.leaderboard.aggregate import Missing
 from mia_bench.leaderboard.board import build_board
+from mia_bench.leaderboard.described import known_quantities
+from mia_bench.leaderboard.overview import overviews
 from mia_bench.leaderboard.records import read_file
 from mia_bench.leaderboard.standings import standings
 from mia_bench.leaderboard.submission import Submission
@@ -674,6 +676,7 @@ def test_the_strongest_of_the_attacks_tried_on_all_settings_counts(registry: Reg
         ([-0.1, -0.3, -1.0], -0.1, [-0.0333]),
         ([-0.1, -0.3, -1.0], -0.3, []),
         ([4, 8, 16], 16, [32]),
+        ([1, 4], 1, []),  # the next whole number would be 0
         ([0.0, 0.1, 0.2], 0.0, []),  # no geometric step leads below 0
         ([0.5], 0.5, []),
         ([None, 0.5, 1.0], 1.0, [2.0]),
@@ -814,7 +817,7 @@ def test_the_same_cell_twice_is_refused(registry: Registry, track: Track) -> Non
     message = refused(registry, track, one, other)
     assert one["key"] in message
     assert "f" * 20 in message
-    assert "remove results/" in message
+    assert "remove the file of the older" in message
 
 
 def test_two_versions_of_a_component_never_share_a_board(registry: Registry, track: Track) -> None:
@@ -1012,6 +1015,42 @@ def test_a_changed_byte_of_a_record_is_found_or_changes_nothing(folder: Path, re
             found += 1
         path.write_bytes(whole)
     assert found > 40
+
+
+def test_a_record_with_wrong_numbers_condemns_no_other_of_its_row(registry: Registry, track: Track) -> None:
+    wrong, *right = [make_record("guard", seed) for seed in (2, 0, 4, 3)]
+    wrong["per_class"] = {"id_gallery_acc1": [0.1, 0.2]}
+    new = read(make_record("plain", 0))
+    known = known_quantities(registry, track, new)
+    for order in ([wrong, *right], [*right, wrong]):
+        found = admit.misfits(track, new, read(*order), known)
+        assert [record.seed for record in found] == [2]
+
+
+def test_what_is_measured_on_the_target_has_means_of_all_classes(registry: Registry, track: Track) -> None:
+    """Attacks meet two of the three; what else is known of the target has three, whatever its role."""
+    made = make_record()
+    made["per_class"] |= {"miscalibration": [0.1, 0.2, 0.3], "spread": [1.0, 2.0, 3.0]}
+    made["metrics"] |= {"miscalibration": metric(0.2), "spread": metric(2.0)}
+    assert not admit.refusals(track, read(made), known_quantities(registry, track, read(made)))
+    made["per_class"]["spread"] = [2.0] * 4
+    (line,) = admit.refusals(track, read(made), known_quantities(registry, track, read(made)))
+    assert "means of different numbers of classes" in line
+
+
+def test_attacks_on_different_trainings_of_a_target_are_told(
+    folder: Path, registry: Registry, some: list[dict[str, Any]]
+) -> None:
+    assert records.check(folder, registry) == [] or records.build(folder, registry)
+    for record in some:
+        if (record["defense"]["name"], record["attack"]["name"]) == ("guard", "samples") and record["seed"]:
+            record["cost"]["train_seconds"] += 0.5
+            place_of(folder, record).write_text(record_text(record))
+    records.build(folder, registry)
+    (line,) = records.check(folder, registry)
+    words = "guard, seeds 1, 2: attacks met different trainings of the target"
+    assert words in line
+    assert words in (folder / "little.md").read_text()
 
 
 # --- pages -----------------------------------------------------------------------------------
@@ -1220,6 +1259,29 @@ def test_an_older_record_of_a_cell_takes_no_place(
     write_json(store, old)
     assert submit(store, None, folder, registry) == Submission()
     assert "a finished or newer one is there already" in caplog.text
+
+
+def test_an_older_record_under_the_same_key_takes_no_place(
+    tmp_path: Path, folder: Path, registry: Registry, some: list[dict[str, Any]]
+) -> None:
+    newer = {**later(some[0]), "key": some[0]["key"]}
+    place_of(folder, newer).write_text(record_text(newer))
+    store = Store(tmp_path / "another-store")
+    write_json(store, some[0])
+    assert submit(store, None, folder, registry) == Submission()
+
+
+def test_a_record_of_too_few_seeds_removes_nothing(tmp_path: Path, folder: Path, registry: Registry) -> None:
+    old = make_record("foreign")
+    place_of(folder, old).write_text(record_text(old))
+    store = Store(tmp_path / "another-store")
+    write_json(store, later(old, defense=part("foreign", "2")))
+    assert submit(store, None, folder, registry, least_seeds=3) == Submission()
+    assert place_of(folder, old).exists()
+    for seed in (1, 2):
+        write_json(store, {**make_record("foreign", seed), "defense": part("foreign", "2")})
+    done = submit(store, None, folder, registry, least_seeds=3)
+    assert (len(done.written), done.removed) == (3, [place_of(folder, old)])
 
 
 def test_of_two_records_of_a_cell_in_a_store_one_is_copied(
@@ -1485,6 +1547,25 @@ def test_kinds_of_numbers(registry: Registry, track: Track) -> None:
     kinds = {name: board.quantities[name].kind for name in ("id_gallery_acc1_ceiling", "id_median_rank", "x")}
     assert kinds == {"id_gallery_acc1_ceiling": "share", "id_median_rank": "rank", "x": "number"}
     assert board.utility[0].metrics["x"] == Estimate(-3.0, -3.1, -2.9, 10)  # no bounds are known
+
+
+def test_a_sweep_without_a_board_has_its_page(tmp_path: Path, registry: Registry) -> None:
+    undefended = make_record("plain", 1000)
+    undefended["metrics"]["validation_accuracy"] = metric(0.9)
+    for record in (undefended, swept(0.2, 0.9, 0.4)):
+        path = tmp_path / "tuning" / "results" / "little" / f"{record['key']}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(record_text(record))
+    built = records.build(tmp_path, registry)
+    assert tmp_path / "tuning" / "little.md" in built
+    assert records.check(tmp_path, registry) == []
+
+
+def test_an_overview_knows_cells_from_before_an_option_existed(registry: Registry) -> None:
+    older = make_record("guard", 0)
+    older |= {"key": "older", "defense": {**older["defense"], "options": {"alpha": 0.5}}}
+    (found,) = overviews(read(older, make_record("guard", 0), make_record("plain", 0)), registry)
+    assert (found.reason, len(found.decided.rows)) == ("", 2)
 
 
 # --- a third party's metric ------------------------------------------------------------------

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mia_bench.statistics import compact_letters, holm
+from mia_bench.statistics.letters import share_a_letter
 
 p_values = st.lists(st.floats(0, 1), min_size=1, max_size=6)
 
@@ -57,3 +58,10 @@ def test_letters_follow_the_order_of_the_table() -> None:
     assert compact_letters("", []) == {}
     many = [str(number) for number in range(30)]
     assert compact_letters(many, list(combinations(many, 2)))["29"] == "d1"
+
+
+def test_letters_are_compared_whole() -> None:
+    assert share_a_letter("ab1", "b1c")
+    assert not share_a_letter("a1", "b1")
+    assert not share_a_letter("a", "a1")
+    assert not share_a_letter("", "")

@@ -77,6 +77,7 @@ HOSTILE = (
     "\x00\x07\x1b[31m\x85\u2028\u202e\ud800 \ufeff",
     "<https://x.example> www.x.example",
     "HTTP://x.example/a_b* ftp://x a_b@x.example",
+    "://x",
     "    indented",
     "--index-url=http://x.example",
     "[^1]: note\n[ref]: http://x",

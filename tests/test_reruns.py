@@ -75,6 +75,18 @@ def test_numbers_that_moved_too_far_are_named() -> None:
     assert (new.published, new.again) == (None, 0.5)
 
 
+def test_means_of_classes_that_moved_are_named_where_conditions_are_the_same() -> None:
+    (published,) = read(make_record(gallery=0.5))
+    again = published.model_copy(deep=True)
+    again.per_class["id_gallery_acc1"].reverse()
+    for record in (published, again):
+        record.provenance.processor = "Maker 6-1-1"
+    (one,) = moved(published, again)
+    assert str(one).startswith("id_gallery_acc1 of class 0 is 0.6, published is 0.4")
+    again.provenance.processor = "Maker 6-2-1"
+    assert moved(published, again) == []
+
+
 def test_how_far_numbers_of_other_conditions_are_is_told() -> None:
     (made,) = read(make_record())
     value = made.metrics["test_accuracy"].value

@@ -138,6 +138,12 @@ def test_defenses_that_differ_share_no_letter_and_the_baseline_has_none(registry
     assert letters == {"plain": "", "guard": "a", "guard alpha=0.6": "a", "guard alpha=0.7": "b"}
 
 
+def test_one_seed_tells_no_pair_apart(registry: Registry) -> None:
+    made = rows(("guard", 0.3, 0.9), seeds=1) + rows(("guard", 0.5, 0.9), options={"alpha": 0.6}, seeds=1)
+    decided = decide(registry, *rows(("plain", 0.6, 0.9), seeds=1), *made)
+    assert (decided.pairs, {row.letters for row in decided.rows}) == ({}, {""})
+
+
 def test_more_defenses_than_can_be_read_in_pairs_have_no_letters(registry: Registry, monkeypatch) -> None:
     made = rows(("guard", 0.3, 0.9)) + rows(("guard", 0.5, 0.9), options={"alpha": 0.6})
     assert "letters of pairs" in pages.page(decide(registry, *BASE, *made), registry)

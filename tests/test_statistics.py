@@ -143,10 +143,15 @@ def test_biased_statistic_keeps_its_value_inside() -> None:
 def test_no_exception_in_sixty_classes_is_the_exact_interval(value, low, high) -> None:
     from scipy.stats import binomtest
 
-    found = estimate(Measurement(np.full(240, value), np.repeat(np.arange(60), 4)))
+    found = estimate(Measurement(np.full(240, value), np.repeat(np.arange(60), 4)), share=True)
     exact = binomtest(round(60 * value), 60).proportion_ci(0.95, method="exact")
     assert (found.low, found.high) == pytest.approx((exact.low, exact.high))
     assert (found.low, found.high) == pytest.approx((low, high), abs=1e-4)
+
+
+def test_a_rank_that_is_1_for_all_is_no_share() -> None:
+    found = estimate(Measurement(np.ones(40), np.repeat(np.arange(10), 4), lambda v: float(np.median(v))))
+    assert (found.low, found.value, found.high) == (1.0, 1.0, 1.0)
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0])
@@ -154,7 +159,7 @@ def test_no_exception_among_many_classes_is_the_interval_of_clopper_and_pearson(
     from scipy.special import betaincinv
 
     for classes in range(2, 2001):
-        found = estimate(Measurement(np.full(classes, value), np.arange(classes)))
+        found = estimate(Measurement(np.full(classes, value), np.arange(classes)), share=True)
         margin = float(betaincinv(1, classes, 0.975))
         low, high = (0.0, margin) if value == 0 else (1 - margin, 1.0)
         assert (found.low, found.high) == pytest.approx((low, high), rel=1e-12)

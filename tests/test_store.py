@@ -660,13 +660,15 @@ def test_scratch_of_a_stored_stage_is_swept_another_stays(tmp_path: Path) -> Non
     store = Store(tmp_path / "s")
     store.save("data", "stored", {"one": torch.ones(1)}, {})
     store.checkpoint("prior", "k").save({"w": torch.ones(1)})
-    for key in ("stored", "under-way"):
+    store.save("data", "damaged", {"one": torch.ones(1)}, {})
+    (store.folder("data", "damaged") / "tensors.safetensors").write_bytes(b"")
+    for key in ("stored", "damaged", "under-way"):
         store.scratch("data", key).mkdir(parents=True)
         (store.scratch("data", key) / "block").write_bytes(b"x")
     store.sweep()
     left = sorted(path.name for path in (tmp_path / "s" / "checkpoints").iterdir())
-    assert left == ["data-under-way", "prior-k.pt"]
-    for stage, key in (("data", "under-way"), ("prior", "k"), ("prior", "none")):
+    assert left == ["data-damaged", "data-under-way", "prior-k.pt"]
+    for stage, key in (("data", "damaged"), ("data", "under-way"), ("prior", "k"), ("prior", "none")):
         store.clear(stage, key)
     assert not list((tmp_path / "s" / "checkpoints").iterdir())
     assert store.has("data", "stored")

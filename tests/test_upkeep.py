@@ -28,6 +28,7 @@ from mia_bench.store import RUN, Store
 from mia_bench.upkeep import collect
 from mia_bench.upkeep.bundle import Bundle
 from mia_bench.upkeep.contents import Contents
+from mia_bench.upkeep.explain import ExplainedCell, Node
 from mia_bench.upkeep.merge import OtherStore, merge
 from mia_bench.upkeep.selection import select
 from stored import write_json
@@ -289,6 +290,17 @@ def test_gc_frees_leftovers_only_where_it_is_asked_to(cli, kept: Path) -> None:
     assert not list((kept / "locks").iterdir())
     assert pictures - set((kept / "pictures").iterdir()) == {kept / "pictures" / ("0" * 20 + ".png")}
     assert (kept / "artifacts" / "train" / "README").exists()
+
+
+def test_gc_keeps_the_checkpoint_of_a_stage_whose_artifact_is_damaged(cli, kept: Path) -> None:
+    damaged = next((kept / "artifacts" / "train").iterdir())
+    (damaged / "tensors.safetensors").write_bytes(b"")
+    checkpoint = kept / "checkpoints" / f"train-{damaged.name}.pt"
+    checkpoint.parent.mkdir(exist_ok=True)
+    checkpoint.write_bytes(b"state")
+    age(kept)
+    cli("store", "gc", "--delete")
+    assert checkpoint.exists()
 
 
 def joined_attack(root: Path) -> Store:
@@ -852,6 +864,18 @@ def test_explain_says_why_a_cell_is_computed_again(cli, kept: Path, older: bool)
     assert "train: defense.options.alpha: -0.05 → -0.2\n" in beside.out
     same = cli("explain", "--track", "toy", "--defense", "neg-ls", "--attack", "ppa")
     assert f"all stages of cell {key[:8]} are stored" in same.out
+
+
+def test_an_undefended_target_beside_the_attacked_one_has_a_name_of_its_own() -> None:
+    attacked, undefended = ("train", "a" * 20), ("train", "b" * 20)
+    invert = Origin("invert", 1, {}, 0, {"target": attacked, "undefended": undefended})
+    nodes = [Node(stage, "", Origin("train", 1, {}, 0, {}), True) for stage in (attacked, undefended)]
+    cell = ExplainedCell("k", (*nodes, Node(("invert", invert.key), "", invert, True)))
+    assert {name: node.id for name, node in cell.by_name.items()} == {
+        "train": attacked,
+        "train, undefended": undefended,
+        "invert": ("invert", invert.key),
+    }
 
 
 def test_explain_takes_a_model_of_ones_own(cli, kept: Path, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from mia_bench.api.metric import Quantity
 from mia_bench.experiments import plane
 from mia_bench.experiments.analysis import Answer, Judgement, Line, Part
 from mia_bench.experiments.definition import Claim, Experiment, Figure
+from mia_bench.leaderboard.admit import several_trainings
 from mia_bench.leaderboard.drawing import front, levels
 from mia_bench.leaderboard.escape import as_it_is, make_environment, page_text
 from mia_bench.leaderboard.figures import (
@@ -46,6 +47,7 @@ def page(experiment: Experiment, answers: Sequence[Answer]) -> str:
         experiment=experiment,
         answers=answers,
         costs=costs,
+        apart=several_trainings,
         drawn={
             track: {f"{FIGURES}/{file}": words for file, (words, _) in found.items()}
             for track, found in drawn.items()
@@ -110,7 +112,7 @@ def number_rows(experiment: Experiment, part: Part) -> list[dict[str, str]]:
             quantity, found = part.board.quantities[name], numbers[line.label]
             under = f", {attack}" if attack else ""
             row[f"{name}{under}"] = brief(quantity, found.shown)
-            row[f"change{under}" if attack else f"change of {name}"] = change(quantity, found.change)
+            row[f"change of {name}{under}"] = change(quantity, found.change)
         rows.append(row)
     for (name, attack), numbers in part.numbers.items() if not experiment.axis else ():
         row = {"quantity": name, "under": attack}

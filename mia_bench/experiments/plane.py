@@ -305,7 +305,8 @@ def findings(record: PlaneRecord) -> list[Finding]:
     Raises:
         MiaBenchError: the record is not of these targets.
     """
-    if record.settings.keys() != _settings().keys():
+    made = {(run.defense, *run.options.items()) for run in record.runs}
+    if record.settings != _settings() or made != {(target, *options.items()) for target, options in TARGETS}:
         raise MiaBenchError("the record of the plane was made by another version: run it again")
     tables = {name: [_table(record, target, name) for target, _ in TARGETS] for name in QUANTITIES}
     share = {name: quantity.kind == "share" for name, quantity in QUANTITIES.items()}

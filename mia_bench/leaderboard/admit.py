@@ -12,9 +12,10 @@ from operator import mul
 from mia_bench.api.metric import Quantity
 from mia_bench.leaderboard.conditions import conditions
 from mia_bench.leaderboard.described import UNDECLARED
-from mia_bench.leaderboard.grouping import cell_key, group
+from mia_bench.leaderboard.grouping import by_seed, cell_key, group, row_key
 from mia_bench.provenance import code_differs
 from mia_bench.record import MetricValue, Record
+from mia_bench.recorded_options import row_label
 from mia_bench.track import Track
 
 
@@ -64,10 +65,13 @@ def misfits(
     misfit: dict[tuple[str, ...], bool] = {}
     found = []
     for other in others:
+        if _unfit(track, other, quantities):
+            found.append(other)
+            continue
         signature = _signature(other)
         if signature not in misfit:
             misfit[signature] = bool(refusals(track, [*examples, other], quantities))
-        if misfit[signature] or _unfit(track, other, quantities):
+        if misfit[signature]:
             found.append(other)
     return found
 
@@ -121,12 +125,12 @@ def _wrong_numbers(track: Track, record: Record, quantities: Mapping[str, Quanti
             yield from _wrong_mean(name, metric, means, _counts(record, name, metric, track.images_per_class))
     if nothing := [name for name in record.per_class if record.metrics.get(name) is None]:
         yield f"there are means of classes of {nothing[0]}, but it has no value"
-    # Utility is measured on all private classes, the rest on those that were attacked.
+    # The target is measured on all private classes, as utility always is, reconstructions on those attacked.
     lengths: dict[bool, set[int]] = defaultdict(set)
-    lengths[False] = set(map(len, record.per_image.values()))
     for name, means in record.per_class.items():
         lengths[name in quantities and quantities[name].role == "utility"].add(len(means))
-    if any(len(found) > 1 for found in lengths.values()):
+    attacked = set(map(len, record.per_image.values())) or lengths[False] - lengths[True]
+    if len(lengths[True]) > 1 or len(attacked) > 1 or lengths[False] - lengths[True] - attacked:
         yield "its quantities have means of different numbers of classes"
 
 
@@ -151,7 +155,12 @@ def _wrong_mean(
     if counts:
         low = high = math.fsum(map(mul, counts, means)) / sum(counts)
     if not low - margin <= metric.value <= high + margin:
-        yield f"{name} is {metric.value}, but the mean of its classes is {math.fsum(means) / len(means)}"
+        mean = (
+            f"the mean of its classes is {low}"
+            if counts
+            else f"the mean of its classes is from {low} to {high}"
+        )
+        yield f"{name} is {metric.value}, but {mean}"
 
 
 def _protocol(record: Record) -> str | None:
@@ -196,7 +205,7 @@ def _same_cell_twice(records: Sequence[Record]) -> list[str]:
             older = min(first, other, key=lambda one: one.provenance.finished)
             lines.append(
                 f"{name_record(first)} and {name_record(other)} are the same cell twice (an older "
-                f"version of a component?); remove results/{older.track.name}/{older.key}.json, the older"
+                f"version of a component?); remove the file of the older, {older.key}.json"
             )
     return lines
 
@@ -224,8 +233,8 @@ def doubts(records: Sequence[Record]) -> list[str]:
     """Why the numbers of these records may not be what they seem; they can be on a board nevertheless.
 
     A line for each component that was run with different code under one version, for conditions that keep
-    records from being compared, for each record that was made from a changed checkout, and for each of a
-    model that was trained elsewhere.
+    records from being compared, for rows of several trainings of one target, for each record that was made
+    from a changed checkout, and for each of a model that was trained elsewhere.
     """
     codes: dict[tuple[str, str, str], set[str]] = defaultdict(set)
     for record in records:
@@ -243,6 +252,7 @@ def doubts(records: Sequence[Record]) -> list[str]:
         mixed.append(f"records of several conditions, which are not compared with each other: {said}")
     return (
         mixed
+        + several_trainings(records)
         + [
             f"{name_record(record)}: made from a changed checkout ({record.provenance.git})"
             for record in records
@@ -254,3 +264,25 @@ def doubts(records: Sequence[Record]) -> list[str]:
             if record.defense.about.own_model
         ]
     )
+
+
+def several_trainings(records: Iterable[Record]) -> list[str]:
+    """A line for each defense whose attacks met different trainings of the target with the same seed.
+
+    Their numbers differ by what trainings differ by, too. Cells that were computed in one store share the
+    training, and so the time that it took.
+    """
+    lines = []
+    done = (record for record in records if record.status == "done" and record.cost.train_seconds is not None)
+    for (variant, _), same in group(
+        done, lambda record: (record.track.variant or "", row_key(record))
+    ).items():
+        seeds = [seed for seed, one in by_seed(same).items() if len({r.cost.train_seconds for r in one}) > 1]
+        if seeds:
+            what = row_label(same[0].defense.name, same[0].defense.changed)
+            on = f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
+            lines.append(
+                f"{', '.join(filter(None, (what, variant, on)))}: attacks met different trainings of the "
+                "target; run these cells again in one store"
+            )
+    return lines

@@ -14,7 +14,7 @@ _THREADS = re.compile(r"cpu \((\d+) threads?\)")
 
 @dataclass(frozen=True, order=True)
 class Conditions:
-    """Kind of device, number of CPU threads and processor; empty or 0 where a record does not say.
+    """Kind of device, CPU threads and vector instructions; empty or 0 where a record does not say.
 
     The same cell has other numbers under others, as sums are computed in another order.
     """

@@ -100,7 +100,7 @@ def _caption(decided: Standings) -> str:
 
 
 def csv_lines(tables: Iterable[Standings]) -> list[str]:
-    """A line of names, and one for each row: numbers in full, empty where there is none."""
+    """A line of names, and one for each row: numbers with six digits, empty where there is none."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     numbers = ("accuracy", "accuracy_difference", "leakage", "leakage_difference")

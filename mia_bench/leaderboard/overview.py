@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from mia_bench.errors import MiaBenchError
 from mia_bench.leaderboard.board import build_board
+from mia_bench.leaderboard.described import describe
 from mia_bench.leaderboard.grouping import cell_key, group
 from mia_bench.leaderboard.standings import Standing, Standings, standings
 from mia_bench.leaderboard.strongest import strongest
@@ -45,12 +46,12 @@ def _overview(name: str, records: Sequence[Record], registry: Registry) -> Overv
     try:
         track = load_track(registry, name)
         current = [record for record in records if not outdated(record, track, registry)]
-        cells = group(current, cell_key).values()
+        cells = group(describe(registry, track, current), cell_key).values()
         newest = [max(same, key=lambda record: record.provenance.finished) for same in cells]
         if not newest:
             return Overview(name, None, "its cells are of other versions than are installed")
         tuning = [record for record in newest if record.seed in track.tuning_seeds]
-        others = [record for record in newest if record not in tuning]
+        others = [record for record in newest if record.seed not in track.tuning_seeds]
         swept = strongest(build_board(registry, track, tuning)) if tuning and others else None
         return Overview(name, standings(build_board(registry, track, others or tuning), swept))
     except MiaBenchError as error:

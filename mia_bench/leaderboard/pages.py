@@ -7,14 +7,15 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
-from string import ascii_lowercase
 from typing import Any
 
 from jinja2 import Environment
 from markupsafe import Markup
 
+from mia_bench.api.dataset import Dataset
 from mia_bench.api.metric import Quantity
 from mia_bench.components import OPTION_KINDS
+from mia_bench.leaderboard.admit import several_trainings
 from mia_bench.leaderboard.aggregate import FEW_SEEDS, Missing, Row, Shown
 from mia_bench.leaderboard.board import Board, Section
 from mia_bench.leaderboard.compare import Paired
@@ -42,7 +43,9 @@ from mia_bench.record import ComponentRef, Record
 from mia_bench.recorded_options import differing, options_text
 from mia_bench.registry import Registry
 from mia_bench.statistics import RESAMPLES, Estimate
+from mia_bench.statistics.letters import letter
 from mia_bench.text import prose, shortened
+from mia_bench.track import Track
 
 TITLE = "# Leaderboard: "
 """What the page of a track begins with."""
@@ -79,7 +82,9 @@ def page(
         sweep=sweep,
         folds=folds,
         notes=_notes(record for one in (board, *folds) for record in one.records),
+        apart=several_trainings(record for one in (board, *folds) for record in one.records),
         packages=_packages(board, registry),
+        on_disk=_reads_disk(board.track, registry),
         runs=[arguments for one in (board, *folds) for arguments in run_arguments(one, registry)],
     )
 
@@ -194,10 +199,7 @@ def footnotes(rows: Iterable[Row], names: Sequence[str]) -> dict[str, str]:
     """The letter of each reason why a number of a table is missing."""
     shown = (row.metrics.get(name) for row in rows for name in names)
     reasons = dict.fromkeys(one.reason for one in shown if isinstance(one, Missing))
-    return {
-        reason: ascii_lowercase[number % 26] + str(number // 26 or "")
-        for number, reason in enumerate(reasons)
-    }
+    return {reason: letter(number) for number, reason in enumerate(reasons)}
 
 
 def _sentence(text: str) -> str:
@@ -206,6 +208,15 @@ def _sentence(text: str) -> str:
 
 
 _Words = tuple[str, ...]
+
+
+def _reads_disk(track: Track, registry: Registry) -> bool:
+    """Whether the images of a track lie in a folder of the user's; no where its data set is not installed."""
+    name = track.data.dataset.name
+    if name not in registry.names("dataset"):
+        return False
+    dataset: type[Dataset] = registry.get("dataset", name).load()
+    return dataset.needs_root
 
 
 def run_arguments(board: Board, registry: Registry) -> list[_Words]:

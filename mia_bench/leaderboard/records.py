@@ -59,8 +59,10 @@ def record_path(folder: Path, record: Record) -> Path:
 
 
 def track_names(folder: Path) -> list[str]:
-    """The tracks that have records in ``folder``, sorted."""
+    """The tracks that have records in ``folder``, sorted; none where only a sweep below it has some."""
     root = folder / RESULTS
+    if not root.is_dir() and (folder / TUNING / RESULTS).is_dir():
+        return []
     if not root.is_dir():
         raise UsageError(f"there are no records: {root} is not a folder (--folder names another)")
     return [path.name for path in _listing(root) if path.is_dir() and _files(path)]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import combinations
 from typing import Any, Literal, TypeAlias, TypeVar
 
@@ -263,7 +264,8 @@ def standings(board: Board, strongest: Mapping[ComponentKey, Strongest] | None =
                 matched=Matched(match, matched_more.get(key), matched_lost.get(key)) if match else None,
             )
         )
-    return Standings(board, tuple(sorted(made, key=_order)), accuracy, margins, compared)
+    ordered = sorted(made, key=partial(_order, sign=-1 if better == "higher" else 1))
+    return Standings(board, tuple(ordered), accuracy, margins, compared)
 
 
 def _named(matched: MatchedRef | None, rows: Mapping[ComponentKey, Sequence[Record]]) -> ComponentKey | None:
@@ -309,8 +311,10 @@ def _role(key: ComponentKey, about: About, board: Board) -> Role:
     return "undefended" if about.baseline else "defense"
 
 
-def _order(row: Standing) -> tuple[Any, ...]:
+def _order(row: Standing, sign: int) -> tuple[Any, ...]:
     """The baseline first, defenses by verdict and difference, then what is undefended.
+
+    ``sign`` makes a difference the smaller, the better it is for the defender.
 
     Of the defenses that cost accuracy those that beat the undefended front come first, and those that are not
     compared with it last; the front may be more accurate than they are, for example.
@@ -319,7 +323,7 @@ def _order(row: Standing) -> tuple[Any, ...]:
     kind = KINDS.index(row.verdict.kind) if row.verdict and row.verdict.kind in KINDS else len(KINDS)
     detail = row.verdict.detail if row.verdict else ""
     front = next((place for place, words in enumerate(AGAINST_FRONT) if detail.endswith(words)), 0)
-    difference = row.difference.value if row.difference else 0.0
+    difference = sign * row.difference.value if row.difference else 0.0
     return roles.index(row.role), kind, front, row.difference is None, difference, row.label
 
 
@@ -394,14 +398,16 @@ def section_letters(board: Board, section: Section) -> dict[ComponentKey, str]:
 def pairs(leaked: Mapping[ComponentKey, Table | None], quantity: Quantity) -> dict[Pair, Effect]:
     """The difference of leakage, first minus second, of every pair; the first leaks less on average.
 
-    None of more than :data:`LETTERED` defenses.
+    None over one seed, which says nothing of another training, and none of more than :data:`LETTERED`
+    defenses.
     """
     tables = {key: table for key, table in leaked.items() if table}
     if len(tables) > LETTERED:
         return {}
     names = sorted(tables, key=lambda key: (quantity.sort_key(float(tables[key].means.mean())), key))
     found = {pair: _minus(tables[pair[0]], tables[pair[1]]) for pair in combinations(names, 2)}
-    return _effects(found, quantity.kind == "share")
+    made = _effects(found, quantity.kind == "share")
+    return {pair: effect for pair, effect in made.items() if effect.seeds > 1}
 
 
 def letters_of(compared: Mapping[Pair, Effect]) -> dict[ComponentKey, str]:

@@ -202,26 +202,27 @@ def _matched(
 ) -> _Matched:
     """The newer record of each cell, and what becomes of those that are there."""
     chosen = _newest(describe(registry, track, _current(found, track, registry)))
+    known = list(describe(registry, track, there))
+    if few := _with_few_seeds(chosen.values(), known, least_seeds):
+        log.warning("%d records are left out: fewer than %d seeds are finished", len(few), least_seeds)
+        chosen = {key: record for key, record in chosen.items() if key not in few}
     superseded, kept = [], []
-    for old in describe(registry, track, there):
+    for old in known:
         new = chosen.get(cell_key(old))
         if new is None:
             kept.append(old)
-        elif _rank(old) > _rank(new) and (old.key != new.key or new.status != "done"):
+        elif _rank(old) > _rank(new):
             log.warning("%s is left out: a finished or newer one is there already", name_record(new))
             kept.append(old)
             del chosen[cell_key(old)]
         elif old.key != new.key:
             superseded.append(old)
-    if few := _with_few_seeds(chosen.values(), kept, least_seeds):
-        log.warning("%d records are left out: fewer than %d seeds are finished", len(few), least_seeds)
-        chosen = {key: record for key, record in chosen.items() if key not in few}
     return _Matched(track, list(chosen.values()), superseded, kept)
 
 
-def _with_few_seeds(chosen: Collection[Record], kept: Iterable[Record], least: int) -> set[CellKey]:
-    """Of the chosen records those of attacks on a defense with fewer finished seeds, kept ones included."""
-    done = [record for record in (*chosen, *kept) if record.status == "done"]
+def _with_few_seeds(chosen: Collection[Record], there: Iterable[Record], least: int) -> set[CellKey]:
+    """Of the chosen records those of attacks on a defense with fewer finished seeds, with those there."""
+    done = [record for record in (*chosen, *there) if record.status == "done"]
     seeds = Counter(key[:-1] for key in {cell_key(record) for record in done})
     return {key for key in map(cell_key, chosen) if seeds[key[:-1]] < least}
 

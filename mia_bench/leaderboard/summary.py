@@ -26,18 +26,17 @@ def summary_text(decided: Standings) -> str:
             standing = next((one for one in decided.rows if one.key == row.key), None)
             if standing is None or row.value(board.primary) is None:
                 continue
-            is_judged = standing.verdict and standing.role == "defense"
             cells.append(
                 PublishedCell(
                     defense=standing.defense,
                     defense_options=dict(standing.changed),
                     attack=attack.name,
-                    attack_options={
-                        n: attack.options[n] for n in attack.about.changed if n in attack.options
-                    },
+                    attack_options=attack.changed,
                     prior=section.prior.name,
                     leakage=number(row.metrics.get(board.primary)),
-                    verdict=outcome(standing.verdict) if standing.verdict and is_judged else "",
+                    verdict=outcome(standing.verdict)
+                    if standing.verdict and standing.role == "defense"
+                    else "",
                     baseline=standing.role == "baseline",
                 )
             )

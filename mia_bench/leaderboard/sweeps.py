@@ -61,7 +61,7 @@ class Sweep:
 
     Attributes:
         accuracy, leakage: the quantities.
-        rows: defenses, then the undefended ones, each in the order of the records.
+        rows: defenses by name, then the undefended ones; the settings of each in the order of the records.
         further: by defense the settings to try next, where a chosen one is at the edge of those tried.
     """
 
@@ -98,8 +98,8 @@ def outcome(registry: Registry, track: Track, records: Iterable[Record]) -> Swee
     rows = group(board.records, row_key)
     leakages = _leakages(board, accuracy, rows)
     tuned = _choices(board, registry, folds)
-    order = list(dict.fromkeys(record.key for record in given))
-    keys = sorted(rows, key=lambda key: min(order.index(record.key) for record in rows[key]))
+    place = {record.key: number for number, record in enumerate(given)}
+    keys = sorted(rows, key=lambda key: min(place[record.key] for record in rows[key]))
     swept = [_swept(accuracy, board, rows[key], _varied(board, key[0]), leakages[key], tuned) for key in keys]
     swept.sort(key=lambda row: (_ROLES.index(row.role), row.defense))
     return Sweep(
@@ -131,7 +131,7 @@ def _leakages(board: Board, accuracy: str, rows: _Rows) -> dict[ComponentKey, di
 
 
 def _attack_label(board: Board, record: Record) -> str:
-    words = options_text({key: record.attack.options[key] for key in record.attack.about.changed})
+    words = options_text(record.attack.changed)
     usual = board.track.prior_of(record.attack.name)
     prior = "" if record.prior.name == usual else f" with {record.prior.name}"
     return record.attack.name + (f" ({words})" if words else "") + prior

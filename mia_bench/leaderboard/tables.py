@@ -75,10 +75,17 @@ def class_table(name: str, records: Sequence[Record]) -> Table | None:
     if len({len(means) for found in rows.values() for means in found}) != 1:
         return None
     means = np.array([np.mean(found, axis=0) for found in rows.values()], dtype=np.float64)
-    counts = next((record.class_counts[name] for record in records if name in record.class_counts), None)
     made = by_seed(records)
+    counts = [_counts(name, made[seed]) for seed in rows]
+    if any(counts):
+        means = weighted(means, [one or [1] * means.shape[1] for one in counts])
     under = tuple(frozenset(conditions(record) for record in made[seed]) for seed in rows)
-    return Table(tuple(rows), weighted(means, counts) if counts else means, under)
+    return Table(tuple(rows), means, under)
+
+
+def _counts(name: str, records: Sequence[Record]) -> Sequence[int]:
+    """The samples of each class; empty where they are equal."""
+    return next((record.class_counts[name] for record in records if name in record.class_counts), ())
 
 
 def effects(tables: Sequence[Table | None], *, share: bool = False) -> list[Effect | None]:
@@ -87,7 +94,7 @@ def effects(tables: Sequence[Table | None], *, share: bool = False) -> list[Effe
     None where there is no table, or a table of one number.
 
     Args:
-        share: the entries are shares or differences of shares. Where all are 0 they show no spread, and
+        share: the entries are shares or differences of shares. Where all are equal they show no spread, and
             the error is that of an exact interval for as many classes without an exception.
     """
     groups = defaultdict(list)

@@ -367,7 +367,7 @@ def further_settings(setting: Candidate, tried: Sequence[Candidate], still: floa
             continue
         following = float(f"{value * value / before:.3g}")
         following = round(following) if isinstance(value, int) and isinstance(before, int) else following
-        if following not in values:
+        if following and following not in values:
             found.append({**setting.options, name: following})
     return found
 

@@ -70,8 +70,7 @@ class Comparison:
         leakage: the difference of leakage.
         accuracy: the difference of test accuracy; None where it is not known.
         front: leakage minus that of the undefended front at the row's accuracy; None where it is not known.
-        flags: what is known from elsewhere: ``own model, one training``, ``randomised``,
-            ``masking suspected``, ``judge unfit``.
+        flags: what is known from elsewhere, as ``randomised`` or ``masking suspected``.
     """
 
     leakage: Effect

@@ -11,6 +11,7 @@ from mia_bench.leaderboard.aggregate import Shown
 from mia_bench.leaderboard.standings import Standing, Standings
 from mia_bench.leaderboard.verdicts import MASKING, Verdict
 from mia_bench.statistics import Effect, Estimate
+from mia_bench.statistics.letters import share_a_letter
 
 DECIMALS = {"share": 2, "bits": 1, "rank": 0}
 """Of numbers in the verdict table, by kind of quantity; the others have as many as their interval allows."""
@@ -109,4 +110,4 @@ def outcome(verdict: Verdict) -> str:
 
 def indistinct(rows: Sequence[Standing]) -> bool:
     """Whether no two of the rows can be told apart."""
-    return all(set(one.letters) & set(other.letters) for one, other in combinations(rows, 2))
+    return all(share_a_letter(one.letters, other.letters) for one, other in combinations(rows, 2))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -224,7 +225,9 @@ def _compute(
                 raise MiaBenchError(f"it gives {name!r}, which is not among its quantities")
         for name, quantity in metric.quantities.items():
             value = computed.get(name, "the metric did not give it")
-            compute = estimate if quantity.interval else point_estimate
+            compute = (
+                partial(estimate, share=quantity.kind == "share") if quantity.interval else point_estimate
+            )
             try:
                 measured.add(source, name, value if isinstance(value, str) else compute(value))
             except ValueError as error:  # no samples, NaN: never a number

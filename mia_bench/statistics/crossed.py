@@ -190,15 +190,17 @@ def _pool(tables: Sequence[_Squares]) -> tuple[float, float]:
     return sum(one.ratio for one in tables) / rows, rows * own / (1 + (rows - 1) * SHARED)
 
 
-def weighted(table: Array, counts: Sequence[int]) -> Array:
-    """A table whose plain mean is the mean over samples, for classes with ``counts`` of them.
+def weighted(table: Array, counts: Sequence[int] | Sequence[Sequence[int]]) -> Array:
+    """A table ``(S, C)`` of which the plain mean of each row is the mean over the row's samples.
+
+    ``counts`` ``(C,)`` or ``(S, C)`` are the samples of each class.
 
     The mean over samples is a ratio, that of the sum over samples to their number. The entries are its
     linearised residuals (Särndal, Swensson, Wretman, *Model Assisted Survey Sampling*, section 5.5), moved to
     its mean.
     """
     weights = np.asarray(counts, dtype=np.float64)
-    weights /= weights.mean()
+    weights /= weights.mean(axis=-1, keepdims=True)
     mean = float((table * weights).mean())
     moved: Array = weights * (table - mean) + mean
     return moved

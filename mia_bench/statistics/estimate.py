@@ -70,15 +70,18 @@ def _statistic(measurement: Measurement) -> float:
     return value
 
 
-def estimate(measurement: Measurement, *, seed: int = 0) -> Estimate:
+def estimate(measurement: Measurement, *, share: bool = False, seed: int = 0) -> Estimate:
     """The statistic and its interval over :data:`RESAMPLES` resamplings of classes.
 
     The interval is Efron's bias-corrected percentile interval (*The Jackknife, the Bootstrap and Other
     Resampling Plans*, SIAM 1982, section 10.7), cut to hold the value; without the correction the
-    interval of a biased statistic such as the calibration error can miss it. Where every sample is 0,
-    or every one is 1, resampling shows no spread: the interval is then the exact one for as many
+    interval of a biased statistic such as the calibration error can miss it. Where every sample of a share
+    is 0, or every one is 1, resampling shows no spread: the interval is then the exact one for as many
     classes without an exception (Clopper and Pearson 1934), in closed form. With one class there is nothing
     to resample and the samples are resampled instead.
+
+    Args:
+        share: whether the value is the share of samples that are 1.
 
     Raises:
         ValueError: there are no samples, or the statistic is not finite.
@@ -86,7 +89,7 @@ def estimate(measurement: Measurement, *, seed: int = 0) -> Estimate:
     values = measurement.values
     if not len(values):
         raise ValueError("no samples")
-    if values.ndim == 1 and (np.all(values == 0) or np.all(values == 1)):
+    if share and values.ndim == 1 and (np.all(values == 0) or np.all(values == 1)):
         margin = 1 - 0.025 ** (1 / (int(_members(measurement).max()) + 1))
         low, high = (0.0, margin) if values[0] == 0 else (1 - margin, 1.0)
         return Estimate(float(values[0]), low, high, len(values))

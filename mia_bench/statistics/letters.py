@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Hashable, Sequence
 from string import ascii_lowercase
 from typing import TypeVar
 
 Name = TypeVar("Name", bound=Hashable)
+
+_LETTER = re.compile(r"[a-z]\d*")
 
 
 def compact_letters(names: Sequence[Name], different: Collection[tuple[Name, Name]]) -> dict[Name, str]:
@@ -32,7 +35,7 @@ def compact_letters(names: Sequence[Name], different: Collection[tuple[Name, Nam
     place = {name: number for number, name in enumerate(names)}
     columns.sort(key=lambda column: sorted(place[name] for name in column))
     return {
-        name: "".join(_letter(number) for number, column in enumerate(columns) if name in column)
+        name: "".join(letter(number) for number, column in enumerate(columns) if name in column)
         for name in names
     }
 
@@ -51,7 +54,12 @@ def _covers(
     return all(any(pair <= column for column in columns) for pair in pairs if pair not in apart)
 
 
-def _letter(number: int) -> str:
+def share_a_letter(one: str, other: str) -> bool:
+    """Whether two names with these letters do not differ."""
+    return not {*_LETTER.findall(one)}.isdisjoint(_LETTER.findall(other))
+
+
+def letter(number: int) -> str:
     """``a`` to ``z``, then ``a1`` and so on."""
     turn, place = divmod(number, 26)
     return ascii_lowercase[place] + (str(turn) if turn else "")

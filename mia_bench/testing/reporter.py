@@ -89,7 +89,7 @@ def _measured() -> tuple[Tensor, dict[str, Tensor], dict[str, Any]]:
     shape = torch.Size((where.classes, EACH, *evidence.images.shape[1:]))
     tensors = measurement.picture_tensors(evidence, shape, seed=0)
     correct = (tensors["judged"] == tensors["classes"][:, None]).double()
-    found = estimate(Measurement(correct.flatten().numpy(), evidence.labels.numpy()))
+    found = estimate(Measurement(correct.flatten().numpy(), evidence.labels.numpy()), share=True)
     return (
         evidence.images.view(shape),
         tensors,

@@ -110,7 +110,8 @@ def _joined(contents: Contents) -> Iterator[StageId]:
 def _is_waste(contents: Contents, left: Leftover, kinds: Collection[Kind]) -> bool:
     if left.kind == "half-written":
         return True
-    stored = left.stage in contents.by_id
+    found = contents.by_id.get(left.stage) if left.stage else None
+    stored = found is not None and not found.problem
     if left.kind == "checkpoint" and stored:
         return True
     if left.kind not in kinds:

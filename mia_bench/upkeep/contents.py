@@ -16,7 +16,7 @@ import pydantic_core
 from mia_bench import jsonfile
 from mia_bench.errors import StoreError
 from mia_bench.names import COMPONENT, KEY
-from mia_bench.origin import NOTED, Origin, StageId, stage_id
+from mia_bench.origin import NOTED, StageId, stage_id
 from mia_bench.store import (
     ABSENT,
     ARTIFACTS,
@@ -250,15 +250,6 @@ class Contents:
 def _moment(text: str | None) -> float:
     """Seconds since 1970 of a time in ISO 8601; 0 without one."""
     return datetime.fromisoformat(text).timestamp() if text else 0.0
-
-
-def read_origin(store: Store, stage: StageId) -> Origin | None:
-    """What an artifact was made from; None where that is not noted, or the artifact is missing or damaged."""
-    try:
-        content = jsonfile.read_object(store.folder(*stage) / META)
-        return Origin.noted(stage[0], content["info"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:

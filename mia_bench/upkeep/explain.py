@@ -52,8 +52,10 @@ class ExplainedCell:
 
     @property
     def by_name(self) -> dict[str, Node]:
-        """The stages by name."""
-        return {node.name: node for node in self.nodes}
+        """The stages by name, with the role of those that are read beside another of their kind."""
+        inputs = [(role, of) for node in self.nodes if node.origin for role, of in node.origin.inputs.items()]
+        undefended = {stage for role, stage in inputs if role == "undefended"}
+        return {f"{n.name}, undefended" if n.id in undefended else n.name: n for n in self.nodes}
 
 
 @dataclass(frozen=True)

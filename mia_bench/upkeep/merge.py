@@ -13,7 +13,7 @@ from typing import Any, Literal
 from mia_bench import jsonfile
 from mia_bench.errors import CorruptArtifact, StoreError, UsageError
 from mia_bench.origin import StageId
-from mia_bench.record import Record
+from mia_bench.record import MetricValue, Record
 from mia_bench.store import META, TENSORS, VERSION, Store
 from mia_bench.upkeep.contents import Contents, total_size
 from mia_bench.upkeep.incoming import Incoming, Source, incoming, pieces
@@ -191,8 +191,18 @@ def _difference(here: Record, there: Record) -> str:
     for name in names:
         one, other = here.metrics.get(name), there.metrics.get(name)
         if one != other:
-            values = [f"{value.value:.4g}" if value else "none" for value in (one, other)]
+            whole = bool(one and other and one.value == other.value)
+            values = [_told(value, whole) for value in (one, other)]
             changed.append(f"{name} {values[0]}, there {values[1]}")
-    shown = "; ".join(changed[:3]) or "in single classes"
+    shown = "; ".join(changed[:3]) or "in single classes or images"
     more = f" and {len(changed) - 3} more" if changed[3:] else ""
     return f"the record {here.key} differs from the one in the store, which stays: here {shown}{more}"
+
+
+def _told(metric: MetricValue | None, whole: bool) -> str:
+    """A number of a record; ``whole``: with its interval."""
+    if metric is None:
+        return "none"
+    if not whole or metric.low is None or metric.high is None:
+        return f"{metric.value:.6g}"
+    return f"{metric.value:.6g} [{metric.low:.6g}, {metric.high:.6g}]"
