@@ -298,6 +298,10 @@ def test_what_can_be_had_at_a_price(registry: Registry) -> None:
     decided = decide(registry, *BASE, *cheap, *dear, *worse)
     names = {price: [row.label for row in decided.affordable(price)] for price in (0.01, 0.03, 0.1)}
     assert names == {0.01: ["guard"], 0.03: ["guard"], 0.1: ["guard", "guard alpha=0.6"]}
+    assert "; of these `guard alpha=0.6` leaks least" in pages.page(decided, registry)
+    near = rows(("guard", 0.1003, 0.85), options={"alpha": 0.65})
+    text = pages.page(decide(registry, *BASE, *cheap, *dear, *near), registry)
+    assert "; of these `guard alpha=0.6` leaks least (not told apart from it: `guard alpha=0.65`)" in text
     text = pages.page(decided, registry)
     assert f"- **If you can give 3 points of accuracy:** `guard` (`id_gallery_acc1` −0.30{NBSP}±" in text
     doubtful = decide(registry, *BASE, *rows(("guard", 0.3, 0.8705)))

@@ -111,3 +111,11 @@ def outcome(verdict: Verdict) -> str:
 def indistinct(rows: Sequence[Standing]) -> bool:
     """Whether no two of the rows can be told apart."""
     return all(share_a_letter(one.letters, other.letters) for one, other in combinations(rows, 2))
+
+
+def least(decided: Standings, rows: Sequence[Standing]) -> list[Standing]:
+    """Of the rows the one that leaks least, then those that can't be told from it; none without letters."""
+    quantity = decided.board.quantities[decided.board.primary]
+    found = [(quantity.sort_key(row.leakage.value), row) for row in rows if isinstance(row.leakage, Estimate)]
+    ordered = [row for _, row in sorted(found, key=lambda one: one[0]) if row.letters]
+    return [row for row in ordered if share_a_letter(row.letters, ordered[0].letters)]
