@@ -63,7 +63,7 @@ def cell_picture(cell: FinishedCell, rows: int = ROWS, *, private: bool | None =
     arrays = cell.arrays()
     info = cell.store.info("measure", cell.key)
     count = len(arrays["classes"])
-    shown = np.unique(np.linspace(0, count - 1, min(rows, count)).round().astype(int))
+    shown = strip_classes(count, rows)
     examples, reconstructions = arrays["examples"], arrays["reconstructions"][:, :6]
     left = examples.shape[1] * (TILE + _GAP) if private else 0
     width = 2 * _MARGIN + left + 3 * _GAP + reconstructions.shape[1] * (TILE + _GAP)
@@ -113,7 +113,7 @@ class StripRow:
 
 
 def strip_classes(count: int, shown: int = 8) -> list[int]:
-    """The classes that a strip shows, evenly spaced: the same for every row."""
+    """The classes that a picture shows, evenly spaced: the same for every row."""
     shown = min(shown, count)
     return [round(number * (count - 1) / max(shown - 1, 1)) for number in range(shown)]
 

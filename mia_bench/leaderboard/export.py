@@ -94,8 +94,8 @@ def _caption(decided: Standings) -> str:
     summary = board.track.summary.rstrip(".")
     return (
         f"{summary[:1].upper()}{summary[1:]}. Leakage under the strongest attack found on each row; "
-        f"95 % intervals over {len(board.seeds)} seeds and the classes; arrows show what is better for the "
-        "defender. Defenses that share a letter can't be told apart."
+        f"95 % intervals over {len(board.seeds)} seed{'s' * (len(board.seeds) != 1)} and the classes; arrows "
+        "show what is better for the defender. Defenses that share a letter can't be told apart."
     )
 
 

@@ -62,7 +62,7 @@ def comparisons(sweep: Board) -> list[Compared]:
         values = tuple(found.leakage if (found := one.of(attack)) else None for attack in attacks)
         if sum(value is not None for value in values) > 1:
             defense = next(r.defense for c in one.candidates for r in c.records)
-            changed = {key: defense.options[key] for key in sorted(defense.about.changed)}
+            changed = dict(sorted(defense.changed.items()))
             rows.append((not defense.about.baseline, Compared(defense.name, changed, values, one)))
     return [row for _, row in sorted(rows, key=lambda row: row[0])]
 

@@ -90,8 +90,9 @@ def find_garbage(
             found.artifacts.append(one)
     if stages or track:
         return found
+    measured = {("measure", record.key) for record in contents.records}
     for left in contents.leftovers:
-        if left.kind != "other" and _is_waste(contents, left, kinds):
+        if left.kind != "other" and _is_waste(contents, left, kinds, measured):
             least = max(older_than, DAY) if left.kind == "half-written" else older_than
             if now - left.modified < least:
                 found.keep(left, "they are younger")
@@ -107,7 +108,10 @@ def _joined(contents: Contents) -> Iterator[StageId]:
             yield from (stage for stage in one.upstream or () if stage[0] == "shard")
 
 
-def _is_waste(contents: Contents, left: Leftover, kinds: Collection[Kind]) -> bool:
+def _is_waste(
+    contents: Contents, left: Leftover, kinds: Collection[Kind], measured: Collection[StageId]
+) -> bool:
+    """Whether nothing needs it; ``measured`` are the stages that records come from."""
     if left.kind == "half-written":
         return True
     found = contents.by_id.get(left.stage) if left.stage else None
@@ -117,8 +121,7 @@ def _is_waste(contents: Contents, left: Leftover, kinds: Collection[Kind]) -> bo
     if left.kind not in kinds:
         return False
     if left.kind == "picture":  # what it shows is gone
-        known = {("measure", record.key) for record in contents.records}
-        return left.stage not in known if left.stage and left.stage[0] == "measure" else not stored
+        return left.stage not in measured if left.stage and left.stage[0] == "measure" else not stored
     return True
 
 
