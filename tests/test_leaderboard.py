@@ -1044,7 +1044,7 @@ def test_attacks_on_different_trainings_of_a_target_are_told(
     assert records.check(folder, registry) == [] or records.build(folder, registry)
     for record in some:
         if (record["defense"]["name"], record["attack"]["name"]) == ("guard", "samples") and record["seed"]:
-            record["cost"]["train_seconds"] += 0.5
+            record["metrics"]["test_accuracy"] = metric(0.81)
             place_of(folder, record).write_text(record_text(record))
     records.build(folder, registry)
     (line,) = records.check(folder, registry)

@@ -233,8 +233,8 @@ def doubts(records: Sequence[Record]) -> list[str]:
     """Why the numbers of these records may not be what they seem; they can be on a board nevertheless.
 
     A line for each component that was run with different code under one version, for conditions that keep
-    records from being compared, for rows of several trainings of one target, for each record that was made
-    from a changed checkout, and for each of a model that was trained elsewhere.
+    records from being compared, for each record that was made from a changed checkout, and for each of a
+    model that was trained elsewhere.
     """
     codes: dict[tuple[str, str, str], set[str]] = defaultdict(set)
     for record in records:
@@ -252,7 +252,6 @@ def doubts(records: Sequence[Record]) -> list[str]:
         mixed.append(f"records of several conditions, which are not compared with each other: {said}")
     return (
         mixed
-        + several_trainings(records)
         + [
             f"{name_record(record)}: made from a changed checkout ({record.provenance.git})"
             for record in records
@@ -266,18 +265,19 @@ def doubts(records: Sequence[Record]) -> list[str]:
     )
 
 
-def several_trainings(records: Iterable[Record]) -> list[str]:
+def several_trainings(records: Iterable[Record], quantities: Mapping[str, Quantity]) -> list[str]:
     """A line for each defense whose attacks met different trainings of the target with the same seed.
 
     Their numbers differ by what trainings differ by, too. Cells that were computed in one store share the
-    training, and so the time that it took.
+    training, and so what was measured on it.
     """
+    measured = [name for name, quantity in quantities.items() if quantity.role in ("utility", "selection")]
     lines = []
-    done = (record for record in records if record.status == "done" and record.cost.train_seconds is not None)
+    done = (record for record in records if record.status == "done")
     for (variant, _), same in group(
         done, lambda record: (record.track.variant or "", row_key(record))
     ).items():
-        seeds = [seed for seed, one in by_seed(same).items() if len({r.cost.train_seconds for r in one}) > 1]
+        seeds = [seed for seed, one in by_seed(same).items() if _differ(one, measured)]
         if seeds:
             what = row_label(same[0].defense.name, same[0].defense.changed)
             on = f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
@@ -286,3 +286,11 @@ def several_trainings(records: Iterable[Record]) -> list[str]:
                 "target; run these cells again in one store"
             )
     return lines
+
+
+def _differ(records: Sequence[Record], names: Iterable[str]) -> bool:
+    """Whether records hold different values of a quantity."""
+    return any(
+        len({metric.value for record in records if (metric := record.metrics.get(name))}) > 1
+        for name in names
+    )
