@@ -279,9 +279,10 @@ class Finding:
     changes: Mapping[str, Effect]
 
     def shown(self, name: str) -> Estimate:
-        """The mean of a quantity with its interval."""
-        effect = self.means[name]
-        return Estimate(effect.value, *effect.interval(), effect.seeds)
+        """The mean of a quantity with its interval, cut at the values that it can have."""
+        effect, (least, most) = self.means[name], QUANTITIES[name].bounds
+        low, high = effect.interval()
+        return Estimate(effect.value, max(low, least), min(high, most), effect.seeds)
 
 
 @dataclass(frozen=True)
