@@ -191,6 +191,18 @@ def test_the_student_learns_the_answers() -> None:
     assert float((student.labels(seen) == wanted).double().mean()) > 0.8
 
 
+def test_the_student_sees_public_images_from_anywhere() -> None:
+    """They lie person by person, so that the first ones are of few."""
+    given = task(MeanColour(), "black-box")
+    images, _ = distilled(public=10)._asked(given)
+    whole, _ = distilled(public=99)._asked(task(MeanColour(), "black-box"))
+    place = {one.numpy().tobytes(): number for number, one in enumerate(given.public.images)}
+    found = [place[one.numpy().tobytes()] for one in images[:10]]
+    assert len(set(found)) == 10
+    assert max(found) >= 20
+    assert sorted(place[one.numpy().tobytes()] for one in whole[:40]) == list(range(40))
+
+
 def test_the_attack_never_sees_a_gradient_of_the_target() -> None:
     class Watched(MeanColour):
         differentiated = False

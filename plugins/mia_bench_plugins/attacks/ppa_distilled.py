@@ -38,7 +38,7 @@ class DistilledPlugAndPlay(PlugAndPlay):
 
     summary = "Plug & Play on a student distilled from the target's answers on public images"
     paper = "Hinton et al., 2015, arXiv 1503.02531"
-    version = "1"
+    version = "2"
     by_name = True
     access = "black-box"
     trial_options: ClassVar = {**PlugAndPlay.trial_options, "samples": 16, "student_steps": 2}
@@ -47,7 +47,7 @@ class DistilledPlugAndPlay(PlugAndPlay):
         """Options of ``ppa-distilled``: those of ``ppa``, and of the student."""
 
         samples: int = Field(4000, ge=1, description="samples of the prior beside the public images")
-        public: int = Field(4000, ge=0, description="public images at most, the first ones")
+        public: int = Field(4000, ge=0, description="public images at most, drawn at random")
         student_widths: tuple[int, ...] = Field((32, 64, 128), min_length=1, description="of its stages")
         student_steps: int = Field(1000, ge=1, description="training steps of the student")
         student_batch: int = Field(64, ge=2, description="images a step")
@@ -65,7 +65,8 @@ class DistilledPlugAndPlay(PlugAndPlay):
         """Images ``(N, 3, H, W)`` uint8 and the target's probabilities ``(N, C)``, on the device."""
         latents = task.prior.sample(self.options.samples, task.generator, truncation=1.0)
         made = task.prior.pictures(latents, device=task.device, batch_size=task.batch_size)
-        images = torch.cat([task.public.images[: self.options.public], made])
+        chosen = torch.randperm(len(task.public), generator=task.generator)[: self.options.public]
+        images = torch.cat([task.public.images[chosen], made])
         answers = []
         for number, chunk in enumerate(images.split(task.batch_size)):
             seen = to_float(upload(chunk, task.device))
