@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -112,6 +112,12 @@ class OptionValues:
         if len(combinations) > 1:
             raise UsageError(f"options of the {kind} {name!r} take one value each")
         return combinations[0]
+
+    def refuse_others(self, used: Collection[tuple[str, str]]) -> None:
+        """Raise UsageError where an option is given for a component that is not ``used``."""
+        for kind, name in self.values:
+            if (kind, name) not in used:
+                raise UsageError(f"an option is set for the {kind} {name!r}, which is not used here")
 
 
 def parse_option_values(

@@ -15,6 +15,7 @@ from etils.epy import lazy_imports
 from mia_bench.api.component import Published
 from mia_bench.api.progress import Progress
 from mia_bench.errors import MiaBenchError, Unavailable
+from mia_bench.paths import cache_folder
 
 with lazy_imports():
     # Every command imports this module, few need the network.
@@ -22,7 +23,8 @@ with lazy_imports():
     from urllib import error as urllib_error
     from urllib import request as urllib_request
 
-    import platformdirs
+    import filelock
+
 
 CHUNK = 1 << 20
 TIMEOUT = 30.0
@@ -31,7 +33,7 @@ TIMEOUT = 30.0
 
 def weights_cache() -> Path:
     """The folder for downloads if no folder of weights is configured."""
-    return Path(platformdirs.user_cache_dir("mia-bench", appauthor=False)) / "weights"
+    return cache_folder() / "weights"
 
 
 def file_hash(path: Path) -> str:
@@ -56,9 +58,20 @@ def obtain(file: Published, folder: Path | None, progress: Progress) -> Path:
     if (found := find(file.name, folder)) is not None:
         return check_hash(found, file)
     target = (folder or weights_cache()) / file.name
-    part = target.with_name(f"{file.name}.part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(
+            target.with_name(f".{file.name}.lock")
+        ):  # one process downloads, others wait for it
+            return check_hash(target, file) if target.is_file() else _fetched(file, target, progress)
+    except OSError as error:
+        raise MiaBenchError(f"{target} can't be written: {error.strerror or error}") from error
+
+
+def _fetched(file: Published, target: Path, progress: Progress) -> Path:
+    """Download a file to ``target``; errors are those of :func:`obtain`."""
+    part = target.with_name(f"{file.name}.part")
+    try:
         _download(file.url, part, progress)
     except (urllib_error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
         reason = getattr(error, "reason", None) or error

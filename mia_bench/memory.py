@@ -75,7 +75,8 @@ def halving(run: Callable[[int], ResultT], batch_size: int, what: str = "the bat
     """``run(batch_size)``; each time it runs out of memory, again with half the batch.
 
     Args:
-        run: from a batch size to a result, which must not depend on the batch size.
+        run: from a batch size to a result. An attack that draws its augmentation batch by batch draws another
+            in batches of another size; the note says that the batch was halved.
         batch_size: to begin with.
         what: is halved, for the log and the record.
 

@@ -172,15 +172,19 @@ class Store:
             yield
 
     def sweep(self) -> None:
-        """Remove what killed runs left: half-written and a day old, or of a stage that is stored."""
+        """Remove what killed runs left: half-written and a day old, or older than the stored stage it is of.
+
+        What is younger than that belongs to a run that computes the stage anew.
+        """
         artifacts, checkpoints = self.root / ARTIFACTS, self.root / CHECKPOINTS
         for path in (*artifacts.glob(f"*/{TEMPORARY}*"), *checkpoints.glob(f"{TEMPORARY}*")):
             with contextlib.suppress(OSError):
                 if time.time() - path.stat().st_mtime > _SWEEP_AFTER:
                     _remove(path)
         for path in checkpoints.glob("[!.]*"):
-            if self.has(*named_stage(path.name)):
-                with contextlib.suppress(OSError):
+            stage = named_stage(path.name)
+            with contextlib.suppress(OSError):
+                if self.has(*stage) and path.stat().st_mtime <= (self.folder(*stage) / META).stat().st_mtime:
                     _remove(path)
 
     # --- artifacts ---------------------------------------------------------------------------
@@ -254,6 +258,16 @@ class Store:
         """Move a damaged artifact out of the way, so that it is computed again."""
         log.warning("%s; it is computed again", error)
         self._set_aside(self.folder(error.stage, error.key))
+
+    def set_aside_if_damaged(self, stage: str, key: str) -> bool:
+        """Read the whole artifact, and move it out of the way if it is damaged; whether it was."""
+        with self.lock(stage, key, lambda: None):
+            try:
+                self.verify(stage, key)
+            except CorruptArtifact as error:
+                self.set_aside(error)
+                return True
+            return False
 
     def save(self, stage: str, key: str, tensors: Mapping[str, Tensor], info: Mapping[str, Any]) -> None:
         """Write an artifact; it appears whole or not at all."""
@@ -600,6 +614,8 @@ class StoredCheckpoint:
             made_by, seconds, state = found["environment"], found["seconds"], found["state"]
         except FileNotFoundError:
             return None
+        except OSError as error:  # a failing disk is no damage
+            raise StoreError(f"{self._path} can't be read: {error.strerror or error}") from error
         except Exception as error:  # of a damaged file torch raises various ones
             reason = f"is damaged ({one_line(str(error))})"
         else:

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 import torch
 
-from mia_bench import jsonfile
+from mia_bench import jsonfile, load_data
 from mia_bench import store as store_module
 from mia_bench.engine import stages as stages_module
 from mia_bench.engine.plan import STAGE_VERSIONS
@@ -400,6 +400,47 @@ def test_damaged_prior_is_computed_again_when_the_attack_needs_it(cli, toy, stor
     assert outcome.code == 0
     assert re.search(r"warning: the prior artifact \w+ is damaged", outcome.err)
     assert same_metrics(outcome.records, undisturbed)
+
+
+def altered(path: Path) -> None:
+    """One byte of the file is another: only its hash tells."""
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 255
+    path.write_bytes(bytes(data))
+
+
+def test_what_trains_on_a_damaged_input_tells_its_progress_afterwards(cli, toy, store, undisturbed) -> None:
+    altered(one_artifact(store("data", "prior", "gallery", "evaluator"), "data"))
+    outcome = cli(*CELL, "--jobs", 1)
+    assert (outcome.code, "the data artifact" in outcome.err) == (0, True), outcome.err
+    assert same_metrics(outcome.records, undisturbed)
+
+
+def test_damaged_data_are_made_again_for_whoever_asks_for_them(toy, store) -> None:
+    root = store("data")
+    altered(one_artifact(root, "data"))
+    assert len(load_data(track="toy", store=root).train)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("prior", "train", "--track", "toy", "-o", "neg-ls.alpha=-7"),
+        ("plugins", "check", "none", "-o", "neg-ls.alpha=-7"),
+    ],
+)
+def test_an_option_of_what_is_not_used_is_refused(cli, toy, words: tuple[str, ...]) -> None:
+    refused = cli(*words)
+    assert (refused.code, "an option is set for the defense 'neg-ls'" in refused.err) == (2, True), refused
+
+
+def test_options_that_would_be_ignored_are_refused(cli, toy, store, tmp_path: Path) -> None:
+    collecting = cli("store", "gc", "--track", "toy", "--checkpoints")
+    assert (collecting.code, "choose artifacts" in collecting.err) == (2, True), collecting
+    config = tmp_path / "run.toml"
+    config.write_text('track = "toy"\nshard = "1/2"\n')
+    measuring = cli("measure", "--config", config)
+    assert (measuring.code, "leave out 'shard' and 'rerun'" in measuring.err) == (2, True), measuring
 
 
 def test_truncated_record_is_made_again_from_its_artifacts(

@@ -3,6 +3,7 @@
 import hashlib
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -79,10 +80,17 @@ def test_a_download_appears_under_its_name(site: Site, tmp_path: Path) -> None:
     path = obtain(file(site), tmp_path / "w", lambda *what: seen.append(what))
     assert path == tmp_path / "w" / "weights.pt"
     assert path.read_bytes() == CONTENT
-    assert [p.name for p in path.parent.iterdir()] == ["weights.pt"]
+    assert [p.name for p in path.parent.glob("[!.]*")] == ["weights.pt"]
     assert seen[-1] == (4, 4, "MiB")
     assert obtain(file(site), tmp_path / "w", quiet) == path
     assert site.asked == [None]  # once
+
+
+def test_of_two_that_download_at_once_one_waits(site: Site, tmp_path: Path) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        paths = list(pool.map(lambda _: obtain(file(site), tmp_path / "w", quiet), range(4)))
+    assert {path.read_bytes() for path in paths} == {CONTENT}
+    assert site.asked == [None]
 
 
 def test_without_a_folder_it_goes_to_the_cache(site: Site, tmp_path: Path) -> None:

@@ -141,6 +141,14 @@ def test_a_class_with_one_image_has_a_silhouette_of_0() -> None:
     assert found[2] == 0
 
 
+def test_classes_that_coincide_have_a_silhouette_of_0() -> None:
+    features = torch.tensor([[0.0], [0.0], [0.0], [0.0], [1.0], [1.0]], dtype=torch.float64)
+    labels = [0, 0, 1, 1, 2, 2]
+    found = silhouettes(features, torch.tensor(labels))
+    np.testing.assert_allclose(found.numpy(), silhouette_samples(features.numpy(), labels))
+    assert found.tolist() == [0, 0, 0, 0, 1, 1]
+
+
 def test_where_there_is_nothing_to_measure_the_reason_is_said() -> None:
     train = coloured(3, 0)
     model = Colours(torch.eye(4, 3))
@@ -180,6 +188,12 @@ def test_gradients_are_means_over_steps_of_what_the_attack_returns() -> None:
     found = Gradients().compute(some)["gradient_cosine"]
     assert found.groups.tolist() == [0, 1, 1]
     assert value(found) == pytest.approx((-0.5 + 1.0 + 0.0) / 3)
+    turned[0, 2] = math.nan
+    loss = given["loss"] * torch.tensor([[0.0], [1.0]])
+    vanished = dataclasses.replace(evidence, diagnostics={**given, "gradient_cosine": turned, "loss": loss})
+    found = Gradients().compute(vanished)
+    assert isinstance(found["gradient_cosine"], str)  # rather than a mean over the other classes
+    assert found["loss_fall"] == "the loss of a class is 0 at the first step"
     without = dataclasses.replace(evidence, diagnostics={"loss": given["loss"]})
     assert set(Gradients().compute(without).values()) == {"the attack does not return its gradient_norm"}
 

@@ -1,5 +1,6 @@
 """The prior oracle: imitations of test images against brute force, and its stage in a run."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from mia_bench.config import load_config
 from mia_bench.engine import run
 from mia_bench.engine.measure import measure, plan_measurement
 from mia_bench.engine.run import execute, prepare
+from mia_bench.errors import Diverged
 from mia_bench.protocol import oracle
 from mia_bench.protocol.gallery import build_gallery
 from mia_bench.protocol.oracle import first_of_each, imitate
@@ -60,6 +62,17 @@ def test_at_most_so_many_images_of_each_attacked_class() -> None:
     assert chosen.images[:, 0, 0, 0].tolist() == [1, 2, 3, 4, 6]
     assert chosen.labels.tolist() == [0, 0, 0, 0, 1]
     assert len(first_of_each(ImageSet(images, labels), None)) == 7
+    later = ImageSet(images, labels + 1)  # no image is of the first class
+    assert first_of_each(later, 2).labels.tolist() == [1] * 4
+    assert len(first_of_each(later, 1)) == 0
+
+
+def test_an_encoder_that_answers_with_nan_identifies_nobody() -> None:
+    def broken(images: Tensor) -> Tensor:
+        return toy.embed(images) * math.nan
+
+    with pytest.raises(Diverged, match="NaN or infinity"):
+        build_gallery(toy.world().splits, broken, toy.context())
 
 
 @pytest.mark.parametrize("embed", [toy.embed, undifferentiable])

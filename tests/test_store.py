@@ -665,6 +665,7 @@ def test_scratch_of_a_stored_stage_is_swept_another_stays(tmp_path: Path) -> Non
     for key in ("stored", "damaged", "under-way"):
         store.scratch("data", key).mkdir(parents=True)
         (store.scratch("data", key) / "block").write_bytes(b"x")
+        os.utime(store.scratch("data", key), (0, 0))
     store.sweep()
     left = sorted(path.name for path in (tmp_path / "s" / "checkpoints").iterdir())
     assert left == ["data-damaged", "data-under-way", "prior-k.pt"]
@@ -694,6 +695,10 @@ def test_checkpoints_of_stored_stages_and_half_written_ones_are_swept(tmp_path: 
     store.save("train", "stored", {"one": torch.ones(1)}, {})
     for key in ("stored", "under-way"):
         store.checkpoint("train", key).save({"w": torch.ones(1)})
+    older = tmp_path / "s" / "checkpoints" / "train-stored.pt"
+    store.sweep()
+    assert older.exists()  # of a run that computes the stage anew
+    os.utime(older, (0, 0))
     half = tmp_path / "s" / "checkpoints" / ".tmp-1-half"
     half.write_bytes(b"half")
     os.utime(half, (0, 0))

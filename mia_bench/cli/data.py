@@ -111,6 +111,7 @@ def _check(name: str, tracks: list[Track], given: dict[str, Any], *, named: bool
     usable = True
     for users in ways.values():
         setup = set_up(load_config({**given, "track": users[0]}))
+        setup.options.refuse_others([("dataset", name)])
         try:
             plan = setup.track_plan()
         except UsageError:

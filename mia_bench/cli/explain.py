@@ -65,7 +65,7 @@ def command(
     stored; what they leave open is as in CELL. Of each stage that is missing in the store, the most similar
     stored one is named, with what differs: that is why it is computed.
     """
-    store = open_store(load_config({"store": options["store"]}).store)
+    store = open_store(load_config({"store": options["store"]}, config).store)
     first, second = (_stored(store, one) if one else None for one in (cell, against))
     planned = None
     if config or any(options[name] is not None for name in _CELL):

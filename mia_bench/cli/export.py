@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from mia_bench.cli.shared import PathType, complete_key, config_options, open_store, writing
+from mia_bench.config import load_config
 from mia_bench.engine.export import export_target
 from mia_bench.errors import UsageError
 from mia_bench.terminal import say
@@ -24,7 +25,7 @@ def command(cell: str, file: Path | None, **where: Any) -> None:
     the card is in its header, and as Markdown beside it. 'mia-bench run --target FILE' attacks it, with the
     same numbers, and mia_bench.load_target(FILE) is the model in Python.
     """
-    opened = open_store(where["store"] and Path(where["store"]))
+    opened = open_store(load_config({"store": where["store"]}).store)
     records = {record.key: record for record in opened.records()}
     record = records[complete_key(cell, records, "cell", "mia-bench results")]
     path = file or Path(f"{record.defense.name}-{record.key[:8]}.safetensors")

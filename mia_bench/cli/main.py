@@ -60,6 +60,10 @@ class LazyGroup(click.Group):
     _loaded_host: object = None
     """The host whose plugins have added their commands."""
 
+    def invoke(self, ctx: click.Context) -> None:
+        """As click does it; what a command returns is no exit code."""
+        super().invoke(ctx)
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Built-in commands in the order people need them, then those of plugins."""
         self._load_plugin_commands()

@@ -98,6 +98,7 @@ def check(name: str, options: tuple[str, ...] | None, **settings: Any) -> None:
     registry = host().registry
     given = parse_option_values(registry, flatten_options(options or ()), tuple(BASES))
     entries, reporters = _named(registry, name)
+    given.refuse_others([(entry.kind, entry.name) for entry in entries])
     broken = False
     for entry in entries:
         values = given.single(entry.kind, entry.name)

@@ -137,8 +137,8 @@ def convert(file: Path, name: str, output: Path | None) -> None:
 def fetch(name: str) -> None:
     """Download NAME, a published file of weights.
 
-    A download that was stopped is resumed. The file goes into the folder that MIA_BENCH_WEIGHTS names, or
-    into a cache.
+    A download that was stopped is resumed. The file goes into the folder of weights, which is that of
+    MIA_BENCH_WEIGHTS, or weights beside that of MIA_BENCH_DATA; without either, into a cache.
     """
     published = {
         file.name: file for entry in host().registry.entries("prior") for file in entry.load().published

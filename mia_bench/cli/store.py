@@ -303,10 +303,12 @@ def gc(
     Needed is all that a record's numbers were made from. Records are never deleted, nor what a run computes
     now. Where it is not known what a record needs, what it may need is kept, with a note.
     """
-    contents = Contents(open_store(store))
     chosen: dict[Kind, bool] = {
         "set aside": set_aside, "checkpoint": checkpoints, "lock": locks, "picture": pictures,
     }  # fmt: skip
+    if (stages or track) and any(chosen.values()):
+        raise UsageError("--stage and --track choose artifacts: give --checkpoints and the like without them")
+    contents = Contents(open_store(store))
     needs = Needs(contents)
     if not (dry_run or while_running):
         check_idle(contents)

@@ -113,7 +113,7 @@ def scan_tree(root: Path, name: str, base: Path | None = None) -> Tree:
             files: list[tuple[str, int]] = []
             for file in _files(path, around):
                 try:
-                    files.append((str(file.relative_to(path)), _size(file)))
+                    files.append((file.relative_to(path).as_posix(), _size(file)))
                 except Unusable as error:
                     left_out.append(error.named(tree.name(file)))
             if files:

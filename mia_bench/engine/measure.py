@@ -79,6 +79,8 @@ def plan_measurement(config: RunConfig, names: Sequence[str]) -> PlannedMeasurem
         raise UsageError(f"--attack {STANDARD} is a set: name the attacks whose reconstructions to measure")
     if config.fold is not None:
         raise UsageError("cells of a further fold have no reconstructions to measure: leave out 'fold'")
+    if config.shard is not None or "rerun" in config.model_fields_set:
+        raise UsageError("metrics are computed of all stored cells, once: leave out 'shard' and 'rerun'")
     setup = set_up(config, (*OPTION_KINDS, "metric"))
     chosen = list(dict.fromkeys(names or setup.track.metrics))
     for kind, name in setup.options.values:

@@ -17,7 +17,7 @@ from types import FrameType
 
 from mia_bench.engine.executor import Outcome
 from mia_bench.engine.guard import KILL, POSIX, Guard, lead_group, signal_group
-from mia_bench.engine.jobs import cuda_count
+from mia_bench.engine.jobs import cuda_count, usable_cores
 from mia_bench.engine.plan import Stage
 from mia_bench.engine.progress import ProgressDisplay
 from mia_bench.engine.relay import Sender, sending_warnings, show
@@ -68,7 +68,7 @@ class ParallelExecutor:
         self._ahead = min(jobs, needed)
         self._display = display
         self._setups = [replace(setup, device=device) for device in assign_devices(setup.device, jobs)]
-        self._threads = max(1, (os.cpu_count() or 1) // jobs)
+        self._threads = max(1, usable_cores() // jobs)
         self._limit = math.inf if time_limit is None else time_limit
         self._processes: dict[int, _Process] = {}
         self._guard = Guard()

@@ -141,7 +141,7 @@ class Setup:
         )
 
     def make(self, wanted: Sequence[Stage], display: ProgressDisplay | None = None) -> None:
-        """Compute stages, or go on with them, unless they are stored already.
+        """Compute stages, or go on with them, unless they are stored already and undamaged.
 
         Raises:
             MiaBenchError: one failed.
@@ -149,9 +149,14 @@ class Setup:
         """
         self.store.check_writable()
         display = display or ProgressDisplay()
-        todo, _ = pending_stages(wanted, self.store.has)
         with self.store.in_use():
-            Scheduler(self.store, self.executor(display, todo), display).make(wanted)
+            self._make(wanted, display)
+            if [stage for stage in wanted if self.store.set_aside_if_damaged(*stage.id)]:
+                self._make(wanted, display)
+
+    def _make(self, wanted: Sequence[Stage], display: ProgressDisplay) -> None:
+        todo, _ = pending_stages(wanted, self.store.has)
+        Scheduler(self.store, self.executor(display, todo), display).make(wanted)
 
 
 def set_up(config: RunConfig, kinds: Sequence[str] = OPTION_KINDS) -> Setup:
@@ -469,6 +474,7 @@ def prior_stage(setup: Setup, prior: str = "") -> Stage:
         UsageError: the name or an option is wrong.
     """
     name = prior or setup.track.default_prior
+    setup.options.refuse_others([("prior", name), ("dataset", setup.track.data.dataset.name)])
     choice = Choice(name=name, options=track_options(setup.track, "prior", name))
     return setup.track_plan().prior(resolve_choice(setup.registry, "prior", choice, setup.options))
 
@@ -510,6 +516,7 @@ def load_data(
     given = {**locals(), "jobs": 1}
     del given["display"]
     setup = set_up(load_config(given))
+    setup.options.refuse_others([("dataset", setup.track.data.dataset.name)])
     stage = setup.track_plan().data
     setup.make([stage], display)
     return stages.load_data(stage, setup.workspace())

@@ -110,8 +110,8 @@ class Worker:
 
     def _attempt(self, stage: Stage) -> None:
         workspace = self._workspace  # a device that is not there is the user's mistake
-        workspace.progress = partial(self._report, stage)
         for attempt in range(_ATTEMPTS):
+            workspace.progress = partial(self._report, stage)  # inputs that are made again have had their own
             try:
                 with contextlib.redirect_stdout(sys.stderr):  # standard output is for results
                     stages.run_stage(stage, workspace)

@@ -7,13 +7,10 @@ from torch import Tensor, nn
 
 from mia_bench.api.dataset import Splits
 from mia_bench.api.encoder import Embed
-from mia_bench.api.images import to_float
 from mia_bench.api.metric import Gallery
-from mia_bench.memory import in_batches, upload
+from mia_bench.models.inference import embed_images
 from mia_bench.protocol.context import Context
 from mia_bench.seeds import generator
-
-_BATCH = 256
 
 _FEWEST_PAIRS = 20
 """Pairs of one identity below which the accuracy of verification says nothing."""
@@ -26,21 +23,25 @@ FEWEST_PUBLIC = 100
 
 
 def build_gallery(splits: Splits, embed: Embed, context: Context) -> Gallery:
-    """Embed the private identities and the decoys once, and measure the encoder on the decoys."""
+    """Embed the private identities and the decoys once, and measure the encoder on the decoys.
+
+    Raises:
+        Diverged: an embedding is NaN or infinite.
+    """
     parts = (splits.train, splits.test, splits.decoys)
     total, done = sum(map(len, parts)), 0
     embedded: list[Tensor] = []
 
-    def embedding(images: Tensor) -> Tensor:
+    def told(images: Tensor) -> Tensor:
         nonlocal done
-        rows = embed(to_float(upload(images, context.device))).cpu()
+        rows = embed(images)
         done += len(images)
         context.progress(done, total, "image")
         return rows
 
     for part in parts:
         # An encoder need not take an empty batch.
-        embedded.append(in_batches(embedding, part.images, _BATCH) if len(part) else embedded[0][:0])
+        embedded.append(embed_images(told, part.images, context.device) if len(part) else embedded[0][:0])
     train, test, decoys = embedded
     rng = generator(context.seed, "verification")
     return Gallery(

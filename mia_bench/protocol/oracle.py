@@ -49,8 +49,9 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 def first_of_each(images: ImageSet, count: int | None) -> ImageSet:
     """At most :data:`IMAGES` images of each of the first ``count`` classes, or of all."""
-    labels = images.labels.unique().tolist()[:count]
-    rows = torch.cat([(images.labels == label).nonzero().flatten()[:IMAGES] for label in labels])
+    labels = [label for label in images.labels.unique().tolist() if count is None or label < count]
+    places = [(images.labels == label).nonzero().flatten()[:IMAGES] for label in labels]
+    rows = torch.cat(places) if places else torch.zeros(0, dtype=torch.long)
     return ImageSet(images.images[rows], images.labels[rows])
 
 

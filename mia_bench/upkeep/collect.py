@@ -116,7 +116,8 @@ def _is_waste(
         return True
     found = contents.by_id.get(left.stage) if left.stage else None
     stored = found is not None and not found.problem
-    if left.kind == "checkpoint" and stored:
+    anew = found is not None and left.modified > found.modified  # of a run with --rerun always
+    if left.kind == "checkpoint" and stored and not anew:
         return True
     if left.kind not in kinds:
         return False

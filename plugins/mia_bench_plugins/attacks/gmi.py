@@ -7,7 +7,8 @@ WGAN-GP trained on public images, each image is the latent that minimises
 .. math:: -D(G(z)) + \lambda\,\bigl(-\log p_y(G(z))\bigr)
 
 by gradient descent with Nesterov momentum, with ``z`` clipped to ``[-clip, clip]`` after every step. Of
-``restarts`` random starts of each image, the one with the highest target confidence is kept.
+``restarts`` random starts of each image, the one with the highest target confidence is kept (in the authors'
+code that with the highest logit, which differs where several confidences are 1).
 
 The losses of a batch are summed, so that an image does not depend on its batch. The authors' code takes the
 mean over its batch of 100 images, with a learning rate of 0.02: the same steps as the sum's with 0.0002, the

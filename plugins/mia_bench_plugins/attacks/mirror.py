@@ -16,6 +16,8 @@ All of this happens in P (Zhu et al., arXiv 2012.09036), where the last activati
 network, a leaky ReLU, is undone; without a mapping network these are the latents themselves.
 
 As in the authors' code, ``s`` starts at ``scale``; here it is multiplied by ``decay`` in every generation.
+Every child has shifts of its own here, where their code draws them once for all children of a generation, and
+the starts are clipped, too, before the target is asked about them.
 Unlike in their code, a search never ends early, so that its budget is exact: ``search`` queries, and
 ``population - 1`` in each generation of each population. Their code mixes the parents' entries by log
 probabilities, which prefers the worse parent.

@@ -12,8 +12,9 @@ For :math:`\alpha < 0` it has no lower bound: logits keep growing, so the schedu
 learning-rate decay matter. ``torch.nn.CrossEntropyLoss`` silently ignores negative smoothing.
 
 The authors' schedule for negative smoothing (epoch ``e`` from 0 of ``E``): 0 before ``E/2``,
-``alpha·(e+1-E/2)/(E/2)`` before ``3E/4``, then ``alpha``: the ramp ends at half of alpha and jumps when the
-learning rate drops. Positive smoothing is constant.
+``alpha·(e+1-E/2)/(E/2)`` before ``3E/4``, then ``alpha``: the ramp ends at half of alpha and jumps where
+their learning rate drops (a milestone of 0.75 is rounded to an epoch here, so that the drop can come one
+epoch earlier). With one epoch there is no smoothing. Positive smoothing is constant.
 """
 
 from __future__ import annotations

@@ -64,8 +64,7 @@ class FaceNet(Encoder):
         network = network.to(device).eval().requires_grad_(False)
 
         def embed(images: Tensor) -> Tensor:
-            with torch.no_grad():
-                embeddings: Tensor = network(2 * resized(images.to(device), SIZE) - 1)
+            embeddings: Tensor = network(2 * resized(images.to(device), SIZE) - 1)
             return embeddings
 
         return embed

@@ -166,7 +166,10 @@ def _measured(values: Tensor, labels: Tensor) -> Measurement:
 
 
 def silhouettes(features: Tensor, labels: Tensor) -> Tensor:
-    """Silhouette ``(N,)`` of each of ``features`` ``(N, F)``; 0 where a class has no other image."""
+    """Silhouette ``(N,)`` of each of ``features`` ``(N, F)``.
+
+    0 where a class has no other image, and where its images and those of another class all coincide.
+    """
     classes, members = labels.unique(return_inverse=True)
     distances = torch.cdist(features, features)
     one_hot = F.one_hot(members, len(classes)).to(distances.dtype)
@@ -174,8 +177,9 @@ def silhouettes(features: Tensor, labels: Tensor) -> Tensor:
     sums = distances @ one_hot
     inside = sums.gather(1, own).squeeze(1) / (counts[members] - 1).clamp_min(1)
     outside = (sums / counts).scatter(1, own, torch.inf).amin(1)
-    found = (outside - inside) / torch.maximum(inside, outside)
-    return torch.where(counts[members] > 1, found, 0.0)
+    widest = torch.maximum(inside, outside)
+    found = (outside - inside) / widest
+    return torch.where((counts[members] > 1) & (widest > 0), found, 0.0)
 
 
 def _angles(centred: Tensor) -> Measurement:

@@ -51,12 +51,18 @@ class Gradients(AttackMetric):
         if missing := [name for name in _NEEDED if name not in evidence.diagnostics]:
             return dict.fromkeys(self.quantities, f"the attack does not return its {missing[0]}")
         loss, norm, cosine = (evidence.diagnostics[name].double() for name in _NEEDED)
-        fall = (loss[:, :1] - loss[:, -1:]) / loss[:, :1].abs().clamp_min(_LEAST)
+        first = loss[:, :1]
+        fall: Measurement | str = "the loss of a class is 0 at the first step"
+        if bool((first.abs() > _LEAST).all()):
+            fall = _by_class((first - loss[:, -1:]) / first.abs())
+        turns = cosine[:, 1:]  # the first step has no gradient before it
+        turned: Measurement | str = "a class has no two consecutive gradients that are not 0"
+        if bool((~turns.isnan()).any(1).all()):
+            turned = _by_class(turns)
         return {
-            # The first step has no gradient before it.
-            "gradient_cosine": _by_class(cosine[:, 1:]),
+            "gradient_cosine": turned,
             "gradient_log_norm": _by_class(norm.clamp_min(_LEAST).log10()),
-            "loss_fall": _by_class(fall),
+            "loss_fall": fall,
         }
 
 

@@ -45,7 +45,10 @@ class Utility(TargetMetric):
             paired=True,
         ),
         "train_accuracy": Quantity(
-            "share of its training images that the target classifies correctly", kind="share", role="utility"
+            "share of the track's training images that the target classifies correctly, those that it was "
+            "not trained on included",
+            kind="share",
+            role="utility",
         ),
         "ece": Quantity(
             "expected calibration error on the test images, 15 bins; biased upwards, "

@@ -169,7 +169,7 @@ class Training(AdversarialTraining):
             (model.generator, options.path_every),
             (model.discriminator, options.r1_every),
         ):
-            # The paper's correction: with the regulariser, k steps become k + 1.
+            # The paper's correction: with the regulariser, k steps become k + 1. Made without it, too.
             share = every / (every + 1)
             beta1, beta2 = (beta**share for beta in options.betas)
             rate = options.learning_rate * share
