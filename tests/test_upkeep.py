@@ -20,7 +20,9 @@ import mia_bench
 from mia_bench import jsonfile
 from mia_bench import store as store_module
 from mia_bench.api.architecture import NetworkTask
+from mia_bench.config import load_config
 from mia_bench.engine.progress import ProgressDisplay
+from mia_bench.engine.run import execute, prepare
 from mia_bench.errors import StoreError
 from mia_bench.origin import NOTED, Origin
 from mia_bench.plugins import host
@@ -864,6 +866,24 @@ def test_explain_says_why_a_cell_is_computed_again(cli, kept: Path, older: bool)
     assert "train: defense.options.alpha: -0.05 → -0.2\n" in beside.out
     same = cli("explain", "--track", "toy", "--defense", "neg-ls", "--attack", "ppa")
     assert f"all stages of cell {key[:8]} are stored" in same.out
+
+
+def test_what_options_leave_open_is_as_in_the_cell_on_a_changed_track_too(cli, toy, tmp_path: Path) -> None:
+    given = {"track": "toy", "defense": "none", "attack": "prior-sample", "store": tmp_path / "store"}
+    (record,) = execute(prepare(load_config(given), "images_per_class: 2"))
+    same = cli("explain", record.key[:8], "--seed", record.seed)
+    assert f"all stages of cell {record.key[:8]} are stored" in same.out, same.out + same.err
+    other = cli("explain", record.key[:8], "--seed", record.seed + 1)
+    assert "images_per_class" not in other.out
+
+
+def test_options_of_a_file_name_a_cell_as_those_of_the_command_do(cli, kept: Path, tmp_path: Path) -> None:
+    file = tmp_path / "cell.toml"
+    file.write_text(f'defense = "neg-ls"\nstore = "{kept}"\n[options.neg-ls]\nalpha = -0.2\n')
+    done = cli("explain", cells(kept)["none", "ppa"][:8], "--config", file, "--store", kept)
+    assert "train: defense: none → neg-ls\n" in done.out, done.out + done.err
+    missing = cli("explain", "zz", "--config", file)
+    assert "no cell's key begins with 'zz'" in missing.err
 
 
 def test_an_undefended_target_beside_the_attacked_one_has_a_name_of_its_own() -> None:

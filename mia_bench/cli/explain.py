@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,12 @@ from mia_bench.engine.run import Setup, set_up
 from mia_bench.errors import MiaBenchError, UsageError
 from mia_bench.names import STANDARD
 from mia_bench.origin import Origin
+from mia_bench.plugins import host
 from mia_bench.record import Record
-from mia_bench.recorded_options import options_text
+from mia_bench.recorded_options import changed_options, options_text
 from mia_bench.store import Store
 from mia_bench.terminal import say, say_lines, table
-from mia_bench.track import fold_of
+from mia_bench.track import Variation, fold_of, load_track
 from mia_bench.upkeep.contents import Contents, RecordFile
 from mia_bench.upkeep.explain import (
     ComparedStage,
@@ -105,13 +107,21 @@ def _plan(
     Raises:
         UsageError: they mean several.
     """
-    given = dict(options)
-    if like and (record := store.record(like.track, like.key)):
+    filed = load_config({}, config)
+    given = {
+        name: getattr(filed, name) if value is None and name in filed.model_fields_set else value
+        for name, value in options.items()
+    }
+    record = store.record(like.track, like.key) if like else None
+    if record:
         given = _completed(given, record)
     chosen = load_config(given, config)
     if STANDARD in chosen.attack:
         raise UsageError(f"--attack {STANDARD} is a set of attacks: name one")
     setup: Setup = set_up(chosen)
+    if record and record.track.name == chosen.track and fold_of(record.track.variant) is None:
+        variation = Variation.read(record.track.variant)
+        setup = replace(setup, track=variation.of(setup.track)) if chosen.fold is None else setup
     left_out: list[str] = []
     cells = setup.grid(left_out)
     if len(cells) > 1:
@@ -127,7 +137,7 @@ def _plan(
 
 def _completed(given: Mapping[str, Any], record: Record) -> dict[str, Any]:
     """Options with what they leave open as in a record."""
-    full = dict(given)
+    registry, full = host().registry, dict(given)
     full["track"] = given["track"] or record.track.name
     full["seed"] = given["seed"] or (str(record.seed),)
     full["fold"] = given["fold"] or fold_of(record.track.variant)
@@ -140,7 +150,8 @@ def _completed(given: Mapping[str, Any], record: Record) -> dict[str, Any]:
             continue
         full[kind] = given[kind] or (component.name,)
         if tuple(full[kind]) == (component.name,) and full["track"] == record.track.name:
-            for key, value in component.changed.items():
+            track = load_track(registry, record.track.name)
+            for key, value in changed_options(registry, track, kind, component).items():
                 if f"{component.name}.{key}" not in replaced:
                     text = value if isinstance(value, str) else json.dumps(value)
                     named[f"{kind}:{component.name}.{key}"] = (text,)
