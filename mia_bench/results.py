@@ -68,7 +68,7 @@ def read_store(
     if store is not None and not root.is_dir():
         raise UsageError(f"there is no store at {root}")
     named = track is None or COMPONENT.matches(track)  # it becomes the name of a folder
-    records = Store(root).records(track, strict=strict) if named and root.is_dir() else []
+    records = Store(root, make=False).records(track, strict=strict) if named and root.is_dir() else []
     if track is not None and not records and track not in (known := host().registry.names("track")):
         raise UsageError(f"unknown track {track!r}; {did_you_mean(track, known)}")
     return records

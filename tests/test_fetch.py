@@ -13,6 +13,8 @@ from mia_bench import fetch
 from mia_bench.api.component import Published
 from mia_bench.errors import MiaBenchError, Unavailable
 from mia_bench.fetch import obtain
+from mia_bench.plugins import host
+from mia_bench.registry import PluginInfo
 from mia_bench_plugins.priors.stylegan2 import StyleGAN2Prior
 
 CONTENT = bytes(range(256)) * 20_000  # 5 MB
@@ -156,6 +158,16 @@ def test_fetch_by_command(site: Site, cli, tmp_path: Path, monkeypatch) -> None:
     offline = cli("prior", "fetch", "a")
     assert offline.code == 1
     assert "put the file into" in offline.err.splitlines()[-1]
+
+
+def test_a_prior_that_can_not_be_loaded_hides_no_other(site: Site, cli, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(StyleGAN2Prior, "published", (file(site),))
+    monkeypatch.setenv("MIA_BENCH_WEIGHTS", str(tmp_path))
+    host.cache_clear()
+    host().registry.add("prior", "other", "no.such:Thing", "", PluginInfo("made", "made-dist", "1", "made"))
+    fetched = cli("prior", "fetch", "weights.pt")
+    host.cache_clear()
+    assert (fetched.code, fetched.out.strip()) == (0, str(tmp_path / "weights.pt")), fetched.err
 
 
 def test_a_folder_that_can_not_be_written_is_one_line(site: Site, tmp_path: Path) -> None:

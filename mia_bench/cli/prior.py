@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import click
 from etils.epy import lazy_imports
 
+from mia_bench.api.prior import Prior
 from mia_bench.cli.shared import (
     PathType,
     complete_key,
@@ -22,7 +24,7 @@ from mia_bench.components import resolve
 from mia_bench.config import load_config
 from mia_bench.engine.progress import terminal_progress
 from mia_bench.engine.run import prior_stage, set_up
-from mia_bench.errors import CorruptArtifact, UsageError, did_you_mean
+from mia_bench.errors import CorruptArtifact, MiaBenchError, UsageError, did_you_mean
 from mia_bench.fetch import obtain
 from mia_bench.paths import data_roots
 from mia_bench.pictures import save_sheet, sheets_folder
@@ -120,8 +122,7 @@ def convert(file: Path, name: str, output: Path | None) -> None:
 
     Nothing in the file is executed.
     """
-    priors = [entry.load() for entry in host().registry.entries("prior") if name in ("", entry.name)]
-    able = [prior for prior in priors if file.suffix in prior.converts]
+    able = [prior for prior in _priors(name) if file.suffix in prior.converts]
     if len(able) != 1:
         count = f"{len(able)} priors convert" if able else "no prior converts"
         among = f"the prior {name!r} does not convert" if name else count
@@ -140,9 +141,7 @@ def fetch(name: str) -> None:
     A download that was stopped is resumed. The file goes into the folder of weights, which is that of
     MIA_BENCH_WEIGHTS, or weights beside that of MIA_BENCH_DATA; without either, into a cache.
     """
-    published = {
-        file.name: file for entry in host().registry.entries("prior") for file in entry.load().published
-    }
+    published = {file.name: file for prior in _priors() for file in prior.published}
     if name not in published:
         raise UsageError(f"no prior publishes {name!r}; {did_you_mean(name, published)}")
     with click.progressbar(length=1, label=name, file=sys.stderr) as bar:
@@ -153,6 +152,21 @@ def fetch(name: str) -> None:
 
         path = obtain(published[name], data_roots().weights, progress)
     say(path)
+
+
+def _priors(name: str = "") -> Iterator[type[Prior]]:
+    """The priors that can be loaded, or the one of that name: a broken one must not hide the others.
+
+    Raises:
+        MiaBenchError: the one that was named can't be loaded.
+    """
+    for entry in host().registry.entries("prior"):
+        try:
+            if name in ("", entry.name):
+                yield entry.load()
+        except MiaBenchError:
+            if name:
+                raise
 
 
 def _row(key: str, info: dict[str, Any]) -> dict[str, str]:

@@ -120,7 +120,7 @@ def open_store(folder: Path | None) -> Store:
     root = folder or default_store()
     if not root.is_dir():
         raise UsageError(f"there is no store at {root}")
-    return Store(root)
+    return Store(root, make=False)
 
 
 def complete_key(start: str, keys: Collection[str], noun: str, command: str) -> str:
