@@ -60,9 +60,8 @@ def obtain(file: Published, folder: Path | None, progress: Progress) -> Path:
     target = (folder or weights_cache()) / file.name
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(
-            target.with_name(f".{file.name}.lock")
-        ):  # one process downloads, others wait for it
+        # One process downloads, others wait for it.
+        with filelock.FileLock(target.with_name(f".{file.name}.lock")):
             return check_hash(target, file) if target.is_file() else _fetched(file, target, progress)
     except OSError as error:
         raise MiaBenchError(f"{target} can't be written: {error.strerror or error}") from error

@@ -215,7 +215,7 @@ _Words = tuple[str, ...]
 
 
 def _reads_disk(track: Track, registry: Registry) -> bool:
-    """Whether the images of a track lie in a folder of the user's; no where its data set is not installed."""
+    """Whether a track reads images from a folder of the user's; False if its data set is not installed."""
     name = track.data.dataset.name
     if name not in registry.names("dataset"):
         return False

@@ -122,7 +122,7 @@ def _is_waste(
     if left.kind not in kinds:
         return False
     if left.kind == "picture":  # what it shows is gone
-        return left.stage not in measured if left.stage and left.stage[0] == "measure" else not stored
+        return left.stage not in measured if left.stage and left.stage[0] == "measure" else found is None
     return True
 
 
