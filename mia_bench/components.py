@@ -113,11 +113,22 @@ class OptionValues:
             raise UsageError(f"options of the {kind} {name!r} take one value each")
         return combinations[0]
 
-    def refuse_others(self, used: Collection[tuple[str, str]]) -> None:
-        """Raise UsageError where an option is given for a component that is not ``used``."""
+    def refuse_others(
+        self,
+        used: Collection[tuple[str, str]],
+        why: str = "which is not used here",
+        kinds: Collection[str] = (),
+    ) -> None:
+        """Raise UsageError where an option is given for a component that is not ``used``.
+
+        Args:
+            used: kinds and names.
+            why: the end of the message.
+            kinds: only components of these; of all unless given.
+        """
         for kind, name in self.values:
-            if (kind, name) not in used:
-                raise UsageError(f"an option is set for the {kind} {name!r}, which is not used here")
+            if (kind, name) not in used and (not kinds or kind in kinds):
+                raise UsageError(f"an option is set for the {kind} {name!r}, {why}")
 
 
 def parse_option_values(

@@ -25,7 +25,6 @@ with lazy_imports():
 
     import filelock
 
-
 CHUNK = 1 << 20
 TIMEOUT = 30.0
 """Seconds to wait for data."""

@@ -180,9 +180,7 @@ def own_targets(
                 card=card,
             )
         )
-    for kind, name in options.values:
-        if kind == "model" and (kind, name) not in used:
-            raise UsageError(f"an option is set for the model {name!r}, which no target is built of")
+    options.refuse_others(used, "which no target is built of", kinds=("model",))
     left = {
         (kind, name): values
         for (kind, name), values in options.values.items()

@@ -259,11 +259,19 @@ class Store:
         log.warning("%s; it is computed again", error)
         self._set_aside(self.folder(error.stage, error.key))
 
-    def set_aside_if_damaged(self, stage: str, key: str) -> bool:
-        """Read the whole artifact, and move it out of the way if it is damaged; whether it was."""
+    def set_aside_if_damaged(self, stage: str, key: str, lacks: str = "") -> bool:
+        """Read the whole artifact, and move it out of the way if it is damaged; whether it was.
+
+        Args:
+            stage, key: which artifact; another process may have made it again already.
+            lacks: where in its info something was missing: ``part.of.it``.
+        """
         with self.lock(stage, key, lambda: None):
             try:
                 self.verify(stage, key)
+                info: Any = self.info(stage, key)
+                for name in filter(None, lacks.split(".")):
+                    info = info[name]
             except CorruptArtifact as error:
                 self.set_aside(error)
                 return True

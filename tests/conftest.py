@@ -19,7 +19,7 @@ import hypothesis
 import pytest
 from filelock import FileLock
 
-from installing import MakeOnce, install
+from installing import MakeOnce, install, on_path
 from mia_bench import plugins as plugins_module
 
 HERE = Path(__file__).parent
@@ -87,8 +87,7 @@ def sites(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
     def use(*folders: Path) -> None:
         for folder in folders:
             monkeypatch.syspath_prepend(str(folder))
-        old = [path for path in [os.environ.get("PYTHONPATH")] if path]
-        monkeypatch.setenv("PYTHONPATH", os.pathsep.join([*map(str, folders), *old]))
+        on_path(monkeypatch, *folders)
         plugins_module.host.cache_clear()
 
     yield use

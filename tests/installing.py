@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+
+import pytest
 
 
 def install(target: Path, *distributions: Path) -> None:
@@ -21,6 +24,12 @@ def install(target: Path, *distributions: Path) -> None:
             check=True,
             capture_output=True,
         )  # fmt: skip
+
+
+def on_path(patch: pytest.MonkeyPatch, *folders: Path) -> None:
+    """Put folders on the path of the processes that tests start."""
+    old = [path for path in [os.environ.get("PYTHONPATH")] if path]
+    patch.setenv("PYTHONPATH", os.pathsep.join([*map(str, folders), *old]))
 
 
 MakeOnce = Callable[[str, Callable[[Path], object]], Path]

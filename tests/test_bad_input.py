@@ -370,6 +370,13 @@ def one_artifact(folder: Path, stage: str) -> Path:
     return first
 
 
+def altered(path: Path) -> None:
+    """One byte of the file is another: only its hash tells."""
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 255
+    path.write_bytes(bytes(data))
+
+
 @pytest.mark.parametrize("stage", [s for s in ALL if s not in ("prior", "prepare", "measure")])
 @pytest.mark.parametrize("damage", ["truncated", "altered"])
 def test_damaged_artifact_is_computed_again_with_a_warning(
@@ -378,9 +385,9 @@ def test_damaged_artifact_is_computed_again_with_a_warning(
     folder = store(*(name for name in ALL if name != "measure"))
     paths = sorted((folder / "artifacts" / stage).glob("*/tensors.safetensors"))
     for path in paths:
-        data = bytearray(path.read_bytes())
-        data[-1] ^= 255
-        path.write_bytes(bytes(data[:-3] if damage == "truncated" else data))
+        altered(path)
+        if damage == "truncated":
+            path.write_bytes(path.read_bytes()[:-3])
     outcome = cli(*CELL)
     assert outcome.code == 0
     assert same_metrics(outcome.records, undisturbed)
@@ -400,13 +407,6 @@ def test_damaged_prior_is_computed_again_when_the_attack_needs_it(cli, toy, stor
     assert outcome.code == 0
     assert re.search(r"warning: the prior artifact \w+ is damaged", outcome.err)
     assert same_metrics(outcome.records, undisturbed)
-
-
-def altered(path: Path) -> None:
-    """One byte of the file is another: only its hash tells."""
-    data = bytearray(path.read_bytes())
-    data[-1] ^= 255
-    path.write_bytes(bytes(data))
 
 
 def test_what_trains_on_a_damaged_input_tells_its_progress_afterwards(cli, toy, store, undisturbed) -> None:

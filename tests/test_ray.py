@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from installing import on_path
 from mia_bench.config import RunConfig
 from mia_bench.engine import cluster as cluster_module
 from mia_bench.engine.carried import Carried
@@ -54,8 +55,7 @@ def cluster(toy_site: Path) -> Iterator[Any]:
     from ray.cluster_utils import Cluster
 
     with pytest.MonkeyPatch.context() as patch:
-        old = [path for path in [os.environ.get("PYTHONPATH")] if path]
-        patch.setenv("PYTHONPATH", os.pathsep.join([str(toy_site), *old]))  # of the processes of the nodes
+        on_path(patch, toy_site)
         patch.setenv("RAY_worker_niceness", "0")
         made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
         for _ in range(2):

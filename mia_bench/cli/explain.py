@@ -67,13 +67,15 @@ def command(
     stored; what they leave open is as in CELL. Of each stage that is missing in the store, the most similar
     stored one is named, with what differs: that is why it is computed.
     """
-    store = open_store(load_config({"store": options["store"]}, config).store)
+    chosen = load_config(options, config)
+    store = open_store(chosen.store)
     first, second = (_stored(store, one) if one else None for one in (cell, against))
     planned = None
     if config or any(options[name] is not None for name in _CELL):
         if first and second:
             raise UsageError("give --against or options of a run, not both, beside CELL")
-        planned = planned_cell(store, _plan(store, first or second, options, config))
+        given = {name: getattr(chosen, name) if name in chosen.model_fields_set else None for name in _KEYS}
+        planned = planned_cell(store, _plan(store, first or second, given, config))
     elif not first:
         raise UsageError("name a CELL, or give options of a run")
     stored = [stored_cell(store, file) for file in (first, second) if file]
@@ -107,21 +109,13 @@ def _plan(
     Raises:
         UsageError: they mean several.
     """
-    filed = load_config({}, config)
-    given = {
-        name: getattr(filed, name) if value is None and name in filed.model_fields_set else value
-        for name, value in options.items()
-    }
     record = store.record(like.track, like.key) if like else None
-    if record:
-        given = _completed(given, record)
-    chosen = load_config(given, config)
+    chosen = load_config(_completed(options, record) if record else options, config)
     if STANDARD in chosen.attack:
         raise UsageError(f"--attack {STANDARD} is a set of attacks: name one")
     setup: Setup = set_up(chosen)
-    if record and record.track.name == chosen.track and fold_of(record.track.variant) is None:
-        variation = Variation.read(record.track.variant)
-        setup = replace(setup, track=variation.of(setup.track)) if chosen.fold is None else setup
+    if record and record.track.name == chosen.track and chosen.fold is None:
+        setup = replace(setup, track=Variation.read(record.track.variant).of(setup.track))
     left_out: list[str] = []
     cells = setup.grid(left_out)
     if len(cells) > 1:
@@ -143,14 +137,14 @@ def _completed(given: Mapping[str, Any], record: Record) -> dict[str, Any]:
     full["fold"] = given["fold"] or fold_of(record.track.variant)
     named = flatten_options(given["options"] or {})
     replaced = {path.rpartition(":")[2] for path in named}
+    track = load_track(registry, record.track.name) if full["track"] == record.track.name else None
     for kind, component in record.components.items():
         if kind == "prior" and given["attack"] and not given["prior"]:
             continue  # another attack may have another one
         if kind == "defense" and given["target"]:
             continue
         full[kind] = given[kind] or (component.name,)
-        if tuple(full[kind]) == (component.name,) and full["track"] == record.track.name:
-            track = load_track(registry, record.track.name)
+        if track and tuple(full[kind]) == (component.name,):
             for key, value in changed_options(registry, track, kind, component).items():
                 if f"{component.name}.{key}" not in replaced:
                     text = value if isinstance(value, str) else json.dumps(value)

@@ -10,7 +10,7 @@ from typing import Any
 
 from mia_bench.api.attack import Attack, Setting
 from mia_bench.components import ConfiguredComponent, OptionValues, resolve, track_options
-from mia_bench.errors import MiaBenchError, UsageError
+from mia_bench.errors import MiaBenchError
 from mia_bench.own_models import OwnTarget
 from mia_bench.plugins import attribute_errors
 from mia_bench.registry import Registry
@@ -72,9 +72,9 @@ def build_grid(
         "dataset": [track.data.dataset.name],
         "encoder": [track.encoder.name] if track.encoder else [],
     }
-    for kind, name in options.values:
-        if name not in used[kind]:
-            raise UsageError(f"an option is set for the {kind} {name!r}, which this run does not use")
+    options.refuse_others(
+        [(kind, name) for kind, several in used.items() for name in several], "which this run does not use"
+    )
 
     def variants(kind: str, name: str) -> list[ConfiguredComponent]:
         entry = registry.get(kind, name)  # a name that is unknown is the user's mistake

@@ -83,9 +83,7 @@ def plan_measurement(config: RunConfig, names: Sequence[str]) -> PlannedMeasurem
         raise UsageError("metrics are computed of all stored cells, once: leave out 'shard' and 'rerun'")
     setup = set_up(config, (*OPTION_KINDS, "metric"))
     chosen = list(dict.fromkeys(names or setup.track.metrics))
-    for kind, name in setup.options.values:
-        if kind == "metric" and name not in chosen:
-            raise UsageError(f"an option is set for the metric {name!r}, which is not computed")
+    setup.options.refuse_others([("metric", name) for name in chosen], "which is not computed", ["metric"])
     metrics = [
         resolve(setup.registry, "metric", name, {}, setup.options.single("metric", name)) for name in chosen
     ]

@@ -166,6 +166,4 @@ def _refuse_unused(
     options: OptionValues, defenses: Iterable[str], track: Track, attacks: Sequence[StandardAttack]
 ) -> None:
     used = {("defense", name) for name in defenses} | {("attack", one.name) for one in attacks}
-    for kind, name in options.values:
-        if kind in ("defense", "attack") and (kind, name) not in used:
-            raise UsageError(f"an option is set for the {kind} {name!r}, which this sweep does not use")
+    options.refuse_others(used, "which this sweep does not use", kinds=("defense", "attack"))

@@ -8,7 +8,6 @@ import sys
 import time
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any
 
 from etils.epy import lazy_imports
 
@@ -124,7 +123,7 @@ class Worker:
                 for needed in stage.upstream():
                     if needed is not stage:
                         found = needed.id == (error.stage, error.key)
-                        self._set_aside_if_damaged(needed, error.lacks if found else "")
+                        self._store.set_aside_if_damaged(*needed.id, error.lacks if found else "")
                         self.compute(needed)
             except BaseException as error:  # a plugin may raise anything; the rest of the grid goes on
                 interruption.check(error)
@@ -137,17 +136,6 @@ class Worker:
     def _report(self, stage: Stage, done: int, total: int, unit: str) -> None:
         """Show the progress that a plugin reports; what makes no sense is an error in its call."""
         self._display.progress(stage, int(done), int(total), shortened(one_line(str(unit)), 40))
-
-    def _set_aside_if_damaged(self, stage: Stage, lacks: str) -> None:
-        """Another worker may have made it again already, so it is read once more."""
-        with self._store.lock(*stage.id, lambda: None):
-            try:
-                self._store.verify(*stage.id)
-                info: Any = self._store.info(*stage.id)
-                for name in filter(None, lacks.split(".")):
-                    info = info[name]
-            except CorruptArtifact as error:
-                self._store.set_aside(error)
 
 
 def failure(stage: Stage, error: BaseException) -> str:

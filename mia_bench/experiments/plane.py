@@ -25,6 +25,7 @@ from mia_bench.components import resolve
 from mia_bench.device import threads
 from mia_bench.errors import MiaBenchError
 from mia_bench.experiments.analysis import Outcome, judged
+from mia_bench.leaderboard.aggregate import shown
 from mia_bench.leaderboard.figures import Cloud, Region, Spot, clouds
 from mia_bench.leaderboard.tables import Table, effects
 from mia_bench.registry import Registry
@@ -280,9 +281,8 @@ class Finding:
 
     def shown(self, name: str) -> Estimate:
         """The mean of a quantity with its interval, cut at the values that it can have."""
-        effect, (least, most) = self.means[name], QUANTITIES[name].bounds
-        low, high = effect.interval()
-        return Estimate(effect.value, max(low, least), min(high, most), effect.seeds)
+        effect = self.means[name]
+        return shown(QUANTITIES[name], Estimate(effect.value, *effect.interval(), effect.seeds))
 
 
 @dataclass(frozen=True)

@@ -266,24 +266,21 @@ def doubts(records: Sequence[Record]) -> list[str]:
 
 
 def several_trainings(records: Iterable[Record], quantities: Mapping[str, Quantity]) -> list[str]:
-    """A line for each defense whose attacks met different trainings of the target with the same seed.
+    """A line for each row of a board of which attacks met different trainings of the target with one seed.
 
     Their numbers differ by what trainings differ by, too. Cells that were computed in one store share the
     training, and so what was measured on it.
     """
     measured = [name for name, quantity in quantities.items() if quantity.role in ("utility", "selection")]
     lines = []
-    done = (record for record in records if record.status == "done")
-    for (variant, _), same in group(
-        done, lambda record: (record.track.variant or "", row_key(record))
-    ).items():
+    for same in group((record for record in records if record.status == "done"), row_key).values():
         seeds = [seed for seed, one in by_seed(same).items() if _differ(one, measured)]
         if seeds:
-            what = row_label(same[0].defense.name, same[0].defense.changed)
-            on = f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
+            row = row_label(same[0].defense.name, same[0].defense.changed)
+            variant = f", {same[0].track.variant}" if same[0].track.variant else ""
             lines.append(
-                f"{', '.join(filter(None, (what, variant, on)))}: attacks met different trainings of the "
-                "target; run these cells again in one store"
+                f"{row}{variant}, seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}: attacks "
+                "met different trainings of the target; run these cells again in one store"
             )
     return lines
 

@@ -83,9 +83,7 @@ def page(
         sweep=sweep,
         folds=folds,
         notes=_notes(record for one in (board, *folds) for record in one.records),
-        apart=several_trainings(
-            (record for one in (board, *folds) for record in one.records), board.quantities
-        ),
+        apart=[line for one in (board, *folds) for line in several_trainings(one.records, one.quantities)],
         packages=_packages(board, registry),
         on_disk=_reads_disk(board.track, registry),
         runs=[arguments for one in (board, *folds) for arguments in run_arguments(one, registry)],

@@ -248,10 +248,11 @@ def check(folder: Path, registry: Registry) -> list[str]:
             except MiaBenchError as error:
                 blocking.append(str(error))
         try:
-            track, refused = load_track(registry, name), []
-            apart = several_trainings(found, known_quantities(registry, track, found))
+            track, refused, apart = load_track(registry, name), [], []
             for changed, same in by_fold(track, found) if place.name == TUNING else [(track, found)]:
-                refused += refusals(changed, same, known_quantities(registry, changed, same))
+                quantities = known_quantities(registry, changed, same)
+                refused += refusals(changed, same, quantities)
+                apart += several_trainings(same, quantities)
                 wrong = {record.key: list(contradictions(registry, changed, record)) for record in same}
                 refused += [f"record {key}: {line}" for key, lines in wrong.items() for line in lines]
             if place.name == TUNING:
