@@ -294,7 +294,7 @@ def test_rerun_computes_what_is_a_cells_own_anew(toy, store, tmp_path) -> None:
     assert listener.begun == {"train": 1, "assess": 1, "prepare": 1, "invert": 1, "measure": 1}
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_all_processes_and_a_later_run_goes_on(
     cli, spawn, toy, store, number: signal.Signals
 ) -> None:
