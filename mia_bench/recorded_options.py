@@ -10,7 +10,7 @@ from mia_bench.api.component import Component
 from mia_bench.api.options import Options
 from mia_bench.components import track_options
 from mia_bench.errors import MiaBenchError
-from mia_bench.record import ComponentRef, Matched
+from mia_bench.record import ComponentRef, Matched, Record
 from mia_bench.registry import Registry
 from mia_bench.track import Track
 
@@ -79,6 +79,29 @@ def changed_options(
         key: value
         for key, value in component.options.items()
         if key not in defaults or defaults[key] != value
+    }
+
+
+def run_options(
+    registry: Registry, track: Track | None, kind: str, component: ComponentRef
+) -> dict[str, str]:
+    """The values of ``-o`` that give a component its recorded options; see :func:`changed_options`."""
+    return {
+        f"{kind}:{component.name}.{key}": value if isinstance(value, str) else json.dumps(value)
+        for key, value in changed_options(registry, track, kind, component).items()
+    }
+
+
+def data_options(registry: Registry, track: Track, record: Record) -> dict[str, str]:
+    """The values of ``-o`` that change data set and encoder as a record's fingerprint of the data tells."""
+    _, *changed = record.track.data.split("+")
+    given = dict(text.split("=", 1) for text in changed if "=" in text)
+    choices = {"dataset": track.data.dataset, **({"encoder": track.encoder} if track.encoder else {})}
+    return {
+        f"{kind}:{choice.name}.{name}": value
+        for kind, choice in choices.items()
+        for name, value in given.items()
+        if name in registry.get(kind, choice.name).load().Options.model_fields
     }
 
 

@@ -8,7 +8,7 @@ import re
 import tomllib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -280,6 +280,11 @@ _VARIANT = re.compile(
     r"(?:images_per_class: (?P<images_per_class>\d+)(?:; |$))?"
     r"(?:fold: (?P<fold>\d+))?"
 )
+
+
+def precisions(track: Track) -> list[Precision]:
+    """The track's precision of attacks, then the others, one of which a record was made in: it names none."""
+    return sorted(get_args(Precision), key=lambda precision: precision != track.attack_precision)
 
 
 class Variation(_Model):

@@ -12,6 +12,7 @@ from mia_bench.cell import FinishedCell
 from mia_bench.config import RunConfig
 from mia_bench.device import autocast, choose_device, restore_settings, torch_settings
 from mia_bench.engine import stages
+from mia_bench.engine.rerun import prepare_again
 from mia_bench.engine.run import prepare
 from mia_bench.errors import MiaBenchError, UsageError
 from mia_bench.plugins import host
@@ -132,7 +133,7 @@ def test_pictures_are_in_float32_whatever_the_attack_computes_in(ampere) -> None
     assert seen == [([], False)] * 2
 
 
-def test_tf32_on_a_cpu_is_float32_and_the_record_says_so(toy, store, tmp_path) -> None:
+def test_tf32_on_a_cpu_is_float32_and_the_record_says_so(toy, cli, store, tmp_path) -> None:
     store("data", "prior", "gallery", "evaluator", "train", "assess")
     single, asked = run(tmp_path), run(tmp_path, precision="tf32")
     assert asked["key"] != single["key"]
@@ -140,6 +141,10 @@ def test_tf32_on_a_cpu_is_float32_and_the_record_says_so(toy, store, tmp_path) -
     assert torch.equal(*(reconstructions(tmp_path, record) for record in (single, asked)))
     assert "attacked in float32" in asked["notes"]["precision"]
     assert "precision" not in single["notes"]
+    again = prepare_again(read_record(asked), {"device": "cpu", "store": tmp_path / "store"})
+    assert [planned.key for planned in again.cells] == [asked["key"]]
+    same = cli("explain", asked["key"], "--seed", 0, "--store", tmp_path / "store")
+    assert f"all stages of cell {asked['key'][:8]} are stored" in same.out
 
 
 @pytest.mark.parametrize(

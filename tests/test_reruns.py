@@ -8,10 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from mia_bench.engine.rerun import run_again
+from mia_bench.config import load_config
+from mia_bench.engine.rerun import prepare_again, run_again
+from mia_bench.engine.run import prepare
 from mia_bench.errors import MiaBenchError
 from mia_bench.leaderboard.reruns import SPREAD, allowed, far, half_widths, moved, sample, under
 from mia_bench.record import MetricValue, Record, read_record
+from mia_bench.upkeep.planning import Planner
 from stored import record_text, without_hash
 from test_leaderboard import make_record, read
 
@@ -173,3 +176,16 @@ def test_another_number_or_another_cell_is_told(cli, board, store, tmp_path, und
     moved_on = read_record(without_hash(data))
     with pytest.raises(MiaBenchError, match="it is another cell now"):
         run_again(moved_on, {"store": tmp_path / "store", "device": "cpu"})
+
+
+def test_the_cell_of_a_record_on_changed_data_is_planned_again(toy, undisturbed, tmp_path) -> None:
+    where = {"store": tmp_path / "store", "device": "cpu"}
+    options = {"dataset:synth-faces.nuisance": "0.9"}
+    cell = {"track": "toy", "defense": "none", "attack": "ppa"}
+    (planned,) = prepare(load_config({**cell, **where, "options": options})).cells
+    made = next(one for one in undisturbed.records.values() if one["defense"]["name"] == "none")
+    changed = {**made, "key": planned.key, "track": {**made["track"], "data": planned.data_fingerprint}}
+    record = read_record(without_hash(changed))
+    assert record.key != made["key"]
+    for again in (prepare_again(record, where).cells[0], Planner().cell(record)):
+        assert again.key == record.key

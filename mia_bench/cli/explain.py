@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -19,7 +20,7 @@ from mia_bench.names import STANDARD
 from mia_bench.origin import Origin
 from mia_bench.plugins import host
 from mia_bench.record import Record
-from mia_bench.recorded_options import changed_options, options_text
+from mia_bench.recorded_options import data_options, options_text, run_options
 from mia_bench.store import Store
 from mia_bench.terminal import say, say_lines, table
 from mia_bench.track import Variation, fold_of, load_track
@@ -35,6 +36,7 @@ from mia_bench.upkeep.explain import (
     planned_cell,
     stored_cell,
 )
+from mia_bench.upkeep.planning import Planner
 
 _KEYS = (
     "track", "defense", "attack", "prior", "target", *OF_TARGETS, "seed", "options", "precision", "store",
@@ -111,6 +113,10 @@ def _plan(
     """
     record = store.record(like.track, like.key) if like else None
     chosen = load_config(_completed(options, record) if record else options, config)
+    if record and record.track.name == chosen.track and chosen.precision is None:
+        with contextlib.suppress(MiaBenchError):  # it is another cell now
+            precision = Planner(chosen.roots).cell(record).cell.track.attack_precision
+            chosen = chosen.model_copy(update={"precision": precision})
     if STANDARD in chosen.attack:
         raise UsageError(f"--attack {STANDARD} is a set of attacks: name one")
     setup: Setup = set_up(chosen)
@@ -138,6 +144,7 @@ def _completed(given: Mapping[str, Any], record: Record) -> dict[str, Any]:
     named = flatten_options(given["options"] or {})
     replaced = {path.rpartition(":")[2] for path in named}
     track = load_track(registry, record.track.name) if full["track"] == record.track.name else None
+    recorded = data_options(registry, track, record) if track else {}
     for kind, component in record.components.items():
         if kind == "prior" and given["attack"] and not given["prior"]:
             continue  # another attack may have another one
@@ -145,10 +152,8 @@ def _completed(given: Mapping[str, Any], record: Record) -> dict[str, Any]:
             continue
         full[kind] = given[kind] or (component.name,)
         if track and tuple(full[kind]) == (component.name,):
-            for key, value in changed_options(registry, track, kind, component).items():
-                if f"{component.name}.{key}" not in replaced:
-                    text = value if isinstance(value, str) else json.dumps(value)
-                    named[f"{kind}:{component.name}.{key}"] = (text,)
+            recorded |= run_options(registry, track, kind, component)
+    named |= {path: (text,) for path, text in recorded.items() if path.rpartition(":")[2] not in replaced}
     full["options"] = named or None
     return full
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,8 +11,8 @@ from mia_bench.engine.run import Prepared, execute, prepare
 from mia_bench.errors import MiaBenchError
 from mia_bench.plugins import host
 from mia_bench.record import Record
-from mia_bench.recorded_options import changed_options
-from mia_bench.track import load_track
+from mia_bench.recorded_options import data_options, run_options
+from mia_bench.track import load_track, precisions
 
 OTHER = "it is another cell now: its data, or the versions of the track or its components, have changed"
 
@@ -44,6 +43,8 @@ def run_again(record: Record, where: Mapping[str, Any], display: ProgressDisplay
 def prepare_again(record: Record, where: Mapping[str, Any]) -> Prepared:
     """The cell of a record as it would be run today, planned; arguments as of :func:`run_again`.
 
+    It is in the precision that gives the record's key; in the track's where none does.
+
     Raises:
         MiaBenchError: it can't be run.
     """
@@ -51,11 +52,14 @@ def prepare_again(record: Record, where: Mapping[str, Any]) -> Prepared:
         raise MiaBenchError("its target was not trained here but is a model of somebody's own")
     registry = host().registry
     track = load_track(registry, record.track.name)
-    options = {
-        f"{kind}:{part.name}.{key}": value if isinstance(value, str) else json.dumps(value)
-        for kind, part in record.components.items()
-        for key, value in changed_options(registry, track, kind, part).items()
-    }
+    options = data_options(registry, track, record)
+    for kind, part in record.components.items():
+        options |= run_options(registry, track, kind, part)
     cell = {kind: [part.name] for kind, part in record.components.items()}
-    given = {"track": track.name, **cell, "seed": [record.seed], "options": options}
-    return prepare(load_config({**given, **where}), record.track.variant)
+    given = {"track": track.name, **cell, "seed": [record.seed], "options": options, **where}
+    found = []
+    for precision in precisions(track):
+        found.append(prepare(load_config({**given, "precision": precision}), record.track.variant))
+        if record.key in [planned.key for planned in found[-1].cells]:
+            return found[-1]
+    return found[0]
