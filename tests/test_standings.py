@@ -11,8 +11,9 @@ import pytest
 
 from mia_bench.leaderboard import pages
 from mia_bench.leaderboard import standings as standings_module
+from mia_bench.leaderboard.advice import advice
 from mia_bench.leaderboard.board import Board, build_board
-from mia_bench.leaderboard.drawing import forests, plane, unusable
+from mia_bench.leaderboard.drawing import forests, plane
 from mia_bench.leaderboard.standings import Standings, standings
 from mia_bench.leaderboard.strongest import strongest
 from mia_bench.registry import Registry
@@ -121,6 +122,11 @@ def test_rows_are_compared_each_under_the_attack_that_is_strongest_on_it(registr
     text = pages.page(decided, registry)
     assert "chosen on the seeds of this page" in text
     assert "chosen on other seeds" in pages.page(told, registry)
+    # Where one attack was tried nothing was chosen.
+    more = rows(("guard", 0.3, 0.9), options={"alpha": 0.6})
+    both = standings(board_of(registry, weak + other + more), found)
+    once = {row.label: row.verdict.flags for row in both.defenses if row.verdict}
+    assert once["guard alpha=0.6"] == ("one attack tried",)
 
 
 def test_a_reference_attack_is_never_the_strongest(registry: Registry) -> None:
@@ -266,7 +272,11 @@ def test_defenses_that_cost_accuracy_are_ordered_by_the_front_and_wrecks_are_not
     )
     decided = decide(registry, *BASE, *front, *wreck, *poor, *good)
     assert [row.label for row in decided.defenses] == [f"guard alpha={alpha}" for alpha in (0.1, 0.2, 0.9)]
-    assert [row.label for row in unusable(decided)] == ["guard alpha=0.9"]
+    assert [row.label for row in decided.unusable] == ["guard alpha=0.9"]
+    *usable, useless = decided.defenses
+    assert useless.verdict is not None
+    assert "no usable classifier" in useless.verdict.flags
+    assert not any(row.verdict and "no usable classifier" in row.verdict.flags for row in usable)
     drawn = plane(decided)
     assert "guard alpha=0.2" in drawn
     assert "guard alpha=0.9" not in drawn
@@ -296,20 +306,34 @@ def test_what_can_be_had_at_a_price(registry: Registry) -> None:
     dear = rows(("guard", 0.1, 0.85), options={"alpha": 0.6})
     worse = rows(("guard", 0.7, 0.9), options={"alpha": 0.7})
     decided = decide(registry, *BASE, *cheap, *dear, *worse)
-    names = {price: [row.label for row in decided.affordable(price)] for price in (0.01, 0.03, 0.1)}
-    assert names == {0.01: ["guard"], 0.03: ["guard"], 0.1: ["guard", "guard alpha=0.6"]}
-    assert "; of these `guard alpha=0.6` leaks least" in pages.page(decided, registry)
-    near = rows(("guard", 0.1003, 0.85), options={"alpha": 0.65})
-    text = pages.page(decide(registry, *BASE, *cheap, *dear, *near), registry)
-    assert "; of these `guard alpha=0.6` leaks least (not told apart from it: `guard alpha=0.65`)" in text
+    little, much = advice(decided)
+    assert (little.price, much.price) == ("1 or 3 points", "10 points")
+    assert little.best is not None
+    assert little.best.label == "guard"
+    assert much.best is not None
+    assert (much.best.label, [row.label for row in much.rest]) == ("guard alpha=0.6", ["guard"])
     text = pages.page(decided, registry)
-    assert f"- **If you can give 3 points of accuracy:** `guard` (`id_gallery_acc1` −0.30{NBSP}±" in text
+    assert f"- **If you can give 1 or 3 points of accuracy:** `guard` (`id_gallery_acc1` −0.30{NBSP}±" in text
+    assert "; more leakage, though less than the baseline's: `guard`" in text
+    # What can't be told from the one that leaks least is named by its cost.
+    near = rows(("guard", 0.1003, 0.86), options={"alpha": 0.65})
+    *_, found = advice(decide(registry, *BASE, *cheap, *dear, *near))
+    assert found.best is not None
+    assert (found.best.label, [row.label for row in found.alike]) == ("guard alpha=0.65", ["guard alpha=0.6"])
     doubtful = decide(registry, *BASE, *rows(("guard", 0.3, 0.8705)))
-    assert doubtful.affordable(0.03) == doubtful.perhaps_affordable(0.01) == ()
-    assert [row.label for row in doubtful.perhaps_affordable(0.03)] == ["guard"]
-    assert "; perhaps `guard` (" in pages.page(doubtful, registry)
+    least, some, most = advice(doubtful)
+    assert (least.best, least.perhaps, some.best) == (None, (), None)
+    assert [row.label for row in some.perhaps] == ["guard"]
+    assert most.best is not None
+    assert "; perhaps (the cost may be higher) `guard` (" in pages.page(doubtful, registry)
+    front = rows(("plain", 0.25, 0.8), options={"epochs": 0.5}, baseline=True, front=True, changed=["epochs"])
+    *_, beaten = advice(decide(registry, *BASE, *front, *rows(("guard", 0.5, 0.82))))
+    assert (beaten.best, [row.label for row in beaten.no_better]) == (None, ["guard"])
     none = pages.page(decide(registry, *BASE, *worse), registry)
-    assert "- **If you can give 1 point of accuracy:** no defense is shown to leak less at that price" in none
+    assert (
+        "- **If you can give 1, 3 or 10 points of accuracy:** no defense is shown to leak less at that price"
+        in none
+    )
 
 
 def test_without_means_of_classes_there_is_no_verdict_but_a_page(registry: Registry) -> None:
@@ -318,7 +342,7 @@ def test_without_means_of_classes_there_is_no_verdict_but_a_page(registry: Regis
     assert [row.verdict and row.verdict.kind for row in decided.rows] == ["baseline", None]
     assert (decided.rows[1].difference, decided.rows[1].letters) == (None, "")
     assert forests(decided) == ""
-    assert f"| `guard` | 0.80{NBSP}±{NBSP}0.05 | −0.10 |" in pages.page(decided, registry)
+    assert f"| `guard` | 0.80{NBSP}±{NBSP}0.05 | −10.0 |" in pages.page(decided, registry)
 
 
 def test_a_track_may_have_no_verdicts(registry: Registry) -> None:

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from mia_bench.api.metric import Quantity
 from mia_bench.leaderboard.figures import Axis, Bar, Level, Panel, Point, Series, forest, scatter
 from mia_bench.leaderboard.front import corners
-from mia_bench.leaderboard.standings import Standing, Standings, section_letters
+from mia_bench.leaderboard.standings import Standings, section_letters
 from mia_bench.statistics import Estimate
 
 
 def plane(decided: Standings) -> str:
     """Accuracy against leakage under each row's strongest attack; empty without two rows that have both.
 
-    Rows that are :func:`unusable` are left out.
+    Defenses with little accuracy, which would leave no room for the others, are left out.
     """
     board = decided.board
     x, y = board.quantities.get(decided.accuracy), board.quantities.get(board.primary)
@@ -22,9 +22,11 @@ def plane(decided: Standings) -> str:
         return ""
     colours = _colours(decided)
     grouped: dict[str, list[Point]] = {}
-    useless = unusable(decided)
+    useless = [row.key for row in decided.unusable]
     for row in decided.rows:
-        if row not in useless and isinstance(row.accuracy, Estimate) and isinstance(row.leakage, Estimate):
+        if row.key in useless:
+            continue
+        if isinstance(row.accuracy, Estimate) and isinstance(row.leakage, Estimate):
             name = {"baseline": "front", "front": "front"}.get(row.role, row.label)
             grouped.setdefault(name, []).append(Point(row.label, row.accuracy, row.leakage))
     if sum(map(len, grouped.values())) < 2:
@@ -34,17 +36,6 @@ def plane(decided: Standings) -> str:
     series += front(undefended, y)  # drawn last, it is on top
     axes = Axis(decided.accuracy, x), Axis(f"{board.primary} under the strongest attack", y)
     return scatter(series, levels(decided), *axes)
-
-
-def unusable(decided: Standings) -> tuple[Standing, ...]:
-    """Defenses with less than half of the baseline's accuracy: they would leave no room for the others."""
-    base, x = decided.baseline, decided.board.quantities.get(decided.accuracy)
-    if not base or not x or x.kind != "share" or not isinstance(base.accuracy, Estimate):
-        return ()
-    half = base.accuracy.value / 2
-    return tuple(
-        row for row in decided.defenses if isinstance(row.accuracy, Estimate) and row.accuracy.value < half
-    )
 
 
 def front(undefended: Sequence[Point], leakage: Quantity, name: str = "") -> list[Series]:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from mia_bench.api.metric import Quantity
 from mia_bench.leaderboard.aggregate import Shown
 from mia_bench.leaderboard.standings import Standing, Standings
-from mia_bench.leaderboard.words import accuracy_change, brief, change, outcome
+from mia_bench.leaderboard.words import accuracy_change, brief, change, outcome, unit_of_points
 from mia_bench.statistics import Effect, Estimate
 from mia_bench.text import one_line
 
@@ -69,7 +69,8 @@ def _columns(decided: Standings) -> dict[str, Callable[[Standing], str]]:
     columns: dict[str, Callable[[Standing], str]] = {"Defense": lambda row: row.label}
     if useful:
         columns[f"{decided.accuracy}{_arrow(useful)}"] = lambda row: brief(useful, row.accuracy)
-        columns["Δ accuracy"] = lambda row: accuracy_change(decided, row)
+        unit = unit_of_points(useful)
+        columns[f"Δ accuracy{unit and f' ({unit})'}"] = lambda row: accuracy_change(decided, row)
     if primary:
         columns[f"{board.primary}{_arrow(primary)}"] = lambda row: brief(primary, row.leakage)
         columns["Attack"] = lambda row: board.label(row.section) if row.section else ""

@@ -12,7 +12,7 @@ from mia_bench.leaderboard.grouping import cell_key, group
 from mia_bench.leaderboard.standings import Standing, Standings, standings
 from mia_bench.leaderboard.strongest import strongest
 from mia_bench.leaderboard.submission import outdated
-from mia_bench.leaderboard.words import accuracy_change, brief, change, outcome, remarks
+from mia_bench.leaderboard.words import accuracy_change, brief, change, outcome, remarks, unit_of_points
 from mia_bench.record import Record
 from mia_bench.registry import Registry
 from mia_bench.track import load_track
@@ -67,7 +67,7 @@ def overview_rows(decided: Standings) -> list[dict[str, str]]:
         row = {"defense": standing.label, "seeds": str(len(standing.seeds))}
         if useful:
             row[decided.accuracy] = brief(useful, standing.accuracy)
-            row["Δ accuracy"] = accuracy_change(decided, standing)
+            row[f"Δ {unit_of_points(useful) or 'accuracy'}"] = accuracy_change(decided, standing)
         if primary:
             row[board.primary] = brief(primary, standing.leakage)
             row["attack"] = board.label(standing.section) if standing.section else ""

@@ -16,12 +16,13 @@ from mia_bench.api.dataset import Dataset
 from mia_bench.api.metric import Quantity
 from mia_bench.components import OPTION_KINDS
 from mia_bench.leaderboard.admit import several_trainings
+from mia_bench.leaderboard.advice import advice
 from mia_bench.leaderboard.aggregate import FEW_SEEDS, Missing, Row, Shown
 from mia_bench.leaderboard.board import Board, Section
 from mia_bench.leaderboard.compare import Paired
-from mia_bench.leaderboard.drawing import forests, plane, unusable
+from mia_bench.leaderboard.drawing import forests, plane
 from mia_bench.leaderboard.escape import as_it_is, make_environment, page_text
-from mia_bench.leaderboard.standings import KINDS, PRICES, Standings
+from mia_bench.leaderboard.standings import KINDS, USELESS, Standings
 from mia_bench.leaderboard.strongest import attack_set, comparisons
 from mia_bench.leaderboard.tuning import LEVELS, MARGIN, Tuning
 from mia_bench.leaderboard.verdicts import ACCURACY_MARGIN
@@ -31,11 +32,11 @@ from mia_bench.leaderboard.words import (
     brief,
     change,
     common_remarks,
-    indistinct,
-    least,
     outcome,
+    points,
     remarks,
     reservations,
+    unit_of_points,
     with_sign,
 )
 from mia_bench.names import DISTRIBUTION
@@ -122,23 +123,22 @@ def _environment() -> Environment:
     }
     environment.tests["package"] = DISTRIBUTION.matches
     functions = (
+        advice,
         attack_set,
         common_remarks,
         comparisons,
         differing,
         footnotes,
-        indistinct,
-        least,
         paired,
         paired_names,
         remarks,
         reservations,
         show,
-        unusable,
+        unit_of_points,
     )
     environment.globals |= {function.__name__: function for function in functions}
     environment.globals |= {
-        number.__name__: as_it_is(number) for number in (accuracy_change, brief, change, with_sign)
+        number.__name__: as_it_is(number) for number in (accuracy_change, brief, change, points, with_sign)
     }
     environment.globals |= {
         "ACCURACY_MARGIN": ACCURACY_MARGIN,
@@ -147,8 +147,8 @@ def _environment() -> Environment:
         "KINDS": KINDS,
         "LEVELS": LEVELS,
         "MARGIN": MARGIN,
-        "PRICES": PRICES,
         "RESAMPLES": RESAMPLES,
+        "USELESS": USELESS,
     }
     return environment
 

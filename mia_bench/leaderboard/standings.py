@@ -33,7 +33,7 @@ from mia_bench.leaderboard.verdicts import (
 from mia_bench.record import About, Record
 from mia_bench.record import Matched as MatchedRef
 from mia_bench.recorded_options import row_label
-from mia_bench.statistics import Effect, compact_letters, holm
+from mia_bench.statistics import Effect, Estimate, compact_letters, holm
 from mia_bench.strength import Strongest
 from mia_bench.track import Standard
 
@@ -41,8 +41,8 @@ Role = Literal["defense", "baseline", "front", "undefended"]
 """What a row is: ``front`` has the baseline's options except those that make it less accurate,
 ``undefended`` other options of the baseline."""
 
-PRICES = (0.01, 0.03, 0.1)
-"""Losses of accuracy that a reader may be ready to accept."""
+USELESS = "no usable classifier"
+"""The flag of a defense that leaves less than half of the baseline's accuracy."""
 
 _EQUAL = {"share": (0.05, ""), "bits": (0.5, "bits")}
 """By kind of quantity, the difference too small to matter, and its unit."""
@@ -80,6 +80,7 @@ class Standing:
         verdict: None where the row can't be compared, for other undefended rows, and on a track without
             verdicts.
         known: whether the strongest attack was chosen on other seeds than the board's.
+        attacks: how many attacks the row has on the board's seeds, without references.
         letters: defenses that share one can't be told apart.
         masking: why gradient masking is suspected, in words; empty where it is not.
         matched: the differences from the undefended row with the same architecture.
@@ -98,6 +99,7 @@ class Standing:
     difference: Effect | None
     verdict: Verdict | None
     known: bool
+    attacks: int
     letters: str = ""
     masking: str = ""
     matched: Matched | None = None
@@ -150,26 +152,17 @@ class Standings:
         """The defenses with a verdict."""
         return tuple(row for row in self.defenses if row.verdict)
 
-    def affordable(self, price: float) -> tuple[Standing, ...]:
-        """Defenses that leak less and lose at most ``price`` of accuracy, both beyond doubt."""
-        return tuple(row for row, (low, _) in self._costs() if low > -price)
-
-    def perhaps_affordable(self, price: float) -> tuple[Standing, ...]:
-        """Defenses that leak less, beyond doubt, and lose at most ``price`` of accuracy or somewhat more."""
-        return tuple(row for row, (low, high) in self._costs() if low <= -price < high)
-
-    def _costs(self) -> list[tuple[Standing, tuple[float, float]]]:
-        """Of the defenses that leak less the interval of the difference in accuracy."""
-        return [
-            (row, row.accuracy_difference.interval())
-            for row in self.decided
-            if row.verdict and row.verdict.kind.startswith("leaks less") and row.accuracy_difference
-        ]
-
     @property
     def chosen_here(self) -> tuple[Standing, ...]:
-        """The rows whose strongest attack was chosen on the board's own seeds."""
-        return tuple(row for row in self.rows if row.section and not row.known)
+        """The rows whose strongest attack was chosen on the board's own seeds, of several."""
+        return tuple(row for row in self.rows if row.attacks > 1 and not row.known)
+
+    @property
+    def unusable(self) -> tuple[Standing, ...]:
+        """The defenses that leave less than half of the baseline's accuracy."""
+        quantity, base = self.board.quantities.get(self.accuracy), self.baseline
+        full = base.accuracy if base else None
+        return tuple(row for row in self.defenses if _useless(quantity, row.accuracy, full))
 
 
 def standings(board: Board, strongest: Mapping[ComponentKey, Strongest] | None = None) -> Standings:
@@ -200,6 +193,8 @@ def standings(board: Board, strongest: Mapping[ComponentKey, Strongest] | None =
         for key, (section, _) in sections.items()
     }
     right = {key: class_table(accuracy, same) for key, same in rows.items()}
+    useful = board.quantities.get(accuracy)
+    right_of = {key: _shown(board.utility, key, accuracy) for key in rows}
     others = {key: base for key in rows if base and key != base}
     quantity = board.quantities.get(board.primary)
     share = quantity is not None and quantity.kind == "share"
@@ -223,9 +218,10 @@ def standings(board: Board, strongest: Mapping[ComponentKey, Strongest] | None =
         + ("randomised",) * abouts[key].randomised
         + (MASKING,) * bool(key in strongest and strongest[key].masking)
         + _missed(strongest.get(key), board.track.standard)
-        + ("attack chosen on these seeds",) * (found_elsewhere and not sections[key][1])
+        + (_tried_here(board, key),) * (found_elsewhere and not sections[key][1])
         + _more_elsewhere(board, key, sections[key][0])
         + unfit
+        + (USELESS,) * _useless(useful, right_of[key], right_of.get(base) if base else None)
         for key in defenses
     }
     comparisons = {
@@ -252,13 +248,14 @@ def standings(board: Board, strongest: Mapping[ComponentKey, Strongest] | None =
                 about=abouts[key],
                 role=_role(key, abouts[key], board),
                 seeds=tuple(by_seed(same)),
-                accuracy=_shown(board.utility, key, accuracy),
+                accuracy=right_of[key],
                 accuracy_difference=lost.get(key),
                 section=section,
                 leakage=_shown(section.rows, key, board.primary) if section else None,
                 difference=more.get(key),
                 verdict=BASELINE if key == base else judged.get(key),
                 known=known,
+                attacks=len(_leaks(board, key)),
                 letters=letters.get(key, ""),
                 masking=strongest[key].masking if key in strongest else "",
                 matched=Matched(match, matched_more.get(key), matched_lost.get(key)) if match else None,
@@ -286,6 +283,21 @@ def _missed(found: Strongest | None, standard: Standard | None) -> tuple[str, ..
     if standard and len(found.seeds) < len(standard.seeds):
         lines.append(f"{len(found.seeds)} of {len(standard.seeds)} tuning seeds")
     return tuple(lines)
+
+
+def _tried_here(board: Board, key: ComponentKey) -> str:
+    """What a row's strongest attack was chosen from, where only the board's seeds tell."""
+    tried, standard = len(_leaks(board, key)), board.track.standard
+    if tried > 1:
+        return "attack chosen on these seeds"
+    return f"1 of {len(standard.attacks)} attacks tried" if standard else "one attack tried"
+
+
+def _useless(accuracy: Quantity | None, own: Shown | None, full: Shown | None) -> bool:
+    """Whether less than half of the full accuracy is left."""
+    if accuracy is None or accuracy.kind != "share":
+        return False
+    return isinstance(own, Estimate) and isinstance(full, Estimate) and own.value < full.value / 2
 
 
 def _more_elsewhere(board: Board, key: ComponentKey, shown: Section | None) -> tuple[str, ...]:

@@ -58,6 +58,9 @@ AGAINST_FRONT = (
 )
 """What a verdict on a defense that costs accuracy says of the undefended front, the best first."""
 
+UNKNOWN_COSTS = ("cost not tested", "cost unclear")
+"""What a verdict says of a cost that was not shown."""
+
 BASELINE = Verdict("baseline")
 """The verdict on the row that the others are compared with: it never wins."""
 
@@ -125,9 +128,10 @@ def _less_is_better(effect: Effect, better: Direction) -> Effect:
 
 def _cost(accuracy: Effect | None) -> tuple[str, ...]:
     """Words for a cost that was not shown: a loss that matters was not excluded, but neither was none."""
+    not_tested, unclear = UNKNOWN_COSTS
     if accuracy is None:
-        return ("cost not tested",)
-    return ("cost unclear",) if accuracy.interval()[1] >= 0 else ()
+        return (not_tested,)
+    return (unclear,) if accuracy.interval()[1] >= 0 else ()
 
 
 def _against_front(front: Effect | None, better: Direction) -> str:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from itertools import combinations
 
 from mia_bench.api.metric import Quantity
 from mia_bench.leaderboard.aggregate import Shown
-from mia_bench.leaderboard.standings import Standing, Standings
-from mia_bench.leaderboard.verdicts import MASKING, Verdict
+from mia_bench.leaderboard.standings import USELESS, Standing, Standings
+from mia_bench.leaderboard.verdicts import MASKING, UNKNOWN_COSTS, Verdict
 from mia_bench.statistics import Effect, Estimate
-from mia_bench.statistics.letters import share_a_letter
 
 DECIMALS = {"share": 2, "bits": 1, "rank": 0}
 """Of numbers in the verdict table, by kind of quantity; the others have as many as their interval allows."""
@@ -45,13 +42,28 @@ def accuracy_change(decided: Standings, row: Standing) -> str:
     """The difference in accuracy from the baseline, alone where records hold no means of classes."""
     quantity, base = decided.board.quantities[decided.accuracy], decided.baseline
     if row.accuracy_difference or not base or row is base:
-        return change(quantity, row.accuracy_difference)
+        return points(quantity, row.accuracy_difference)
     if isinstance(row.accuracy, Estimate) and isinstance(base.accuracy, Estimate):
         return _signed(quantity, row.accuracy.value - base.accuracy.value)
     return ""
 
 
+def points(quantity: Quantity, effect: Effect | None) -> str:
+    """A difference as :func:`change` writes it, one of shares in percentage points: ``−1.5 ± 1.8``."""
+    if effect is None or quantity.kind != "share":
+        return change(quantity, effect)
+    low, high = effect.interval()
+    return f"{with_sign(100 * effect.value, 1)} ± {_rounded(50 * (high - low), 1)}"
+
+
+def unit_of_points(quantity: Quantity) -> str:
+    """The unit of :func:`points`: ``points``; empty where it is the quantity's own."""
+    return "points" if quantity.kind == "share" else ""
+
+
 def _signed(quantity: Quantity, value: float) -> str:
+    if quantity.kind == "share":
+        return with_sign(100 * value, 1)
     return with_sign(value, DECIMALS.get(quantity.kind))
 
 
@@ -82,19 +94,22 @@ def remarks(row: Standing) -> list[str]:
     """What a reader must know of a verdict, a few words each."""
     if not row.verdict:
         return []
-    detail = "" if row.verdict.kind == "no difference" else row.verdict.detail
-    return [
-        words for words in (detail.replace("the undefended front", "the front"), *row.verdict.flags) if words
-    ]
+    return [words for words in (*_details(row.verdict), *row.verdict.flags) if words not in UNKNOWN_COSTS]
 
 
 def reservations(row: Standing) -> list[str]:
     """What must be said of a verdict wherever it is named: of its cost, and that masking is suspected."""
     if not row.verdict or row.verdict.kind == "no difference":
         return []
-    said = row.verdict.detail.replace("the undefended front", "the front").split("; ")
-    masked = [words for words in row.verdict.flags if words == MASKING]
-    return [words for words in (*said, *masked) if words not in ("", "beats the front")]
+    grave = [words for words in row.verdict.flags if words in (MASKING, USELESS)]
+    return [words for words in (*_details(row.verdict), *grave) if words != "beats the front"]
+
+
+def _details(verdict: Verdict) -> list[str]:
+    """What completes the verdict, apart from what :func:`outcome` says."""
+    if verdict.kind == "no difference" or not verdict.detail:
+        return []
+    return verdict.detail.replace("the undefended front", "the front").split("; ")
 
 
 def common_remarks(decided: Standings) -> list[str]:
@@ -104,18 +119,8 @@ def common_remarks(decided: Standings) -> list[str]:
 
 
 def outcome(verdict: Verdict) -> str:
-    """The verdict in the words of the table."""
-    return verdict.text if verdict.kind == "no difference" else verdict.kind
-
-
-def indistinct(rows: Sequence[Standing]) -> bool:
-    """Whether no two of the rows can be told apart."""
-    return all(share_a_letter(one.letters, other.letters) for one, other in combinations(rows, 2))
-
-
-def least(decided: Standings, rows: Sequence[Standing]) -> list[Standing]:
-    """Of the rows the one that leaks least, then those that can't be told from it; none without letters."""
-    quantity = decided.board.quantities[decided.board.primary]
-    found = [(quantity.sort_key(row.leakage.value), row) for row in rows if isinstance(row.leakage, Estimate)]
-    ordered = [row for _, row in sorted(found, key=lambda one: one[0]) if row.letters]
-    return [row for row in ordered if share_a_letter(row.letters, ordered[0].letters)]
+    """The verdict in the words of the table; *at a cost* only where the records show one."""
+    if verdict.kind == "no difference":
+        return verdict.text
+    costs = [words for words in UNKNOWN_COSTS if words in _details(verdict)]
+    return f"leaks less, {costs[0]}" if costs else verdict.kind

@@ -59,7 +59,7 @@ def scheduled_alpha(alpha: float, epoch: int, epochs: int) -> float:
 class PositiveLabelSmoothing(Defense):
     """Label smoothing with a positive alpha, which increases leakage according to the paper."""
 
-    summary = "label smoothing with alpha > 0"
+    summary = "positive label smoothing (alpha > 0)"
     paper = PAPER
     version = "1"
     strengths: ClassVar[dict[str, tuple[float, ...]]] = {"alpha": (0.01, 0.05, 0.1, 0.2, 0.3, 0.5)}
@@ -76,7 +76,7 @@ class PositiveLabelSmoothing(Defense):
 class NegativeLabelSmoothing(Defense):
     """Label smoothing with a negative alpha, which reduces leakage according to the paper."""
 
-    summary = "label smoothing with alpha < 0"
+    summary = "negative label smoothing (alpha < 0)"
     paper = PAPER
     version = "1"
     strengths: ClassVar[dict[str, tuple[float, ...]]] = {

@@ -47,7 +47,7 @@ def divergence(mean: Tensor, log_sigma: Tensor) -> Tensor:
 class MutualInformation(Defense):
     """Cross-entropy plus an upper bound on the mutual information of image and code."""
 
-    summary = "MID: a stochastic bottleneck before the classifier"
+    summary = "mutual information regularisation: a stochastic bottleneck before the classifier"
     paper = "Wang et al., AAAI 2021, arXiv 2009.05241"
     version = "1"
     strengths: ClassVar[dict[str, tuple[float, ...]]] = {

@@ -1,0 +1,99 @@
+"""Which defense to take, if some accuracy can be given."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from mia_bench.leaderboard.grouping import ComponentKey
+from mia_bench.leaderboard.standings import Standing, Standings
+from mia_bench.leaderboard.verdicts import AGAINST_FRONT
+from mia_bench.statistics import Estimate
+from mia_bench.statistics.letters import share_a_letter
+
+PRICES = (0.01, 0.03, 0.1)
+"""Losses of accuracy that a reader may be ready to accept."""
+
+
+@dataclass(frozen=True)
+class Advice:
+    """What the verdicts say to somebody who can give some accuracy.
+
+    Attributes:
+        prices: the largest losses of accuracy that it holds for.
+        best: of the defenses that leak less and lose no more, both beyond doubt, and can't be told from the
+            one of them that leaks least, the one that loses least; None without such a defense.
+        alike: the others that can't be told from the one that leaks least.
+        rest: those that can.
+        perhaps: defenses that leak less and on average lose no more, though perhaps they do.
+        no_better: defenses that would be named, but are not shown to leak less than undefended targets that
+            are as accurate.
+    """
+
+    prices: tuple[float, ...]
+    best: Standing | None
+    alike: tuple[Standing, ...]
+    rest: tuple[Standing, ...]
+    perhaps: tuple[Standing, ...]
+    no_better: tuple[Standing, ...]
+
+    @property
+    def price(self) -> str:
+        """``1 point``, ``1, 3 or 10 points``."""
+        *most, last = [f"{100 * price:g}" for price in self.prices]
+        numbers = f"{', '.join(most)} or {last}" if most else last
+        return f"{numbers} point{'s' * (numbers != '1')}"
+
+
+def advice(decided: Standings) -> list[Advice]:
+    """The advice for each of :data:`PRICES`; one for neighbours that get the same."""
+    found: list[Advice] = []
+    for price in PRICES:
+        here = _at(decided, price)
+        if found and _named(found[-1]) == _named(here):
+            found[-1] = replace(here, prices=(*found[-1].prices, price))
+        else:
+            found.append(here)
+    return found
+
+
+def _named(one: Advice) -> tuple[list[ComponentKey], ...]:
+    rows = ((one.best,) if one.best else (), one.alike, one.rest, one.perhaps, one.no_better)
+    return tuple([row.key for row in same] for same in rows)
+
+
+def _at(decided: Standings, price: float) -> Advice:
+    priced = [
+        (row, row.accuracy_difference)
+        for row in decided.decided
+        if row.verdict and row.verdict.kind.startswith("leaks less") and row.accuracy_difference
+    ]
+    near = [(row, lost) for row, lost in priced if lost.value >= -price]
+    beating = [(row, lost) for row, lost in near if _beats_front(row)]
+    sure = [(row, lost) for row, lost in beating if lost.interval()[0] > -price]
+    least = _least(decided, [row for row, _ in sure])
+    kept = [row.key for row in least]
+    alike = sorted((one for one in sure if one[0].key in kept), key=lambda one: -one[1].value)
+    return Advice(
+        prices=(price,),
+        best=alike[0][0] if alike else None,
+        alike=tuple(row for row, _ in alike[1:]),
+        rest=tuple(row for row, _ in sure if row.key not in kept),
+        perhaps=tuple(row for row, lost in beating if lost.interval()[0] <= -price),
+        no_better=tuple(row for row, _ in near if not _beats_front(row)),
+    )
+
+
+def _beats_front(row: Standing) -> bool:
+    """Whether the front was no hurdle: it was beaten, not met, or there was no need to."""
+    return not (row.verdict and row.verdict.detail.endswith(AGAINST_FRONT[1]))
+
+
+def _least(decided: Standings, rows: Sequence[Standing]) -> list[Standing]:
+    """Of the rows the one that leaks least, and those that can't be told from it."""
+    quantity = decided.board.quantities[decided.board.primary]
+    found = [(quantity.sort_key(row.leakage.value), row) for row in rows if isinstance(row.leakage, Estimate)]
+    if not found:
+        return []
+    _, first = min(found, key=lambda one: one[0])
+    return [row for row in rows if row is first or share_a_letter(row.letters, first.letters)]
