@@ -40,6 +40,10 @@ from mia_bench.track import Track, Variation
 TRAINING = "train_accuracy"
 """The quantity that is measured on every training image."""
 
+SMALL = 0.5
+"""A difference too small for a claim, as a share of that which a board calls too small to matter: the effects
+that claims are about are a few tenths of a bit here."""
+
 Outcome = Literal["seen here", "not seen here", "unclear"]
 
 
@@ -118,10 +122,11 @@ class Judgement:
         """The outcome, with what lower accuracy has to do with it, or how small the difference is."""
         said = self.outcome.capitalize()
         if self.outcome == "not seen here":
-            widest = max(effect.bound for effect in self.effects.values())
-            if widest >= self.margins.leakage:
+            sign = _sign(self.claim, self.quantity)
+            most = max(_ends(effect, sign)[1] for effect in self.effects.values())
+            if most < 0:
                 return f"{said}, rather the opposite"
-            return f"{said}, no difference beyond {rounded_up(widest)} {self.margins.unit}".rstrip()
+            return f"{said}, at most {rounded_up(most)} {self.margins.unit}".rstrip()
         if self.outcome == "unclear" or self.claim.says == "more" or not self.costs:
             return said
         under = [
@@ -133,8 +138,21 @@ class Judgement:
 
 def _than(effect: Effect, better: Direction) -> str:
     """What undefended targets leak in comparison, from the difference to them."""
-    low, high = sorted(-end if better == "higher" else end for end in effect.interval())
-    return "less" if low > 0 else "more" if high < 0 else "about as much"
+    low, high = _ends(effect, -1 if better == "higher" else 1)
+    return "less" if low > 0 else "more" if high < 0 else "perhaps less, perhaps more,"
+
+
+def _ends(effect: Effect, sign: int) -> tuple[float, float]:
+    """The interval of the effect times ``sign``."""
+    low, high = sorted(sign * end for end in effect.interval())
+    return low, high
+
+
+def _sign(claim: Claim, quantity: Quantity) -> int:
+    """1 if the claim says that the quantity grows, -1 if it says that it falls."""
+    said = 1 if claim.says == "more" else -1
+    # More leakage is less of a quantity of which more is better for the defender.
+    return -said if not claim.quantity and quantity.better == "higher" else said
 
 
 @dataclass(frozen=True)
@@ -499,10 +517,8 @@ def _judgement(
     name = claim.quantity or rows.board.primary
     quantity = rows.board.quantities[name]
     margins = margins_of(quantity)
-    said = 1 if claim.says == "more" else -1
-    if not claim.quantity and quantity.better == "higher":  # more leakage is less of such a quantity
-        said = -said
-    outcome = "unclear" if missing else judged(list(found.values()), said, margins.leakage)
+    margin = SMALL * margins.leakage
+    outcome = "unclear" if missing else judged(list(found.values()), _sign(claim, quantity), margin)
     return Judgement(
         claim, variant, outcome, settings, missing, name, quantity, found, beyond, accuracy, margins
     )
@@ -604,8 +620,8 @@ def judged(found: Sequence[Effect], said: int, margin: float) -> Outcome:
     """What became of a claim.
 
     It is seen if under every attack the interval of the difference lies on the side that it says, however
-    small the difference. It is not seen if under every attack the interval lies on the other side, or holds
-    only differences below ``margin``. One seed says nothing of another training: then it is unclear.
+    small the difference. It is not seen if under every attack the interval holds no difference of ``margin``
+    or more on that side. One seed says nothing of another training: then it is unclear.
 
     Args:
         found: the difference under each attack.
@@ -614,9 +630,9 @@ def judged(found: Sequence[Effect], said: int, margin: float) -> Outcome:
     """
     if not found or any(effect.seeds < 2 for effect in found):
         return "unclear"
-    ends = [sorted(said * end for end in effect.interval()) for effect in found]
+    ends = [_ends(effect, said) for effect in found]
     if all(low > 0 for low, _ in ends):
         return "seen here"
-    if all(high < 0 or max(-low, high) < margin for low, high in ends):
+    if all(high < margin or high < 0 for _, high in ends):
         return "not seen here"
     return "unclear"

@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from mia_bench.api.metric import Quantity
 from mia_bench.experiments import plane
-from mia_bench.experiments.analysis import Answer, Judgement, Line, Part
+from mia_bench.experiments.analysis import SMALL, Answer, Judgement, Line, Part
 from mia_bench.experiments.definition import Claim, Experiment, Figure
 from mia_bench.leaderboard.admit import several_trainings
 from mia_bench.leaderboard.drawing import front, levels
@@ -33,6 +33,7 @@ from mia_bench.leaderboard.figures import (
 )
 from mia_bench.leaderboard.grouping import row_key, section_key
 from mia_bench.leaderboard.records import FIGURES
+from mia_bench.leaderboard.standings import EQUAL
 from mia_bench.leaderboard.words import brief, change
 from mia_bench.statistics import Estimate
 
@@ -294,4 +295,5 @@ def _render(template: str, **values: Any) -> str:
     environment = make_environment(TEMPLATES)
     environment.filters["plain"] = lambda text: Markup(" ".join(text.split()))
     environment.globals |= {number.__name__: as_it_is(number) for number in (brief, change)}
+    environment.globals["small"] = {kind: SMALL * margin for kind, (margin, _) in EQUAL.items()}
     return page_text(environment, template, values)

@@ -44,7 +44,7 @@ Role = Literal["defense", "baseline", "front", "undefended"]
 USELESS = "no usable classifier"
 """The flag of a defense that leaves less than half of the baseline's accuracy."""
 
-_EQUAL = {"share": (0.05, ""), "bits": (0.5, "bits")}
+EQUAL = {"share": (0.05, ""), "bits": (0.5, "bits")}
 """By kind of quantity, the difference too small to matter, and its unit."""
 
 LETTERED = 50
@@ -388,7 +388,7 @@ def _minus(one: Table | None, other: Table | None) -> Table | None:
 
 def margins_of(quantity: Quantity) -> Margins:
     """Differences of a quantity too small to matter; of some kinds none is known."""
-    leakage, unit = _EQUAL.get(quantity.kind, (0.0, ""))
+    leakage, unit = EQUAL.get(quantity.kind, (0.0, ""))
     return Margins(leakage, unit)
 
 
