@@ -371,7 +371,7 @@ def test_the_list_has_a_row_for_each_claim_in_each_variant_and_a_column_for_each
     variants = ("2 images", "wide", "as it is")
     assert [row[0] for row in rows] == [
         *(f"| *{text}* ({variant})" for text in ("Less.", "Turning.") for variant in variants),
-        "| *Even less.* (2 images, less as it is)",
+        "| *Even less.* (2 images minus as it is)",
     ]
     assert [row[1] == row[2].removesuffix(" |") for row in rows] == [False, *[True] * 6]
     assert lines[start + 10] == "`other`: 3 cells are missing; no claim is decided by them."
@@ -576,7 +576,7 @@ def test_claims_are_tested_in_each_variant_and_trends_between_the_first_and_the_
     assert [part.variant for part in found.parts] == ["2 images", "wide", "as it is"]
     assert [(one.claim.text, one.variant) for one in found.tested] == [
         *((text, label) for label in ("2 images", "wide", "as it is") for text in ("Less.", "Turning.")),
-        ("Even less.", "2 images, less as it is"),
+        ("Even less.", "2 images minus as it is"),
     ]
     first, *_, last, _, trend = found.tested
     assert trend.effects["ppa"].value == pytest.approx(
@@ -590,7 +590,7 @@ def test_claims_are_tested_in_each_variant_and_trends_between_the_first_and_the_
     text = page(experiment, [found])
     for words in (
         "### 2 images",
-        "(2 images, less as it is)",
+        "(2 images minus as it is)",
         "`gradient_cosine` under `ppa`",
         "`spread_test`",
     ):

@@ -500,7 +500,7 @@ def _trends(experiment: Experiment, first: _Rows, last: _Rows) -> Iterator[Judge
             (effect,) = effects([table], share=first.is_share(name))
             found |= {label: effect} if effect else {}
         missing = _missing(claim, first) + _missing(claim, last)
-        words = f"{first.variant}, less {last.variant}"
+        words = f"{first.variant} minus {last.variant}"
         yield _judgement(claim, first, words, found, 1, missing, {}, None)
 
 

@@ -25,7 +25,7 @@ class Calibration(TargetMetric):
     summary = "overconfidence, Brier score and log loss of the target"
     version = "1"
     quantities: ClassVar[dict[str, Quantity]] = {
-        "overconfidence": Quantity("mean confidence on the test images, less the accuracy", paired=True),
+        "overconfidence": Quantity("mean confidence on the test images minus the accuracy", paired=True),
         "brier": Quantity(
             "mean squared distance on the test images between the probabilities and the one-hot class",
             better="lower",
