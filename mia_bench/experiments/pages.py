@@ -15,7 +15,7 @@ from mia_bench.experiments import plane
 from mia_bench.experiments.analysis import SMALL, Answer, Judgement, Line, Part
 from mia_bench.experiments.definition import Claim, Experiment, Figure
 from mia_bench.leaderboard.admit import several_trainings
-from mia_bench.leaderboard.drawing import front, levels
+from mia_bench.leaderboard.drawing import defense_colours, front, levels
 from mia_bench.leaderboard.escape import as_it_is, make_environment, page_text
 from mia_bench.leaderboard.figures import (
     Axis,
@@ -140,6 +140,12 @@ def figures(experiment: Experiment, answer: Answer) -> dict[str, tuple[str, str]
     return found
 
 
+def _colours(answer: Answer, lines: Sequence[Line]) -> dict[str, int]:
+    """The colours that defenses have on the track's board; the baseline has none."""
+    bases = {line.defense for line in lines if line.baseline}
+    return defense_colours(answer.track, {line.defense for line in lines} - bases)
+
+
 def _across(experiment: Experiment, answer: Answer) -> str:
     """Leakage across the axis: a line for each attack, and for each variant of the settings."""
     series, part = [], answer.parts[0]
@@ -170,7 +176,8 @@ def _plane(experiment: Experiment, answer: Answer) -> str:
             groups.setdefault(line.defense, []).append(Point(line.label, line.accuracy, leaked))
     base = part.decided.baseline
     undefended = groups.pop(base.defense, []) if base else []
-    series = [Series(tuple(groups[name]), number) for number, name in enumerate(sorted(groups))]
+    colours = _colours(answer, part.lines)
+    series = [Series(tuple(groups[name]), colours.get(name)) for name in sorted(groups)]
     series += front(undefended, part.leakage)
     y = Axis(f"{part.board.primary} under {attack}", part.leakage)
     return scatter(series, [], Axis(part.decided.accuracy, part.accuracy), y) if series else ""
@@ -179,20 +186,17 @@ def _plane(experiment: Experiment, answer: Answer) -> str:
 def _variants(experiment: Experiment, answer: Answer) -> str:
     """Leakage under the first attack across the training images a class: a line for each target."""
     wanted = {one.label: one.images_per_class for one in experiment.variants}
-    groups: dict[tuple[str, bool], list[Point]] = {}
+    groups: dict[tuple[str, str], list[Point]] = {}
     for part in answer.parts:
         attack, x = part.first, wanted[part.variant] or part.available_images
         for line in part.lines:
             leaked = line.leakage.get(attack)
             if x and isinstance(leaked, Estimate):
-                points = groups.setdefault((line.label, line.baseline), [])
+                points = groups.setdefault((line.label, line.defense), [])
                 points.append(Point("" if points else line.label, Estimate(x, None, None, 1), leaked))
     part = answer.parts[0]
-    colours = iter(range(len(groups)))
-    series = [
-        Series(tuple(points), None if baseline else next(colours), True)
-        for (_, baseline), points in groups.items()
-    ]
+    colours = _colours(answer, [line for one in answer.parts for line in one.lines])
+    series = [Series(tuple(points), colours.get(defense), True) for (_, defense), points in groups.items()]
     axes = Axis("training images a class", Quantity("")), Axis(part.board.primary, part.leakage)
     return scatter(series, [], *axes) if series else ""
 
@@ -217,7 +221,7 @@ def _forest(experiment: Experiment, answer: Answer) -> str:
                     bars.setdefault(label, {})[row] = Bar(found)
                     rows.setdefault(row, 0)
     panels = [Panel(label, found) for label, found in bars.items()]
-    axis = Axis("quantities", Quantity("")) if experiment.forest else Axis(primary, answer.parts[0].leakage)
+    axis = Axis("", Quantity("")) if experiment.forest else Axis(primary, answer.parts[0].leakage)
     return forest(panels, axis, rows, base=experiment.compared_with) if panels else ""
 
 
@@ -234,7 +238,9 @@ def _steps(experiment: Experiment, answer: Answer) -> str:
         lines = {label: values for label, values in lines.items() if values}
         if lines:
             panels.append(Curves(name, lines, 2 if name == "gradient_cosine" else 1))
-    return curves(panels, "step of the attack") if panels else ""
+    colours = _colours(answer, part.lines)
+    drawn = {line.label: colours.get(line.defense) for line in part.lines}
+    return curves(panels, "step of the attack", drawn) if panels else ""
 
 
 def _by_step(name: str, part: Part, line: Line) -> list[float]:

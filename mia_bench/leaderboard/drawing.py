@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from mia_bench.api.metric import Quantity
 from mia_bench.leaderboard.figures import Axis, Bar, Level, Panel, Point, Series, forest, scatter
 from mia_bench.leaderboard.front import corners
 from mia_bench.leaderboard.standings import Standings, section_letters
 from mia_bench.statistics import Estimate
+from mia_bench.track import Track
 
 
 def plane(decided: Standings) -> str:
@@ -88,5 +89,11 @@ def forests(decided: Standings) -> str:
 
 def _colours(decided: Standings) -> dict[str, int | None]:
     """Of each row's label its colour, in the order of the table: one for each defense."""
-    names = sorted({row.defense for row in decided.defenses})
-    return {row.label: names.index(row.defense) if row.role == "defense" else None for row in decided.rows}
+    found = defense_colours(decided.board.track, {row.defense for row in decided.defenses})
+    return {row.label: found[row.defense] if row.role == "defense" else None for row in decided.rows}
+
+
+def defense_colours(track: Track, defenses: Iterable[str]) -> dict[str, int]:
+    """The numbers of colours: of a defense for which the track has options the same in all figures."""
+    ours = sorted(track.defenses)
+    return {name: number for number, name in enumerate([*ours, *sorted({*defenses} - {*ours})])}

@@ -10,6 +10,7 @@ import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import TypeAlias
 from xml.etree import ElementTree as ET
@@ -37,7 +38,7 @@ _SIZE = 12
 _EM = 0.63
 """Width of a character at most, on average over a label, in sizes of the font."""
 
-_LONGEST = 34
+_LONGEST = 40
 """Characters of a label that are shown."""
 
 Box: TypeAlias = tuple[float, float, float, float]
@@ -117,12 +118,13 @@ def scatter(series: Sequence[Series], levels: Sequence[Level], x: Axis, y: Axis)
     points = [point for one in series for point in one.points]
     if not points:
         raise ValueError("a figure needs points")
-    left, top, right, bottom = 58.0, 46.0, WIDTH - 132.0, 430.0
+    left, top, right = 58.0, 46.0, WIDTH - 132.0
+    bottom = top + min(max(384.0, 26.0 * sum(bool(point.label) for point in points)), 640.0)
     across = _Scale(_range([p.x for p in points], x.quantity), left, right)
     spread = _range([p.y for p in points], y.quantity)
     shown = _within(spread, levels, y.quantity)
     up = _Scale(shown, bottom, top)
-    svg = _canvas(490, f"{y.title} against {x.title}")
+    svg = _canvas(bottom + 60, f"{y.title} against {x.title}")
     for tick in across.ticks(7):
         _line(svg, across(tick), top, across(tick), bottom, "grid")
         _text(svg, across(tick), bottom + 18, _number(tick), "soft", "middle")
@@ -159,7 +161,7 @@ def forest(
 
     Args:
         panels: every panel may have other rows.
-        axis: the quantity that was subtracted.
+        axis: the quantity that was subtracted; without a title where rows have several.
         colours: the rows' labels in their order, each with the number of its colour.
         columns: panels side by side at most.
         base: what they are from.
@@ -173,10 +175,13 @@ def forest(
     names = max(_wide(_short(label)) for label in rows) + 18
     letters = max((_wide(b.letters) for p in panels for b in p.bars.values() if b.letters), default=0)
     width = (WIDTH - 8 - names) / beside
-    step, foot = 24, 46
+    step, foot = 24, 62 if axis.title else 46
     head = 54 if any(panel.subtitle for panel in panels) else 40
     tall = head + step * len(rows) + foot
-    svg = _canvas(-(-len(panels) // beside) * tall + 8, f"Differences of {axis.title} from {base}")
+    svg = _canvas(
+        -(-len(panels) // beside) * tall + 8,
+        f"Differences{f' of {axis.title}' if axis.title else ''} from {base}",
+    )
     for number, panel in enumerate(panels):
         x0 = names + (number % beside) * width
         y0 = (number // beside) * tall
@@ -190,6 +195,8 @@ def forest(
             _line(svg, across(tick), top, across(tick), bottom, "zero" if tick == 0 else "grid")
             _text(svg, across(tick), bottom + 16, _number(tick), "soft small", "middle")
         _direction(svg, axis.quantity, across, bottom + 34, left, right)
+        if axis.title:
+            _text(svg, across(0.0), bottom + 50, f"Δ {axis.title}", "soft small", "middle")
         for row, label in enumerate(rows):
             y = top + step * (row + 0.5)
             if number % beside == 0:
@@ -240,19 +247,23 @@ class Cloud:
     regions: Sequence[Region] = ()
 
 
-def curves(panels: Sequence[Curves], x: str) -> str:
+def curves(panels: Sequence[Curves], x: str, colours: Mapping[str, int | None]) -> str:
     """Lines over steps, two panels side by side, each with a scale of its own.
 
     Args:
         x: what is counted, in words.
+        colours: the lines' labels in their order, each with the number of its colour; a line whose colour an
+            earlier one has is dashed.
     """
     if not panels or not any(panel.lines for panel in panels):
         raise ValueError("a figure needs lines")
-    labels = list(dict.fromkeys(label for panel in panels for label in panel.lines))
+    labels = [label for label in colours if any(label in panel.lines for panel in panels)]
+    taken = [colours[label] for label in labels]
+    dashed = {label: colours[label] in taken[:number] for number, label in enumerate(labels)}
     beside, tall = min(2, len(panels)), 290.0
     width = (WIDTH - 8) / beside
     svg = _canvas(-(-len(panels) // beside) * tall + 34, f"{', '.join(p.title for p in panels)}, {x}")
-    _legend(svg, labels, 22)
+    _legend(svg, {f"{label} (dashed)" if dashed[label] else label: colours[label] for label in labels}, 22)
     for number, panel in enumerate(panels):
         x0, y0 = (number % beside) * width, 34 + (number // beside) * tall
         left, right, top, bottom = x0 + 58, x0 + width - 14, y0 + 34, y0 + tall - 44
@@ -268,7 +279,7 @@ def curves(panels: Sequence[Curves], x: str) -> str:
             _text(svg, left - 8, up(tick) + 4, _number(tick), "soft", "end")
         for label, line in panel.lines.items():
             path = [(across(step), up(value)) for step, value in enumerate(line, panel.first)]
-            _polyline(svg, path, labels.index(label))
+            _polyline(svg, path, colours[label], dashed[label])
     return _finished(svg)
 
 
@@ -287,7 +298,7 @@ def clouds(panels: Sequence[Cloud], names: Sequence[str] = (), reach: float | No
     side = (WIDTH - 8) / beside
     head = 40.0 if names else 8.0
     svg = _canvas(head + -(-len(panels) // beside) * (side + 30), ", ".join(panel.title for panel in panels))
-    _legend(svg, names, 22)
+    _legend(svg, {name: number for number, name in enumerate(names)}, 22)
     edge = reach or 1.05 * max(max(abs(spot.x), abs(spot.y)) for spot in spots)
     for number, panel in enumerate(panels):
         x0, y0 = (number % beside) * side + 8, head + (number // beside) * (side + 30)
@@ -314,17 +325,20 @@ def clouds(panels: Sequence[Cloud], names: Sequence[str] = (), reach: float | No
     return _finished(svg)
 
 
-def _legend(svg: ET.Element, labels: Sequence[str], y: float) -> None:
+def _legend(svg: ET.Element, labels: Mapping[str, int | None], y: float) -> None:
     """The labels in their colours, in one line."""
     x = 14.0
-    for number, label in enumerate(labels):
-        _text(svg, x, y, _short(label), f"name {_class(number)}")
+    for label, colour in labels.items():
+        _text(svg, x, y, _short(label), f"name {_class(colour)}")
         x += _wide(_short(label)) + 22
 
 
-def _polyline(svg: ET.Element, path: Sequence[tuple[float, float]], colour: int | None) -> None:
+def _polyline(
+    svg: ET.Element, path: Sequence[tuple[float, float]], colour: int | None, dashed: bool = False
+) -> None:
     points = " ".join(f"{_pixel(x)},{_pixel(y)}" for x, y in path)
-    ET.SubElement(svg, "polyline", {"points": points, "class": f"join {_class(colour)}"})
+    shape = {"points": points, "class": f"join {_class(colour)}"}
+    ET.SubElement(svg, "polyline", {**shape, "stroke-dasharray": "5 3"} if dashed else shape)
 
 
 # --- scales ----------------------------------------------------------------------------------
@@ -412,13 +426,14 @@ def _join(svg: ET.Element, series: Series, across: _Scale, up: _Scale) -> list[B
     ordered = sorted(series.points, key=lambda point: (point.x.value, point.y.value))
     corners = [(across(point.x.value), up(point.y.value)) for point in ordered]
     _polyline(svg, corners, series.colour)
-    boxes = []
-    for (x0, y0), (x1, y1) in pairwise(corners):
-        steps = max(1, round(math.hypot(x1 - x0, y1 - y0) / 6))
-        for n in range(steps + 1):
-            x, y = x0 + (x1 - x0) * n / steps, y0 + (y1 - y0) * n / steps
-            boxes.append((x - 2, y - 2, x + 2, y + 2))
-    return boxes
+    return [box for (x0, y0), (x1, y1) in pairwise(corners) for box in _along(x0, y0, x1, y1)]
+
+
+def _along(x0: float, y0: float, x1: float, y1: float) -> list[Box]:
+    """Boxes along a line."""
+    steps = max(1, round(math.hypot(x1 - x0, y1 - y0) / 6))
+    places = [(x0 + (x1 - x0) * n / steps, y0 + (y1 - y0) * n / steps) for n in range(steps + 1)]
+    return [(x - 2, y - 2, x + 2, y + 2) for x, y in places]
 
 
 def _mark(
@@ -440,7 +455,13 @@ def _mark(
     return bars, (x - 7, y - 7, x + 7, y + 7)
 
 
-_DISTANCES = (9.0, 20.0, 34.0, 52.0, 74.0)
+_SWEEPS = 4
+"""How often every label is moved."""
+
+_TRIED = 32
+"""Places of each label that are tried."""
+
+_DISTANCES = (9.0, 20.0, 34.0, 52.0, 74.0, 100.0)
 _DIRECTIONS = ((1, -1), (1, 1), (-1, -1), (-1, 1), (1, 0), (-1, 0), (0, -1), (0, 1))
 
 
@@ -453,41 +474,95 @@ def _labels(
     marks: Sequence[Box],
     frame: Box,
 ) -> None:
-    """Put each label where it hides least, with a thin line to its point where that is not near."""
-    placed: list[Box] = []
-    for one in series:
-        for point in one.points:
-            x, y = across(point.x.value), up(point.y.value)
-            label = _short(point.label)
-            wide, high = _wide(label), _SIZE + 2
-            boxes: list[Box] = []
-            costs: list[float] = []
-            for far, (number, (right, down)) in itertools.product(_DISTANCES, enumerate(_DIRECTIONS)):
-                x0 = x + right * (far if right and not down else far * 0.7) - wide * (1 - right) / 2
-                y0 = y + down * far * 0.8 - high / 2 + (down * 3 if not right else 0)
-                boxes.append((x0, y0, x0 + wide, y0 + high))
-                costs.append(far * 0.35 + number * 0.3)
-            best = int(np.argmin(costs + _hidden(boxes, placed, marks, obstacles, frame)))
-            box, far = boxes[best], _DISTANCES[best // len(_DIRECTIONS)]
-            placed.append(box)
-            if far > 20:
-                end = min(max(x, box[0]), box[2]), box[1] if box[1] > y else box[3]
-                _line(svg, x, y, *end, "lead")
-            _text(svg, box[0], box[3] - 3, label, f"name {_class(one.colour)}")
+    """Put each label where it hides least, with a thin line to its point where that is not near.
+
+    Labels are placed one after the other, and then moved in turn as the others lie now.
+    """
+    labelled = [(point, one.colour) for one in series for point in one.points if point.label]
+    offered = [
+        _places(across(point.x.value), up(point.y.value), _short(point.label), obstacles, marks, frame)
+        for point, _ in labelled
+    ]
+    chosen: list[_Place] = []
+    for places in offered:
+        chosen.append(_best(places, chosen))
+    for _ in range(_SWEEPS):
+        for number, places in enumerate(offered):
+            chosen[number] = _best(places, chosen[:number] + chosen[number + 1 :])
+    for place, (point, colour) in zip(chosen, labelled, strict=True):
+        if place.lead:
+            _line(svg, *place.lead, "lead")
+        box = place.box
+        _text(svg, box[0], box[3] - 3, _short(point.label), f"name {_class(colour)}")
 
 
-def _hidden(
-    boxes: Sequence[Box], placed: Sequence[Box], marks: Sequence[Box], obstacles: Sequence[Box], frame: Box
-) -> Array:
-    """How bad each of these places of a label is."""
+@dataclass(frozen=True)
+class _Place:
+    """A place of a label, the line to its point where it has one, and what it hides apart from labels."""
+
+    box: Box
+    lead: Box | None
+    cost: float
+
+    @cached_property
+    def along(self) -> list[Box]:
+        """Boxes along the line."""
+        return _along(*self.lead) if self.lead else []
+
+
+def _places(
+    x: float, y: float, label: str, obstacles: Sequence[Box], marks: Sequence[Box], frame: Box
+) -> list[_Place]:
+    """Where the label of a point can be, the best places first."""
+    wide, high = _wide(label), _SIZE + 2
+    boxes: list[Box] = []
+    leads: list[Box | None] = []
+    costs: list[float] = []
+    for far, (number, (right, down)) in itertools.product(_DISTANCES, enumerate(_DIRECTIONS)):
+        x0 = x + right * (far if right and not down else far * 0.7) - wide * (1 - right) / 2
+        y0 = y + down * far * 0.8 - high / 2 + (down * 3 if not right else 0)
+        box = x0, y0, x0 + wide, y0 + high
+        end = min(max(x, box[0]), box[2]), box[1] if box[1] > y else box[3]
+        boxes.append(box)
+        leads.append((x, y, *end) if far > 20 else None)
+        costs.append(far * 0.35 + number * 0.3)
+    hidden = costs + _hidden(boxes, marks, obstacles, frame)
+    others = [mark for mark in marks if _distance(mark, x, y) > 0]
+    for number, (box, lead) in enumerate(zip(boxes, leads, strict=True)):
+        if lead:
+            hidden[number] += 60 * bool(_meetings(_along(*lead), others).any())
+        elif others:
+            near = min(_distance(box, (m[0] + m[2]) / 2, (m[1] + m[3]) / 2) for m in others)
+            hidden[number] += 80 * (near <= _distance(box, x, y))  # it seems to name another point
+    return [_Place(boxes[n], leads[n], float(hidden[n])) for n in np.argsort(hidden, kind="stable")]
+
+
+def _distance(box: Box, x: float, y: float) -> float:
+    """How far a point is from a box; 0 inside."""
+    return math.hypot(max(box[0] - x, x - box[2], 0.0), max(box[1] - y, y - box[3], 0.0))
+
+
+def _best(places: Sequence[_Place], others: Sequence[_Place]) -> _Place:
+    """The place that hides least, with other labels and their lines where they are."""
+    boxes = [other.box for other in others]
+    lines = [box for other in others for box in other.along]
+    near = places[:_TRIED]
+    costs = np.array([place.cost for place in near])
+    costs += 4000 * (_meetings([place.box for place in near], boxes) > 0)
+    costs += 60 * (_meetings([place.box for place in near], lines) > 0)
+    for number, place in enumerate(near):
+        if place.along:
+            costs[number] += 60 * bool(_meetings(place.along, boxes).any())
+            costs[number] += 40 * bool(_meetings(place.along, lines).any())
+    return near[int(np.argmin(costs))]
+
+
+def _hidden(boxes: Sequence[Box], marks: Sequence[Box], obstacles: Sequence[Box], frame: Box) -> Array:
+    """What each of these places of a label hides, and how far it is outside."""
     left, top, right, bottom = frame
     outside = [max(0.0, left - b[0], b[2] - right - 4, top - b[1], b[3] - bottom) for b in boxes]
-    hidden: Array = (
-        np.array(outside) * 50
-        + 4000 * (_meetings(boxes, placed) > 0)
-        + 200 * _meetings(boxes, marks)
-        + 12 * _meetings(boxes, obstacles)
-    )
+    covered = 200 * _meetings(boxes, marks) + 0.4 * _overlap(boxes, obstacles)
+    hidden: Array = np.array(outside) * 50 + covered
     return hidden
 
 
@@ -497,6 +572,14 @@ def _meetings(boxes: Sequence[Box], others: Sequence[Box]) -> Array:
     meet = (one[..., :2] < other[:, 2:]) & (other[:, :2] < one[..., 2:])
     met: Array = meet.all(-1).sum(1)
     return met
+
+
+def _overlap(boxes: Sequence[Box], others: Sequence[Box]) -> Array:
+    """The area of each box that lies under the others, each counted."""
+    one, other = np.array(boxes)[:, None], np.array(others).reshape(-1, 4)
+    sides = np.minimum(one[..., 2:], other[:, 2:]) - np.maximum(one[..., :2], other[:, :2])
+    area: Array = sides.clip(0).prod(-1).sum(1)
+    return area
 
 
 # --- the forest ------------------------------------------------------------------------------
