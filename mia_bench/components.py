@@ -178,9 +178,14 @@ def resolve(
     component: type[Component] = entry.load()
     with attribute_errors(entry.owner):
         options = parse_options(name, component.Options, {**defaults, **given})
-        plain = parse_options(name, component.Options, defaults) if given else options
+        fields = component.Options.model_fields
+        needed = {key: given[key] for key in given if key in fields and fields[key].is_required()}
+        needed = {key: value for key, value in needed.items() if key not in defaults}
+        plain = parse_options(name, component.Options, {**defaults, **needed}) if given else options
         dumped = options.model_dump(exclude=set(options.places))
-        changed = {key: value for key, value in dumped.items() if value != getattr(plain, key)}
+        changed = {
+            key: value for key, value in dumped.items() if key in needed or value != getattr(plain, key)
+        }
         resolved = ConfiguredComponent(kind, entry.identity(), component, options, changed)
         recorded = resolved.spec()["options"]
         for key in recorded:

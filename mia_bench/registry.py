@@ -155,9 +155,14 @@ class Registry:
             if not self._entries[key]:
                 del self._entries[key]
 
-    def conflicts(self) -> list[str]:
-        """One line for each name that two plugins claim."""
-        return [self._conflict(entries) for entries in self._entries.values() if len(entries) > 1]
+    def conflicts(self, plugin: str = "") -> list[str]:
+        """One line for each name that two plugins claim; of the names of one plugin, if one is given."""
+        return [
+            self._conflict(entries)
+            for entries in self._entries.values()
+            if len(entries) > 1
+            and any(plugin in ("", e.plugin.name, e.plugin.distribution, e.plugin.id) for e in entries)
+        ]
 
     @staticmethod
     def _conflict(entries: list[Entry]) -> str:
@@ -165,7 +170,8 @@ class Registry:
         owners = list(dict.fromkeys(entry.plugin.id for entry in entries))
         if len(owners) == 1:
             return f"{title} is registered twice by {owners[0]}"
-        return f"{title} is claimed by {' and '.join(owners)}; disable one with MIA_BENCH_DISABLE_PLUGINS"
+        claimed = f"{title} is claimed by {' and '.join(owners)}"
+        return f"{claimed}; give yours another name, or disable one with MIA_BENCH_DISABLE_PLUGINS"
 
     def get(self, kind: str, name: str) -> Entry:
         """The entry of that name.

@@ -240,6 +240,18 @@ DEFENSES = {
 }
 
 
+def test_an_option_without_default_can_be_given(cli, hostile) -> None:
+    (name,) = hostile(
+        "defense", "class Hostile(Defense):\n    class Options(Defense.Options):\n        x: int\n"
+    )
+    words = ("run", "--track", "toy", "--attack", "ppa", "--dry-run", "--defense", name)
+    assert "no default" in cli(*words).err
+    given = cli(*words, "-o", f"{name}.x=3")
+    assert given.code == 0, given.err
+    assert f"{name} (x=3)" in given.out
+    assert "none: required" in cli("describe", name).out
+
+
 def test_defenses_are_named_and_the_others_finish(cli, hostile, store) -> None:
     bodies = [f"from pydantic import Field\n\nclass Hostile(Defense):\n    {b}\n" for b in DEFENSES]
     names = hostile("defense", *bodies)

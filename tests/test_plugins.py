@@ -190,9 +190,11 @@ def test_name_claimed_twice_is_an_error_that_names_both(cli, broken) -> None:
     assert outcome.code == 2
     assert outcome.err.splitlines()[-1] == (
         "error: defense 'none' is claimed by mia-bench:none and mia-bench-broken:claims-none; "
-        "disable one with MIA_BENCH_DISABLE_PLUGINS"
+        "give yours another name, or disable one with MIA_BENCH_DISABLE_PLUGINS"
     )
     assert cli("describe", "none").code == 2
+    checked = cli("plugins", "check", "claims-none")
+    assert (checked.code, "is claimed by mia-bench:none and" in checked.err) == (2, True)
 
 
 def test_only_the_contested_name_is_unusable(cli, broken) -> None:

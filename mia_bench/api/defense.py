@@ -126,7 +126,8 @@ class Defense(Component):
         super().__init_subclass__()
         several = cls.strengths
         if not (isinstance(several, Mapping) and all(isinstance(one, tuple) for one in several.values())):
-            raise TypeError(f"{cls.__name__}: strengths is {several!r}, not options with tuples of values")
+            wanted = 'options with tuples of values, as in {"alpha": (0.1, 0.2)}'
+            raise TypeError(f"{cls.__name__}: strengths is {several!r}, not {wanted}")
         front, matched = cls.front_options, cls.matched
         if isinstance(front, str) or not all(isinstance(name, str) for name in front):
             raise TypeError(f"{cls.__name__}: front_options is {front!r}, not a tuple of names")

@@ -88,7 +88,9 @@ def describe_options(cls: type[Options]) -> list[dict[str, str]]:
             {
                 "option": name,
                 "type": _type_name(entry),
-                "default": json.dumps(field.get_default(call_default_factory=True), default=str),
+                "default": "none: required"
+                if field.is_required()
+                else json.dumps(field.get_default(call_default_factory=True), default=str),
                 "bounds": _bounds(entry),
                 "help": field.description or "",
             }

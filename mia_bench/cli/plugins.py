@@ -131,6 +131,8 @@ def _named(registry: Registry, name: str) -> tuple[list[Entry], dict[str, Module
     }
     if found or reporters:
         return [registry.get(entry.kind, entry.name) for entry in found], reporters
+    if claims := registry.conflicts(name):
+        raise UsageError("; ".join(claims))
     if name and package_version(name):
         raise UsageError(f"{name} is installed, but has no entry point of the group mia_bench")
     known = {entry.name for entry in everything}

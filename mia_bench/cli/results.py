@@ -47,13 +47,14 @@ def _print_overview(one: Overview) -> None:
     if one.decided is None:
         say(f"note: no verdicts on {one.track}: {one.reason}", err=True)
         return
-    say_lines(table(overview_rows(one.decided)))
     here = one.decided.chosen_here
-    found = "tuning seeds"
-    if here and len(here) == sum(row.section is not None for row in one.decided.rows):
-        found = "these seeds, so that its leakage is rather too high"
+    labels = ", ".join(row.label for row in here)
+    found = "under the one attack that was tried on it"
+    if any(row.known for row in one.decided.rows):
+        found = "under the attack that is strongest on it, as found on tuning seeds"
+        found += f"; that of {labels} on these seeds, so that its leakage is rather too high" if here else ""
     elif here:
-        labels = ", ".join(row.label for row in here)
-        found += f"; that of {labels} on these seeds, so that its leakage is rather too high"
-    say(f"{one.track}: each row under the attack that is strongest on it, as found on {found}")
+        found = "under the attack that is strongest on these seeds, so that its leakage is rather too high"
+    say(f"{one.track}: each row {found}")
+    say_lines(table(overview_rows(one.decided)))
     say("")

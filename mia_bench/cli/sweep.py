@@ -21,12 +21,20 @@ from mia_bench.recorded_options import options_text
 from mia_bench.results import doubts, results_table, text_table
 from mia_bench.terminal import say, say_lines
 
-_KEYS = tuple(name for name in RunConfig.model_fields if name not in ("fold", "target", *OF_TARGETS))
+_OTHERS = {
+    "attack": "Attack to run; repeat for several.  [default: the default ones of the track's standard set]",
+    "seeds": "Number of seeds: 0 … N-1.  [default: the track's tuning seeds]",
+}
+"""Keys with a default of their own."""
+
+_KEYS = tuple(
+    name for name in RunConfig.model_fields if name not in ("fold", "target", *OF_TARGETS, *_OTHERS)
+)
 """The keys of a run but its fold, and those of own models, which a sweep can't train."""
 
 
 @click.command("sweep")
-@config_options(*_KEYS)
+@config_options(*_KEYS, **_OTHERS)
 @click.option(
     "--config",
     type=PathType(exists=True, dir_okay=False),
@@ -45,7 +53,8 @@ _KEYS = tuple(name for name in RunConfig.model_fields if name not in ("fold", "t
 def command(config: Path | None, folds: int, dry_run: bool, output: Path | None, **options: Any) -> None:
     """Run defenses over their strengths, and show what they cost and what leaks.
 
-    The strengths are a defense's own, or the values given by -o DEFENSE.OPTION=VALUE. Beside them
+    The strengths are a defense's own; -o DEFENSE.OPTION=VALUE gives an option other values than they have,
+    or a further option some. Beside them
     undefended targets are run with fewer epochs or images: lower accuracy alone lowers leakage, so a defense
     must do better than they. Seeds are the track's tuning seeds unless given. Attacks are the default ones of
     its standard set unless given. In further folds targets are trained on other images, on the first seed,
