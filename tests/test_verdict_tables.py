@@ -117,7 +117,7 @@ def test_results_begin_with_a_row_a_defense(registry: Registry) -> None:
 def test_one_seed_has_no_verdict_and_no_baseline_neither(registry: Registry) -> None:
     [one] = overviews(read(cell("plain", 0, 0.6), cell("guard", 0, 0.3)), registry)
     assert one.decided is not None
-    assert overview_rows(one.decided)[1]["verdict"] == "none from one seed"
+    assert overview_rows(one.decided)[1]["verdict"] == "no verdict from one seed"
     [alone] = overviews(read(cell("guard", 0, 0.3)), registry)
     assert alone.decided is not None
     assert overview_rows(alone.decided)[0]["verdict"] == "not comparable with the baseline"
@@ -152,8 +152,9 @@ def test_the_command_prints_them_first(
     for record in MADE:
         write_json(store, record)
     out = cli("results", "--store", store.root).out.splitlines()
-    assert out[0].split()[:3] == ["defense", "seeds", "test_accuracy"]
-    assert out[2].split()[0] == "plain"
+    assert out[0] == "little: each row under the one attack that was tried on it"
+    assert out[1].split()[:3] == ["defense", "seeds", "test_accuracy"]
+    assert out[3].split()[0] == "plain"
     assert any(line.startswith("cell ") for line in out)
     assert json.loads(cli("results", "--store", store.root, "--format", "json").out)
 

@@ -12,7 +12,15 @@ from mia_bench.leaderboard.grouping import cell_key, group
 from mia_bench.leaderboard.standings import Standing, Standings, standings
 from mia_bench.leaderboard.strongest import strongest
 from mia_bench.leaderboard.submission import outdated
-from mia_bench.leaderboard.words import accuracy_change, brief, change, outcome, remarks, unit_of_points
+from mia_bench.leaderboard.words import (
+    ONE_SEED,
+    accuracy_change,
+    brief,
+    change,
+    outcome,
+    remarks,
+    unit_of_points,
+)
 from mia_bench.record import Record
 from mia_bench.registry import Registry
 from mia_bench.track import load_track
@@ -80,7 +88,7 @@ def _verdict(row: Standing) -> str:
     """The verdict, or why there is none."""
     if row.role == "defense":
         if row.difference and row.difference.seeds < 2:
-            return "none from one seed"
+            return ONE_SEED
         if not row.verdict:
             return "not comparable with the baseline"
         return "; ".join([outcome(row.verdict), *remarks(row)])

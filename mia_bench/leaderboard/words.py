@@ -10,6 +10,8 @@ from mia_bench.leaderboard.standings import USELESS, Standing, Standings
 from mia_bench.leaderboard.verdicts import MASKING, UNKNOWN_COSTS, Verdict
 from mia_bench.statistics import Effect, Estimate
 
+ONE_SEED = "no verdict from one seed"
+
 DECIMALS = {"share": 2, "bits": 1, "rank": 0}
 """Of numbers in the verdict table, by kind of quantity; the others have as many as their interval allows."""
 
@@ -91,9 +93,10 @@ def _rounded(value: float, decimals: int | None) -> str:
 
 
 def remarks(row: Standing) -> list[str]:
-    """What a reader must know of a verdict, a few words each."""
+    """What a reader must know of a verdict, or why there is none, a few words each."""
     if not row.verdict:
-        return []
+        alone = row.role == "defense" and row.difference is not None and row.difference.seeds < 2
+        return [ONE_SEED] * alone
     return [words for words in (*_details(row.verdict), *row.verdict.flags) if words not in UNKNOWN_COSTS]
 
 
