@@ -253,7 +253,8 @@ def doubts(records: Sequence[Record]) -> list[str]:
     return (
         mixed
         + [
-            f"{name_record(record)}: made from a changed checkout ({record.provenance.git})"
+            f"{name_record(record)}: made from a changed checkout ({record.provenance.git}): "
+            "run it again in a clean one, with a new --store"
             for record in records
             if "-dirty" in (record.provenance.git or "")
         ]
