@@ -458,6 +458,9 @@ def _mark(
 _SWEEPS = 4
 """How often every label is moved."""
 
+_MOVED = 30
+"""Labels that are moved at most: the time grows with the square of their number."""
+
 _TRIED = 32
 """Places of each label that are tried."""
 
@@ -476,7 +479,7 @@ def _labels(
 ) -> None:
     """Put each label where it hides least, with a thin line to its point where that is not near.
 
-    Labels are placed one after the other, and then moved in turn as the others lie now.
+    Labels are placed one after the other and then, if they are few, moved in turn as the others lie now.
     """
     labelled = [(point, one.colour) for one in series for point in one.points if point.label]
     offered = [
@@ -486,7 +489,7 @@ def _labels(
     chosen: list[_Place] = []
     for places in offered:
         chosen.append(_best(places, chosen))
-    for _ in range(_SWEEPS):
+    for _ in range(_SWEEPS if len(offered) <= _MOVED else 0):
         for number, places in enumerate(offered):
             chosen[number] = _best(places, chosen[:number] + chosen[number + 1 :])
     for place, (point, colour) in zip(chosen, labelled, strict=True):
@@ -527,31 +530,45 @@ def _places(
         leads.append((x, y, *end) if far > 20 else None)
         costs.append(far * 0.35 + number * 0.3)
     hidden = costs + _hidden(boxes, marks, obstacles, frame)
-    others = [mark for mark in marks if _distance(mark, x, y) > 0]
-    for number, (box, lead) in enumerate(zip(boxes, leads, strict=True)):
-        if lead:
-            hidden[number] += 60 * bool(_meetings(_along(*lead), others).any())
-        elif others:
-            near = min(_distance(box, (m[0] + m[2]) / 2, (m[1] + m[3]) / 2) for m in others)
-            hidden[number] += 80 * (near <= _distance(box, x, y))  # it seems to name another point
+    if len(marks) <= 4 * _MOVED:
+        hidden += _misleading((x, y), boxes, leads, np.array(marks))
     return [_Place(boxes[n], leads[n], float(hidden[n])) for n in np.argsort(hidden, kind="stable")]
 
 
-def _distance(box: Box, x: float, y: float) -> float:
-    """How far a point is from a box; 0 inside."""
-    return math.hypot(max(box[0] - x, x - box[2], 0.0), max(box[1] - y, y - box[3], 0.0))
+def _misleading(
+    point: tuple[float, float], boxes: Sequence[Box], leads: Sequence[Box | None], marks: Array
+) -> Array:
+    """What it costs that a label seems to name another point, or that its line goes through one."""
+    costs = np.zeros(len(boxes))
+    centres = (marks[:, :2] + marks[:, 2:]) / 2
+    apart = (np.abs(centres - np.array(point)) > 7).any(1)
+    others = marks[apart]
+    for number, (box, lead) in enumerate(zip(boxes, leads, strict=True) if len(others) else ()):
+        if lead:
+            costs[number] = 60 * bool(_meetings(_along(*lead), others).any())
+        else:
+            own, near = _distances(box, np.array([point])), _distances(box, centres[apart])
+            costs[number] = 80 * (near.min() <= own[0])
+    return costs
+
+
+def _distances(box: Box, points: Array) -> Array:
+    """How far points are from a box; 0 inside."""
+    low, high = np.array(box[:2]), np.array(box[2:])
+    found: Array = np.hypot(*np.maximum(np.maximum(low - points, points - high), 0.0).T)
+    return found
 
 
 def _best(places: Sequence[_Place], others: Sequence[_Place]) -> _Place:
     """The place that hides least, with other labels and their lines where they are."""
     boxes = [other.box for other in others]
-    lines = [box for other in others for box in other.along]
+    lines = [box for other in others for box in other.along] if len(others) < _MOVED else []
     near = places[:_TRIED]
     costs = np.array([place.cost for place in near])
     costs += 4000 * (_meetings([place.box for place in near], boxes) > 0)
     costs += 60 * (_meetings([place.box for place in near], lines) > 0)
     for number, place in enumerate(near):
-        if place.along:
+        if lines and place.along:
             costs[number] += 60 * bool(_meetings(place.along, boxes).any())
             costs[number] += 40 * bool(_meetings(place.along, lines).any())
     return near[int(np.argmin(costs))]
@@ -566,7 +583,7 @@ def _hidden(boxes: Sequence[Box], marks: Sequence[Box], obstacles: Sequence[Box]
     return hidden
 
 
-def _meetings(boxes: Sequence[Box], others: Sequence[Box]) -> Array:
+def _meetings(boxes: Sequence[Box], others: Sequence[Box] | Array) -> Array:
     """How many of the others each box meets."""
     one, other = np.array(boxes)[:, None], np.array(others).reshape(-1, 4)
     meet = (one[..., :2] < other[:, 2:]) & (other[:, :2] < one[..., 2:])
