@@ -179,8 +179,8 @@ def resolve(
     with attribute_errors(entry.owner):
         options = parse_options(name, component.Options, {**defaults, **given})
         fields = component.Options.model_fields
-        needed = {key: given[key] for key in given if key in fields and fields[key].is_required()}
-        needed = {key: value for key, value in needed.items() if key not in defaults}
+        required = {key for key, field in fields.items() if field.is_required()} - defaults.keys()
+        needed = {key: value for key, value in given.items() if key in required}
         plain = parse_options(name, component.Options, {**defaults, **needed}) if given else options
         dumped = options.model_dump(exclude=set(options.places))
         changed = {

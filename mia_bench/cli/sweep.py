@@ -53,12 +53,11 @@ _KEYS = tuple(
 def command(config: Path | None, folds: int, dry_run: bool, output: Path | None, **options: Any) -> None:
     """Run defenses over their strengths, and show what they cost and what leaks.
 
-    The strengths are a defense's own; -o DEFENSE.OPTION=VALUE gives an option other values than they have,
-    or a further option some. Beside them
-    undefended targets are run with fewer epochs or images: lower accuracy alone lowers leakage, so a defense
-    must do better than they. Seeds are the track's tuning seeds unless given. Attacks are the default ones of
-    its standard set unless given. In further folds targets are trained on other images, on the first seed,
-    and not attacked. Everything is cached, as by mia-bench run.
+    The strengths are a defense's own. -o DEFENSE.OPTION=VALUE replaces the values of that option in them, or
+    adds an option. Beside them undefended targets are run with fewer epochs or images: lower accuracy alone
+    lowers leakage, so a defense must do better than they. Seeds are the track's tuning seeds unless given.
+    Attacks are the default ones of its standard set unless given. In further folds targets are trained on
+    other images, on the first seed, and not attacked. Everything is cached, as by mia-bench run.
     """
     given = load_config(options, config)
     if given.fold is not None:

@@ -86,7 +86,7 @@ def _at(decided: Standings, price: float) -> Advice:
 
 def _beats_front(row: Standing) -> bool:
     """Whether the front was no hurdle: it was beaten, not met, or there was no need to."""
-    return not (row.verdict and row.verdict.detail.endswith(AGAINST_FRONT[1]))
+    return not (row.verdict and row.verdict.against_front == AGAINST_FRONT[1])
 
 
 def _least(decided: Standings, rows: Sequence[Standing]) -> list[Standing]:

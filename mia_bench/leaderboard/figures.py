@@ -562,13 +562,14 @@ def _distances(box: Box, points: Array) -> Array:
 def _best(places: Sequence[_Place], others: Sequence[_Place]) -> _Place:
     """The place that hides least, with other labels and their lines where they are."""
     boxes = [other.box for other in others]
-    lines = [box for other in others for box in other.along] if len(others) < _MOVED else []
+    few = len(others) < _MOVED
+    lines = [box for other in others for box in other.along] if few else []
     near = places[:_TRIED]
     costs = np.array([place.cost for place in near])
     costs += 4000 * (_meetings([place.box for place in near], boxes) > 0)
     costs += 60 * (_meetings([place.box for place in near], lines) > 0)
     for number, place in enumerate(near):
-        if lines and place.along:
+        if few and place.along:
             costs[number] += 60 * bool(_meetings(place.along, boxes).any())
             costs[number] += 40 * bool(_meetings(place.along, lines).any())
     return near[int(np.argmin(costs))]

@@ -13,7 +13,6 @@ from mia_bench.leaderboard.standings import Standing, Standings, standings
 from mia_bench.leaderboard.strongest import strongest
 from mia_bench.leaderboard.submission import outdated
 from mia_bench.leaderboard.words import (
-    ONE_SEED,
     accuracy_change,
     brief,
     change,
@@ -87,9 +86,6 @@ def overview_rows(decided: Standings) -> list[dict[str, str]]:
 def _verdict(row: Standing) -> str:
     """The verdict, or why there is none."""
     if row.role == "defense":
-        if row.difference and row.difference.seeds < 2:
-            return ONE_SEED
-        if not row.verdict:
-            return "not comparable with the baseline"
-        return "; ".join([outcome(row.verdict), *remarks(row)])
+        said = [outcome(row.verdict)] if row.verdict else []
+        return "; ".join([*said, *remarks(row)]) or "not comparable with the baseline"
     return {"baseline": "baseline", "front": "undefended front", "undefended": "undefended"}[row.role]

@@ -54,6 +54,8 @@ KINDS = ("leaks less", "leaks less, at a cost", "no difference", "unclear", "lea
 
 Pair: TypeAlias = tuple[ComponentKey, ComponentKey]
 
+_Leaks: TypeAlias = list[tuple[float, Section]]
+
 Name = TypeVar("Name")
 
 
@@ -184,8 +186,9 @@ def standings(board: Board, strongest: Mapping[ComponentKey, Strongest] | None =
         if base and abouts[key].baseline and (key not in strongest or strongest[key].untried)
     }
     chosen = {key: [base, key] if base and key in as_base else [key] for key in rows}
+    leaks = {key: _leaks(board, key) for key in rows}
     sections = {
-        key: _section(board, key, [_chosen(strongest.get(one)) for one in chosen[key]]) for key in rows
+        key: _section(leaks[key], [_chosen(strongest.get(one)) for one in chosen[key]]) for key in rows
     }
     cells = group(board.done, lambda record: (section_key(record), row_key(record)))
     leaked = {
@@ -218,8 +221,8 @@ def standings(board: Board, strongest: Mapping[ComponentKey, Strongest] | None =
         + ("randomised",) * abouts[key].randomised
         + (MASKING,) * bool(key in strongest and strongest[key].masking)
         + _missed(strongest.get(key), board.track.standard)
-        + (_tried_here(board, key),) * (found_elsewhere and not sections[key][1])
-        + _more_elsewhere(board, key, sections[key][0])
+        + (_tried_here(leaks[key], board.track.standard),) * (found_elsewhere and not sections[key][1])
+        + _more_elsewhere(board, leaks[key], sections[key][0])
         + unfit
         + (USELESS,) * _useless(useful, right_of[key], right_of.get(base) if base else None)
         for key in defenses
@@ -255,7 +258,7 @@ def standings(board: Board, strongest: Mapping[ComponentKey, Strongest] | None =
                 difference=more.get(key),
                 verdict=BASELINE if key == base else judged.get(key),
                 known=known,
-                attacks=len(_leaks(board, key)),
+                attacks=len(leaks[key]),
                 letters=letters.get(key, ""),
                 masking=strongest[key].masking if key in strongest else "",
                 matched=Matched(match, matched_more.get(key), matched_lost.get(key)) if match else None,
@@ -285,10 +288,9 @@ def _missed(found: Strongest | None, standard: Standard | None) -> tuple[str, ..
     return tuple(lines)
 
 
-def _tried_here(board: Board, key: ComponentKey) -> str:
+def _tried_here(leaks: _Leaks, standard: Standard | None) -> str:
     """What a row's strongest attack was chosen from, where only the board's seeds tell."""
-    tried, standard = len(_leaks(board, key)), board.track.standard
-    if tried > 1:
+    if len(leaks) > 1:
         return "attack chosen on these seeds"
     return f"1 of {len(standard.attacks)} attacks tried" if standard else "one attack tried"
 
@@ -300,11 +302,10 @@ def _useless(accuracy: Quantity | None, own: Shown | None, full: Shown | None) -
     return isinstance(own, Estimate) and isinstance(full, Estimate) and own.value < full.value / 2
 
 
-def _more_elsewhere(board: Board, key: ComponentKey, shown: Section | None) -> tuple[str, ...]:
+def _more_elsewhere(board: Board, leaks: _Leaks, shown: Section | None) -> tuple[str, ...]:
     """That another attack recovers more on the board's seeds, by more than the margin of equality."""
     if shown is None:
         return ()
-    leaks = _leaks(board, key)
     here = next(leaked for leaked, section in leaks if section is shown)
     most, section = max(leaks, key=lambda one: one[0])
     margin = margins_of(board.quantities[board.primary]).leakage
@@ -333,8 +334,8 @@ def _order(row: Standing, sign: int) -> tuple[Any, ...]:
     """
     roles: tuple[Role, ...] = ("baseline", "defense", "front", "undefended")
     kind = KINDS.index(row.verdict.kind) if row.verdict and row.verdict.kind in KINDS else len(KINDS)
-    detail = row.verdict.detail if row.verdict else ""
-    front = next((place for place, words in enumerate(AGAINST_FRONT) if detail.endswith(words)), 0)
+    said = row.verdict.against_front if row.verdict else ""
+    front = AGAINST_FRONT.index(said) if said else 0
     difference = sign * row.difference.value if row.difference else 0.0
     return roles.index(row.role), kind, front, row.difference is None, difference, row.label
 
@@ -343,15 +344,13 @@ def _chosen(found: Strongest | None) -> SectionKey | None:
     return section_of(found.chosen) if found and found.chosen else None
 
 
-def _section(
-    board: Board, key: ComponentKey, chosen: Sequence[SectionKey | None]
-) -> tuple[Section | None, bool]:
+def _section(leaks: _Leaks, chosen: Sequence[SectionKey | None]) -> tuple[Section | None, bool]:
     """The strongest attack on a row, and whether that was found on other seeds than the board's.
 
     Args:
+        leaks: of the row.
         chosen: on other seeds; the first that the row was attacked with counts.
     """
-    leaks = _leaks(board, key)
     tried = {section.key: section for _, section in leaks}
     for wanted in chosen:
         if wanted in tried:
@@ -359,7 +358,7 @@ def _section(
     return (max(leaks, key=lambda one: one[0])[1] if leaks else None), False
 
 
-def _leaks(board: Board, key: ComponentKey) -> list[tuple[float, Section]]:
+def _leaks(board: Board, key: ComponentKey) -> _Leaks:
     """What each attack recovers of a row, the more the larger; without attacks that are references."""
     quantity = board.quantities.get(board.primary)
     if quantity is None:

@@ -42,6 +42,11 @@ class Verdict:
     flags: tuple[str, ...] = ()
 
     @property
+    def against_front(self) -> str:
+        """Which of :data:`AGAINST_FRONT` the detail ends with; empty for none."""
+        return next((words for words in AGAINST_FRONT if self.detail.endswith(words)), "")
+
+    @property
     def text(self) -> str:
         """``leaks less, at a cost; beats the undefended front``, ``no difference beyond 0.3 bits``."""
         between = " " if self.kind == "no difference" else "; "
