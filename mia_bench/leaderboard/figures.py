@@ -458,6 +458,9 @@ def _mark(
 _SWEEPS = 4
 """How often every label is moved."""
 
+_BESIDE = 18.0
+"""A label this near to a point seems to name it, wherever its line leads."""
+
 _MOVED = 30
 """Labels that are moved at most: the time grows with the square of their number."""
 
@@ -544,11 +547,11 @@ def _misleading(
     apart = (np.abs(centres - np.array(point)) > 7).any(1)
     others = marks[apart]
     for number, (box, lead) in enumerate(zip(boxes, leads, strict=True) if len(others) else ()):
+        own, near = _distances(box, np.array([point]))[0], _distances(box, centres[apart]).min()
+        if near <= own and (near < _BESIDE or not lead):
+            costs[number] = 80
         if lead:
-            costs[number] = 60 * bool(_meetings(_along(*lead), others).any())
-        else:
-            own, near = _distances(box, np.array([point])), _distances(box, centres[apart])
-            costs[number] = 80 * (near.min() <= own[0])
+            costs[number] += 60 * bool(_meetings(_along(*lead), others).any())
     return costs
 
 
