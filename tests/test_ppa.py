@@ -226,6 +226,51 @@ def test_initial_selection_is_the_best_of_the_search() -> None:
         assert torch.equal(found.images[label], to_uint8(images[best]))
 
 
+class LeftColour(nn.Module):
+    """A target that sees the left half only, so that an image and its mirror get other answers."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return 20 * images[..., : SIZE // 2].mean(dim=(2, 3))
+
+
+def test_initial_selection_averages_over_an_image_and_its_mirror() -> None:
+    draws = torch.Generator().manual_seed(5)
+    prior = LinearModel(torch.full((3 * SIZE**2,), 0.5), torch.randn(3, 3 * SIZE**2, generator=draws), SIZE)
+    given = replace(task(), prior=prior, access=open_access("white-box", LeftColour(), 3))
+    state = attack().prepare(given)
+    images = prior(state["latents"])
+    both = (LeftColour()(images).softmax(1) + LeftColour()(images.flip(3)).softmax(1)) / 2
+    assert torch.equal(state["best"], both.topk(5, dim=0).indices.T)
+    assert not torch.equal(state["best"], LeftColour()(images).softmax(1).topk(5, dim=0).indices.T)
+
+
+def test_final_selection_returns_the_surest_first() -> None:
+    """The mean colour of a flat image is that of all its crops, so the target's confidence is known."""
+    some, every = (attacked(attack(steps=2), task(images_per_class=number)) for number in (2, 5))
+    answers = MeanColour()(colour_prior()(every.latents.flatten(0, 1))).softmax(1).view(3, 5, 3)
+    assert (torch.stack([answers[k, :, k] for k in range(3)]).diff(dim=1) <= 1e-6).all()
+    assert torch.equal(some.latents, every.latents[:, :2])
+
+
+def test_final_scores_are_the_mean_confidence_over_the_views(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[dict[str, object]] = []
+
+    def shown(images: torch.Tensor, generator: torch.Generator, **how: object) -> torch.Tensor:
+        seen.append(how)
+        return images * torch.tensor([1.0, 1.0 + 0.1 * len(seen), 1.0])[:, None, None]
+
+    monkeypatch.setattr("mia_bench_plugins.attacks.ppa.random_resized_crop", shown)
+    w, labels = torch.randn(4, 3, generator=torch.Generator().manual_seed(1)), torch.tensor([0, 1, 2, 1])
+    given = task(batch_size=50)
+    found = attack(views=3, views_crop=(0.4, 0.6))._final_scores(given, w, labels)
+    assert seen == 3 * [{"scale": (0.4, 0.6), "ratio": (0.8, 1.2), "flips": True}]
+    colours = torch.stack([torch.tensor([1.0, 1.0 + 0.1 * view, 1.0]) for view in (1, 2, 3)])
+    expected = torch.stack(
+        [MeanColour()(colour_prior()(w) * colour[:, None, None]).softmax(1) for colour in colours]
+    ).mean(0)[torch.arange(4), labels]
+    torch.testing.assert_close(found, expected)
+
+
 def test_what_is_returned_is_what_the_latents_show() -> None:
     found = attacked(attack(), task())
     rendered = colour_prior()(found.latents.flatten(0, 1)).unflatten(0, (3, 2))

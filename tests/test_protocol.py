@@ -9,11 +9,12 @@ from torch.nn import functional as F
 
 import mia_bench
 from mia_bench.api.attack import Attack, Reconstructions
+from mia_bench.api.images import to_float
 from mia_bench.errors import MiaBenchError
 from mia_bench.protocol.attack import Budget
 from mia_bench.protocol.context import Context
 from mia_bench.protocol.evaluate import evaluate_target
-from mia_bench.protocol.gallery import verify_pairs
+from mia_bench.protocol.gallery import build_gallery, verify_pairs
 from mia_bench.protocol.measurement import (
     Instruments,
     Measured,
@@ -24,7 +25,7 @@ from mia_bench.protocol.measurement import (
 from mia_bench.protocol.target import Target
 from mia_bench.seeds import generator
 from mia_bench.statistics import Estimate
-from mia_bench.testing.world import RESOLUTION, world
+from mia_bench.testing.world import RESOLUTION, embed, world
 from mia_bench_plugins.attacks.prior_sample import PriorSample
 from mia_bench_plugins.defenses.none import NoDefense
 from mia_bench_plugins.metrics.evaluation_classifier import EvaluationClassifier
@@ -55,6 +56,18 @@ def test_an_encoder_that_knows_everybody_verifies_all_pairs() -> None:
     scored = verify_pairs(F.one_hot(labels).float(), labels, generator(0, "test"))
     assert len(scored) == 100
     assert bool(scored.all())
+
+
+def test_the_gallery_holds_the_mean_of_each_identity_in_the_order_of_labels() -> None:
+    splits = world().splits
+    gallery = build_gallery(splits, embed, Context(RESOLUTION, 0, CPU))
+    for part, found in ((splits.train, gallery.private), (splits.decoys, gallery.decoys)):
+        rows = embed(to_float(part.images)).double()
+        means = [rows[part.labels == label].mean(0) for label in part.labels.unique()]
+        torch.testing.assert_close(
+            found.double(), F.normalize(torch.stack(means), dim=1), rtol=1e-5, atol=1e-6
+        )
+    torch.testing.assert_close(gallery.test, embed(to_float(splits.test.images)))
 
 
 # --- random targets ------------------------------------------------------------------------------
@@ -141,6 +154,16 @@ def test_a_target_is_measured_attacked_and_its_leakage_measured() -> None:
     assert found.metrics["attack_acc1"].n == 3 * world().classes
     assert len(found.per_class["attack_acc1"]) == world().classes
     assert found.queries == 0
+
+
+def test_the_reconstructions_of_a_class_lie_together() -> None:
+    network = world().target(CPU)
+    images = torch.arange(6, dtype=torch.uint8)[:, None, None, None].expand(6, 3, 4, 4).unflatten(0, (2, 3))
+    found = attack_evidence(
+        images, Target(network, network, stochastic=False), world().splits, Instruments(network), CPU
+    )
+    assert found.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    assert found.images[:, 0, 0, 0].tolist() == [0, 1, 2, 3, 4, 5]
 
 
 def test_a_model_without_hidden_features_is_evaluated_too() -> None:

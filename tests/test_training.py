@@ -3,18 +3,22 @@
 import dataclasses
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from mia_bench import augment
 from mia_bench.api.classifier import Classifier
 from mia_bench.api.dataset import ImageSet
 from mia_bench.api.defense import Defense, TrainingSetup, TrainingStep
+from mia_bench.api.images import to_float
 from mia_bench.errors import Diverged
 from mia_bench.models.inference import move_model
+from mia_bench.seeds import generator
 from mia_bench.track import Recipe
-from mia_bench.training import TrainingResult, train_classifier
+from mia_bench.training import TrainingResult, shuffled_batches, train_classifier
 from mia_bench_plugins.models.networks import residual_network
 
 CPU = torch.device("cpu")
@@ -98,6 +102,49 @@ def test_plain_training_equals_a_loop_by_hand() -> None:
         torch.testing.assert_close(result.model.state_dict()[name], expected, rtol=0, atol=1e-6)
     assert result.losses == pytest.approx(means, abs=1e-6)
     assert not result.model.training
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"flip": True},
+        {"shift": 1},
+        {"jitter": 0.2},
+        {"crop": (0.3, 0.6)},
+        {"colour": {"brightness": 0.4, "contrast": 0.3, "saturation": 0.2, "hue": 0.1}},
+        {"weight_decay": 0.5},
+        {"gamma": 0.3, "milestones": (0.25, 0.75)},
+    ],
+    ids=lambda more: next(iter(more)),
+)
+def test_every_entry_of_the_recipe_does_what_it_says(more: dict[str, Any]) -> None:
+    recipe = Recipe.model_validate({**PLAIN.model_dump(), **more})
+    result = train(recipe=recipe)
+    data, model, draws = images(), tiny(), generator(0, "augment")
+    adam = torch.optim.Adam(model.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay)
+    batches = shuffled_batches(torch.arange(20), 8, 0)
+    for epoch in range(4):
+        passed = sum(epoch >= 4 * milestone for milestone in recipe.milestones)
+        adam.param_groups[0]["lr"] = recipe.learning_rate * recipe.gamma**passed
+        for index in batches(epoch):
+            batch = to_float(data.images[index])
+            match next(iter(more)):
+                case "flip":
+                    batch = augment.flip(batch, draws)
+                case "shift":
+                    batch = augment.shift(batch, 1, draws)
+                case "jitter":
+                    batch = augment.jitter(batch, 0.2, draws)
+                case "crop":
+                    batch = augment.random_resized_crop(batch, draws, scale=(0.3, 0.6))
+                case "colour":
+                    batch = augment.colour(batch, draws, **more["colour"])
+            adam.zero_grad()
+            nn.functional.cross_entropy(model(batch), data.labels[index]).backward()
+            adam.step()
+    found = result.model.state_dict()
+    torch.testing.assert_close(dict(found), dict(model.state_dict()), rtol=0, atol=1e-6)
+    assert not torch.allclose(train().model.head.weight, model.head.weight, rtol=0, atol=1e-4)
 
 
 def test_every_image_is_seen_once_an_epoch_in_an_order_of_its_own() -> None:
