@@ -14,6 +14,7 @@ import torch
 import mia_bench
 from mia_bench import plugins as plugins_module
 from mia_bench.api.metric import Quantity
+from mia_bench.cell import FinishedCell
 from mia_bench.cli import experiment as command_module
 from mia_bench.config import load_config
 from mia_bench.engine.rerun import prepare_again
@@ -39,6 +40,7 @@ from mia_bench.plugins import host
 from mia_bench.record import MetricValue, Record, check_record
 from mia_bench.results import results_table
 from mia_bench.statistics import Effect
+from mia_bench.store import Store
 from mia_bench.track import Variation, load_track
 from mia_bench.upkeep.planning import Planner
 
@@ -672,18 +674,26 @@ def test_attacks_are_compared_with_the_first_on_the_same_target(toy, tmp_path: P
     assert every.effects == less.effects
     assert less.missing == every.missing == 0
     assert "the first row for the same target" in page(experiment, [found])
-    undefended = next(r for r in records if r.attack.options["selection"] == "undefended" and r.seed == 0)
-    run = mia_bench.run(
+    (run,) = mia_bench.run(
         track="toy",
         defense="none",
         attack="ppa",
         options={
             f"ppa.{k}": [str(v)] for k, v in (("search", 24), ("candidates", 3), ("steps", 2), ("views", 3))
         },
+        seed=[1],
         device="cpu",
         store=tmp_path / "store",
     )
-    assert run[0].metrics[name].value == undefended.metrics[name].value  # all on the undefended target
+    stored = Store(tmp_path / "store")
+    images = {
+        r.attack.options["selection"]: FinishedCell(r, stored).arrays()["reconstructions"]
+        for r in records
+        if r.seed == run.seed
+    }
+    # All steps on the undefended target of this seed are an attack of it.
+    assert (images["undefended"] == FinishedCell(run, stored).arrays()["reconstructions"]).all()
+    assert (images["undefended"] != images["target"]).any()
 
 
 @pytest.mark.parametrize(

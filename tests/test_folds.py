@@ -11,6 +11,8 @@ import pytest
 import torch
 
 import mia_bench
+from mia_bench.api.dataset import Splits
+from mia_bench.engine import stages
 from mia_bench.errors import DataError, MiaBenchError, UsageError
 from mia_bench.leaderboard import pages, records
 from mia_bench.leaderboard.board import build_board
@@ -87,6 +89,31 @@ def test_a_run_of_a_fold_measures_accuracy_alone(toy, tmp_path: Path) -> None:
     assert sorted(path.stem for path in done.written) == sorted(one.key for one in (usual, first, second))
     assert {path.parents[2].name for path in done.written} == {"tuning"}
     assert submit([usual, first, second], tmp_path / "boards", registry).written == []
+
+
+def test_a_target_of_a_fold_is_trained_and_measured_on_the_images_of_the_fold(
+    toy, monkeypatch, tmp_path: Path
+) -> None:
+    seen: dict[str, Any] = {}
+
+    def told(name: str) -> None:
+        run = getattr(stages, name)
+        monkeypatch.setattr(stages, name, lambda *given: (seen.update({name: given}), run(*given))[1])
+
+    told("train_target")
+    told("measure_target")
+    given: dict[str, Any] = {
+        "track": "toy", "defense": "none", "attack": "prior-sample", "seed": 1000, "store": tmp_path,
+        "jobs": 1,
+    }  # fmt: skip
+    for fold in (None, 1):
+        mia_bench.run(**given, fold=fold)
+        for part in ("train_target", "measure_target"):
+            (splits,) = (one for one in seen[part] if isinstance(one, Splits))
+            if fold is None:
+                usual = splits
+            assert images_of(splits.validation) == images_of(exchanged(usual, fold).validation)
+            assert images_of(splits.train) == images_of(exchanged(usual, fold).train)
 
 
 def test_a_fold_is_not_attacked(toy, cli, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import gzip
 import struct
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import torch
 from mia_bench.api.classifier import Activations, Classifier
 from mia_bench.api.dataset import ImageSet, Splits
 from mia_bench.api.metric import AttackEvidence
+from mia_bench.engine.stages import compute_evaluation_model
 from mia_bench.errors import DataError
 from mia_bench.protocol.evaluation import judging_images
 from mia_bench_plugins.datasets.mnist import FILES, MNIST
@@ -250,6 +252,23 @@ def test_mnist_end_to_end_on_made_digits(cli: Callable, made: Path, monkeypatch,
         assert record["metrics"][name] is None
         assert record["notes"][name] == "top 5 of 5 classes says nothing"
     assert list((tmp_path / "store" / "artifacts" / "judge").iterdir())
+
+
+@pytest.mark.parametrize("role", ["judge", "evaluator"])
+def test_the_judge_is_trained_on_images_of_its_own(monkeypatch, made: Path, role: str) -> None:
+    splits, seen = load(made), []
+    monkeypatch.setattr(
+        "mia_bench.engine.stages.train_evaluation_model",
+        lambda architecture, splits, images, *rest, **more: (
+            seen.append((images, more["role"])) or SimpleNamespace(model=torch.nn.Linear(1, 1), losses=[])
+        ),
+    )
+    stage = SimpleNamespace(name=role, make=lambda part: part, parts={"recipe": None})
+    workspace = SimpleNamespace(input=lambda stage, part: splits, context=lambda stage: None)
+    compute_evaluation_model(stage, workspace)
+    ((images, told),) = seen
+    assert images is (splits.judging if role == "judge" else splits.train)
+    assert told == role
 
 
 def test_data_without_images_for_a_judge_are_refused() -> None:

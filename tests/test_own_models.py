@@ -9,7 +9,7 @@ import pickle
 import re
 from collections import Counter
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -169,6 +169,14 @@ def test_keys_of_other_cells_are_what_they_were(ready, tmp_path: Path) -> None:
         planned = plan.cells(setup.grid([]), [])
         keys.append([one.key for one in planned if one.cell.defense.name == "none"])
     assert keys[0] == keys[1] != []
+
+
+def test_how_a_model_reads_images_is_in_its_keys(ready, tmp_path: Path) -> None:
+    file = saved(network().state_dict(), tmp_path / "mine.pt")
+    given = {"track": "toy", "attack": "ppa", "target": {"mine": file}, "store": ready}
+    ways: tuple[dict[str, Any], ...] = ({}, {"mean": 0.5, "std": 0.5}, {"mean": 0.4, "std": 0.5})
+    cells = [prepare(load_config({**given, **way})).cells for way in ways]
+    assert len({one.key for (one,) in cells}) == 3
 
 
 def test_the_standard_set_of_attacks_is_planned_for_own_models_too(toy, tmp_path: Path) -> None:

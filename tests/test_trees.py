@@ -167,6 +167,16 @@ def test_limit_of_images_of_a_private_identity(make_tree, tmp_path: Path, datase
     assert max(counted.values()) == 6
 
 
+def test_the_images_of_an_identity_with_too_many_are_drawn(make_tree, tmp_path: Path) -> None:
+    root = make_tree(tmp_path / "tree", COUNTS)
+    made = [load(folder(max_images=6), root, seed=seed) for seed in (0, 1)]
+    first = [path for name in made[0].class_names for path in scan_tree(root, "tree").paths(name)[:6]]
+    usual = prints(decode(first, central_square, 8, quiet))
+    kept = [prints(one.train) | prints(one.validation) | prints(one.test) for one in made]
+    assert kept[0] != kept[1]
+    assert all(len(usual) == len(one) and usual != one for one in kept)
+
+
 def test_shares_within_each_identity() -> None:
     labels = torch.arange(3).repeat_interleave(20)
     images = torch.arange(60, dtype=torch.uint8).view(60, 1, 1, 1).expand(60, 3, 2, 2)
