@@ -22,7 +22,7 @@ from mia_bench.engine.run import execute
 from mia_bench.errors import MiaBenchError, UsageError
 from mia_bench.experiments import folder as folder_module
 from mia_bench.experiments import plane
-from mia_bench.experiments.analysis import Answer, Judgement, answer, judged
+from mia_bench.experiments.analysis import Answer, Judgement, answer, direction, judged
 from mia_bench.experiments.definition import (
     Experiment,
     experiment_names,
@@ -267,6 +267,43 @@ def test_less_and_more_are_what_the_claims_say(
     assert (less.outcome, greater.outcome) == outcomes
     assert less.effects["ppa"].value == pytest.approx(more, abs=0.05)
     assert less.beyond["ppa"].value == pytest.approx(more, abs=0.05)  # the whole front leaks 0.4
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_of_several_records_of_a_cell_the_newest_counts(toy, computed: list[Record], order: int) -> None:
+    older = [
+        one.model_copy(update={"provenance": one.provenance.model_copy(update={"finished": "2001-01-01"})})
+        for one in leaking(computed, {"neg-ls": 0.3})
+    ]
+    newer = leaking(computed, {"neg-ls": -0.3})
+    (less, _) = told(made(), (older + newer)[::order]).tested
+    assert less == told(made(), newer).tested[0]
+    assert less.outcome == "seen here"
+
+
+def test_with_a_seed_missing_a_claim_is_unclear(toy, computed: list[Record]) -> None:
+    seen = told(made(), leaking(computed, {"neg-ls": -0.3})).tested[0]
+    one_more = told(made(seeds=3), leaking(computed, {"neg-ls": -0.3})).tested[0]
+    assert one_more.effects == seen.effects
+    assert (seen.outcome, one_more.outcome, one_more.missing) == ("seen here", "unclear", 4)
+
+
+@pytest.mark.parametrize(
+    ("said", "quantity", "better", "sign"),
+    [
+        ("more", "", "lower", 1),
+        ("less", "", "lower", -1),
+        # More leakage is less of a distance.
+        ("more", "", "higher", -1),
+        ("less", "", "higher", 1),
+        # Of a quantity that the claim names, more is more.
+        ("more", "test_accuracy", "higher", 1),
+        ("less", "test_accuracy", "higher", -1),
+    ],
+)
+def test_the_direction_that_a_claim_says(said: str, quantity: str, better: Any, sign: int) -> None:
+    claim = made(claims=[{"text": "?", "defense": "neg-ls", "says": said, "quantity": quantity}]).claims[0]
+    assert direction(claim, Quantity("?", better=better)) == sign
 
 
 def test_what_lower_accuracy_explains_is_said() -> None:

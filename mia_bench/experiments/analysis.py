@@ -122,7 +122,7 @@ class Judgement:
         """The outcome, with what lower accuracy has to do with it, or how small the difference is."""
         said = self.outcome.capitalize()
         if self.outcome == "not seen here":
-            sign = _sign(self.claim, self.quantity)
+            sign = direction(self.claim, self.quantity)
             most = max(_ends(effect, sign)[1] for effect in self.effects.values())
             if most < 0:
                 return f"{said}, rather the opposite"
@@ -148,7 +148,7 @@ def _ends(effect: Effect, sign: int) -> tuple[float, float]:
     return low, high
 
 
-def _sign(claim: Claim, quantity: Quantity) -> int:
+def direction(claim: Claim, quantity: Quantity) -> int:
     """1 if the claim says that the quantity grows, -1 if it says that it falls."""
     said = 1 if claim.says == "more" else -1
     # More leakage is less of a quantity of which more is better for the defender.
@@ -518,7 +518,7 @@ def _judgement(
     quantity = rows.board.quantities[name]
     margins = margins_of(quantity)
     margin = SMALL * margins.leakage
-    outcome = "unclear" if missing else judged(list(found.values()), _sign(claim, quantity), margin)
+    outcome = "unclear" if missing else judged(list(found.values()), direction(claim, quantity), margin)
     return Judgement(
         claim, variant, outcome, settings, missing, name, quantity, found, beyond, accuracy, margins
     )
