@@ -178,7 +178,7 @@ def suspicion(candidates: Sequence[Candidate], baseline: Sequence[Candidate], qu
             continue
         first, second = undefended[_name(one)], undefended[_name(default)]
         usual = max(0.0, quantity.sort_key(first) - quantity.sort_key(second))
-        if gain >= least and gain - usual >= least:
+        if gain - usual >= least:
             text = f"{_name(one)}, {_why(one, default)}, recovers {quantity.format(one.leakage)}"
             suspects.append((-gain, f"{text}; {_name(default)} {quantity.format(default.leakage)}"))
     return min(suspects)[1] if suspects else ""

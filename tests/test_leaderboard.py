@@ -32,7 +32,7 @@ from mia_bench.leaderboard.board import build_board
 from mia_bench.leaderboard.described import known_quantities
 from mia_bench.leaderboard.overview import overviews
 from mia_bench.leaderboard.records import read_file
-from mia_bench.leaderboard.standings import standings
+from mia_bench.leaderboard.standings import EQUAL, standings
 from mia_bench.leaderboard.submission import Submission
 from mia_bench.leaderboard.submission import submit as submit_records
 from mia_bench.record import About, Record, read_record
@@ -709,6 +709,39 @@ def test_nothing_is_to_be_found_where_the_last_step_changed_nothing(
     assert [options["x"] for options in tuning.further_settings(tried[0], tried)] == [0.5]
     other = [tried[0], tuning.Candidate({"x": 2.0, "y": 1}, 0.9, 5.0)]
     assert [options["x"] for options in tuning.further_settings(tried[0], other, 1.0)] == [0.5]
+
+
+@pytest.mark.parametrize(("part", "further"), [(0.19, []), (0.21, [0.4])])
+def test_a_sweep_is_widened_where_its_last_step_changed_a_fifth_of_the_margin(
+    registry: Registry, track: Track, part: float, further: list[float]
+) -> None:
+    margin, _ = EQUAL["share"]
+    found = chosen(registry, track, swept(0.1, 0.9, 0.5), swept(0.2, 0.9, 0.5 - part * margin))
+    assert found is not None
+    for choice in found.choices[0].choices:
+        assert [options["alpha"] for options in choice.further] == further
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_of_settings_that_leak_the_same_the_more_accurate_is_chosen(
+    registry: Registry, track: Track, order: int
+) -> None:
+    tried = [swept(0.1, 0.9, 0.5), swept(0.2, 0.89, 0.4), swept(0.3, 0.9, 0.4), swept(0.4, 0.88, 0.4)]
+    found = chosen(registry, track, *tried[::order])
+    assert found is not None
+    assert found.choices[0].setting is not None
+    assert found.choices[0].setting.options["alpha"] == 0.3
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_of_the_nearest_settings_the_one_that_leaks_least_is_chosen(
+    registry: Registry, track: Track, order: int
+) -> None:
+    tried = [swept(0.1, 0.3, 0.1), swept(0.2, 0.35, 0.5), swept(0.3, 0.35, 0.4), swept(0.4, 0.35, 0.6)]
+    found = chosen(registry, track, *tried[::order])
+    assert found is not None
+    assert found.choices[0].setting is not None
+    assert found.choices[0].setting.options["alpha"] == 0.3
 
 
 def test_a_page_says_how_to_widen_a_sweep_within_the_limits_of_the_options(

@@ -17,7 +17,7 @@ from mia_bench.leaderboard.drawing import forests, plane
 from mia_bench.leaderboard.standings import Standings, standings
 from mia_bench.leaderboard.strongest import strongest
 from mia_bench.registry import Registry
-from mia_bench.track import load_track
+from mia_bench.track import Standard, StandardAttack, load_track
 from test_leaderboard import Guard, make_record, make_registry, metric, read
 
 CLASSES = 12
@@ -198,6 +198,28 @@ def test_a_row_that_not_all_attacks_were_tried_on_says_so(registry: Registry) ->
     [row] = standings(board_of(registry, [*BASE, *guard]), partly).defenses
     assert row.verdict is not None
     assert row.verdict.flags == ("1 of 3 attacks tried",)
+
+
+def test_a_row_whose_attack_was_chosen_on_fewer_seeds_says_so(registry: Registry) -> None:
+    guard = rows(("guard", 0.3, 0.9), changed=[])
+    tuned = [cell("guard", seed, 0.5, changed=[]) for seed in (1000, 1001)]
+    standard = Standard(version=1, attacks=(StandardAttack(name="aim", default=True),), seeds=(1000, 1001))
+    track = load_track(registry, "little").model_copy(update={"standard": standard})
+    board = build_board(registry, track, read(*BASE, *guard))
+    for number, flags in ((1, ("1 of 2 tuning seeds",)), (2, ())):
+        found = strongest(build_board(registry, track, read(*tuned[:number])))
+        [row] = standings(board, found).defenses
+        assert row.verdict is not None
+        assert row.verdict.flags == flags
+
+
+def test_where_the_judge_is_in_doubt_every_row_says_so(registry: Registry) -> None:
+    made = rows(("plain", 0.6), ("guard", 0.3))
+    for record in made:
+        record["notes"] = {"gallery": "6 decoys, fewer than 100"}
+    [row] = decide(registry, *made).defenses
+    assert row.verdict is not None
+    assert row.verdict.flags == ("judge unfit",)
 
 
 def test_another_attack_that_recovers_more_here_is_a_remark(registry: Registry) -> None:
