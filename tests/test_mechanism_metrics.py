@@ -89,8 +89,27 @@ def test_spreads_are_distances_to_class_means_in_units_of_those_of_the_means() -
         assert value(found[f"variability_{name}"]) == pytest.approx(wanted, rel=1e-5)
     nearest = ((features(made)[:, None] - means) ** 2).sum(2).argmin(1)
     assert value(found["reconstruction_nearest"]) == np.mean(nearest == made.labels.numpy())
+    rows = (means - means.mean(0)) / np.linalg.norm(means - means.mean(0), axis=1, keepdims=True)
+    away_from_simplex = np.abs(rows @ rows.T + 1 / 3)[~np.eye(4, dtype=bool)].reshape(4, 3).mean(1)
+    np.testing.assert_allclose(found["mean_angles"].values, away_from_simplex, rtol=1e-5)
     by_sklearn = silhouette_samples(features(test), test.labels.numpy())
     np.testing.assert_allclose(found["silhouette"].values, by_sklearn, rtol=1e-4)
+
+
+def test_variability_counts_directions_in_which_the_means_hardly_differ() -> None:
+    """In one direction the covariance of the means is a thousandth of that in another, and counts."""
+    colours = torch.tensor([[0.2, 0.5, 0.49], [0.8, 0.5, 0.5], [0.5, 0.2, 0.5], [0.5, 0.8, 0.51]])
+    draws = torch.Generator().manual_seed(9)
+    labels = torch.arange(4).repeat_interleave(8)
+    train = images_of(colours[labels] + 0.02 * torch.randn(32, 3, generator=draws), labels)
+    found = Embedding().compute(attack_evidence(Colours(torch.eye(4, 3)), train, train, train))
+    rows = train.images.double().numpy().mean(axis=(2, 3)) / 255
+    means = np.array([rows[labels == c].mean(0) for c in range(4)])
+    between, within = np.cov(means.T, bias=True), (rows - means[labels]).T @ (rows - means[labels]) / 32
+    values = np.linalg.eigvalsh(between)
+    assert values[0] < 2e-3 * values[-1]
+    wanted = np.trace(within @ np.linalg.inv(between)) / 4
+    assert value(found["variability_train"]) == pytest.approx(wanted, rel=1e-4)
 
 
 def test_scaling_all_features_changes_nothing() -> None:
@@ -198,6 +217,19 @@ def test_gradients_are_means_over_steps_of_what_the_attack_returns() -> None:
     assert set(Gradients().compute(without).values()) == {"the attack does not return its gradient_norm"}
 
 
+def test_a_loss_below_0_falls_by_a_share_of_its_size() -> None:
+    given = {
+        "loss": torch.tensor([[-2.0, -3.0], [2.0, -1.0], [-2.0, -1.0], [4.0, 4.0]]),
+        "gradient_norm": torch.ones(4, 2),
+        "gradient_cosine": torch.ones(4, 2),
+    }
+    part = coloured(3, 0)
+    found = Gradients().compute(
+        attack_evidence(Colours(torch.eye(4, 3)), part, part, part, diagnostics=given)
+    )
+    assert found["loss_fall"].values.tolist() == [0.5, 1.5, -0.5, 0.0]
+
+
 # --- the target ----------------------------------------------------------------------------------
 
 
@@ -240,6 +272,47 @@ def test_robustness_of_a_linear_target_is_known_in_closed_form() -> None:
         wanted = float((margins > 2 * epsilon + 1e-6).double().mean())
         assert 0.05 < wanted < 0.95
         assert value(found["robust_accuracy"]) == pytest.approx(wanted, abs=0.01)
+
+
+class Watched(Colours):
+    """Keeps what it is asked, and answers wrongly at one of the calls."""
+
+    def __init__(self, weights: Tensor, wrong: int = -1) -> None:
+        super().__init__(weights)
+        self.wrong, self.seen = wrong, list[Tensor]()
+
+    def activations(self, images: Tensor) -> Activations:
+        made = super().activations(images)
+        sign = -1 if len(self.seen) == self.wrong else 1
+        self.seen.append(images.detach().clone())
+        return dataclasses.replace(made, logits=sign * made.logits)
+
+
+def test_the_search_begins_at_random_and_stays_in_reach() -> None:
+    shades = torch.tensor([[0.0, 0.5, 1.0], [1.0, 0.0, 0.5], [0.02, 0.98, 0.5]]).repeat(40, 1)
+    test = images_of(shades, torch.arange(3).repeat(40))
+    model = Watched(torch.eye(3))
+    options = AdversarialRobustness.Options(epsilon=0.1, step_size=0.07, steps=4)
+    AdversarialRobustness(options).compute(target_evidence(model, test))
+    clean, start, *further = model.seen
+    torch.testing.assert_close(clean, test.images.float() / 255)
+    assert len(further) == 4
+    for images in (start, *further):
+        assert float((images - clean).abs().max()) <= 0.1 + 1e-6
+        assert 0 <= float(images.min()) <= float(images.max()) <= 1
+    inner = (start - clean)[(clean > 0.1) & (clean < 0.9)]  # where nothing is cut off
+    assert len(inner.unique()) > len(inner) / 2
+    assert float(inner.min()) < -0.09 < 0.09 < float(inner.max())
+    assert float(inner.mean()) == pytest.approx(0, abs=0.02)
+
+
+@pytest.mark.parametrize("wrong", range(7))
+def test_one_wrong_answer_on_the_way_is_enough(wrong: int) -> None:
+    """The image itself, the start, four steps: each of these answers counts."""
+    test = images_of(torch.eye(3).repeat(5, 1) * 0.8, torch.arange(3).repeat(5))
+    options = AdversarialRobustness.Options(epsilon=0.01, step_size=0.005, steps=4)
+    found = AdversarialRobustness(options).compute(target_evidence(Watched(torch.eye(3), wrong), test))
+    assert value(found["robust_accuracy"]) == (1.0 if wrong == 6 else 0.0)
 
 
 def test_large_logits_are_not_taken_for_robustness() -> None:

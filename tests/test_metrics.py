@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from mia_bench import AttackMetric, Measurement, Quantity
 from mia_bench.api.classifier import Activations, Classifier
 from mia_bench.api.dataset import ImageSet, Splits
+from mia_bench.api.images import to_float
 from mia_bench.api.metric import AttackEvidence, Gallery, Recorded, TargetEvidence
 from mia_bench.plugins import host
 from mia_bench.protocol.context import Context
@@ -145,6 +146,21 @@ def test_ece_is_measured_without_an_interval_and_the_others_with_one() -> None:
     assert ece.value == value(Utility().compute(TargetEvidence(Pixels(3), splits(3), 1, CPU))["ece"])
     assert all(one.interval for one in found.values())
     assert "biased upwards, the more the fewer images" in Utility.quantities["ece"].description
+
+
+def test_utility_has_the_ece_of_the_test_images() -> None:
+    from torchmetrics.functional.classification import multiclass_calibration_error
+
+    draws = torch.Generator().manual_seed(0)
+    test = images_for(torch.rand(60, 3, generator=draws).tolist())
+    labels = torch.randint(3, (60,), generator=draws)
+    made = dataclasses.replace(splits(3), test=ImageSet(test, labels))
+    found = Utility().compute(TargetEvidence(Pixels(3), made, 1, CPU))["ece"]
+    probabilities = Pixels(3)(to_float(test)).softmax(1)
+    wanted = multiclass_calibration_error(probabilities, labels, num_classes=3, n_bins=15)
+    assert value(found) == pytest.approx(float(wanted), abs=1e-5)
+    confidence, right = probabilities.max(1).values, probabilities.argmax(1) == labels
+    assert abs(value(found) - abs(float(confidence.mean() - right.float().mean()))) > 0.01
 
 
 def test_utility_counts_right_answers() -> None:
@@ -394,6 +410,18 @@ def test_identification_with_and_without_decoys() -> None:
     assert value(found["id_median_rank"]) == 2
     assert value(found["id_acc1_ceiling"]) == 1.0
     assert value(found["verification_accuracy"]) == pytest.approx(2 / 3)
+
+
+def test_the_first_five_are_those_among_the_private_people() -> None:
+    """Six decoys lie nearer than the true one, and are not counted."""
+    private = torch.eye(8)[:7]
+    near = F.normalize(torch.eye(8)[:1] + 0.1 * torch.eye(8)[7:], dim=1)
+    gallery = Gallery(private, near.repeat(6, 1), private, torch.ones(3))
+    row = F.normalize(torch.eye(8)[:1] + 0.2 * torch.eye(8)[7:], dim=1)
+    last = F.normalize(8.0 - torch.arange(8.0), dim=0)[None]
+    found = identify(torch.cat([row, last, last]), torch.tensor([0, 4, 5]), gallery)
+    assert found["id_acc5"].values.tolist() == [1, 1, 0]
+    assert found["id_gallery_acc1"].values.tolist() == [0, 0, 0]
 
 
 def test_without_an_encoder_every_number_is_null_with_the_reason() -> None:

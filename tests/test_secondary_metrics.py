@@ -27,6 +27,7 @@ from mia_bench_plugins.metrics.density_coverage import (
     density_coverage,
     precision_recall,
 )
+from mia_bench_plugins.metrics.face_distance import FaceDistance
 from mia_bench_plugins.metrics.kid import KernelDistance, squared_discrepancy
 from mia_bench_plugins.metrics.knowledge_extraction import KnowledgeExtraction, reinitialised
 
@@ -199,6 +200,20 @@ def test_inception_has_pooled_features(tmp_path) -> None:
 # --- knowledge extraction ------------------------------------------------------------------------
 
 
+def test_the_face_distance_is_to_the_nearest_training_image_of_the_class() -> None:
+    train = drawn(torch.tensor([2, 0, 1, 1, 0, 2, 0]), 0)
+    made = drawn(torch.tensor([1, 1, 0]), 1)
+    asked = evidence(train, made, embed=lambda images: images.flatten(1))
+    rows, theirs = (part.images.double().flatten(1) / 255 for part in (made, train))
+    wanted = [
+        min(float((row - other).square().sum()) for other in theirs[train.labels == label])
+        for row, label in zip(rows, made.labels, strict=True)
+    ]
+    found = FaceDistance().compute(asked)["delta_face"]
+    np.testing.assert_allclose(found.values, wanted, rtol=1e-5)
+    assert found.groups.tolist() == [1, 1, 0]
+
+
 def test_a_student_knows_nothing_before_it_is_trained() -> None:
     model = toy.world().evaluation_model(CPU)
     with torch.random.fork_rng(devices=[]):
@@ -258,6 +273,8 @@ def test_a_student_is_tested_on_the_attacked_classes() -> None:
     )
     metric = KnowledgeExtraction(KnowledgeExtraction.Options(epochs=1))
     found = metric.compute(evidence(splits.train, made, toy.world().evaluation_model(CPU), test=splits.test))
-    assert set(found["knowledge_extraction_test"].groups) == {0, 1}
+    for name, part in (("test", splits.test), ("train", splits.train)):
+        tested = found[f"knowledge_extraction_{name}"]
+        assert tested.groups.tolist() == part.labels[part.labels < 2].tolist()
     nothing = metric.compute(evidence(splits.train, toy.without(made), toy.world().evaluation_model(CPU)))
     assert set(nothing.values()) == {"there are no reconstructions to learn from"}

@@ -115,6 +115,17 @@ def test_interval_equals_scipys_bias_corrected_bootstrap() -> None:
     assert found.high == pytest.approx(other.confidence_interval.high, abs=0.1 * width)
 
 
+def test_resamplings_equal_to_the_statistic_count_half() -> None:
+    """Of as many 1 as -1 a quarter of the resamplings have the mean 0; the interval must not lean."""
+    from scipy.stats import bootstrap
+
+    values = np.repeat([-1.0, 1.0], 5)
+    found = estimate(Measurement(values, np.arange(10)))
+    other = bootstrap((values,), np.mean, n_resamples=4000, method="BCa", rng=5).confidence_interval
+    assert (found.low, found.high) == pytest.approx((other.low, other.high), abs=0.01)
+    assert found.low == pytest.approx(-found.high, abs=0.01)
+
+
 def test_mean_of_unequal_classes_is_resampled_as_the_general_statistic_is() -> None:
     rng = np.random.default_rng(6)
     groups = np.repeat(np.arange(12), rng.integers(1, 6, 12))
