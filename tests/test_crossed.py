@@ -137,6 +137,30 @@ def test_a_row_whose_seeds_differ_far_more_keeps_its_own_variance() -> None:
     assert found[0].error == pytest.approx(crossed_means([broken])[0].error)
 
 
+def test_rows_whose_seeds_agree_by_chance_make_no_other_row_an_outlier() -> None:
+    """Their seeds agree more than chance has it, which says nothing of how far those of others may differ."""
+    noise = [table(5, 40, 0.0, 0.5, seed) for seed in range(7)]
+    level = [one - one.mean(1)[:, None] for one in noise]
+    shift = np.array([-1, -0.5, 0, 0.5, 1])[:, None]
+    moved = level[0] + 0.3 * shift
+    found = crossed_means([moved, *level[1:]])
+    [alone] = crossed_means([moved])
+    by_class = 5 * moved.mean(0).var(ddof=1)
+    assert alone.error > found[0].error == pytest.approx(math.sqrt(by_class / (5 * 40)))
+
+
+def test_a_mean_has_no_fewer_degrees_of_freedom_than_its_parts() -> None:
+    """What seeds and classes add nearly cancels what both together take away."""
+    values = table(5, 10, 0.0, 0.0, seed=8)
+    rest = values - values.mean(1)[:, None] - values.mean(0) + values.mean()
+    square = float((rest**2).sum()) / 36
+    seeds = np.array([-2.0, -1, 0, 1, 2])[:, None] / math.sqrt(2.5)  # of variance 1
+    made = rest + math.sqrt(1.05 * square / 10) * seeds
+    [found] = crossed_means([made])
+    assert found.error == pytest.approx(math.sqrt(0.05 * square / 50))
+    assert found.freedom == 4
+
+
 def test_unequal_classes_keep_the_mean_over_samples() -> None:
     rng = np.random.default_rng(3)
     counts = rng.integers(1, 20, 50)
@@ -174,6 +198,21 @@ def test_a_share_has_the_exact_interval_of_as_many_independent_samples() -> None
     assert proportion_interval(certain, 100) == pytest.approx(
         tuple(stats.binomtest(50, 100).proportion_ci(0.95, method="exact"))
     )
+
+
+def test_the_interval_of_a_share_is_the_wider_the_fewer_degrees_of_freedom() -> None:
+    error, share = 0.05, 0.3
+    students = stats.norm.ppf(0.975) / stats.t.ppf(0.975, 6)
+    effective = share * (1 - share) / error**2 * students**2
+    hits = share * effective
+    wanted = (
+        stats.beta.ppf(0.025, hits, effective - hits + 1),
+        stats.beta.ppf(0.975, hits + 1, effective - hits),
+    )
+    found = proportion_interval(Effect(share, error, 6.0, 3, 60), 10_000)
+    assert found == pytest.approx(wanted)
+    sure = proportion_interval(Effect(share, error, math.inf, 3, 60), 10_000)
+    assert found[0] < sure[0] < sure[1] < found[1]
 
 
 def test_the_pigeonhole_bootstrap_is_that_of_whole_seeds_and_classes() -> None:

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -27,7 +28,7 @@ from mia_bench.config import flatten_options
 from mia_bench.engine.grid import build_grid
 from mia_bench.errors import MiaBenchError, UsageError
 from mia_bench.leaderboard import admit, pages, records, tuning
-from mia_bench.leaderboard.aggregate import Missing
+from mia_bench.leaderboard.aggregate import Missing, combine
 from mia_bench.leaderboard.board import build_board
 from mia_bench.leaderboard.described import known_quantities
 from mia_bench.leaderboard.overview import overviews
@@ -35,11 +36,12 @@ from mia_bench.leaderboard.records import read_file
 from mia_bench.leaderboard.standings import EQUAL, standings
 from mia_bench.leaderboard.submission import Submission
 from mia_bench.leaderboard.submission import submit as submit_records
+from mia_bench.leaderboard.tables import class_table
 from mia_bench.record import About, Record, read_record
 from mia_bench.recorded_options import said_of_itself
 from mia_bench.registry import PluginInfo, Registry
 from mia_bench.results import read_store
-from mia_bench.statistics import Estimate
+from mia_bench.statistics import Estimate, crossed_means, pigeonhole_median, proportion_interval, weighted
 from mia_bench.store import Store
 from mia_bench.track import Standard, StandardAttack, Track, load_track
 from stored import record_text, write_json
@@ -1019,6 +1021,50 @@ def test_means_are_weighted_by_the_counts_of_classes_that_records_of_schema_2_ho
         assert build_board(registry, track, read(made)).sections
     else:
         assert "attack_acc1" in refused(registry, track, made)
+
+
+def test_a_table_has_the_mean_of_the_records_of_a_seed_weighted_by_the_counts_of_classes() -> None:
+    def one(seed: int, attack: str, means: list[float], **more: Any) -> dict[str, Any]:
+        return make_record(seed=seed, attack=attack, per_class={"test_accuracy": means}, **more)
+
+    made = [one(0, "aim", [0.2, 0.4]), one(0, "sight", [0.4, 0.6]), one(1, "aim", [0.6, 1.0])]
+    table = class_table("test_accuracy", read(*made))
+    assert table is not None
+    assert table.seeds == (0, 1)
+    assert table.means == pytest.approx(np.array([[0.3, 0.5], [0.6, 1.0]]))
+    for record in made:
+        record["class_counts"] = {"test_accuracy": [1, 3]}
+    table = class_table("test_accuracy", read(*made))
+    assert table is not None
+    assert table.means == pytest.approx(weighted(np.array([[0.3, 0.5], [0.6, 1.0]]), [1, 3]))
+    assert table.means.mean(1) == pytest.approx([0.45, 0.9])
+
+
+def test_intervals_over_seeds_are_those_of_the_kind_of_quantity() -> None:
+    drawn = random.Random(0)
+    classes = [[drawn.uniform(0.0, 0.1) for _ in range(20)] for _ in range(3)]
+    images = [[[drawn.randint(1, 40) for _ in range(4)] for _ in range(20)] for _ in range(3)]
+    made = []
+    for seed in range(3):
+        record = make_record(
+            seed=seed,
+            per_class={"share": classes[seed], "bits": classes[seed]},
+            per_image={"r": images[seed]},
+        )
+        mean = sum(classes[seed]) / 20
+        record["metrics"] = {"share": metric(mean, 0.01, 80), "bits": metric(mean, 0.01, 80)}
+        record["metrics"]["rank"] = metric(float(np.median(images[seed])), 1.0, 80)
+        made.append(record)
+    [effect] = crossed_means([np.array(classes)])
+
+    def interval(name: str, **kind: Any) -> tuple[float | None, float | None]:
+        [found] = combine(name, Quantity("", "lower", role="leakage", **kind), [read(*made)])
+        assert isinstance(found, Estimate)
+        return found.low, found.high
+
+    assert interval("share", kind="share") == pytest.approx(proportion_interval(effect, 240))
+    assert interval("bits", kind="bits") == pytest.approx(effect.interval())
+    assert interval("rank", kind="rank", per_image="r") == pytest.approx(pigeonhole_median(images))
 
 
 def test_utility_may_be_of_more_classes_than_leakage(registry: Registry, track: Track) -> None:

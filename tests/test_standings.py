@@ -14,9 +14,10 @@ from mia_bench.leaderboard import standings as standings_module
 from mia_bench.leaderboard.advice import advice
 from mia_bench.leaderboard.board import Board, build_board
 from mia_bench.leaderboard.drawing import forests, plane
-from mia_bench.leaderboard.standings import Standings, standings
+from mia_bench.leaderboard.standings import Standings, letters_of, standings
 from mia_bench.leaderboard.strongest import strongest
 from mia_bench.registry import Registry
+from mia_bench.statistics import Effect
 from mia_bench.track import Standard, StandardAttack, load_track
 from test_leaderboard import Guard, make_record, make_registry, metric, read
 
@@ -229,6 +230,48 @@ def test_another_attack_that_recovers_more_here_is_a_remark(registry: Registry) 
     [row] = standings(board_of(registry, [*base, *weak, *strong]), found).defenses
     assert row.verdict is not None
     assert row.verdict.flags == ("more under aim (steps=9)",)
+
+
+def test_what_recovers_a_little_more_here_is_no_remark(registry: Registry) -> None:
+    """By no more than the margin of equality, 0.05 of a share."""
+    weak = rows(("guard", 0.3), changed=[])
+    base = [*BASE, *rows(("plain", 0.6, 0.9), steps=9)]
+    found = strongest(board_of(registry, [cell("guard", 1000, 0.5, changed=[])]))
+    for more, flags in ((0.34, ()), (0.36, ("more under aim (steps=9)",))):
+        strong = rows(("guard", more), changed=[], steps=9)
+        [row] = standings(board_of(registry, [*base, *weak, *strong]), found).defenses
+        assert row.verdict is not None
+        assert row.verdict.flags == flags
+
+
+def test_a_row_without_tuning_seeds_beside_rows_that_have_them_says_so(registry: Registry) -> None:
+    made = [*BASE, *rows(("plain", 0.6, 0.9), steps=9), *rows(("guard", 0.3))]
+    made += rows(("guard", 0.4), options={"alpha": 0.7}, steps=7)
+    made += rows(("guard", 0.5), options={"alpha": 0.7}, steps=9)
+    found = strongest(board_of(registry, [cell("guard", 1000, 0.5)]))
+    decided = standings(board_of(registry, made), found)
+    flags = {row.label: row.verdict and row.verdict.flags for row in decided.defenses}
+    assert flags == {"guard": (), "guard alpha=0.7": ("attack chosen on these seeds",)}
+
+
+def test_an_undefended_row_of_another_architecture_is_no_part_of_the_front(registry: Registry) -> None:
+    twin = rows(("plain", 0.1, 0.7), options={"norm": "group"}, baseline=True, changed=["norm"])
+    decided = decide(registry, *BASE, *twin, *rows(("guard", 0.3, 0.8)))
+    guard = decided.rows[1]
+    assert guard.verdict is not None
+    assert guard.verdict.detail == "not compared with the undefended front"
+
+
+def test_letters_are_of_differences_that_hold_among_all_pairs() -> None:
+    """A p-value of .03 is enough for one pair, and not for one of three."""
+    keys = [("guard", f'{{"alpha": {number}}}') for number in range(3)]
+    effect = Effect(-0.3, 0.135, 60.0, 5, 60)
+    assert 0.02 < effect.p_value() < 0.05
+    alone = letters_of({(keys[0], keys[1]): effect})
+    assert alone == {keys[0]: "a", keys[1]: "b"}
+    level = Effect(-0.1, 0.135, 60.0, 5, 60)
+    several = {(keys[0], keys[1]): effect, (keys[0], keys[2]): level, (keys[1], keys[2]): level}
+    assert set(letters_of(several).values()) == {"a"}
 
 
 def test_one_seed_has_no_verdict(registry: Registry) -> None:
