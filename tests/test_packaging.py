@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import venv
 from pathlib import Path
 
@@ -31,13 +32,15 @@ LIGHT = (
 )
 """What listing and the scaffold need; listing must not import torch."""
 
+BESIDE = ("pyproject.toml", "MANIFEST.in", "README.md", "CHANGELOG.md", "CITATION.cff", "LICENSE")
+
 
 def test_wheel_in_a_clean_environment_lists_every_built_in(tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.mkdir()
     for name in ("mia_bench", "plugins"):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+    for name in BESIDE:
         shutil.copy(ROOT / name, source)
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q"]
     subprocess.run([*pip, "wheel", "--no-deps", "-w", tmp_path, source], check=True)
@@ -69,14 +72,43 @@ def test_wheel_in_a_clean_environment_lists_every_built_in(tmp_path: Path) -> No
     )
     files = {path.name for path in (made / "mia-bench-my-defense").rglob("*")}
     assert {"LICENSE", "pyproject.toml", "ci.yml", ".gitignore"} <= files
+    experiments = subprocess.run(
+        [clean / "bin" / "mia-bench", "experiment", "list"],
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    for definition in (ROOT / "mia_bench" / "experiments").glob("*.toml"):
+        assert definition.stem in experiments
     [plugins] = clean.glob("lib/*/site-packages/mia_bench_plugins")
-    for template in (ROOT / "mia_bench" / "leaderboard" / "templates").iterdir():
-        assert (plugins.parent / template.relative_to(ROOT)).is_file()
+    for package in (ROOT / "mia_bench", ROOT / "plugins" / "mia_bench_plugins"):
+        for path in package.rglob("*"):
+            if path.is_file() and path.parent.name != "__pycache__":
+                installed = plugins.parent / path.relative_to(package.parent)
+                assert installed.read_bytes() == path.read_bytes(), path
     for folder in ("encoders", "priors"):
         for line in (plugins / folder / "SHA256SUMS").read_text().splitlines():
             expected, _, name = line.partition("  ")
             found = (plugins / folder / name).read_bytes()
             assert hashlib.sha256(found).hexdigest() == expected
+
+
+def test_the_source_distribution_has_what_stands_beside_the_packages(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    for name in ("mia_bench", "plugins", "tests"):
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in BESIDE:
+        shutil.copy(ROOT / name, source)
+    build = [sys.executable, "-m", "build", "--sdist", "--no-isolation", "-o", tmp_path, source]
+    subprocess.run(build, check=True, capture_output=True)
+    [archive] = tmp_path.glob("*.tar.gz")
+    with tarfile.open(archive) as opened:
+        names = {name.partition("/")[2] for name in opened.getnames()}
+    assert set(BESIDE) <= names
+    assert not any(name.startswith("tests") for name in names)  # they need the whole repository
+    assert "mia_bench/experiments/strength.toml" in names
 
 
 def test_oldest_dependencies_are_the_lower_bounds() -> None:
