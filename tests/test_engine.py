@@ -353,14 +353,14 @@ def test_texts_and_estimates_of_a_track_are_not_in_the_key(plan, monkeypatch) ->
 def test_source_of_a_plugin_without_a_version_is_in_the_key(
     plan, sites, toy_site: Path, tmp_path: Path
 ) -> None:
+    shutil.copytree(toy_site, tmp_path / "site")
+    sites(tmp_path / "site")
     key = plan(defense=["toy-noise"])[0].key
-    source = toy_site / "mia_bench_toy" / "defense.py"
+    source = tmp_path / "site" / "mia_bench_toy" / "defense.py"
     text = source.read_text("utf-8")
-    try:
-        source.write_text(text + "\n# edited\n", encoding="utf-8")
-        assert plan(defense=["toy-noise"])[0].key != key
-    finally:
-        source.write_text(text, encoding="utf-8")
+    source.write_text(text + "\n# edited\n", encoding="utf-8")
+    assert plan(defense=["toy-noise"])[0].key != key
+    source.write_text(text, encoding="utf-8")
     assert plan(defense=["toy-noise"])[0].key == key
 
 

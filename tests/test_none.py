@@ -8,7 +8,7 @@ from mia_bench.api.dataset import ImageSet
 from mia_bench.api.defense import Defense
 from mia_bench.api.progress import no_progress
 from mia_bench.track import Recipe
-from mia_bench.training import TrainingResult, some_of_each_class, train_classifier
+from mia_bench.training import TrainingResult, shuffled_batches, some_of_each_class, train_classifier
 from mia_bench_plugins.defenses.none import NoDefense
 from mia_bench_plugins.models.networks import residual_network
 
@@ -54,6 +54,10 @@ def test_fewer_images_are_a_share_of_each_class_every_epoch() -> None:
     assert LABELS[epochs[0]].bincount().tolist() == [5, 3, 1]
     assert all(torch.equal(one.sort().values, epochs[0].sort().values) for one in epochs)
     assert not torch.equal(epochs[0], epochs[1])
+    kept = some_of_each_class(LABELS, lambda there: max(1, there // 2), 5)
+    assert torch.equal(epochs[1], torch.cat(list(shuffled_batches(kept, 8, 5)(1))))
+    nearest = train(with_options(images=0.78)).setup  # 7.8, 4.68 and 0.78 images
+    assert LABELS[torch.cat(list(nearest.batches(0)))].bincount().tolist() == [8, 5, 1]
 
 
 def test_all_images_and_epochs_are_plain_training() -> None:

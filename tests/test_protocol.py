@@ -14,6 +14,7 @@ from mia_bench.errors import MiaBenchError
 from mia_bench.protocol.attack import Budget
 from mia_bench.protocol.context import Context
 from mia_bench.protocol.evaluate import evaluate_target
+from mia_bench.protocol.evaluation import train_evaluation_model
 from mia_bench.protocol.gallery import build_gallery, verify_pairs
 from mia_bench.protocol.measurement import (
     Instruments,
@@ -25,7 +26,7 @@ from mia_bench.protocol.measurement import (
 from mia_bench.protocol.target import Target
 from mia_bench.seeds import generator
 from mia_bench.statistics import Estimate
-from mia_bench.testing.world import RESOLUTION, embed, world
+from mia_bench.testing.world import RECIPE, RESOLUTION, ToyArchitecture, embed, world
 from mia_bench_plugins.attacks.prior_sample import PriorSample
 from mia_bench_plugins.defenses.none import NoDefense
 from mia_bench_plugins.metrics.evaluation_classifier import EvaluationClassifier
@@ -131,7 +132,7 @@ def test_a_cell_whose_report_and_metric_share_a_name_fails(toy, store, monkeypat
 # --- evaluation ----------------------------------------------------------------------------------
 
 
-def evaluate(attack: Attack, target: Target):
+def evaluate(attack: Attack, target: Target, context: Context = CONTEXT):
     where = world()
     return evaluate_target(
         target,
@@ -141,7 +142,7 @@ def evaluate(attack: Attack, target: Target):
         Budget(images_per_class=3),
         Instruments(where.evaluation_model(CPU)),
         {"utility": Utility(), "evaluation": EvaluationClassifier()},
-        attack_context=CONTEXT,
+        attack_context=context,
         measure_context=CONTEXT,
     )
 
@@ -169,6 +170,39 @@ def test_the_reconstructions_of_a_class_lie_together() -> None:
 def test_a_model_without_hidden_features_is_evaluated_too() -> None:
     found = evaluate(PriorSample(), Target(None, Coin(), stochastic=True))
     assert found.metrics["test_accuracy"].value < 0.6
+
+
+def test_what_an_attack_draws_follows_from_the_seed_of_the_cell_alone() -> None:
+    class Drawing(PriorSample):
+        """Draws without the generator that it is given."""
+
+        def invert(self, task) -> Reconstructions:
+            found = super().invert(task)
+            return Reconstructions(torch.rand(found.images.shape))
+
+    network = world().target(CPU)
+    target, images = Target(network, network, stochastic=False), []
+    for seed in (0, 0, 1):
+        torch.rand(len(images) + 1)
+        context = Context(RESOLUTION, seed, CPU)
+        images.append(evaluate(Drawing(), target, context).reconstructions)
+    assert torch.equal(images[0], images[1])
+    assert not torch.equal(images[0], images[2])
+
+
+def test_two_models_of_one_seed_are_trained_in_streams_of_their_own(monkeypatch) -> None:
+    seen: list[tuple[int, float]] = []
+    monkeypatch.setattr(
+        "mia_bench.protocol.evaluation.train_classifier",
+        lambda model, *given, seed, **more: seen.append((seed, model.head.weight.sum().item())),
+    )
+    splits = world().splits
+    for role in ("evaluator", "judge", "evaluator"):
+        train_evaluation_model(ToyArchitecture(), splits, splits.train, RECIPE, CONTEXT, role=role)
+    first, second, again = seen
+    assert first == again
+    assert first[0] != second[0]
+    assert first[1] != second[1]
 
 
 def test_an_attack_that_modifies_the_target_is_refused() -> None:

@@ -66,9 +66,15 @@ def test_roles_and_counts_of_the_protocol(lfw: Splits) -> None:
 
 
 def test_private_photographs_are_not_among_the_public_ones(lfw: Splits) -> None:
-    public = {image.numpy().tobytes() for image in lfw.public.images}
-    private = {i.numpy().tobytes() for part in (lfw.train, lfw.test) for i in part.images}
-    assert public.isdisjoint(private)
+    parts = {
+        "private": (lfw.train, lfw.validation, lfw.test), "public": (lfw.public,), "decoys": (lfw.decoys,)
+    }  # fmt: skip
+    seen = {
+        role: {image.numpy().tobytes() for part in several for image in part.images}
+        for role, several in parts.items()
+    }
+    assert seen["private"].isdisjoint(seen["public"] | seen["decoys"])
+    assert seen["public"].isdisjoint(seen["decoys"])
 
 
 def test_recogniser_tells_people_apart_at_the_track_resolution(lfw: Splits, real_weights: Path) -> None:
