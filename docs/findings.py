@@ -100,6 +100,10 @@ class Boards:
         value = self._difference(label, attack).value
         return number(signed(value, says) * value, decimals)
 
+    def beyond(self, label: str, says: str) -> str:
+        """The difference in leakage from undefended targets as accurate."""
+        return interval(self._row(label).beyond, says=says)
+
     def within(self, label: str) -> str:
         """What the difference in leakage does not exceed."""
         return str(rounded_up(self._difference(label, "").bound))

@@ -79,6 +79,8 @@ class Standing:
         section: the strongest attack; None where no attack on the row finished.
         leakage: the board's first quantity under that attack.
         difference: of the leakage from the baseline's under the baseline's strongest attack.
+        beyond: the leakage less that of the undefended front at the row's accuracy; None where that is not
+            known.
         verdict: None where the row can't be compared, for other undefended rows, and on a track without
             verdicts.
         known: whether the strongest attack was chosen on other seeds than the board's.
@@ -99,6 +101,7 @@ class Standing:
     section: Section | None
     leakage: Shown | None
     difference: Effect | None
+    beyond: Effect | None
     verdict: Verdict | None
     known: bool
     attacks: int
@@ -256,6 +259,7 @@ def standings(board: Board, strongest: Mapping[ComponentKey, Strongest] | None =
                 section=section,
                 leakage=_shown(section.rows, key, board.primary) if section else None,
                 difference=more.get(key),
+                beyond=beyond.get(key),
                 verdict=BASELINE if key == base else judged.get(key),
                 known=known,
                 attacks=len(leaks[key]),
