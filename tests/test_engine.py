@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import shutil
+import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -351,9 +352,11 @@ def test_texts_and_estimates_of_a_track_are_not_in_the_key(plan, monkeypatch) ->
 
 
 def test_source_of_a_plugin_without_a_version_is_in_the_key(
-    plan, sites, toy_site: Path, tmp_path: Path
+    plan, sites, toy_site: Path, monkeypatch, tmp_path: Path
 ) -> None:
     shutil.copytree(toy_site, tmp_path / "site")
+    for name in [one for one in sys.modules if one.partition(".")[0] == "mia_bench_toy"]:
+        monkeypatch.delitem(sys.modules, name)
     sites(tmp_path / "site")
     key = plan(defense=["toy-noise"])[0].key
     source = tmp_path / "site" / "mia_bench_toy" / "defense.py"

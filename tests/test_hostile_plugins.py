@@ -234,6 +234,10 @@ DEFENSES = {
     ),
     "def deploy(self, model): raise RuntimeError('deploy no')": "RuntimeError: deploy no",
     "def deploy(self, model): return None": "deploy returned NoneType, not a module",
+    "def deploy(self, model): return torch.nn.Flatten()": (
+        "the model that deploy returned answers one image with (1, 768), not with logits (1, 6)"
+    ),
+    "def deploy(self, model): return torch.nn.Linear(7, 6)": "RuntimeError: mat1 and mat2",
     "@property\n    def stochastic(self): raise RuntimeError('draws no')": "RuntimeError: draws no",
     "def report(self, setup): return {3: 1.0}": "its report has the name 3",
     "def loss(self, step): raise SystemExit('no more')": "SystemExit: no more",
@@ -253,7 +257,8 @@ def test_an_option_without_default_can_be_given(cli, hostile) -> None:
 
 
 def test_defenses_are_named_and_the_others_finish(cli, hostile, store) -> None:
-    bodies = [f"from pydantic import Field\n\nclass Hostile(Defense):\n    {b}\n" for b in DEFENSES]
+    head = "import torch\nfrom pydantic import Field\n\nclass Hostile(Defense):\n"
+    bodies = [f"{head}    {body}\n" for body in DEFENSES]
     names = hostile("defense", *bodies)
     store(*TRAINED)
     asked = [word for name in [*names, "none"] for word in ("--defense", name)]

@@ -19,15 +19,14 @@ from mia_bench.errors import MiaBenchError, UsageError
 from mia_bench.plugins import host
 
 with lazy_imports():
-    import torch
     from torch import nn
 
-    from mia_bench.api import classifier, images
-    from mia_bench.api.dataset import Splits
+    from mia_bench.api import classifier
     from mia_bench.engine import stages
     from mia_bench.protocol import attack as attacks
     from mia_bench.protocol import evaluate as protocol
     from mia_bench.protocol import target as targets
+    from mia_bench.protocol.context import Context
     from mia_bench.protocol.evaluate import Evaluation
     from mia_bench.protocol.target import Target
 
@@ -110,8 +109,8 @@ def evaluate(
             load, splits = measure.inputs["train"], workspace.load(shared["data"])
             target = stages.restored(load, splits, stages.read_own_model(load, workspace), workspace)
         else:
-            target = _module(model, workspace, stochastic=stochastic)
-        _check_answers(target, workspace.load(shared["data"]), workspace.device)
+            classes = workspace.load(shared["data"]).num_classes
+            target = _module(model, classes, workspace.context(invert), stochastic=stochastic)
         metrics = {**stages.metrics_of(measure.inputs["assess"]), **stages.metrics_of(measure)}
         return protocol.evaluate_target(
             target,
@@ -126,17 +125,15 @@ def evaluate(
         )
 
 
-def _module(model: nn.Module, workspace: stages.Workspace, *, stochastic: bool) -> Target:
-    """The module as a target on the device; the user's own object stays as it is."""
-    deployed = targets.freeze(copy.deepcopy(model), workspace.device)
+def _module(model: nn.Module, classes: int, context: Context, *, stochastic: bool) -> Target:
+    """The module as a target on the device; the user's own object stays as it is.
+
+    Raises:
+        UsageError: it does not answer with a logit for each class of the track.
+    """
+    deployed = targets.freeze(copy.deepcopy(model), context.device)
     network = deployed if isinstance(deployed, classifier.Classifier) else None
-    return targets.Target(network, deployed, stochastic)
-
-
-def _check_answers(target: Target, splits: Splits, device: torch.device) -> None:
-    """Raise UsageError unless the target answers with a logit for each class of the track."""
-    image = images.to_float(splits.test.images[:1]).to(device)
-    with torch.no_grad():
-        found = tuple(classifier.answers(target.deployed, image, 1)[0].shape)
-    if found != (expected := (1, splits.num_classes)):
-        raise UsageError(f"the model answers one image with {found}, not with logits {expected}")
+    target = targets.Target(network, deployed, stochastic)
+    if wrong := targets.wrong_answers(target, classes, context):
+        raise UsageError(f"the model {wrong}")
+    return target

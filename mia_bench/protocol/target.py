@@ -10,6 +10,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from mia_bench.api import classifier
 from mia_bench.api.architecture import Architecture, NetworkTask
 from mia_bench.api.classifier import Classifier
 from mia_bench.api.dataset import Splits
@@ -125,7 +126,7 @@ def restore_target(
         normalization: mean and standard deviation of each channel, instead of the network's own.
 
     Raises:
-        TypeError: ``deploy`` returned no module.
+        TypeError: ``deploy`` returned no module, or one that does not answer with logits of the classes.
         UsageError: the network's normalisation can't be replaced.
     """
     network = build_target(defense, architecture, splits, context, restoring=True)
@@ -136,7 +137,19 @@ def restore_target(
     deployed = defense.deploy(network)
     if not isinstance(deployed, nn.Module):
         raise TypeError(f"deploy returned {type(deployed).__name__}, not a module")
-    return Target(network, freeze(deployed, context.device), defense.stochastic)
+    target = Target(network, freeze(deployed, context.device), defense.stochastic)
+    if wrong := wrong_answers(target, splits.num_classes, context):
+        raise TypeError(f"the model that deploy returned {wrong}")
+    return target
+
+
+def wrong_answers(target: Target, classes: int, context: Context) -> str:
+    """What is wrong with the form of the answers, in words; empty if nothing is."""
+    grey = torch.full((1, 3, context.resolution, context.resolution), 0.5, device=context.device)
+    with seeded(0, "answers"), torch.no_grad():
+        found = tuple(classifier.answers(target.deployed, grey, 1)[0].shape)
+    expected = (1, classes)
+    return "" if found == expected else f"answers one image with {found}, not with logits {expected}"
 
 
 def normalize_by(
