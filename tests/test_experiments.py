@@ -317,6 +317,9 @@ def test_what_lower_accuracy_explains_is_said() -> None:
         "less under gmi, perhaps less, perhaps more, under mirror"
     )
     assert replace(less, accuracy=effect(0.0, 0.1)).verdict == "Seen here"
+    assert replace(less, beyond={}).verdict == (
+        "Seen here, at a cost of accuracy; not compared with undefended targets of that accuracy"
+    )
     assert replace(less, outcome="unclear").verdict == "Unclear"
     assert replace(less, claim=made().claims[1]).verdict == "Seen here"
     mirrored = {name: replace(one, value=-one.value) for name, one in against.items()}

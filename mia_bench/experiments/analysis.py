@@ -132,8 +132,9 @@ class Judgement:
         under = [
             f"{_than(effect, self.quantity.better)} under {name}" for name, effect in self.beyond.items()
         ]
-        told = f": undefended targets of that accuracy leak {', '.join(under)}" if under else ""
-        return f"{said}, at a cost of accuracy{told}"
+        if not under:
+            return f"{said}, at a cost of accuracy; not compared with undefended targets of that accuracy"
+        return f"{said}, at a cost of accuracy: undefended targets of that accuracy leak {', '.join(under)}"
 
 
 def _than(effect: Effect, better: Direction) -> str:
