@@ -719,7 +719,8 @@ def test_attacks_are_compared_with_the_first_on_the_same_target(toy, tmp_path: P
         defense="none",
         attack="ppa",
         options={
-            f"ppa.{k}": [str(v)] for k, v in (("search", 24), ("candidates", 3), ("steps", 2), ("views", 3))
+            f"ppa.{name}": [str(records[0].attack.options[name])]
+            for name in ("search", "candidates", "steps", "views", "learning_rate")
         },
         seed=[1],
         device="cpu",
