@@ -64,6 +64,39 @@ def test_points_stand_where_the_axes_say() -> None:
     assert ticks["4"][1] - 4 == pytest.approx((y0 + y1) / 2, abs=0.2)
 
 
+def test_a_stretched_axis_is_logarithmic_on_both_sides_of_0() -> None:
+    values = (-3.0, -1.0, -0.3, 0.0, 0.003, 0.3, 3.0)
+    points = tuple(Point("", Estimate(value, None, None, 1), about(2.0)) for value in values)
+    axis = Axis("alpha", Quantity(""), stretched=True)
+    svg = scatter([Series(points, 0, True, "ppa")], [], axis, LEAKAGE)
+    x = dict(zip(values, (place[0] for place in places(svg)), strict=True))
+    assert x[-1.0] - x[-3.0] == pytest.approx(x[-0.3] - x[-1.0], rel=0.1)
+    assert x[-3.0] - x[0.0] == pytest.approx(x[0.0] - x[3.0], abs=0.1)
+    assert x[0.003] - x[0.0] > 20
+    texts = {e.text: float(e.attrib["x"]) for e in elements(svg, "text")}
+    for word, value in (("−3", -3.0), ("−0.3", -0.3), ("0", 0.0), ("0.003", 0.003), ("3", 3.0)):
+        assert texts[word] == pytest.approx(x[value], abs=0.1)
+    near = (-1.0, 0.0, 0.01, 0.99, 1.0)
+    points = tuple(Point("", Estimate(value, None, None, 1), about(2.0)) for value in near)
+    texts = named(scatter([Series(points, 0)], [], axis, LEAKAGE))
+    assert {"−1", "1", "0"} <= texts.keys()
+    assert "0.99" not in texts  # it would lie on 1
+
+
+def test_lines_are_named_above_and_dashed_where_their_colours_are_the_same() -> None:
+    def line(name: str, colour: int | None, leakage: float) -> Series:
+        return Series(
+            (Point("", about(0.5), about(leakage)), Point("", about(0.9), about(6))), colour, True, name
+        )
+
+    svg = scatter([line("none", None, 5), line("ppa", 0, 4), line("late", None, 3)], [], ACCURACY, LEAKAGE)
+    texts = named(svg)
+    above = [texts[name] for name in ("none", "ppa", "late (dashed)")]
+    assert len({e.attrib["y"] for e in above}) == 1
+    assert float(above[0].attrib["y"]) < min(y for _, y in places(svg)) - 20
+    assert ["stroke-dasharray" in e.attrib for e in elements(svg, "polyline")] == [False, False, True]
+
+
 def test_far_levels_are_named_at_the_edge_and_near_ones_drawn() -> None:
     points = Point("a", about(0.5), about(2.0)), Point("b", about(0.9), about(3.0))
     near, far = Level("floor", 1.5), Level("ceiling", 90.0)

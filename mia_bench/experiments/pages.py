@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +146,10 @@ def _colours(answer: Answer, lines: Sequence[Line]) -> dict[str, int]:
     return defense_colours(answer.track, {line.defense for line in lines} - bases)
 
 
+_WIDE = 20
+"""The ratio of the largest to the smallest value of an axis from which on those near 0 are drawn apart."""
+
+
 def _across(experiment: Experiment, answer: Answer) -> str:
     """Leakage across the axis: a line for each attack, and for each variant of the settings."""
     series, part = [], answer.parts[0]
@@ -159,9 +163,10 @@ def _across(experiment: Experiment, answer: Answer) -> str:
             and isinstance(leaked := line.leakage.get(attack), Estimate)
         ]
         if len(points) > 1:
-            points[0] = replace(points[0], label=f"{attack}, {others}" if others else attack)
-            series.append(Series(tuple(points), number, True))
-    axes = Axis(experiment.axis, Quantity("")), Axis(part.board.primary, part.leakage)
+            series.append(Series(tuple(points), number, True, f"{attack}, {others}" if others else attack))
+    sizes = [abs(at) for _, at in along if at]
+    wide = bool(sizes) and max(sizes) >= _WIDE * min(sizes)
+    axes = Axis(experiment.axis, Quantity(""), wide), Axis(part.board.primary, part.leakage)
     return scatter(series, levels(part.decided), *axes) if series else ""
 
 
@@ -193,10 +198,12 @@ def _variants(experiment: Experiment, answer: Answer) -> str:
             leaked = line.leakage.get(attack)
             if x and isinstance(leaked, Estimate):
                 points = groups.setdefault((line.label, line.defense), [])
-                points.append(Point("" if points else line.label, Estimate(x, None, None, 1), leaked))
+                points.append(Point("", Estimate(x, None, None, 1), leaked))
     part = answer.parts[0]
     colours = _colours(answer, [line for one in answer.parts for line in one.lines])
-    series = [Series(tuple(points), colours.get(defense), True) for (_, defense), points in groups.items()]
+    series = [
+        Series(tuple(points), colours.get(name), True, label) for (label, name), points in groups.items()
+    ]
     axes = Axis("training images a class", Quantity("")), Axis(part.board.primary, part.leakage)
     return scatter(series, [], *axes) if series else ""
 

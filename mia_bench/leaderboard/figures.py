@@ -47,10 +47,16 @@ Box: TypeAlias = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class Axis:
-    """What an axis shows: its words, and the quantity that says what is better for the defender."""
+    """What an axis shows.
+
+    Attributes:
+        quantity: says what is better for the defender.
+        stretched: whether values near 0 are drawn farther apart.
+    """
 
     title: str
     quantity: Quantity
+    stretched: bool = False
 
 
 @dataclass(frozen=True)
@@ -69,7 +75,8 @@ class Series:
     Attributes:
         colour: a number; None for the undefended, which are grey.
         joined: draw a line through the points, in the order of x, as of a front.
-        name: what the line is called; empty for none.
+        name: what the line is called above the figure; empty where its points have labels. A line whose
+            colour an earlier one has is dashed.
     """
 
     points: tuple[Point, ...]
@@ -118,13 +125,18 @@ def scatter(series: Sequence[Series], levels: Sequence[Level], x: Axis, y: Axis)
     points = [point for one in series for point in one.points]
     if not points:
         raise ValueError("a figure needs points")
-    left, top, right = 58.0, 46.0, WIDTH - 132.0
+    named = [one for one in series if one.name]
+    left, top, right = 58.0, 70.0 if named else 46.0, WIDTH - 132.0
     bottom = top + min(max(384.0, 26.0 * sum(bool(point.label) for point in points)), 640.0)
-    across = _Scale(_range([p.x for p in points], x.quantity), left, right)
+    spread = _range([p.x for p in points], x.quantity)
+    values = sorted({p.x.value for p in points})
+    across = (_Stretched if x.stretched else _Scale)(spread, left, right, values)
     spread = _range([p.y for p in points], y.quantity)
     shown = _within(spread, levels, y.quantity)
     up = _Scale(shown, bottom, top)
     svg = _canvas(bottom + 60, f"{y.title} against {x.title}")
+    dashed = _dashed({one.name: one.colour for one in named})
+    _legend(svg, {f"{one.name} (dashed)" * dashed[one.name] or one.name: one.colour for one in named}, 22)
     for tick in across.ticks(7):
         _line(svg, across(tick), top, across(tick), bottom, "grid")
         _text(svg, across(tick), bottom + 18, _number(tick), "soft", "middle")
@@ -139,7 +151,7 @@ def scatter(series: Sequence[Series], levels: Sequence[Level], x: Axis, y: Axis)
         _text(svg, left, corner, f"better for the defender: right and {better}", "soft")
     obstacles = _levels(svg, levels, y.quantity, up, (left, top, right, bottom))
     for one in series:
-        obstacles += _join(svg, one, across, up) if one.joined else []
+        obstacles += _join(svg, one, across, up, dashed.get(one.name, False)) if one.joined else []
     marks: list[Box] = []
     for one in series:
         for point in one.points:
@@ -258,8 +270,7 @@ def curves(panels: Sequence[Curves], x: str, colours: Mapping[str, int | None]) 
     if not panels or not any(panel.lines for panel in panels):
         raise ValueError("a figure needs lines")
     labels = [label for label in colours if any(label in panel.lines for panel in panels)]
-    taken = [colours[label] for label in labels]
-    dashed = {label: colours[label] in taken[:number] for number, label in enumerate(labels)}
+    dashed = _dashed({label: colours[label] for label in labels})
     beside, tall = min(2, len(panels)), 290.0
     width = (WIDTH - 8) / beside
     svg = _canvas(-(-len(panels) // beside) * tall + 34, f"{', '.join(p.title for p in panels)}, {x}")
@@ -325,6 +336,12 @@ def clouds(panels: Sequence[Cloud], names: Sequence[str] = (), reach: float | No
     return _finished(svg)
 
 
+def _dashed(colours: Mapping[str, int | None]) -> dict[str, bool]:
+    """Of each line whether an earlier one has its colour."""
+    taken = list(colours.values())
+    return {label: colour in taken[:number] for number, (label, colour) in enumerate(colours.items())}
+
+
 def _legend(svg: ET.Element, labels: Mapping[str, int | None], y: float) -> None:
     """The labels in their colours, in one line."""
     x = 14.0
@@ -347,9 +364,12 @@ def _polyline(
 class _Scale:
     """From values to pixels."""
 
-    def __init__(self, values: tuple[float, float], start: float, end: float) -> None:
-        self.low, self.high = values
+    def __init__(
+        self, ends: tuple[float, float], start: float, end: float, values: Sequence[float] = ()
+    ) -> None:
+        self.low, self.high = ends
         self.start, self.end = start, end
+        self.values = values
 
     def __call__(self, value: float) -> float:
         return self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start)
@@ -361,6 +381,24 @@ class _Scale:
         step = next(power * m for m in (1, 2, 2.5, 5, 10) if power * m >= raw * 0.999)
         first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
         return [round(number * step, 10) + 0.0 for number in range(first, last + 1)]
+
+
+class _Stretched(_Scale):
+    """A scale that is nearly logarithmic on both sides of 0, with the values themselves as ticks."""
+
+    def __call__(self, value: float) -> float:
+        least = min(abs(one) for one in self.values if one)
+        place, low, high = (math.asinh(one / least) for one in (value, min(self.values), max(self.values)))
+        margin = 0.08 * (self.end - self.start)
+        return self.start + margin + (place - low) / (high - low) * (self.end - self.start - 2 * margin)
+
+    def ticks(self, count: int) -> list[float]:
+        """Of the values those that are not too near to one that is nearer to the ends."""
+        found: list[float] = []
+        for value in sorted(self.values, key=abs, reverse=True):
+            if all(abs(self(value) - self(other)) >= 32 for other in found):
+                found.append(value)
+        return sorted(found)
 
 
 def _ends(one: Estimate) -> tuple[float, float]:
@@ -421,11 +459,11 @@ def _apart(places: Sequence[float], step: float, top: float, bottom: float) -> l
     return found
 
 
-def _join(svg: ET.Element, series: Series, across: _Scale, up: _Scale) -> list[Box]:
+def _join(svg: ET.Element, series: Series, across: _Scale, up: _Scale, dashed: bool) -> list[Box]:
     """The line through the points, and boxes along it that labels keep off."""
     ordered = sorted(series.points, key=lambda point: (point.x.value, point.y.value))
     corners = [(across(point.x.value), up(point.y.value)) for point in ordered]
-    _polyline(svg, corners, series.colour)
+    _polyline(svg, corners, series.colour, dashed)
     return [box for (x0, y0), (x1, y1) in pairwise(corners) for box in _along(x0, y0, x1, y1)]
 
 
