@@ -725,22 +725,19 @@ def test_a_sweep_is_widened_where_its_last_step_changed_a_fifth_of_the_margin(
 
 
 @pytest.mark.parametrize("order", [1, -1])
-def test_of_settings_that_leak_the_same_the_more_accurate_is_chosen(
-    registry: Registry, track: Track, order: int
+@pytest.mark.parametrize(
+    "tried",
+    [
+        # Of those within the price that leak the same the more accurate one.
+        [(0.1, 0.9, 0.5), (0.2, 0.89, 0.4), (0.3, 0.9, 0.4), (0.4, 0.88, 0.4)],
+        # With none within the price, of the nearest the one that leaks least.
+        [(0.1, 0.3, 0.1), (0.2, 0.35, 0.5), (0.3, 0.35, 0.4), (0.4, 0.35, 0.6)],
+    ],
+)
+def test_ties_are_settled_by_accuracy_then_by_leakage(
+    registry: Registry, track: Track, tried: list[tuple[float, float, float]], order: int
 ) -> None:
-    tried = [swept(0.1, 0.9, 0.5), swept(0.2, 0.89, 0.4), swept(0.3, 0.9, 0.4), swept(0.4, 0.88, 0.4)]
-    found = chosen(registry, track, *tried[::order])
-    assert found is not None
-    assert found.choices[0].setting is not None
-    assert found.choices[0].setting.options["alpha"] == 0.3
-
-
-@pytest.mark.parametrize("order", [1, -1])
-def test_of_the_nearest_settings_the_one_that_leaks_least_is_chosen(
-    registry: Registry, track: Track, order: int
-) -> None:
-    tried = [swept(0.1, 0.3, 0.1), swept(0.2, 0.35, 0.5), swept(0.3, 0.35, 0.4), swept(0.4, 0.35, 0.6)]
-    found = chosen(registry, track, *tried[::order])
+    found = chosen(registry, track, *[swept(*values) for values in tried][::order])
     assert found is not None
     assert found.choices[0].setting is not None
     assert found.choices[0].setting.options["alpha"] == 0.3

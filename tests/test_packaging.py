@@ -35,13 +35,17 @@ LIGHT = (
 BESIDE = ("pyproject.toml", "MANIFEST.in", "README.md", "CHANGELOG.md", "CITATION.cff", "LICENSE")
 
 
-def test_wheel_in_a_clean_environment_lists_every_built_in(tmp_path: Path) -> None:
-    source = tmp_path / "source"
-    source.mkdir()
-    for name in ("mia_bench", "plugins"):
+def copied(source: Path, *folders: str) -> Path:
+    """These folders of the repository and what stands beside them."""
+    for name in folders:
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in BESIDE:
         shutil.copy(ROOT / name, source)
+    return source
+
+
+def test_wheel_in_a_clean_environment_lists_every_built_in(tmp_path: Path) -> None:
+    source = copied(tmp_path / "source", "mia_bench", "plugins")
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q"]
     subprocess.run([*pip, "wheel", "--no-deps", "-w", tmp_path, source], check=True)
     (wheel,) = tmp_path.glob("*.whl")
@@ -51,14 +55,14 @@ def test_wheel_in_a_clean_environment_lists_every_built_in(tmp_path: Path) -> No
     install = [*pip, "--python", clean / "bin" / "python", "install"]
     subprocess.run([*install, *LIGHT], env=environment, check=True)
     subprocess.run([*install, "--no-deps", wheel], env=environment, check=True)
-    listed = subprocess.run(
-        [clean / "bin" / "mia-bench", "list"],
-        env=environment,
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
+
+    def said(*words: str) -> str:
+        """What the installed command prints."""
+        command = [clean / "bin" / "mia-bench", *words]
+        run = {"env": environment, "cwd": tmp_path, "capture_output": True, "text": True, "check": True}
+        return str(subprocess.run(command, **run).stdout)
+
+    listed = said("list")
     defenses = ("none", "pos-ls", "neg-ls", "mid", "bido", "dp-sgd")
     for name in (*defenses, "prior-sample", "ppa", "gmi", "mirror", "brep-mi"):
         assert f" {name} " in listed
@@ -72,14 +76,7 @@ def test_wheel_in_a_clean_environment_lists_every_built_in(tmp_path: Path) -> No
     )
     files = {path.name for path in (made / "mia-bench-my-defense").rglob("*")}
     assert {"LICENSE", "pyproject.toml", "ci.yml", ".gitignore"} <= files
-    experiments = subprocess.run(
-        [clean / "bin" / "mia-bench", "experiment", "list"],
-        env=environment,
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
+    experiments = said("experiment", "list")
     for definition in (ROOT / "mia_bench" / "experiments").glob("*.toml"):
         assert definition.stem in experiments
     [plugins] = clean.glob("lib/*/site-packages/mia_bench_plugins")
@@ -96,11 +93,7 @@ def test_wheel_in_a_clean_environment_lists_every_built_in(tmp_path: Path) -> No
 
 
 def test_the_source_distribution_has_what_stands_beside_the_packages(tmp_path: Path) -> None:
-    source = tmp_path / "source"
-    for name in ("mia_bench", "plugins", "tests"):
-        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in BESIDE:
-        shutil.copy(ROOT / name, source)
+    source = copied(tmp_path / "source", "mia_bench", "plugins", "tests")
     build = [sys.executable, "-m", "build", "--sdist", "--no-isolation", "-o", tmp_path, source]
     subprocess.run(build, check=True, capture_output=True)
     [archive] = tmp_path.glob("*.tar.gz")
