@@ -98,7 +98,7 @@ def train_classifier(
                             epochs=setup.epochs,
                             generator=own,
                         )
-                        loss = defense.loss(step)
+                        loss = _scalar(defense.loss(step))
                         for logits in step.outputs.auxiliary:
                             loss = loss + F.cross_entropy(logits.float(), step.labels)
                     loss.backward()
@@ -228,6 +228,15 @@ def shuffled_batches(index: Tensor, batch_size: int, seed: int) -> Callable[[int
         return iter(splits)
 
     return batches
+
+
+def _scalar(loss: Tensor) -> Tensor:
+    """The loss, if it is one number; a defense may return anything."""
+    if not isinstance(loss, Tensor):
+        raise TypeError(f"loss returned {type(loss).__name__}, not a tensor")
+    if loss.ndim:
+        raise TypeError(f"loss returned a tensor of shape {tuple(loss.shape)}, not a single number")
+    return loss
 
 
 def _augment(images: Tensor, recipe: Recipe, draws: torch.Generator) -> Tensor:

@@ -126,6 +126,7 @@ ATTACKS = {
     "raise SystemExit(3)": "SystemExit: 3 (hostile_plugin.py:",
     "raise ValueError('x' * 10000)": "ValueError: xxx",
     "task.prior.pictures(torch.ones(2, 3, 4), device=task.device)": "RuntimeError: ",
+    "task.reconstructions(torch.zeros(6, 24))": "(classes, images, dimensions), not of shape (6, 24) (hostile",
     "task.progress(float('nan'), 2, 'x')": "ValueError: cannot convert float NaN to integer",
     "task.progress(1, 2, '[/x]\\x1b[31m' * 99); print('[]' * 9); result = None": "NoneType",
 }
@@ -238,6 +239,13 @@ DEFENSES = {
         "the model that deploy returned answers one image with (1, 768), not with logits (1, 6)"
     ),
     "def deploy(self, model): return torch.nn.Linear(7, 6)": "RuntimeError: mat1 and mat2",
+    "def build_model(self, build, context): return torch.nn.Flatten()": (
+        "TypeError: build_model returned Flatten, not a mia_bench.Classifier"
+    ),
+    "def loss(self, step): return 1.0": "TypeError: loss returned float, not a tensor",
+    "def loss(self, step): return step.outputs.logits.sum(1)": (
+        "TypeError: loss returned a tensor of shape (16,), not a single number"
+    ),
     "@property\n    def stochastic(self): raise RuntimeError('draws no')": "RuntimeError: draws no",
     "def report(self, setup): return {3: 1.0}": "its report has the name 3",
     "def loss(self, step): raise SystemExit('no more')": "SystemExit: no more",

@@ -170,6 +170,12 @@ class VectorLoss(RightDefense):
 
 
 @wrong("loss")
+class NumberLoss(RightDefense):
+    def loss(self, step):
+        return float(super().loss(step))
+
+
+@wrong("loss")
 class DoubleLoss(RightDefense):
     def loss(self, step):
         return super().loss(step).double()

@@ -65,7 +65,15 @@ class AttackTask:
         return found.int().argmax(1)
 
     def reconstructions(self, latents: Tensor) -> Reconstructions:
-        """Reconstructions from latents ``(K, M, D)``, best first, as uint8 images of the prior."""
+        """Reconstructions from latents ``(K, M, D)``, best first, as uint8 images of the prior.
+
+        Raises:
+            ValueError: the latents have another number of dimensions.
+        """
+        if latents.ndim != 3:
+            raise ValueError(
+                f"latents are (classes, images, dimensions), not of shape {tuple(latents.shape)}"
+            )
         images = self.prior.pictures(latents.flatten(0, 1), device=self.device, batch_size=self.batch_size)
         return Reconstructions(images.unflatten(0, latents.shape[:2]), latents.float().cpu())
 

@@ -65,9 +65,12 @@ def build_network(
     """A new network for the private classes, initialised from torch's global generator.
 
     ``restoring``: trained weights are loaded right after.
+
+    Raises:
+        TypeError: ``build`` returned no classifier.
     """
     task = NetworkTask(splits.num_classes, context.resolution, restoring, context.weights)
-    return architecture.build(task)
+    return _classifier(architecture.build(task), "build")
 
 
 def build_target(
@@ -76,6 +79,9 @@ def build_target(
     """The network that the defense makes of the track's architecture.
 
     The defense sees the public images only. ``restoring``: trained weights are loaded right after.
+
+    Raises:
+        TypeError: ``build_model`` returned no classifier.
     """
     build_context = BuildContext(
         num_classes=splits.num_classes,
@@ -86,7 +92,14 @@ def build_target(
     )
     build = partial(build_network, architecture, splits, context, restoring=restoring)
     with seeded(context.seed, "init"):
-        return defense.build_model(build, build_context)
+        return _classifier(defense.build_model(build, build_context), "build_model")
+
+
+def _classifier(made: Classifier, method: str) -> Classifier:
+    """What a plugin's method made, if it is a classifier."""
+    if not isinstance(made, Classifier):
+        raise TypeError(f"{method} returned {type(made).__name__}, not a mia_bench.Classifier")
+    return made
 
 
 def train_target(

@@ -184,10 +184,12 @@ def _require_soundness(defense: Defense) -> None:
 
     def sound_loss(step: TrainingStep) -> Tensor:
         value = loss(step)
+        advice = "Return a scalar, such as the batch's mean, computed from step.outputs in float32"
+        if not isinstance(value, torch.Tensor):
+            raise Unsound("loss", f"the loss is a {type(value).__name__}, not a tensor", advice)
         if value.dim() or value.dtype != torch.float32 or not value.requires_grad:
             gradient = "" if value.requires_grad else " without a gradient"
             problem = f"the loss is {value.dtype} of shape {tuple(value.shape)}{gradient}"
-            advice = "Return a scalar, such as the batch's mean, computed from step.outputs in float32"
             raise Unsound("loss", problem, advice)
         return value
 
