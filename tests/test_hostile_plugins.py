@@ -126,7 +126,7 @@ ATTACKS = {
     "raise SystemExit(3)": "SystemExit: 3 (hostile_plugin.py:",
     "raise ValueError('x' * 10000)": "ValueError: xxx",
     "task.prior.pictures(torch.ones(2, 3, 4), device=task.device)": "RuntimeError: ",
-    "task.reconstructions(torch.zeros(6, 24))": "(classes, images, dimensions), not of shape (6, 24) (hostile",
+    "task.reconstructions(torch.zeros(6, 24))": "images, dimensions), not of shape (6, 24) (hostile",
     "task.progress(float('nan'), 2, 'x')": "ValueError: cannot convert float NaN to integer",
     "task.progress(1, 2, '[/x]\\x1b[31m' * 99); print('[]' * 9); result = None": "NoneType",
 }

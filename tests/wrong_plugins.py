@@ -172,7 +172,7 @@ class VectorLoss(RightDefense):
 @wrong("loss")
 class NumberLoss(RightDefense):
     def loss(self, step):
-        return float(super().loss(step))
+        return super().loss(step).item()
 
 
 @wrong("loss")
