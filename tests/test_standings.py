@@ -276,6 +276,8 @@ def test_letters_are_of_differences_that_hold_among_all_pairs() -> None:
 
 def test_one_seed_has_no_verdict(registry: Registry) -> None:
     decided = decide(registry, *BASE, *rows(("guard", 0.3), seeds=1))
+    assert "(5 seeds; `guard`: 1, for other classes alone)." in pages.page(decided, registry)
+    assert "(5 seeds)." in pages.page(decide(registry, *BASE, *rows(("guard", 0.3))), registry)
     [row] = decided.defenses
     assert row.verdict is None
     assert row.difference is not None
