@@ -82,6 +82,32 @@ def test_the_set_meets_tuning_seeds_and_the_strongest_the_seeds_of_the_run(toy, 
     )
 
 
+def test_an_attack_that_lacks_a_seed_of_the_run_has_no_number(toy, finished: Path) -> None:
+    for seeds, there in (((3,), True), ((3, 4), False)):
+        prepared = planned(finished, seed=seeds)
+        assert prepared.standard is not None
+        [outcome] = prepared.standard.outcomes(prepared.cached)
+        assert outcome.strongest.chosen is not None
+        assert (outcome.values["ppa"] is not None) == there
+
+
+def test_every_defense_is_compared_with_the_undefended_target(toy, finished: Path, monkeypatch) -> None:
+    compare, calls = standard.compare, []
+
+    def told(*given):
+        calls.append((given[-1], compare(*given)))
+        return calls[-1][1]
+
+    monkeypatch.setattr(standard, "compare", told)
+    prepared = planned(finished, defense=("toy-noise", "none"))
+    assert prepared.standard is not None
+    first, second = prepared.standard.outcomes(prepared.cached)
+    [(nothing, undefended), (baseline, noise)] = calls
+    assert nothing is None
+    assert baseline is undefended
+    assert (first.defense, first.strongest, second.strongest) == ("toy-noise", noise, undefended)
+
+
 def test_suspected_masking_is_a_remark_in_the_table_and_explained_below(
     toy, cli, finished: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
