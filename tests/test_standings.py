@@ -379,6 +379,7 @@ def test_what_can_be_had_at_a_price(registry: Registry) -> None:
     assert little.best.label == "guard"
     assert much.best is not None
     assert (much.best.label, [row.label for row in much.rest]) == ("guard alpha=0.6", ["guard"])
+    assert little.perhaps == much.perhaps == ()
     text = pages.page(decided, registry)
     assert f"- **If you can give 1 or 3 points of accuracy:** `guard` (`id_gallery_acc1` −0.30{NBSP}±" in text
     assert "; more leakage, though less than the baseline's: `guard`" in text

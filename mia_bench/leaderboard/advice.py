@@ -79,7 +79,7 @@ def _at(decided: Standings, price: float) -> Advice:
         best=alike[0][0] if alike else None,
         alike=tuple(row for row, _ in alike[1:]),
         rest=tuple(row for row, _ in sure if row.key not in kept),
-        perhaps=tuple(row for row, lost in beating if lost.interval()[0] <= -price),
+        perhaps=tuple(row for row, lost in beating if (row, lost) not in sure),
         no_better=tuple(row for row, _ in near if not _beats_front(row)),
     )
 
