@@ -279,7 +279,7 @@ def folder(tmp_path: Path, registry: Registry, some: list[dict[str, Any]]) -> Pa
     store = Store(tmp_path / "made-store")
     for record in some:
         write_json(store, record)
-    target = tmp_path / "boards"
+    target = tmp_path / "leaderboards"
     assert len(submit(store, None, target, registry).written) == len(some)
     return target
 
@@ -1481,6 +1481,23 @@ def test_rows_with_few_seeds_can_be_left_out(
     assert submit(store, None, boards, registry, least_seeds=5) == Submission()
 
 
+@pytest.mark.parametrize("other", ["boards", "site-packages/leaderboards"])
+def test_a_folder_of_ones_own_changes_nothing_beside_the_track(
+    folder: Path, tmp_path: Path, registry: Registry, monkeypatch, other: str
+) -> None:
+    """Another folder of the checkout, and one below which the track is installed."""
+    own = tmp_path / other
+    own.parent.mkdir(exist_ok=True)
+    folder.rename(own)
+    summary = records.summary_path(registry, "little")
+    if "/" in other:
+        summary = own.parent / summary.name
+        monkeypatch.setattr(records, "summary_path", lambda registry, track: summary)
+    assert summary not in records.build(own, registry)
+    assert not summary.exists()
+    assert records.check(own, registry) == []
+
+
 def test_build_then_check_finds_nothing(folder: Path, registry: Registry) -> None:
     written = records.build(folder, registry)
     assert {path.name for path in written} == {
@@ -1826,7 +1843,6 @@ def test_the_commands(
             str(tmp_path / name)
             for name in (
                 "boards/little.md",
-                "little.board.json",  # beside the track
                 "boards/figures/little.svg",
                 "boards/figures/little-differences.svg",
                 "boards/README.md",

@@ -42,6 +42,9 @@ from mia_bench.track import load_track
 with lazy_imports():
     from PIL import Image
 
+PUBLISHED = "leaderboards"
+"""The folder of the boards that a checkout publishes."""
+
 INDEX = "README.md"
 RESULTS = "results"
 TUNING = "tuning"
@@ -187,10 +190,11 @@ def pages(
 
 
 def _summary_file(folder: Path, registry: Registry, decided: Standings) -> Path | None:
-    """The summary that ships with the track, where the boards and the track are of one checkout."""
-    path = summary_path(registry, decided.board.track.name).resolve()
-    of_one = path.is_relative_to(folder.resolve().parent)
-    return path if of_one and decided.board.primary and decided.rows else None
+    """The summary that ships with the track: only the published boards of the track's own checkout make it."""
+    path, folder = summary_path(registry, decided.board.track.name).resolve(), folder.resolve()
+    installed = {"site-packages", "dist-packages"} & {*path.parts}
+    ours = folder.name == PUBLISHED and path.is_relative_to(folder.parent) and not installed
+    return path if ours and decided.board.primary and decided.rows else None
 
 
 def decide(folder: Path, registry: Registry, name: str) -> Standings:
