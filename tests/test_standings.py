@@ -278,6 +278,10 @@ def test_one_seed_has_no_verdict(registry: Registry) -> None:
     decided = decide(registry, *BASE, *rows(("guard", 0.3), seeds=1))
     assert "(5 seeds; `guard`: 1, for other classes alone)." in pages.page(decided, registry)
     assert "(5 seeds)." in pages.page(decide(registry, *BASE, *rows(("guard", 0.3))), registry)
+    alone = pages.page(decide(registry, *rows(("plain", 0.6), ("guard", 0.3), seeds=1)), registry)
+    assert "95 % intervals for other classes (1 seed)." in alone
+    assert "- Without a verdict on `little`: `guard`\n" in pages.index([decided])
+    assert "One seed says nothing of another training, so that there are no verdicts." in alone
     [row] = decided.defenses
     assert row.verdict is None
     assert row.difference is not None

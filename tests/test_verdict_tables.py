@@ -54,7 +54,7 @@ def test_a_table_for_latex_has_a_row_a_defense_and_as_many_cells(decided: Standi
     text = latex(decided)
     body = text.split(r"\midrule")[1].split(r"\bottomrule")[0]
     lines = [line for line in body.splitlines() if line]
-    assert [line.split(" & ")[0] for line in lines] == ["plain", "guard", "guard alpha=0.6"]
+    assert [line.split(" & ")[0].split("\\")[0] for line in lines] == ["plain", "guard", "guard alpha=0.6"]
     columns = re.search(r"\\begin\{tabular\}\{(l+)\}", text)
     assert columns is not None
     for line in [*lines, text.split(r"\toprule")[1].split(r"\midrule")[0].strip()]:
@@ -63,6 +63,23 @@ def test_a_table_for_latex_has_a_row_a_defense_and_as_many_cells(decided: Standi
     assert r"$-$0.30 $\pm$ 0.0" in lines[1]
     assert "leaks less & a" in lines[1]
     assert text.count(r"\begin") == text.count(r"\end") == 2
+
+
+def test_a_table_for_latex_has_every_remark_and_the_seeds_of_its_rows(registry: Registry) -> None:
+    made = [*rows(("plain", 0.6)), *rows(("guard", 0.3), seeds=3, randomised=True)]
+    made += rows(("guard", 0.5), seeds=1, options={"alpha": 0.6}, changed=["alpha"])
+    text = latex(decide(registry, *made))
+    assert r"guard\textsuperscript{1,2} & " in text
+    assert r"guard alpha=0.6\textsuperscript{3} & " in text
+    words = ("few seeds", "randomised", "no verdict from one seed")
+    notes = [rf"\textsuperscript{{{number}}}{remark}" for number, remark in enumerate(words, 1)]
+    assert f"Remarks: {', '.join(notes)}." in text
+    assert "intervals for other seeds and other classes (1 to 5 seeds)" in text
+    alone = latex(decide(registry, *rows(("plain", 0.6), ("guard", 0.3), seeds=1)))
+    assert "intervals for other classes (1 seed)" in alone
+    assert "& Role " in alone
+    assert "Pairs" not in alone
+    assert "letter" not in alone
 
 
 @pytest.mark.parametrize("hostile", ["\\input{/etc/passwd}", "a&b%c#d_e$f^g~h", "{{", "\n\\\\\n", "\x1b<|>"])

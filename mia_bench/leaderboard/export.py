@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable, Sequence
 from mia_bench.api.metric import Quantity
 from mia_bench.leaderboard.aggregate import Shown
 from mia_bench.leaderboard.standings import Standing, Standings
-from mia_bench.leaderboard.words import accuracy_change, brief, change, outcome, unit_of_points
+from mia_bench.leaderboard.words import accuracy_change, brief, change, outcome, remarks, unit_of_points
+from mia_bench.recorded_options import options_text
 from mia_bench.statistics import Effect, Estimate
 from mia_bench.text import one_line
 
@@ -38,29 +39,36 @@ def latex_text(text: str) -> str:
 
 
 def latex(decided: Standings) -> str:
-    """A ``table`` environment; needs the package ``booktabs``."""
+    """A ``table`` environment, which needs the package ``booktabs``; its caption has the remarks."""
     board = decided.board
     columns = _columns(decided)
+    notes = list(dict.fromkeys(words for row in decided.defenses for words in remarks(row)))
+    marks = [",".join(str(notes.index(words) + 1) for words in remarks(row)) for row in decided.rows]
+    rows = [[latex_text(cell(row)) for cell in columns.values()] for row in decided.rows]
+    for row, mark in zip(rows, marks, strict=True):
+        row[0] += rf"\textsuperscript{{{mark}}}" if mark else ""
+    numbered = [rf"\textsuperscript{{{n}}}{latex_text(words)}" for n, words in enumerate(notes, 1)]
+    caption = latex_text(_caption(decided)) + (f" Remarks: {', '.join(numbered)}." if notes else "")
     lines = [
-        f"% {one_line(board.track.name)}, version {board.track.version}, {len(board.seeds)} seeds; "
+        f"% {one_line(board.track.name)}, version {board.track.version}, {_seeds(decided)}; "
         r"needs \usepackage{booktabs}",
         r"\begin{table}",
         r"\centering",
         r"\begin{tabular}{" + "l" * len(columns) + "}",
         r"\toprule",
-        _latex_row(columns),
+        _latex_row(map(latex_text, columns)),
         r"\midrule",
-        *(_latex_row(cell(row) for cell in columns.values()) for row in decided.rows),
+        *map(_latex_row, rows),
         r"\bottomrule",
         r"\end{tabular}",
-        rf"\caption{{{latex_text(_caption(decided))}}}",
+        rf"\caption{{{caption}}}",
         r"\end{table}",
     ]
     return "\n".join(lines) + "\n"
 
 
 def _latex_row(cells: Iterable[str]) -> str:
-    return " & ".join(map(latex_text, cells)) + r" \\"
+    return " & ".join(cells) + r" \\"
 
 
 def _columns(decided: Standings) -> dict[str, Callable[[Standing], str]]:
@@ -75,9 +83,16 @@ def _columns(decided: Standings) -> dict[str, Callable[[Standing], str]]:
         columns[f"{board.primary}{_arrow(primary)}"] = lambda row: brief(primary, row.leakage)
         columns["Attack"] = lambda row: board.label(row.section) if row.section else ""
         columns["Δ leakage"] = lambda row: change(primary, row.difference)
-    columns["Verdict"] = _verdict
-    columns["Pairs"] = lambda row: row.letters
+    columns["Verdict" if decided.decided else "Role"] = _verdict
+    if any(row.letters for row in decided.rows):
+        columns["Pairs"] = lambda row: row.letters
     return columns
+
+
+def _seeds(decided: Standings) -> str:
+    """``5 seeds``, ``1 to 5 seeds``."""
+    counts = sorted({len(row.seeds) for row in decided.rows})
+    return " to ".join(map(str, dict.fromkeys((counts[0], counts[-1])))) + " seed" + "s" * (counts[-1] > 1)
 
 
 def _arrow(quantity: Quantity) -> str:
@@ -93,11 +108,19 @@ def _verdict(row: Standing) -> str:
 def _caption(decided: Standings) -> str:
     board = decided.board
     summary = board.track.summary.rstrip(".")
-    return (
+    several = any(len(row.seeds) > 1 for row in decided.rows)
+    held = "other seeds and other classes" if several else "other classes"
+    text = (
         f"{summary[:1].upper()}{summary[1:]}. Leakage under the strongest attack found on each row; "
-        f"95 % intervals over {len(board.seeds)} seed{'s' * (len(board.seeds) != 1)} and the classes; arrows "
-        "show what is better for the defender. Defenses that share a letter can't be told apart."
+        f"95 % intervals for {held} ({_seeds(decided)}); arrows show what is better for the defender."
     )
+    if any(row.letters for row in decided.rows):
+        text += " Defenses that share a letter can't be told apart."
+    defenses = dict.fromkeys(row.defense for row in decided.defenses)
+    given = [(name, options_text(board.track.defenses.get(name, {}))) for name in defenses]
+    if options := [f"{name} {words}" for name, words in given if words]:
+        text += f" Options where a row gives no others: {'; '.join(options)}."
+    return text
 
 
 def csv_lines(tables: Iterable[Standings]) -> list[str]:

@@ -190,7 +190,7 @@ def pages(
 
 
 def _summary_file(folder: Path, registry: Registry, decided: Standings) -> Path | None:
-    """The summary that ships with the track: only the published boards of the track's own checkout make it."""
+    """The summary that ships with the track; only the published boards of its own checkout make it."""
     path, folder = summary_path(registry, decided.board.track.name).resolve(), folder.resolve()
     installed = {"site-packages", "dist-packages"} & {*path.parts}
     ours = folder.name == PUBLISHED and path.is_relative_to(folder.parent) and not installed

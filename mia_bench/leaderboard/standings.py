@@ -158,6 +158,11 @@ class Standings:
         return tuple(row for row in self.defenses if row.verdict)
 
     @property
+    def without_verdict(self) -> tuple[Standing, ...]:
+        """The defenses that can't be compared, for one seed say."""
+        return tuple(row for row in self.defenses if not row.verdict)
+
+    @property
     def chosen_here(self) -> tuple[Standing, ...]:
         """The rows whose strongest attack was chosen on the board's own seeds, of several."""
         return tuple(row for row in self.rows if row.attacks > 1 and not row.known)
