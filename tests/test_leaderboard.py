@@ -1144,7 +1144,7 @@ def test_the_page_says_what_was_measured(registry: Registry, track: Track, some:
     table = text.split("<b>Leakage under aim</b>")[1].split("</details>")[0].splitlines()
     rows = [line.split(" | ")[0].removeprefix("| ") for line in table if line.startswith("| ")]
     assert rows[:4] == ["defense", "---", "`guard`", "`plain`"]  # best defended first
-    for reference in ("*real held-out images*", "*floor: samples*"):
+    for reference in ("*real held-out images*", "*floor: samples (steps=7)*"):
         assert text.count(reference) == 1
     assert "0.970 [0.960, 0.980]" in text
     assert "`id_gallery_acc1` ↓" in text
@@ -1585,7 +1585,7 @@ def test_the_page_is_the_same_where_a_plugin_is_not_installed(
         pages.page(standings(build_board(one, track, read(*made))), one) for one in (registry, without)
     )
     assert text == other
-    assert "- `aim` (black-box): `steps=7`" in text
+    assert "- `aim (steps=7)` (black-box): `steps=7`" in text
     assert "- defense `guard`: guards \\<b\\>\n" in text
     assert "- attack `aim`: Aim et al.\n" in text
     assert "*floor: samples*" in text

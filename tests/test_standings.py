@@ -274,6 +274,17 @@ def test_letters_are_of_differences_that_hold_among_all_pairs() -> None:
     assert set(letters_of(several).values()) == {"a"}
 
 
+def test_an_attack_with_other_options_than_the_tracks_names_them(registry: Registry) -> None:
+    """Though all rows met the same."""
+    made = rows(("plain", 0.6), ("guard", 0.3))
+    for record in made:
+        record["attack"]["options"] = {"steps": 1}
+        record["attack"]["about"] = {"changed": ["steps"]}
+    text = pages.page(decide(registry, *made), registry)
+    assert text.count("| `aim (steps=1)` |") == 2
+    assert "| `aim` |" not in text
+
+
 def test_one_seed_has_no_verdict(registry: Registry) -> None:
     decided = decide(registry, *BASE, *rows(("guard", 0.3), seeds=1))
     assert "(5 seeds; `guard`: 1, for other classes alone)." in pages.page(decided, registry)

@@ -27,7 +27,7 @@ from mia_bench.leaderboard.grouping import (
     section_key,
 )
 from mia_bench.record import About, ComponentRef, Record
-from mia_bench.recorded_options import differing, options_text, row_label
+from mia_bench.recorded_options import options_text, row_label
 from mia_bench.registry import Registry
 from mia_bench.statistics import Estimate
 from mia_bench.strength import deciding, ranking
@@ -168,20 +168,16 @@ class Board:
         return f"{section.attack.name} ({variant})" if variant else section.attack.name
 
     def variant(self, section: Section) -> str:
-        """What tells a section from the others of its attack: a prior, options; empty for the track's own.
+        """The prior and the options that are not the track's; empty where all are.
 
         Options that are words stand without their names.
         """
         attack, prior = section.attack, section.prior
         words = [] if prior.name == self.track.prior_of(attack.name) else [prior.name]
-        same = [s for s in self.sections if (s.attack.name, s.prior.name) == (attack.name, prior.name)]
-        for part, others in ((attack, [s.attack for s in same]), (prior, [s.prior for s in same])):
-            changed = differing(part.options, [other.options for other in others])
-            changed = {name: option for name, option in changed.items() if name in part.about.changed}
-            words += [
-                option if isinstance(option, str) else options_text({name: option})
-                for name, option in sorted(changed.items())
-            ]
+        for part in (attack, prior):
+            for name in sorted({*part.about.changed} & part.options.keys()):
+                option = part.options[name]
+                words.append(option if isinstance(option, str) else options_text({name: option}))
         return ", ".join(words)
 
     def _section(self, records: Sequence[Record]) -> Section:
