@@ -620,6 +620,12 @@ def test_where_no_setting_is_near_the_nearest_is_chosen_and_said(
     assert "submit --track little --folder leaderboards/tuning" in whole
 
 
+def test_a_sweep_without_the_undefended_target_says_what_to_run(registry: Registry, track: Track) -> None:
+    board = build_board(registry, track, read(swept(0.1, 0.9, 0.5)))
+    with pytest.raises(MiaBenchError, match=r"no undefended target .* same seeds \(--seed 1000\) and submit"):
+        tuning.choose(board)
+
+
 def test_a_defense_without_a_finished_setting_is_said(registry: Registry, track: Track, some: list) -> None:
     failed = swept(0.3, 0, 0.0, status="failed", reason="it broke", metrics={}, per_class={})
     found = chosen(registry, track, failed)

@@ -154,6 +154,20 @@ def test_rows_of_a_sweep_are_compared_under_the_standard_set(track: tuple[Regist
     assert {one.untried for one in found.values()} == {(), ("aim (steps=9)",)}
 
 
+def test_tuning_records_of_another_version_do_not_count(track: tuple[Registry, Track]) -> None:
+    registry, little = track
+    tuned = [make_record("guard", 1000), make_record("plain", 1000)]
+    sweep = build_board(registry, little, read(*tuned))
+    for changed, known in (("", {"guard", "plain"}), ("defense", {"plain"}), ("attack", set())):
+        shown = [make_record("guard", 1), make_record("plain", 1)]
+        if changed:
+            shown[0][changed]["version"] = "2"
+        if changed == "attack":
+            shown[1][changed]["version"] = "2"
+        found = strongest(sweep, build_board(registry, little, read(*shown)))
+        assert {defense for defense, _ in found} == known
+
+
 def test_without_a_standard_set_attacks_are_taken_as_the_track_has_them(tmp_path: Path) -> None:
     registry = make_registry(tmp_path)
     made = [make_record("guard", 1000, gallery=0.4), make_record("guard", 1000, "samples", gallery=0.9)]

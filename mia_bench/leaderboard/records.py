@@ -209,7 +209,7 @@ def decide(folder: Path, registry: Registry, name: str) -> Standings:
 
 
 def _decide(board: Board, swept: Board | None) -> Standings:
-    return standings(board, strongest(swept) if swept else None)
+    return standings(board, strongest(swept, board) if swept else None)
 
 
 def sweep_names(folder: Path) -> list[str]:

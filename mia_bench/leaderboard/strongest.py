@@ -13,7 +13,7 @@ from mia_bench.strength import Candidate, Strongest, compare
 from mia_bench.track import StandardAttack
 
 
-def strongest(sweep: Board) -> dict[ComponentKey, Strongest]:
+def strongest(sweep: Board, board: Board | None = None) -> dict[ComponentKey, Strongest]:
     """Of each row (:func:`~mia_bench.leaderboard.grouping.row_key`) of a sweep the attacks, compared.
 
     The candidates are the track's standard set, so that every defense is given the same budget; on a track
@@ -22,11 +22,19 @@ def strongest(sweep: Board) -> dict[ComponentKey, Strongest]:
 
     Args:
         sweep: the board of the tuning records.
+        board: that of the track; records of other versions of its defenses and attacks do not count.
     """
     if not sweep.primary:
         return {}
     attacks = list(attack_set(sweep))
-    rows = group((record for record in sweep.records if attack_of(record, sweep, attacks)), row_key)
+    shown = {name: version for record in (board.done if board else ()) for name, version in _versions(record)}
+    known = [
+        record
+        for record in sweep.records
+        if attack_of(record, sweep, attacks)
+        and all(shown.get(name, version) == version for name, version in _versions(record))
+    ]
+    rows = group(known, row_key)
     found: dict[ComponentKey, Strongest] = {}
     # The baseline first: the other rows are compared with it.
     for row in sorted(rows, key=lambda key: key not in sweep.baselines):
@@ -37,6 +45,12 @@ def strongest(sweep: Board) -> dict[ComponentKey, Strongest]:
         baseline = next((found[key] for key in sorted(sweep.baselines) if key in found), None)
         found[row] = compare(tried, seeds, sweep.primary, sweep.quantities[sweep.primary], baseline)
     return found
+
+
+def _versions(record: Record) -> list[tuple[tuple[str, str], str]]:
+    """The versions of the defense and the attack by kind and name."""
+    parts = (("defense", record.defense), ("attack", record.attack))
+    return [((kind, part.name), part.version) for kind, part in parts]
 
 
 @dataclass(frozen=True)

@@ -173,7 +173,11 @@ def choose(board: Board, registry: Registry | None = None, folds: Sequence[Board
     divisions = [_Fold.of(board, usual, selection), *(_Fold.of(one, one.records, selection) for one in folds)]
     usual_fold, *further = divisions
     if usual_fold is None:
-        raise MiaBenchError(f"{track}: the sweep has no undefended target with a {selection}")
+        seeds = " ".join(f"--seed {seed}" for seed in sorted({record.seed for record in usual}))
+        raise MiaBenchError(
+            f"{track}: the sweep has no undefended target with a {selection} to compare with; run it on the "
+            f"same seeds ({seeds}) and submit it, too"
+        )
     sweep = _Sweep(board, attacks, (usual_fold, *(fold for fold in further if fold)))
     choices = tuple(
         _choose(defense, sweep, list(group(same, row_key).values()), _accepted_by(registry))
