@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +15,7 @@ from mia_bench.engine.run import prepare
 from mia_bench.errors import MiaBenchError
 from mia_bench.leaderboard.reruns import SPREAD, allowed, far, half_widths, moved, sample, under
 from mia_bench.record import MetricValue, Record, read_record
+from mia_bench.track import Track
 from mia_bench.upkeep.planning import Planner
 from stored import record_text, without_hash
 from test_leaderboard import make_record, read
@@ -189,3 +191,33 @@ def test_the_cell_of_a_record_on_changed_data_is_planned_again(toy, undisturbed,
     assert record.key != made["key"]
     for again in (prepare_again(record, where).cells[0], Planner().cell(record)):
         assert again.key == record.key
+
+
+def test_a_track_that_was_changed_without_a_new_version_is_found(
+    toy, undisturbed, monkeypatch, cli, tmp_path: Path
+) -> None:
+    folder = tmp_path / "boards"
+    assert cli("leaderboard", "submit", "--folder", folder, "--store", undisturbed.store).code == 0
+    assert cli("leaderboard", "build", "--folder", folder).err == ""
+    assert "new version" not in cli("leaderboard", "check", "--folder", folder).out
+    record = read_record(next(iter(undisturbed.records.values())))
+    validate = Track.model_validate
+
+    def changed(**parts: Any) -> str:
+        with monkeypatch.context() as patch:
+            patch.setattr(Track, "model_validate", lambda data: validate({**data, **parts}))
+            return Planner().changed_protocol(record)
+
+    assert changed() == changed(summary="other words", version=99) == ""
+    assert "changed without a new version" in changed(images_per_class=5)
+    assert changed(images_per_class=5, version=99) == ""
+    assert Planner().changed_protocol(record.model_copy(update={"track": other_data(record)})) == ""
+    monkeypatch.setattr(Track, "model_validate", lambda data: validate({**data, "images_per_class": 5}))
+    assert "changed without a new version" in cli("leaderboard", "build", "--folder", folder).err
+    checked = cli("leaderboard", "check", "--folder", folder)
+    assert (checked.code, "changed without a new version" in checked.out) == (1, True)
+
+
+def other_data(record: Record) -> Any:
+    """What the record would say of its track with other data, which are not here."""
+    return record.track.model_copy(update={"data": "0" * 12, "protocol": "1" * 12})

@@ -39,6 +39,7 @@ from mia_bench.record import Record
 from mia_bench.results import read_store
 from mia_bench.store import Store
 from mia_bench.terminal import say, say_lines
+from mia_bench.upkeep.planning import Planner
 
 with lazy_imports():
     from PIL import Image
@@ -85,6 +86,8 @@ def build(folder: Path, format_: str, track: str | None) -> None:
     if track:
         raise UsageError("--track is for --format latex and csv; pages are written of all tracks")
     written = records.build(folder, host().registry)
+    for line in _changed_protocols(folder):
+        say(f"warning: {line}", err=True)
     for path in written:
         say(path)
     if not written:
@@ -107,7 +110,7 @@ def check(folder: Path, rerun: int | None, choice: int, track: str | None, **whe
     if track:
         records.check_track(folder, track)
     with uncollected():
-        problems = records.check(folder, host().registry)
+        problems = [*records.check(folder, host().registry), *_changed_protocols(folder)]
     for problem in problems:
         say(problem)
     if rerun:
@@ -119,6 +122,12 @@ def check(folder: Path, rerun: int | None, choice: int, track: str | None, **whe
     if problems:
         sys.exit(1)
     say("records and pages are right", err=True)
+
+
+def _changed_protocols(folder: Path) -> list[str]:
+    """A line for each track that was changed without a new version since its records were made."""
+    planner = Planner()
+    return list(filter(None, map(planner.changed_protocol, records.one_of_each(folder))))
 
 
 def _rerun(published: list[Record], where: dict[str, Any]) -> list[str]:

@@ -97,6 +97,19 @@ def load(folder: Path, track: str) -> list[Record]:
     return [read_file(path) for path in _files(folder / RESULTS / track)]
 
 
+def one_of_each(folder: Path) -> list[Record]:
+    """A finished record of each track, which has the protocol that all of its records share."""
+    found = []
+    for name in track_names(folder):
+        for path in _files(folder / RESULTS / name):
+            with contextlib.suppress(MiaBenchError):  # check names what can't be read
+                record = read_file(path)
+                if record.status == "done":
+                    found.append(record)
+                    break
+    return found
+
+
 def read_file(path: Path) -> Record:
     """One record, checked against its schema and its place.
 

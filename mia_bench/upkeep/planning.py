@@ -51,6 +51,31 @@ class Planner:
                 return found
         raise MiaBenchError("the installed code or the data give its cell another key")
 
+    def changed_protocol(self, record: Record) -> str:
+        """In words that the installed protocol is not the record's, though their versions are the same.
+
+        Empty where it is, and where that can't be told: without the record's data, or the encoder's weights.
+        """
+        track = load_track(self._registry, record.track.name)
+        varied = Variation.read(record.track.variant).of(track)
+        installed = []
+        for precision in precisions(track):
+            try:
+                plan = self._plan(varied.model_copy(update={"attack_precision": precision}), record)
+            except MiaBenchError:
+                return ""
+            lacks = track.encoder is not None and plan.gallery is None
+            if lacks or plan.fingerprint != record.track.data or track.version != record.track.version:
+                return ""
+            installed.append(plan.protocol)
+        if record.track.protocol is None or record.track.protocol in installed:
+            return ""
+        return (
+            f"track {track.name!r}: the records are of another protocol ({record.track.protocol}) than is "
+            f"installed ({installed[0]}), and both are of version {track.version}: the track's file, or what "
+            "its cells share, was changed without a new version; the page may describe what was not run"
+        )
+
     def _cell(self, track: Track, record: Record) -> Cell:
         parts = {kind: self._component(track, kind, part) for kind, part in record.components.items()}
         return Cell(track, parts["defense"], parts["prior"], parts["attack"], record.seed)
