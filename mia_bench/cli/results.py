@@ -33,7 +33,8 @@ def command(track: str | None, store: Path | None, format_: str) -> None:
     """
     records = read_store(store, track)
     if not records:
-        say("no records yet; 'mia-bench run' makes some", err=True)
+        of_track = f" of {track}" if track else ""
+        say(f"no records{of_track} yet; 'mia-bench run' makes some", err=True)
     if format_ == "table":
         for one in overviews([record for record in records if not record.track.variant], host().registry):
             _print_overview(one)
