@@ -25,7 +25,7 @@ from mia_bench.engine.rerun import run_again
 from mia_bench.engine.scheduler import Interrupted
 from mia_bench.errors import MiaBenchError, UsageError
 from mia_bench.leaderboard import records
-from mia_bench.leaderboard.admit import name_record
+from mia_bench.leaderboard.admit import changed_checkouts, name_record
 from mia_bench.leaderboard.board import Board
 from mia_bench.leaderboard.export import csv_lines, latex
 from mia_bench.leaderboard.grouping import row_key, section_key
@@ -288,6 +288,9 @@ def submit(
     if not (done.written or done.removed):
         say("nothing new", err=True)
         return
+    written = {path.stem for path in done.written}
+    for line in changed_checkouts(record for record in found if record.key in written):
+        say(f"warning: {line}", err=True)
     new = len(done.written) - len(done.changed)
     counts = f"{new} new, {len(done.changed)} changed, {len(done.removed)} removed"
     # The pages of a tuning folder are built with those of the folder above, which link to them.

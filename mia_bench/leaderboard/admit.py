@@ -252,18 +252,23 @@ def doubts(records: Sequence[Record]) -> list[str]:
         mixed.append(f"records of several conditions, which are not compared with each other: {said}")
     return (
         mixed
-        + [
-            f"{name_record(record)}: made from a changed checkout ({record.provenance.git}): "
-            "run it again in a clean one, with a new --store"
-            for record in records
-            if "-dirty" in (record.provenance.git or "")
-        ]
+        + changed_checkouts(records)
         + [
             f"{name_record(record)}: of a model of somebody's own, which can't be trained again from it"
             for record in records
             if record.defense.about.own_model
         ]
     )
+
+
+def changed_checkouts(records: Iterable[Record]) -> list[str]:
+    """A line for each record that was made from a changed checkout, whose code nobody else has."""
+    return [
+        f"{name_record(record)}: made from a changed checkout ({record.provenance.git}): "
+        "run it again in a clean one, with a new --store"
+        for record in records
+        if "-dirty" in (record.provenance.git or "")
+    ]
 
 
 def several_trainings(records: Iterable[Record], quantities: Mapping[str, Quantity]) -> list[str]:

@@ -56,19 +56,17 @@ class Planner:
 
         Empty where it is, and where that can't be told: without the record's data, or the encoder's weights.
         """
-        track = load_track(self._registry, record.track.name)
-        varied = Variation.read(record.track.variant).of(track)
-        installed = []
-        for precision in precisions(track):
-            try:
-                plan = self._plan(varied.model_copy(update={"attack_precision": precision}), record)
-            except MiaBenchError:
-                return ""
-            lacks = track.encoder is not None and plan.gallery is None
-            if lacks or plan.fingerprint != record.track.data or track.version != record.track.version:
-                return ""
-            installed.append(plan.protocol)
-        if record.track.protocol is None or record.track.protocol in installed:
+        try:
+            track = load_track(self._registry, record.track.name)
+            varied = Variation.read(record.track.variant).of(track)
+            tracks = [varied.model_copy(update={"attack_precision": one}) for one in precisions(track)]
+            plans = [self._plan(one, record) for one in tracks]
+        except MiaBenchError:
+            return ""
+        same = track.version == record.track.version and plans[0].fingerprint == record.track.data
+        installed = [plan.protocol for plan in plans]
+        lacks = track.encoder is not None and plans[0].gallery is None
+        if lacks or not same or record.track.protocol in (None, *installed):
             return ""
         return (
             f"track {track.name!r}: the records are of another protocol ({record.track.protocol}) than is "
