@@ -620,6 +620,16 @@ def test_where_no_setting_is_near_the_nearest_is_chosen_and_said(
     assert "submit --track little --folder leaderboards/tuning" in whole
 
 
+def test_a_setting_that_nothing_was_compared_with_is_said(registry: Registry, track: Track) -> None:
+    alone, pair = (
+        chosen(registry, track, *made)
+        for made in ([swept(0.1, 0.9, 0.5)], [swept(0.1, 0.9, 0.5), swept(0.2, 0.9, 0.4)])
+    )
+    board = standings(build_board(registry, track, read(make_record())))
+    assert "**3 points**, 10 points; the only one tried |" in pages.page(board, registry, alone)
+    assert "the only one tried" not in pages.page(board, registry, pair)
+
+
 def test_a_sweep_without_the_undefended_target_says_what_to_run(registry: Registry, track: Track) -> None:
     board = build_board(registry, track, read(swept(0.1, 0.9, 0.5)))
     with pytest.raises(MiaBenchError, match=r"no undefended target .* same seeds \(--seed 1000\) and submit"):

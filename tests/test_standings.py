@@ -223,6 +223,14 @@ def test_where_the_judge_is_in_doubt_every_row_says_so(registry: Registry) -> No
     assert row.verdict.flags == ("judge unfit",)
 
 
+def test_where_attacks_recover_no_more_than_the_floor_every_row_says_so(registry: Registry) -> None:
+    for base, flags in ((0.6, ()), (0.12, ("baseline at the floor",))):
+        made = rows(("plain", base), ("guard", base)) + rows(("plain", 0.1), attack="samples")
+        [row] = decide(registry, *made).defenses
+        assert row.verdict is not None
+        assert (row.verdict.kind, row.verdict.flags) == ("no difference", flags)
+
+
 def test_another_attack_that_recovers_more_here_is_a_remark(registry: Registry) -> None:
     weak, strong = rows(("guard", 0.3), changed=[]), rows(("guard", 0.5), changed=[], steps=9)
     base = [*BASE, *rows(("plain", 0.6, 0.9), steps=9)]

@@ -169,8 +169,8 @@ def _protocol(record: Record) -> str | None:
 
 _SHARED: Mapping[str, Callable[[Record], str | None]] = {
     "the records are made from different data": lambda record: record.track.data,
-    "the records were measured by different protocols (another version of the data set, of a network or its "
-    "weights, or of a metric)": _protocol,
+    "the records were measured by different protocols (another version of the track or a change of its file, "
+    "another version of the data set, of a network or its weights, or of a metric)": _protocol,
 }
 """What all rows of a board share, None where a record doesn't say it; and the words for where they do not."""
 

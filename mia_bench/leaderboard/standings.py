@@ -41,6 +41,9 @@ Role = Literal["defense", "baseline", "front", "undefended"]
 """What a row is: ``front`` has the baseline's options except those that make it less accurate,
 ``undefended`` other options of the baseline."""
 
+AT_FLOOR = "baseline at the floor"
+"""The flag of all defenses where of the baseline no more is recovered than by attacks that learn nothing."""
+
 USELESS = "no usable classifier"
 """The flag of a defense that leaves less than half of the baseline's accuracy."""
 
@@ -222,7 +225,9 @@ def standings(board: Board, strongest: Mapping[ComponentKey, Strongest] | None =
     undefended = [point for key, point in points.items() if point and (key == base or abouts[key].front)]
     against = beyond_front([points[key] for key in defenses], undefended, better)
     beyond = dict(zip(defenses, against, strict=True))
-    unfit = ("judge unfit",) if board.doubts else ()
+    doubted = ("judge unfit",) * bool(board.doubts)
+    if base and _at_floor(board, base, sections[base][0]):
+        doubted += (AT_FLOOR,)
     found_elsewhere = any(known for _, known in sections.values())
     flags = {
         key: ("own model, one training",) * bool(abouts[key].own_model)
@@ -231,7 +236,7 @@ def standings(board: Board, strongest: Mapping[ComponentKey, Strongest] | None =
         + _missed(strongest.get(key), board.track.standard)
         + (_tried_here(leaks[key], board.track.standard),) * (found_elsewhere and not sections[key][1])
         + _more_elsewhere(board, leaks[key], sections[key][0])
-        + unfit
+        + doubted
         + (USELESS,) * _useless(useful, right_of[key], right_of.get(base) if base else None)
         for key in defenses
     }
@@ -309,6 +314,21 @@ def _useless(accuracy: Quantity | None, own: Shown | None, full: Shown | None) -
     if accuracy is None or accuracy.kind != "share":
         return False
     return isinstance(own, Estimate) and isinstance(full, Estimate) and own.value < full.value / 2
+
+
+def _at_floor(board: Board, base: ComponentKey, section: Section | None) -> bool:
+    """Whether what is recovered of the baseline may be no more than attacks that learn nothing recover."""
+    quantity = board.quantities.get(board.primary)
+    found = _shown(section.rows, base, board.primary) if section else None
+    if quantity is None or not isinstance(found, Estimate):
+        return False
+
+    def ends(one: Estimate) -> list[float]:
+        known = [one.value, *(end for end in (one.low, one.high) if end is not None)]
+        return sorted(map(quantity.sort_key, known))
+
+    floors = [row.metrics.get(board.primary) for _, row in board.floors]
+    return any(ends(found)[0] <= ends(one)[-1] for one in floors if isinstance(one, Estimate))
 
 
 def _more_elsewhere(board: Board, leaks: _Leaks, shown: Section | None) -> tuple[str, ...]:
