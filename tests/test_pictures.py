@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -181,6 +182,14 @@ def test_the_strip_of_a_page(cli, toy, undisturbed, tmp_path) -> None:
     assert "toy.png: not a picture" in cli(*check).out
     wrong = cli("leaderboard", "strip", "--track", "tyo", *options)
     assert (wrong.code, "did you mean 'toy'" in wrong.err) == (2, True)
+    write_png(Image.new("RGB", (8, 8)), folder / "strips" / "toy.png", cells=cells, rows="\n".join(rows))
+    shutil.copytree(undisturbed.store, tmp_path / "partly")
+    last = cells.split()[-1]
+    shutil.rmtree(tmp_path / "partly" / "artifacts" / "measure" / last)
+    (tmp_path / "partly" / "records" / "toy" / f"{last}.json").unlink()
+    fewer = cli("leaderboard", "strip", "--track", "toy", "--folder", folder, "--store", tmp_path / "partly")
+    assert fewer.code == 2
+    assert f"toy.png shows {rows[-1]}, too, of which the store has no cells" in fewer.err
     empty = Store(tmp_path / "empty").root
     none = cli("leaderboard", "strip", "--track", "toy", "--folder", folder, "--store", empty)
     assert none.code == 2

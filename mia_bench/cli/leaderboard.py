@@ -180,6 +180,16 @@ def strip(folder: Path, store: Path | None, track: str, show_private: bool) -> N
     with writing(folder, remake="mia-bench run --rerun always"):
         picture, shown = _strip(decided, open_store(store), show_private)
     path = folder / records.STRIPS / f"{track}.png"
+    try:
+        before = records.read_strip(path)[1]
+    except (OSError, ValueError):  # there is none yet, or it is no picture
+        before = []
+    lacking = {row.label for row in decided.rows} - {*shown.values()}
+    if lost := [name for name in before if name in lacking]:
+        raise UsageError(
+            f"{path} shows {', '.join(lost)}, too, of which the store has no cells; bring the stores "
+            "together ('mia-bench store import'), or remove the picture"
+        )
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         said = {records.CELLS: " ".join(shown), records.ROWS: "\n".join(shown.values())}

@@ -316,6 +316,16 @@ def _check_pages(
     return problems + [f"{path}: a page without records; remove it" for path in stale]
 
 
+def read_strip(path: Path) -> tuple[list[str], list[str]]:
+    """The keys of the cells that a strip shows, and what its rows are called.
+
+    Raises:
+        OSError, ValueError: it is no picture.
+    """
+    with Image.open(path, formats=["PNG"]) as picture:
+        return str(picture.info.get(CELLS, "")).split(), str(picture.info.get(ROWS, "")).splitlines()
+
+
 def _check_strip(path: Path, registry: Registry, found: Sequence[Record]) -> list[str]:
     """What is wrong with a strip of reconstructions.
 
@@ -323,9 +333,7 @@ def _check_strip(path: Path, registry: Registry, found: Sequence[Record]) -> lis
     where it is not the track's.
     """
     try:
-        with Image.open(path, formats=["PNG"]) as picture:
-            keys = str(picture.info.get(CELLS, "")).split()
-            names = str(picture.info.get(ROWS, "")).splitlines()
+        keys, names = read_strip(path)
     except (OSError, ValueError) as error:
         return [f"{path}: not a picture ({one_line(str(error))})"]
     again = f"run 'mia-bench leaderboard strip --track {path.stem}'"
