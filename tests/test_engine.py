@@ -351,11 +351,15 @@ def test_texts_and_estimates_of_a_track_are_not_in_the_key(plan, monkeypatch) ->
     assert plan()[0].key == key
 
 
+def toy_modules() -> list[str]:
+    return [name for name in sys.modules if name.partition(".")[0] == "mia_bench_toy"]
+
+
 def test_source_of_a_plugin_without_a_version_is_in_the_key(
     plan, sites, toy_site: Path, monkeypatch, tmp_path: Path
 ) -> None:
     shutil.copytree(toy_site, tmp_path / "site")
-    for name in [one for one in sys.modules if one.partition(".")[0] == "mia_bench_toy"]:
+    for name in toy_modules():
         monkeypatch.delitem(sys.modules, name)
     sites(tmp_path / "site")
     key = plan(defense=["toy-noise"])[0].key
@@ -365,6 +369,8 @@ def test_source_of_a_plugin_without_a_version_is_in_the_key(
     assert plan(defense=["toy-noise"])[0].key != key
     source.write_text(text, encoding="utf-8")
     assert plan(defense=["toy-noise"])[0].key == key
+    for name in toy_modules():  # of the copy: other tests must not find them
+        del sys.modules[name]
 
 
 # --- shared stages -------------------------------------------------------------------------------

@@ -280,6 +280,7 @@ def folder(tmp_path: Path, registry: Registry, some: list[dict[str, Any]]) -> Pa
     for record in some:
         write_json(store, record)
     target = tmp_path / "leaderboards"
+    (tmp_path / "pyproject.toml").touch()  # the track and the boards are of one checkout
     assert len(submit(store, None, target, registry).written) == len(some)
     return target
 

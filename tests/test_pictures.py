@@ -189,7 +189,9 @@ def test_the_strip_of_a_page(cli, toy, undisturbed, tmp_path) -> None:
     (tmp_path / "partly" / "records" / "toy" / f"{last}.json").unlink()
     fewer = cli("leaderboard", "strip", "--track", "toy", "--folder", folder, "--store", tmp_path / "partly")
     assert fewer.code == 2
-    assert f"toy.png shows {rows[-1]}, too, of which the store has no cells" in fewer.err
+    assert f"toy.png also shows {rows[-1]}, and the store lacks the cells for it" in fewer.err
+    with Image.open(folder / "strips" / "toy.png") as kept:
+        assert (kept.size, kept.info["rows"].splitlines()) == ((8, 8), rows)
     empty = Store(tmp_path / "empty").root
     none = cli("leaderboard", "strip", "--track", "toy", "--folder", folder, "--store", empty)
     assert none.code == 2

@@ -12,11 +12,12 @@ import pytest
 from mia_bench.config import load_config
 from mia_bench.engine.rerun import prepare_again, run_again
 from mia_bench.engine.run import prepare
-from mia_bench.errors import MiaBenchError
+from mia_bench.errors import MiaBenchError, Unavailable
 from mia_bench.leaderboard.reruns import SPREAD, allowed, far, half_widths, moved, sample, under
 from mia_bench.record import MetricValue, Record, read_record
 from mia_bench.track import Track
 from mia_bench.upkeep.planning import Planner
+from mia_bench_plugins.encoders.synth_encoder import SynthEncoder
 from stored import record_text, without_hash
 from test_leaderboard import make_record, read
 
@@ -203,19 +204,30 @@ def test_a_track_that_was_changed_without_a_new_version_is_found(
     record = read_record(next(iter(undisturbed.records.values())))
     validate = Track.model_validate
 
-    def changed(**parts: Any) -> str:
+    def changed(**parts: Any) -> str | None:
         with monkeypatch.context() as patch:
             patch.setattr(Track, "model_validate", lambda data: validate({**data, **parts}))
             return Planner().changed_protocol(record)
 
-    assert changed() == changed(summary="other words", version=99) == ""
-    assert "changed without a new version" in changed(images_per_class=5)
-    assert changed(images_per_class=5, version=99) == ""
-    assert Planner().changed_protocol(record.model_copy(update={"track": other_data(record)})) == ""
+    assert changed() == changed(summary="other words") == ""
+    assert "changed without a new version" in (changed(images_per_class=5) or "")
+    assert changed(images_per_class=5, version=99) is None
+    assert Planner().changed_protocol(record.model_copy(update={"track": other_data(record)})) is None
+    with monkeypatch.context() as patch:
+        patch.setattr(SynthEncoder, "fingerprint", no_weights)
+        without, *_ = prepare(load_config({"track": "toy", "attack": "ppa", "store": tmp_path / "s"})).cells
+        assert Planner().changed_protocol(record) is None  # the weights are not here
+    made = record.track.model_copy(update={"protocol": without.protocol})
+    assert made.protocol != record.track.protocol
+    assert Planner().changed_protocol(record.model_copy(update={"track": made})) == ""
     monkeypatch.setattr(Track, "model_validate", lambda data: validate({**data, "images_per_class": 5}))
     assert "changed without a new version" in cli("leaderboard", "build", "--folder", folder).err
     checked = cli("leaderboard", "check", "--folder", folder)
     assert (checked.code, "changed without a new version" in checked.out) == (1, True)
+
+
+def no_weights(self: Any, root: Any) -> str:
+    raise Unavailable("no weights")
 
 
 def other_data(record: Record) -> Any:

@@ -231,6 +231,32 @@ def test_where_attacks_recover_no_more_than_the_floor_every_row_says_so(registry
         assert (row.verdict.kind, row.verdict.flags) == ("no difference", flags)
 
 
+def test_a_probe_is_no_floor(registry: Registry) -> None:
+    made = rows(("plain", 0.3), ("guard", 0.3)) + rows(("plain", 0.3), attack="samples")
+    for record in made[10:]:
+        record["attack"]["about"] = {"reference": "probe"}
+    [row] = decide(registry, *made).defenses
+    assert row.verdict is not None
+    assert row.verdict.flags == ()
+
+
+def test_a_baseline_at_the_floor_is_said_wherever_a_verdict_is_named(registry: Registry) -> None:
+    made = rows(("plain", 0.3), ("guard", 0.1)) + rows(("plain", 0.3), attack="samples")
+    decided = decide(registry, *made)
+    assert decided.defenses[0].verdict is not None
+    assert decided.defenses[0].verdict.kind == "leaks less"
+    assert "points; baseline at the floor)" in pages.page(decided, registry)
+    assert "`guard` (baseline at the floor)" in pages.index([decided])
+
+
+def test_the_seeds_are_those_under_the_attack_that_is_shown(registry: Registry) -> None:
+    made = [*BASE, *rows(("plain", 0.6), steps=9), *rows(("guard", 0.3))]
+    made += rows(("guard", 0.5), steps=9, seeds=1)
+    failed = make_record("plain", 7, status="failed", reason="boom", metrics={}, per_class={})
+    decided = decide(registry, *made, failed)
+    assert "(5 seeds; `guard`: 1, for other classes alone)." in pages.page(decided, registry)
+
+
 def test_another_attack_that_recovers_more_here_is_a_remark(registry: Registry) -> None:
     weak, strong = rows(("guard", 0.3), changed=[]), rows(("guard", 0.5), changed=[], steps=9)
     base = [*BASE, *rows(("plain", 0.6, 0.9), steps=9)]

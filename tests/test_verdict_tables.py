@@ -82,6 +82,11 @@ def test_a_table_for_latex_has_every_remark_and_the_seeds_of_its_rows(registry: 
     assert "letter" not in alone
 
 
+def test_a_table_for_latex_without_a_finished_cell_has_no_rows(registry: Registry) -> None:
+    failed = make_record(status="failed", reason="boom", metrics={}, per_class={})
+    assert "(0 seeds)" in latex(decide(registry, failed))
+
+
 @pytest.mark.parametrize("hostile", ["\\input{/etc/passwd}", "a&b%c#d_e$f^g~h", "{{", "\n\\\\\n", "\x1b<|>"])
 def test_text_is_escaped_for_latex(hostile: str) -> None:
     shown = latex_text(hostile)

@@ -32,6 +32,7 @@ from mia_bench.leaderboard.grouping import row_key, section_key
 from mia_bench.leaderboard.reruns import far, half_widths, moved, same_conditions, sample, under
 from mia_bench.leaderboard.standings import Standings
 from mia_bench.leaderboard.submission import submit as copy_records
+from mia_bench.paths import data_roots
 from mia_bench.pictures import StripRow, shows_people, strip_classes, write_png
 from mia_bench.pictures import strip as draw_strip
 from mia_bench.plugins import host
@@ -86,7 +87,7 @@ def build(folder: Path, format_: str, track: str | None) -> None:
     if track:
         raise UsageError("--track is for --format latex and csv; pages are written of all tracks")
     written = records.build(folder, host().registry)
-    for line in _changed_protocols(folder):
+    for line in filter(None, map(Planner().changed_protocol, records.one_of_each(folder))):
         say(f"warning: {line}", err=True)
     for path in written:
         say(path)
@@ -110,9 +111,16 @@ def check(folder: Path, rerun: int | None, choice: int, track: str | None, **whe
     if track:
         records.check_track(folder, track)
     with uncollected():
-        problems = [*records.check(folder, host().registry), *_changed_protocols(folder)]
+        given = where["data"] or where["weights"]
+        planner = Planner(data_roots(where["data"], where["weights"]) if given else None)
+        some = records.one_of_each(folder)
+        shared = {record.track.name: planner.changed_protocol(record) for record in some}
+        problems = [*records.check(folder, host().registry), *filter(None, shared.values())]
     for problem in problems:
         say(problem)
+    if unknown := [name for name, found in shared.items() if found is None]:
+        tracks = ", ".join(unknown)
+        say(f"note: not compared with the installed protocol, without data or weights: {tracks}", err=True)
     if rerun:
         names = [track] if track else records.track_names(folder)
         published = [record for name in names for record in records.load(folder, name)]
@@ -122,12 +130,6 @@ def check(folder: Path, rerun: int | None, choice: int, track: str | None, **whe
     if problems:
         sys.exit(1)
     say("records and pages are right", err=True)
-
-
-def _changed_protocols(folder: Path) -> list[str]:
-    """A line for each track that was changed without a new version since its records were made."""
-    planner = Planner()
-    return list(filter(None, map(planner.changed_protocol, records.one_of_each(folder))))
 
 
 def _rerun(published: list[Record], where: dict[str, Any]) -> list[str]:
@@ -187,8 +189,8 @@ def strip(folder: Path, store: Path | None, track: str, show_private: bool) -> N
     lacking = {row.label for row in decided.rows} - {*shown.values()}
     if lost := [name for name in before if name in lacking]:
         raise UsageError(
-            f"{path} shows {', '.join(lost)}, too, of which the store has no cells; bring the stores "
-            "together ('mia-bench store import'), or remove the picture"
+            f"the picture in {path} also shows {', '.join(lost)}, and the store lacks the cells for it; "
+            "bring the stores together ('mia-bench store import'), or remove the picture"
         )
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -171,6 +171,7 @@ class TrackPlan:
         fingerprint: of the data, with the options of data set and encoder that the command line changed:
             other options make another protocol, and no board may mix them.
         protocol: digest of everything that all rows of a board share.
+        without_gallery: that of records which were made without the encoder's weights.
 
     Raises:
         UsageError: a name or an option is wrong, or no data root is given.
@@ -227,6 +228,7 @@ class TrackPlan:
             },
         }
         self.protocol = digest(protocol)[:12]
+        self.without_gallery = digest({**protocol, "gallery": None})[:12]
         reasons = self._missing.values() if self._encoder else ()
         missing = (f"{reason}: what needs it will be null" for reason in reasons)
         self.data_warnings = self._data_warnings()

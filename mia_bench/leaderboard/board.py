@@ -214,7 +214,8 @@ class Board:
         """The reference attacks with their rows for the baseline: the target plays no part in them."""
         found = []
         for section in self.sections:
-            baseline = self._baseline(_finished_rows(self._of(section))) if section.reference else []
+            is_floor = section.reference == "floor"
+            baseline = self._baseline(_finished_rows(self._of(section))) if is_floor else []
             if baseline:
                 label = f"{section.reference}: {self.label(section)}"
                 found.append((section, make_row(baseline, self.attack_columns, label)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import re
 from collections.abc import Callable, Iterable, Sequence
 
@@ -42,8 +43,9 @@ def latex(decided: Standings) -> str:
     """A ``table`` environment, which needs the package ``booktabs``; its caption has the remarks."""
     board = decided.board
     columns = _columns(decided)
-    notes = list(dict.fromkeys(words for row in decided.defenses for words in remarks(row)))
-    marks = [",".join(str(notes.index(words) + 1) for words in remarks(row)) for row in decided.rows]
+    said = [remarks(row) for row in decided.rows]
+    notes = list(dict.fromkeys(itertools.chain.from_iterable(said)))
+    marks = [",".join(str(notes.index(words) + 1) for words in some) for some in said]
     rows = [[latex_text(cell(row)) for cell in columns.values()] for row in decided.rows]
     for row, mark in zip(rows, marks, strict=True):
         row[0] += rf"\textsuperscript{{{mark}}}" if mark else ""
@@ -91,8 +93,9 @@ def _columns(decided: Standings) -> dict[str, Callable[[Standing], str]]:
 
 def _seeds(decided: Standings) -> str:
     """``5 seeds``, ``1 to 5 seeds``."""
-    counts = sorted({len(row.seeds) for row in decided.rows})
-    return " to ".join(map(str, dict.fromkeys((counts[0], counts[-1])))) + " seed" + "s" * (counts[-1] > 1)
+    counts = sorted({len(row.shown) for row in decided.rows if row.shown}) or [0]
+    ends = " to ".join(map(str, dict.fromkeys((counts[0], counts[-1]))))
+    return f"{ends} seed{'s' * (counts[-1] != 1)}"
 
 
 def _arrow(quantity: Quantity) -> str:
@@ -108,8 +111,7 @@ def _verdict(row: Standing) -> str:
 def _caption(decided: Standings) -> str:
     board = decided.board
     summary = board.track.summary.rstrip(".")
-    several = any(len(row.seeds) > 1 for row in decided.rows)
-    held = "other seeds and other classes" if several else "other classes"
+    held = "other seeds and other classes" if decided.most_seeds > 1 else "other classes"
     text = (
         f"{summary[:1].upper()}{summary[1:]}. Leakage under the strongest attack found on each row; "
         f"95 % intervals for {held} ({_seeds(decided)}); arrows show what is better for the defender."

@@ -128,9 +128,9 @@ def scatter(series: Sequence[Series], levels: Sequence[Level], x: Axis, y: Axis)
     named = [one for one in series if one.name]
     left, top, right = 58.0, 70.0 if named else 46.0, WIDTH - 132.0
     bottom = top + min(max(384.0, 26.0 * sum(bool(point.label) for point in points)), 640.0)
-    spread = _range([p.x for p in points], x.quantity)
     values = sorted({p.x.value for p in points})
-    across = (_Stretched if x.stretched else _Scale)(spread, left, right, values)
+    usual = _Scale(_range([p.x for p in points], x.quantity), left, right)
+    across = _Stretched(values, left, right) if x.stretched else usual
     spread = _range([p.y for p in points], y.quantity)
     shown = _within(spread, levels, y.quantity)
     up = _Scale(shown, bottom, top)
@@ -364,12 +364,9 @@ def _polyline(
 class _Scale:
     """From values to pixels."""
 
-    def __init__(
-        self, ends: tuple[float, float], start: float, end: float, values: Sequence[float] = ()
-    ) -> None:
+    def __init__(self, ends: tuple[float, float], start: float, end: float) -> None:
         self.low, self.high = ends
         self.start, self.end = start, end
-        self.values = values
 
     def __call__(self, value: float) -> float:
         return self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start)
@@ -384,18 +381,25 @@ class _Scale:
 
 
 class _Stretched(_Scale):
-    """A scale that is nearly logarithmic on both sides of 0, with the values themselves as ticks."""
+    """A scale that is nearly logarithmic on both sides of 0, with the values themselves as ticks.
+
+    The values are several, and not all of one size.
+    """
+
+    def __init__(self, values: Sequence[float], start: float, end: float) -> None:
+        self._values = values
+        self._least = min(abs(one) for one in values if one)
+        margin = 0.08 * (end - start)
+        ends = math.asinh(min(values) / self._least), math.asinh(max(values) / self._least)
+        super().__init__(ends, start + margin, end - margin)
 
     def __call__(self, value: float) -> float:
-        least = min(abs(one) for one in self.values if one)
-        place, low, high = (math.asinh(one / least) for one in (value, min(self.values), max(self.values)))
-        margin = 0.08 * (self.end - self.start)
-        return self.start + margin + (place - low) / (high - low) * (self.end - self.start - 2 * margin)
+        return super().__call__(math.asinh(value / self._least))
 
     def ticks(self, count: int) -> list[float]:
         """Of the values those that are not too near to one that is nearer to the ends."""
         found: list[float] = []
-        for value in sorted(self.values, key=abs, reverse=True):
+        for value in sorted(self._values, key=abs, reverse=True):
             if all(abs(self(value) - self(other)) >= 32 for other in found):
                 found.append(value)
         return sorted(found)

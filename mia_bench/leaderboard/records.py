@@ -45,6 +45,9 @@ with lazy_imports():
 PUBLISHED = "leaderboards"
 """The folder of the boards that a checkout publishes."""
 
+_OF_CHECKOUTS = (".git", "pyproject.toml")
+"""What the root of a checkout has."""
+
 INDEX = "README.md"
 RESULTS = "results"
 TUNING = "tuning"
@@ -205,8 +208,11 @@ def pages(
 def _summary_file(folder: Path, registry: Registry, decided: Standings) -> Path | None:
     """The summary that ships with the track; only the published boards of its own checkout make it."""
     path, folder = summary_path(registry, decided.board.track.name).resolve(), folder.resolve()
+    checkout = next(
+        (one for one in path.parents if any((one / name).exists() for name in _OF_CHECKOUTS)), None
+    )
     installed = {"site-packages", "dist-packages"} & {*path.parts}
-    ours = folder.name == PUBLISHED and path.is_relative_to(folder.parent) and not installed
+    ours = folder.name == PUBLISHED and folder.parent == checkout and not installed
     return path if ours and decided.board.primary and decided.rows else None
 
 

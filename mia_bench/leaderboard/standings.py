@@ -42,7 +42,7 @@ Role = Literal["defense", "baseline", "front", "undefended"]
 ``undefended`` other options of the baseline."""
 
 AT_FLOOR = "baseline at the floor"
-"""The flag of all defenses where of the baseline no more is recovered than by attacks that learn nothing."""
+"""The flag of all defenses where attacks on the baseline may recover no more than such as learn nothing."""
 
 USELESS = "no usable classifier"
 """The flag of a defense that leaves less than half of the baseline's accuracy."""
@@ -80,9 +80,10 @@ class Standing:
         accuracy: of the target; None where the track measures none.
         accuracy_difference: from the baseline; None where records hold no means of classes.
         section: the strongest attack; None where no attack on the row finished.
+        shown: the seeds under that attack.
         leakage: the board's first quantity under that attack.
         difference: of the leakage from the baseline's under the baseline's strongest attack.
-        beyond: the leakage less that of the undefended front at the row's accuracy; None where that is not
+        beyond: the leakage minus that of the undefended front at the row's accuracy; None where that is not
             known.
         verdict: None where the row can't be compared, for other undefended rows, and on a track without
             verdicts.
@@ -102,6 +103,7 @@ class Standing:
     accuracy: Shown | None
     accuracy_difference: Effect | None
     section: Section | None
+    shown: tuple[int, ...]
     leakage: Shown | None
     difference: Effect | None
     beyond: Effect | None
@@ -161,8 +163,13 @@ class Standings:
         return tuple(row for row in self.defenses if row.verdict)
 
     @property
+    def most_seeds(self) -> int:
+        """The largest number of seeds that a row has under its strongest attack."""
+        return max((len(row.shown) for row in self.rows), default=0)
+
+    @property
     def without_verdict(self) -> tuple[Standing, ...]:
-        """The defenses that can't be compared, for one seed say."""
+        """The defenses that can't be compared, for example because of one seed."""
         return tuple(row for row in self.defenses if not row.verdict)
 
     @property
@@ -267,6 +274,7 @@ def standings(board: Board, strongest: Mapping[ComponentKey, Strongest] | None =
                 accuracy=right_of[key],
                 accuracy_difference=lost.get(key),
                 section=section,
+                shown=tuple(by_seed(cells[section.key, key])) if section else (),
                 leakage=_shown(section.rows, key, board.primary) if section else None,
                 difference=more.get(key),
                 beyond=beyond.get(key),
@@ -317,7 +325,7 @@ def _useless(accuracy: Quantity | None, own: Shown | None, full: Shown | None) -
 
 
 def _at_floor(board: Board, base: ComponentKey, section: Section | None) -> bool:
-    """Whether what is recovered of the baseline may be no more than attacks that learn nothing recover."""
+    """Whether the strongest attack on the baseline may recover no more than attacks that learn nothing."""
     quantity = board.quantities.get(board.primary)
     found = _shown(section.rows, base, board.primary) if section else None
     if quantity is None or not isinstance(found, Estimate):

@@ -22,7 +22,8 @@ def strongest(sweep: Board, board: Board | None = None) -> dict[ComponentKey, St
 
     Args:
         sweep: the board of the tuning records.
-        board: that of the track; records of other versions of its defenses and attacks do not count.
+        board: that of the track; records of other versions of its components do not count, and without those
+            of the baseline none does.
     """
     if not sweep.primary:
         return {}
@@ -34,6 +35,8 @@ def strongest(sweep: Board, board: Board | None = None) -> dict[ComponentKey, St
         if attack_of(record, sweep, attacks)
         and all(shown.get(name, version) == version for name, version in _versions(record))
     ]
+    if sweep.baselines and not any(row_key(record) in sweep.baselines for record in known):
+        return {}
     rows = group(known, row_key)
     found: dict[ComponentKey, Strongest] = {}
     # The baseline first: the other rows are compared with it.
@@ -47,10 +50,9 @@ def strongest(sweep: Board, board: Board | None = None) -> dict[ComponentKey, St
     return found
 
 
-def _versions(record: Record) -> list[tuple[tuple[str, str], str]]:
-    """The versions of the defense and the attack by kind and name."""
-    parts = (("defense", record.defense), ("attack", record.attack))
-    return [((kind, part.name), part.version) for kind, part in parts]
+def _versions(record: Record) -> list[tuple[tuple[str, str], tuple[str, str]]]:
+    """Of each component, by kind and name, the version and the distribution."""
+    return [((kind, one.name), (one.version, one.distribution)) for kind, one in record.components.items()]
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import math
 
 from mia_bench.api.metric import Quantity
 from mia_bench.leaderboard.aggregate import Shown
-from mia_bench.leaderboard.standings import USELESS, Standing, Standings
+from mia_bench.leaderboard.standings import AT_FLOOR, USELESS, Standing, Standings
 from mia_bench.leaderboard.verdicts import MASKING, UNKNOWN_COSTS, Verdict
 from mia_bench.statistics import Effect, Estimate
 
@@ -101,10 +101,12 @@ def remarks(row: Standing) -> list[str]:
 
 
 def reservations(row: Standing) -> list[str]:
-    """What must be said of a verdict wherever it is named: of its cost, and that masking is suspected."""
-    if not row.verdict or row.verdict.kind == "no difference":
+    """What must be said of a verdict wherever it is named: of its cost, and why it may not hold."""
+    if not row.verdict:
         return []
-    grave = [words for words in row.verdict.flags if words in (MASKING, USELESS)]
+    if row.verdict.kind == "no difference":
+        return [words for words in row.verdict.flags if words == AT_FLOOR]
+    grave = [words for words in row.verdict.flags if words in (MASKING, AT_FLOOR, USELESS)]
     return [words for words in (*_details(row.verdict), *grave) if words != "beats the front"]
 
 

@@ -51,10 +51,10 @@ class Planner:
                 return found
         raise MiaBenchError("the installed code or the data give its cell another key")
 
-    def changed_protocol(self, record: Record) -> str:
-        """In words that the installed protocol is not the record's, though their versions are the same.
+    def changed_protocol(self, record: Record) -> str | None:
+        """A message if the protocol that is installed is not the record's, though it has the same version.
 
-        Empty where it is, and where that can't be told: without the record's data, or the encoder's weights.
+        Empty if it is the same; None where that can't be told: another version, or no data or weights here.
         """
         try:
             track = load_track(self._registry, record.track.name)
@@ -62,16 +62,19 @@ class Planner:
             tracks = [varied.model_copy(update={"attack_precision": one}) for one in precisions(track)]
             plans = [self._plan(one, record) for one in tracks]
         except MiaBenchError:
+            return None
+        installed = [digest for plan in plans for digest in (plan.protocol, plan.without_gallery)]
+        if record.track.protocol in installed:
             return ""
-        same = track.version == record.track.version and plans[0].fingerprint == record.track.data
-        installed = [plan.protocol for plan in plans]
+        known = track.version == record.track.version and plans[0].fingerprint == record.track.data
         lacks = track.encoder is not None and plans[0].gallery is None
-        if lacks or not same or record.track.protocol in (None, *installed):
-            return ""
+        if lacks or not known or record.track.protocol is None:
+            return None
         return (
             f"track {track.name!r}: the records are of another protocol ({record.track.protocol}) than is "
-            f"installed ({installed[0]}), and both are of version {track.version}: the track's file, or what "
-            "its cells share, was changed without a new version; the page may describe what was not run"
+            f"installed ({installed[0]}), and both are of version {track.version}: the track's file, or code "
+            "or weights that its cells share, changed without a new version; the page may describe what was "
+            "not run"
         )
 
     def _cell(self, track: Track, record: Record) -> Cell:
