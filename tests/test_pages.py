@@ -340,7 +340,7 @@ def test_the_places_are_reached(registry: Registry, track: Track) -> None:
         if any("xyzzy" in page for page in made_pages(registry, track, put(BASE, place, "xyzzy")))
     ]
     values = {path[-1] for path, is_key in shown if not is_key}
-    assert {"name", "reason", "summary", "paper", "access", "distribution"} < values
+    assert {"name", "reason", "summary", "paper", "access", "reference", "distribution"} < values
     assert {"device", "finished", "data", "attack_acc5"} < values
     assert {path[0] for path, is_key in shown if is_key} == {"metrics", "defense", "attack"}
 

@@ -209,13 +209,17 @@ class Board:
         }
         return Row("", "", (), found, label="real held-out images") if found else None
 
-    @cached_property
+    @property
     def floors(self) -> tuple[tuple[Section, Row], ...]:
-        """The reference attacks with their rows for the baseline: the target plays no part in them."""
+        """Of the reference attacks those in which the target plays no part."""
+        return tuple(one for one in self.reference_rows if one[0].reference == "floor")
+
+    @cached_property
+    def reference_rows(self) -> tuple[tuple[Section, Row], ...]:
+        """The reference attacks with their rows for the baseline."""
         found = []
         for section in self.sections:
-            is_floor = section.reference == "floor"
-            baseline = self._baseline(_finished_rows(self._of(section))) if is_floor else []
+            baseline = self._baseline(_finished_rows(self._of(section))) if section.reference else []
             if baseline:
                 label = f"{section.reference}: {self.label(section)}"
                 found.append((section, make_row(baseline, self.attack_columns, label)))
