@@ -128,15 +128,15 @@ def scatter(series: Sequence[Series], levels: Sequence[Level], x: Axis, y: Axis)
     named = [one for one in series if one.name]
     left, top, right = 58.0, 70.0 if named else 46.0, WIDTH - 132.0
     bottom = top + min(max(384.0, 26.0 * sum(bool(point.label) for point in points)), 640.0)
-    values = sorted({p.x.value for p in points})
-    usual = _Scale(_range([p.x for p in points], x.quantity), left, right)
-    across = _Stretched(values, left, right) if x.stretched else usual
+    if x.stretched:
+        across: _Scale = _Stretched(sorted({p.x.value for p in points}), left, right)
+    else:
+        across = _Scale(_range([p.x for p in points], x.quantity), left, right)
     spread = _range([p.y for p in points], y.quantity)
     shown = _within(spread, levels, y.quantity)
     up = _Scale(shown, bottom, top)
     svg = _canvas(bottom + 60, f"{y.title} against {x.title}")
-    dashed = _dashed({one.name: one.colour for one in named})
-    _legend(svg, {f"{one.name} (dashed)" * dashed[one.name] or one.name: one.colour for one in named}, 22)
+    dashed = _name_lines(svg, {one.name: one.colour for one in named})
     for tick in across.ticks(7):
         _line(svg, across(tick), top, across(tick), bottom, "grid")
         _text(svg, across(tick), bottom + 18, _number(tick), "soft", "middle")
@@ -270,11 +270,10 @@ def curves(panels: Sequence[Curves], x: str, colours: Mapping[str, int | None]) 
     if not panels or not any(panel.lines for panel in panels):
         raise ValueError("a figure needs lines")
     labels = [label for label in colours if any(label in panel.lines for panel in panels)]
-    dashed = _dashed({label: colours[label] for label in labels})
     beside, tall = min(2, len(panels)), 290.0
     width = (WIDTH - 8) / beside
     svg = _canvas(-(-len(panels) // beside) * tall + 34, f"{', '.join(p.title for p in panels)}, {x}")
-    _legend(svg, {f"{label} (dashed)" if dashed[label] else label: colours[label] for label in labels}, 22)
+    dashed = _name_lines(svg, {label: colours[label] for label in labels})
     for number, panel in enumerate(panels):
         x0, y0 = (number % beside) * width, 34 + (number // beside) * tall
         left, right, top, bottom = x0 + 58, x0 + width - 14, y0 + 34, y0 + tall - 44
@@ -336,10 +335,12 @@ def clouds(panels: Sequence[Cloud], names: Sequence[str] = (), reach: float | No
     return _finished(svg)
 
 
-def _dashed(colours: Mapping[str, int | None]) -> dict[str, bool]:
-    """Of each line whether an earlier one has its colour."""
+def _name_lines(svg: ET.Element, colours: Mapping[str, int | None]) -> dict[str, bool]:
+    """Name lines above a figure; of each whether it is dashed, as an earlier one has its colour."""
     taken = list(colours.values())
-    return {label: colour in taken[:number] for number, (label, colour) in enumerate(colours.items())}
+    dashed = {label: colour in taken[:number] for number, (label, colour) in enumerate(colours.items())}
+    _legend(svg, {f"{label} (dashed)" if dashed[label] else label: colours[label] for label in colours}, 22)
+    return dashed
 
 
 def _legend(svg: ET.Element, labels: Mapping[str, int | None], y: float) -> None:
@@ -405,13 +406,9 @@ class _Stretched(_Scale):
         return sorted(found)
 
 
-def _ends(one: Estimate) -> tuple[float, float]:
-    return (one.value, one.value) if one.low is None or one.high is None else one.interval
-
-
 def _range(shown: Iterable[Estimate], quantity: Quantity) -> tuple[float, float]:
     """What an axis spans: the intervals with a margin, within the quantity's bounds."""
-    ends = [end for one in shown for end in _ends(one)]
+    ends = [end for one in shown for end in one.ends]
     low, high = min(ends), max(ends)
     margin = (high - low) * 0.08 or max(abs(high) * 0.1, 0.05)
     least, most = quantity.bounds
@@ -483,7 +480,7 @@ def _mark(
 ) -> tuple[list[Box], Box]:
     """Draw a point with its intervals; the boxes of the intervals, and that of the point."""
     x, y, kind = across(point.x.value), up(point.y.value), _class(colour)
-    (x0, x1), (y1, y0) = map(across, _ends(point.x)), map(up, _ends(point.y))
+    (x0, x1), (y1, y0) = map(across, point.x.ends), map(up, point.y.ends)
     bars = []
     if x0 != x1:
         _line(svg, x0, y, x1, y, f"bar {kind}")
@@ -654,7 +651,7 @@ def _bar(svg: ET.Element, bar: Bar, colour: int | None, across: _Scale, y: float
         x = _pixel(across(0.0))
         ET.SubElement(svg, "circle", {"cx": x, "cy": _pixel(y), "r": "4.5", "class": f"ring {kind}"})
     elif bar.difference:
-        low, high = _ends(bar.difference)
+        low, high = bar.difference.ends
         _line(svg, across(low), y, across(high), y, f"whisker {kind}")
         x = _pixel(across(bar.difference.value))
         ET.SubElement(svg, "circle", {"cx": x, "cy": _pixel(y), "r": "4.5", "class": f"dot {kind}"})

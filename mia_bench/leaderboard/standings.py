@@ -330,13 +330,9 @@ def _at_floor(board: Board, base: ComponentKey, section: Section | None) -> bool
     found = _shown(section.rows, base, board.primary) if section else None
     if quantity is None or not isinstance(found, Estimate):
         return False
-
-    def ends(one: Estimate) -> list[float]:
-        known = [one.value, *(end for end in (one.low, one.high) if end is not None)]
-        return sorted(map(quantity.sort_key, known))
-
+    least = min(map(quantity.sort_key, found.ends))
     floors = [row.metrics.get(board.primary) for _, row in board.floors]
-    return any(ends(found)[0] <= ends(one)[-1] for one in floors if isinstance(one, Estimate))
+    return any(least <= max(map(quantity.sort_key, one.ends)) for one in floors if isinstance(one, Estimate))
 
 
 def _more_elsewhere(board: Board, leaks: _Leaks, shown: Section | None) -> tuple[str, ...]:

@@ -45,9 +45,14 @@ class Estimate:
         return self.low, self.high
 
     @property
+    def ends(self) -> tuple[float, float]:
+        """Both ends; the value twice where there are none."""
+        return (self.value, self.value) if self.low is None or self.high is None else self.interval
+
+    @property
     def is_sound(self) -> bool:
         """Whether all that is there is finite, the value is in its interval, and it rests on samples."""
-        low, high = (self.value, self.value) if self.low is None or self.high is None else self.interval
+        low, high = self.ends
         return -math.inf < low <= self.value <= high < math.inf and self.n > 0
 
     def without_interval(self) -> Estimate:

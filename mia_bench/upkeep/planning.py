@@ -43,9 +43,7 @@ class Planner:
             raise MiaBenchError(
                 f"it is of version {record.track.version} of track {track.name}, {track.version} is installed"
             )
-        varied = Variation.read(record.track.variant).of(track)
-        for precision in precisions(track):
-            changed = varied.model_copy(update={"attack_precision": precision})
+        for changed in _in_precisions(track, record):
             found = self._plan(changed, record).cell(self._cell(changed, record))
             if found.key == record.key:
                 return found
@@ -58,9 +56,7 @@ class Planner:
         """
         try:
             track = load_track(self._registry, record.track.name)
-            varied = Variation.read(record.track.variant).of(track)
-            tracks = [varied.model_copy(update={"attack_precision": one}) for one in precisions(track)]
-            plans = [self._plan(one, record) for one in tracks]
+            plans = [self._plan(one, record) for one in _in_precisions(track, record)]
         except MiaBenchError:
             return None
         installed = [digest for plan in plans for digest in (plan.protocol, plan.without_gallery)]
@@ -99,3 +95,9 @@ class Planner:
                 self._failed[known] = error
                 raise
         return self._plans[known]
+
+
+def _in_precisions(track: Track, record: Record) -> list[Track]:
+    """The track in the record's variant, in each precision that the record may have been made in."""
+    varied = Variation.read(record.track.variant).of(track)
+    return [varied.model_copy(update={"attack_precision": precision}) for precision in precisions(track)]
