@@ -28,7 +28,7 @@ from mia_bench.api.access import LEVELS
 from mia_bench.api.defense import Defense
 from mia_bench.api.metric import Quantity
 from mia_bench.api.options import describe_options
-from mia_bench.cli.main import cli as command_line
+from mia_bench.cli.group import cli as command_line
 from mia_bench.engine.plan import CELL_STAGES, STAGE_VERSIONS
 from mia_bench.plugins import host
 from mia_bench.registry import BASES, KINDS, Entry, Registry

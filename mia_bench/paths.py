@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import platformdirs
 
@@ -13,8 +13,7 @@ from mia_bench.errors import UsageError
 from mia_bench.text import shortened
 
 
-@dataclass(frozen=True)
-class Roots:
+class Roots(NamedTuple):
     """Where data sets and local weight files lie; None where nothing was given."""
 
     data: Path | None = None

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from mia_bench.api.options import describe_options
+from mia_bench.cli.answers import repeatable
 from mia_bench.components import OPTION_KINDS
 from mia_bench.errors import UsageError, did_you_mean
 from mia_bench.plugins import attribute_errors, describe_error, host
@@ -24,6 +25,7 @@ def command(name: str) -> None:
 
     Where a name belongs to two kinds both are shown; kind:name shows one.
     """
+    repeatable()
     registry = host().registry
     kind, _, bare = name.rpartition(":")
     entries = [entry for entry in registry.find(bare) if kind in ("", entry.kind)]

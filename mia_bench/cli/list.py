@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from mia_bench.cli.answers import repeatable
 from mia_bench.plugins import describe_error, host
 from mia_bench.registry import KINDS, Entry
 from mia_bench.text import one_line
@@ -27,6 +28,7 @@ def command(kind: str | None) -> None:
 
     KIND is defenses, attacks, tracks, datasets, priors, metrics, models or encoders.
     """
+    repeatable()
     kinds = {plural: one for one, plural in KINDS.items()}
     for plural in [kind] if kind else LISTED:
         rows = [

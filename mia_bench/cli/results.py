@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from mia_bench.cli.answers import repeatable
 from mia_bench.cli.shared import records_option, store_option, uncollected
 from mia_bench.leaderboard.overview import Overview, overview_rows, overviews
 from mia_bench.plugins import host
@@ -31,6 +32,7 @@ def command(track: str | None, store: Path | None, format_: str) -> None:
     First, for each track, a row for each defense: its accuracy, its leakage under the strongest attack found
     on it, and what follows from the differences to the undefended baseline. Then the cells.
     """
+    repeatable()
     records = read_store(store, track)
     if not records:
         of_track = f" of {track}" if track else ""

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from mia_bench.cli.answers import repeatable
 from mia_bench.cli.plan import print_phases, print_plan
 from mia_bench.cli.shared import PathType, config_options
 from mia_bench.config import load_config
@@ -54,6 +55,8 @@ def command(config: Path | None, show_config: bool, dry_run: bool, **options: An
     if prepared.standard:
         print_phases(prepared)
     computed = bool(prepared.open_cells)
+    if not computed:
+        repeatable()
     try:
         records = execute(prepared, terminal_progress())
     except Interrupted as stopped:

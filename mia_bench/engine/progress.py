@@ -22,7 +22,8 @@ from rich.text import Text
 
 from mia_bench.engine.plan import Stage
 from mia_bench.interruption import interrupt
-from mia_bench.terminal import say, unread
+from mia_bench.streams import unread
+from mia_bench.terminal import say
 from mia_bench.text import unbroken
 
 

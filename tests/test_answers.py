@@ -1,0 +1,413 @@
+"""What a command printed is printed again only while nothing has changed that it read."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mia_bench.cli import answers
+from mia_bench.cli.answers import Question
+from mia_bench.cli.main import PIPE_CLOSED
+
+Work = Callable[[], object]
+
+if os.name != "posix":
+    pytest.skip("commands are answered again on POSIX systems only", allow_module_level=True)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("MIA_BENCH_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "answers"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with two files."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "read").write_text("old")
+    (folder / "other").write_text("old")
+    return folder
+
+
+def ask(work: Work, *, repeatable: bool = True) -> None:
+    """A command that does some work."""
+    question = Question(["x"])
+    with question.watching():
+        work()
+        print("printed")
+        if repeatable:
+            answers.repeatable()
+    question.keep()
+
+
+def kept() -> bool:
+    return Question(["x"]).answer_again()
+
+
+# --- what is printed again -----------------------------------------------------------------------
+
+
+def test_both_streams_are_printed_again(capsys: pytest.CaptureFixture[str]) -> None:
+    def work() -> None:
+        print("a", end="")
+        print("wrong: ä\x85 ", file=sys.stderr)
+
+    ask(work)
+    first = capsys.readouterr()
+    assert kept()
+    assert capsys.readouterr() == first
+    assert first == ("aprinted\n", "wrong: ä\x85 \n")
+
+
+def test_only_a_command_that_says_so_is_answered_again() -> None:
+    ask(lambda: None, repeatable=False)
+    assert not kept()
+    ask(lambda: None)
+    assert kept()
+
+
+def test_streams_and_looks_are_as_before_afterwards() -> None:
+    before = sys.stdout, sys.stderr, os.stat, os.lstat
+    with pytest.raises(ZeroDivisionError), Question(["x"]).watching():
+        1 / 0  # noqa: B018
+    assert (sys.stdout, sys.stderr, os.stat, os.lstat) == before
+    answers.repeatable()  # nothing is asked
+
+
+# --- what it depends on --------------------------------------------------------------------------
+
+
+def edit(folder: Path) -> None:
+    (folder / "read").write_text("new")
+
+
+def edit_keeping_the_times(folder: Path) -> None:
+    before = (folder / "read").stat()
+    (folder / "read").write_text("new")
+    os.utime(folder / "read", ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def remove(folder: Path) -> None:
+    (folder / "read").unlink()
+
+
+def replace(folder: Path) -> None:
+    (folder / "other").replace(folder / "read")
+
+
+def add(folder: Path) -> None:
+    (folder / "missing").touch()
+
+
+@pytest.mark.parametrize(
+    ("work", "change"),
+    [
+        (lambda folder: (folder / "read").read_text(), edit),
+        (lambda folder: (folder / "read").read_text(), edit_keeping_the_times),
+        (lambda folder: (folder / "read").read_text(), remove),
+        (lambda folder: os.close(os.open(folder / "read", os.O_RDONLY)), replace),
+        (lambda folder: (folder / "read").exists(), remove),
+        (lambda folder: os.path.getsize(folder / "read"), edit),
+        (lambda folder: (folder / "read").lstat(), edit),
+        (lambda folder: (folder / "missing").is_file(), add),
+        (lambda folder: os.path.isdir(folder / "missing"), add),
+        (lambda folder: os.listdir(folder), add),
+        (lambda folder: os.listdir(os.fsencode(folder)), add),
+        (lambda folder: [entry.stat() for entry in os.scandir(folder)], edit),
+        (lambda folder: list(folder.glob("r*")), remove),
+        (lambda folder: list(folder.iterdir()), replace),
+    ],
+)
+def test_a_change_of_what_was_read_is_seen(
+    work: Callable[[Path], object], change: Callable[[Path], None], folder: Path
+) -> None:
+    ask(lambda: work(folder))
+    assert kept()
+    change(folder)
+    assert not kept()
+
+
+def test_paths_are_those_of_the_folder_where_the_command_stood(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    ask(lambda: (open("read").close(), os.listdir()))
+    assert kept()
+    monkeypatch.chdir(folder.parent)
+    assert not kept()
+    monkeypatch.chdir(folder)
+    add(folder)
+    assert not kept()
+
+
+def test_a_module_that_changes_is_seen(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "module_of_a_command.py").write_text("")
+    monkeypatch.syspath_prepend(folder)
+    import module_of_a_command  # noqa: F401  before the command is watched
+
+    try:
+        ask(lambda: None)
+        assert kept()
+        (folder / "module_of_a_command.py").write_text("more = 1")
+        assert not kept()
+    finally:
+        del sys.modules["module_of_a_command"]
+
+
+def test_the_environment_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    ask(lambda: None)
+    monkeypatch.setenv("OLDPWD", "/elsewhere")  # a shell changes it with every command
+    assert kept()
+    monkeypatch.setenv("SOME_VARIABLE", "x")
+    assert not kept()
+
+
+@pytest.mark.parametrize(
+    ("where", "name", "value"),
+    [(sys, "path", ["/elsewhere"]), (sys, "version", "4.0"), (sys, "executable", "/elsewhere/python")],
+)
+def test_python_counts(where: object, name: str, value: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    ask(lambda: None)
+    monkeypatch.setattr(where, name, value)
+    assert not kept()
+
+
+def test_arguments_and_terminal_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    ask(lambda: None)
+    assert not Question(["y"]).answer_again()
+    monkeypatch.setattr(os, "isatty", lambda number: number == 1)
+    monkeypatch.setattr(os, "get_terminal_size", lambda number: os.terminal_size((80, 24)))
+    assert not kept()
+    ask(lambda: None)
+    assert kept()
+    monkeypatch.setattr(os, "get_terminal_size", lambda number: os.terminal_size((90, 24)))
+    assert not kept()
+
+
+def test_a_file_that_changes_meanwhile_keeps_no_answer(folder: Path) -> None:
+    question = Question(["x"])
+    edit(folder)
+    with question.watching():
+        (folder / "read").read_text()
+        answers.repeatable()
+    question.keep()
+    assert not kept()
+
+
+# --- what is not answered again ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        lambda folder: (folder / "new").write_text(""),
+        lambda folder: (folder / "read").open("a").close(),
+        lambda folder: (folder / "read").open("r+").close(),
+        lambda folder: (folder / "new").mkdir(),
+        lambda folder: os.system("true"),
+        lambda folder: (folder / "read").unlink(),
+        lambda folder: (folder / "read").rename(folder / "new"),
+        lambda folder: subprocess.run([sys.executable, "-c", ""], check=True),
+        lambda folder: socket.socket().close(),
+        lambda folder: os.listdir(os.open(folder, os.O_RDONLY)),
+        lambda folder: os.stat("read", dir_fd=os.open(folder, os.O_RDONLY)),
+        lambda folder: sys.stdout.buffer,
+        lambda folder: open(1, "w", closefd=False).close(),
+        lambda folder: sys.stderr.writelines(["a"]),
+    ],
+)
+def test_a_command_that_does_more_than_read_is_not_answered_again(
+    work: Callable[[Path], object], folder: Path
+) -> None:
+    ask(lambda: work(folder))
+    assert not kept()
+
+
+def test_bytecode_is_not_what_a_command_writes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "module_of_a_command.py").write_text("")
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+
+    def work() -> None:
+        import module_of_a_command  # noqa: F401
+
+    try:
+        ask(work)
+    finally:
+        sys.modules.pop("module_of_a_command", None)
+    assert kept()
+    assert list((folder / "__pycache__").iterdir())
+
+
+def test_what_reads_very_much_is_not_kept(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answers, "LARGEST", 10)
+    ask(lambda: None)  # with the modules that are loaded
+    assert not kept()
+
+
+@pytest.mark.parametrize(
+    "damage", [b"", b"{}", b"[]", b"\xff", b'{"files": {}, "folders": {}, "printed": [1]}']
+)
+def test_a_damaged_answer_is_none(damage: bytes, cache: Path) -> None:
+    ask(lambda: None)
+    (file,) = cache.iterdir()
+    file.write_bytes(damage)
+    assert not kept()
+    ask(lambda: None)
+    assert kept()
+
+
+def test_the_newest_answers_are_kept(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answers, "MOST", 3)
+    for number in range(5):
+        question = Question([str(number)])
+        with question.watching():
+            answers.repeatable()
+        question.keep()
+    assert len(list(cache.iterdir())) == 3
+    assert [Question([str(number)]).answer_again() for number in range(5)] == [False, False, True, True, True]
+
+
+@pytest.mark.skipif(os.getuid() == 0, reason="the superuser may write everywhere")
+def test_a_cache_that_cant_be_written_does_no_harm(cache: Path) -> None:
+    cache.parent.mkdir()
+    cache.parent.chmod(0o500)
+    ask(lambda: None)
+    assert not kept()
+
+
+def test_a_file_in_the_place_of_the_cache_does_no_harm(cache: Path) -> None:
+    cache.parent.write_text("")
+    ask(lambda: None)
+    assert not kept()
+
+
+# --- the command line ----------------------------------------------------------------------------
+
+START = """
+import sys
+from mia_bench.cli import main
+try:
+    main()
+finally:
+    print("imported:", *sorted({"click", "pydantic"} & set(sys.modules)), file=sys.stderr)
+"""
+
+
+@pytest.fixture
+def site(toy_site: Path, tmp_path: Path) -> Path:
+    """The toy plugins where they may be changed."""
+    return Path(shutil.copytree(toy_site, tmp_path / "site"))
+
+
+@pytest.fixture
+def command(site: Path, tmp_path: Path) -> Callable[..., tuple[int, str, str, bool]]:
+    """Run ``mia-bench`` with the toy plugins; also whether it was answered again."""
+
+    def run(*args: object) -> tuple[int, str, str, bool]:
+        path = os.pathsep.join([str(site), *sys.path])
+        done = subprocess.run(
+            [sys.executable, "-c", START, *map(str, args)],
+            env={**os.environ, "PYTHONPATH": path, "MIA_BENCH_STORE": str(tmp_path / "store")},
+            capture_output=True,
+            text=True,
+        )
+        *err, imported = done.stderr.splitlines()
+        return done.returncode, done.stdout, "\n".join(err), imported == "imported:"
+
+    return run
+
+
+@pytest.mark.parametrize(
+    "args", [["--help"], [], ["--version"], ["list", "attacks"], ["describe", "ppa"], ["run", "--help"]]
+)
+def test_commands_that_compute_nothing_are_answered_again(
+    args: list[str], command: Callable[..., tuple[int, str, str, bool]]
+) -> None:
+    *first, again = command(*args)
+    assert not again
+    assert first[0] == 0
+    assert command(*args) == (*first, True)
+
+
+def test_an_answer_that_is_wrong_usage_is_given_anew(
+    command: Callable[..., tuple[int, str, str, bool]],
+) -> None:
+    assert command("list", "nothing")[::3] == (2, False)
+    assert command("list", "nothing")[::3] == (2, False)
+
+
+TOY = ("run", "--track", "toy", "--defense", "none", "--attack", "prior-sample", "--device", "cpu")
+
+
+def test_a_run_is_answered_again_until_its_store_changes(
+    command: Callable[..., tuple[int, str, str, bool]], tmp_path: Path
+) -> None:
+    computed, cached, again = command(*TOY), command(*TOY), command(*TOY)
+    assert [one[3] for one in (computed, cached, again)] == [False, False, True]
+    assert cached[:3] == again[:3]
+    assert cached[:2] == computed[:2]
+    (record,) = (tmp_path / "store" / "records" / "toy").glob("*.json")
+    content = json.loads(record.read_text("utf-8"))
+    record.unlink()
+    *measured, repeated = command(*TOY)
+    assert not repeated
+    assert measured[:2] == [0, cached[1]]
+    assert json.loads(record.read_text("utf-8"))["metrics"] == content["metrics"]
+    assert command(*TOY, "--seeds", "1")[3] is False
+    (picture,) = (tmp_path / "store" / "pictures").iterdir()
+    command(*TOY), command(*TOY)
+    picture.unlink()
+    assert command(*TOY)[3] is False
+    assert picture.exists()
+
+
+def test_a_plugin_that_is_changed_or_added_is_seen(
+    command: Callable[..., tuple[int, str, str, bool]], site: Path
+) -> None:
+    command("list", "defenses")
+    *before, again = command("list", "defenses")
+    assert again
+    changed = site / "mia_bench_toy" / "__init__.py"
+    changed.write_text(changed.read_text("utf-8") + "\nraise RuntimeError('broken now')\n", "utf-8")
+    *after, again = command("list", "defenses")
+    assert not again
+    assert "broken now" in after[2]
+    assert before != after
+    command("list", "defenses")
+    added = site / "added-1.0.dist-info"
+    added.mkdir()
+    (added / "METADATA").write_text("Name: added\nVersion: 1.0\n")
+    (added / "entry_points.txt").write_text("[mia_bench]\nadded = no_such_module\n")
+    *more, again = command("list", "defenses")
+    assert not again
+    assert "no_such_module" in more[2]
+
+
+def test_an_answer_that_nobody_reads(command: Callable[..., tuple[int, str, str, bool]], site: Path) -> None:
+    assert command("list", "attacks")[3] is False
+    assert command("list", "attacks")[3]
+    reader, writer = os.pipe()
+    os.close(reader)
+    path = os.pathsep.join([str(site), *sys.path])
+    env = {**os.environ, "PYTHONPATH": path, "MIA_BENCH_STORE": str(site.parent / "store")}
+    with os.fdopen(writer, "wb") as pipe:
+        done = subprocess.run(
+            [sys.executable, "-c", START, "list", "attacks"],
+            env=env,
+            stdout=pipe,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    assert done.returncode == PIPE_CLOSED
+    assert done.stderr == "imported:\n"
