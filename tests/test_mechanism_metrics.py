@@ -198,6 +198,8 @@ def test_gradients_are_means_over_steps_of_what_the_attack_returns() -> None:
     found = Gradients().compute(evidence)
     assert value(found["gradient_cosine"]) == pytest.approx(0.25)
     assert value(found["gradient_log_norm"]) == pytest.approx((0 + 1 + 2 - 9) / 6)
+    assert value(found["attack_loss"]) == pytest.approx(14 / 6)
+    assert found["attack_loss"].values.tolist() == [4.0, 3.0, 1.0, 2.0, 2.0, 2.0]
     assert value(found["loss_fall"]) == pytest.approx(0.375)
     assert found["loss_fall"].groups.tolist() == [0, 1]
     assert found["gradient_log_norm"].groups.tolist() == [0, 0, 0, 1, 1, 1]

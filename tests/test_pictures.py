@@ -8,6 +8,7 @@ import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from PIL import Image
 
 from commands import TOY_RUN
 from mia_bench import store as store_module
+from mia_bench.cli.leaderboard import _to_show
 from mia_bench.pictures import (
     StripRow,
     is_whole,
@@ -25,7 +27,7 @@ from mia_bench.pictures import (
     write_png,
 )
 from mia_bench.plugins import host
-from mia_bench.record import read_record
+from mia_bench.record import Record, read_record
 from mia_bench.store import Store
 from stored import record_text, without_hash
 from test_leaderboard import make_record
@@ -155,6 +157,25 @@ def test_a_strip_shows_the_same_classes_of_every_row() -> None:
     assert strip_classes(62, 8) == [0, 9, 17, 26, 35, 44, 52, 61]
     assert strip_classes(3, 8) == [0, 1, 2]
     assert strip_classes(1, 8) == [0]
+
+
+def test_a_strip_prefers_the_run_that_was_published() -> None:
+    first, second, third = (
+        Record.model_validate(make_record(seed=seed, per_image={"id_rank": [[1.0, 2.0]]}))
+        for seed in (1, 2, 0)
+    )
+    other = first.model_copy(update={"per_image": {"id_rank": [[1.0, 3.0]]}})
+
+    def shown(*found: Record, **stored: Record) -> tuple[int, bool]:
+        store = SimpleNamespace(record=lambda track, key: stored.get(key))
+        record, again = _to_show(found, store, "id_rank")
+        return record.seed, again
+
+    assert shown(first, second, **{first.key: first, second.key: second}) == (1, False)
+    assert shown(second, first, **{first.key: first, second.key: second}) == (1, False)
+    assert shown(first, second, **{first.key: other, second.key: second}) == (2, False)
+    assert shown(first, second, **{first.key: other}) == (1, True)
+    assert shown(first, third, **{first.key: first}) == (1, False)
 
 
 def test_the_strip_of_a_page(cli, toy, undisturbed, tmp_path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -200,7 +201,7 @@ def strip(folder: Path, store: Path | None, track: str, show_private: bool) -> N
 
 
 def _strip(decided: Standings, store: Store, show_private: bool) -> tuple[Image.Image, dict[str, str]]:
-    """The reconstructions of each row under its strongest attack, on the first seed that the store has.
+    """The reconstructions of each row under its strongest attack.
 
     The second part are the keys of the cells, and what their rows are called.
     """
@@ -215,14 +216,13 @@ def _strip(decided: Standings, store: Store, show_private: bool) -> tuple[Image.
         if not wanted:
             say(f"warning: {standing.label} is left out: {store.root} has no cell of it", err=True)
             continue
-        record = min(wanted, key=lambda record: record.seed)
+        record, again = _to_show(wanted, store, ranked)
         arrays = FinishedCell(record, store).arrays()
         classes = strip_classes(len(arrays["classes"]))
         if not rows and (show_private or not shows_people(record)):
             rows.append(StripRow("private image", arrays["examples"][classes, 0], [""] * len(classes)))
         ranks = record.per_image.get(ranked)
-        stored = store.record(board.track.name, record.key)
-        if ranks and stored and stored.per_image.get(ranked) != ranks:
+        if ranks and again:
             say(f"warning: {standing.label} has no ranks: {record.key} was run again, with others", err=True)
             ranks, other = None, True  # no number without its record
         captions = [f"rank {ranks[index][0]:g}" if ranks else "" for index in classes]
@@ -234,8 +234,21 @@ def _strip(decided: Standings, store: Store, show_private: bool) -> tuple[Image.
     heading = "each under the strongest attack on it"
     if any(any(row.captions) for row in rows):
         heading += "; the rank of the true person in the gallery"
-        heading += ", but for rows that were run again" if other else ""
+        heading += " (rows without ranks were run again, with others)" if other else ""
     return draw_strip(rows, heading), shown
+
+
+def _to_show(found: Sequence[Record], store: Store, ranked: str) -> tuple[Record, bool]:
+    """The record whose reconstructions are shown, and whether the store has another run of it, with other ranks.
+
+    It is that of the first seed of which the store has the run that was published, or else of the first seed.
+    """
+
+    def again(record: Record) -> bool:
+        stored = store.record(record.track.name, record.key)
+        return stored is None or stored.per_image.get(ranked) != record.per_image.get(ranked)
+
+    return min(((record, again(record)) for record in found), key=lambda one: (one[1], one[0].seed))
 
 
 def _rank_name(board: Board) -> str:

@@ -232,33 +232,44 @@ def _forest(experiment: Experiment, answer: Answer) -> str:
     return forest(panels, axis, rows, base=experiment.compared_with) if panels else ""
 
 
-_OF_STEPS = ("gradient_log_norm", "gradient_cosine")
+_OF_STEPS = {
+    "gradient_log_norm": "gradient_log_norm",
+    "gradient_cosine": "gradient_cosine",
+    "attack_loss": "loss_fall",
+}
+"""What records have of each step, and as what it is drawn."""
 
 
 def _steps(experiment: Experiment, answer: Answer) -> str:
     """What the attacks say of their steps: the mean over classes and seeds, a line for each target."""
     part = answer.parts[0]
     panels = []
-    for name in _OF_STEPS:
+    for name, drawn_as in _OF_STEPS.items():
         quantity = part.board.quantities.get(name)
         lines = {line.label: _by_step(name, part, line) for line in part.lines} if quantity else {}
         lines = {label: values for label, values in lines.items() if values}
         if lines:
-            panels.append(Curves(name, lines, 2 if name == "gradient_cosine" else 1))
+            panels.append(Curves(drawn_as, lines, 2 if name == "gradient_cosine" else 1))
     colours = _colours(answer, part.lines)
     drawn = {line.label: colours.get(line.defense) for line in part.lines}
     return curves(panels, "step of the attack", drawn) if panels else ""
 
 
 def _by_step(name: str, part: Part, line: Line) -> list[float]:
-    """The mean of a quantity at each step under the first attack; nothing where no record has it."""
+    """The mean of a quantity at each step under the first attack; nothing where no record has it.
+
+    Of the loss it is what it has fallen by since the first step, as a share of its first value.
+    """
     attack = part.attacks.get(part.first)
     found = []
     for record in part.board.done:
         classes = record.per_image.get(name, [])
         # Where gradients vanish, classes have unlike numbers of steps.
         if (row_key(record), section_key(record)) == (line.key, attack) and len({*map(len, classes)}) == 1:
-            found.append(np.mean(classes, axis=0))
+            values = np.array(classes)
+            if name == "attack_loss":  # each target has a level of its own
+                values = (values[:, :1] - values) / np.abs(values[:, :1])
+            found.append(values.mean(axis=0))
     return [float(value) for value in np.mean(found, axis=0)] if found else []
 
 

@@ -26,7 +26,7 @@ class Gradients(AttackMetric):
 
     summary = "size and direction of the attack's gradients, and its loss"
     paper = "Struppek et al., ICLR 2024, arXiv 2310.06549"
-    version = "1"
+    version = "2"
     quantities: ClassVar[dict[str, Quantity]] = {
         "gradient_cosine": Quantity(
             "mean cosine between consecutive gradients of the attack, in the latent space",
@@ -37,6 +37,11 @@ class Gradients(AttackMetric):
             "mean common logarithm of the attack's gradient norm, itself a mean over a class's candidates",
             paired=True,
             per_image="gradient_log_norm",
+        ),
+        "attack_loss": Quantity(
+            "mean of the attack's loss over its steps",
+            paired=True,
+            per_image="attack_loss",
         ),
         "loss_fall": Quantity(
             "what the attack's loss falls by from the first step to the last, as a share of the first",
@@ -62,6 +67,7 @@ class Gradients(AttackMetric):
         return {
             "gradient_cosine": turned,
             "gradient_log_norm": _by_class(norm.clamp_min(_LEAST).log10()),
+            "attack_loss": _by_class(loss),
             "loss_fall": fall,
         }
 
