@@ -239,7 +239,7 @@ def _strip(decided: Standings, store: Store, show_private: bool) -> tuple[Image.
 
 
 def _to_show(found: Sequence[Record], store: Store, ranked: str) -> tuple[Record, bool]:
-    """The record whose reconstructions are shown, and whether the store has another run of it, with other ranks.
+    """The record whose reconstructions are shown, and whether the store has another run, with other ranks.
 
     It is that of the first seed of which the store has the run that was published, or else of the first seed.
     """

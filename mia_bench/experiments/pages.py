@@ -268,6 +268,8 @@ def _by_step(name: str, part: Part, line: Line) -> list[float]:
         if (row_key(record), section_key(record)) == (line.key, attack) and len({*map(len, classes)}) == 1:
             values = np.array(classes)
             if name == "attack_loss":  # each target has a level of its own
+                if not values[:, 0].all():
+                    continue
                 values = (values[:, :1] - values) / np.abs(values[:, :1])
             found.append(values.mean(axis=0))
     return [float(value) for value in np.mean(found, axis=0)] if found else []
