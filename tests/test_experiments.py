@@ -456,6 +456,24 @@ def test_records_of_boards_are_not_copied_and_others_no_longer_needed_are_remove
     assert Published(folder, boards, registry).write() == []
 
 
+def test_a_page_shows_further_tracks_if_asked(
+    toy, tmp_path: Path, computed: list[Record], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = made().model_copy(update={"tracks": ("mnist",)})
+    monkeypatch.setattr(folder_module, "load_experiments", lambda: [elsewhere])
+    folder, boards = tmp_path / "experiments", tmp_path / "boards"
+    (boards / "results").mkdir(parents=True)
+
+    def shown(*tracks: str) -> str:
+        pages = Published(folder, boards, host().registry, computed, tracks=tracks).pages()
+        return pages[folder / "made.md"]
+
+    assert "## `toy`" not in shown()
+    assert shown("toy").count("## `toy`") == shown("toy", "toy").count("## `toy`") == 1
+    with pytest.raises(UsageError, match="unknown track 'toi'"):
+        shown("toi")
+
+
 def test_nothing_is_written_where_records_can_not_be_compared(
     only_made, tmp_path: Path, computed: list[Record]
 ) -> None:

@@ -74,8 +74,8 @@ def run(name: str, dry_run: bool, **options: Any) -> None:
     ):
         say(f"warning: {line}", err=True)
     if options["track"] not in experiment.tracks:
-        shown = ", ".join(experiment.tracks)
-        say(f"note: the page of {name} shows {shown} only, whatever is computed here", err=True)
+        shown, more = ", ".join(experiment.tracks), f"'mia-bench experiment build --track {options['track']}'"
+        say(f"note: the page of {name} shows {shown}; {more} adds this track", err=True)
     if dry_run:
         for variation, (prepared, _) in zip(experiment.variants, planned, strict=True):
             if variation.label:
@@ -154,14 +154,17 @@ def _print(experiment: Experiment, found: Answer) -> None:
     show_default=True,
     help="Folder of the leaderboards, whose records count too.",
 )
+@click.option(
+    "--track", "tracks", multiple=True, metavar="NAME", help="Show this track, too; repeat for several."
+)
 @store_option
 @uncollected()
-def build(folder: Path, boards: Path, store: Path | None) -> None:
+def build(folder: Path, boards: Path, tracks: tuple[str, ...], store: Path | None) -> None:
     """Write the pages from the records; with --store, add the records of a store first."""
     given = read_store(store) if store else []
     points = plane.place_in(Store(store).root) if store else None
     kept = plane.read(points) if points and points.exists() else None
-    changed = Published(folder, boards, host().registry, given, kept).write()
+    changed = Published(folder, boards, host().registry, given, kept, tracks).write()
     for path in changed:
         say(path)
     if not changed:

@@ -11,7 +11,7 @@ Layout::
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,6 +53,7 @@ class Published:
     Args:
         given: further records, which are added to the folder if an experiment needs them.
         points: a further record of the plane, which takes the place of the folder's.
+        tracks: further tracks that the pages show, where there are numbers of them.
 
     Raises:
         UsageError: there are neither records nor boards.
@@ -66,16 +67,20 @@ class Published:
         registry: Registry,
         given: Iterable[Record] = (),
         points: plane.PlaneRecord | None = None,
+        tracks: Sequence[str] = (),
     ) -> None:
         if not any((place / RESULTS).is_dir() for place in (folder, boards)):
             raise UsageError(f"neither {folder} nor {boards} has records: name the leaderboards by --boards")
         self.folder, self.registry = folder, registry
         self._plane_file = folder / RESULTS / f"{plane.NAME}.json"
         self._points = points or (plane.read(self._plane_file) if self._plane_file.exists() else None)
-        self.experiments = load_experiments()
-        tracks = dict.fromkeys(name for one in self.experiments for name in one.tracks)
-        self._there = {name: load(folder, name) for name in tracks}
-        on_boards = {name: load(boards, name) for name in tracks}
+        self.experiments = [
+            one.model_copy(update={"tracks": tuple(dict.fromkeys((*one.tracks, *tracks)))})
+            for one in load_experiments()
+        ]
+        names = dict.fromkeys(name for one in self.experiments for name in one.tracks)
+        self._there = {name: load(folder, name) for name in names}
+        on_boards = {name: load(boards, name) for name in names}
         added = group(given, lambda record: record.track.name)
         self._parts = [
             self._part(one, name, on_boards[name], [*self._there[name], *added.get(name, [])])
