@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import torch
 from scipy import linalg
+from torch import nn
+from torchmetrics.image.fid import FrechetInceptionDistance
 
 from mia_bench.frechet import frechet_distance
 
@@ -24,6 +26,28 @@ def test_equals_scipy(rows: int, width: int) -> None:
     )
     assert frechet_distance(first, second) == pytest.approx(expected, rel=1e-6)
     assert frechet_distance(second, first) == pytest.approx(expected, rel=1e-6)
+
+
+class Pixels(nn.Module):
+    """Features are the pixels."""
+
+    num_features = 12
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return images.flatten(1).double()
+
+
+def test_equals_torchmetrics_for_random_and_degenerate_sets() -> None:
+    spread, wide = draws(1, 40, 12), draws(2, 30, 12)
+    point, few = torch.ones(20, 12, dtype=torch.float64), draws(3, 5, 12)
+    twice = torch.cat([spread[:10], spread[:10]])
+    for first, second in [(spread, wide), (spread, point), (point, point), (few, spread), (twice, spread)]:
+        theirs = FrechetInceptionDistance(Pixels(), normalize=True, input_img_size=(3, 2, 2)).set_dtype(
+            torch.float64
+        )
+        theirs.update(first.view(-1, 3, 2, 2), real=True)
+        theirs.update(second.view(-1, 3, 2, 2), real=False)
+        assert frechet_distance(first, second) == pytest.approx(float(theirs.compute()), rel=1e-6, abs=1e-6)
 
 
 def test_shift_of_the_same_sample_is_its_squared_length() -> None:

@@ -134,6 +134,15 @@ def test_the_kernel_distance_equals_torchmetrics(seed: int, shift: float) -> Non
     assert squared_discrepancy(first.numpy(), (second + shift).numpy()) == pytest.approx(expected)
 
 
+def test_the_kernel_distance_of_degenerate_sets_equals_torchmetrics() -> None:
+    draws = torch.Generator().manual_seed(0)
+    spread, point = torch.randn(16, 3, generator=draws, dtype=torch.float64), torch.ones(16, 3).double()
+    twice, nothing = torch.cat([spread[:8], spread[:8]]), torch.zeros(16, 3).double()
+    for first, second in [(point, point), (spread, point), (point, nothing), (twice, spread), (twice, twice)]:
+        expected = float(poly_mmd(first, second))
+        assert squared_discrepancy(first.numpy(), second.numpy()) == pytest.approx(expected, abs=1e-12)
+
+
 def test_the_kernel_distance_is_unbiased_and_symmetric() -> None:
     rng = np.random.default_rng(0)
     found = [squared_discrepancy(rng.normal(size=(5, 3)), rng.normal(size=(9, 3))) for _ in range(3000)]
