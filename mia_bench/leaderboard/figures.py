@@ -38,6 +38,9 @@ _SIZE = 12
 _EM = 0.63
 """Width of a character at most, on average over a label, in sizes of the font."""
 
+_GAP = 8
+"""Pixels between labels that stand beside each other."""
+
 _LONGEST = 40
 """Characters of a label that are shown."""
 
@@ -603,16 +606,16 @@ def _distances(box: Box, points: Array) -> Array:
 
 def _best(places: Sequence[_Place], others: Sequence[_Place]) -> _Place:
     """The place that hides least, with other labels and their lines where they are."""
-    boxes = [other.box for other in others]
+    boxes = [(x0 - _GAP, y0, x1 + _GAP, y1) for x0, y0, x1, y1 in (other.box for other in others)]
     few = len(others) < _MOVED
     lines = [box for other in others for box in other.along] if few else []
     near = places[:_TRIED]
     costs = np.array([place.cost for place in near])
     costs += 4000 * (_meetings([place.box for place in near], boxes) > 0)
-    costs += 60 * (_meetings([place.box for place in near], lines) > 0)
+    costs += 150 * (_meetings([place.box for place in near], lines) > 0)
     for number, place in enumerate(near):
         if few and place.along:
-            costs[number] += 60 * bool(_meetings(place.along, boxes).any())
+            costs[number] += 150 * bool(_meetings(place.along, boxes).any())
             costs[number] += 40 * bool(_meetings(place.along, lines).any())
     return near[int(np.argmin(costs))]
 
