@@ -242,9 +242,9 @@ class Experiments:
         signed(one.change.value, says)
         return change(quantity, one.change).lstrip("−+")
 
-    def points(self, *which: str) -> str:
+    def points(self, *which: str, **where: str) -> str:
         """How much less accurate a target is, in points, without interval."""
-        _, found = self._number(*which, "test_accuracy", "")
+        _, found = self._number(*which, "test_accuracy", "", **where)
         return number(100 * signed(found.change.value, "less") * found.change.value, 0)
 
     def percent(self, *which: str) -> str:
