@@ -5,9 +5,9 @@ output follows from its arguments, the environment and files alone says so (:fun
 printed is then kept in the cache folder, with the state of each file that it opened, looked for or imported
 and of each folder that it listed. The same command prints that again as long as all of them are as they were.
 
-Files are watched through Python's audit events. Looking for a file has none, so that :func:`os.stat` and
-:func:`os.lstat` are replaced meanwhile. A command that writes a file, starts a process or opens a connection
-is not answered again.
+Files are watched through Python's audit events. Looking for a file has none, so that :func:`os.stat`,
+:func:`os.lstat` and :func:`os.access` are replaced meanwhile. A command that writes a file, starts a process
+or opens a connection is not answered again. What code in C reads, or prints past Python's streams, is unseen.
 """
 
 from __future__ import annotations
@@ -30,20 +30,34 @@ MOST = 64
 """Number of answers that are kept."""
 
 LARGEST = 20_000
-"""Number of files and folders that a command reads at most whose answer is kept."""
+"""Number of files, and of entries of folders, that a command reads at most whose answer is kept."""
+
+SETTLED = 2 * 10**9
+"""Nanoseconds before the start at which a file must have changed last: it may be changed while it is read."""
 
 _CHANGING = {"_", "OLDPWD", "SHLVL"}
 """Variables of the environment that a shell changes from one command to the next."""
 
+_BYTECODE = "__pycache__"
+"""The name of folders of Python's bytecode."""
+
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
-_ACTIONS = ("os.", "shutil.", "subprocess.", "socket.", "tempfile.")
+_ACTIONS = ("os.", "shutil.", "subprocess.", "socket.", "sqlite3.", "syslog.", "tempfile.")
 """Audit events with these beginnings change something outside, or depend on it ..."""
 
 _HARMLESS = ("os.putenv", "os.unsetenv")
 """... but for these."""
 
-_stat, _lstat = os.stat, os.lstat
+_LOOKS = ("stat", "lstat", "access")
+"""Functions of :mod:`os` that look for a file."""
+
+_ABLE = (os.supports_dir_fd, os.supports_effective_ids, os.supports_fd, os.supports_follow_symlinks)
+"""Sets of what functions of :mod:`os` are able to do."""
+
+_STREAMS = ("stdout", "stderr", "__stdout__", "__stderr__")
+
+_stat = os.stat
 
 _asked: Question | None = None
 """The question whose answer is watched."""
@@ -68,10 +82,13 @@ class Question:
         self._printed: list[tuple[str, bool]] = []
         self._files: dict[str, list[int] | None] = {}
         self._folders: dict[str, str | None] = {}
+        self._left = LARGEST
+        self._replaced: list[tuple[Any, str, Any, Any]] = []
         self._kept: Path | None = None
         with contextlib.suppress(Exception):  # no folder for it, or none to stand in
             asked = [args, os.getcwd(), _environment(), *map(_terminal, range(3))]
             asked += [sys.version, sys.executable, sys.path, str(sys.flags)]
+            asked += [sys.warnoptions, str(sys._xoptions)]
             name = hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:32]
             self._kept = cache_folder() / "answers" / f"{name}.json"
 
@@ -87,7 +104,7 @@ class Question:
             kept = json.loads(self._kept.read_bytes())
             if any(_file(path) != state for path, state in kept["files"].items()):
                 return False
-            if any(_folder(path) != state for path, state in kept["folders"].items()):
+            if any(_folder(path)[0] != state for path, state in kept["folders"].items()):
                 return False
             printed = [(str(text), bool(err)) for text, err in kept["printed"]]
         except Exception:  # there is none, or it is damaged
@@ -105,41 +122,65 @@ class Question:
         if self._kept is None:
             yield
             return
-        usual = sys.stdout, sys.stderr
         _watch()
-        os.stat, os.lstat = _noticed(_stat), _noticed(_lstat)
-        sys.stdout, sys.stderr = _Heard(usual[0], self, err=False), _Heard(usual[1], self, err=True)
+        for name in _LOOKS:
+            self._replace(os, name, _noticed(getattr(os, name)))
+        for name in _STREAMS:
+            if getattr(sys, name):
+                self._replace(sys, name, _Heard(getattr(sys, name), self, err="err" in name))
         _asked = self
         try:
             yield
         finally:
             _asked = None
-            os.stat, os.lstat = _stat, _lstat
-            sys.stdout, sys.stderr = usual
+            self._restore()
+
+    def _replace(self, where: Any, name: str, new: Any) -> None:
+        usual = getattr(where, name)
+        for able in _ABLE:
+            if usual in able:
+                able.add(new)
+        setattr(where, name, new)
+        self._replaced.append((where, name, new, usual))
+
+    def _restore(self) -> None:
+        """Put back what was replaced, but for what somebody else replaced since."""
+        for where, name, new, usual in self._replaced:
+            if getattr(where, name) is new:
+                setattr(where, name, usual)
+        self._replaced = []
 
     def keep(self) -> None:
         """Keep what was printed, if it may be printed again."""
-        if self._kept is None or not self.repeatable:
-            return
-        for module in list(sys.modules.values()):
-            if path := getattr(module, "__dict__", {}).get("__file__"):
-                self._files.setdefault(path, _file(path))
-        changed = any(state and max(state[:2]) >= self._began for state in self._files.values())
-        if changed or len(self._files) + len(self._folders) > LARGEST:
+        with contextlib.suppress(Exception):  # the folder can't be written, say
+            for module in list(sys.modules.values()):
+                if isinstance(path := getattr(module, "__dict__", {}).get("__file__"), str):
+                    self.note_file(path)
+            settled = self._began - SETTLED
+            changing = (path for path, state in self._files.items() if state and max(state[:2]) >= settled)
+            if self.repeatable and all(map(os.path.isdir, changing)):
+                self._write()
+
+    def _write(self) -> None:
+        if self._kept is None:
             return
         content = {"files": self._files, "folders": self._folders, "printed": self._printed}
-        with contextlib.suppress(OSError):  # the folder can't be written, say
-            self._kept.parent.mkdir(parents=True, exist_ok=True)
-            beside = self._kept.with_suffix(f".{os.getpid()}")
-            beside.write_text(json.dumps(content))
-            beside.replace(self._kept)
-            for old in sorted(self._kept.parent.iterdir(), key=lambda path: path.stat().st_mtime)[:-MOST]:
-                old.unlink()
+        self._kept.parent.mkdir(parents=True, exist_ok=True)
+        beside = self._kept.with_suffix(f".{os.getpid()}")
+        beside.touch(mode=0o600)
+        beside.write_text(json.dumps(content))
+        beside.replace(self._kept)
+        for old in sorted(self._kept.parent.iterdir(), key=lambda path: path.stat().st_mtime)[:-MOST]:
+            old.unlink()
 
     def note_file(self, path: Any) -> None:
         """A file is opened or looked for."""
-        if not isinstance(path, int) and not _is_own(path := _absolute(path)):
-            self._files.setdefault(path, _file(path))
+        if isinstance(path, int):
+            return
+        path = _source(_absolute(path))
+        if path not in self._files and not path.startswith("/proc/self/"):
+            self._files[path] = _file(path)
+            self._count(1)
 
     def note_folder(self, path: Any) -> None:
         """A folder is listed."""
@@ -147,17 +188,23 @@ class Question:
             self.give_up()
         elif (path := _absolute(path)) not in self._folders:
             self._folders[path] = None  # the next line lists it, too
-            self._folders[path] = _folder(path)
+            self._folders[path], entries = _folder(path)
+            self._count(entries)
 
     def note_text(self, text: str, err: bool) -> None:
         """Something is printed."""
-        if self._kept:
-            self._printed.append((text, err))
+        self._printed.append((text, err))
+
+    def _count(self, read: int) -> None:
+        self._left -= read
+        if self._left < 0:
+            self.give_up()
 
     def give_up(self) -> None:
         """Keep nothing."""
         global _asked
         self._kept = _asked = None
+        self._restore()
         self._printed, self._files, self._folders = [], {}, {}
 
 
@@ -174,9 +221,18 @@ def _absolute(path: Any) -> str:
     return os.path.abspath(os.fsdecode("." if path is None else path))
 
 
-def _is_own(path: str) -> bool:
-    """Whether this is of Python's bytecode or of the process itself."""
-    return "__pycache__" in path or path.startswith("/proc/self/")
+def _source(path: str) -> str:
+    """The source of a file of bytecode; other paths as they are."""
+    folder, name = os.path.split(path)
+    if not _is_bytecode(path) or name == _BYTECODE:
+        return path
+    return os.path.join(os.path.dirname(folder), f"{name.partition('.')[0]}.py")
+
+
+def _is_bytecode(path: str) -> bool:
+    """Whether this is a file of Python's bytecode, or a folder of them."""
+    folder, name = os.path.split(path)
+    return name == _BYTECODE or (os.path.basename(folder) == _BYTECODE and ".pyc" in name)
 
 
 def _file(path: str) -> list[int] | None:
@@ -188,14 +244,14 @@ def _file(path: str) -> list[int] | None:
     return [found.st_mtime_ns, found.st_ctime_ns, found.st_size]
 
 
-def _folder(path: str) -> str | None:
-    """A hash of what lies in a folder, with times and sizes; None if there is none."""
+def _folder(path: str) -> tuple[str | None, int]:
+    """A hash of what lies in a folder, with times and sizes, and how much it is; None if there is none."""
     try:
-        inside = sorted(name for name in os.listdir(path) if name != "__pycache__")
+        inside = sorted(name for name in os.listdir(path) if name != _BYTECODE)
         states = [(name, _file(os.path.join(path, name))) for name in inside]
     except (OSError, ValueError):
-        return None
-    return hashlib.sha256(repr(states).encode("utf-8", "surrogateescape")).hexdigest()[:32]
+        return None, 0
+    return hashlib.sha256(repr(states).encode("utf-8", "surrogateescape")).hexdigest()[:32], len(states)
 
 
 @functools.cache
@@ -214,23 +270,23 @@ def _notice(event: str, args: tuple[Any, ...]) -> None:
                 _asked.give_up()
         elif not flags & _WRITING:
             _asked.note_file(path)
-        elif not _is_own(_absolute(path)):
+        elif not _is_bytecode(_absolute(path)):
             _asked.give_up()
     elif event in ("os.listdir", "os.scandir"):
         _asked.note_folder(args[0])
-    elif event.startswith(_ACTIONS) and event not in _HARMLESS and not _is_own(str(*args[:1])):
+    elif event.startswith(_ACTIONS) and event not in _HARMLESS and not _is_bytecode(str(*args[:1])):
         _asked.give_up()
 
 
-def _noticed(look: Callable[..., os.stat_result]) -> Callable[..., os.stat_result]:
+def _noticed(look: Callable[..., Any]) -> Callable[..., Any]:
     """A look for a file that is noted."""
 
-    def noted(path: Any, **more: Any) -> os.stat_result:
+    def noted(path: Any, *mode: int, **more: Any) -> Any:
         if _asked and more.get("dir_fd") is None:
             _asked.note_file(path)
         elif _asked:
             _asked.give_up()
-        return look(path, **more)
+        return look(path, *mode, **more)
 
     return noted
 
@@ -249,9 +305,9 @@ class _Heard:
 
     def write(self, text: str) -> int:
         """Print and note text."""
-        written = self._stream.write(text)
-        self._question.note_text(text, self._err)
-        return written
+        if isinstance(text, str):  # click tries bytes, which fails
+            self._question.note_text(text, self._err)
+        return self._stream.write(text)
 
     def __getattr__(self, name: str) -> Any:
         if name in ("buffer", "detach", "writelines"):  # ways around write

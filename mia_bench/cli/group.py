@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import click
 from etils.epy import lazy_imports
 
+from mia_bench.cli.answers import repeatable
 from mia_bench.discovery import distribution_name, find_plugins
 from mia_bench.errors import MiaBenchError, did_you_mean
 from mia_bench.streams import of_output
@@ -47,8 +48,17 @@ COMMANDS = {
 }
 
 
+class _Context(click.Context):
+    def get_help(self) -> str:
+        """The help, which is the same until something is installed."""
+        repeatable()
+        return super().get_help()
+
+
 class LazyGroup(click.Group):
     """A group that imports a command when it is called."""
+
+    context_class = _Context
 
     _loaded_host: object = None
     """The host whose plugins have added their commands."""
@@ -66,6 +76,8 @@ class LazyGroup(click.Group):
         """Import and return a command."""
         if cmd_name in COMMANDS:
             command: click.Command = importlib.import_module(f"mia_bench.cli.{cmd_name}").command
+            for one in (command, *getattr(command, "commands", {}).values()):
+                one.context_class = _Context
             return command
         self._load_plugin_commands()
         return super().get_command(ctx, cmd_name)

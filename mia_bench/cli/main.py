@@ -14,8 +14,6 @@ from mia_bench.streams import prepare_streams, put, silence, unread
 PIPE_CLOSED = 128 + 13
 """The exit code of a tool that SIGPIPE ends."""
 
-_HELP = {"-h", "--help", "--version"}
-
 
 def main(args: list[str] | None = None) -> None:
     """Run the command line, with the arguments of the process where none are given.
@@ -39,6 +37,9 @@ def _finish(args: list[str] | None) -> int:
         sys.stdout.flush()
     except BrokenPipeError:
         code = PIPE_CLOSED
+    except KeyboardInterrupt:  # while an answer is looked for or kept
+        put("error: interrupted\n", err=True)
+        code = 1
     except OSError as error:  # nothing else is left to raise one
         put(f"error: standard output can't be written: {error.strerror}\n", err=True)
         code = 1
@@ -58,8 +59,6 @@ def _answer() -> int:
         return 0
     with question.watching():
         code = _run(args)
-        if not args or _HELP & {*args}:
-            question.repeatable = True
     if code == 0:
         question.keep()
     return code

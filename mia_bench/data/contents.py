@@ -49,7 +49,7 @@ def content_hashes(root: Path, names: Sequence[str]) -> list[str]:
         for name, state, found in zip(names, states, hashes, strict=True)
         if max(map(int, state[1:])) < settled
     }
-    if known != kept:
+    if any(kept.get(name) != found for name, found in known.items()):
         _save(place, {**kept, **known})
     return hashes
 
