@@ -9,7 +9,18 @@ import pytest
 from mia_bench import Quantity
 from mia_bench.leaderboard import figures
 from mia_bench.leaderboard.drawing import front
-from mia_bench.leaderboard.figures import Axis, Bar, Level, Panel, Point, Series, forest, scatter
+from mia_bench.leaderboard.figures import (
+    Axis,
+    Bar,
+    Curves,
+    Level,
+    Panel,
+    Point,
+    Series,
+    curves,
+    forest,
+    scatter,
+)
 from mia_bench.statistics import Estimate
 
 ACCURACY = Axis("test accuracy", Quantity("", "higher", "share"))
@@ -176,3 +187,18 @@ def test_the_same_values_give_the_same_bytes_for_both_schemes() -> None:
     assert "prefers-color-scheme:dark" in plane((), point)
     for colour in (*figures._LIGHT, *figures._DARK):
         assert colour in plane((), point)
+
+
+def test_a_legend_has_as_many_lines_as_it_needs() -> None:
+    names = [f"a defense alpha=0.{number}" for number in range(9)]
+    few, many = ({name: number for number, name in enumerate(names[:count])} for count in (2, 9))
+    drawn = [
+        curves([Curves("loss", {name: [0.0, 1.0] for name in lines})], "step", lines) for lines in (few, many)
+    ]
+    heights = [float(ET.fromstring(svg).attrib["height"]) for svg in drawn]
+    written = {name: named(drawn[1])[name].attrib for name in names}
+    lines = sorted({float(one["y"]) for one in written.values()})
+    assert len(lines) > 1
+    assert heights[1] - heights[0] == pytest.approx(lines[-1] - lines[0])
+    assert all(float(one["x"]) + len(name) * 6 < figures.WIDTH for name, one in written.items())
+    assert float(named(drawn[1])["loss"].attrib["y"]) > lines[-1] + 10

@@ -128,8 +128,8 @@ def scatter(series: Sequence[Series], levels: Sequence[Level], x: Axis, y: Axis)
     points = [point for one in series for point in one.points]
     if not points:
         raise ValueError("a figure needs points")
-    named = [one for one in series if one.name]
-    left, top, right = 58.0, 70.0 if named else 46.0, WIDTH - 132.0
+    dashed, legend, more = _named_lines({one.name: one.colour for one in series if one.name})
+    left, top, right = 58.0, 70.0 + more if legend else 46.0, WIDTH - 132.0
     bottom = top + min(max(384.0, 26.0 * sum(bool(point.label) for point in points)), 640.0)
     if x.stretched:
         across: _Scale = _Stretched(sorted({p.x.value for p in points}), left, right)
@@ -139,7 +139,7 @@ def scatter(series: Sequence[Series], levels: Sequence[Level], x: Axis, y: Axis)
     shown = _within(spread, levels, y.quantity)
     up = _Scale(shown, bottom, top)
     svg = _canvas(bottom + 60, f"{y.title} against {x.title}")
-    dashed = _name_lines(svg, {one.name: one.colour for one in named})
+    _write(svg, legend)
     for tick in across.ticks(7):
         _line(svg, across(tick), top, across(tick), bottom, "grid")
         _text(svg, across(tick), bottom + 18, _number(tick), "soft", "middle")
@@ -275,10 +275,12 @@ def curves(panels: Sequence[Curves], x: str, colours: Mapping[str, int | None]) 
     labels = [label for label in colours if any(label in panel.lines for panel in panels)]
     beside, tall = min(2, len(panels)), 290.0
     width = (WIDTH - 8) / beside
-    svg = _canvas(-(-len(panels) // beside) * tall + 34, f"{', '.join(p.title for p in panels)}, {x}")
-    dashed = _name_lines(svg, {label: colours[label] for label in labels})
+    dashed, legend, more = _named_lines({label: colours[label] for label in labels})
+    head = 34 + more
+    svg = _canvas(-(-len(panels) // beside) * tall + head, f"{', '.join(p.title for p in panels)}, {x}")
+    _write(svg, legend)
     for number, panel in enumerate(panels):
-        x0, y0 = (number % beside) * width, 34 + (number // beside) * tall
+        x0, y0 = (number % beside) * width, head + (number // beside) * tall
         left, right, top, bottom = x0 + 58, x0 + width - 14, y0 + 34, y0 + tall - 44
         found = [Estimate(value, None, None, 1) for line in panel.lines.values() for value in line]
         last = panel.first - 1 + max(map(len, panel.lines.values()))
@@ -309,9 +311,10 @@ def clouds(panels: Sequence[Cloud], names: Sequence[str] = (), reach: float | No
         raise ValueError("a figure needs points")
     beside = min(3, len(panels))
     side = (WIDTH - 8) / beside
-    head = 40.0 if names else 8.0
+    legend, more = _legend({name: number for number, name in enumerate(names)})
+    head = 40.0 + more if names else 8.0
     svg = _canvas(head + -(-len(panels) // beside) * (side + 30), ", ".join(panel.title for panel in panels))
-    _legend(svg, {name: number for number, name in enumerate(names)}, 22)
+    _write(svg, legend)
     edge = reach or 1.05 * max(max(abs(spot.x), abs(spot.y)) for spot in spots)
     for number, panel in enumerate(panels):
         x0, y0 = (number % beside) * side + 8, head + (number // beside) * (side + 30)
@@ -338,20 +341,35 @@ def clouds(panels: Sequence[Cloud], names: Sequence[str] = (), reach: float | No
     return _finished(svg)
 
 
-def _name_lines(svg: ET.Element, colours: Mapping[str, int | None]) -> dict[str, bool]:
-    """Name lines above a figure; of each whether it is dashed, as an earlier one has its colour."""
+_Legend: TypeAlias = list[tuple[float, float, str, int | None]]
+"""Where labels stand, and in which colours."""
+
+
+def _named_lines(colours: Mapping[str, int | None]) -> tuple[dict[str, bool], _Legend, float]:
+    """Of each line whether it is dashed, as an earlier one has its colour; with the legend that says so."""
     taken = list(colours.values())
     dashed = {label: colour in taken[:number] for number, (label, colour) in enumerate(colours.items())}
-    _legend(svg, {f"{label} (dashed)" if dashed[label] else label: colours[label] for label in colours}, 22)
-    return dashed
+    return dashed, *_legend(
+        {f"{label} (dashed)" if dashed[label] else label: colours[label] for label in colours}
+    )
 
 
-def _legend(svg: ET.Element, labels: Mapping[str, int | None], y: float) -> None:
-    """The labels in their colours, in one line."""
-    x = 14.0
+def _legend(labels: Mapping[str, int | None]) -> tuple[_Legend, float]:
+    """The labels above a figure, in as many lines as they need, and how high the further lines are."""
+    x, y = 14.0, 22.0
+    found: _Legend = []
     for label, colour in labels.items():
-        _text(svg, x, y, _short(label), f"name {_class(colour)}")
-        x += _wide(_short(label)) + 22
+        wide = _wide(_short(label))
+        if found and x + wide > WIDTH - 8:
+            x, y = 14.0, y + 18
+        found.append((x, y, _short(label), colour))
+        x += wide + 22
+    return found, y - 22
+
+
+def _write(svg: ET.Element, legend: _Legend) -> None:
+    for x, y, label, colour in legend:
+        _text(svg, x, y, label, f"name {_class(colour)}")
 
 
 def _polyline(
