@@ -133,7 +133,7 @@ class Question:
             yield
         finally:
             _asked = None
-            self._restore()
+            self._restore(os, sys)
 
     def _replace(self, where: Any, name: str, new: Any) -> None:
         usual = getattr(where, name)
@@ -143,12 +143,11 @@ class Question:
         setattr(where, name, new)
         self._replaced.append((where, name, new, usual))
 
-    def _restore(self) -> None:
-        """Put back what was replaced, but for what somebody else replaced since."""
+    def _restore(self, *modules: Any) -> None:
+        """Put back what was replaced in these, but for what somebody else replaced since."""
         for where, name, new, usual in self._replaced:
-            if getattr(where, name) is new:
+            if where in modules and getattr(where, name) is new:
                 setattr(where, name, usual)
-        self._replaced = []
 
     def keep(self) -> None:
         """Keep what was printed, if it may be printed again."""
@@ -192,8 +191,9 @@ class Question:
             self._count(entries)
 
     def note_text(self, text: str, err: bool) -> None:
-        """Something is printed."""
-        self._printed.append((text, err))
+        """Something is printed, perhaps by one who has held the stream since before this gave up."""
+        if self._kept:
+            self._printed.append((text, err))
 
     def _count(self, read: int) -> None:
         self._left -= read
@@ -204,7 +204,7 @@ class Question:
         """Keep nothing."""
         global _asked
         self._kept = _asked = None
-        self._restore()
+        self._restore(os)  # the streams stay: the command compares them
         self._printed, self._files, self._folders = [], {}, {}
 
 
