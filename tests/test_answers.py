@@ -399,16 +399,21 @@ finally:
 """
 
 
+def path_with(site: Path) -> str:
+    """For ``PYTHONPATH``; without the folder where other tests write meanwhile, which is listed."""
+    return os.pathsep.join([str(site), *(path for path in sys.path if path not in ("", os.getcwd()))])
+
+
 def starter(site: Path, store: Path) -> Command:
     """Run ``mia-bench`` with the plugins there; also whether it was answered again."""
     newest = max(path.stat().st_ctime for path in site.rglob("*"))
     time.sleep(max(0.0, newest + 2.1 - time.time()))  # what has changed of late is not kept
 
     def run(*args: object) -> tuple[int, str, str, bool]:
-        path = os.pathsep.join([str(site), *sys.path])
         done = subprocess.run(
             [sys.executable, "-c", START, *map(str, args)],
-            env={**os.environ, "PYTHONPATH": path, "MIA_BENCH_STORE": str(store)},
+            env={**os.environ, "PYTHONPATH": path_with(site), "MIA_BENCH_STORE": str(store)},
+            cwd=store.parent,
             capture_output=True,
             text=True,
         )
@@ -530,12 +535,16 @@ def test_an_answer_that_nobody_reads(command: Command, toy_site: Path, tmp_path:
     assert command("list", "attacks")[3]
     reader, writer = os.pipe()
     os.close(reader)
-    path = os.pathsep.join([str(toy_site), *sys.path])
-    env = {**os.environ, "PYTHONPATH": path, "MIA_BENCH_STORE": str(tmp_path / "store")}
+    env = {
+        **os.environ,
+        "PYTHONPATH": path_with(toy_site),
+        "MIA_BENCH_STORE": str(tmp_path / "store"),
+    }
     with os.fdopen(writer, "wb") as pipe:
         done = subprocess.run(
             [sys.executable, "-c", START, "list", "attacks"],
             env=env,
+            cwd=tmp_path,
             stdout=pipe,
             stderr=subprocess.PIPE,
             text=True,
