@@ -413,7 +413,7 @@ def starter(site: Path, store: Path) -> Command:
         done = subprocess.run(
             [sys.executable, "-c", START, *map(str, args)],
             env={**os.environ, "PYTHONPATH": path_with(site), "MIA_BENCH_STORE": str(store)},
-            cwd=store.parent,
+            cwd=site,
             capture_output=True,
             text=True,
         )
@@ -544,7 +544,7 @@ def test_an_answer_that_nobody_reads(command: Command, toy_site: Path, tmp_path:
         done = subprocess.run(
             [sys.executable, "-c", START, "list", "attacks"],
             env=env,
-            cwd=tmp_path,
+            cwd=toy_site,
             stdout=pipe,
             stderr=subprocess.PIPE,
             text=True,
