@@ -446,6 +446,7 @@ def test_commands_that_compute_nothing_are_answered_again(args: list[str], comma
     assert command(*args) == (*first, True)
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_has_its_exit_code(command: Command) -> None:
     failing = (
         "run",
@@ -484,6 +485,7 @@ def test_a_command_with_an_option_like_that_of_help_is_no_help(site: Path, tmp_p
 TOY = ("run", "--track", "toy", "--defense", "none", "--attack", "prior-sample", "--device", "cpu")
 
 
+@pytest.mark.slow
 def test_a_run_is_answered_again_until_its_store_changes(command: Command, tmp_path: Path) -> None:
     def later() -> tuple[int, str, str, bool]:
         time.sleep(2.1)
@@ -509,6 +511,7 @@ def test_a_run_is_answered_again_until_its_store_changes(command: Command, tmp_p
     assert picture.exists()
 
 
+@pytest.mark.slow
 def test_a_plugin_that_is_changed_or_added_is_seen(site: Path, tmp_path: Path) -> None:
     command = starter(site, tmp_path / "store")
     command("list", "defenses")
