@@ -410,7 +410,7 @@ def starter(site: Path, store: Path) -> Command:
     time.sleep(max(0.0, newest + 2.1 - time.time()))  # what has changed of late is not kept
     (store.parent / "cache" / "answers").mkdir(
         parents=True, exist_ok=True
-    )  # or the first would change a folder
+    )  # which changes its parent
 
     def run(*args: object) -> tuple[int, str, str, bool]:
         done = subprocess.run(
