@@ -408,9 +408,7 @@ def starter(site: Path, store: Path) -> Command:
     """Run ``mia-bench`` with the plugins there; also whether it was answered again."""
     newest = max(path.stat().st_ctime for path in site.rglob("*"))
     time.sleep(max(0.0, newest + 2.1 - time.time()))  # what has changed of late is not kept
-    (store.parent / "cache" / "answers").mkdir(
-        parents=True, exist_ok=True
-    )  # which changes its parent
+    (store.parent / "cache" / "answers").mkdir(parents=True, exist_ok=True)  # which changes its parent
 
     def run(*args: object) -> tuple[int, str, str, bool]:
         done = subprocess.run(
