@@ -151,13 +151,15 @@ class Question:
 
     def keep(self) -> None:
         """Keep what was printed, if it may be printed again."""
+        if self._kept is None or not self.repeatable:
+            return
         with contextlib.suppress(Exception):  # the folder can't be written, say
             for module in list(sys.modules.values()):
                 if isinstance(path := getattr(module, "__dict__", {}).get("__file__"), str):
                     self.note_file(path)
             settled = self._began - SETTLED
             changing = (path for path, state in self._files.items() if state and max(state[:2]) >= settled)
-            if self.repeatable and all(map(os.path.isdir, changing)):
+            if all(map(os.path.isdir, changing)):
                 self._write()
 
     def _write(self) -> None:
