@@ -121,6 +121,20 @@ def plans(experiment: Experiment) -> list[Plan]:
 # --- definitions ---------------------------------------------------------------------------------
 
 
+def test_an_attack_is_run_on_its_tracks(toy) -> None:
+    registry = host().registry
+    track = load_track(registry, "toy")
+
+    def losses(*tracks: str) -> list[Any]:
+        attacks = [{"name": "ppa"}, {"name": "ppa", "options": {"loss": "logit"}, "tracks": tracks}]
+        plan = plan_of(made(attacks=attacks), registry, track, [0])
+        return [one.cell.attack.spec()["options"]["loss"] for one in plan.cells]
+
+    assert losses("toy", "other") == losses()
+    assert set(losses()) == {"poincare", "logit"}
+    assert set(losses("other")) == {"poincare"}
+
+
 def test_every_experiment_can_be_planned_on_its_tracks() -> None:
     registry = host().registry
     for name in experiment_names():
@@ -765,6 +779,7 @@ def test_attacks_are_compared_with_the_first_on_the_same_target(toy, tmp_path: P
         ({"variants": [{"label": "a", "images_per_class": 0}]}, "images_per_class"),
         ({"attacks": [{"name": "ppa", "words": "a"}, {"name": "gmi", "words": "a"}]}, "the same words"),
         ({"attacks": [{"name": "ppa"}], "compare": "attacks"}, "name several"),
+        ({"attacks": [{"name": "ppa", "tracks": ["toy"]}]}, "run on every track"),
     ],
 )
 def test_a_definition_of_variants_that_does_not_fit_is_refused(changes: dict, message: str) -> None:

@@ -58,6 +58,8 @@ class ExperimentAttack(StandardAttack):
 
     words: str = ""
     """What it is called in tables; its name, with what tells it from the others, unless given."""
+    tracks: tuple[str, ...] = ()
+    """Where it is run; everywhere unless given."""
 
 
 Figure = Literal["across", "plane", "variants", "forest", "steps", "points"]
@@ -123,6 +125,8 @@ class Experiment(_Model):
         words = [one.words for one in self.attacks if one.words]
         if len(set(words)) < len(words):
             raise ValueError("two attacks have the same words")
+        if self.attacks[0].tracks:
+            raise ValueError("the first attack is run on every track: it has no 'tracks'")
         if self.compare == "attacks" and len(self.attacks) < 2:
             raise ValueError("attacks are compared with the first: name several")
         if any(one.fold for one in self.variants):
@@ -132,6 +136,10 @@ class Experiment(_Model):
         if "across" in self.figures and not self.axis:
             raise ValueError("a figure across an axis needs one")
         return self
+
+    def attacks_on(self, track: str) -> list[ExperimentAttack]:
+        """The attacks that are run on a track."""
+        return [one for one in self.attacks if not one.tracks or track in one.tracks]
 
     @property
     def compared_with(self) -> str:

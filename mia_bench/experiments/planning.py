@@ -54,7 +54,7 @@ def plan_of(experiment: Experiment, registry: Registry, track: Track, seeds: Seq
     found: list[Placed] = []
     left_out: dict[LeftOut, None] = {}
     for one, given in _settings(experiment):
-        for attack in experiment.attacks:
+        for attack in experiment.attacks_on(track.name):
             values: dict[tuple[str, str], dict[str, list[Any]]] = {
                 ("defense", one.defense): {key: [value] for key, value in given.items()},
                 ("attack", attack.name): {key: [value] for key, value in attack.options.items()},
