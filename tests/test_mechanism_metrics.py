@@ -92,6 +92,9 @@ def test_spreads_are_distances_to_class_means_in_units_of_those_of_the_means() -
     rows = (means - means.mean(0)) / np.linalg.norm(means - means.mean(0), axis=1, keepdims=True)
     away_from_simplex = np.abs(rows @ rows.T + 1 / 3)[~np.eye(4, dtype=bool)].reshape(4, 3).mean(1)
     np.testing.assert_allclose(found["mean_angles"].values, away_from_simplex, rtol=1e-5)
+    length = np.sqrt((features(train) ** 2).sum(1).mean())
+    apart = np.linalg.norm(means[:, None] - means, axis=2)[~np.eye(4, dtype=bool)].reshape(4, 3).mean(1)
+    np.testing.assert_allclose(found["class_distance"].values, apart / length, rtol=1e-5)
     by_sklearn = silhouette_samples(features(test), test.labels.numpy())
     np.testing.assert_allclose(found["silhouette"].values, by_sklearn, rtol=1e-4)
 
@@ -132,6 +135,7 @@ def test_a_collapsed_simplex_has_no_spread_and_aligned_weights() -> None:
         assert value(found[name]) == pytest.approx(0, abs=1e-6), name
     for name in ("head_alignment", "silhouette", "reconstruction_nearest"):
         assert value(found[name]) == pytest.approx(1, abs=1e-6), name
+    assert value(found["class_distance"]) == pytest.approx(2**0.5, abs=1e-6)
 
 
 def test_coordinates_keep_distances_within_the_plane_of_three_means() -> None:

@@ -13,7 +13,9 @@ images, their mean :math:`\mu` and covariance :math:`\Sigma_B`, and a feature :m
   classes differ count alike. It is the first measure of neural collapse,
   :math:`\mathrm{tr}(\Sigma_W\Sigma_B^+)/C`.
 
-Neither changes when all features are scaled.
+The **distance of classes** is that between two class means, in units of the root mean square length of the
+features: 0 where all classes lie in one place, however far that is from the origin. None of these changes when
+all features are scaled.
 
 For pictures, each image has two coordinates in the plane through the means of three classes, in the same
 unit, as Müller, Kornblith and Hinton draw them (*When does label smoothing help?*, NeurIPS 2019): classes
@@ -47,7 +49,7 @@ class Embedding(AttackMetric):
 
     summary = "spread of classes in the target's features, and where reconstructions lie there"
     paper = "Struppek et al., ICLR 2024, arXiv 2310.06549"
-    version = "2"
+    version = "3"
     quantities: ClassVar[dict[str, Quantity]] = {
         "spread_train": Quantity(
             "mean squared distance of training images to the mean of their class, in units of that of the "
@@ -64,6 +66,12 @@ class Embedding(AttackMetric):
             paired=True,
         ),
         "variability_test": Quantity("the same of the test images", kind="amount", paired=True),
+        "class_distance": Quantity(
+            "mean distance between the means of two classes, in units of the root mean square length of the "
+            "training images' features",
+            kind="amount",
+            paired=True,
+        ),
         "silhouette": Quantity("mean silhouette of the test images, from -1 to 1", paired=True),
         "mean_angles": Quantity(
             "mean distance of the cosine between two class means from that of a simplex, seen from their "
@@ -125,6 +133,7 @@ class Embedding(AttackMetric):
             "spread_test": spread(test, splits.test.labels),
             "variability_train": variability(train, splits.train.labels),
             "variability_test": variability(test, splits.test.labels),
+            "class_distance": _distances(means, train),
             "silhouette": _measured(silhouettes(test, splits.test.labels), splits.test.labels),
             "mean_angles": _angles(centred),
             "head_alignment": _alignment(network, centred),
@@ -180,6 +189,13 @@ def silhouettes(features: Tensor, labels: Tensor) -> Tensor:
     widest = torch.maximum(inside, outside)
     found = (outside - inside) / widest
     return torch.where((counts[members] > 1) & (widest > 0), found, 0.0)
+
+
+def _distances(means: Tensor, features: Tensor) -> Measurement:
+    """Of each class, the mean distance to the others in units of the features' length."""
+    length = (features**2).sum(1).mean().sqrt()
+    others = torch.cdist(means, means, compute_mode="donot_use_mm_for_euclid_dist").sum(1) / (len(means) - 1)
+    return _measured(others / length, torch.arange(len(means)))
 
 
 def _angles(centred: Tensor) -> Measurement:
