@@ -6,7 +6,7 @@ import contextlib
 import json
 import re
 import tomllib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
@@ -276,7 +276,8 @@ class Track(_Model):
 
 _VARIANT = re.compile(
     r"(?:metrics: (?P<metrics>[^;]+)(?:; |$))?"
-    r"(?:architecture: (?P<architecture>\{.*\})(?:; |$))?"
+    r"(?:architecture: (?P<architecture>\{.*?\})(?:; |$))?"
+    r"(?:dataset: (?P<dataset>\{.*?\})(?:; |$))?"
     r"(?:images_per_class: (?P<images_per_class>\d+)(?:; |$))?"
     r"(?:fold: (?P<fold>\d+))?"
 )
@@ -288,12 +289,17 @@ def precisions(track: Track) -> list[Precision]:
 
 
 class Variation(_Model):
-    """What an experiment or a sweep changes in a track. What attacks are measured with stays the same."""
+    """What an experiment or a sweep changes in a track.
+
+    What attacks are measured with stays the same, unless the data change.
+    """
 
     label: str = ""
     """What it is called in tables."""
     architecture: Choice | None = None
     """Of the target."""
+    dataset: dict[str, Any] = Field(default_factory=dict)
+    """Options of the data set."""
     images_per_class: int | None = Field(default=None, ge=1)
     """Training images of each class."""
     fold: int | None = Field(default=None, ge=1)
@@ -315,12 +321,12 @@ class Variation(_Model):
         try:
             if "metrics" in changes:
                 changes["metrics"] = changes["metrics"].split()
-            if "architecture" in changes:
-                changes["architecture"] = json.loads(changes["architecture"])
+            for name in {"architecture", "dataset"} & changes.keys():
+                changes[name] = json.loads(changes[name])
             told = cls.model_validate(changes)
         except ValueError:
             raise wrong from None
-        if told._words(told.metrics, told.architecture) != variant:
+        if told._words(told.metrics, told.architecture, told.dataset) != variant:
             raise wrong
         return told
 
@@ -335,16 +341,26 @@ class Variation(_Model):
         given = {"images_per_class": self.images_per_class, "fold": self.fold}
         recipe = target.recipe.model_copy(update={name: value for name, value in given.items() if value})
         target = target.model_copy(update={"recipe": recipe})
-        if not (variant := self._words(metrics, other)):
+        known = track.data.dataset
+        dataset = {key: value for key, value in self.dataset.items() if value != known.options.get(key)}
+        if not (variant := self._words(metrics, other, dataset)):
             return track
-        changed = {"metrics": (*track.metrics, *metrics), "target": target, "variant": variant}
+        chosen = known.model_copy(update={"options": {**known.options, **dataset}})
+        changed = {
+            "metrics": (*track.metrics, *metrics),
+            "data": track.data.model_copy(update={"dataset": chosen}),
+            "target": target,
+            "variant": variant,
+        }
         return track.model_copy(update=changed)
 
-    def _words(self, metrics: Iterable[str], architecture: Choice | None) -> str:
+    def _words(self, metrics: Iterable[str], architecture: Choice | None, dataset: Mapping[str, Any]) -> str:
         """What changes, as records name it."""
         words = {"metrics": " ".join(metrics)}
         if architecture:
             words["architecture"] = json.dumps(architecture.model_dump(mode="json"), sort_keys=True)
+        if dataset:
+            words["dataset"] = json.dumps(dataset, sort_keys=True)
         for name in ("images_per_class", "fold"):
             words[name] = str(getattr(self, name) or "")
         return "; ".join(f"{name}: {value}" for name, value in words.items() if value)

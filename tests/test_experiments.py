@@ -115,7 +115,7 @@ def plans(experiment: Experiment) -> list[Plan]:
     registry = host().registry
     track = load_track(registry, "toy")
     seeds = range(experiment.seeds)
-    return [plan_of(experiment, registry, one.of(track), seeds) for one in experiment.variations]
+    return [plan_of(experiment, registry, one.of(track), seeds) for one in experiment.variations_on("toy")]
 
 
 # --- definitions ---------------------------------------------------------------------------------
@@ -151,7 +151,7 @@ def test_every_experiment_can_be_planned_on_every_track() -> None:
     registry = host().registry
     for experiment in map(load_experiment, experiment_names()):
         for name in registry.names("track"):
-            for variation in experiment.variations:
+            for variation in experiment.variations_on(name):
                 track = variation.of(load_track(registry, name))
                 plan = plan_of(experiment, registry, track, [0, 1])
                 assert plan.left_out == (), (experiment.name, name)
@@ -593,14 +593,20 @@ def test_the_changes_of_a_variant_are_read_from_its_records(toy, varied_records:
     experiment, track = varied(), load_track(host().registry, "toy")
     read = {record.track.variant: Variation.read(record.track.variant) for record in varied_records}
     assert {variant: one.of(track).variant for variant, one in read.items()} == {one: one for one in read}
-    unlabelled = [one.model_copy(update={"label": ""}) for one in experiment.variations]
+    unlabelled = [one.model_copy(update={"label": ""}) for one in experiment.variations_on("toy")]
     assert all(one in unlabelled for one in read.values())
     assert Variation.read("") == Variation()
-    both = Variation(images_per_class=3, architecture={"name": "a", "options": {"b": "}; c"}}, metrics=("d",))
-    assert Variation.read(both.of(track).variant) == both
+    for given in (
+        {"images_per_class": 3, "architecture": {"name": "a", "options": {"b": "}; c"}}, "metrics": ("d",)},
+        {"dataset": {"a": "};", "b": 3}, "architecture": {"name": "a"}, "fold": 1},
+        {"dataset": {"a": {"b": "}; "}}},
+    ):
+        several = Variation(**given)
+        assert Variation.read(several.of(track).variant) == several
     for wrong in (
         "steps: 3", "images_per_class: 0", "images_per_class: 2; x", "architecture: {a}", "metrics: a; ",
-        'architecture: {"name": "a"}', "metrics:  ", "images_per_class: 2\n", "metrics: a  b",
+        'architecture: {"name": "a"}', 'dataset: {"a":1}', "dataset: {}", "metrics:  ",
+        "images_per_class: 2\n", "metrics: a  b",
     ):  # fmt: skip
         with pytest.raises(MiaBenchError, match="no variant of a track"):
             Variation.read(wrong)
@@ -779,7 +785,8 @@ def test_attacks_are_compared_with_the_first_on_the_same_target(toy, tmp_path: P
         ({"variants": [{"label": "a", "images_per_class": 0}]}, "images_per_class"),
         ({"attacks": [{"name": "ppa", "words": "a"}, {"name": "gmi", "words": "a"}]}, "the same words"),
         ({"attacks": [{"name": "ppa"}], "compare": "attacks"}, "name several"),
-        ({"attacks": [{"name": "ppa", "tracks": ["toy"]}]}, "run on every track"),
+        ({"attacks": [{"name": "ppa", "tracks": ["toy"]}]}, "the first attack is run on every track"),
+        ({"variants": [{"tracks": ["toy"]}]}, "the first variant is run on every track"),
     ],
 )
 def test_a_definition_of_variants_that_does_not_fit_is_refused(changes: dict, message: str) -> None:

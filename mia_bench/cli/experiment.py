@@ -77,7 +77,8 @@ def run(name: str, dry_run: bool, **options: Any) -> None:
         shown, more = ", ".join(experiment.tracks), f"'mia-bench experiment build --track {options['track']}'"
         say(f"note: the page of {name} shows {shown}; {more} adds this track", err=True)
     if dry_run:
-        for variation, (prepared, _) in zip(experiment.variants, planned, strict=True):
+        variations = experiment.variations_on(options["track"])
+        for variation, (prepared, _) in zip(variations, planned, strict=True):
             if variation.label:
                 say(f"{variation.label}:")
             print_plan(prepared)

@@ -276,7 +276,7 @@ def answer(
     records = list(records)
     every = [
         _rows(experiment, variation, track, plan, registry, records)
-        for variation, plan in zip(experiment.variations, plans, strict=True)
+        for variation, plan in zip(experiment.variations_on(track.name), plans, strict=True)
     ]
     found = [rows for rows in every if rows]
     if not found:

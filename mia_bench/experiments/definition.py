@@ -62,6 +62,13 @@ class ExperimentAttack(StandardAttack):
     """Where it is run; everywhere unless given."""
 
 
+class ExperimentVariation(Variation):
+    """What is changed in the track."""
+
+    tracks: tuple[str, ...] = ()
+    """Where it is run; everywhere unless given."""
+
+
 Figure = Literal["across", "plane", "variants", "forest", "steps", "points"]
 """``across``: leakage along the axis; ``plane``: accuracy against leakage; ``variants``: leakage across the
 images a class of the variants; ``forest``: differences under each attack, in each variant, or of each
@@ -86,7 +93,7 @@ class Experiment(_Model):
     """What differs from the setting in which others made the claims."""
     axis: str = ""
     """The option along which targets are ordered; none where they differ in more than a number."""
-    variants: Annotated[tuple[Variation, ...], Field(min_length=1)] = (Variation(),)
+    variants: Annotated[tuple[ExperimentVariation, ...], Field(min_length=1)] = (ExperimentVariation(),)
     """What is changed in the track: the whole grid is run in each."""
     metrics: tuple[str, ...] = ()
     """Metric families that are computed beside the track's."""
@@ -125,8 +132,9 @@ class Experiment(_Model):
         words = [one.words for one in self.attacks if one.words]
         if len(set(words)) < len(words):
             raise ValueError("two attacks have the same words")
-        if self.attacks[0].tracks:
-            raise ValueError("the first attack is run on every track: it has no 'tracks'")
+        for what, first in (("attack", self.attacks[0]), ("variant", self.variants[0])):
+            if first.tracks:
+                raise ValueError(f"the first {what} is run on every track: it has no 'tracks'")
         if self.compare == "attacks" and len(self.attacks) < 2:
             raise ValueError("attacks are compared with the first: name several")
         if any(one.fold for one in self.variants):
@@ -146,10 +154,13 @@ class Experiment(_Model):
         """What differences are from, in words."""
         return "the undefended target" if self.compare == "targets" else "the first row for the same target"
 
-    @property
-    def variations(self) -> tuple[Variation, ...]:
-        """The variants with the further metrics."""
-        return tuple(one.model_copy(update={"metrics": self.metrics}) for one in self.variants)
+    def variations_on(self, track: str) -> list[Variation]:
+        """The variants that are run on a track, with the further metrics."""
+        return [
+            Variation(**{**one.model_dump(exclude={"tracks"}), "metrics": self.metrics})
+            for one in self.variants
+            if not one.tracks or track in one.tracks
+        ]
 
 
 def experiment_names() -> list[str]:

@@ -95,7 +95,7 @@ class Published:
         plans: list[Plan] = []
         own: list[Record] = []
         boards: list[Record] = []
-        for variation in experiment.variations:
+        for variation in experiment.variations_on(name):
             changed = variation.of(track)
             plan = plan_of(experiment, self.registry, changed, range(experiment.seeds))
             if plan.left_out:

@@ -103,7 +103,7 @@ def prepare_experiment(experiment: Experiment, config: RunConfig) -> list[tuple[
         raise UsageError(f"seed {shared[0]} is one that settings of {setup.track.name!r} were chosen on")
     return [
         _prepared(experiment, replace(setup, track=variation.of(setup.track)), seeds)
-        for variation in experiment.variations
+        for variation in experiment.variations_on(setup.track.name)
     ]
 
 

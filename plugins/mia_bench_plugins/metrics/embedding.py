@@ -14,8 +14,9 @@ images, their mean :math:`\mu` and covariance :math:`\Sigma_B`, and a feature :m
   :math:`\mathrm{tr}(\Sigma_W\Sigma_B^+)/C`.
 
 The **distance of classes** is that between two class means, in units of the root mean square length of the
-features: 0 where all classes lie in one place, however far that is from the origin. None of these changes when
-all features are scaled.
+features: 0 where all classes lie in one place, however far that is from the origin.
+
+None of these changes when all features are scaled.
 
 For pictures, each image has two coordinates in the plane through the means of three classes, in the same
 unit, as Müller, Kornblith and Hinton draw them (*When does label smoothing help?*, NeurIPS 2019): classes
