@@ -797,29 +797,51 @@ def test_a_definition_of_variants_that_does_not_fit_is_refused(changes: dict, me
 # --- the plane -----------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def small_plane(make_once, monkeypatch) -> plane.PlaneRecord:
+def smaller_plane(**changes: int) -> plane.Plane:
     """Of less training and fewer steps than the published one."""
-    monkeypatch.setattr(plane, "EPOCHS", 30)
-    monkeypatch.setattr(plane, "STEPS", 20)
+    whole = plane.load()
+    settings = whole.settings.model_copy(update={"epochs": 30, "steps": 20, **changes})
+    return whole.model_copy(update={"settings": settings, "seeds": 2})
 
+
+SMALLER = smaller_plane()
+
+
+@pytest.fixture
+def small_plane(make_once) -> plane.PlaneRecord:
     def make(folder: Path) -> None:
-        made = plane.compute(host().registry, lambda done, total, unit: None, seeds=2)
+        made = plane.compute(SMALLER, host().registry, lambda done, total, unit: None)
         (folder / "plane.json").write_text(made.text())
 
     return plane.read(make_once("plane", make) / "plane.json")
 
 
-def test_a_plane_of_other_settings_is_refused(small_plane: plane.PlaneRecord, monkeypatch) -> None:
-    monkeypatch.setattr(plane, "STEPS", 21)
+def test_a_plane_of_other_settings_is_refused(small_plane: plane.PlaneRecord) -> None:
     with pytest.raises(MiaBenchError, match="run it again"):
-        plane.findings(small_plane)
+        plane.findings(smaller_plane(steps=21), small_plane)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"grid": [{"defense": "none"}, {"defense": "pos-ls", "options": {"alpha": [0.1, 0.2]}}]}, "several"),
+        ({"claims": [{"text": "?", "defense": "none", "quantity": "accuracy", "says": "less"}]}, "'none'"),
+        (
+            {"claims": [{"text": "?", "defense": "neg-ls", "quantity": "id_bits", "says": "less"}]},
+            "'id_bits'",
+        ),
+        ({"settings": {**SMALLER.settings.model_dump(), "steps": 1}}, "steps"),
+    ],
+)
+def test_a_definition_of_a_plane_that_does_not_fit_is_refused(changes: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        plane.Plane.model_validate({**SMALLER.model_dump(), **changes})
 
 
 def test_the_plane_compares_each_target_with_the_undefended_one(small_plane: plane.PlaneRecord) -> None:
-    found = plane.findings(small_plane)
+    found = plane.findings(SMALLER, small_plane)
     assert [one.label for one in found] == ["none", "pos-ls alpha=0.1", "neg-ls alpha=-1"]
-    for number, (target, _) in enumerate(plane.TARGETS):
+    for number, (target, _) in enumerate(SMALLER.targets):
         runs = [run for run in small_plane.runs if run.defense == target]
         assert [run.seed for run in runs] == [0, 1]
         wanted = np.mean([run.means["end_distance"] for run in runs])
@@ -829,10 +851,10 @@ def test_the_plane_compares_each_target_with_the_undefended_one(small_plane: pla
     assert change == pytest.approx(
         found[1].means["end_distance"].value - found[0].means["end_distance"].value
     )
-    text = plane_page(small_plane)
-    for one in plane.told(found):
+    text = plane_page(SMALLER, small_plane)
+    for one in plane.told(SMALLER, found):
         assert one.text in text
-    assert plane.figure(small_plane).count("<polyline") == 3 * plane.CLASSES * plane.DRAWN
+    assert plane.figure(SMALLER, small_plane).count("<polyline") == 3 * 5 * plane.DRAWN
 
 
 def test_the_surface_is_what_the_network_answers() -> None:
@@ -841,7 +863,7 @@ def test_the_surface_is_what_the_network_answers() -> None:
             x, y = points.unbind(-1)
             return torch.stack([x * 0, x + 1e-3, y * (y > 0) * 100], dim=-1)
 
-    rows = plane._surface(Halves())
+    rows = plane._surface(Halves(), 6.0)
     assert len(rows) == len(rows[0]) == plane.CELLS
     assert rows[0] == "2" * plane.CELLS  # the top
     assert set(rows[-1][: plane.CELLS // 2 - 1]) == {"0"}
@@ -860,12 +882,12 @@ def test_a_record_of_the_plane_that_was_changed_is_refused(
         plane.read(path)
     few = small_plane.model_copy(update={"runs": small_plane.runs[:3]})
     with pytest.raises(MiaBenchError, match="fewer than two seeds"):
-        plane.findings(few)
+        plane.findings(SMALLER, few)
 
 
 def test_the_plane_is_run_and_built(only_made, cli, tmp_path: Path, monkeypatch) -> None:
-    for name, value in (("EPOCHS", 20), ("STEPS", 10), ("SEEDS", 2)):
-        monkeypatch.setattr(plane, name, value)
+    small = smaller_plane(epochs=20, steps=10)
+    monkeypatch.setattr(plane, "load", lambda: small)
     store = tmp_path / "store"
     planned = cli("experiment", "run", "plane", "--dry-run", "--store", store)
     assert (planned.code, store.exists()) == (0, False)

@@ -45,7 +45,7 @@ def list_() -> None:
     for one in load_experiments():
         name = one.name
         rows.append({"name": name, "question": one.question, "tracks": ", ".join(one.tracks)})
-    rows.append({"name": plane.NAME, "question": plane.QUESTION, "tracks": "none: points in a plane"})
+    rows.append({"name": plane.NAME, "question": plane.load().question, "tracks": "none: points in a plane"})
     say_lines(text_table(rows))
 
 
@@ -100,17 +100,18 @@ def run(name: str, dry_run: bool, **options: Any) -> None:
 
 def _run_plane(config: RunConfig, *, dry_run: bool) -> None:
     """Compute the plane, and keep its record in the store."""
+    experiment = plane.load()
     if dry_run:
-        say(f"{len(plane.TARGETS)} targets on {plane.SEEDS} seeds, less than 20 seconds")
+        say(f"{len(experiment.targets)} targets on {experiment.seeds} seeds, less than 20 seconds")
         return
     store = Store(config.store)
     store.check_writable()
-    total = len(plane.TARGETS) * plane.SEEDS
+    total = len(experiment.targets) * experiment.seeds
     with click.progressbar(length=total, label="targets", file=sys.stderr) as bar:
-        record = plane.compute(host().registry, lambda done, total, unit: bar.update(1))
+        record = plane.compute(experiment, host().registry, lambda done, total, unit: bar.update(1))
     where = plane.place_in(store.root)
     write(where, record.text())
-    found = plane.findings(record)
+    found = plane.findings(experiment, record)
     rows = []
     for one in found:
         row = {"target": one.label}
@@ -119,7 +120,7 @@ def _run_plane(config: RunConfig, *, dry_run: bool) -> None:
             row[f"change of {name}"] = change(quantity, one.changes.get(name))
         rows.append(row)
     say_lines(text_table(rows))
-    for claim in plane.told(found):
+    for claim in plane.told(experiment, found):
         said = "not seen here, rather the opposite" if claim.opposite else claim.outcome
         say(f"{claim.text} {said.capitalize()}: {change(plane.QUANTITIES[claim.name], claim.effect)}")
 

@@ -5,9 +5,11 @@ An experiment is a TOML file of this folder, named as the experiment.
 
 from __future__ import annotations
 
+import itertools
 import tomllib
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -163,9 +165,20 @@ class Experiment(_Model):
         ]
 
 
+def settings_of(grid: Iterable[Grid]) -> Iterator[tuple[Grid, dict[str, Any]]]:
+    """Each setting of a grid: its options have one value each."""
+    for one in grid:
+        for values in itertools.product(*one.options.values()):
+            yield one, dict(zip(one.options, values, strict=True))
+
+
+WITHOUT_TRACK = "plane"
+"""The experiment that is on no track: :mod:`mia_bench.experiments.plane`."""
+
+
 def experiment_names() -> list[str]:
     """All experiments on tracks, sorted."""
-    return sorted(path.stem for path in FOLDER.glob("*.toml"))
+    return sorted(path.stem for path in FOLDER.glob("*.toml") if path.stem != WITHOUT_TRACK)
 
 
 def load_experiments() -> list[Experiment]:
@@ -195,9 +208,19 @@ def read_experiment(path: Path) -> Experiment:
     Raises:
         MiaBenchError: it can't be read, or does not fit.
     """
+    return read_definition(Experiment, path, name=path.stem)
+
+
+Definition = TypeVar("Definition", bound=BaseModel)
+
+
+def read_definition(kind: type[Definition], path: Path, **given: str) -> Definition:
+    """Read and check a file, with what is ``given`` beside it.
+
+    Raises:
+        MiaBenchError: it can't be read, or does not fit.
+    """
     try:
-        return Experiment.model_validate(
-            {**tomllib.loads(path.read_text(encoding="utf-8")), "name": path.stem}
-        )
+        return kind.model_validate({**tomllib.loads(path.read_text(encoding="utf-8")), **given})
     except (OSError, tomllib.TOMLDecodeError, ValidationError) as error:
         raise MiaBenchError(f"experiment {path.name}: {summarize_error(error)}") from error

@@ -74,6 +74,7 @@ class Published:
         self.folder, self.registry = folder, registry
         self._plane_file = folder / RESULTS / f"{plane.NAME}.json"
         self._points = points or (plane.read(self._plane_file) if self._plane_file.exists() else None)
+        self._plane = plane.load()
         self.experiments = [
             one.model_copy(update={"tracks": tuple(dict.fromkeys((*one.tracks, *tracks)))})
             for one in load_experiments()
@@ -149,6 +150,7 @@ class Published:
                 drawn = figures(experiment, one)
                 texts |= {self.folder / FIGURES / file: svg for file, (_, svg) in drawn.items()}
         if self._points:
-            texts[self.folder / f"{plane.NAME}.md"] = plane_page(self._points)
-            texts[self.folder / FIGURES / f"{plane.NAME}.svg"] = plane.figure(self._points)
-        return {self.folder / INDEX: index(found, self._points), **texts}
+            texts[self.folder / f"{plane.NAME}.md"] = plane_page(self._plane, self._points)
+            texts[self.folder / FIGURES / f"{plane.NAME}.svg"] = plane.figure(self._plane, self._points)
+        points = (self._plane, self._points) if self._points else None
+        return {self.folder / INDEX: index(found, points), **texts}

@@ -74,20 +74,34 @@ def costs(answer: Answer) -> Costs:
     return Costs(len(done), round(training / 60), round(attacks / 60))
 
 
-def plane_page(record: plane.PlaneRecord) -> str:
+def plane_page(experiment: plane.Plane, record: plane.PlaneRecord) -> str:
     """The page of the plane."""
-    found = plane.findings(record)
-    seeds = len({run.seed for run in record.runs})
-    told = plane.told(found)
-    return _render("plane.md.j2", plane=plane, found=found, told=told, settings=record.settings, seeds=seeds)
+    found = plane.findings(experiment, record)
+    return _render(
+        "plane.md.j2",
+        experiment=experiment,
+        quantities=plane.QUANTITIES,
+        drawn=plane.DRAWN,
+        found=found,
+        told=plane.told(experiment, found),
+        seeds=len({run.seed for run in record.runs}),
+    )
 
 
 def index(
-    found: Sequence[tuple[Experiment, Sequence[Answer]]], points: plane.PlaneRecord | None = None
+    found: Sequence[tuple[Experiment, Sequence[Answer]]],
+    points: tuple[plane.Plane, plane.PlaneRecord] | None = None,
 ) -> str:
-    """The page that lists the experiments."""
-    told = plane.told(plane.findings(points)) if points else []
-    return _render("experiments.md.j2", found=found, plane=plane, told=told, by_claim=_by_claim)
+    """The page that lists the experiments; with ``points`` that of the plane, too."""
+    told = plane.told(points[0], plane.findings(*points)) if points else []
+    return _render(
+        "experiments.md.j2",
+        found=found,
+        plane=points and points[0],
+        quantities=plane.QUANTITIES,
+        told=told,
+        by_claim=_by_claim,
+    )
 
 
 def _by_claim(

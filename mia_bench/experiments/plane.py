@@ -8,15 +8,16 @@ deviations of a blob.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from etils.epy import lazy_imports
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from mia_bench import jsonfile, provenance
 from mia_bench.api.metric import Quantity
@@ -25,6 +26,7 @@ from mia_bench.components import resolve
 from mia_bench.device import threads
 from mia_bench.errors import MiaBenchError
 from mia_bench.experiments.analysis import Outcome, judged
+from mia_bench.experiments.definition import FOLDER, Claim, Grid, read_definition, settings_of
 from mia_bench.leaderboard.aggregate import shown
 from mia_bench.leaderboard.figures import Cloud, Region, Spot, clouds
 from mia_bench.leaderboard.tables import Table, effects
@@ -40,15 +42,8 @@ with lazy_imports():
     from mia_bench.api import classifier, defense
 
 NAME = "plane"
-TITLE = "The attack in the plane"
-QUESTION = "What does label smoothing do to a gradient attack where everything can be drawn?"
+"""Of its file, page and record."""
 
-SEEDS = 10
-TARGETS: tuple[tuple[str, dict[str, Any]], ...] = (
-    ("none", {}),
-    ("pos-ls", {"alpha": 0.1}),
-    ("neg-ls", {"alpha": -1.0}),
-)
 QUANTITIES = {
     "accuracy": Quantity("share of new points that are classified correctly", kind="share"),
     "end_distance": Quantity(
@@ -58,23 +53,92 @@ QUANTITIES = {
     "gradient_cosine": Quantity("mean cosine between consecutive gradients of the attack that are not 0"),
     "no_gradient": Quantity("share of the attack's steps at which the gradient is exactly 0", kind="share"),
 }
-CLAIMS = (
-    ("Positive label smoothing brings the attack nearer to its class.", "pos-ls", "end_distance", -1),
-    ("Negative label smoothing keeps the attack farther from its class.", "neg-ls", "end_distance", 1),
-    (
-        "Under negative label smoothing consecutive gradients point in more different directions.",
-        "neg-ls",
-        "gradient_cosine",
-        -1,
-    ),
-)
-"""Each with the defense, the quantity, and 1 where that is said to grow."""
-
-CLASSES, POINTS, SPREAD, RADIUS = 5, 60, 0.5, 2.0
-WIDTH, EPOCHS, RATE = 64, 400, 0.01
-STARTS, STEPS, STEP_SIZE, REACH = 20, 100, 0.05, 4.0
 CELLS = 48
+"""Cells of the drawn plane along each side."""
+
 DRAWN = 4
+"""Paths of each class that are drawn."""
+
+
+class Settings(BaseModel):
+    """What is trained and attacked."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    classes: int = Field(ge=2)
+    """Blobs, round the corners of a polygon."""
+    points: int = Field(ge=1)
+    """Training points of each."""
+    spread: float = Field(gt=0)
+    """Standard deviation of a blob."""
+    radius: float = Field(gt=0)
+    """Distance of the blobs' centres from the origin."""
+    width: int = Field(ge=1)
+    """Units of each of the two hidden layers."""
+    epochs: int = Field(ge=1)
+    """Steps of training, each on all points."""
+    rate: float = Field(gt=0)
+    """Learning rate of Adam in training."""
+    starts: int = Field(ge=1)
+    """Attacks of each class."""
+    steps: int = Field(ge=2)
+    """Steps of an attack."""
+    step_size: float = Field(gt=0)
+    """Learning rate of Adam in an attack."""
+    reach: float = Field(gt=0)
+    """Attacks start in a square with this half-width; half as much again is drawn."""
+
+    @property
+    def edge(self) -> float:
+        """Half-width of the picture."""
+        return 1.5 * self.reach
+
+    def numbers(self) -> dict[str, float]:
+        """The settings as the record has them."""
+        return {name: float(value) for name, value in self.model_dump().items()}
+
+
+class Plane(BaseModel):
+    """The experiment, as its file defines it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    title: str
+    """Of its page."""
+    question: str
+    """In a sentence."""
+    seeds: int = Field(ge=2)
+    """Number of seeds."""
+    settings: Settings
+    """What is trained and attacked."""
+    grid: tuple[Grid, ...]
+    """The targets, one of each defense; the first is the one that others are compared with."""
+    claims: tuple[Claim, ...]
+    """What is tested."""
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> Self:
+        names = [name for name, _ in self.targets]
+        if len(set(names)) < len(names):
+            raise ValueError("the grid has several targets of one defense")
+        for claim in self.claims:
+            if claim.defense not in names[1:] or claim.quantity not in QUANTITIES:
+                raise ValueError(f"there is no {claim.quantity!r} of {claim.defense!r} to compare")
+        return self
+
+    @property
+    def targets(self) -> list[tuple[str, dict[str, Any]]]:
+        """The name and options of each target's defense."""
+        return [(one.defense, options) for one, options in settings_of(self.grid)]
+
+
+def load() -> Plane:
+    """Read and check the experiment's file.
+
+    Raises:
+        MiaBenchError: it is damaged.
+    """
+    return read_definition(Plane, FOLDER / f"{NAME}.toml")
 
 
 class Run(BaseModel):
@@ -114,23 +178,6 @@ class PlaneRecord(BaseModel):
         return jsonfile.sealed_text(self.model_dump(mode="json"))
 
 
-def _settings() -> dict[str, float]:
-    """What the runs depend on, by the names on the page."""
-    return {
-        "classes": CLASSES,
-        "points": POINTS,
-        "spread": SPREAD,
-        "radius": RADIUS,
-        "width": WIDTH,
-        "epochs": EPOCHS,
-        "rate": RATE,
-        "starts": STARTS,
-        "steps": STEPS,
-        "step_size": STEP_SIZE,
-        "reach": REACH,
-    }
-
-
 def place_in(store: Path) -> Path:
     """Where a store keeps the record."""
     return store / "experiments" / f"{NAME}.json"
@@ -151,64 +198,69 @@ def read(path: Path) -> PlaneRecord:
         raise MiaBenchError(f"{path}: {error}") from error
 
 
-def compute(registry: Registry, progress: Progress, seeds: int = SEEDS) -> PlaneRecord:
+def compute(plane: Plane, registry: Registry, progress: Progress) -> PlaneRecord:
     """Train and attack every target on every seed; on one thread, so that it can be repeated."""
-    runs = []
+    runs: list[Run] = []
+    wanted = list(itertools.product(range(plane.seeds), plane.targets))
     with threads(1):
-        for seed in range(seeds):
-            for number, (name, options) in enumerate(TARGETS):
-                runs.append(_run(registry, name, options, seed))
-                progress(seed * len(TARGETS) + number + 1, seeds * len(TARGETS), "target")
+        for seed, (name, options) in wanted:
+            runs.append(_run(plane.settings, registry, name, options, seed))
+            progress(len(runs), len(wanted), "target")
     return PlaneRecord(
         runs=runs,
-        settings=_settings(),
+        settings=plane.settings.numbers(),
         torch=torch.__version__,
         mia_bench=provenance.package_version("mia-bench"),
         git=provenance.git_commit(),
     )
 
 
-def centres() -> Tensor:
+def centres(given: Settings) -> Tensor:
     """Centres of the classes ``(C, 2)``."""
-    angles = torch.arange(CLASSES) * (2 * math.pi / CLASSES) + math.pi / 2
-    return RADIUS * torch.stack([angles.cos(), angles.sin()], dim=1)
+    angles = torch.arange(given.classes) * (2 * math.pi / given.classes) + math.pi / 2
+    return given.radius * torch.stack([angles.cos(), angles.sin()], dim=1)
 
 
-def _blobs(seed: int, part: str) -> tuple[Tensor, Tensor]:
+def _blobs(given: Settings, seed: int, part: str) -> tuple[Tensor, Tensor]:
     """Points ``(N, 2)`` and their classes ``(N,)``."""
-    labels = torch.arange(CLASSES).repeat_interleave(POINTS)
+    labels = torch.arange(given.classes).repeat_interleave(given.points)
     noise = torch.randn(len(labels), 2, generator=streams.generator(seed, "plane", part))
-    return centres()[labels] + SPREAD * noise, labels
+    return centres(given)[labels] + given.spread * noise, labels
 
 
-def _trained(registry: Registry, name: str, options: Mapping[str, Any], seed: int) -> nn.Module:
+def _trained(
+    given: Settings, registry: Registry, name: str, options: Mapping[str, Any], seed: int
+) -> nn.Module:
     """The network under a defense."""
     protection = resolve(registry, "defense", name, {}, dict(options)).make()
-    points, labels = _blobs(seed, "train")
+    points, labels = _blobs(given, seed, "train")
     with streams.seeded(seed, "plane"):
         network = nn.Sequential(
-            nn.Linear(2, WIDTH), nn.ReLU(), nn.Linear(WIDTH, WIDTH), nn.ReLU(), nn.Linear(WIDTH, CLASSES)
-        )
-        adam = torch.optim.Adam(network.parameters(), lr=RATE)
+            nn.Linear(2, given.width), nn.ReLU(),
+            nn.Linear(given.width, given.width), nn.ReLU(),
+            nn.Linear(given.width, given.classes),
+        )  # fmt: skip
+        adam = torch.optim.Adam(network.parameters(), lr=given.rate)
         draws = streams.generator(seed, "plane", "defense")
-        for epoch in range(EPOCHS):
+        for epoch in range(given.epochs):
             logits = network(points)
             outputs = classifier.Activations(logits, logits, ())
-            step = defense.TrainingStep(points, labels, outputs, network, epoch, EPOCHS, draws)
+            step = defense.TrainingStep(points, labels, outputs, network, epoch, given.epochs, draws)
             adam.zero_grad(set_to_none=True)
             protection.loss(step).backward()
             adam.step()
     return network.requires_grad_(False).eval()
 
 
-def _attacked(network: nn.Module, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+def _attacked(given: Settings, network: nn.Module, seed: int) -> tuple[Tensor, Tensor, Tensor]:
     """Paths ``(N, T + 1, 2)``, their classes ``(N,)``, and gradients ``(N, T, 2)``."""
-    labels = torch.arange(CLASSES).repeat_interleave(STARTS)
-    place = REACH * (2 * torch.rand(len(labels), 2, generator=streams.generator(seed, "plane", "attack")) - 1)
+    labels = torch.arange(given.classes).repeat_interleave(given.starts)
+    draws = streams.generator(seed, "plane", "attack")
+    place = given.reach * (2 * torch.rand(len(labels), 2, generator=draws) - 1)
     place.requires_grad_(True)
-    adam = torch.optim.Adam([place], lr=STEP_SIZE)
+    adam = torch.optim.Adam([place], lr=given.step_size)
     path, gradients = [place.detach().clone()], []
-    for _ in range(STEPS):
+    for _ in range(given.steps):
         adam.zero_grad(set_to_none=True)
         F.cross_entropy(network(place), labels, reduction="sum").backward()
         assert place.grad is not None
@@ -218,21 +270,21 @@ def _attacked(network: nn.Module, seed: int) -> tuple[Tensor, Tensor, Tensor]:
     return torch.stack(path, dim=1), labels, torch.stack(gradients, dim=1).double()
 
 
-def _run(registry: Registry, name: str, options: Mapping[str, Any], seed: int) -> Run:
-    network = _trained(registry, name, options, seed)
-    test, labels = _blobs(seed, "test")
+def _run(given: Settings, registry: Registry, name: str, options: Mapping[str, Any], seed: int) -> Run:
+    network = _trained(given, registry, name, options, seed)
+    test, labels = _blobs(given, seed, "test")
     right = (network(test).argmax(1) == labels).double()
-    paths, wanted, gradients = _attacked(network, seed)
+    paths, wanted, gradients = _attacked(given, network, seed)
     vanished = (gradients == 0).all(2)
     unit = F.normalize(gradients, dim=2, eps=1e-300)
     cosines = (unit[:, 1:] * unit[:, :-1]).sum(2)
     cosines[vanished[:, 1:] | vanished[:, :-1]] = torch.nan  # nothing has no direction
-    away = (paths[:, -1] - centres()[wanted]).norm(dim=1).double() / SPREAD
+    away = (paths[:, -1] - centres(given)[wanted]).norm(dim=1).double() / given.spread
     values = {
-        "accuracy": right.view(CLASSES, -1),
-        "end_distance": away.view(CLASSES, -1),
-        "gradient_cosine": cosines.view(CLASSES, -1),
-        "no_gradient": vanished.double().view(CLASSES, -1),
+        "accuracy": right.view(given.classes, -1),
+        "end_distance": away.view(given.classes, -1),
+        "gradient_cosine": cosines.view(given.classes, -1),
+        "no_gradient": vanished.double().view(given.classes, -1),
     }
     made = Run(
         defense=name,
@@ -242,11 +294,11 @@ def _run(registry: Registry, name: str, options: Mapping[str, Any], seed: int) -
     )
     if seed:
         return made
-    train, classes = _blobs(seed, "train")
-    shown = [number for number in range(len(wanted)) if number % STARTS < DRAWN]
+    train, classes = _blobs(given, seed, "train")
+    shown = [number for number in range(len(wanted)) if number % given.starts < DRAWN]
     return made.model_copy(
         update={
-            "surface": _surface(network),
+            "surface": _surface(network, given.edge),
             "points": [(*_rounded(point), int(c)) for point, c in zip(train[::3], classes[::3], strict=True)],
             "paths": [(int(wanted[n]), [_rounded(p) for p in paths[n, ::2]]) for n in shown],
         }
@@ -258,14 +310,11 @@ def _rounded(place: Tensor) -> tuple[float, float]:
     return round(x, 2), round(y, 2)
 
 
-def _surface(network: nn.Module) -> list[str]:
+def _surface(network: nn.Module, edge: float) -> list[str]:
     """The class in the middle of each cell, a digit each, a row of cells from the top in each word."""
-    middles = (torch.arange(CELLS) + 0.5) / CELLS * 2 * _EDGE - _EDGE
+    middles = (torch.arange(CELLS) + 0.5) / CELLS * 2 * edge - edge
     grid = torch.stack(torch.meshgrid(middles, -middles, indexing="xy"), dim=2)
     return ["".join(map(str, row)) for row in network(grid).argmax(2).tolist()]
-
-
-_EDGE = 1.5 * REACH
 
 
 # --- what the record says ------------------------------------------------------------------------
@@ -300,16 +349,18 @@ class Told:
         return self.outcome == "not seen here"
 
 
-def findings(record: PlaneRecord) -> list[Finding]:
+def findings(plane: Plane, record: PlaneRecord) -> list[Finding]:
     """A line for each target, over seeds and classes.
 
     Raises:
         MiaBenchError: the record is not of these targets.
     """
     made = {(run.defense, *run.options.items()) for run in record.runs}
-    if record.settings != _settings() or made != {(target, *options.items()) for target, options in TARGETS}:
+    targets = plane.targets
+    wanted = {(target, *options.items()) for target, options in targets}
+    if record.settings != plane.settings.numbers() or made != wanted:
         raise MiaBenchError("the record of the plane was made by another version: run it again")
-    tables = {name: [_table(record, target, name) for target, _ in TARGETS] for name in QUANTITIES}
+    tables = {name: [_table(record, target, name) for target, _ in targets] for name in QUANTITIES}
     share = {name: quantity.kind == "share" for name, quantity in QUANTITIES.items()}
     means = {name: _all(effects(list(found), share=share[name])) for name, found in tables.items()}
     changes = {
@@ -322,7 +373,7 @@ def findings(record: PlaneRecord) -> list[Finding]:
             {name: found[number] for name, found in means.items()},
             {name: found[number - 1] for name, found in changes.items()} if number else {},
         )
-        for number, (target, options) in enumerate(TARGETS)
+        for number, (target, options) in enumerate(targets)
     ]
 
 
@@ -337,20 +388,21 @@ def _all(found: Sequence[Effect | None]) -> list[Effect]:
     return [effect for effect in found if effect]
 
 
-def told(found: Sequence[Finding]) -> list[Told]:
+def told(plane: Plane, found: Sequence[Finding]) -> list[Told]:
     """What became of each claim."""
-    changes = {target: one.changes for (target, _), one in zip(TARGETS, found, strict=True)}
+    changes = {target: one.changes for (target, _), one in zip(plane.targets, found, strict=True)}
+    effects_of = [(one, changes[one.defense][one.quantity]) for one in plane.claims]
     return [
-        Told(text, judged([changes[target][name]], said, 0.0), name, changes[target][name])
-        for text, target, name, said in CLAIMS
+        Told(one.text, judged([effect], 1 if one.says == "more" else -1, 0.0), one.quantity, effect)
+        for one, effect in effects_of
     ]
 
 
-def figure(record: PlaneRecord) -> str:
+def figure(plane: Plane, record: PlaneRecord) -> str:
     """The plane under each target on one seed: regions of the classes, training points, paths."""
-    panels = []
-    labels = [finding.label for finding in findings(record)]
-    for label, (target, _) in zip(labels, TARGETS, strict=True):
+    panels, edge = [], plane.settings.edge
+    labels = [finding.label for finding in findings(plane, record)]
+    for label, (target, _) in zip(labels, plane.targets, strict=True):
         run = next((run for run in record.runs if run.defense == target and run.surface), None)
         if run is None:
             raise MiaBenchError(f"the record of the plane has no picture of {target}")
@@ -360,21 +412,21 @@ def figure(record: PlaneRecord) -> str:
                 label,
                 [*(Spot(x, y, number) for x, y, number in run.points), *ends],
                 [(path, number) for number, path in run.paths],
-                _regions(run.surface),
+                _regions(run.surface, edge),
             )
         )
-    return clouds(panels, [f"class {number + 1}" for number in range(CLASSES)], _EDGE)
+    return clouds(panels, [f"class {number + 1}" for number in range(plane.settings.classes)], edge)
 
 
-def _regions(surface: Sequence[str]) -> list[Region]:
+def _regions(surface: Sequence[str], edge: float) -> list[Region]:
     """Runs of cells of one class in a row."""
-    side, found = 2 * _EDGE / len(surface), []
+    side, found = 2 * edge / len(surface), []
     for row, cells in enumerate(surface):
         start = 0
         for column in range(1, len(cells) + 1):
             if column == len(cells) or cells[column] != cells[start]:
-                x0, x1 = -_EDGE + start * side, -_EDGE + column * side
-                top = _EDGE - row * side
+                x0, x1 = -edge + start * side, -edge + column * side
+                top = edge - row * side
                 found.append(Region(x0, top - side, x1, top, int(cells[start])))
                 start = column
     return found

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,7 +11,7 @@ from mia_bench.config import RunConfig
 from mia_bench.engine.grid import Cell, build_grid
 from mia_bench.engine.run import Prepared, Setup, complete, set_up
 from mia_bench.errors import MiaBenchError, UsageError
-from mia_bench.experiments.definition import Experiment, Grid
+from mia_bench.experiments.definition import Experiment, settings_of
 from mia_bench.recorded_options import row_label
 from mia_bench.registry import Registry
 from mia_bench.track import Track
@@ -53,7 +52,7 @@ def plan_of(experiment: Experiment, registry: Registry, track: Track, seeds: Seq
     """The cells on a track, or on a variant of it."""
     found: list[Placed] = []
     left_out: dict[LeftOut, None] = {}
-    for one, given in _settings(experiment):
+    for one, given in settings_of(experiment.grid):
         for attack in experiment.attacks_on(track.name):
             values: dict[tuple[str, str], dict[str, list[Any]]] = {
                 ("defense", one.defense): {key: [value] for key, value in given.items()},
@@ -79,12 +78,6 @@ def plan_of(experiment: Experiment, registry: Registry, track: Track, seeds: Seq
             found += [Placed(cell, place, attack.words, first, tuple(given)) for cell in cells]
     found.sort(key=lambda placed: seeds.index(placed.cell.seed))
     return Plan(tuple(found), tuple(left_out))
-
-
-def _settings(experiment: Experiment) -> Iterator[tuple[Grid, dict[str, Any]]]:
-    for one in experiment.grid:
-        for values in itertools.product(*one.options.values()):
-            yield one, dict(zip(one.options, values, strict=True))
 
 
 def prepare_experiment(experiment: Experiment, config: RunConfig) -> list[tuple[Prepared, Plan]]:
