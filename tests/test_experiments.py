@@ -810,7 +810,7 @@ SMALLER = smaller_plane()
 @pytest.fixture
 def small_plane(make_once) -> plane.PlaneRecord:
     def make(folder: Path) -> None:
-        made = plane.compute(SMALLER, host().registry, lambda done, total, unit: None)
+        made = plane.compute(SMALLER, host().registry, [3, 1], lambda done, total, unit: None)
         (folder / "plane.json").write_text(made.text())
 
     return plane.read(make_once("plane", make) / "plane.json")
@@ -843,7 +843,7 @@ def test_the_plane_compares_each_target_with_the_undefended_one(small_plane: pla
     assert [one.label for one in found] == ["none", "pos-ls alpha=0.1", "neg-ls alpha=-1"]
     for number, (target, _) in enumerate(SMALLER.targets):
         runs = [run for run in small_plane.runs if run.defense == target]
-        assert [run.seed for run in runs] == [0, 1]
+        assert [run.seed for run in runs] == [3, 1]
         wanted = np.mean([run.means["end_distance"] for run in runs])
         assert found[number].means["end_distance"].value == pytest.approx(wanted)
         assert all(-1 <= value <= 1 for run in runs for value in run.means["gradient_cosine"])
@@ -891,6 +891,8 @@ def test_the_plane_is_run_and_built(only_made, cli, tmp_path: Path, monkeypatch)
     store = tmp_path / "store"
     planned = cli("experiment", "run", "plane", "--dry-run", "--store", store)
     assert (planned.code, store.exists()) == (0, False)
+    single = cli("experiment", "run", "plane", "--seed", 4, "--store", store)
+    assert (single.code, single.err) == (2, "error: an interval needs at least two seeds\n")
     done = cli("experiment", "run", "plane", "--store", store)
     assert done.code == 0, done.err
     assert "neg-ls alpha=-1" in done.out

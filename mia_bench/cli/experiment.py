@@ -13,6 +13,7 @@ from mia_bench.cli.shared import PathType, config_options, store_option, uncolle
 from mia_bench.config import OF_TARGETS, RunConfig, load_config
 from mia_bench.engine.progress import counted, terminal_progress
 from mia_bench.engine.run import execute
+from mia_bench.errors import UsageError
 from mia_bench.experiments import plane
 from mia_bench.experiments.analysis import Answer, answer
 from mia_bench.experiments.definition import Experiment, load_experiment, load_experiments
@@ -101,14 +102,17 @@ def run(name: str, dry_run: bool, **options: Any) -> None:
 def _run_plane(config: RunConfig, *, dry_run: bool) -> None:
     """Compute the plane, and keep its record in the store."""
     experiment = plane.load()
+    seeds = config.given_seeds or tuple(range(experiment.seeds))
+    if len(seeds) < 2:
+        raise UsageError("an interval needs at least two seeds")
     if dry_run:
-        say(f"{len(experiment.targets)} targets on {experiment.seeds} seeds, less than 20 seconds")
+        say(f"{len(experiment.targets)} targets on {len(seeds)} seeds, less than 2 seconds a seed")
         return
     store = Store(config.store)
     store.check_writable()
-    total = len(experiment.targets) * experiment.seeds
+    total = len(experiment.targets) * len(seeds)
     with click.progressbar(length=total, label="targets", file=sys.stderr) as bar:
-        record = plane.compute(experiment, host().registry, lambda done, total, unit: bar.update(1))
+        record = plane.compute(experiment, host().registry, seeds, lambda done, total, unit: bar.update(1))
     where = plane.place_in(store.root)
     write(where, record.text())
     found = plane.findings(experiment, record)

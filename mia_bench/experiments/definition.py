@@ -93,6 +93,8 @@ class Experiment(_Model):
     """In a paragraph."""
     setting: str
     """What differs from the setting in which others made the claims."""
+    checks: str = ""
+    """What surprised, and how it was checked."""
     axis: str = ""
     """The option along which targets are ordered; none where they differ in more than a number."""
     variants: Annotated[tuple[ExperimentVariation, ...], Field(min_length=1)] = (ExperimentVariation(),)

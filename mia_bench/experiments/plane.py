@@ -107,6 +107,8 @@ class Plane(BaseModel):
     """Of its page."""
     question: str
     """In a sentence."""
+    checks: str = ""
+    """What surprised, and how it was checked."""
     seeds: int = Field(ge=2)
     """Number of seeds."""
     settings: Settings
@@ -198,13 +200,16 @@ def read(path: Path) -> PlaneRecord:
         raise MiaBenchError(f"{path}: {error}") from error
 
 
-def compute(plane: Plane, registry: Registry, progress: Progress) -> PlaneRecord:
-    """Train and attack every target on every seed; on one thread, so that it can be repeated."""
+def compute(plane: Plane, registry: Registry, seeds: Sequence[int], progress: Progress) -> PlaneRecord:
+    """Train and attack every target on every seed; on one thread, so that it can be repeated.
+
+    The first seed is drawn.
+    """
     runs: list[Run] = []
-    wanted = list(itertools.product(range(plane.seeds), plane.targets))
+    wanted = list(itertools.product(seeds, plane.targets))
     with threads(1):
         for seed, (name, options) in wanted:
-            runs.append(_run(plane.settings, registry, name, options, seed))
+            runs.append(_run(plane.settings, registry, name, options, seed, drawn=seed == seeds[0]))
             progress(len(runs), len(wanted), "target")
     return PlaneRecord(
         runs=runs,
@@ -270,7 +275,9 @@ def _attacked(given: Settings, network: nn.Module, seed: int) -> tuple[Tensor, T
     return torch.stack(path, dim=1), labels, torch.stack(gradients, dim=1).double()
 
 
-def _run(given: Settings, registry: Registry, name: str, options: Mapping[str, Any], seed: int) -> Run:
+def _run(
+    given: Settings, registry: Registry, name: str, options: Mapping[str, Any], seed: int, *, drawn: bool
+) -> Run:
     network = _trained(given, registry, name, options, seed)
     test, labels = _blobs(given, seed, "test")
     right = (network(test).argmax(1) == labels).double()
@@ -292,7 +299,7 @@ def _run(given: Settings, registry: Registry, name: str, options: Mapping[str, A
         seed=seed,
         means={key: [round(float(mean), 6) for mean in rows.nanmean(1)] for key, rows in values.items()},
     )
-    if seed:
+    if not drawn:
         return made
     train, classes = _blobs(given, seed, "train")
     shown = [number for number in range(len(wanted)) if number % given.starts < DRAWN]
