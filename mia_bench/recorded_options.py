@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from mia_bench.api.component import Component
@@ -80,6 +81,23 @@ def changed_options(
         for key, value in component.options.items()
         if key not in defaults or defaults[key] != value
     }
+
+
+def usual_options(
+    components: Iterable[ComponentRef], without: Mapping[str, Collection[str]] = MappingProxyType({})
+) -> dict[str, dict[str, Any]]:
+    """By component the options that hold where its label gives no others, sorted by name.
+
+    Args:
+        components: as records have them.
+        without: by component the names of options that are left out.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for one in components:
+        others = {*one.about.changed, *without.get(one.name, ())}
+        kept = {key: value for key, value in one.options.items() if key not in others}
+        found.setdefault(one.name, {}).update(kept)
+    return dict(sorted(found.items()))
 
 
 def run_options(

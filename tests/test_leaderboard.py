@@ -37,8 +37,8 @@ from mia_bench.leaderboard.standings import EQUAL, standings
 from mia_bench.leaderboard.submission import Submission
 from mia_bench.leaderboard.submission import submit as submit_records
 from mia_bench.leaderboard.tables import class_table
-from mia_bench.record import About, Record, read_record
-from mia_bench.recorded_options import said_of_itself
+from mia_bench.record import About, ComponentRef, Record, read_record
+from mia_bench.recorded_options import said_of_itself, usual_options
 from mia_bench.registry import PluginInfo, Registry
 from mia_bench.results import read_store
 from mia_bench.statistics import Estimate, crossed_means, pigeonhole_median, proportion_interval, weighted
@@ -1573,8 +1573,26 @@ def test_a_row_whose_plugin_is_not_installed_is_shown_with_all_its_options(
 ) -> None:
     made = read(make_record("foreign", options={"strength": 3}))
     text = pages.page(standings(build_board(registry, track, made)), registry)
-    assert "- `foreign strength=3`: `strength=3`" in text
+    assert "| `foreign strength=3` |" in text
     assert "-o foreign.strength=3" in text
+
+
+def test_usual_options_are_those_that_no_label_gives() -> None:
+    def used(name: str, changed: list[str], **options: int) -> ComponentRef:
+        about = {"changed": changed}
+        return ComponentRef(name=name, options=options, distribution="d", version="1", about=about)
+
+    found = [used("b", ["z"], z=1), used("a", ["x"], x=1, y=2, w=0), used("a", [], x=3, y=2, w=0)]
+    assert usual_options(found) == {"a": {"x": 3, "y": 2, "w": 0}, "b": {}}
+    assert usual_options(found, {"a": ["y"], "c": ["x"]}) == {"a": {"x": 3, "w": 0}, "b": {}}
+
+
+def test_options_stand_once_on_a_page(registry: Registry, track: Track) -> None:
+    given = track.model_copy(update={"defenses": {"guard": {"alpha": 0.5}}})
+    made = read(make_record("plain"), make_record("guard"))
+    text = pages.page(standings(build_board(registry, given, made)), registry)
+    assert "- defense `guard`: `widths=[1, 2]`\n" in text
+    assert text.count("alpha=0.5") == text.count("widths=[1, 2]") == text.count("steps=7") == 1
 
 
 def test_the_page_is_the_same_where_a_plugin_is_not_installed(
@@ -1602,7 +1620,8 @@ def test_the_page_is_the_same_where_a_plugin_is_not_installed(
         pages.page(standings(build_board(one, track, read(*made))), one) for one in (registry, without)
     )
     assert text == other
-    assert "- `aim (steps=7)` (black-box): `steps=7`" in text
+    assert "<summary><b>Leakage under aim (steps=7)</b></summary>" in text
+    assert "- attack `aim` (black-box), prior " in text
     assert "- defense `guard`: guards \\<b\\>\n" in text
     assert "- attack `aim`: Aim et al.\n" in text
     assert "*floor: samples*" in text

@@ -42,7 +42,7 @@ from mia_bench.leaderboard.words import (
 from mia_bench.names import DISTRIBUTION
 from mia_bench.provenance import HOST, package_url
 from mia_bench.record import ComponentRef, Record
-from mia_bench.recorded_options import differing, options_text
+from mia_bench.recorded_options import differing, options_text, usual_options
 from mia_bench.registry import Registry
 from mia_bench.statistics import RESAMPLES, Estimate
 from mia_bench.statistics.letters import letter
@@ -135,6 +135,7 @@ def _environment() -> Environment:
         reservations,
         show,
         unit_of_points,
+        usual_options,
     )
     environment.globals |= {function.__name__: function for function in functions}
     environment.globals |= {
