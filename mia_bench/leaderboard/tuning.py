@@ -10,6 +10,7 @@ the training. No board shows a seed of a sweep, or measures accuracy on its vali
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -76,12 +77,14 @@ class Choice:
         near: whether the setting's accuracy is within it.
         further: settings to try next, as the chosen one has the first or last value of an option among those
             tried; empty where it lies inside.
+        refused: likewise, but the defense does not take them.
     """
 
     loss: float
     setting: Candidate
     near: bool
     further: tuple[Options, ...] = ()
+    refused: tuple[Options, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -112,8 +115,20 @@ class Chosen:
     @property
     def further(self) -> tuple[Options, ...]:
         """The settings to try next, so that those chosen lie inside the sweep."""
-        wanted = [options for choice in self.choices for options in choice.further]
-        return tuple(options for place, options in enumerate(wanted) if options not in wanted[:place])
+        return _once(options for choice in self.choices for options in choice.further)
+
+    @property
+    def refused(self) -> tuple[Options, ...]:
+        """Settings beyond the edges of the sweep that the defense does not take."""
+        return _once(options for choice in self.choices for options in choice.refused)
+
+
+def _once(several: Iterable[Options]) -> tuple[Options, ...]:
+    found: list[Options] = []
+    for options in several:
+        if options not in found:
+            found.append(options)
+    return tuple(found)
 
 
 @dataclass(frozen=True)
@@ -342,8 +357,11 @@ def _at(
     best = min(near, key=itemgetter(0, 1)) if near else min(finished, key=itemgetter(1, 0))
     setting = best[2]
     still = STILL * margins_of(leakage).leakage
-    further = tuple(o for o in further_settings(setting, tried, still) if accepts(defense, o))
-    return Choice(loss, setting, bool(near), further)
+    beyond = further_settings(setting, tried, still)
+    taken = [accepts(defense, options) for options in beyond]
+    further = tuple(itertools.compress(beyond, taken))
+    refused = tuple(options for options in beyond if options not in further)
+    return Choice(loss, setting, bool(near), further, refused)
 
 
 def further_settings(setting: Candidate, tried: Sequence[Candidate], still: float = 0.0) -> list[Options]:
