@@ -13,6 +13,10 @@ from mia_bench.errors import UsageError
 from mia_bench.text import shortened
 
 
+SETTLED = 2 * 10**9
+"""Nanoseconds since its last change after which the times of a file tell a further change."""
+
+
 class Roots(NamedTuple):
     """Where data sets and local weight files lie; None where nothing was given."""
 

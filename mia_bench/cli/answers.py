@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from mia_bench.paths import cache_folder
+from mia_bench.paths import SETTLED, cache_folder
 from mia_bench.streams import put
 
 MOST = 64
@@ -31,9 +31,6 @@ MOST = 64
 
 LARGEST = 20_000
 """Number of files, and of entries of folders, that a command reads at most whose answer is kept."""
-
-SETTLED = 2 * 10**9
-"""Nanoseconds before the start at which a file must have changed last: it may be changed while it is read."""
 
 _CHANGING = {"_", "OLDPWD", "SHLVL"}
 """Variables of the environment that a shell changes from one command to the next."""

@@ -17,12 +17,10 @@ from pathlib import Path
 from etils.epy import lazy_imports
 
 from mia_bench.errors import DataError
+from mia_bench.paths import SETTLED
 
 with lazy_imports():
     from mia_bench import fetch, paths, store
-
-SETTLED = 2_000_000_000
-"""Nanoseconds since its last change after which a file's times tell a further change."""
 
 log = logging.getLogger(__name__)
 
