@@ -12,7 +12,6 @@ import platformdirs
 from mia_bench.errors import UsageError
 from mia_bench.text import shortened
 
-
 SETTLED = 2 * 10**9
 """Nanoseconds since its last change after which the times of a file tell a further change."""
 
