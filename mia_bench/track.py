@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -274,15 +273,6 @@ class Track(_Model):
         return self.attacks[attack].prior if attack in self.attacks else self.default_prior
 
 
-_VARIANT = re.compile(
-    r"(?:metrics: (?P<metrics>[^;]+)(?:; |$))?"
-    r"(?:architecture: (?P<architecture>\{.*?\})(?:; |$))?"
-    r"(?:dataset: (?P<dataset>\{.*?\})(?:; |$))?"
-    r"(?:images_per_class: (?P<images_per_class>\d+)(?:; |$))?"
-    r"(?:fold: (?P<fold>\d+))?"
-)
-
-
 def precisions(track: Track) -> list[Precision]:
     """The track's precision of attacks, then the others, one of which a record was made in: it names none."""
     return sorted(get_args(Precision), key=lambda precision: precision != track.attack_precision)
@@ -315,15 +305,8 @@ class Variation(_Model):
             MiaBenchError: it is nothing that :meth:`of` writes.
         """
         wrong = MiaBenchError(f"no variant of a track is {shortened(variant, 80)!r}")
-        if not (found := _VARIANT.fullmatch(variant)):
-            raise wrong
-        changes: dict[str, Any] = {name: value for name, value in found.groupdict().items() if value}
         try:
-            if "metrics" in changes:
-                changes["metrics"] = changes["metrics"].split()
-            for name in {"architecture", "dataset"} & changes.keys():
-                changes[name] = json.loads(changes[name])
-            told = cls.model_validate(changes)
+            told = cls.model_validate(dict(_changes(variant)))
         except ValueError:
             raise wrong from None
         if told._words(told.metrics, told.architecture, told.dataset) != variant:
@@ -364,6 +347,19 @@ class Variation(_Model):
         for name in ("images_per_class", "fold"):
             words[name] = str(getattr(self, name) or "")
         return "; ".join(f"{name}: {value}" for name, value in words.items() if value)
+
+
+def _changes(variant: str) -> Iterator[tuple[str, Any]]:
+    """The name and value of each change in ``Track.variant``; raise ValueError for damaged JSON."""
+    while variant:
+        name, _, rest = variant.partition(": ")
+        if name in ("architecture", "dataset"):
+            value, end = json.JSONDecoder().raw_decode(rest)
+        else:
+            text = rest.partition("; ")[0]
+            value, end = text.split() if name == "metrics" else text, len(text)
+        yield name, value
+        variant = rest[end:].removeprefix("; ")
 
 
 def fold_of(variant: str) -> int | None:

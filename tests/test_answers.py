@@ -426,7 +426,7 @@ def starter(site: Path, store: Path) -> Command:
 
 def repeat(command: Command, *args: object) -> tuple[int, str, str, bool]:
     """Ask until it is answered again: other tests may compile modules meanwhile, which changes folders."""
-    for _ in range(10):
+    for _ in range(3):
         answer = command(*args)
         if answer[3]:
             break
@@ -565,4 +565,10 @@ def test_an_answer_that_nobody_reads(command: Command, toy_site: Path, tmp_path:
             )
         return done.returncode, "", done.stderr, done.stderr == "imported:\n"
 
-    assert repeat(unread, "list", "attacks") == (PIPE_CLOSED, "", "imported:\n", True)
+    answer = 0, "", "", False
+    for _ in range(3):  # what nobody reads is not kept
+        assert repeat(command, "list", "attacks")[3]
+        answer = unread("list", "attacks")
+        if answer[3]:
+            break
+    assert answer == (PIPE_CLOSED, "", "imported:\n", True)

@@ -127,12 +127,34 @@ def test_an_attack_is_run_on_its_tracks(toy) -> None:
 
     def losses(*tracks: str) -> list[Any]:
         attacks = [{"name": "ppa"}, {"name": "ppa", "options": {"loss": "logit"}, "tracks": tracks}]
-        plan = plan_of(made(attacks=attacks), registry, track, [0])
+        plan = plan_of(made(attacks=attacks, tracks=["toy", "other"]), registry, track, [0])
         return [one.cell.attack.spec()["options"]["loss"] for one in plan.cells]
 
-    assert losses("toy", "other") == losses()
+    assert losses("toy") == losses()
     assert set(losses()) == {"poincare", "logit"}
     assert set(losses("other")) == {"poincare"}
+
+
+def test_a_claim_about_an_attack_that_is_not_run_on_the_track_is_not_tested(
+    toy, computed: list[Record]
+) -> None:
+    claim = {"text": "Under logit.", "defense": "neg-ls", "says": "less", "attack": {"loss": "logit"}}
+    attacks = [{"name": "ppa"}, {"name": "ppa", "options": {"loss": "logit"}, "tracks": ["other"]}]
+    changes = {"attacks": attacks, "tracks": ["toy", "other"], "claims": [*GIVEN["claims"], claim]}
+    found = told(made(**changes), computed)
+    assert [one.claim.text for one in found.tested] == ["Less.", "More."]
+    assert "Under logit." not in page(made(**changes), [found])
+    assert "What surprised" not in page(made(**changes), [found])
+    assert "**What surprised, and how it was checked.** It did." in page(
+        made(**changes, checks="It did."), [found]
+    )
+
+
+def test_a_trend_is_between_variants_that_are_run_on_all_tracks() -> None:
+    found = varied(variants=[*VARIED["variants"], {"label": "more", "tracks": ["toy"]}])
+    assert found.trend_ends == ("2 images", "as it is")
+    assert [one.label for one in found.variations_on("toy")][-1] == "more"
+    assert len(found.variations_on("other")) == 3
 
 
 def test_every_experiment_can_be_planned_on_its_tracks() -> None:
@@ -600,6 +622,7 @@ def test_the_changes_of_a_variant_are_read_from_its_records(toy, varied_records:
         {"images_per_class": 3, "architecture": {"name": "a", "options": {"b": "}; c"}}, "metrics": ("d",)},
         {"dataset": {"a": "};", "b": 3}, "architecture": {"name": "a"}, "fold": 1},
         {"dataset": {"a": {"b": "}; "}}},
+        {"architecture": {"name": "a", "options": {"b": "}; dataset: {"}}, "images_per_class": 2},
     ):
         several = Variation(**given)
         assert Variation.read(several.of(track).variant) == several
@@ -787,6 +810,11 @@ def test_attacks_are_compared_with_the_first_on_the_same_target(toy, tmp_path: P
         ({"attacks": [{"name": "ppa"}], "compare": "attacks"}, "name several"),
         ({"attacks": [{"name": "ppa", "tracks": ["toy"]}]}, "the first attack is run on every track"),
         ({"variants": [{"tracks": ["toy"]}]}, "the first variant is run on every track"),
+        ({"attacks": [{"name": "ppa"}, {"name": "gmi", "tracks": ["yot"]}]}, "'yot', which is no track"),
+        (
+            {"attacks": [{"name": "ppa"}, {"name": "gmi", "tracks": ["toy"]}], "compare": "attacks"},
+            "name several",
+        ),
     ],
 )
 def test_a_definition_of_variants_that_does_not_fit_is_refused(changes: dict, message: str) -> None:
@@ -830,7 +858,10 @@ def test_a_plane_of_other_settings_is_refused(small_plane: plane.PlaneRecord) ->
             {"claims": [{"text": "?", "defense": "neg-ls", "quantity": "id_bits", "says": "less"}]},
             "'id_bits'",
         ),
-        ({"settings": {**SMALLER.settings.model_dump(), "steps": 1}}, "steps"),
+        ({"settings": {**SMALLER.settings.model_dump(), "steps": 3}}, "steps"),
+        ({"settings": {**SMALLER.settings.model_dump(), "classes": 11}}, "classes"),
+        ({"grid": [{"defense": "pos-ls", "options": {"alpha": [0.1]}}]}, "undefended"),
+        ({"claims": [{**SMALLER.claims[0].model_dump(), "options": {"alpha": 0.9}}]}, "nothing else"),
     ],
 )
 def test_a_definition_of_a_plane_that_does_not_fit_is_refused(changes: dict, message: str) -> None:
@@ -893,6 +924,9 @@ def test_the_plane_is_run_and_built(only_made, cli, tmp_path: Path, monkeypatch)
     assert (planned.code, store.exists()) == (0, False)
     single = cli("experiment", "run", "plane", "--seed", 4, "--store", store)
     assert (single.code, single.err) == (2, "error: an interval needs at least two seeds\n")
+    others = cli("experiment", "run", "plane", "--seed", 4, "--seed", 0, "--store", store)
+    assert (others.code, "is not kept" in others.err) == (0, True)
+    assert not plane.place_in(store).exists()
     done = cli("experiment", "run", "plane", "--store", store)
     assert done.code == 0, done.err
     assert "neg-ls alpha=-1" in done.out

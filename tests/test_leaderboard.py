@@ -777,10 +777,10 @@ def test_a_page_says_how_to_widen_a_sweep_within_the_limits_of_the_options(
         within = tuning.choose(board, registry)
     assert within is not None
     assert within.choices[0].further == ()
-    assert within.choices[0].refused == ({"alpha": 2.5, "widths": [1, 2]},)
+    assert within.choices[0].refused == ({"alpha": 2.5},)
     told = pages.page(standings(build_board(registry, track, read(*some))), registry, within)
     assert "widened" not in told
-    assert "takes no further ones such as\n\n- `guard`: `alpha=2.5`" in told
+    assert "does not accept the next step:\n\n- `guard`: `alpha=2.5`\n" in told
     inside = chosen(registry, track, *made, swept(2.0, 0.2, 0.1))
     assert inside is not None
     assert "widened" not in pages.page(standings(build_board(registry, track, read(*some))), registry, inside)

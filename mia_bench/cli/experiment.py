@@ -100,7 +100,7 @@ def run(name: str, dry_run: bool, **options: Any) -> None:
 
 
 def _run_plane(config: RunConfig, *, dry_run: bool) -> None:
-    """Compute the plane, and keep its record in the store."""
+    """Compute the plane, and keep its record in the store if it is of the experiment's seeds."""
     experiment = plane.load()
     seeds = config.given_seeds or tuple(range(experiment.seeds))
     if len(seeds) < 2:
@@ -113,8 +113,10 @@ def _run_plane(config: RunConfig, *, dry_run: bool) -> None:
     total = len(experiment.targets) * len(seeds)
     with click.progressbar(length=total, label="targets", file=sys.stderr) as bar:
         record = plane.compute(experiment, host().registry, seeds, lambda done, total, unit: bar.update(1))
-    where = plane.place_in(store.root)
-    write(where, record.text())
+    if seeds == tuple(range(experiment.seeds)):
+        write(plane.place_in(store.root), record.text())
+    else:
+        say("note: the record of other seeds than the experiment's is not kept", err=True)
     found = plane.findings(experiment, record)
     rows = []
     for one in found:

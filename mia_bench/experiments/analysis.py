@@ -283,7 +283,8 @@ def answer(
         return None
     parts = [_part(experiment, rows) for rows in found]
     tested = [one for rows in found for one in _tests(experiment, rows)]
-    first, last = every[0], every[-1]
+    by_label = {rows.variant: rows for rows in found}
+    first, last = map(by_label.get, experiment.trend_ends)
     if first and last:
         tested += _trends(experiment, first, last)
     silent = [plan for plan, rows in zip(plans, every, strict=True) if not rows]
@@ -472,7 +473,7 @@ def _label(row: Standing, axis: str, placed: Placed, others: Mapping[str, object
 
 def _tests(experiment: Experiment, rows: _Rows) -> Iterator[Judgement]:
     """Of each claim the mean over the settings that it is about, each less what it is compared with."""
-    claims = [claim for claim in experiment.claims if not claim.trend]
+    claims = [claim for claim in experiment.claims if not claim.trend and _is_tried(claim, rows)]
     means = _mean_changes(rows, claims)
     lost = _mean_effects(rows, claims, rows.decided.accuracy, None)
     for claim, found, cost in zip(claims, means, lost, strict=True):
@@ -580,6 +581,14 @@ def _missing(claim: Claim, rows: _Rows) -> int:
         for seed in table.seeds
     }
     return len(wanted - there) + sum(one.defense == claim.defense for one in rows.plan.left_out)
+
+
+def _is_tried(claim: Claim, rows: _Rows) -> bool:
+    """Whether a claim is about something that is run on the track, or was to be."""
+    cells = [_cell_key(one.cell) for one in rows.plan.cells]
+    return any(_is_meant(claim, row) and _is_under(claim, attack) for attack, _, row, _ in cells) or any(
+        one.defense == claim.defense for one in rows.plan.left_out
+    )
 
 
 def _of(claim: Claim, tables: Mapping[ComponentKey, Table]) -> list[Table]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import tomllib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
@@ -52,23 +52,30 @@ class Claim(_Model):
     says: Literal["more", "less"]
     """What it says of that."""
     trend: bool = False
-    """Whether it says so of the difference in the first variant, compared with that in the last."""
+    """Whether it says so of the difference in the first variant, compared with that in the last one of those
+    that are run on all tracks."""
 
 
-class ExperimentAttack(StandardAttack):
+class OnTracks(BaseModel):
+    """A part of an experiment that may be run on some of its tracks only."""
+
+    tracks: tuple[str, ...] = ()
+    """Their names; all of them unless given. The first part of a kind is run on all."""
+
+    def is_on(self, track: str) -> bool:
+        """Whether it is run on a track."""
+        return not self.tracks or track in self.tracks
+
+
+class ExperimentAttack(StandardAttack, OnTracks):
     """An attack of every target."""
 
     words: str = ""
     """What it is called in tables; its name, with what tells it from the others, unless given."""
-    tracks: tuple[str, ...] = ()
-    """Where it is run; everywhere unless given."""
 
 
-class ExperimentVariation(Variation):
+class ExperimentVariation(Variation, OnTracks):
     """What is changed in the track."""
-
-    tracks: tuple[str, ...] = ()
-    """Where it is run; everywhere unless given."""
 
 
 Figure = Literal["across", "plane", "variants", "forest", "steps", "points"]
@@ -131,15 +138,18 @@ class Experiment(_Model):
                 raise ValueError(f"a claim is of {claim.defense!r}, which is not in the grid")
             if unknown := set(claim.attacks) - {one.name for one in self.attacks}:
                 raise ValueError(f"a claim is tested under {min(unknown)!r}, which is not among the attacks")
-            if claim.trend and len(self.variants) < 2:
+            if claim.trend and self.trend_ends[0] == self.trend_ends[1]:
                 raise ValueError("a trend is one over several variants")
         words = [one.words for one in self.attacks if one.words]
         if len(set(words)) < len(words):
             raise ValueError("two attacks have the same words")
-        for what, first in (("attack", self.attacks[0]), ("variant", self.variants[0])):
-            if first.tracks:
+        kinds: dict[str, Sequence[OnTracks]] = {"attack": self.attacks, "variant": self.variants}
+        for what, several in kinds.items():
+            if several[0].tracks:
                 raise ValueError(f"the first {what} is run on every track: it has no 'tracks'")
-        if self.compare == "attacks" and len(self.attacks) < 2:
+            if unknown := {name for one in several for name in one.tracks} - set(self.tracks):
+                raise ValueError(f"a further {what} is run on {min(unknown)!r}, which is no track of these")
+        if self.compare == "attacks" and sum(not one.tracks for one in self.attacks) < 2:
             raise ValueError("attacks are compared with the first: name several")
         if any(one.fold for one in self.variants):
             raise ValueError("in a further fold nothing is attacked: 'fold' is set by --fold only")
@@ -151,7 +161,13 @@ class Experiment(_Model):
 
     def attacks_on(self, track: str) -> list[ExperimentAttack]:
         """The attacks that are run on a track."""
-        return [one for one in self.attacks if not one.tracks or track in one.tracks]
+        return [one for one in self.attacks if one.is_on(track)]
+
+    @property
+    def trend_ends(self) -> tuple[str, str]:
+        """The labels of the variants that a trend is between."""
+        everywhere = [one.label for one in self.variants if not one.tracks]
+        return everywhere[0], everywhere[-1]
 
     @property
     def compared_with(self) -> str:
@@ -163,7 +179,7 @@ class Experiment(_Model):
         return [
             Variation(**{**one.model_dump(exclude={"tracks"}), "metrics": self.metrics})
             for one in self.variants
-            if not one.tracks or track in one.tracks
+            if one.is_on(track)
         ]
 
 

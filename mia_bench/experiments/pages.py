@@ -84,7 +84,6 @@ def plane_page(experiment: plane.Plane, record: plane.PlaneRecord) -> str:
         drawn=plane.DRAWN,
         found=found,
         told=plane.told(experiment, found),
-        seeds=len({run.seed for run in record.runs}),
     )
 
 

@@ -26,7 +26,7 @@ from mia_bench.components import resolve
 from mia_bench.device import threads
 from mia_bench.errors import MiaBenchError
 from mia_bench.experiments.analysis import Outcome, judged
-from mia_bench.experiments.definition import FOLDER, Claim, Grid, read_definition, settings_of
+from mia_bench.experiments.definition import FOLDER, WITHOUT_TRACK, Claim, Grid, read_definition, settings_of
 from mia_bench.leaderboard.aggregate import shown
 from mia_bench.leaderboard.figures import Cloud, Region, Spot, clouds
 from mia_bench.leaderboard.tables import Table, effects
@@ -41,7 +41,7 @@ with lazy_imports():
     from mia_bench import seeds as streams
     from mia_bench.api import classifier, defense
 
-NAME = "plane"
+NAME = WITHOUT_TRACK
 """Of its file, page and record."""
 
 QUANTITIES = {
@@ -65,7 +65,7 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    classes: int = Field(ge=2)
+    classes: int = Field(ge=2, le=10)
     """Blobs, round the corners of a polygon."""
     points: int = Field(ge=1)
     """Training points of each."""
@@ -81,8 +81,8 @@ class Settings(BaseModel):
     """Learning rate of Adam in training."""
     starts: int = Field(ge=1)
     """Attacks of each class."""
-    steps: int = Field(ge=2)
-    """Steps of an attack."""
+    steps: int = Field(ge=2, multiple_of=2)
+    """Steps of an attack; every second one is drawn."""
     step_size: float = Field(gt=0)
     """Learning rate of Adam in an attack."""
     reach: float = Field(gt=0)
@@ -107,6 +107,12 @@ class Plane(BaseModel):
     """Of its page."""
     question: str
     """In a sentence."""
+    method: str
+    """In a paragraph."""
+    setting: str
+    """What differs from the setting in which others made the claims."""
+    reading: str
+    """What the picture shows."""
     checks: str = ""
     """What surprised, and how it was checked."""
     seeds: int = Field(ge=2)
@@ -114,7 +120,7 @@ class Plane(BaseModel):
     settings: Settings
     """What is trained and attacked."""
     grid: tuple[Grid, ...]
-    """The targets, one of each defense; the first is the one that others are compared with."""
+    """The targets, one of each defense; the first is undefended, and the others are compared with it."""
     claims: tuple[Claim, ...]
     """What is tested."""
 
@@ -123,9 +129,13 @@ class Plane(BaseModel):
         names = [name for name, _ in self.targets]
         if len(set(names)) < len(names):
             raise ValueError("the grid has several targets of one defense")
+        if not names or self.targets[0][1]:
+            raise ValueError("the first target of the grid is undefended: it has no options")
         for claim in self.claims:
             if claim.defense not in names[1:] or claim.quantity not in QUANTITIES:
                 raise ValueError(f"there is no {claim.quantity!r} of {claim.defense!r} to compare")
+            if claim.options or claim.attacks or claim.attack or claim.trend:
+                raise ValueError("a claim is about a quantity of a defense, and nothing else")
         return self
 
     @property

@@ -73,6 +73,7 @@ def page(
         folds: the boards of the sweep's further folds.
     """
     board = decided.board
+    options = board.track.defenses
     return _render(
         "page.md.j2",
         board=board,
@@ -82,6 +83,7 @@ def page(
         strip=strip,
         tuning=tuning,
         sweep=sweep,
+        above={} if sweep else {row.defense: options.get(row.defense, {}) for row in decided.defenses},
         folds=folds,
         notes=_notes(record for one in (board, *folds) for record in one.records),
         apart=[line for one in (board, *folds) for line in several_trainings(one.records, one.quantities)],

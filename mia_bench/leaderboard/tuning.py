@@ -26,6 +26,7 @@ from mia_bench.leaderboard.grouping import ComponentKey, group, row_key
 from mia_bench.leaderboard.standings import margins_of
 from mia_bench.leaderboard.strongest import attack_of, attack_set
 from mia_bench.record import Record
+from mia_bench.recorded_options import differing
 from mia_bench.registry import Registry
 from mia_bench.track import StandardAttack
 
@@ -77,7 +78,7 @@ class Choice:
         near: whether the setting's accuracy is within it.
         further: settings to try next, as the chosen one has the first or last value of an option among those
             tried; empty where it lies inside.
-        refused: likewise, but the defense does not take them.
+        refused: options with which settings to try next would be refused by the defense.
     """
 
     loss: float
@@ -119,7 +120,7 @@ class Chosen:
 
     @property
     def refused(self) -> tuple[Options, ...]:
-        """Settings beyond the edges of the sweep that the defense does not take."""
+        """The next steps beyond the edges of the sweep that the defense refuses."""
         return _once(options for choice in self.choices for options in choice.refused)
 
 
@@ -360,7 +361,7 @@ def _at(
     beyond = further_settings(setting, tried, still)
     taken = [accepts(defense, options) for options in beyond]
     further = tuple(itertools.compress(beyond, taken))
-    refused = tuple(options for options in beyond if options not in further)
+    refused = tuple(differing(options, [setting.options]) for options in beyond if options not in further)
     return Choice(loss, setting, bool(near), further, refused)
 
 

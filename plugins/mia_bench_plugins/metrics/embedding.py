@@ -14,7 +14,7 @@ images, their mean :math:`\mu` and covariance :math:`\Sigma_B`, and a feature :m
   :math:`\mathrm{tr}(\Sigma_W\Sigma_B^+)/C`.
 
 The **distance of classes** is that between two class means, in units of the root mean square length of the
-features: 0 where all classes lie in one place, however far that is from the origin.
+features: near 0 where classes lie close together, however far from the origin.
 
 None of these changes when all features are scaled.
 

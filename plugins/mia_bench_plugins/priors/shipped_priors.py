@@ -1,7 +1,7 @@
 """Trained priors that come with the package: ``<prior>_<track>.safetensors`` in this folder.
 
-A file is used if its options are those of its training, which its metadata name, and the data have the same
-public images.
+A file is used if the data and options are those of its training, which its metadata name, or if the data are
+known to have the same public images.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ with lazy_imports():
 FOLDER = Path(__file__).parent
 
 SAME_PUBLIC = {"ae80901ccbcd6ef03aae": "a8c5198171117acdce83"}
-"""Keys of data with the public images of others, by which files name their training: ``synth-faces`` with 60
-training images a person."""
+"""From the key of data to that of others with the same public images, on which files were trained: of
+``synth-faces`` with 60 training images a person."""
 
 
 def file_name(prior: str, track: str) -> str:
