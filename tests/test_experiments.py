@@ -22,7 +22,7 @@ from mia_bench.engine.run import execute
 from mia_bench.errors import MiaBenchError, UsageError
 from mia_bench.experiments import folder as folder_module
 from mia_bench.experiments import plane
-from mia_bench.experiments.analysis import Answer, Judgement, answer, direction, judged
+from mia_bench.experiments.analysis import Answer, Judgement, answer, direction, judged, records_of
 from mia_bench.experiments.definition import (
     Experiment,
     experiment_names,
@@ -315,6 +315,30 @@ def test_of_several_records_of_a_cell_the_newest_counts(toy, computed: list[Reco
     (less, _) = told(made(), (older + newer)[::order]).tested
     assert less == told(made(), newer).tested[0]
     assert less.outcome == "seen here"
+
+
+def test_of_several_records_of_a_cell_those_of_the_conditions_of_most_cells_count(
+    toy, computed: list[Record]
+) -> None:
+    def under(capability: str, records: list[Record]) -> list[Record]:
+        changes = {"capability": capability, "finished": "2001-01-01"}
+        return [
+            one.model_copy(update={"provenance": one.provenance.model_copy(update=changes)})
+            for one in records
+        ]
+
+    def chosen(records: list[Record], boards: list[Record]) -> tuple[list[str], list[str]]:
+        own, on_boards = records_of(plan, registry, track, records, boards)
+        return tuple([one.provenance.capability for one in several] for several in (own, on_boards))
+
+    registry = host().registry
+    track, (plan,) = load_track(registry, "toy"), plans(made())
+    whole, some = under("A", computed), under("B", computed)[:-1]
+    assert chosen(whole, some) == (["A"] * len(whole), [])
+    assert chosen(some, whole) == ([], ["A"] * len(whole))
+    assert chosen([], some) == ([], ["B"] * len(some))
+    assert chosen(whole[:1], some[1:]) == (["A"], ["B"] * len(some[1:]))
+    assert chosen(whole, whole) == ([], ["A"] * len(whole))  # of those alike that of a board
 
 
 def test_with_a_seed_missing_a_claim_is_unclear(toy, computed: list[Record]) -> None:

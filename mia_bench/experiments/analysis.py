@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -16,6 +17,7 @@ from mia_bench.experiments.definition import Claim, Experiment
 from mia_bench.experiments.planning import Placed, Plan
 from mia_bench.leaderboard.aggregate import Shown
 from mia_bench.leaderboard.board import Board, build_board
+from mia_bench.leaderboard.conditions import Conditions, conditions
 from mia_bench.leaderboard.described import describe
 from mia_bench.leaderboard.front import Point, beyond_front
 from mia_bench.leaderboard.grouping import (
@@ -227,29 +229,43 @@ class Answer:
 
 
 def records_of(
-    plan: Plan, registry: Registry, track: Track, records: Iterable[Record]
-) -> dict[CellKey, Record]:
-    """Of the records the finished ones of these cells, as they are stored; of several the newest.
+    plan: Plan,
+    registry: Registry,
+    track: Track,
+    records: Iterable[Record],
+    boards: Iterable[Record] = (),
+) -> tuple[list[Record], list[Record]]:
+    """The finished records of these cells, as they are stored: those that no board has, and those of boards.
 
-    Records of other versions than are installed, of other variants of the track, and of models of the
-    user's own, are left out.
+    Of several of a cell one counts that was computed under the conditions of most cells with that attack, as
+    others are not compared with them; of these one of a board, else the newest. Records of other versions
+    than are installed, of other variants of the track, and of models of the user's own, are left out.
     """
     wanted = {_cell_key(one.cell) for one in plan.cells}
+    given = [(record, False) for record in records] + [(record, True) for record in boards]
     stored = [
-        record
-        for record in records
+        (record, on_board)
+        for record, on_board in given
         if record.status == "done"
         and record.track.variant == track.variant
         and not record.defense.about.own_model
         and not outdated(record, track, registry)
     ]
-    found: dict[CellKey, Record] = {}
-    for record, described in zip(stored, describe(registry, track, stored), strict=True):
-        key = cell_key(described)
-        before = found.get(key)
-        if key in wanted and (not before or record.provenance.finished > before.provenance.finished):
-            found[key] = record
-    return found
+    found: dict[CellKey, list[tuple[Record, bool]]] = defaultdict(list)
+    described = describe(registry, track, [record for record, _ in stored])
+    for one, record in zip(stored, described, strict=True):
+        if (key := cell_key(record)) in wanted:
+            found[key].append(one)
+    several: dict[SectionKey, Counter[Conditions]] = defaultdict(Counter)
+    for key, same in found.items():
+        several[key[:2]].update({conditions(record) for record, _ in same})
+    usual = {section: max(counts, key=lambda c: (counts[c], c)) for section, counts in several.items()}
+    chosen = [
+        max(same, key=lambda one: (conditions(one[0]) == usual[key[:2]], one[1], one[0].provenance.finished))
+        for key, same in found.items()
+    ]
+    own = [record for record, on_board in chosen if not on_board]
+    return own, [record for record, on_board in chosen if on_board]
 
 
 def _cell_key(cell: Cell) -> CellKey:
@@ -301,14 +317,15 @@ def _rows(
     records: Sequence[Record],
 ) -> _Rows | None:
     changed = variation.of(track)
-    found = records_of(plan, registry, changed, records)
-    board = build_board(registry, changed, found.values())
+    found, _ = records_of(plan, registry, changed, records)
+    board = build_board(registry, changed, found)
     decided = standings(board)
     if not (board.primary and decided.accuracy):
         return None
     if experiment.compare == "targets" and not decided.baseline:
         return None
-    missing = tuple(one.cell for one in plan.cells if _cell_key(one.cell) not in found)
+    there = {cell_key(record) for record in board.records}
+    missing = tuple(one.cell for one in plan.cells if _cell_key(one.cell) not in there)
     return _Rows(experiment, variation.label, plan, board, decided, missing)
 
 

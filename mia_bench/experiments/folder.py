@@ -34,7 +34,7 @@ class _Part:
 
     Attributes:
         plans: in each variant.
-        own: the records of cells that no board has.
+        own: the records that no board has.
         records: those, and the boards'.
     """
 
@@ -48,7 +48,7 @@ class _Part:
 class Published:
     """The records of the experiments, of their own folder and of the boards.
 
-    Of a cell that a board has, its record counts, else the newest.
+    Of several records of a cell, see :func:`records_of`.
 
     Args:
         given: further records, which are added to the folder if an experiment needs them.
@@ -101,11 +101,10 @@ class Published:
             plan = plan_of(experiment, self.registry, changed, range(experiment.seeds))
             if plan.left_out:
                 raise MiaBenchError(f"experiment {experiment.name}, track {name}: {plan.left_out[0].reason}")
-            there = records_of(plan, self.registry, changed, on_board)
-            found = records_of(plan, self.registry, changed, others)
+            added, there = records_of(plan, self.registry, changed, others, on_board)
             plans.append(plan)
-            boards += there.values()
-            own += [record for key, record in found.items() if key not in there]
+            own += added
+            boards += there
         return _Part(experiment, track, tuple(plans), tuple(own), (*own, *boards))
 
     def write(self) -> list[Path]:
