@@ -333,12 +333,15 @@ def test_of_several_records_of_a_cell_those_of_the_conditions_of_most_cells_coun
 
     registry = host().registry
     track, (plan,) = load_track(registry, "toy"), plans(made())
-    whole, some = under("A", computed), under("B", computed)[:-1]
+    whole, other = under("A", computed), under("B", computed)
+    some = [one for one in other if one.seed == 0]
     assert chosen(whole, some) == (["A"] * len(whole), [])
     assert chosen(some, whole) == ([], ["A"] * len(whole))
     assert chosen([], some) == ([], ["B"] * len(some))
-    assert chosen(whole[:1], some[1:]) == (["A"], ["B"] * len(some[1:]))
-    assert chosen(whole, whole) == ([], ["A"] * len(whole))  # of those alike that of a board
+    assert chosen(whole[:1], other[1:]) == (["A"], ["B"] * len(other[1:]))
+    assert chosen(whole, other) == ([], ["B"] * len(other))  # with equally many those of boards
+    assert chosen(other, whole) == ([], ["A"] * len(whole))
+    assert chosen(whole, whole) == ([], ["A"] * len(whole))
 
 
 def test_with_a_seed_missing_a_claim_is_unclear(toy, computed: list[Record]) -> None:

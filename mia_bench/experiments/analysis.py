@@ -238,8 +238,9 @@ def records_of(
     """The finished records of these cells, as they are stored: those that no board has, and those of boards.
 
     Of several of a cell one counts that was computed under the conditions of most cells with that attack, as
-    others are not compared with them; of these one of a board, else the newest. Records of other versions
-    than are installed, of other variants of the track, and of models of the user's own, are left out.
+    others are not compared with them, and with equally many under the conditions of most cells of boards. Of
+    these counts one of a board, else the newest. Records of other versions than are installed, of other
+    variants of the track, and of models of the user's own, are left out.
     """
     wanted = {_cell_key(one.cell) for one in plan.cells}
     given = [(record, False) for record in records] + [(record, True) for record in boards]
@@ -256,10 +257,15 @@ def records_of(
     for one, record in zip(stored, described, strict=True):
         if (key := cell_key(record)) in wanted:
             found[key].append(one)
-    several: dict[SectionKey, Counter[Conditions]] = defaultdict(Counter)
+    every: dict[SectionKey, Counter[Conditions]] = defaultdict(Counter)
+    published: dict[SectionKey, Counter[Conditions]] = defaultdict(Counter)
     for key, same in found.items():
-        several[key[:2]].update({conditions(record) for record, _ in same})
-    usual = {section: max(counts, key=lambda c: (counts[c], c)) for section, counts in several.items()}
+        every[key[:2]].update({conditions(record) for record, _ in same})
+        published[key[:2]].update({conditions(record) for record, on_board in same if on_board})
+    usual = {
+        section: max(counts, key=lambda one: (counts[one], published[section][one], one))
+        for section, counts in every.items()
+    }
     chosen = [
         max(same, key=lambda one: (conditions(one[0]) == usual[key[:2]], one[1], one[0].provenance.finished))
         for key, same in found.items()
