@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,7 +17,7 @@ from mia_bench.experiments.definition import Claim, Experiment
 from mia_bench.experiments.planning import Placed, Plan
 from mia_bench.leaderboard.aggregate import Shown
 from mia_bench.leaderboard.board import Board, build_board
-from mia_bench.leaderboard.conditions import Conditions, conditions
+from mia_bench.leaderboard.conditions import conditions
 from mia_bench.leaderboard.described import describe
 from mia_bench.leaderboard.front import Point, beyond_front
 from mia_bench.leaderboard.grouping import (
@@ -237,10 +237,10 @@ def records_of(
 ) -> tuple[list[Record], list[Record]]:
     """The finished records of these cells, as they are stored: those that no board has, and those of boards.
 
-    Of several of a cell one counts that was computed under the conditions of most cells with that attack, as
-    others are not compared with them, and with equally many under the conditions of most cells of boards. Of
-    these counts one of a board, else the newest. Records of other versions than are installed, of other
-    variants of the track, and of models of the user's own, are left out.
+    Of several of a cell one counts that has the protocol of most cells, and was computed under the conditions
+    of most cells with that attack, as others are not compared with them; of these one of a board, else the
+    newest. Records of other versions than are installed, of other variants of the track, and of models of the
+    user's own, are left out.
     """
     wanted = {_cell_key(one.cell) for one in plan.cells}
     given = [(record, False) for record in records] + [(record, True) for record in boards]
@@ -252,26 +252,40 @@ def records_of(
         and not record.defense.about.own_model
         and not outdated(record, track, registry)
     ]
-    found: dict[CellKey, list[tuple[Record, bool]]] = defaultdict(list)
     described = describe(registry, track, [record for record, _ in stored])
+    found: dict[CellKey, list[tuple[Record, bool]]] = defaultdict(list)
     for one, record in zip(stored, described, strict=True):
         if (key := cell_key(record)) in wanted:
             found[key].append(one)
-    every: dict[SectionKey, Counter[Conditions]] = defaultdict(Counter)
-    published: dict[SectionKey, Counter[Conditions]] = defaultdict(Counter)
+    protocol = _most(found.values(), lambda record: record.track.protocol)
+    sections: dict[SectionKey, list[list[tuple[Record, bool]]]] = defaultdict(list)
     for key, same in found.items():
-        every[key[:2]].update({conditions(record) for record, _ in same})
-        published[key[:2]].update({conditions(record) for record, on_board in same if on_board})
-    usual = {
-        section: max(counts, key=lambda one: (counts[one], published[section][one], one))
-        for section, counts in every.items()
-    }
-    chosen = [
-        max(same, key=lambda one: (conditions(one[0]) == usual[key[:2]], one[1], one[0].provenance.finished))
-        for key, same in found.items()
-    ]
+        sections[key[:2]].append([one for one in same if one[0].track.protocol == protocol])
+    chosen = []
+    for cells in sections.values():
+        usual = _most(cells, conditions)
+        chosen += [
+            max(same, key=lambda one: (conditions(one[0]) == usual, one[1], one[0].provenance.finished))
+            for same in filter(None, cells)
+        ]
     own = [record for record, on_board in chosen if not on_board]
     return own, [record for record, on_board in chosen if on_board]
+
+
+def _most(cells: Iterable[Sequence[tuple[Record, bool]]], told: Callable[[Record], Hashable]) -> Hashable:
+    """What records of most cells tell.
+
+    Of two with equally many what records of more cells of boards tell, then what the newest record does.
+    """
+    every: Counter[Hashable] = Counter()
+    published: Counter[Hashable] = Counter()
+    newest: dict[Hashable, str] = defaultdict(str)
+    for same in cells:
+        every.update({told(record) for record, _ in same})
+        published.update({told(record) for record, on_board in same if on_board})
+        for record, _ in same:
+            newest[told(record)] = max(newest[told(record)], record.provenance.finished or "")
+    return max(every, key=lambda one: (every[one], published[one], newest[one]), default=None)
 
 
 def _cell_key(cell: Cell) -> CellKey:
