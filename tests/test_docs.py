@@ -373,7 +373,7 @@ def test_the_tutorial(shell, undisturbed, tmp_path: Path) -> None:
                 shell("python -m ruff format --no-cache --check mia-bench-my-defense")
     assert len(ran) >= 13
     page = (tmp_path / "board" / "toy.md").read_text("utf-8")
-    assert "\n- `my-defense`: `beta=0.1`\n" in page
+    assert "\n- defense `my-defense`: `beta=0.1`\n" in page
     assert re.search(r"^\| `my-defense` \| 2 † \| \d", page, re.M)
     assert re.search(r"^\| `my-defense` \| [+-]\d", page, re.M)
     assert (tmp_path / "my-defense.png").read_bytes().startswith(b"\x89PNG")
