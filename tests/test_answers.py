@@ -445,10 +445,8 @@ def site(toy_site: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(toy_site, tmp_path / "site"))
 
 
-@pytest.mark.parametrize(
-    "args",
-    [["--help"], [], ["store", "ls", "--help"], ["list", "attacks"], ["describe", "ppa"], ["run", "-h"]],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("args", [["--help"], ["list", "attacks"], ["describe", "ppa"], ["run", "-h"]])
 def test_commands_that_compute_nothing_are_answered_again(args: list[str], command: Command) -> None:
     *first, again = command(*args)
     assert not again
@@ -474,11 +472,13 @@ def test_a_run_that_fails_has_its_exit_code(command: Command) -> None:
     assert "Traceback" not in err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("args", [["list", "nothing"], ["describe", "nothing"]])
 def test_an_answer_that_is_wrong_usage_is_given_anew(args: list[str], command: Command) -> None:
     assert [command(*args)[::3] for _ in range(3)] == [(2, False)] * 3
 
 
+@pytest.mark.slow
 def test_a_command_with_an_option_like_that_of_help_is_no_help(site: Path, tmp_path: Path) -> None:
     plugin = site / "mia_bench_toy" / "__init__.py"
     plugin.write_text(
@@ -543,6 +543,7 @@ def test_a_plugin_that_is_changed_or_added_is_seen(site: Path, tmp_path: Path) -
     assert "no_such_module" in more[2]
 
 
+@pytest.mark.slow
 def test_an_answer_that_nobody_reads(command: Command, toy_site: Path, tmp_path: Path) -> None:
     assert command("list", "attacks")[3] is False
     env = {

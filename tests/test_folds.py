@@ -145,7 +145,7 @@ def test_models_of_the_users_own_have_no_folds(toy, tmp_path: Path) -> None:
 
 def test_a_fold_is_a_variant_that_its_records_tell_of() -> None:
     for given in (Variation(fold=2), Variation(fold=2, images_per_class=3)):
-        assert Variation.read(given._words((), None)) == given
+        assert Variation.read(given._words((), None, {})) == given
     for wrong in ("fold: 0", "fold: 2; ", "fold: 2; images_per_class: 3"):
         with pytest.raises(MiaBenchError, match="no variant of a track"):
             Variation.read(wrong)
