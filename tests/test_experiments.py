@@ -915,6 +915,39 @@ def test_the_plane_compares_each_target_with_the_undefended_one(small_plane: pla
     assert plane.figure(SMALLER, small_plane).count("<polyline") == 3 * 5 * plane.DRAWN
 
 
+RESULTS = Path(__file__).parents[1] / "docs" / "results"
+
+
+def test_on_other_seeds_the_claims_about_the_plane_have_the_published_outcomes() -> None:
+    experiment = plane.load()
+    published, other = (
+        plane.read(path)
+        for path in (
+            RESULTS.parent / "experiments" / "results" / "plane.json",
+            RESULTS / "plane-other-seeds.json",
+        )
+    )
+    assert {run.seed for run in published.runs}.isdisjoint(run.seed for run in other.runs)
+    outcomes = [
+        [one.outcome for one in plane.told(experiment, plane.findings(experiment, record))]
+        for record in (published, other)
+    ]
+    assert outcomes[0] == outcomes[1]
+
+
+def test_the_check_of_robustness_says_what_its_numbers_say() -> None:
+    targets = json.loads((RESULTS / "robustness-apgd.json").read_text())["targets"]
+
+    def said(key: str, *defenses: str) -> str:
+        found = [100 * one[key] for one in targets if one["defense"] in defenses]
+        assert len(found) == 3 * len(defenses)
+        return f"{min(found):.0f} to {max(found):.0f} %"
+
+    text = load_experiment("side-effects").checks
+    assert f"({said('robust_2', 'neg-ls')}, without smoothing {said('robust_2', 'none')})" in text
+    assert f"({said('robust_1', 'neg-ls', 'none')})" in text
+
+
 def test_the_surface_is_what_the_network_answers() -> None:
     class Halves(torch.nn.Module):
         def forward(self, points: torch.Tensor) -> torch.Tensor:
