@@ -102,7 +102,8 @@ def run(name: str, dry_run: bool, **options: Any) -> None:
 def _run_plane(config: RunConfig, *, dry_run: bool) -> None:
     """Compute the plane, and keep its record in the store if it is of the experiment's seeds."""
     experiment = plane.load()
-    seeds = config.given_seeds or tuple(range(experiment.seeds))
+    usual = tuple(range(experiment.seeds))
+    seeds = config.given_seeds or usual
     if len(seeds) < 2:
         raise UsageError("an interval needs at least two seeds")
     if dry_run:
@@ -113,7 +114,7 @@ def _run_plane(config: RunConfig, *, dry_run: bool) -> None:
     total = len(experiment.targets) * len(seeds)
     with click.progressbar(length=total, label="targets", file=sys.stderr) as bar:
         record = plane.compute(experiment, host().registry, seeds, lambda done, total, unit: bar.update(1))
-    if seeds == tuple(range(experiment.seeds)):
+    if seeds == usual:
         write(plane.place_in(store.root), record.text())
     else:
         say("note: the record of other seeds than the experiment's is not kept", err=True)

@@ -605,27 +605,34 @@ def _missing(claim: Claim, rows: _Rows) -> int:
     """How many differences that a claim is about have no number."""
     name = claim.quantity or rows.board.primary
     of_attack = name in rows.board.of_attack
-    wanted = set()
-    for one in rows.plan.cells:
-        attack, prior, row, seed = _cell_key(one.cell)
-        is_first = rows.of_attacks and (attack, prior) == rows.first
-        if _is_meant(claim, row) and not is_first and _is_under(claim, attack):
-            wanted.add(((attack, prior) if of_attack else None, row, seed))
+    wanted = {
+        ((attack, prior) if of_attack else None, row, seed)
+        for attack, prior, row, seed in _cells(claim, rows)
+        if not (rows.of_attacks and (attack, prior) == rows.first)
+    }
     there = {
         (section, row, seed)
         for section in {section for section, _, _ in wanted}
         for row, table in rows.changes(name, section).items()
         for seed in table.seeds
     }
-    return len(wanted - there) + sum(one.defense == claim.defense for one in rows.plan.left_out)
+    return len(wanted - there) + _left_out(claim, rows)
 
 
 def _is_tried(claim: Claim, rows: _Rows) -> bool:
     """Whether a claim is about something that is run on the track, or was to be."""
-    cells = [_cell_key(one.cell) for one in rows.plan.cells]
-    return any(_is_meant(claim, row) and _is_under(claim, attack) for attack, _, row, _ in cells) or any(
-        one.defense == claim.defense for one in rows.plan.left_out
-    )
+    return bool(_cells(claim, rows) or _left_out(claim, rows))
+
+
+def _cells(claim: Claim, rows: _Rows) -> list[CellKey]:
+    """The planned cells that a claim is about."""
+    keys = [_cell_key(one.cell) for one in rows.plan.cells]
+    return [key for key in keys if _is_meant(claim, key[2]) and _is_under(claim, key[0])]
+
+
+def _left_out(claim: Claim, rows: _Rows) -> int:
+    """How many settings of the claim's defense can't be run."""
+    return sum(one.defense == claim.defense for one in rows.plan.left_out)
 
 
 def _of(claim: Claim, tables: Mapping[ComponentKey, Table]) -> list[Table]:
