@@ -19,6 +19,7 @@ from mia_bench.device import capability, threads
 from mia_bench.leaderboard.admit import doubts
 from mia_bench.leaderboard.compare import paired
 from mia_bench.leaderboard.conditions import conditions
+from mia_bench.leaderboard.tables import Table, class_table
 from mia_bench.record import Record
 from mia_bench.store import Store
 from mia_bench.track import Track
@@ -197,6 +198,31 @@ def test_only_results_of_the_same_conditions_are_paired() -> None:
         "1 under cuda, 1 thread, AVX2"
     )
     assert doubts(base) == []
+
+
+def test_rows_of_other_threads_or_instructions_are_compared_and_not_paired() -> None:
+    def table(**other: object) -> Table:
+        same = {"threads": 1, "capability": "AVX2"}
+        found = class_table("id_gallery_acc1", [recorded("plain", seed, **same | other) for seed in range(3)])
+        assert found is not None
+        return found
+
+    base = table()
+    for other in ({"threads": 2}, {"capability": "AVX512"}):
+        assert table(**other).minus(base) is None
+        beside = table(**other).minus(base, beside=True)
+        assert beside is not None
+        assert (beside.seeds, beside.paired) == ((0, 1, 2), False)
+    assert table(device="cuda:0: a GPU").minus(base, beside=True) is None
+    alike = table().minus(base, beside=True)
+    assert alike is not None
+    assert alike.paired
+    # One seed that can be paired is not mixed with others that can't.
+    records = [recorded("plain", s, threads=1, capability="AVX2" if s else "AVX512") for s in range(3)]
+    mixed = class_table("id_gallery_acc1", records)
+    assert mixed is not None
+    assert mixed.seeds_beside(base) == ()
+    assert mixed.seeds_like(base) == (1, 2)
 
 
 @pytest.mark.parametrize(

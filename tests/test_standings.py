@@ -14,7 +14,7 @@ from mia_bench.leaderboard import standings as standings_module
 from mia_bench.leaderboard.advice import advice
 from mia_bench.leaderboard.board import Board, build_board
 from mia_bench.leaderboard.drawing import forests, plane
-from mia_bench.leaderboard.standings import Standings, letters_of, standings
+from mia_bench.leaderboard.standings import NOT_PAIRED, Standings, letters_of, standings
 from mia_bench.leaderboard.strongest import strongest
 from mia_bench.registry import Registry
 from mia_bench.statistics import Effect
@@ -103,6 +103,27 @@ def test_random_answers_are_a_remark(registry: Registry, monkeypatch: pytest.Mon
     _, guard = decide(registry, *BASE, *rows(("guard", 0.3, 0.9))).rows
     assert guard.verdict is not None
     assert guard.verdict.flags == ("randomised",)
+
+
+def test_a_row_of_other_instructions_is_compared_and_not_paired(registry: Registry) -> None:
+    def under(made: list[dict[str, Any]], capability: str) -> list[dict[str, Any]]:
+        said = {"device": "cpu (1 thread)", "threads": 1, "capability": capability}
+        return [{**one, "provenance": {**one["provenance"], **said}} for one in made]
+
+    front = rows(("plain", 0.2, 0.5), options={"epochs": 0.5}, baseline=True, front=True, changed=["epochs"])
+    base, guard = under(BASE + front, "AVX2"), rows(("guard", 0.3, 0.6))
+    paired, beside = (
+        next(iter(decide(registry, *base, *under(guard, capability)).defenses))
+        for capability in ("AVX2", "AVX512")
+    )
+    assert paired.verdict
+    assert beside.verdict
+    assert paired.verdict.flags == ()
+    assert beside.verdict.flags == (NOT_PAIRED,)
+    for one in (paired, beside):
+        assert one.difference is not None
+        assert one.difference.value == pytest.approx(0.3 - 0.6, abs=1e-6)
+        assert one.beyond is not None
 
 
 def test_rows_are_compared_each_under_the_attack_that_is_strongest_on_it(registry: Registry) -> None:

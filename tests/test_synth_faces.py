@@ -1,5 +1,6 @@
 """The procedural data set and its encoder, whose people are known numbers."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,10 +8,16 @@ import torch
 
 from mia_bench.api.dataset import Splits
 from mia_bench.api.images import to_float
+from mia_bench.config import load_config
+from mia_bench.engine.run import set_up
 from mia_bench.errors import MiaBenchError
+from mia_bench.experiments.definition import load_experiment
 from mia_bench.protocol.gallery import verify_pairs
 from mia_bench_plugins.datasets.synth_faces import SynthFaces
 from mia_bench_plugins.encoders.synth_encoder import SynthEncoder
+from mia_bench_plugins.priors import shipped_priors
+from mia_bench_plugins.priors.stylegan2 import StyleGAN2Prior
+from mia_bench_plugins.priors.wgan_gp import WassersteinGAN
 
 CPU = torch.device("cpu")
 SMALL = {"identities": 6, "train": 4, "validation": 2, "test": 3, "public_identities": 20,
@@ -110,3 +117,20 @@ def test_verification_of_a_perfect_a_blind_and_a_noisy_encoder() -> None:
 def test_verification_needs_pairs() -> None:
     embeddings = unit(torch.randn(10, 4, generator=torch.Generator().manual_seed(0)))
     assert len(verify_pairs(embeddings, torch.arange(10), torch.Generator())) == 0
+
+
+def test_a_variant_with_more_training_images_has_the_public_images_of_its_track(tmp_path: Path) -> None:
+    """So that the priors that come with the package are used for it."""
+    setup = set_up(load_config({"track": "synth-faces", "device": "cpu", "store": tmp_path}))
+    (variation,) = (one for one in load_experiment("little-data").variations_on("synth-faces") if one.dataset)
+    tracks = setup.track, variation.of(setup.track)
+    ours, source = (replace(setup, track=track).track_plan().data.key for track in tracks)
+    assert {source: ours} == shipped_priors.SAME_PUBLIC
+    for name, prior in (("stylegan2", StyleGAN2Prior), ("wgan-gp", WassersteinGAN)):
+        options = prior.Options(**setup.track.priors[name])
+        assert shipped_priors.find(name, source, options) == shipped_priors.find(name, ours, options)
+        assert shipped_priors.find(name, ours, options)
+    few, many = (load(2024, **{**track.data.dataset.options, "public_identities": 600}) for track in tracks)
+    assert torch.bincount(many.train.labels).tolist() == [60] * 60
+    assert (few.public.images == many.public.images).all()
+    assert (few.test.images == many.test.images).all()

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from mia_bench.leaderboard.conditions import Conditions
 from mia_bench.leaderboard.front import Point, beyond_front, front_of
 from mia_bench.leaderboard.tables import Table, effects
 from mia_bench.leaderboard.verdicts import BASELINE, Comparison, Margins, Verdict, decide, verdicts
@@ -173,8 +174,8 @@ def test_seeds_that_some_point_lacks_do_not_count() -> None:
 
 def test_the_front_has_the_conditions_of_the_row() -> None:
     def under(one: Point, machine: str) -> Point:
-        there = (frozenset({machine}),) * 3
-        return Point(*(Table(t.seeds, t.means, there) for t in (one.accuracy, one.leakage)))  # type: ignore[arg-type]
+        there = (frozenset({Conditions(machine, 1, "")}),) * 3
+        return Point(*(Table(t.seeds, t.means, there) for t in (one.accuracy, one.leakage)))
 
     low, high, row = (under(point(*p, 0.1, 3), "cpu") for p in ((0.5, 2, 1), (0.9, 5, 2), (0.7, 3, 3)))
     [here] = beyond_front([row], [low, high], "lower")
@@ -187,10 +188,11 @@ def test_the_front_has_the_conditions_of_the_row() -> None:
 
 def test_conditions_in_common_are_enough_for_what_no_attack_changes() -> None:
     means = np.ones((1, 3))
-    one, two = frozenset({"cpu"}), frozenset({"cpu", "cuda"})
-    table = Table((0,), means, (one,))  # type: ignore[arg-type]
-    assert table.minus(Table((0,), means, (two,))) is not None  # type: ignore[arg-type]
-    assert table.minus(Table((0,), means, (frozenset({"cuda"}),))) is None  # type: ignore[arg-type]
+    cpu, cuda = (Conditions(device, 1, "") for device in ("cpu", "cuda"))
+    one, two = frozenset({cpu}), frozenset({cpu, cuda})
+    table = Table((0,), means, (one,))
+    assert table.minus(Table((0,), means, (two,))) is not None
+    assert table.minus(Table((0,), means, (frozenset({cuda}),))) is None
     assert table.minus(Table((0,), means)) is None
 
 

@@ -233,7 +233,7 @@ def doubts(records: Sequence[Record]) -> list[str]:
     """Why the numbers of these records may not be what they seem; they can be on a board nevertheless.
 
     A line for each component that was run with different code under one version, for conditions that keep
-    records from being compared, for each record that was made from a changed checkout, and for each of a
+    records from being paired, for each record that was made from a changed checkout, and for each of a
     model that was trained elsewhere.
     """
     codes: dict[tuple[str, str, str], set[str]] = defaultdict(set)
@@ -249,7 +249,7 @@ def doubts(records: Sequence[Record]) -> list[str]:
     under = Counter(conditions(record) for record in records if record.status == "done")
     if len(under) > 1:
         said = "; ".join(f"{count} under {found}" for found, count in sorted(under.items()))
-        mixed.append(f"records of several conditions, which are not compared with each other: {said}")
+        mixed.append(f"records of several conditions, which are not paired with each other: {said}")
     return (
         mixed
         + changed_checkouts(records)

@@ -36,6 +36,11 @@ class Point:
         right = self.accuracy.seeds_like(other.accuracy)
         return tuple(seed for seed in self.leakage.seeds_like(other.leakage) if seed in right)
 
+    def seeds_beside(self, other: Point) -> tuple[int, ...]:
+        """The seeds that both have, leakage and accuracy, and that can be compared, but not paired."""
+        right = self.accuracy.seeds_beside(other.accuracy)
+        return tuple(seed for seed in self.leakage.seeds_beside(other.leakage) if seed in right)
+
 
 def front_of(points: Sequence[Point], better: Direction) -> list[Point]:
     """The points of the front, by accuracy.
@@ -90,7 +95,8 @@ def beyond_front(
     """Of each row its leakage minus that of the front at the row's accuracy, on the same seeds.
 
     The seeds are those that the row has in common with the most accurate undefended row, under the same
-    conditions; undefended rows that lack one of them are left out of its front.
+    conditions; where there are none, those that can be compared, but not paired. Undefended rows that lack
+    one of them are left out of its front.
 
     Between two points the front is a straight line; beyond the most accurate one it goes on at its leakage.
     The errors of the row and of both points count, in leakage as in accuracy, to first order: if the row lies
@@ -114,10 +120,13 @@ def _against(row: Point, undefended: Sequence[Point], better: Direction) -> tupl
     """Tables whose means add up to the difference; the second only where accuracy has other classes."""
     if not undefended:
         return None, None
-    seeds = row.seeds_like(max(undefended, key=lambda point: point.place[0]))
+    best = max(undefended, key=lambda point: point.place[0])
+    paired = bool(row.seeds_like(best))
+    common = Point.seeds_like if paired else Point.seeds_beside
+    seeds = common(row, best)
     if not seeds:
         return None, None
-    kept = [point.cut(seeds) for point in undefended if set(seeds) <= set(row.seeds_like(point))]
+    kept = [point.cut(seeds) for point in undefended if set(seeds) <= set(common(row, point))]
     row, front, sign = row.cut(seeds), front_of(kept, better), _sign(better)
     accuracy, leakage = row.place
     low, high = _neighbours(accuracy, front)
@@ -126,14 +135,14 @@ def _against(row: Point, undefended: Sequence[Point], better: Direction) -> tupl
     tables = [table for point in (row, low, high) for table in (point.accuracy, point.leakage)]
     own, leaked, own0, leaked0, own1, leaked1 = (table.means for table in tables)
     if low is high:
-        return Table(seeds, leaked - leaked0), None
+        return Table(seeds, leaked - leaked0, paired=paired), None
     rise = (own1 - own0).mean()
     share, slope = (own - own0).mean() / rise, (leaked1 - leaked0).mean() / rise
     of_leakage = leaked - (1 - share) * leaked0 - share * leaked1
     of_accuracy = -slope * (own - (1 - share) * own0 - share * own1)
     if of_leakage.shape == of_accuracy.shape:
-        return Table(seeds, of_leakage + of_accuracy), None
-    return Table(seeds, of_leakage), Table(seeds, of_accuracy)
+        return Table(seeds, of_leakage + of_accuracy, paired=paired), None
+    return Table(seeds, of_leakage, paired=paired), Table(seeds, of_accuracy, paired=paired)
 
 
 def _neighbours(accuracy: float, front: Sequence[Point]) -> tuple[Point, Point]:

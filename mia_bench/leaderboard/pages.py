@@ -22,7 +22,7 @@ from mia_bench.leaderboard.board import Board, Section
 from mia_bench.leaderboard.compare import Paired
 from mia_bench.leaderboard.drawing import forests, plane
 from mia_bench.leaderboard.escape import as_it_is, make_environment, page_text
-from mia_bench.leaderboard.standings import AT_FLOOR, KINDS, USELESS, Standings
+from mia_bench.leaderboard.standings import AT_FLOOR, KINDS, NOT_PAIRED, USELESS, Standings
 from mia_bench.leaderboard.strongest import attack_set, comparisons
 from mia_bench.leaderboard.tuning import LEVELS, MARGIN, Tuning
 from mia_bench.leaderboard.verdicts import ACCURACY_MARGIN
@@ -152,6 +152,7 @@ def _environment() -> Environment:
         "MARGIN": MARGIN,
         "RESAMPLES": RESAMPLES,
         "AT_FLOOR": AT_FLOOR,
+        "NOT_PAIRED": NOT_PAIRED,
         "USELESS": USELESS,
     }
     return environment

@@ -44,6 +44,9 @@ Role = Literal["defense", "baseline", "front", "undefended"]
 AT_FLOOR = "baseline at the floor"
 """The flag of all defenses where attacks on the baseline may recover no more than such as learn nothing."""
 
+NOT_PAIRED = "not paired"
+"""The flag of a defense that was computed under other conditions than the baseline."""
+
 USELESS = "no usable classifier"
 """The flag of a defense that leaves less than half of the baseline's accuracy."""
 
@@ -219,7 +222,8 @@ def standings(board: Board, strongest: Mapping[ComponentKey, Strongest] | None =
     others = {key: base for key in rows if base and key != base}
     quantity = board.quantities.get(board.primary)
     share = quantity is not None and quantity.kind == "share"
-    more = _effects({key: _minus(leaked[key], leaked[other]) for key, other in others.items()}, share)
+    of_leakage = {key: _minus(leaked[key], leaked[other]) for key, other in others.items()}
+    more = _effects(of_leakage, share)
     lost = _effects({key: _minus(right[key], right[other]) for key, other in others.items()}, True)
     named = {key: _named(abouts[key].matched, rows) for key in defenses}
     matches = {key: other for key, other in named.items() if other}
@@ -238,6 +242,7 @@ def standings(board: Board, strongest: Mapping[ComponentKey, Strongest] | None =
     found_elsewhere = any(known for _, known in sections.values())
     flags = {
         key: ("own model, one training",) * bool(abouts[key].own_model)
+        + (NOT_PAIRED,) * _unpaired(of_leakage.get(key))
         + ("randomised",) * abouts[key].randomised
         + (MASKING,) * bool(key in strongest and strongest[key].masking)
         + _missed(strongest.get(key), board.track.standard)
@@ -415,7 +420,11 @@ def _effects(tables: Mapping[Name, Table | None], share: bool) -> dict[Name, Eff
 
 
 def _minus(one: Table | None, other: Table | None) -> Table | None:
-    return one.minus(other) if one and other else None
+    return one.minus(other, beside=True) if one and other else None
+
+
+def _unpaired(difference: Table | None) -> bool:
+    return difference is not None and not difference.paired
 
 
 def margins_of(quantity: Quantity) -> Margins:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -23,11 +23,13 @@ class Table:
         means: ``(S, C)``; where classes have unequal numbers of samples, see
             :func:`mia_bench.statistics.weighted`.
         conditions: what each seed was computed under; empty where that is not known.
+        paired: of differences, whether both were computed under the same conditions.
     """
 
     seeds: tuple[int, ...]
     means: Array
     conditions: tuple[frozenset[Conditions], ...] = ()
+    paired: bool = True
 
     def on(self, seeds: Sequence[int]) -> Array:
         """The rows of these seeds."""
@@ -43,23 +45,51 @@ class Table:
 
         What does not depend on the attack has those of all attacks; one in common is enough.
         """
+
+        def alike(one: frozenset[Conditions], two: frozenset[Conditions]) -> bool:
+            return one == two or bool(one & two)
+
+        return self._seeds(other, alike)
+
+    def seeds_beside(self, other: Table) -> tuple[int, ...]:
+        """The seeds that both have on the same kinds of device, with other threads or vector instructions.
+
+        Numbers of such seeds differ as those of two seeds do: their differences have the right interval,
+        though nothing that seeds vary by cancels out of them. None where some seeds are like each other.
+        """
+
+        def devices(one: frozenset[Conditions]) -> set[str]:
+            return {conditions.device for conditions in one}
+
+        def beside(one: frozenset[Conditions], two: frozenset[Conditions]) -> bool:
+            return bool(devices(one) & devices(two))
+
+        return () if self.seeds_like(other) else self._seeds(other, beside)
+
+    def _seeds(
+        self, other: Table, fit: Callable[[frozenset[Conditions], frozenset[Conditions]], bool]
+    ) -> tuple[int, ...]:
+        """The seeds that both have, under conditions that fit."""
+        nothing = frozenset[Conditions]()
         mine, theirs = (dict(zip(table.seeds, table.conditions, strict=False)) for table in (self, other))
+        both = (seed for seed in self.seeds if seed in other.seeds)
+        return tuple(seed for seed in both if fit(mine.get(seed, nothing), theirs.get(seed, nothing)))
 
-        def alike(seed: int) -> bool:
-            one, two = mine.get(seed), theirs.get(seed)
-            return one is two is None or bool(one and two and one & two)
-
-        return tuple(seed for seed in self.seeds if seed in other.seeds and alike(seed))
-
-    def minus(self, other: Table) -> Table | None:
+    def minus(self, other: Table, *, beside: bool = False) -> Table | None:
         """The differences on the seeds that both have under the same conditions.
 
         None where there are none, or the classes differ.
+
+        Args:
+            beside: where there are none, on those of :meth:`seeds_beside`, not paired.
         """
         seeds = self.seeds_like(other)
+        paired = bool(seeds) or not beside
+        if not paired:
+            seeds = self.seeds_beside(other)
         if not seeds or self.means.shape[1] != other.means.shape[1]:
             return None
-        return Table(seeds, self.on(seeds) - other.on(seeds))
+        return Table(seeds, self.on(seeds) - other.on(seeds), paired=paired)
 
 
 def class_table(name: str, records: Sequence[Record]) -> Table | None:
@@ -89,7 +119,7 @@ def _counts(name: str, records: Sequence[Record]) -> Sequence[int]:
 
 
 def effects(tables: Sequence[Table | None], *, share: bool = False) -> list[Effect | None]:
-    """The mean of each table; what seeds vary by is pooled over tables on the same seeds.
+    """The mean of each table; what seeds vary by is pooled over tables on the same seeds, paired or not.
 
     None where there is no table, or a table of one number.
 
@@ -100,7 +130,7 @@ def effects(tables: Sequence[Table | None], *, share: bool = False) -> list[Effe
     groups = defaultdict(list)
     for number, table in enumerate(tables):
         if table is not None and table.means.size > 1:
-            groups[table.seeds].append(number)
+            groups[table.seeds, table.paired].append(number)
     found: list[Effect | None] = [None] * len(tables)
     for numbers in groups.values():
         means = [table.means for number in numbers if (table := tables[number])]
