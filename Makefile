@@ -1,4 +1,4 @@
-# Two commands: `make run` (install, then the default benchmark) and `make test` (install, then all tests).
+# Two commands: `make run` (install, then the default benchmark) and `make test` (install, then the tests).
 # `make docs` builds the site.
 PYTHON ?= python3
 VENV ?= .venv
@@ -10,20 +10,24 @@ BIN := $(VENV)/bin
 # Tests start hundreds of processes, each of which would else compile the modules that it imports.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: run test test-oldest test-oldest-quick lint docs install install-dev install-oldest clean
+.PHONY: run test test-thorough test-oldest test-oldest-quick lint docs install install-dev install-oldest clean
 
 run: $(VENV)/.installed
 	$(BIN)/mia-bench run --defense neg-ls --attack ppa
 
 test: $(VENV)/.installed-dev lint
-	MIA_BENCH_STRICT=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+	MIA_BENCH_STRICT=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m 'not thorough'
+
+# The tests that take long, before a release.
+test-thorough: $(VENV)/.installed-dev
+	MIA_BENCH_STRICT=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m thorough
 
 # The same tests with the oldest dependencies that pyproject.toml allows; the second leaves out what takes long.
 test-oldest: $(OLDEST)/.installed
 	MIA_BENCH_STRICT=1 $(OLDEST)/bin/python -m pytest -n $(WORKERS) --dist worksteal -m 'not newest'
 
 test-oldest-quick: $(OLDEST)/.installed
-	MIA_BENCH_STRICT=1 $(OLDEST)/bin/python -m pytest -n $(WORKERS) --dist worksteal -m 'not newest and not slow'
+	MIA_BENCH_STRICT=1 $(OLDEST)/bin/python -m pytest -n $(WORKERS) --dist worksteal -m 'not newest and not slow and not thorough'
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -149,6 +149,7 @@ def test_doctor_finds_data_sets_under_the_root(cli, make_tree, tmp_path) -> None
     assert "data set lfw: found" in cli("doctor", "--data", tmp_path / "data").out
 
 
+@pytest.mark.slow
 def test_doctor_exits_1_when_the_store_cannot_be_used(cli, tmp_path) -> None:
     (tmp_path / "file").write_text("no store")
     outcome = cli("doctor", "--store", tmp_path / "file")

@@ -419,6 +419,7 @@ def test_epsilon_of_full_batches_bounds_the_exact_gaussian_from_near() -> None:
     assert gaussian_delta(0.9 * epsilon, noise, steps) > delta
 
 
+@pytest.mark.slow
 def test_report_is_of_the_steps_really_taken() -> None:
     defense = private(noise_multiplier=1.1, delta=1e-3)
     result = train(defense)

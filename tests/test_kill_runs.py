@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "docs"))
 
 import kill_runs
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.thorough
 
 DISTURBED = [
     ("driver: SIGKILL", "--jobs 2"),

@@ -94,10 +94,10 @@ def tiny(monkeypatch, weights: Path, tmp_path: Path) -> Iterator[Callable[[str, 
 @pytest.mark.parametrize(
     ("track", "dataset", "classes"),
     [
-        pytest.param("facescrub", "facescrub", 3, marks=pytest.mark.slow),
+        pytest.param("facescrub", "facescrub", 3, marks=pytest.mark.thorough),
         pytest.param("facescrub-metfaces", "facescrub", 3, marks=pytest.mark.slow),
-        pytest.param("celeba", "celeba", 3, marks=pytest.mark.slow),
-        ("stanford-dogs", "stanford-dogs", 2),
+        pytest.param("celeba", "celeba", 3, marks=pytest.mark.thorough),
+        pytest.param("stanford-dogs", "stanford-dogs", 2, marks=pytest.mark.slow),
     ],
 )
 def test_a_reduced_track_runs_from_data_to_record(

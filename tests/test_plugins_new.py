@@ -77,13 +77,18 @@ def test_no_placeholder_is_left(made: Path, kind: str) -> None:
 
 
 @pytest.mark.newest
-def test_ruff_and_mypy_find_nothing_whatever_the_length_of_the_name(made: Path, tmp_path: Path) -> None:
+def test_ruff_finds_nothing_whatever_the_length_of_the_name(made: Path, tmp_path: Path) -> None:
     for kind in KINDS:
         create("x" if kind == "track" else f"x{kind[0:2]}", kind, tmp_path)
         create(f"{kind}-{'y' * (LONGEST - len(kind) - 1)}", kind, tmp_path)
     for folder in (made, tmp_path):  # each distribution has settings of its own
         run_tool("ruff", "check", "--no-cache", ".", cwd=folder)
         run_tool("ruff", "format", "--no-cache", "--check", ".", cwd=folder)
+
+
+@pytest.mark.newest
+@pytest.mark.thorough
+def test_mypy_finds_nothing(made: Path, tmp_path: Path) -> None:
     sources = [path for path in made.rglob("*.py") if "build" not in path.parts]
     assert len(sources) == 2 * len(KINDS)
     configured = made / "mia-bench-made-defense"

@@ -22,6 +22,11 @@ SMALL = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def few_images_are_watched(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mia_bench.protocol.prior.MONITORED_IMAGES", 100)
+
+
 def test_trained_prior_is_listed_shown_and_used_by_a_run(cli, toy, tmp_path: Path) -> None:
     made = cli(*GAN, *SMALL)
     assert made.code == 0, made.err
@@ -63,7 +68,7 @@ def test_a_prior_is_watched_and_shown_in_batches_of_its_track(cli, toy, monkeypa
     monkeypatch.setattr(wgan_networks.WGAN, "forward", counted)
     made = cli(*GAN, *SMALL)
     assert made.code == 0, made.err
-    assert max(sizes) == 64  # the toy track's; 1,000 images are drawn
+    assert max(sizes) == 64  # the toy track's; 100 images are drawn
     sizes.clear()
     (key,) = [path.name for path in (tmp_path / "store" / "artifacts" / "prior").iterdir()]
     assert cli("prior", "show", key, "--output", tmp_path / "sheet.png", "--count", "100").code == 0

@@ -117,7 +117,7 @@ def test_a_cluster_of_its_own(local: list[Record], tmp_path: Path) -> None:
     assert not told.lines
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_a_node_is_lost(local: list[Record], nodes, tmp_path: Path) -> None:
     told = Told()
 
@@ -341,7 +341,9 @@ def test_a_process_that_is_told_to_end_does(monkeypatch, tmp_path: Path) -> None
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("when", ["while Ray starts", "after its end"])
+@pytest.mark.parametrize(
+    "when", ["while Ray starts", pytest.param("after its end", marks=pytest.mark.thorough)]
+)
 def test_a_signal_interrupts_also_where_ray_has_set_its_handler(when: str) -> None:
     code = """
         import os, signal, sys

@@ -8,6 +8,7 @@ import torch
 from mia_bench.api.dataset import Splits
 from mia_bench.api.images import to_float
 from mia_bench.plugins import host
+from mia_bench.protocol import oracle
 from mia_bench.protocol.gallery import verify_pairs
 from mia_bench.track import Track, load_track
 from mia_bench_plugins.datasets.lfw import LFW
@@ -103,14 +104,15 @@ def test_a_small_cell_end_to_end(
         return validate({**data, **short, "data": {**data["data"], "resolution": 24}})
 
     monkeypatch.setattr(Track, "model_validate", smaller)
+    monkeypatch.setattr(oracle, "SAMPLES", 50)
     small = [
         word
         for option in ("lfw.private_min=100", "lfw.public_max=2", "lfw.decoys=50",
-                       "eigenfaces.components=64", "ppa.steps=10", "ppa.views=4")
+                       "eigenfaces.components=64", "ppa.steps=5", "ppa.views=4")
         for word in ("-o", option)
     ]  # fmt: skip
     done = cli("run", "--track", "lfw", "--defense", "none", "--attack", "ppa", *small,
-               "--format", "json")  # fmt: skip
+               "--jobs", "1", "--format", "json")  # fmt: skip
     assert done.code == 0, done.err
     (record,) = done.records
     assert record["status"] == "done"

@@ -144,7 +144,7 @@ def test_records_say_what_was_halved(tiny, on_pretend, tmp_path: Path, monkeypat
 # --- the papers' scale ---------------------------------------------------------------------------
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("name", "sizes", "defenses"),
     [

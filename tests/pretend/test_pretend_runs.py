@@ -9,6 +9,7 @@ import pytest
 
 import mia_bench
 from mia_bench.plugins import host
+from mia_bench.protocol import oracle
 from mia_bench.registry import PluginInfo
 
 TINY = """
@@ -82,8 +83,10 @@ FLOOR = "prior-sample"
 
 
 @pytest.fixture
-def tiny(tmp_path: Path) -> Iterator[str]:
+def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A track whose cells take seconds, with every built-in prior."""
+    monkeypatch.setattr(oracle, "SAMPLES", 20)
+    monkeypatch.setattr(oracle, "STEPS", 2)
     path = tmp_path / "tiny.toml"
     path.write_text(TINY)
     host.cache_clear()
