@@ -206,6 +206,11 @@ def test_a_run_is_told_what_the_board_says(registry: Registry, decided: Standing
     assert list(published_lines(weaker, registry)) == []  # the board has no such attack
 
 
+def test_a_summary_counts_the_seeds_that_finished(registry: Registry) -> None:
+    failed = make_record("guard", 5, "aim", status="failed", reason="out of memory", metrics={})
+    assert json.loads(summary_text(decide(registry, *MADE, failed)))["seeds"] == 5
+
+
 def test_a_summary_of_another_version_or_a_broken_one_says_nothing(
     registry: Registry, decided: Standings
 ) -> None:

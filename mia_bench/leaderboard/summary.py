@@ -50,7 +50,7 @@ def summary_text(decided: Standings) -> str:
     found = Published(
         track=board.track.name,
         version=board.track.version,
-        seeds=len(board.seeds),
+        seeds=len({record.seed for record in board.done}),
         quantity=board.primary,
         better=quantity.better,
         ceiling=number(ceiling) if ceiling else "",
