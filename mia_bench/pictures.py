@@ -28,6 +28,9 @@ TILE = 80
 ROWS = 12
 """Number of classes shown at most, evenly spaced."""
 
+PRIVATE = "private image"
+"""The label of the row of a strip that shows private images."""
+
 _THUMB = 64
 """Side of an image in a strip, in pixels."""
 
@@ -100,16 +103,27 @@ def title(record: Record) -> str:
 
 @dataclass(frozen=True)
 class StripRow:
-    """Reconstructions under one defense.
+    """Images under one defense, as :func:`strip_row` draws them."""
 
-    Attributes:
+    label: str
+    picture: Image.Image
+
+
+def strip_row(images: np.ndarray, captions: Sequence[str]) -> Image.Image:
+    """The picture of a row.
+
+    Args:
         images: ``(K, 3, H, W)`` uint8, one of each class shown.
         captions: what stands below each.
     """
-
-    label: str
-    images: np.ndarray
-    captions: Sequence[str]
+    small = ImageFont.load_default(11)
+    picture = Image.new("RGB", (len(images) * (_THUMB + _GAP), _THUMB + _LABEL), "white")
+    draw = ImageDraw.Draw(picture)
+    for column, (image, caption) in enumerate(zip(images, captions, strict=True)):
+        x = column * (_THUMB + _GAP)
+        picture.paste(_tile(image, _THUMB), (x, 0))
+        draw.text((x + _THUMB // 2, _THUMB + 2), caption, _SOFT, small, anchor="ma")
+    return picture
 
 
 def strip_classes(count: int, shown: int = 8) -> list[int]:
@@ -120,22 +134,48 @@ def strip_classes(count: int, shown: int = 8) -> list[int]:
 
 def strip(rows: Sequence[StripRow], heading: str) -> Image.Image:
     """One row a defense, one column a class."""
-    font, small = ImageFont.load_default(13), ImageFont.load_default(11)
-    labels = int(max(font.getlength(row.label) for row in rows)) + 2 * _MARGIN
-    columns = max(len(row.images) for row in rows)
-    step = _THUMB + _LABEL
-    size = labels + columns * (_THUMB + _GAP) + _MARGIN, 2 * _MARGIN + _LABEL + len(rows) * (step + _GAP)
-    picture = Image.new("RGB", (max(size[0], 480), size[1]), "white")
+    labels = _labels([row.label for row in rows])
+    width = labels + max(row.picture.width for row in rows) + _MARGIN
+    picture = Image.new("RGB", (max(width, 480), _height(len(rows))), "white")
     draw = ImageDraw.Draw(picture)
-    draw.text((_MARGIN, _MARGIN), heading, _SOFT, small)
+    draw.text((_MARGIN, _MARGIN), heading, _SOFT, ImageFont.load_default(11))
     for number, row in enumerate(rows):
-        y = _MARGIN + _LABEL + 4 + number * (step + _GAP)
-        draw.text((_MARGIN, y + _THUMB // 2 - 8), row.label, _INK, font)
-        for column, (image, caption) in enumerate(zip(row.images, row.captions, strict=True)):
-            x = labels + column * (_THUMB + _GAP)
-            picture.paste(_tile(image, _THUMB), (x, y))
-            draw.text((x + _THUMB // 2, y + _THUMB + 2), caption, _SOFT, small, anchor="ma")
+        y = _row_top(number)
+        draw.text((_MARGIN, y + _THUMB // 2 - 8), row.label, _INK, ImageFont.load_default(13))
+        picture.paste(row.picture, (labels, y))
     return picture
+
+
+def strip_rows(picture: Image.Image, names: Sequence[str]) -> dict[str, Image.Image]:
+    """The rows of a strip by their labels; empty if they are not where :func:`strip` puts them.
+
+    Args:
+        names: the labels without that of private images, which come first if there are some.
+    """
+    labels = [PRIVATE, *names] if picture.height == _height(len(names) + 1) else list(names)
+    left = _labels(labels)
+    columns = (picture.width - left - _MARGIN) // (_THUMB + _GAP)
+    if picture.height != _height(len(labels)) or columns < 1:
+        return {}
+    right = left + columns * (_THUMB + _GAP)
+    return {
+        label: picture.crop((left, _row_top(number), right, _row_top(number) + _THUMB + _LABEL))
+        for number, label in enumerate(labels)
+    }
+
+
+def _labels(labels: Sequence[str]) -> int:
+    """The width of the column of labels."""
+    font = ImageFont.load_default(13)
+    return int(max((font.getlength(label) for label in labels), default=0)) + 2 * _MARGIN
+
+
+def _height(rows: int) -> int:
+    return 2 * _MARGIN + _LABEL + rows * (_THUMB + _LABEL + _GAP)
+
+
+def _row_top(number: int) -> int:
+    return _MARGIN + _LABEL + 4 + number * (_THUMB + _LABEL + _GAP)
 
 
 def sheets_folder(store: Path, key: str) -> Path:

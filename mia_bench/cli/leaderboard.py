@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,15 @@ from mia_bench.leaderboard.reruns import far, half_widths, moved, same_condition
 from mia_bench.leaderboard.standings import Standings
 from mia_bench.leaderboard.submission import submit as copy_records
 from mia_bench.paths import data_roots
-from mia_bench.pictures import StripRow, shows_people, strip_classes, write_png
+from mia_bench.pictures import (
+    PRIVATE,
+    StripRow,
+    shows_people,
+    strip_classes,
+    strip_row,
+    strip_rows,
+    write_png,
+)
 from mia_bench.pictures import strip as draw_strip
 from mia_bench.plugins import host
 from mia_bench.record import Record
@@ -176,23 +184,14 @@ def _distance(old: Record, new: Record) -> str:
 def strip(folder: Path, store: Path | None, track: str, show_private: bool) -> None:
     """Draw reconstructions of the same classes under each defense for a track's page.
 
-    Each row of the page is shown under its strongest attack, with the rank of the true identity, as far as
-    the store has the cells. The picture becomes strips/<track>.png in the folder; the next build shows it.
+    Each row of the page is shown under its strongest attack, with the rank of the true identity. Rows of
+    which the store lacks the cells stay as they are. The picture becomes strips/<track>.png in the folder;
+    the next build shows it.
     """
     decided = records.decide(folder, host().registry, track)
-    with writing(folder, remake="mia-bench run --rerun always"):
-        picture, shown = _strip(decided, open_store(store), show_private)
     path = folder / records.STRIPS / f"{track}.png"
-    try:
-        before = records.read_strip(path)[1]
-    except (OSError, ValueError):  # there is none yet, or it is no picture
-        before = []
-    lacking = {row.label for row in decided.rows} - {*shown.values()}
-    if lost := [name for name in before if name in lacking]:
-        raise UsageError(
-            f"the picture in {path} also shows {', '.join(lost)}, and the store lacks the cells for it; "
-            "bring the stores together ('mia-bench store import'), or remove the picture"
-        )
+    with writing(folder, remake="mia-bench run --rerun always"):
+        picture, shown = _strip(decided, open_store(store), show_private, _drawn(path))
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         said = {records.CELLS: " ".join(shown), records.ROWS: "\n".join(shown.values())}
@@ -200,39 +199,68 @@ def strip(folder: Path, store: Path | None, track: str, show_private: bool) -> N
     say(path)
 
 
-def _strip(decided: Standings, store: Store, show_private: bool) -> tuple[Image.Image, dict[str, str]]:
+def _drawn(path: Path) -> dict[str, Image.Image]:
+    """The rows of a strip by the keys of their cells; private images, if it has some, by their label."""
+    try:
+        keys, names = records.read_strip(path)
+        with Image.open(path, formats=["PNG"]) as picture:
+            rows = strip_rows(picture.convert("RGB"), names)
+        named = dict(zip([PRIVATE, *keys], [PRIVATE, *names], strict=True))
+    except (OSError, ValueError):  # there is none yet, or it is no strip
+        return {}
+    return {key: rows[name] for key, name in named.items() if name in rows}
+
+
+def _strip(
+    decided: Standings, store: Store, show_private: bool, drawn: Mapping[str, Image.Image]
+) -> tuple[Image.Image, dict[str, str]]:
     """The reconstructions of each row under its strongest attack.
 
     The second part are the keys of the cells, and what their rows are called.
+
+    Args:
+        drawn: rows of an earlier strip by the keys of their cells: for what the store lacks, or has only of
+            another run than the published one.
     """
     board = decided.board
     rows: list[StripRow] = []
     shown: dict[str, str] = {}
-    ranked, other = _rank_name(board), False
+    private: Image.Image | None = None
+    ranked, found, other = _rank_name(board), False, False
     for standing in decided.rows:
         place = standing.section and (standing.section.key, standing.key)
         same = [record for record in board.done if (section_key(record), row_key(record)) == place]
         wanted = [record for record in same if store.has("measure", record.key)]
-        if not wanted:
+        record, again = _to_show(wanted, store, ranked) if wanted else (None, True)
+        kept = next((one for one in same if one.key in drawn), None)
+        found = found or bool(wanted)
+        if kept and again:
+            if record:
+                say(f"warning: {standing.label} stays: {record.key} was run again, with others", err=True)
+            rows.append(StripRow(standing.label, drawn[kept.key]))
+            shown[kept.key], other = standing.label, True
+            continue
+        if record is None:
             say(f"warning: {standing.label} is left out: {store.root} has no cell of it", err=True)
             continue
-        record, again = _to_show(wanted, store, ranked)
         arrays = FinishedCell(record, store).arrays()
         classes = strip_classes(len(arrays["classes"]))
-        if not rows and (show_private or not shows_people(record)):
-            rows.append(StripRow("private image", arrays["examples"][classes, 0], [""] * len(classes)))
+        private = private or strip_row(arrays["examples"][classes, 0], [""] * len(classes))
         ranks = record.per_image.get(ranked)
         if ranks and again:
             say(f"warning: {standing.label} has no ranks: {record.key} was run again, with others", err=True)
             ranks, other = None, True  # no number without its record
         captions = [f"rank {ranks[index][0]:g}" if ranks else "" for index in classes]
-        rows.append(StripRow(standing.label, arrays["reconstructions"][classes, 0], captions))
+        rows.append(StripRow(standing.label, strip_row(arrays["reconstructions"][classes, 0], captions)))
         shown[record.key] = standing.label
-    if not rows:
+    if not found:
         name = board.track.name
         raise UsageError(f"{store.root} has none of the cells of {name!r} on its page; --store names another")
+    private = drawn.get(PRIVATE) or private
+    if private and (show_private or not shows_people(board.done[0])):
+        rows.insert(0, StripRow(PRIVATE, private))
     heading = "each under the strongest attack on it"
-    if any(any(row.captions) for row in rows):
+    if ranked:
         heading += "; the rank of the true person in the gallery"
         heading += " (rows without ranks were run again, with others)" if other else ""
     return draw_strip(rows, heading), shown
