@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 # Tests start hundreds of processes, each of which would else compile the modules that it imports.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: run test test-thorough test-oldest test-oldest-quick lint docs install install-dev install-oldest clean
+.PHONY: run test test-thorough test-oldest test-oldest-quick lint docs install install-dev install-oldest download-oldest clean
 
 run: $(VENV)/.installed
 	$(BIN)/mia-bench run --defense neg-ls --attack ppa
@@ -22,7 +22,7 @@ test: $(VENV)/.installed-dev lint
 test-thorough: $(VENV)/.installed-dev
 	MIA_BENCH_STRICT=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m thorough
 
-# The same tests with the oldest dependencies that pyproject.toml allows; the second leaves out what takes long.
+# All tests with the oldest dependencies that pyproject.toml allows; the second leaves out what takes long.
 test-oldest: $(OLDEST)/.installed
 	MIA_BENCH_STRICT=1 $(OLDEST)/bin/python -m pytest -n $(WORKERS) --dist worksteal -m 'not newest'
 
@@ -42,6 +42,7 @@ docs: $(VENV)/.installed-docs
 install: $(VENV)/.installed
 install-dev: $(VENV)/.installed-dev
 install-oldest: $(OLDEST)/.installed
+download-oldest: $(OLDEST)/.dependencies
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -58,9 +59,13 @@ $(VENV)/.installed-docs: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install $(PIP) -e '.[onnx,docs]'
 	touch $@ $(VENV)/.installed
 
-$(OLDEST)/.installed: pyproject.toml tests/oldest.py
+$(OLDEST)/.dependencies: pyproject.toml tests/oldest.py
 	$(PYTHON) -m venv $(OLDEST)
 	$(PYTHON) tests/oldest.py > $(OLDEST)/constraints.txt
+	$(OLDEST)/bin/python -m pip install $(PIP) --no-compile -r $(OLDEST)/constraints.txt
+	touch $@
+
+$(OLDEST)/.installed: $(OLDEST)/.dependencies
 	$(OLDEST)/bin/python -m pip install $(PIP) --no-compile -c $(OLDEST)/constraints.txt -e '.[onnx,dev]'
 	touch $@
 

@@ -19,7 +19,7 @@ from mia_bench.device import capability, threads
 from mia_bench.leaderboard.admit import doubts
 from mia_bench.leaderboard.compare import paired
 from mia_bench.leaderboard.conditions import conditions
-from mia_bench.leaderboard.tables import Table, class_table
+from mia_bench.leaderboard.tables import Table, class_table, common
 from mia_bench.record import Record
 from mia_bench.store import Store
 from mia_bench.track import Track
@@ -217,12 +217,15 @@ def test_rows_of_other_threads_or_instructions_are_compared_and_not_paired() -> 
     alike = table().minus(base, beside=True)
     assert alike is not None
     assert alike.paired
-    # One seed that can be paired is not mixed with others that can't.
-    records = [recorded("plain", s, threads=1, capability="AVX2" if s else "AVX512") for s in range(3)]
-    mixed = class_table("id_gallery_acc1", records)
-    assert mixed is not None
-    assert mixed.seeds_beside(base) == ()
-    assert mixed.seeds_like(base) == (1, 2)
+    for unlike, expected in ((1, ((1, 2), True)), (2, ((0, 1, 2), False))):
+        # Two seeds are enough to be paired; one would say nothing of another training.
+        records = [
+            recorded("plain", s, threads=1, capability="AVX512" if s < unlike else "AVX2") for s in range(3)
+        ]
+        mixed = class_table("id_gallery_acc1", records)
+        assert mixed is not None
+        assert common(mixed, base, beside=True) == expected
+        assert common(mixed, base, beside=False) == (tuple(range(unlike, 3)), True)
 
 
 @pytest.mark.parametrize(

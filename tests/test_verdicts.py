@@ -186,6 +186,37 @@ def test_the_front_has_the_conditions_of_the_row() -> None:
     assert beyond_front([row], [under(low, "cuda"), under(high, "cuda")], "lower") == [None]
 
 
+def test_the_front_of_a_row_that_is_not_paired_has_all_corners() -> None:
+    def under(capability: str, *points: tuple[float, float, float], attacks: str = "") -> list[Point]:
+        found = frozenset({Conditions("cpu", 1, capability)})
+        every = found | {Conditions("cpu", 1, attacks)} if attacks else found
+        made = [point(*p, 0.1, 3) for p in points]
+        return [
+            Point(
+                Table(p.accuracy.seeds, p.accuracy.means, (every,) * 3),
+                Table(p.leakage.seeds, p.leakage.means, (found,) * 3),
+            )
+            for p in made
+        ]
+
+    front = under("AVX2", (0.5, 2, 1), (0.9, 5, 2))
+    corner = under("AVX512", (0.65, 2.5, 4))
+    row = under("AVX512", (0.7, 3.2, 3))
+    assert beyond_front(row, front + corner, "lower") == [None]
+    [found] = beyond_front(row, front + corner, "lower", beside=True)
+    assert found is not None
+    assert found.value == pytest.approx(3.2 - 3, abs=0.1)  # between the corner and the most accurate
+    # Accuracy has the conditions of all attacks on a row, leakage those of one.
+    [found] = beyond_front(
+        under("AVX512", (0.7, 3.2, 3), attacks="AVX2"),
+        under("AVX2", (0.5, 2, 1), (0.9, 5, 2), attacks="AVX512"),
+        "lower",
+        beside=True,
+    )
+    assert found is not None
+    assert found.value == pytest.approx(3.2 - 3.5, abs=0.1)
+
+
 def test_conditions_in_common_are_enough_for_what_no_attack_changes() -> None:
     means = np.ones((1, 3))
     cpu, cuda = (Conditions(device, 1, "") for device in ("cpu", "cuda"))
@@ -213,6 +244,9 @@ def test_variances_are_pooled_over_rows_of_the_same_seeds() -> None:
     rng = np.random.default_rng(0)
     tables = [Table((0, 1, 2), rng.normal(size=(3, 20))) for _ in range(3)]
     other = Table((0, 1, 3), rng.normal(size=(3, 20)))
+    apart = Table((0, 1, 2), 5 * rng.normal(size=(3, 1)) + rng.normal(size=(3, 20)), paired=False)
+    assert effects([*tables, apart])[:3] == crossed_means([t.means for t in tables])
+    assert effects([*tables, apart])[3:] == crossed_means([apart.means])
     assert effects([*tables, other]) == [
         *crossed_means([t.means for t in tables]),
         *crossed_means([other.means]),

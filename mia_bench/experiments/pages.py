@@ -202,20 +202,26 @@ def _plane(experiment: Experiment, answer: Answer) -> str:
 
 
 def _variants(experiment: Experiment, answer: Answer) -> str:
-    """Leakage under the first attack across the training images a class: a line for each target."""
+    """Leakage under the first attack across the training images a class: a line for each target.
+
+    It does not go on to a variant with other data, which are measured with an evaluation model of their own.
+    """
     wanted = {one.label: one.images_per_class for one in experiment.variants}
-    groups: dict[tuple[str, str], list[Point]] = {}
+    others = {one.label for one in experiment.variants if one.dataset}
+    groups: dict[tuple[str, str, str], list[Point]] = {}
     for part in answer.parts:
         attack, x = part.first, wanted[part.variant] or part.available_images
+        other = part.variant if part.variant in others else ""
         for line in part.lines:
             leaked = line.leakage.get(attack)
             if x and isinstance(leaked, Estimate):
-                points = groups.setdefault((line.label, line.defense), [])
+                points = groups.setdefault((line.label, line.defense, other), [])
                 points.append(Point("", Estimate(x, None, None, 1), leaked))
     part = answer.parts[0]
     colours = _colours(answer, [line for one in answer.parts for line in one.lines])
     series = [
-        Series(tuple(points), colours.get(name), True, label) for (label, name), points in groups.items()
+        Series(tuple(points), colours.get(name), True, "" if other else label)
+        for (label, name, other), points in groups.items()
     ]
     axes = Axis("training images a class", Quantity("")), Axis(part.board.primary, part.leakage)
     return scatter(series, [], *axes) if series else ""

@@ -9,7 +9,7 @@ from itertools import pairwise
 from typing import TypeVar
 
 from mia_bench.api.metric import Direction
-from mia_bench.leaderboard.tables import Table, effects
+from mia_bench.leaderboard.tables import Table, common, effects
 from mia_bench.statistics import Effect
 
 Item = TypeVar("Item")
@@ -31,15 +31,11 @@ class Point:
         """The point on these seeds alone."""
         return Point(self.accuracy.cut(seeds), self.leakage.cut(seeds))
 
-    def seeds_like(self, other: Point) -> tuple[int, ...]:
-        """The seeds that both have, leakage and accuracy, under the same conditions."""
-        right = self.accuracy.seeds_like(other.accuracy)
-        return tuple(seed for seed in self.leakage.seeds_like(other.leakage) if seed in right)
-
-    def seeds_beside(self, other: Point) -> tuple[int, ...]:
-        """The seeds that both have, leakage and accuracy, and that can be compared, but not paired."""
-        right = self.accuracy.seeds_beside(other.accuracy)
-        return tuple(seed for seed in self.leakage.seeds_beside(other.leakage) if seed in right)
+    def seeds_with(self, other: Point, *, beside: bool = False) -> tuple[int, ...]:
+        """The seeds that both have, leakage and accuracy, as :meth:`Table.seeds_with` says."""
+        right = self.accuracy.seeds_with(other.accuracy, beside=beside)
+        leaked = self.leakage.seeds_with(other.leakage, beside=beside)
+        return tuple(seed for seed in leaked if seed in right)
 
 
 def front_of(points: Sequence[Point], better: Direction) -> list[Point]:
@@ -90,13 +86,12 @@ def _sign(better: Direction) -> int:
 
 
 def beyond_front(
-    rows: Sequence[Point | None], undefended: Sequence[Point], better: Direction
+    rows: Sequence[Point | None], undefended: Sequence[Point], better: Direction, *, beside: bool = False
 ) -> list[Effect | None]:
     """Of each row its leakage minus that of the front at the row's accuracy, on the same seeds.
 
-    The seeds are those that the row has in common with the most accurate undefended row, under the same
-    conditions; where there are none, those that can be compared, but not paired. Undefended rows that lack
-    one of them are left out of its front.
+    The seeds are those of :func:`common` of the row and the most accurate undefended row; undefended rows
+    that lack one of them are left out of its front.
 
     Between two points the front is a straight line; beyond the most accurate one it goes on at its leakage.
     The errors of the row and of both points count, in leakage as in accuracy, to first order: if the row lies
@@ -110,23 +105,28 @@ def beyond_front(
         rows: what is compared.
         undefended: what the front is made of.
         better: which direction of the leakage is better for the defender.
+        beside: compare with undefended rows of other conditions where too few seeds can be paired.
     """
-    parts = [_against(row, undefended, better) if row else (None, None) for row in rows]
+    parts = [_against(row, undefended, better, beside) if row else (None, None) for row in rows]
     firsts, seconds = (effects([part[number] for part in parts]) for number in (0, 1))
     return [_sum(one, other) if one and other else one for one, other in zip(firsts, seconds, strict=True)]
 
 
-def _against(row: Point, undefended: Sequence[Point], better: Direction) -> tuple[Table | None, Table | None]:
+def _against(
+    row: Point, undefended: Sequence[Point], better: Direction, beside: bool
+) -> tuple[Table | None, Table | None]:
     """Tables whose means add up to the difference; the second only where accuracy has other classes."""
     if not undefended:
         return None, None
     best = max(undefended, key=lambda point: point.place[0])
-    paired = bool(row.seeds_like(best))
-    common = Point.seeds_like if paired else Point.seeds_beside
-    seeds = common(row, best)
+    seeds, paired = common(row, best, beside=beside)
     if not seeds:
         return None, None
-    kept = [point.cut(seeds) for point in undefended if set(seeds) <= set(common(row, point))]
+    kept = [
+        point.cut(seeds)
+        for point in undefended
+        if set(seeds) <= set(row.seeds_with(point, beside=not paired))
+    ]
     row, front, sign = row.cut(seeds), front_of(kept, better), _sign(better)
     accuracy, leakage = row.place
     low, high = _neighbours(accuracy, front)

@@ -188,11 +188,14 @@ class Standings:
         return tuple(row for row in self.defenses if _useless(quantity, row.accuracy, full))
 
 
-def standings(board: Board, strongest: Mapping[ComponentKey, Strongest] | None = None) -> Standings:
+def standings(
+    board: Board, strongest: Mapping[ComponentKey, Strongest] | None = None, *, unpaired: bool = True
+) -> Standings:
     """The verdict table of ``board``.
 
     Args:
         strongest: of each row the attacks compared on other seeds.
+        unpaired: whether rows of other conditions than the baseline's are compared with it.
     """
     strongest = strongest or {}
     rows = group(board.done, row_key)
@@ -222,27 +225,37 @@ def standings(board: Board, strongest: Mapping[ComponentKey, Strongest] | None =
     others = {key: base for key in rows if base and key != base}
     quantity = board.quantities.get(board.primary)
     share = quantity is not None and quantity.kind == "share"
-    of_leakage = {key: _minus(leaked[key], leaked[other]) for key, other in others.items()}
+    of_leakage = {
+        key: _minus(leaked[key], leaked[other], unpaired and key in defenses) for key, other in others.items()
+    }
     more = _effects(of_leakage, share)
-    lost = _effects({key: _minus(right[key], right[other]) for key, other in others.items()}, True)
+    beside = {key for key, table in of_leakage.items() if table and not table.paired}
+    lost = _effects(
+        {key: _minus(right[key], right[other], key in beside) for key, other in others.items()}, True
+    )
     named = {key: _named(abouts[key].matched, rows) for key in defenses}
     matches = {key: other for key, other in named.items() if other}
     matched_more = _effects(
-        {key: _minus(leaked[key], leaked[other]) for key, other in matches.items()}, share
+        {key: _minus(leaked[key], leaked[other], key in beside) for key, other in matches.items()}, share
     )
-    matched_lost = _effects({key: _minus(right[key], right[other]) for key, other in matches.items()}, True)
+    matched_lost = _effects(
+        {key: _minus(right[key], right[other], key in beside) for key, other in matches.items()}, True
+    )
     points = {key: _point(right[key], leaked[key]) for key in rows}
     better = quantity.better if quantity else "neutral"
     undefended = [point for key, point in points.items() if point and (key == base or abouts[key].front)]
-    against = beyond_front([points[key] for key in defenses], undefended, better)
-    beyond = dict(zip(defenses, against, strict=True))
+    beyond: dict[ComponentKey, Effect | None] = {}
+    for apart in (False, True):
+        keys = [key for key in defenses if (key in beside) is apart]
+        against = beyond_front([points[key] for key in keys], undefended, better, beside=apart)
+        beyond |= dict(zip(keys, against, strict=True))
     doubted = ("judge unfit",) * bool(board.doubts)
     if base and _at_floor(board, base, sections[base][0]):
         doubted += (AT_FLOOR,)
     found_elsewhere = any(known for _, known in sections.values())
     flags = {
         key: ("own model, one training",) * bool(abouts[key].own_model)
-        + (NOT_PAIRED,) * _unpaired(of_leakage.get(key))
+        + (NOT_PAIRED,) * (key in beside)
         + ("randomised",) * abouts[key].randomised
         + (MASKING,) * bool(key in strongest and strongest[key].masking)
         + _missed(strongest.get(key), board.track.standard)
@@ -262,7 +275,7 @@ def standings(board: Board, strongest: Mapping[ComponentKey, Strongest] | None =
         margins = margins_of(quantity)
     if quantity and board.track.verdicts:
         judged = verdicts(comparisons, quantity.better, margins)
-        compared = pairs({key: leaked[key] for key in defenses}, quantity)
+        compared = pairs({key: leaked[key] for key in defenses}, quantity, unpaired=unpaired)
     letters = letters_of(compared)
     made = []
     for key, same in rows.items():
@@ -414,17 +427,13 @@ def _shown(rows: Iterable[Row], key: ComponentKey, name: str) -> Shown | None:
 
 
 def _effects(tables: Mapping[Name, Table | None], share: bool) -> dict[Name, Effect]:
-    """The mean of each table that is there; those of the same seeds are computed together."""
+    """The mean of each table that is there; those of :func:`effects` are computed together."""
     found = zip(tables, effects(list(tables.values()), share=share), strict=True)
     return {name: effect for name, effect in found if effect}
 
 
-def _minus(one: Table | None, other: Table | None) -> Table | None:
-    return one.minus(other, beside=True) if one and other else None
-
-
-def _unpaired(difference: Table | None) -> bool:
-    return difference is not None and not difference.paired
+def _minus(one: Table | None, other: Table | None, beside: bool) -> Table | None:
+    return one.minus(other, beside=beside) if one and other else None
 
 
 def margins_of(quantity: Quantity) -> Margins:
@@ -448,7 +457,9 @@ def section_letters(board: Board, section: Section) -> dict[ComponentKey, str]:
     return letters_of(pairs(tables, board.quantities[board.primary]))
 
 
-def pairs(leaked: Mapping[ComponentKey, Table | None], quantity: Quantity) -> dict[Pair, Effect]:
+def pairs(
+    leaked: Mapping[ComponentKey, Table | None], quantity: Quantity, *, unpaired: bool = False
+) -> dict[Pair, Effect]:
     """The difference of leakage, first minus second, of every pair; the first leaks less on average.
 
     None over one seed, which says nothing of another training, and none of more than :data:`LETTERED`
@@ -458,7 +469,7 @@ def pairs(leaked: Mapping[ComponentKey, Table | None], quantity: Quantity) -> di
     if len(tables) > LETTERED:
         return {}
     names = sorted(tables, key=lambda key: (quantity.sort_key(float(tables[key].means.mean())), key))
-    found = {pair: _minus(tables[pair[0]], tables[pair[1]]) for pair in combinations(names, 2)}
+    found = {pair: _minus(tables[pair[0]], tables[pair[1]], unpaired) for pair in combinations(names, 2)}
     made = _effects(found, quantity.kind == "share")
     return {pair: effect for pair, effect in made.items() if effect.seeds > 1}
 

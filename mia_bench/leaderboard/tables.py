@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol, Self, TypeVar
 
 import numpy as np
 
@@ -40,56 +41,53 @@ class Table:
         under = dict(zip(self.seeds, self.conditions, strict=False))
         return Table(tuple(seeds), self.on(seeds), tuple(under[seed] for seed in seeds if seed in under))
 
-    def seeds_like(self, other: Table) -> tuple[int, ...]:
+    def seeds_with(self, other: Table, *, beside: bool = False) -> tuple[int, ...]:
         """The seeds that both have under the same conditions.
 
         What does not depend on the attack has those of all attacks; one in common is enough.
+
+        Args:
+            beside: also those of other conditions on the same kind of device.
         """
 
-        def alike(one: frozenset[Conditions], two: frozenset[Conditions]) -> bool:
-            return one == two or bool(one & two)
+        def fit(one: frozenset[Conditions], two: frozenset[Conditions]) -> bool:
+            if not beside:
+                return one == two or bool(one & two)
+            return not {found.device for found in one}.isdisjoint(found.device for found in two)
 
-        return self._seeds(other, alike)
-
-    def seeds_beside(self, other: Table) -> tuple[int, ...]:
-        """The seeds that both have on the same kinds of device, with other threads or vector instructions.
-
-        Numbers of such seeds differ as those of two seeds do: their differences have the right interval,
-        though nothing that seeds vary by cancels out of them. None where some seeds are like each other.
-        """
-
-        def devices(one: frozenset[Conditions]) -> set[str]:
-            return {conditions.device for conditions in one}
-
-        def beside(one: frozenset[Conditions], two: frozenset[Conditions]) -> bool:
-            return bool(devices(one) & devices(two))
-
-        return () if self.seeds_like(other) else self._seeds(other, beside)
-
-    def _seeds(
-        self, other: Table, fit: Callable[[frozenset[Conditions], frozenset[Conditions]], bool]
-    ) -> tuple[int, ...]:
-        """The seeds that both have, under conditions that fit."""
         nothing = frozenset[Conditions]()
         mine, theirs = (dict(zip(table.seeds, table.conditions, strict=False)) for table in (self, other))
         both = (seed for seed in self.seeds if seed in other.seeds)
         return tuple(seed for seed in both if fit(mine.get(seed, nothing), theirs.get(seed, nothing)))
 
     def minus(self, other: Table, *, beside: bool = False) -> Table | None:
-        """The differences on the seeds that both have under the same conditions.
-
-        None where there are none, or the classes differ.
-
-        Args:
-            beside: where there are none, on those of :meth:`seeds_beside`, not paired.
-        """
-        seeds = self.seeds_like(other)
-        paired = bool(seeds) or not beside
-        if not paired:
-            seeds = self.seeds_beside(other)
+        """The differences on the seeds of :func:`common`; None without any, or where the classes differ."""
+        seeds, paired = common(self, other, beside=beside)
         if not seeds or self.means.shape[1] != other.means.shape[1]:
             return None
         return Table(seeds, self.on(seeds) - other.on(seeds), paired=paired)
+
+
+class _Seeded(Protocol):
+    def seeds_with(self, other: Self, *, beside: bool = False) -> tuple[int, ...]: ...
+
+
+Rows = TypeVar("Rows", bound=_Seeded)
+
+
+def common(one: Rows, other: Rows, *, beside: bool) -> tuple[tuple[int, ...], bool]:
+    """The seeds on which two rows are compared, and whether they are paired.
+
+    Rounding makes trainings under other conditions diverge as another seed does: differences on such seeds
+    vary as those of two independent sets of seeds, and only what classes vary by cancels out of them.
+
+    Args:
+        beside: take the seeds of other conditions, too, where fewer than two can be paired.
+    """
+    seeds = one.seeds_with(other)
+    if beside and len(seeds) < 2 and len(every := one.seeds_with(other, beside=True)) > len(seeds):
+        return every, False
+    return seeds, True
 
 
 def class_table(name: str, records: Sequence[Record]) -> Table | None:
@@ -119,7 +117,9 @@ def _counts(name: str, records: Sequence[Record]) -> Sequence[int]:
 
 
 def effects(tables: Sequence[Table | None], *, share: bool = False) -> list[Effect | None]:
-    """The mean of each table; what seeds vary by is pooled over tables on the same seeds, paired or not.
+    """The mean of each table.
+
+    What seeds vary by is pooled over tables on the same seeds, separately for paired and unpaired ones.
 
     None where there is no table, or a table of one number.
 

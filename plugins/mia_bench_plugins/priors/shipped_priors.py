@@ -21,7 +21,7 @@ with lazy_imports():
 FOLDER = Path(__file__).parent
 
 SAME_PUBLIC = {"ae80901ccbcd6ef03aae": "a8c5198171117acdce83"}
-"""From the key of data to that of others with the same public images, on which files were trained: of
+"""Keys of data with the public images that a file was trained on, and the key that the file names: here
 ``synth-faces`` with 60 training images a person."""
 
 
