@@ -622,6 +622,15 @@ def varied(**changes: Any) -> Experiment:
     return made(**{**VARIED, **changes})
 
 
+def test_variants_that_are_the_same_on_a_track_are_refused(toy, tmp_path: Path) -> None:
+    config = load_config({"track": "toy", "store": tmp_path / "store"})
+    usual = load_track(host().registry, "toy").data.dataset.options
+    name, value = next(iter(usual.items()))
+    same = varied(variants=[{"label": "as it is"}, {"label": "another", "dataset": {name: value}}], claims=[])
+    with pytest.raises(UsageError, match="variants 'as it is' and 'another' are the same on 'toy'"):
+        prepare_experiment(same, config)
+
+
 def test_each_variant_changes_the_target_alone(toy, varied_records: list[Record]) -> None:
     assert {record.status for record in varied_records} == {"done"}
     found = {record.track.variant for record in varied_records}

@@ -88,16 +88,20 @@ def prepare_experiment(experiment: Experiment, config: RunConfig) -> list[tuple[
         config: track, seeds (those of the experiment unless given) and where to compute.
 
     Raises:
-        UsageError: a name, path or device is wrong.
+        UsageError: a name, path or device is wrong, or two variants are the same on the track.
     """
     setup = set_up(config)
     seeds = config.given_seeds or tuple(range(experiment.seeds))
     if shared := sorted(set(seeds) & set(setup.track.tuning_seeds)):
         raise UsageError(f"seed {shared[0]} is one that settings of {setup.track.name!r} were chosen on")
-    return [
-        _prepared(experiment, replace(setup, track=variation.of(setup.track)), seeds)
-        for variation in experiment.variations_on(setup.track.name)
-    ]
+    tracks: dict[str, str] = {}
+    prepared = []
+    for variation in experiment.variations_on(setup.track.name):
+        track = variation.of(setup.track)
+        if (same := tracks.setdefault(track.variant, variation.label)) != variation.label:
+            raise UsageError(f"variants {same!r} and {variation.label!r} are the same on {track.name!r}")
+        prepared.append(_prepared(experiment, replace(setup, track=track), seeds))
+    return prepared
 
 
 def _prepared(experiment: Experiment, setup: Setup, seeds: Sequence[int]) -> tuple[Prepared, Plan]:
