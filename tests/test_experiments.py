@@ -32,6 +32,7 @@ from mia_bench.experiments.definition import (
 from mia_bench.experiments.folder import Published
 from mia_bench.experiments.pages import costs, figures, index, number_rows, page, plane_page
 from mia_bench.experiments.planning import Plan, plan_of, prepare_experiment
+from mia_bench.leaderboard.admit import changed_checkouts
 from mia_bench.leaderboard.board import build_board
 from mia_bench.leaderboard.submission import Submission, submit
 from mia_bench.leaderboard.verdicts import Margins
@@ -549,7 +550,7 @@ def test_a_record_of_another_protocol_than_most_is_left_out(
     assert kept == {record.key for record in computed[1:]}
 
 
-def test_an_experiment_is_run_and_built(only_made, cli, store, tmp_path: Path) -> None:
+def test_an_experiment_is_run_and_built(only_made, cli, store, tmp_path: Path, monkeypatch) -> None:
     store("data", "prior", "gallery", "evaluator")
     done = cli("experiment", "run", "made", "--device", "cpu", "--jobs", "1", "--store", tmp_path / "store")
     assert done.code == 0, done.err
@@ -559,8 +560,12 @@ def test_an_experiment_is_run_and_built(only_made, cli, store, tmp_path: Path) -
     assert "\nMore. Unclear: " in one.out
     (tmp_path / "boards" / "results").mkdir(parents=True)
     where = ("--folder", tmp_path / "experiments", "--boards", tmp_path / "boards")
-    built = cli("experiment", "build", *where, "--store", tmp_path / "store")
-    assert built.code == 0, built.err
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            "mia_bench.cli.experiment.changed_checkouts", lambda found: [f"{len(list(found))} doubted"]
+        )
+        built = cli("experiment", "build", *where, "--store", tmp_path / "store")
+    assert (built.code, built.err) == (0, "warning: 20 doubted\n")
     assert "made.md" in built.out
     again = cli("experiment", "build", *where)
     assert (again.out, again.err) == ("", "all pages are up to date\n")
@@ -583,7 +588,9 @@ def test_the_commands_say_what_there_is(cli, tmp_path: Path) -> None:
 
 def test_the_published_pages_follow_from_the_records() -> None:
     folder = ROOT / "docs" / "experiments"
-    found = Published(folder, ROOT / "leaderboards", host().registry).pages()
+    published = Published(folder, ROOT / "leaderboards", host().registry)
+    assert changed_checkouts(published.records) == []
+    found = published.pages()
     for path, text in found.items():
         assert path.read_text(encoding="utf-8") == text, path
     drawn = {path for path in found if path.suffix == ".svg"}

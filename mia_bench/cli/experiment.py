@@ -20,6 +20,7 @@ from mia_bench.experiments.definition import Experiment, load_experiment, load_e
 from mia_bench.experiments.folder import Published
 from mia_bench.experiments.pages import number_rows
 from mia_bench.experiments.planning import prepare_experiment
+from mia_bench.leaderboard.admit import changed_checkouts
 from mia_bench.leaderboard.records import write
 from mia_bench.leaderboard.words import brief, change
 from mia_bench.plugins import host
@@ -173,8 +174,12 @@ def build(folder: Path, boards: Path, tracks: tuple[str, ...], store: Path | Non
     given = read_store(store) if store else []
     points = plane.place_in(Store(store).root) if store else None
     kept = plane.read(points) if points and points.exists() else None
-    changed = Published(folder, boards, host().registry, given, kept, tracks).write()
+    published = Published(folder, boards, host().registry, given, kept, tracks)
+    changed = published.write()
     for path in changed:
         say(path)
+    written = {path.stem for path in changed}
+    for line in changed_checkouts(record for record in published.records if record.key in written):
+        say(f"warning: {line}", err=True)
     if not changed:
         say("all pages are up to date", err=True)

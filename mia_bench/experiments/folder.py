@@ -127,6 +127,11 @@ class Published:
         changed += [remove(path) for path in sorted(there - kept.keys())]
         return changed + [path for path, text in texts.items() if write(path, text)]
 
+    @property
+    def records(self) -> list[Record]:
+        """The records of the folder, with the added ones."""
+        return list({record.key: record for part in self._parts for record in part.own}.values())
+
     def answers(self) -> list[tuple[Experiment, list[Answer]]]:
         """What the records say, for each experiment, on each of its tracks with numbers.
 
