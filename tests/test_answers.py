@@ -21,6 +21,8 @@ from mia_bench.cli import answers
 from mia_bench.cli.answers import Question
 from mia_bench.cli.main import PIPE_CLOSED
 
+pytestmark = pytest.mark.slow
+
 Work = Callable[[], object]
 Command = Callable[..., tuple[int, str, str, bool]]
 

@@ -11,6 +11,8 @@ from mia_bench.plugins import host
 from mia_bench.store import Store
 from test_paper_datasets import celeba, facescrub
 
+pytestmark = pytest.mark.slow
+
 
 def test_every_data_set_on_disk_says_its_layout_and_origin() -> None:
     for entry in host().registry.entries("dataset"):

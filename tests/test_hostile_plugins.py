@@ -9,6 +9,8 @@ import pytest
 from mia_bench.errors import LONGEST
 from mia_bench.plugins import host
 
+pytestmark = pytest.mark.slow
+
 SHARED = ("data", "prior", "evaluator", "gallery")
 TRAINED = (*SHARED, "train", "assess")
 

@@ -38,6 +38,8 @@ from mia_bench.results import own_model_doubts, results_table
 from mia_bench.store import Store
 from mia_bench_plugins.models.networks import Network
 
+pytestmark = pytest.mark.slow
+
 SHARED = ("data", "prior", "gallery", "evaluator")
 
 

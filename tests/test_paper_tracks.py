@@ -95,7 +95,7 @@ def tiny(monkeypatch, weights: Path, tmp_path: Path) -> Iterator[Callable[[str, 
     ("track", "dataset", "classes"),
     [
         pytest.param("facescrub", "facescrub", 3, marks=pytest.mark.thorough),
-        pytest.param("facescrub-metfaces", "facescrub", 3, marks=pytest.mark.slow),
+        pytest.param("facescrub-metfaces", "facescrub", 3, marks=pytest.mark.thorough),
         pytest.param("celeba", "celeba", 3, marks=pytest.mark.thorough),
         pytest.param("stanford-dogs", "stanford-dogs", 2, marks=pytest.mark.slow),
     ],
@@ -131,7 +131,7 @@ def test_a_reduced_track_runs_from_data_to_record(
     assert json.loads(cli(*run, "--format", "json").out) == [record]
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_the_attack_of_the_rehearsal_is_shared_out_in_four_parts(tiny, cli, tmp_path: Path) -> None:
     tiny("facescrub-small", "facescrub")
     words = ("--defense", "none", "--attack", "ppa", "--device", "cpu", "--allow-partial", "--format", "json")

@@ -134,7 +134,7 @@ def test_a_node_is_lost(local: list[Record], nodes, tmp_path: Path) -> None:
     assert len(nodes.list_all_nodes()) == 2
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_a_store_that_is_not_shared(local: list[Record], nodes, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(cluster_module, "_token", lambda folder: _Nowhere())
     found = execute(prepare(on_ray(tmp_path / "ray", address=nodes.address)))

@@ -108,7 +108,7 @@ def peak_memory(how: str, store: Path, megabytes: int) -> float:
     return float(done.stdout)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc")
 def test_an_artifact_takes_its_size_of_memory_and_no_more(tmp_path: Path) -> None:
     limits = {"write": 1.2, "checkpoint": 1.2, "tensors": 1.2, "arrays": 1.2, "verify": 0.2}

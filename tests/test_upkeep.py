@@ -35,6 +35,8 @@ from mia_bench.upkeep.merge import OtherStore, merge
 from mia_bench.upkeep.selection import select
 from stored import write_json
 
+pytestmark = pytest.mark.slow
+
 OLD = time.time() - 10 * 86400
 EVERY = ("ls", "du", "gc", "verify")
 
