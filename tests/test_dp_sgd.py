@@ -437,7 +437,9 @@ def test_report_is_of_the_steps_really_taken() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("target", [0.7, 8.0])
+@pytest.mark.parametrize(
+    "target", [0.7, 8.0, *(pytest.param(target, marks=pytest.mark.thorough) for target in (50.0, 1000.0))]
+)
 def test_target_epsilon_is_met_and_not_exceeded(target: float) -> None:
     defense = private(epsilon=target)
     reported = defense.report(train(defense).setup)
