@@ -16,7 +16,6 @@ import mia_bench
 from mia_bench import allocator, jsonfile
 from mia_bench.api.metric import Quantity
 from mia_bench.device import capability, threads
-from mia_bench.leaderboard.admit import doubts
 from mia_bench.leaderboard.compare import paired
 from mia_bench.leaderboard.conditions import conditions
 from mia_bench.leaderboard.tables import Table, class_table, common
@@ -192,12 +191,6 @@ def test_only_results_of_the_same_conditions_are_paired() -> None:
     (found,) = paired("id_gallery_acc1", Quantity("", kind="share"), [guard], base)
     assert found.seeds == (0,)
     assert paired("id_gallery_acc1", Quantity(""), [guard[1:]], base) == [None]
-    (line,) = doubts([*base, *guard])
-    assert line.endswith(
-        "5 under cpu, 1 thread, AVX2; 1 under cpu, 1 thread, AVX512; 1 under cpu, 2 threads, AVX2; "
-        "1 under cuda, 1 thread, AVX2"
-    )
-    assert doubts(base) == []
 
 
 def test_rows_of_other_threads_or_instructions_are_compared_and_not_paired() -> None:

@@ -17,7 +17,7 @@ from mia_bench.leaderboard.drawing import forests, plane
 from mia_bench.leaderboard.standings import NOT_PAIRED, Standings, letters_of, standings
 from mia_bench.leaderboard.strongest import strongest
 from mia_bench.registry import Registry
-from mia_bench.statistics import Effect
+from mia_bench.statistics import Effect, Estimate
 from mia_bench.track import Standard, StandardAttack, load_track
 from test_leaderboard import Guard, make_record, make_registry, metric, read
 
@@ -105,11 +105,13 @@ def test_random_answers_are_a_remark(registry: Registry, monkeypatch: pytest.Mon
     assert guard.verdict.flags == ("randomised",)
 
 
-def test_a_row_of_other_instructions_is_compared_and_not_paired(registry: Registry) -> None:
-    def under(made: list[dict[str, Any]], capability: str) -> list[dict[str, Any]]:
-        said = {"device": "cpu (1 thread)", "threads": 1, "capability": capability}
-        return [{**one, "provenance": {**one["provenance"], **said}} for one in made]
+def under(made: list[dict[str, Any]], capability: str) -> list[dict[str, Any]]:
+    """The cells, computed with these instructions."""
+    said = {"device": "cpu (1 thread)", "threads": 1, "capability": capability}
+    return [{**one, "provenance": {**one["provenance"], **said}} for one in made]
 
+
+def test_a_row_of_other_instructions_is_compared_and_not_paired(registry: Registry) -> None:
     front = rows(("plain", 0.2, 0.5), options={"epochs": 0.5}, baseline=True, front=True, changed=["epochs"])
     base, guard = under(BASE + front, "AVX2"), rows(("guard", 0.3, 0.6))
     paired, beside = (
@@ -124,6 +126,29 @@ def test_a_row_of_other_instructions_is_compared_and_not_paired(registry: Regist
         assert one.difference is not None
         assert one.difference.value == pytest.approx(0.3 - 0.6, abs=1e-6)
         assert one.beyond is not None
+
+
+@pytest.mark.parametrize(("leakage", "accuracy", "flags"), [(0.2, 0.9, ()), (0.5, 0.7, (NOT_PAIRED,))])
+def test_the_accuracy_of_a_row_is_that_of_the_targets_that_its_attack_met(
+    registry: Registry, leakage: float, accuracy: float, flags: tuple[str, ...]
+) -> None:
+    """The second attack was run later on another processor, and met another training of the target."""
+    first = rows(("plain", 0.6, 0.9), ("guard", 0.4, 0.9))
+    later = rows(("guard", leakage, 0.7), steps=9)
+    for one in later:
+        one["provenance"] = {**one["provenance"], "finished": "2026-02-01T00:00:00+00:00"}
+    decided = decide(registry, *under(first, "AVX512"), *under(later, "AVX2"))
+    (guard,) = decided.defenses
+    assert guard.verdict
+    assert tuple(flag for flag in guard.verdict.flags if flag == NOT_PAIRED) == flags
+    assert isinstance(guard.accuracy, Estimate)
+    assert guard.accuracy.value == pytest.approx(accuracy, abs=1e-6)
+    assert guard.accuracy_difference is not None
+    assert guard.accuracy_difference.value == pytest.approx(accuracy - 0.9, abs=1e-6)
+    # Where every attack is shown it is the mean over both.
+    (guard,) = standings(decided.board, own_targets=False).defenses
+    assert isinstance(guard.accuracy, Estimate)
+    assert guard.accuracy.value == pytest.approx(0.8, abs=1e-6)
 
 
 def test_rows_are_compared_each_under_the_attack_that_is_strongest_on_it(registry: Registry) -> None:

@@ -339,7 +339,7 @@ def _rows(
     changed = variation.of(track)
     found, _ = records_of(plan, registry, changed, records)
     board = build_board(registry, changed, found)
-    decided = standings(board, unpaired=False)
+    decided = standings(board, unpaired=False, own_targets=False)
     if not (board.primary and decided.accuracy):
         return None
     if experiment.compare == "targets" and not decided.baseline:

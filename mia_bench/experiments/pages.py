@@ -14,7 +14,6 @@ from mia_bench.api.metric import Quantity
 from mia_bench.experiments import plane
 from mia_bench.experiments.analysis import SMALL, Answer, Judgement, Line, Part
 from mia_bench.experiments.definition import Claim, Experiment, Figure
-from mia_bench.leaderboard.admit import several_trainings
 from mia_bench.leaderboard.drawing import defense_colours, front, levels
 from mia_bench.leaderboard.escape import as_it_is, make_environment, page_text
 from mia_bench.leaderboard.figures import (
@@ -34,6 +33,7 @@ from mia_bench.leaderboard.figures import (
 from mia_bench.leaderboard.grouping import row_key, section_key
 from mia_bench.leaderboard.records import FIGURES
 from mia_bench.leaderboard.standings import EQUAL
+from mia_bench.leaderboard.trainings import several_trainings
 from mia_bench.leaderboard.words import brief, change
 from mia_bench.statistics import Estimate
 

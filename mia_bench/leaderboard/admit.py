@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from operator import mul
 
 from mia_bench.api.metric import Quantity
-from mia_bench.leaderboard.conditions import conditions
 from mia_bench.leaderboard.described import UNDECLARED
-from mia_bench.leaderboard.grouping import by_seed, cell_key, group, row_key
+from mia_bench.leaderboard.grouping import cell_key, group
 from mia_bench.provenance import code_differs
 from mia_bench.record import MetricValue, Record
-from mia_bench.recorded_options import row_label
 from mia_bench.track import Track
 
 
@@ -232,9 +230,8 @@ def _different_versions(
 def doubts(records: Sequence[Record]) -> list[str]:
     """Why the numbers of these records may not be what they seem; they can be on a board nevertheless.
 
-    A line for each component that was run with different code under one version, for conditions that keep
-    records from being paired, for each record that was made from a changed checkout, and for each of a
-    model that was trained elsewhere.
+    A line for each component that was run with different code under one version, for each record that was
+    made from a changed checkout, and for each of a model that was trained elsewhere.
     """
     codes: dict[tuple[str, str, str], set[str]] = defaultdict(set)
     for record in records:
@@ -246,10 +243,6 @@ def doubts(records: Sequence[Record]) -> list[str]:
         for (kind, name, version), found in codes.items()
         if any(code_differs(one, other) for one, other in itertools.combinations(found, 2))
     ]
-    under = Counter(conditions(record) for record in records if record.status == "done")
-    if len(under) > 1:
-        said = "; ".join(f"{count} under {found}" for found, count in sorted(under.items()))
-        mixed.append(f"records of several conditions, which are not paired with each other: {said}")
     return (
         mixed
         + changed_checkouts(records)
@@ -269,31 +262,3 @@ def changed_checkouts(records: Iterable[Record]) -> list[str]:
         for record in records
         if "-dirty" in (record.provenance.git or "")
     ]
-
-
-def several_trainings(records: Iterable[Record], quantities: Mapping[str, Quantity]) -> list[str]:
-    """A line for each row of a board of which attacks met different trainings of the target with one seed.
-
-    Their numbers differ by what trainings differ by, too. Cells that were computed in one store share the
-    training, and so what was measured on it.
-    """
-    measured = [name for name, quantity in quantities.items() if quantity.role in ("utility", "selection")]
-    lines = []
-    for same in group((record for record in records if record.status == "done"), row_key).values():
-        seeds = [seed for seed, one in by_seed(same).items() if _differ(one, measured)]
-        if seeds:
-            row = row_label(same[0].defense.name, same[0].defense.changed)
-            variant = f", {same[0].track.variant}" if same[0].track.variant else ""
-            lines.append(
-                f"{row}{variant}, seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}: attacks "
-                "met different trainings of the target; run these cells again in one store"
-            )
-    return lines
-
-
-def _differ(records: Sequence[Record], names: Iterable[str]) -> bool:
-    """Whether records hold different values of a quantity."""
-    return any(
-        len({metric.value for record in records if (metric := record.metrics.get(name))}) > 1
-        for name in names
-    )

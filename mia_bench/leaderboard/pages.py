@@ -15,7 +15,6 @@ from markupsafe import Markup
 from mia_bench.api.dataset import Dataset
 from mia_bench.api.metric import Quantity
 from mia_bench.components import OPTION_KINDS
-from mia_bench.leaderboard.admit import several_trainings
 from mia_bench.leaderboard.advice import advice
 from mia_bench.leaderboard.aggregate import FEW_SEEDS, Missing, Row, Shown
 from mia_bench.leaderboard.board import Board, Section
@@ -24,6 +23,7 @@ from mia_bench.leaderboard.drawing import forests, plane
 from mia_bench.leaderboard.escape import as_it_is, make_environment, page_text
 from mia_bench.leaderboard.standings import AT_FLOOR, KINDS, NOT_PAIRED, USELESS, Standings
 from mia_bench.leaderboard.strongest import attack_set, comparisons
+from mia_bench.leaderboard.trainings import several_trainings
 from mia_bench.leaderboard.tuning import LEVELS, MARGIN, Tuning
 from mia_bench.leaderboard.verdicts import ACCURACY_MARGIN
 from mia_bench.leaderboard.verdicts import FEW_SEEDS as ENOUGH_SEEDS

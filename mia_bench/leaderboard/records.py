@@ -23,7 +23,7 @@ from etils.epy import lazy_imports
 
 from mia_bench import jsonfile
 from mia_bench.errors import MiaBenchError, StoreError, UsageError, did_you_mean
-from mia_bench.leaderboard.admit import disagreements, doubts, refusals, several_trainings
+from mia_bench.leaderboard.admit import disagreements, doubts, refusals
 from mia_bench.leaderboard.board import Board, build_board
 from mia_bench.leaderboard.described import contradictions, describe, known_quantities
 from mia_bench.leaderboard.folds import boards_of, by_fold
@@ -271,11 +271,10 @@ def check(folder: Path, registry: Registry) -> list[str]:
             except MiaBenchError as error:
                 blocking.append(str(error))
         try:
-            track, refused, apart = load_track(registry, name), [], []
+            track, refused = load_track(registry, name), []
             for changed, same in by_fold(track, found) if place.name == TUNING else [(track, found)]:
                 quantities = known_quantities(registry, changed, same)
                 refused += refusals(changed, same, quantities)
-                apart += several_trainings(same, quantities)
                 wrong = {record.key: list(contradictions(registry, changed, record)) for record in same}
                 refused += [f"record {key}: {line}" for key, lines in wrong.items() for line in lines]
             if place.name == TUNING:
@@ -284,7 +283,6 @@ def check(folder: Path, registry: Registry) -> list[str]:
             blocking.append(f"{place / RESULTS / name}: {error}")
         else:
             blocking += [f"{place.name}, track {name!r}: {line}" for line in refused]
-            other += [f"{place.name}, track {name!r}: {line}" for line in apart]
         other += [f"{place.name}, track {name!r}: {line}" for line in doubts(found)]
         loaded[place, name] = found
     if not blocking:  # while a record is refused there is no page to compare with

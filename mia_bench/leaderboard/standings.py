@@ -14,12 +14,13 @@ from itertools import combinations
 from typing import Any, Literal, TypeAlias, TypeVar
 
 from mia_bench.api.metric import Quantity
-from mia_bench.leaderboard.aggregate import Row, Shown
+from mia_bench.leaderboard.aggregate import Row, Shown, combine
 from mia_bench.leaderboard.board import Board, Section
 from mia_bench.leaderboard.front import Point, beyond_front
 from mia_bench.leaderboard.grouping import ComponentKey, SectionKey, by_seed, group, row_key, section_key
 from mia_bench.leaderboard.strongest import section_of
 from mia_bench.leaderboard.tables import Table, class_table, effects
+from mia_bench.leaderboard.trainings import of_one_training
 from mia_bench.leaderboard.verdicts import (
     AGAINST_FRONT,
     BASELINE,
@@ -189,13 +190,19 @@ class Standings:
 
 
 def standings(
-    board: Board, strongest: Mapping[ComponentKey, Strongest] | None = None, *, unpaired: bool = True
+    board: Board,
+    strongest: Mapping[ComponentKey, Strongest] | None = None,
+    *,
+    unpaired: bool = True,
+    own_targets: bool = True,
 ) -> Standings:
     """The verdict table of ``board``.
 
     Args:
         strongest: of each row the attacks compared on other seeds.
         unpaired: whether rows of other conditions than the baseline's are compared with it.
+        own_targets: where attacks met different trainings of a row's target, its accuracy is of those that
+            the strongest attack met, as is what it recovers; else the mean over all.
     """
     strongest = strongest or {}
     rows = group(board.done, row_key)
@@ -215,13 +222,14 @@ def standings(
         key: _section(leaks[key], [_chosen(strongest.get(one)) for one in chosen[key]]) for key in rows
     }
     cells = group(board.done, lambda record: (section_key(record), row_key(record)))
-    leaked = {
-        key: class_table(board.primary, cells[section.key, key]) if section else None
-        for key, (section, _) in sections.items()
-    }
-    right = {key: class_table(accuracy, same) for key, same in rows.items()}
+    under = {key: cells[section.key, key] if section else () for key, (section, _) in sections.items()}
+    leaked = {key: class_table(board.primary, same) if same else None for key, same in under.items()}
+    met = rows
+    if own_targets:
+        met = {key: of_one_training(same, board.quantities, under[key]) for key, same in rows.items()}
+    right = {key: class_table(accuracy, same) for key, same in met.items()}
     useful = board.quantities.get(accuracy)
-    right_of = {key: _shown(board.utility, key, accuracy) for key in rows}
+    right_of = dict(zip(met, combine(accuracy, useful, list(met.values())), strict=True)) if useful else {}
     others = {key: base for key in rows if base and key != base}
     quantity = board.quantities.get(board.primary)
     share = quantity is not None and quantity.kind == "share"
@@ -262,7 +270,7 @@ def standings(
         + (_tried_here(leaks[key], board.track.standard),) * (found_elsewhere and not sections[key][1])
         + _more_elsewhere(board, leaks[key], sections[key][0])
         + doubted
-        + (USELESS,) * _useless(useful, right_of[key], right_of.get(base) if base else None)
+        + (USELESS,) * _useless(useful, right_of.get(key), right_of.get(base) if base else None)
         for key in defenses
     }
     comparisons = {
@@ -289,7 +297,7 @@ def standings(
                 about=abouts[key],
                 role=_role(key, abouts[key], board),
                 seeds=tuple(by_seed(same)),
-                accuracy=right_of[key],
+                accuracy=right_of.get(key),
                 accuracy_difference=lost.get(key),
                 section=section,
                 shown=tuple(by_seed(cells[section.key, key])) if section else (),
