@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -32,7 +32,7 @@ from mia_bench.pictures import (
 from mia_bench.plugins import host
 from mia_bench.record import Record, read_record
 from mia_bench.store import Store
-from stored import record_text, without_hash
+from stored import without_hash
 from test_leaderboard import make_record
 
 ALL = ("data", "prior", "gallery", "evaluator", "train", "assess", "invert", "measure")
@@ -176,16 +176,17 @@ def test_a_strip_prefers_the_run_that_was_published() -> None:
     )
     other = first.model_copy(update={"per_image": {"id_rank": [[1.0, 3.0]]}})
 
-    def shown(*found: Record, **stored: Record) -> tuple[int, bool]:
-        store = SimpleNamespace(record=lambda track, key: stored.get(key))
-        record, again = _to_show(found, store, "id_rank")
-        return record.seed, again
+    def shown(*found: Record, stored: Sequence[Record]) -> tuple[Record, bool] | None:
+        own = {record.key: record for record in stored}
+        store = SimpleNamespace(record=lambda track, key: own.get(key), has=lambda stage, key: key in own)
+        return _to_show(found, store, "id_rank")
 
-    assert shown(first, second, **{first.key: first, second.key: second}) == (1, False)
-    assert shown(second, first, **{first.key: first, second.key: second}) == (1, False)
-    assert shown(first, second, **{first.key: other, second.key: second}) == (2, False)
-    assert shown(first, second, **{first.key: other}) == (1, True)
-    assert shown(first, third, **{first.key: first}) == (1, False)
+    assert shown(first, second, stored=[first, second]) == (first, False)
+    assert shown(second, first, stored=[first, second]) == (first, False)
+    assert shown(first, second, stored=[other, second]) == (second, False)
+    assert shown(first, second, stored=[other]) == (other, True)
+    assert shown(first, third, stored=[first]) == (first, False)
+    assert shown(first, second, stored=[]) is None
 
 
 def test_the_strip_of_a_page(cli, toy, undisturbed, tmp_path) -> None:
@@ -234,10 +235,21 @@ def test_the_strip_of_a_page(cli, toy, undisturbed, tmp_path) -> None:
     none = cli("leaderboard", "strip", "--track", "toy", "--folder", folder, "--store", empty)
     assert none.code == 2
     assert "has none of the cells of 'toy' on its page" in none.err
-    for path in (folder / "results" / "toy").glob("*.json"):
+    shutil.copytree(undisturbed.store, tmp_path / "again")
+    for path in (tmp_path / "again" / "records" / "toy").glob("*.json"):
         record = json.loads(path.read_text())
-        if record["per_image"].get("id_rank"):
-            record["per_image"]["id_rank"][0][0] += 1
-            path.write_text(record_text(without_hash(record)))
-    again = cli("leaderboard", "strip", "--track", "toy", *options)
-    assert (again.code, "was run again, with others" in again.err) == (0, True), again.err
+        record["per_image"]["id_rank"][0][0] += 1
+        path.write_text(json.dumps(without_hash(record)))
+    # The cells were run again: their ranks have records of their own.
+    reruns = ("leaderboard", "strip", "--track", "toy", "--folder", folder, "--store", tmp_path / "again")
+    assert cli(*reruns).code == 0
+    own = folder / "strips" / "results" / "toy"
+    with Image.open(folder / "strips" / "toy.png") as starred:
+        assert (np.asarray(starred) != before).any()
+        assert {path.stem for path in own.iterdir()} == {*starred.info["cells"].split()}
+    assert "strips" not in cli(*check).out
+    assert cli(*partly).code == 0  # the last row stays, and so does its record
+    assert (own / f"{last}.json").is_file()
+    others, names = " ".join(cells.split()[:-1]), "\n".join(rows[:-1])
+    write_png(Image.new("RGB", (8, 8)), folder / "strips" / "toy.png", cells=others, rows=names)
+    assert f"{last}.json: toy.png doesn't show it; remove it" in cli(*check).out

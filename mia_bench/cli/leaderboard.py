@@ -6,7 +6,7 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 from etils.epy import lazy_imports
@@ -53,6 +53,9 @@ from mia_bench.upkeep.planning import Planner
 
 with lazy_imports():
     from PIL import Image
+
+RERUN = "*"
+"""What marks ranks of another run than the published one."""
 
 _folder = click.option(
     "--folder",
@@ -185,17 +188,19 @@ def strip(folder: Path, store: Path | None, track: str, show_private: bool) -> N
     """Draw reconstructions of the same classes under each defense for a track's page.
 
     Each row of the page is shown under its strongest attack, with the rank of the true identity. Rows of
-    which the store lacks the cells stay as they are. The picture becomes strips/<track>.png in the folder;
-    the next build shows it.
+    which the store lacks the cells stay as they are. Where the store has another run of a cell than the
+    published one, the ranks are that run's and marked, and its record is written beside the picture. The
+    picture becomes strips/<track>.png in the folder; the next build shows it.
     """
     decided = records.decide(folder, host().registry, track)
     path = folder / records.STRIPS / f"{track}.png"
     with writing(folder, remake="mia-bench run --rerun always"):
-        picture, shown = _strip(decided, open_store(store), show_private, _drawn(path))
+        made = _strip(decided, open_store(store), show_private, _drawn(path))
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        said = {records.CELLS: " ".join(shown), records.ROWS: "\n".join(shown.values())}
-        write_png(picture, path, **said)
+        said = {records.CELLS: " ".join(made.shown), records.ROWS: "\n".join(made.shown.values())}
+        write_png(made.picture, path, **said)
+    records.write_reruns(folder, track, made.reruns, made.kept)
     say(path)
 
 
@@ -211,49 +216,54 @@ def _drawn(path: Path) -> dict[str, Image.Image]:
     return {key: rows[name] for key, name in named.items() if name in rows}
 
 
-def _strip(
-    decided: Standings, store: Store, show_private: bool, drawn: Mapping[str, Image.Image]
-) -> tuple[Image.Image, dict[str, str]]:
+class _Strip(NamedTuple):
+    """A picture of reconstructions.
+
+    Attributes:
+        shown: the keys of the cells, and what their rows are called.
+        kept: those that an earlier strip has, and the store lacks.
+        reruns: records of the cells that are shown as they were run again, with other ranks.
+    """
+
+    picture: Image.Image
+    shown: dict[str, str]
+    kept: set[str]
+    reruns: list[Record]
+
+
+def _strip(decided: Standings, store: Store, show_private: bool, drawn: Mapping[str, Image.Image]) -> _Strip:
     """The reconstructions of each row under its strongest attack.
 
-    The second part are the keys of the cells, and what their rows are called.
-
     Args:
-        drawn: rows of an earlier strip by the keys of their cells: for what the store lacks, or has only of
-            another run than the published one.
+        drawn: rows of an earlier strip by the keys of their cells.
     """
     board = decided.board
     rows: list[StripRow] = []
     shown: dict[str, str] = {}
+    kept: set[str] = set()
+    reruns: list[Record] = []
     private: Image.Image | None = None
-    ranked, found, other = _rank_name(board), False, False
+    ranked = _rank_name(board)
     for standing in decided.rows:
         place = standing.section and (standing.section.key, standing.key)
         same = [record for record in board.done if (section_key(record), row_key(record)) == place]
-        wanted = [record for record in same if store.has("measure", record.key)]
-        record, again = _to_show(wanted, store, ranked) if wanted else (None, True)
-        kept = next((one for one in same if one.key in drawn), None)
-        found = found or bool(wanted)
-        if kept and again:
-            if record:
-                say(f"warning: {standing.label} stays: {record.key} was run again, with others", err=True)
-            rows.append(StripRow(standing.label, drawn[kept.key]))
-            shown[kept.key], other = standing.label, True
-            continue
-        if record is None:
+        earlier = next((record.key for record in same if record.key in drawn), None)
+        if found := _to_show(same, store, ranked):
+            record, again = found
+            arrays = FinishedCell(record, store).arrays()
+            classes = strip_classes(len(arrays["classes"]))
+            private = private or strip_row(arrays["examples"][classes, 0], [""] * len(classes))
+            captions = _captions(record.per_image.get(ranked), classes, RERUN if again else "")
+            rows.append(StripRow(standing.label, strip_row(arrays["reconstructions"][classes, 0], captions)))
+            shown[record.key] = standing.label
+            reruns += [record] * again
+        elif earlier:
+            rows.append(StripRow(standing.label, drawn[earlier]))
+            shown[earlier] = standing.label
+            kept.add(earlier)
+        else:
             say(f"warning: {standing.label} is left out: {store.root} has no cell of it", err=True)
-            continue
-        arrays = FinishedCell(record, store).arrays()
-        classes = strip_classes(len(arrays["classes"]))
-        private = private or strip_row(arrays["examples"][classes, 0], [""] * len(classes))
-        ranks = record.per_image.get(ranked)
-        if ranks and again:
-            say(f"warning: {standing.label} has no ranks: {record.key} was run again, with others", err=True)
-            ranks, other = None, True  # no number without its record
-        captions = [f"rank {ranks[index][0]:g}" if ranks else "" for index in classes]
-        rows.append(StripRow(standing.label, strip_row(arrays["reconstructions"][classes, 0], captions)))
-        shown[record.key] = standing.label
-    if not found:
+    if shown.keys() == kept:
         name = board.track.name
         raise UsageError(f"{store.root} has none of the cells of {name!r} on its page; --store names another")
     private = drawn.get(PRIVATE) or private
@@ -262,21 +272,25 @@ def _strip(
     heading = "each under the strongest attack on it"
     if ranked:
         heading += "; the rank of the true person in the gallery"
-        heading += " (rows without ranks were run again, with others)" if other else ""
-    return draw_strip(rows, heading), shown
+        heading += f" ({RERUN} of another run than the table's)" if reruns or kept else ""
+    return _Strip(draw_strip(rows, heading), shown, kept, reruns)
 
 
-def _to_show(found: Sequence[Record], store: Store, ranked: str) -> tuple[Record, bool]:
-    """The record whose reconstructions are shown, and whether the store has another run, with other ranks.
+def _captions(ranks: Sequence[Sequence[float]] | None, classes: Sequence[int], mark: str) -> list[str]:
+    return [f"rank {ranks[index][0]:g}{mark}" if ranks else "" for index in classes]
+
+
+def _to_show(published: Sequence[Record], store: Store, ranked: str) -> tuple[Record, bool] | None:
+    """The store's record whose reconstructions are shown, and whether its ranks are not the published ones.
 
     It is that of the first seed of which the store has the run that was published, or else of the first seed.
     """
-
-    def again(record: Record) -> bool:
-        stored = store.record(record.track.name, record.key)
-        return stored is None or stored.per_image.get(ranked) != record.per_image.get(ranked)
-
-    return min(((record, again(record)) for record in found), key=lambda one: (one[1], one[0].seed))
+    found = [
+        (own, own.per_image.get(ranked) != record.per_image.get(ranked))
+        for record in published
+        if store.has("measure", record.key) and (own := store.record(record.track.name, record.key))
+    ]
+    return min(found, key=lambda one: (one[1], one[0].seed), default=None)
 
 
 def _rank_name(board: Board) -> str:

@@ -6,6 +6,7 @@ Layout::
     <folder>/<track>.md                     a page a track
     <folder>/figures/<track>*.svg           their figures
     <folder>/strips/<track>.png             reconstructions, from the store that made the records
+    <folder>/strips/results/…               records of those that were run again
     <folder>/results/<track>/<key>.json     the records, as the store writes them
     <folder>/tuning/                        the same for the sweeps that settings were chosen by
 
@@ -16,14 +17,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from etils.epy import lazy_imports
 
 from mia_bench import jsonfile
 from mia_bench.errors import MiaBenchError, StoreError, UsageError, did_you_mean
-from mia_bench.leaderboard.admit import disagreements, doubts, refusals
+from mia_bench.leaderboard.admit import changed_checkouts, disagreements, doubts, refusals
 from mia_bench.leaderboard.board import Board, build_board
 from mia_bench.leaderboard.described import contradictions, describe, known_quantities
 from mia_bench.leaderboard.folds import boards_of, by_fold
@@ -330,6 +331,21 @@ def read_strip(path: Path) -> tuple[list[str], list[str]]:
         return str(picture.info.get(CELLS, "")).split(), str(picture.info.get(ROWS, "")).splitlines()
 
 
+def write_reruns(folder: Path, track: str, reruns: Sequence[Record], kept: Collection[str]) -> None:
+    """Write the records of what a strip shows and no board has; others are removed, but for those ``kept``.
+
+    Raises:
+        StoreError: a file can't be written or removed.
+    """
+    place = folder / STRIPS
+    for record in reruns:
+        write(record_path(place, record), record.file_text())
+    known = {record.key for record in reruns}.union(kept)
+    for path in _files(place / RESULTS / track):
+        if path.stem not in known:
+            remove(path)
+
+
 def _check_strip(path: Path, registry: Registry, found: Sequence[Record]) -> list[str]:
     """What is wrong with a strip of reconstructions.
 
@@ -347,4 +363,9 @@ def _check_strip(path: Path, registry: Registry, found: Sequence[Record]) -> lis
     shown = describe(registry, load_track(registry, path.stem), [known[key] for key in keys])
     if names != [row_label(one.defense.name, one.defense.changed) for one in shown]:
         return [f"{path}: its rows have other names by now; {again}"]
-    return []
+    try:
+        reruns = load(path.parent, path.stem)
+    except MiaBenchError as error:
+        return [str(error)]
+    stale = [record_path(path.parent, record) for record in reruns if record.key not in keys]
+    return [f"{one}: {path.name} doesn't show it; remove it" for one in stale] + changed_checkouts(reruns)

@@ -17,8 +17,8 @@ from mia_bench.recorded_options import row_label
 def of_one_training(row: Sequence[Record], quantities: Quantities, attack: Sequence[Record]) -> list[Record]:
     """The records of a row whose target is, for each seed, of one training.
 
-    That is the training that ``attack`` met; for seeds that it lacks the one that most attacks met, of several
-    the first.
+    That is the training that ``attack`` met; for seeds that it lacks the one that most attacks met, or of
+    several the first.
 
     Args:
         row: finished records.
