@@ -15,12 +15,13 @@ import pytest
 import torch
 
 import mia_bench
-from mia_bench import jsonfile
+from mia_bench import jsonfile, provenance
 from mia_bench import store as store_module
 from mia_bench.api.attack import Attack
 from mia_bench.cell import FinishedCell
 from mia_bench.components import parse_option_values
 from mia_bench.config import RunConfig
+from mia_bench.engine import scheduler
 from mia_bench.engine import stages as stages_module
 from mia_bench.engine.estimate import (
     FALLBACK_SECONDS,
@@ -144,6 +145,20 @@ def test_what_a_stage_took_makes_the_next_estimates(cli, toy, store, monkeypatch
     cli("run", "--track", "toy", "--defense", "none", "--attack", "prior-sample", "--seeds", "2")
     assert told[0] == FALLBACK_SECONDS
     assert 0 < told[1] < FALLBACK_SECONDS
+
+
+@pytest.mark.parametrize(
+    ("seconds", "commit", "said"),
+    [(0.0, "1234-dirty", True), (0.0, "1234", False), (1e9, "1234-dirty", False)],
+)
+def test_a_long_run_from_a_changed_checkout_says_what_its_records_are_worth(
+    cli, toy, store, monkeypatch, seconds: float, commit: str, said: bool
+) -> None:
+    store("data", "evaluator", "gallery", "prior", "prepare")
+    monkeypatch.setattr(scheduler, "LONG", seconds)
+    monkeypatch.setattr(provenance, "git_commit", lambda: commit)
+    done = cli("run", "--track", "toy", "--defense", "none", "--attack", "prior-sample")
+    assert (done.code, "note: this checkout has uncommitted changes" in done.err) == (0, said), done.err
 
 
 def test_estimates_are_of_the_same_settings_where_they_were_computed(plan, tmp_path: Path) -> None:

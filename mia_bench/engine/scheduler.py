@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import heapq
-from collections.abc import Callable, Collection, Iterable, Sequence
-from contextlib import AbstractContextManager, closing
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import closing
 
 from mia_bench import provenance
 from mia_bench.engine.estimate import CostModel, dependents, makespan
@@ -19,6 +19,9 @@ from mia_bench.record import Record, Status
 from mia_bench.store import Store
 
 StageId = tuple[str, str]
+
+LONG = 600.0
+"""Seconds that a run may take before it says that its records can't be published."""
 
 
 class Interrupted(MiaBenchError):
@@ -117,11 +120,18 @@ class Scheduler:
                 raise Interrupted([]) from None
         return {stage.id: self._failed[stage.id] for stage in wanted if stage.id in self._failed}
 
-    def _started(self, wanted: Sequence[Stage]) -> AbstractContextManager[None]:
+    @contextlib.contextmanager
+    def _started(self, wanted: Sequence[Stage]) -> Iterator[None]:
         """Find what is to be computed, inputs first, estimate it, and show the run on the display."""
         todo, _ = pending_stages(wanted, self._has)
         self._work = _Work(todo, self._store)
-        return reporting(self._display, len(todo), self._work.seconds_left(self._executor.slots))
+        seconds = self._work.seconds_left(self._executor.slots)
+        with reporting(self._display, len(todo), seconds):
+            if seconds >= LONG and (provenance.git_commit() or "").endswith("-dirty"):
+                self._display.say(
+                    "note: this checkout has uncommitted changes: leaderboards refuse records made from it"
+                )
+            yield
 
     def _has(self, name: str, key: str) -> bool:
         return (name, key) not in self._renew and self._store.has(name, key)
