@@ -365,6 +365,19 @@ def test_an_attack_with_other_options_than_the_tracks_names_them(registry: Regis
     assert "| `aim` |" not in text
 
 
+def test_options_of_the_same_word_are_told_apart_by_their_names(registry: Registry) -> None:
+    made = []
+    for name, other in (("loss", "hinge"), ("search", "hinge"), ("loss", "logit")):
+        made += rows(("plain", 0.6), steps=7)
+        for record in made[-5:]:
+            record["attack"]["options"] = {name: other}
+            record["attack"]["about"] = {"changed": [name]}
+            record["key"] = f"{random.Random(name + other + record['key']).getrandbits(80):020x}"
+    board = board_of(registry, made)
+    labels = {board.label(section) for section in board.sections}
+    assert labels == {"aim (loss=hinge)", "aim (search=hinge)", "aim (logit)"}
+
+
 def test_one_seed_has_no_verdict(registry: Registry) -> None:
     decided = decide(registry, *BASE, *rows(("guard", 0.3), seeds=1))
     assert "(5 seeds; `guard`: 1, for other classes alone)." in pages.page(decided, registry)

@@ -170,14 +170,27 @@ class Board:
     def variant(self, section: Section) -> str:
         """The prior and the options that are not the track's; empty where all are.
 
-        Options that are words stand without their names.
+        Options that are words stand without their names, unless another section would have the same words.
         """
+        return self._variants[section.key]
+
+    @cached_property
+    def _variants(self) -> dict[SectionKey, str]:
+        short = {section.key: self._words(section, named=False) for section in self.sections}
+        alike = Counter((section.attack.name, short[section.key]) for section in self.sections)
+        return {
+            section.key: self._words(section, named=alike[section.attack.name, short[section.key]] > 1)
+            for section in self.sections
+        }
+
+    def _words(self, section: Section, *, named: bool) -> str:
         attack, prior = section.attack, section.prior
         words = [] if prior.name == self.track.prior_of(attack.name) else [prior.name]
         for part in (attack, prior):
             for name in sorted({*part.about.changed} & part.options.keys()):
                 option = part.options[name]
-                words.append(option if isinstance(option, str) else options_text({name: option}))
+                bare = isinstance(option, str) and not named
+                words.append(option if bare else options_text({name: option}))
         return ", ".join(words)
 
     def _section(self, records: Sequence[Record]) -> Section:
