@@ -16,6 +16,7 @@ import mia_bench
 from mia_bench import allocator, jsonfile
 from mia_bench.api.metric import Quantity
 from mia_bench.device import capability, threads
+from mia_bench.leaderboard.admit import doubts
 from mia_bench.leaderboard.compare import paired
 from mia_bench.leaderboard.conditions import conditions
 from mia_bench.leaderboard.tables import Table, class_table, common
@@ -191,6 +192,7 @@ def test_only_results_of_the_same_conditions_are_paired() -> None:
     (found,) = paired("id_gallery_acc1", Quantity("", kind="share"), [guard], base)
     assert found.seeds == (0,)
     assert paired("id_gallery_acc1", Quantity(""), [guard[1:]], base) == [None]
+    assert doubts([*base, *guard]) == []  # a board may have them
 
 
 def test_rows_of_other_threads_or_instructions_are_compared_and_not_paired() -> None:

@@ -1140,14 +1140,22 @@ def test_attacks_on_different_trainings_of_a_target_are_told(
 ) -> None:
     records.build(folder, registry)
     assert "different trainings" not in (folder / "little.md").read_text()
-    for record in some:
-        if (record["defense"]["name"], record["attack"]["name"]) == ("guard", "samples") and record["seed"]:
-            record["metrics"]["test_accuracy"] = metric(0.81)
-            place_of(folder, record).write_text(record_text(record))
+    later = [make_record("guard", seed, accuracy=0.81) for seed in (1, 2)]
+    for record in later:
+        record["attack"]["options"] = {"steps": 9}
+        record["attack"]["about"] = {"changed": ["steps"]}
+        record["key"] = record["key"][::-1]
+        place_of(folder, record).write_text(record_text(record))
     records.build(folder, registry)
-    words = "- guard, seeds 1, 2: attacks met different trainings of the target: samples steps=7; aim\n"
+    words = "- guard, seeds 1, 2: one training of the target was attacked by aim; another by aim (steps=9)\n"
     assert words in (folder / "little.md").read_text()
     assert records.check(folder, registry) == []
+    for record in some + later:
+        record["provenance"]["processor"] = "one"
+        place_of(folder, record).write_text(record_text(record))
+    records.build(folder, registry)
+    (line,) = records.check(folder, registry)
+    assert "guard, seeds 1, 2: attacks met different trainings of the target though" in line
 
 
 # --- pages -----------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from PIL import Image
 
 from commands import TOY_RUN
 from mia_bench import store as store_module
-from mia_bench.cli.leaderboard import _to_show
+from mia_bench.cli.leaderboard import _captions, _Run, _to_show
 from mia_bench.pictures import (
     PRIVATE,
     StripRow,
@@ -200,16 +200,21 @@ def test_the_strip_of_a_page(cli, toy, undisturbed, tmp_path) -> None:
     assert "](strips/toy.png)" in (folder / "toy.md").read_text("utf-8")
     check = ("leaderboard", "check", "--folder", folder)
     assert "strips" not in cli(*check).out
-    with Image.open(folder / "strips" / "toy.png") as drawn:
-        cells, rows = drawn.info["cells"], drawn.info["rows"].splitlines()
-    assert len(rows) == len(cells.split())
-    write_png(Image.new("RGB", (8, 8)), folder / "strips" / "toy.png", cells=cells)
-    assert "its rows have other names by now" in cli(*check).out
+    picture = folder / "strips" / "toy.png"
+    with Image.open(picture) as drawn:
+        said = {name: drawn.info[name] for name in ("cells", "rows", "ranks")}
+    cells, rows = said["cells"], said["rows"].splitlines()
+    assert len(rows) == len(cells.split()) == len(said["ranks"].split())
+    assert not (folder / "strips" / "results").exists()
     renamed = "\n".join([*rows[:-1], "another name"])
-    write_png(Image.new("RGB", (8, 8)), folder / "strips" / "toy.png", cells=cells, rows=renamed)
-    assert "its rows have other names by now" in cli(*check).out
-    write_png(Image.new("RGB", (8, 8)), folder / "strips" / "toy.png", cells="0" * 20)
-    assert "toy.png: shows cells without records; run" in cli(*check).out
+    for wrong, words in (
+        ({**said, "rows": ""}, "doesn't say what it shows; run 'mia-bench leaderboard strip --track toy'"),
+        ({**said, "rows": renamed}, "its rows have other names by now; run"),
+        ({**said, "ranks": said["ranks"].replace(said["ranks"][:16], "0" * 16)}, "are in no record; run"),
+        ({"cells": "0" * 20, "rows": "none", "ranks": "-"}, "shows cells without records; run"),
+    ):
+        write_png(Image.new("RGB", (8, 8)), picture, **wrong)
+        assert f"toy.png: {words}" in cli(*check).out.replace(f"the ranks of {rows[0]} ", "")
     (folder / "strips" / "toy.png").write_bytes(b"x")
     assert "toy.png: not a picture" in cli(*check).out
     wrong = cli("leaderboard", "strip", "--track", "tyo", *options)
@@ -240,16 +245,34 @@ def test_the_strip_of_a_page(cli, toy, undisturbed, tmp_path) -> None:
         record = json.loads(path.read_text())
         record["per_image"]["id_rank"][0][0] += 1
         path.write_text(json.dumps(without_hash(record)))
-    # The cells were run again: their ranks have records of their own.
+    # An earlier picture of the published runs stays; without one the reruns are shown, with their records.
     reruns = ("leaderboard", "strip", "--track", "toy", "--folder", folder, "--store", tmp_path / "again")
-    assert cli(*reruns).code == 0
     own = folder / "strips" / "results" / "toy"
-    with Image.open(folder / "strips" / "toy.png") as starred:
-        assert (np.asarray(starred) != before).any()
+    assert cli(*reruns).code == 0
+    assert not own.exists()
+    picture.unlink()
+    assert cli(*reruns).code == 0
+    with Image.open(picture) as starred:
+        assert (np.asarray(starred)[below:] != before[below:]).any()
         assert {path.stem for path in own.iterdir()} == {*starred.info["cells"].split()}
     assert "strips" not in cli(*check).out
-    assert cli(*partly).code == 0  # the last row stays, and so does its record
-    assert (own / f"{last}.json").is_file()
-    others, names = " ".join(cells.split()[:-1]), "\n".join(rows[:-1])
-    write_png(Image.new("RGB", (8, 8)), folder / "strips" / "toy.png", cells=others, rows=names)
-    assert f"{last}.json: toy.png doesn't show it; remove it" in cli(*check).out
+    moved = (own / f"{last}.json").rename(tmp_path / "moved.json")
+    assert f"toy.png: the ranks of {rows[-1]} are in no record; run" in cli(*check).out
+    moved.rename(own / f"{last}.json")
+    assert cli(*partly).code == 0  # it has the published runs of all rows but the last
+    assert [path.stem for path in own.iterdir()] == [last]
+    assert "strips" not in cli(*check).out
+    assert cli("leaderboard", "strip", "--track", "toy", *options).code == 0
+    with Image.open(picture) as whole:
+        assert (np.asarray(whole) == before).all()
+    assert not [*own.iterdir()]
+    picture.unlink()
+    shutil.copy(tmp_path / "again" / "records" / "toy" / f"{last}.json", own / f"{last}.json")
+    assert f"{last}.json" in cli(*check).out
+
+
+@pytest.mark.parametrize(("again", "shown"), [(False, ["rank 3", "rank 1"]), (True, ["rank 3*", "rank 1*"])])
+def test_ranks_of_another_run_are_marked(again: bool, shown: list[str]) -> None:
+    record = Record.model_validate(make_record(per_image={"id_rank": [[3.0], [2.0], [1.0]]}))
+    assert _captions(_Run(record, again), "id_rank", [0, 2]) == shown
+    assert _captions(_Run(record, again), "", [0, 2]) == ["", ""]

@@ -16,6 +16,7 @@ from mia_bench.leaderboard.board import Board, build_board
 from mia_bench.leaderboard.drawing import forests, plane
 from mia_bench.leaderboard.standings import NOT_PAIRED, Standings, letters_of, standings
 from mia_bench.leaderboard.strongest import strongest
+from mia_bench.leaderboard.trainings import several_trainings
 from mia_bench.registry import Registry
 from mia_bench.statistics import Effect, Estimate
 from mia_bench.track import Standard, StandardAttack, load_track
@@ -149,6 +150,61 @@ def test_the_accuracy_of_a_row_is_that_of_the_targets_that_its_attack_met(
     (guard,) = standings(decided.board, own_targets=False).defenses
     assert isinstance(guard.accuracy, Estimate)
     assert guard.accuracy.value == pytest.approx(0.8, abs=1e-6)
+
+
+def test_of_an_attack_with_fewer_seeds_accuracy_has_those_if_trainings_differ(registry: Registry) -> None:
+    first = rows(("plain", 0.6, 0.9), ("guard", 0.4, 0.9))
+    later = rows(("guard", 0.5, 0.7), steps=9, seeds=3)
+    (guard,) = decide(registry, *under(first, "AVX512"), *under(later, "AVX2")).defenses
+    assert isinstance(guard.accuracy, Estimate)
+    assert guard.accuracy.value == pytest.approx(0.7, abs=1e-6)
+    assert guard.accuracy_difference is not None
+    assert guard.accuracy_difference.seeds == 3
+    # Of one training the accuracy is known on all seeds.
+    same = [
+        {**one, "per_class": dict(one["per_class"])} for one in rows(("guard", 0.5, 0.9), steps=9, seeds=3)
+    ]
+    for one, other in zip(same, first[5:], strict=False):
+        one["per_class"]["test_accuracy"] = other["per_class"]["test_accuracy"]
+    (guard,) = decide(registry, *first, *same).defenses
+    assert guard.accuracy_difference is not None
+    assert guard.accuracy_difference.seeds == 5
+
+
+def test_records_without_accuracy_go_with_those_of_their_conditions(registry: Registry) -> None:
+    first = rows(("plain", 0.6, 0.9), ("guard", 0.4, 0.9))
+    later = rows(("guard", 0.3, 0.7), steps=9)
+    bare = rows(("guard", 0.5, 0.7), steps=11)
+    for one in bare:
+        del one["metrics"]["test_accuracy"], one["per_class"]["test_accuracy"]
+    decided = decide(registry, *under(first, "AVX512"), *under(later + bare, "AVX2"))
+    (guard,) = decided.defenses
+    assert decided.board.label(guard.section) == "aim (steps=11)"
+    assert isinstance(guard.accuracy, Estimate)
+    assert guard.accuracy.value == pytest.approx(0.7, abs=1e-6)
+
+
+def test_trainings_are_told_by_the_means_of_classes_and_named_with_the_attacks_that_met_them(
+    registry: Registry,
+) -> None:
+    """Means over classes may be equal; attacks that are references don't count."""
+    made = rows(("guard", 0.4, 0.9)) + rows(("guard", 0.3, 0.9), steps=9)
+    made += rows(("guard", 0.1, 0.5), attack="samples", steps=1)
+    board = board_of(registry, rows(("plain", 0.6, 0.9)) + made)
+    assert several_trainings(board) == [
+        "guard, seeds 0, 1, 2, 3, 4: one training of the target was attacked by aim; another by aim (steps=9)"
+    ]
+    for one in made[:10]:
+        one["per_class"]["test_accuracy"] = [0.9] * CLASSES
+    assert several_trainings(board_of(registry, rows(("plain", 0.6, 0.9)) + made)) == []
+
+
+def test_seeds_of_conditions_that_the_baseline_lacks_are_a_remark(registry: Registry) -> None:
+    guard = rows(("guard", 0.3, 0.9))
+    made = under(BASE + guard[:3], "AVX512") + under(guard[3:], "AVX2")
+    (one,) = decide(registry, *made).defenses
+    assert one.verdict
+    assert "compared on 3 of 5 seeds" in one.verdict.flags
 
 
 def test_rows_are_compared_each_under_the_attack_that_is_strongest_on_it(registry: Registry) -> None:

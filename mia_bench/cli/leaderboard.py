@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,13 +26,13 @@ from mia_bench.engine.progress import terminal_progress
 from mia_bench.engine.rerun import run_again
 from mia_bench.engine.scheduler import Interrupted
 from mia_bench.errors import MiaBenchError, UsageError
-from mia_bench.leaderboard import records
+from mia_bench.leaderboard import records, strips
 from mia_bench.leaderboard.admit import changed_checkouts, name_record
-from mia_bench.leaderboard.board import Board
 from mia_bench.leaderboard.export import csv_lines, latex
 from mia_bench.leaderboard.grouping import row_key, section_key
 from mia_bench.leaderboard.reruns import far, half_widths, moved, same_conditions, sample, under
 from mia_bench.leaderboard.standings import Standings
+from mia_bench.leaderboard.strips import StripCell, rank_name
 from mia_bench.leaderboard.submission import submit as copy_records
 from mia_bench.paths import data_roots
 from mia_bench.pictures import (
@@ -187,116 +188,129 @@ def _distance(old: Record, new: Record) -> str:
 def strip(folder: Path, store: Path | None, track: str, show_private: bool) -> None:
     """Draw reconstructions of the same classes under each defense for a track's page.
 
-    Each row of the page is shown under its strongest attack, with the rank of the true identity. Rows of
-    which the store lacks the cells stay as they are. Where the store has another run of a cell than the
-    published one, the ranks are that run's and marked, and its record is written beside the picture. The
-    picture becomes strips/<track>.png in the folder; the next build shows it.
+    Each row of the page is shown under its strongest attack, with the rank of the true identity. Rows that
+    the store lacks stay as in an earlier picture, and so do rows of published runs of which the store has
+    another. Where there is no such row, the other run is shown, its ranks are marked, and its record is
+    written beside the picture. The picture becomes strips/<track>.png in the folder; the next build shows it.
     """
     decided = records.decide(folder, host().registry, track)
     path = folder / records.STRIPS / f"{track}.png"
     with writing(folder, remake="mia-bench run --rerun always"):
-        made = _strip(decided, open_store(store), show_private, _drawn(path))
+        made = _strip(decided, open_store(store), _drawn(path))
+    for line in changed_checkouts(made.reruns):
+        say(f"warning: {line}", err=True)
+    earlier = {record.key: record for record in records.strip_reruns(folder, track)}
+    kept = [earlier[key] for key in made.kept if key in earlier]
     with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        said = {records.CELLS: " ".join(made.shown), records.ROWS: "\n".join(made.shown.values())}
-        write_png(made.picture, path, **said)
-    records.write_reruns(folder, track, made.reruns, made.kept)
+        records.write_strip_reruns(folder, track, [*kept, *made.reruns])
+        picture = made.picture(private=show_private or not shows_people(decided.board.done[0]))
+        write_png(picture, path, **strips.texts(cell for cell, _ in made.rows))
     say(path)
 
 
-def _drawn(path: Path) -> dict[str, Image.Image]:
+def _drawn(path: Path) -> dict[str, tuple[StripCell, Image.Image]]:
     """The rows of a strip by the keys of their cells; private images, if it has some, by their label."""
     try:
-        keys, names = records.read_strip(path)
+        cells = strips.read_strip(path)
         with Image.open(path, formats=["PNG"]) as picture:
-            rows = strip_rows(picture.convert("RGB"), names)
-        named = dict(zip([PRIVATE, *keys], [PRIVATE, *names], strict=True))
+            rows = strip_rows(picture.convert("RGB"), [one.name for one in cells])
     except (OSError, ValueError):  # there is none yet, or it is no strip
         return {}
-    return {key: rows[name] for key, name in named.items() if name in rows}
+    named = [StripCell(PRIVATE, PRIVATE, ""), *cells]
+    return {one.key: (one, rows[one.name]) for one in named if one.name in rows}
 
 
-class _Strip(NamedTuple):
+@dataclass
+class _Strip:
     """A picture of reconstructions.
 
     Attributes:
-        shown: the keys of the cells, and what their rows are called.
-        kept: those that an earlier strip has, and the store lacks.
-        reruns: records of the cells that are shown as they were run again, with other ranks.
+        heading: what stands above it.
+        rows: the cells with their reconstructions.
+        kept: the keys of those of other runs than the published ones that an earlier picture has.
+        reruns: the records of the others.
+        examples: private images of the same classes.
     """
 
-    picture: Image.Image
-    shown: dict[str, str]
-    kept: set[str]
-    reruns: list[Record]
+    heading: str
+    rows: list[tuple[StripCell, Image.Image]] = field(default_factory=list)
+    kept: list[str] = field(default_factory=list)
+    reruns: list[Record] = field(default_factory=list)
+    examples: Image.Image | None = None
+
+    def picture(self, *, private: bool) -> Image.Image:
+        """The strip, with the private images first if they may be shown."""
+        rows = [StripRow(cell.name, images) for cell, images in self.rows]
+        first = [StripRow(PRIVATE, self.examples)] if private and self.examples else []
+        starred = f" ({RERUN} of another run than the table's)" if self.kept or self.reruns else ""
+        return draw_strip(first + rows, self.heading + starred)
 
 
-def _strip(decided: Standings, store: Store, show_private: bool, drawn: Mapping[str, Image.Image]) -> _Strip:
+def _strip(decided: Standings, store: Store, drawn: Mapping[str, tuple[StripCell, Image.Image]]) -> _Strip:
     """The reconstructions of each row under its strongest attack.
 
     Args:
-        drawn: rows of an earlier strip by the keys of their cells.
+        drawn: the rows of an earlier strip by the keys of their cells.
     """
     board = decided.board
-    rows: list[StripRow] = []
-    shown: dict[str, str] = {}
-    kept: set[str] = set()
-    reruns: list[Record] = []
-    private: Image.Image | None = None
-    ranked = _rank_name(board)
+    ranked = rank_name(board.quantities)
+    ranks = "; the rank of the true person in the gallery" if ranked else ""
+    made = _Strip(f"each under the strongest attack on it{ranks}")
+    any_found = False
     for standing in decided.rows:
         place = standing.section and (standing.section.key, standing.key)
         same = [record for record in board.done if (section_key(record), row_key(record)) == place]
-        earlier = next((record.key for record in same if record.key in drawn), None)
-        if found := _to_show(same, store, ranked):
-            record, again = found
-            arrays = FinishedCell(record, store).arrays()
+        earlier = next((drawn[record.key] for record in same if record.key in drawn), None)
+        published = earlier is not None and any(
+            (record.key, strips.digest(record, ranked)) == (earlier[0].key, earlier[0].ranks)
+            for record in same
+        )
+        found = _to_show(same, store, ranked)
+        any_found = any_found or found is not None
+        if found and not (found.again and published):
+            cell = StripCell(found.record.key, standing.label, strips.digest(found.record, ranked))
+            arrays = FinishedCell(found.record, store).arrays()
             classes = strip_classes(len(arrays["classes"]))
-            private = private or strip_row(arrays["examples"][classes, 0], [""] * len(classes))
-            captions = _captions(record.per_image.get(ranked), classes, RERUN if again else "")
-            rows.append(StripRow(standing.label, strip_row(arrays["reconstructions"][classes, 0], captions)))
-            shown[record.key] = standing.label
-            reruns += [record] * again
+            captions = _captions(found, ranked, classes)
+            made.rows.append((cell, strip_row(arrays["reconstructions"][classes, 0], captions)))
+            made.reruns += [found.record] * found.again
+            made.examples = made.examples or strip_row(arrays["examples"][classes, 0], [""] * len(classes))
         elif earlier:
-            rows.append(StripRow(standing.label, drawn[earlier]))
-            shown[earlier] = standing.label
-            kept.add(earlier)
+            made.rows.append((replace(earlier[0], name=standing.label), earlier[1]))
+            made.kept += [earlier[0].key] * (not published)
         else:
             say(f"warning: {standing.label} is left out: {store.root} has no cell of it", err=True)
-    if shown.keys() == kept:
+    if not any_found:
         name = board.track.name
         raise UsageError(f"{store.root} has none of the cells of {name!r} on its page; --store names another")
-    private = drawn.get(PRIVATE) or private
-    if private and (show_private or not shows_people(board.done[0])):
-        rows.insert(0, StripRow(PRIVATE, private))
-    heading = "each under the strongest attack on it"
-    if ranked:
-        heading += "; the rank of the true person in the gallery"
-        heading += f" ({RERUN} of another run than the table's)" if reruns or kept else ""
-    return _Strip(draw_strip(rows, heading), shown, kept, reruns)
+    if PRIVATE in drawn:
+        made.examples = drawn[PRIVATE][1]
+    return made
 
 
-def _captions(ranks: Sequence[Sequence[float]] | None, classes: Sequence[int], mark: str) -> list[str]:
+class _Run(NamedTuple):
+    """A record in the store, and whether its ranks are others than those of the published record."""
+
+    record: Record
+    again: bool
+
+
+def _captions(run: _Run, ranked: str, classes: Sequence[int]) -> list[str]:
+    ranks, mark = run.record.per_image.get(ranked), RERUN if run.again else ""
     return [f"rank {ranks[index][0]:g}{mark}" if ranks else "" for index in classes]
 
 
-def _to_show(published: Sequence[Record], store: Store, ranked: str) -> tuple[Record, bool] | None:
-    """The store's record whose reconstructions are shown, and whether its ranks are not the published ones.
-
-    It is that of the first seed of which the store has the run that was published, or else of the first seed.
-    """
+def _to_show(published: Sequence[Record], store: Store, ranked: str) -> _Run | None:
+    """The run of a row to show: of the first seed of which the store has the published run, or else any."""
     found = [
-        (own, own.per_image.get(ranked) != record.per_image.get(ranked))
+        _Run(own, strips.digest(own, ranked) != strips.digest(record, ranked))
         for record in published
-        if store.has("measure", record.key) and (own := store.record(record.track.name, record.key))
+        if store.has("measure", record.key)
+        and (own := store.record(record.track.name, record.key))
+        and own.status == "done"
+        and own.per_image.keys() >= record.per_image.keys()
     ]
-    return min(found, key=lambda one: (one[1], one[0].seed), default=None)
-
-
-def _rank_name(board: Board) -> str:
-    """Under which name records of the board keep ranks of single images; empty where they keep none."""
-    ranks = (quantity.per_image for quantity in board.quantities.values() if quantity.kind == "rank")
-    return next(filter(None, ranks), "")
+    return min(found, key=lambda run: (run.again, run.record.seed), default=None)
 
 
 @command.command()

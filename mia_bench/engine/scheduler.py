@@ -21,7 +21,11 @@ from mia_bench.store import Store
 StageId = tuple[str, str]
 
 LONG = 600.0
-"""Seconds that a run may take before it says that its records can't be published."""
+"""Estimated seconds from which on a run says beforehand that its records can't be published."""
+
+CHANGED = (
+    "note: this checkout has uncommitted changes; 'mia-bench leaderboard check' fails on records made from it"
+)
 
 
 class Interrupted(MiaBenchError):
@@ -128,9 +132,7 @@ class Scheduler:
         seconds = self._work.seconds_left(self._executor.slots)
         with reporting(self._display, len(todo), seconds):
             if seconds >= LONG and (provenance.git_commit() or "").endswith("-dirty"):
-                self._display.say(
-                    "note: this checkout has uncommitted changes: leaderboards refuse records made from it"
-                )
+                self._display.say(CHANGED)
             yield
 
     def _has(self, name: str, key: str) -> bool:

@@ -150,7 +150,7 @@ def _samples(quantity: Quantity, records: Sequence[Record]) -> list[list[list[fl
 
 
 def measured(name: str, records: Sequence[Record]) -> Estimate | None:
-    """A quantity that is the same in all ``records`` that have it: they differ by rounding only."""
+    """A quantity that is the same in all ``records`` that have it; the mean where trainings differ."""
     found = [metric for record in records if (metric := record.metrics.get(name))]
     if not found:
         return None

@@ -86,7 +86,7 @@ def page(
         above={} if sweep else {row.defense: options.get(row.defense, {}) for row in decided.defenses},
         folds=folds,
         notes=_notes(record for one in (board, *folds) for record in one.records),
-        apart=[line for one in (board, *folds) for line in several_trainings(one.records, one.quantities)],
+        apart=[line for one in (board, *folds) for line in several_trainings(one)],
         packages=_packages(board, registry),
         on_disk=_reads_disk(board.track, registry),
         runs=[arguments for one in (board, *folds) for arguments in run_arguments(one, registry)],

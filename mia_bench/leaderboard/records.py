@@ -5,8 +5,8 @@ Layout::
     <folder>/README.md                      the index
     <folder>/<track>.md                     a page a track
     <folder>/figures/<track>*.svg           their figures
-    <folder>/strips/<track>.png             reconstructions, from the store that made the records
-    <folder>/strips/results/…               records of those that were run again
+    <folder>/strips/<track>.png             reconstructions of a run of each row
+    <folder>/strips/results/…               records of the runs in them that no board has
     <folder>/results/<track>/<key>.json     the records, as the store writes them
     <folder>/tuning/                        the same for the sweeps that settings were chosen by
 
@@ -17,31 +17,31 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from etils.epy import lazy_imports
 
 from mia_bench import jsonfile
 from mia_bench.errors import MiaBenchError, StoreError, UsageError, did_you_mean
+from mia_bench.leaderboard import strips
 from mia_bench.leaderboard.admit import changed_checkouts, disagreements, doubts, refusals
 from mia_bench.leaderboard.board import Board, build_board
-from mia_bench.leaderboard.described import contradictions, describe, known_quantities
+from mia_bench.leaderboard.described import contradictions, known_quantities
 from mia_bench.leaderboard.folds import boards_of, by_fold
 from mia_bench.leaderboard.pages import TITLE, figures, index, page
 from mia_bench.leaderboard.published import summary_path
 from mia_bench.leaderboard.standings import Standings, standings
 from mia_bench.leaderboard.strongest import strongest
 from mia_bench.leaderboard.summary import summary_text
+from mia_bench.leaderboard.trainings import not_reproduced
 from mia_bench.leaderboard.tuning import choose
 from mia_bench.record import Record, check_record
-from mia_bench.recorded_options import row_label
 from mia_bench.registry import Registry
-from mia_bench.text import one_line
 from mia_bench.track import load_track
 
 with lazy_imports():
-    from PIL import Image
+    pass
 
 PUBLISHED = "leaderboards"
 """The folder of the boards that a checkout publishes."""
@@ -54,10 +54,6 @@ RESULTS = "results"
 TUNING = "tuning"
 FIGURES = "figures"
 STRIPS = "strips"
-CELLS = "cells"
-"""Name of the text in a strip's file that holds the keys of the cells shown."""
-ROWS = "rows"
-"""Name of the text that holds what the rows of these cells are called, one a line."""
 
 
 def record_path(folder: Path, record: Record) -> Path:
@@ -272,10 +268,11 @@ def check(folder: Path, registry: Registry) -> list[str]:
             except MiaBenchError as error:
                 blocking.append(str(error))
         try:
-            track, refused = load_track(registry, name), []
+            track, refused, apart = load_track(registry, name), [], []
             for changed, same in by_fold(track, found) if place.name == TUNING else [(track, found)]:
                 quantities = known_quantities(registry, changed, same)
                 refused += refusals(changed, same, quantities)
+                apart += not_reproduced(same, quantities)
                 wrong = {record.key: list(contradictions(registry, changed, record)) for record in same}
                 refused += [f"record {key}: {line}" for key, lines in wrong.items() for line in lines]
             if place.name == TUNING:
@@ -284,6 +281,7 @@ def check(folder: Path, registry: Registry) -> list[str]:
             blocking.append(f"{place / RESULTS / name}: {error}")
         else:
             blocking += [f"{place.name}, track {name!r}: {line}" for line in refused]
+            other += [f"{place.name}, track {name!r}: {line}" for line in apart]
         other += [f"{place.name}, track {name!r}: {line}" for line in doubts(found)]
         loaded[place, name] = found
     if not blocking:  # while a record is refused there is no page to compare with
@@ -310,62 +308,50 @@ def _check_pages(
             problems.append(f"{path}: missing; run 'mia-bench leaderboard build'")
         elif found != text:
             problems.append(f"{path}: differs from its records; run 'mia-bench leaderboard build'")
-    problems += [
-        line
-        for path in sorted((folder / STRIPS).glob("*.png"))
-        for line in _check_strip(path, registry, loaded.get((folder, path.stem), ()))
-    ]
+    problems += _check_strips(folder, registry, loaded)
     there = {*folder.glob("*.md"), *(folder / TUNING).glob("*.md")}
     stale = [path for path in sorted(there - expected.keys()) if (_text(path) or "").startswith(TITLE)]
     stale += sorted({*(folder / FIGURES).glob("*.svg")} - expected.keys())
     return problems + [f"{path}: a page without records; remove it" for path in stale]
 
 
-def read_strip(path: Path) -> tuple[list[str], list[str]]:
-    """The keys of the cells that a strip shows, and what its rows are called.
+def strip_reruns(folder: Path, track: str) -> list[Record]:
+    """The records of what the track's strip shows of other runs than those published.
 
     Raises:
-        OSError, ValueError: it is no picture.
+        MiaBenchError: a file is no valid record; the line names it.
     """
-    with Image.open(path, formats=["PNG"]) as picture:
-        return str(picture.info.get(CELLS, "")).split(), str(picture.info.get(ROWS, "")).splitlines()
+    return load(folder / STRIPS, track)
 
 
-def write_reruns(folder: Path, track: str, reruns: Sequence[Record], kept: Collection[str]) -> None:
-    """Write the records of what a strip shows and no board has; others are removed, but for those ``kept``.
+def write_strip_reruns(folder: Path, track: str, reruns: Sequence[Record]) -> None:
+    """Write them, and remove others.
 
     Raises:
         StoreError: a file can't be written or removed.
     """
-    place = folder / STRIPS
-    for record in reruns:
-        write(record_path(place, record), record.file_text())
-    known = {record.key for record in reruns}.union(kept)
-    for path in _files(place / RESULTS / track):
-        if path.stem not in known:
+    paths = {record_path(folder / STRIPS, record): record for record in reruns}
+    for path, record in paths.items():
+        write(path, record.file_text())
+    for path in _files(folder / STRIPS / RESULTS / track):
+        if path not in paths:
             remove(path)
 
 
-def _check_strip(path: Path, registry: Registry, found: Sequence[Record]) -> list[str]:
-    """What is wrong with a strip of reconstructions.
-
-    It must show cells whose records are there, under the names that rows have today: an option is named
-    where it is not the track's.
-    """
-    try:
-        keys, names = read_strip(path)
-    except (OSError, ValueError) as error:
-        return [f"{path}: not a picture ({one_line(str(error))})"]
-    again = f"run 'mia-bench leaderboard strip --track {path.stem}'"
-    known = {record.key: record for record in found}
-    if not (keys and known.keys() >= set(keys)):
-        return [f"{path}: shows cells without records; {again}"]
-    shown = describe(registry, load_track(registry, path.stem), [known[key] for key in keys])
-    if names != [row_label(one.defense.name, one.defense.changed) for one in shown]:
-        return [f"{path}: its rows have other names by now; {again}"]
-    try:
-        reruns = load(path.parent, path.stem)
-    except MiaBenchError as error:
-        return [str(error)]
-    stale = [record_path(path.parent, record) for record in reruns if record.key not in keys]
-    return [f"{one}: {path.name} doesn't show it; remove it" for one in stale] + changed_checkouts(reruns)
+def _check_strips(
+    folder: Path, registry: Registry, loaded: Mapping[tuple[Path, str], Sequence[Record]]
+) -> list[str]:
+    place = folder / STRIPS
+    tracks = {path.stem for path in place.glob("*.png")}
+    tracks |= {path.parent.name for path in (place / RESULTS).glob("*/*.json")}
+    lines = []
+    for track in sorted(tracks):
+        try:
+            reruns = strip_reruns(folder, track)
+        except MiaBenchError as error:
+            lines.append(str(error))
+            continue
+        published = loaded.get((folder, track), ())
+        lines += strips.problems(place / f"{track}.png", registry, published, reruns)
+        lines += changed_checkouts(reruns)
+    return lines

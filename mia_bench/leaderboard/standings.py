@@ -20,7 +20,7 @@ from mia_bench.leaderboard.front import Point, beyond_front
 from mia_bench.leaderboard.grouping import ComponentKey, SectionKey, by_seed, group, row_key, section_key
 from mia_bench.leaderboard.strongest import section_of
 from mia_bench.leaderboard.tables import Table, class_table, effects
-from mia_bench.leaderboard.trainings import of_one_training
+from mia_bench.leaderboard.trainings import met_by
 from mia_bench.leaderboard.verdicts import (
     AGAINST_FRONT,
     BASELINE,
@@ -81,7 +81,7 @@ class Standing:
 
     Attributes:
         changed: the options that are not the track's.
-        accuracy: of the target; None where the track measures none.
+        accuracy: of the targets that the row's attack met; None where the track measures none.
         accuracy_difference: from the baseline; None where records hold no means of classes.
         section: the strongest attack; None where no attack on the row finished.
         shown: the seeds under that attack.
@@ -226,7 +226,7 @@ def standings(
     leaked = {key: class_table(board.primary, same) if same else None for key, same in under.items()}
     met = rows
     if own_targets:
-        met = {key: of_one_training(same, board.quantities, under[key]) for key, same in rows.items()}
+        met = {key: met_by(under[key], same, board.quantities) for key, same in rows.items()}
     right = {key: class_table(accuracy, same) for key, same in met.items()}
     useful = board.quantities.get(accuracy)
     right_of = dict(zip(met, combine(accuracy, useful, list(met.values())), strict=True)) if useful else {}
@@ -264,6 +264,7 @@ def standings(
     flags = {
         key: ("own model, one training",) * bool(abouts[key].own_model)
         + (NOT_PAIRED,) * (key in beside)
+        + _left_out(more.get(key), under[key])
         + ("randomised",) * abouts[key].randomised
         + (MASKING,) * bool(key in strongest and strongest[key].masking)
         + _missed(strongest.get(key), board.track.standard)
@@ -334,6 +335,14 @@ def _missed(found: Strongest | None, standard: Standard | None) -> tuple[str, ..
     if standard and len(found.seeds) < len(standard.seeds):
         lines.append(f"{len(found.seeds)} of {len(standard.seeds)} tuning seeds")
     return tuple(lines)
+
+
+def _left_out(difference: Effect | None, shown: Sequence[Record]) -> tuple[str, ...]:
+    """That some seeds can't be compared: the baseline lacks them, or has them under other conditions."""
+    seeds = len(by_seed(shown))
+    if difference is None or difference.seeds == seeds:
+        return ()
+    return (f"compared on {difference.seeds} of {seeds} seeds",)
 
 
 def _tried_here(leaks: _Leaks, standard: Standard | None) -> str:

@@ -93,7 +93,8 @@ def common(one: Rows, other: Rows, *, beside: bool) -> tuple[tuple[int, ...], bo
 def class_table(name: str, records: Sequence[Record]) -> Table | None:
     """The class means of a quantity on the seeds that have them; None where none has.
 
-    Records of a seed that differ in the attack hold the same means of what does not depend on it.
+    Of what does not depend on the attack the records of a seed hold the same means, unless attacks met
+    different trainings; then these are averaged over the attacks.
     """
     rows = {
         seed: found
