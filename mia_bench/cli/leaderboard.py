@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import click
 from etils.epy import lazy_imports
 
-from mia_bench.cell import FinishedCell
+from mia_bench.cli.drawn_strip import draw, drawn
 from mia_bench.cli.shared import (
     PathType,
     config_options,
@@ -29,34 +27,21 @@ from mia_bench.errors import MiaBenchError, UsageError
 from mia_bench.leaderboard import records, strips
 from mia_bench.leaderboard.admit import changed_checkouts, name_record
 from mia_bench.leaderboard.export import csv_lines, latex
-from mia_bench.leaderboard.grouping import row_key, section_key
 from mia_bench.leaderboard.reruns import far, half_widths, moved, same_conditions, sample, under
-from mia_bench.leaderboard.standings import Standings
-from mia_bench.leaderboard.strips import StripCell, rank_name
 from mia_bench.leaderboard.submission import submit as copy_records
 from mia_bench.paths import data_roots
 from mia_bench.pictures import (
-    PRIVATE,
-    StripRow,
     shows_people,
-    strip_classes,
-    strip_row,
-    strip_rows,
     write_png,
 )
-from mia_bench.pictures import strip as draw_strip
 from mia_bench.plugins import host
 from mia_bench.record import Record
 from mia_bench.results import read_store
-from mia_bench.store import Store
 from mia_bench.terminal import say, say_lines
 from mia_bench.upkeep.planning import Planner
 
 with lazy_imports():
-    from PIL import Image
-
-RERUN = "*"
-"""What marks ranks of another run than the published one."""
+    pass
 
 _folder = click.option(
     "--folder",
@@ -196,7 +181,7 @@ def strip(folder: Path, store: Path | None, track: str, show_private: bool) -> N
     decided = records.decide(folder, host().registry, track)
     path = folder / records.STRIPS / f"{track}.png"
     with writing(folder, remake="mia-bench run --rerun always"):
-        made = _strip(decided, open_store(store), _drawn(path))
+        made = draw(decided, open_store(store), drawn(path))
     for line in changed_checkouts(made.reruns):
         say(f"warning: {line}", err=True)
     earlier = {record.key: record for record in records.strip_reruns(folder, track)}
@@ -206,111 +191,6 @@ def strip(folder: Path, store: Path | None, track: str, show_private: bool) -> N
         picture = made.picture(private=show_private or not shows_people(decided.board.done[0]))
         write_png(picture, path, **strips.texts(cell for cell, _ in made.rows))
     say(path)
-
-
-def _drawn(path: Path) -> dict[str, tuple[StripCell, Image.Image]]:
-    """The rows of a strip by the keys of their cells; private images, if it has some, by their label."""
-    try:
-        cells = strips.read_strip(path)
-        with Image.open(path, formats=["PNG"]) as picture:
-            rows = strip_rows(picture.convert("RGB"), [one.name for one in cells])
-    except (OSError, ValueError):  # there is none yet, or it is no strip
-        return {}
-    named = [StripCell(PRIVATE, PRIVATE, ""), *cells]
-    return {one.key: (one, rows[one.name]) for one in named if one.name in rows}
-
-
-@dataclass
-class _Strip:
-    """A picture of reconstructions.
-
-    Attributes:
-        heading: what stands above it.
-        rows: the cells with their reconstructions.
-        kept: the keys of those of other runs than the published ones that an earlier picture has.
-        reruns: the records of the others.
-        examples: private images of the same classes.
-    """
-
-    heading: str
-    rows: list[tuple[StripCell, Image.Image]] = field(default_factory=list)
-    kept: list[str] = field(default_factory=list)
-    reruns: list[Record] = field(default_factory=list)
-    examples: Image.Image | None = None
-
-    def picture(self, *, private: bool) -> Image.Image:
-        """The strip, with the private images first if they may be shown."""
-        rows = [StripRow(cell.name, images) for cell, images in self.rows]
-        first = [StripRow(PRIVATE, self.examples)] if private and self.examples else []
-        starred = f" ({RERUN} of another run than the table's)" if self.kept or self.reruns else ""
-        return draw_strip(first + rows, self.heading + starred)
-
-
-def _strip(decided: Standings, store: Store, drawn: Mapping[str, tuple[StripCell, Image.Image]]) -> _Strip:
-    """The reconstructions of each row under its strongest attack.
-
-    Args:
-        drawn: the rows of an earlier strip by the keys of their cells.
-    """
-    board = decided.board
-    ranked = rank_name(board.quantities)
-    ranks = "; the rank of the true person in the gallery" if ranked else ""
-    made = _Strip(f"each under the strongest attack on it{ranks}")
-    any_found = False
-    for standing in decided.rows:
-        place = standing.section and (standing.section.key, standing.key)
-        same = [record for record in board.done if (section_key(record), row_key(record)) == place]
-        earlier = next((drawn[record.key] for record in same if record.key in drawn), None)
-        published = earlier is not None and any(
-            (record.key, strips.digest(record, ranked)) == (earlier[0].key, earlier[0].ranks)
-            for record in same
-        )
-        found = _to_show(same, store, ranked)
-        any_found = any_found or found is not None
-        if found and not (found.again and published):
-            cell = StripCell(found.record.key, standing.label, strips.digest(found.record, ranked))
-            arrays = FinishedCell(found.record, store).arrays()
-            classes = strip_classes(len(arrays["classes"]))
-            captions = _captions(found, ranked, classes)
-            made.rows.append((cell, strip_row(arrays["reconstructions"][classes, 0], captions)))
-            made.reruns += [found.record] * found.again
-            made.examples = made.examples or strip_row(arrays["examples"][classes, 0], [""] * len(classes))
-        elif earlier:
-            made.rows.append((replace(earlier[0], name=standing.label), earlier[1]))
-            made.kept += [earlier[0].key] * (not published)
-        else:
-            say(f"warning: {standing.label} is left out: {store.root} has no cell of it", err=True)
-    if not any_found:
-        name = board.track.name
-        raise UsageError(f"{store.root} has none of the cells of {name!r} on its page; --store names another")
-    if PRIVATE in drawn:
-        made.examples = drawn[PRIVATE][1]
-    return made
-
-
-class _Run(NamedTuple):
-    """A record in the store, and whether its ranks are others than those of the published record."""
-
-    record: Record
-    again: bool
-
-
-def _captions(run: _Run, ranked: str, classes: Sequence[int]) -> list[str]:
-    ranks, mark = run.record.per_image.get(ranked), RERUN if run.again else ""
-    return [f"rank {ranks[index][0]:g}{mark}" if ranks else "" for index in classes]
-
-
-def _to_show(published: Sequence[Record], store: Store, ranked: str) -> _Run | None:
-    """The run of a row to show: of the first seed of which the store has the published run, or else any."""
-    found = [
-        _Run(own, strips.digest(own, ranked) != strips.digest(record, ranked))
-        for record in published
-        if store.has("measure", record.key)
-        and (own := store.record(record.track.name, record.key))
-        and own.status == "done"
-        and own.per_image.keys() >= record.per_image.keys()
-    ]
-    return min(found, key=lambda run: (run.again, run.record.seed), default=None)
 
 
 @command.command()
