@@ -718,6 +718,7 @@ def test_signal_ends_a_real_run_in_order_and_a_later_run_goes_on(
     assert same_metrics(again.records, undisturbed)
 
 
+@pytest.mark.thorough
 def test_killed_at_random_moments_the_next_run_goes_on(cli, spawn, toy, store, undisturbed) -> None:
     store("prior")
     moments = [random.uniform(0, 5) for _ in range(2)]

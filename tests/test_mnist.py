@@ -237,6 +237,7 @@ def test_without_a_judge_every_number_is_null_with_the_reason() -> None:
     assert set(found.values()) == {"the track has no independent judge"}
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_mnist_end_to_end_on_made_digits(cli: Callable, made: Path, monkeypatch, tmp_path: Path) -> None:
     options = ("mnist.per_class=10", "mnist.public_per_class=8", "ppa.search=60", "ppa.steps=2",

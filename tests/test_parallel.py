@@ -119,6 +119,7 @@ class Deadly(Listener):
             os.kill(process.pid, signal.SIGKILL)
 
 
+@pytest.mark.thorough
 def test_a_stage_whose_process_is_killed_is_begun_again_and_fails_at_the_second_time(
     toy, store, undisturbed, tmp_path
 ) -> None:
@@ -324,6 +325,7 @@ def test_processes_take_the_gpus_in_turn_unless_one_is_named(monkeypatch) -> Non
     assert assign_devices("auto", 2) == ["auto", "auto"]
 
 
+@pytest.mark.thorough
 def test_a_stage_that_hangs_fails_after_the_time_limit_and_the_rest_goes_on(
     cli, toy, store, tmp_path, monkeypatch
 ) -> None:

@@ -236,6 +236,7 @@ def test_stylegan2_in_bfloat16_is_near_and_its_images_are_float32() -> None:
     assert torch.nn.functional.cosine_similarity(gradient, near).min() > 0.98
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # torch's compiler looks
 @pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated")  # and uses it

@@ -58,6 +58,7 @@ def test_trained_prior_is_listed_shown_and_used_by_a_run(cli, toy, tmp_path: Pat
     assert [path.name for path in (store.root / "artifacts" / "prior").iterdir()] == [key]
 
 
+@pytest.mark.thorough
 def test_a_prior_is_watched_and_shown_in_batches_of_its_track(cli, toy, monkeypatch, tmp_path: Path) -> None:
     forward, sizes = wgan_networks.WGAN.forward, set()
 

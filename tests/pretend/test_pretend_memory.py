@@ -129,6 +129,7 @@ def test_a_step_of_a_prior_that_does_not_fit_says_what_to_lower(pretend) -> None
         StyleGAN2Prior(options).train(task)
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_records_say_what_was_halved(tiny, on_pretend, tmp_path: Path, monkeypatch) -> None:  # noqa: F811
     on_pretend.capacity = 4 * MEGABYTE
