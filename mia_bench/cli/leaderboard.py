@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-from etils.epy import lazy_imports
 
 from mia_bench.cli.drawn_strip import draw, drawn
 from mia_bench.cli.shared import (
@@ -30,18 +29,12 @@ from mia_bench.leaderboard.export import csv_lines, latex
 from mia_bench.leaderboard.reruns import far, half_widths, moved, same_conditions, sample, under
 from mia_bench.leaderboard.submission import submit as copy_records
 from mia_bench.paths import data_roots
-from mia_bench.pictures import (
-    shows_people,
-    write_png,
-)
+from mia_bench.pictures import shows_people, write_png
 from mia_bench.plugins import host
 from mia_bench.record import Record
 from mia_bench.results import read_store
 from mia_bench.terminal import say, say_lines
 from mia_bench.upkeep.planning import Planner
-
-with lazy_imports():
-    pass
 
 _folder = click.option(
     "--folder",
