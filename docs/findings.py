@@ -100,9 +100,23 @@ class Boards:
         value = self._difference(label, attack).value
         return number(signed(value, says) * value, decimals)
 
-    def beyond(self, label: str, says: str) -> str:
-        """The difference in leakage from undefended targets as accurate."""
-        return interval(self._row(label).beyond, says=says)
+    def beyond(self, label: str, says: str, front: str = "") -> str:
+        """The difference in leakage from undefended targets as accurate.
+
+        Args:
+            front: what the verdict says of the undefended front; a ValueError if it says something else.
+        """
+        row = self._row(label)
+        said = row.verdict.front.removesuffix(" the undefended front")
+        if said != front:
+            raise ValueError(f"{self._board.track.name}: {label!r} is said to {said!r}, not {front!r}")
+        return interval(row.beyond, says=says)
+
+    def fronts(self) -> str:
+        """How many rows are held against the undefended front, in words."""
+        return ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")[
+            len(self._decided.against_front)
+        ]
 
     def within(self, label: str) -> str:
         """What the difference in leakage does not exceed."""

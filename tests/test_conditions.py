@@ -17,7 +17,7 @@ from mia_bench import allocator, jsonfile
 from mia_bench.api.metric import Quantity
 from mia_bench.device import capability, threads
 from mia_bench.leaderboard.admit import doubts
-from mia_bench.leaderboard.compare import paired
+from mia_bench.leaderboard.compare import compared
 from mia_bench.leaderboard.conditions import conditions
 from mia_bench.leaderboard.tables import Table, class_table, common
 from mia_bench.record import Record
@@ -184,14 +184,17 @@ def test_conditions_are_the_kind_of_device_its_threads_and_its_capability() -> N
     assert str(conditions(recorded("plain", 0, device=None))) == "unknown"
 
 
-def test_only_results_of_the_same_conditions_are_paired() -> None:
+def test_only_results_of_the_same_conditions_are_paired_and_only_those_of_one_device_compared() -> None:
     same = {"threads": 1, "capability": "AVX2"}
     base = [recorded("plain", seed, **same) for seed in range(4)]
     others = ({}, {"threads": 2}, {"capability": "AVX512"}, {"device": "cuda:0: a GPU"})
     guard = [recorded("guard", seed, **same | other) for seed, other in enumerate(others)]
-    (found,) = paired("id_gallery_acc1", Quantity("", kind="share"), [guard], base)
-    assert found.seeds == (0,)
-    assert paired("id_gallery_acc1", Quantity(""), [guard[1:]], base) == [None]
+    share = Quantity("", kind="share")
+    (found,) = compared("id_gallery_acc1", share, [guard], base)
+    assert (found.seeds, found.paired) == ((0, 1, 2), False)
+    (found,) = compared("id_gallery_acc1", share, [[*guard[:1], recorded("guard", 1, **same)]], base)
+    assert (found.seeds, found.paired) == ((0, 1), True)
+    assert compared("id_gallery_acc1", share, [guard[3:]], base) == [None]
     assert doubts([*base, *guard]) == []  # a board may have them
 
 

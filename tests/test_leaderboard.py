@@ -739,6 +739,7 @@ def test_a_sweep_is_widened_where_its_last_step_changed_a_fifth_of_the_margin(
     assert found is not None
     for choice in found.choices[0].choices:
         assert [options["alpha"] for options in choice.further] == further
+        assert choice.settled == ({} if further else {"alpha": 0.2})
 
 
 @pytest.mark.parametrize("order", [1, -1])
@@ -781,9 +782,26 @@ def test_a_page_says_how_to_widen_a_sweep_within_the_limits_of_the_options(
     told = pages.page(standings(build_board(registry, track, read(*some))), registry, within)
     assert "widened" not in told
     assert "does not accept the next step:\n\n- `guard`: `alpha=2.5`\n" in told
+    still = chosen(registry, track, swept(0.1, 0.9, 0.3), swept(0.5, 0.9, 0.2999))
+    assert still is not None
+    told = pages.page(standings(build_board(registry, track, read(*some))), registry, still)
+    assert "changed leakage by less than 0.01:\n\n- `guard`: `alpha=0.5`\n" in told
     inside = chosen(registry, track, *made, swept(2.0, 0.2, 0.1))
     assert inside is not None
     assert "widened" not in pages.page(standings(build_board(registry, track, read(*some))), registry, inside)
+
+
+def test_a_page_says_which_rows_a_rule_chose(registry: Registry, track: Track, some: list) -> None:
+    found = chosen(registry, track, swept(0.1, 0.9, 0.3), swept(0.6, 0.85, 0.2), swept(0.7, 0.7, 0.1))
+    assert found is not None
+    board = standings(build_board(registry, track, read(*some)))
+    assert tuning.other_choices(found, board, 0.1) == [("guard alpha=0.6", False)]
+    assert tuning.other_choices(found, board, 0.01) == []
+    text = pages.page(board, registry, found)
+    assert "At 10 points it chose `guard alpha=0.6` (not run on these seeds). Where it chose" in text
+    made = make_record("guard", 0, options={"alpha": 0.6})
+    there = standings(build_board(registry, track, [*read(*some), *read(made)]))
+    assert tuning.other_choices(found, there, 0.1) == [("guard alpha=0.6", True)]
 
 
 class BoundedOptions(Defense.Options):

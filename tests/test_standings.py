@@ -14,7 +14,7 @@ from mia_bench.leaderboard import standings as standings_module
 from mia_bench.leaderboard.advice import advice
 from mia_bench.leaderboard.board import Board, build_board
 from mia_bench.leaderboard.drawing import forests, plane
-from mia_bench.leaderboard.standings import NOT_PAIRED, Standings, letters_of, standings
+from mia_bench.leaderboard.standings import NOT_PAIRED, Standings, letters_of, section_letters, standings
 from mia_bench.leaderboard.strongest import strongest
 from mia_bench.leaderboard.trainings import several_trainings
 from mia_bench.registry import Registry
@@ -272,10 +272,10 @@ def test_every_pair_of_defenses_is_compared(registry: Registry) -> None:
     assert found.value == pytest.approx(-0.2, abs=1e-6)
     alone = decide(registry, *BASE, *rows(("guard", 0.5, 0.9)))
     assert alone.pairs == {}
-    assert "Every pair" not in pages.page(alone, registry)
+    assert "leaks less: every pair" not in pages.page(alone, registry)
     made += rows(("guard", 0.4, 0.9), options={"alpha": 0.7})
     text = pages.page(decide(registry, *BASE, *made), registry)
-    assert f"| `guard alpha=0.6` | −0.10{NBSP}±" in text.split("Every pair of defenses")[1]
+    assert f"| `guard alpha=0.6` | **−0.10{NBSP}±" in text.split("leaks less: every pair")[1]
 
 
 def test_random_answers_and_suspected_masking_are_remarks(registry: Registry) -> None:
@@ -395,7 +395,7 @@ def test_an_undefended_row_of_another_architecture_is_no_part_of_the_front(regis
     decided = decide(registry, *BASE, *twin, *rows(("guard", 0.3, 0.8)))
     guard = decided.rows[1]
     assert guard.verdict is not None
-    assert guard.verdict.detail == "not compared with the undefended front"
+    assert guard.verdict.front == "not compared with the undefended front"
 
 
 def test_letters_are_of_differences_that_hold_among_all_pairs() -> None:
@@ -475,19 +475,22 @@ def test_remarks_on_all_defenses_stand_once(registry: Registry) -> None:
 
 def test_the_front_is_no_defense_and_what_costs_is_compared_with_it(registry: Registry) -> None:
     front = rows(("plain", 0.4, 0.7), options={"epochs": 0.5}, baseline=True, front=True, changed=["epochs"])
-    for leakage, words in ((0.3, "beats"), (0.55, "does not beat")):
+    for leakage, words in ((0.3, "beats"), (0.55, "leaks more than"), (0.5, "not shown to beat")):
         decided = decide(registry, *BASE, *front, *rows(("guard", leakage, 0.8)))
         assert [row.role for row in decided.rows] == ["baseline", "defense", "front"]
         _, guard, early = decided.rows
         assert (early.label, early.verdict, early.letters) == ("plain epochs=0.5", None, "")
         assert guard.verdict is not None
         # At an accuracy of .8 the front leaks .5.
-        assert guard.verdict.detail == f"{words} the undefended front"
+        assert guard.verdict.front == f"{words} the undefended front"
+        assert decided.against_front == (guard,)
+        shown = guard.verdict.front.replace("undefended ", "")
+        assert f"| leaks less, at a cost |  | {shown} |" in pages.page(decided, registry)
     lost = decide(registry, *BASE, *front, *rows(("guard", 0.1, 0.5)))
     assert lost.rows[1].verdict is not None
-    assert (
-        lost.rows[1].verdict.detail == "not compared with the undefended front"
-    )  # less accurate than all of it
+    # It is less accurate than all of the front.
+    assert lost.rows[1].verdict.front == "not compared with the undefended front"
+    assert lost.against_front == ()
     drawn = plane(lost)
     assert "polyline" in drawn
     assert "plain epochs=0.5" in drawn
@@ -511,9 +514,29 @@ def test_defenses_that_cost_accuracy_are_ordered_by_the_front_and_wrecks_are_not
     drawn = plane(decided)
     assert "guard alpha=0.2" in drawn
     assert "guard alpha=0.9" not in drawn
+    assert "guard alpha=0.2" in forests(decided)
+    assert "guard alpha=0.9" not in forests(decided)
     assert "is left: `guard alpha=0.9`." in pages.page(decided, registry)
     listed = pages.index([decided])
-    assert "`guard alpha=0.1`, `guard alpha=0.2` (does not beat the front), `guard alpha=0.9` (not" in listed
+    assert "`guard alpha=0.1`, `guard alpha=0.2` (not shown to beat the front), `guard alpha=0.9` (" in listed
+
+
+def test_letters_under_one_attack_are_of_the_rows_that_are_drawn(registry: Registry) -> None:
+    """Rows of other conditions are compared too; those that are left out don't take part."""
+    far, near, other = (
+        rows(("guard", leakage, 0.8), options={"alpha": alpha})
+        for alpha, leakage in ((0.1, 0.2), (0.2, 0.5), (0.3, 0.8))
+    )
+    for record in other:
+        record["provenance"] |= {"capability": "AVX2"}
+    board = board_of(registry, [*BASE, *far, *near, *other])
+    (section,) = board.sections
+    keys = {row.options.split(",")[0]: row.key for row in section.rows if row.key}
+    a, b, c = (keys[f"alpha={alpha}"] for alpha in (0.1, 0.2, 0.3))
+    assert section_letters(board, section, [a, b, c]) == {a: "a", b: "b", c: "c"}
+    assert section_letters(board, section, [a, c]) == {a: "a", c: "b"}
+    assert [bool(one.metrics[board.primary]) for one in section.differences] == [True] * 3
+    assert pages.page(standings(board), registry).count(", 5 seeds, not paired |") == 1
 
 
 def test_a_defense_is_compared_with_the_baseline_of_its_architecture(registry: Registry) -> None:
@@ -559,7 +582,12 @@ def test_what_can_be_had_at_a_price(registry: Registry) -> None:
     assert most.best is not None
     assert "; perhaps (the cost may be higher) `guard` (" in pages.page(doubtful, registry)
     front = rows(("plain", 0.25, 0.8), options={"epochs": 0.5}, baseline=True, front=True, changed=["epochs"])
-    *_, beaten = advice(decide(registry, *BASE, *front, *rows(("guard", 0.5, 0.82))))
+    behind = decide(registry, *BASE, *front, *rows(("guard", 0.5, 0.82)))
+    assert (
+        "no defense is shown to leak less than undefended targets that are as accurate; less than the base"
+        in (pages.page(behind, registry))
+    )
+    *_, beaten = advice(behind)
     assert (beaten.best, [row.label for row in beaten.no_better]) == (None, ["guard"])
     none = pages.page(decide(registry, *BASE, *worse), registry)
     assert (

@@ -11,7 +11,17 @@ from scipy import stats
 from mia_bench.leaderboard.conditions import Conditions
 from mia_bench.leaderboard.front import Point, beyond_front, front_of
 from mia_bench.leaderboard.tables import Table, effects
-from mia_bench.leaderboard.verdicts import BASELINE, Comparison, Margins, Verdict, decide, verdicts
+from mia_bench.leaderboard.verdicts import (
+    BASELINE,
+    BEATS,
+    NOT_SHOWN,
+    WORSE,
+    Comparison,
+    Margins,
+    Verdict,
+    decide,
+    verdicts,
+)
 from mia_bench.statistics import Effect, crossed_means
 
 BITS = Margins(0.5, "bits")
@@ -33,8 +43,15 @@ def judge(comparison: Comparison, better="lower", margins: Margins = BITS) -> Ve
         (-1.0, -0.021, None, "leaks less, at a cost; not compared with the undefended front"),
         (-1.0, None, -0.2, "leaks less, at a cost; cost not tested; beats the undefended front"),
         (-1.0, -0.1, -0.2, "leaks less, at a cost; beats the undefended front"),
-        (-1.0, -0.1, -0.05, "leaks less, at a cost; does not beat the undefended front"),
-        (-1.0, -0.1, 0.4, "leaks less, at a cost; does not beat the undefended front"),
+        (-1.0, -0.1, -0.05, "leaks less, at a cost; not shown to beat the undefended front"),
+        (-1.0, -0.1, 0.4, "leaks less, at a cost; leaks more than the undefended front"),
+        (-1.0, -0.015, -0.4, "leaks less; beats the undefended front"),
+        (-1.0, -0.015, -0.05, "leaks less; not shown to beat the undefended front"),
+        (-1.0, 0.01, -0.4, "leaks less"),  # it gives no accuracy
+        (0.0, -0.2, 0.4, "no difference beyond 0.11 bits; leaks more than the undefended front"),
+        (0.0, -0.2, 0.05, "no difference beyond 0.11 bits"),
+        (-0.4, None, 0.4, "leaks less, at a cost; cost not tested; leaks more than the undefended front"),
+        (1.0, -0.2, 1.4, "leaks more"),
         (1.0, 0.1, None, "leaks more"),
         (0.0, -0.2, None, "no difference beyond 0.11 bits"),
         (0.09, 0.0, None, "no difference beyond 0.2 bits"),
@@ -99,6 +116,20 @@ def test_a_difference_must_hold_among_all_comparisons() -> None:
     assert found["weak"].text == "no difference beyond 0.23 bits"
     assert list(found) == ["weak", "none", "other"]
     assert verdicts({}, "lower", BITS) == {}
+
+
+def test_differences_from_the_front_must_hold_among_those_that_give_accuracy() -> None:
+    def row(front: float, accuracy: float) -> Comparison:
+        return Comparison(effect(-1.0), effect(accuracy, 0.005), effect(front))
+
+    weak = row(-0.12, -0.1)  # p = .02
+    assert judge(weak).front == BEATS
+    others = {"strong": row(-0.4, -0.1), "even": row(0.02, -0.1), "equal": row(0.01, -0.1)}
+    found = verdicts({"weak": weak, **others}, "lower", BITS)
+    assert [one.front for one in found.values()] == [NOT_SHOWN, BEATS, NOT_SHOWN, NOT_SHOWN]
+    found = verdicts({"weak": weak, "more accurate": row(0.02, 0.1)}, "lower", BITS)
+    assert [one.front for one in found.values()] == [BEATS, ""]
+    assert judge(row(0.4, -0.1)).front == WORSE
 
 
 def test_the_baseline_never_wins() -> None:

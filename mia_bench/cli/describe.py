@@ -97,6 +97,7 @@ def describe_track(registry: Registry, entry: Entry) -> str:
         *([f"  independent judge: {_choice(track.judge.architecture)}"] if track.judge else []),
         f"  images a class: {track.images_per_class}; classes attacked: {track.attacked_classes or 'all'}",
         f"  default prior: {track.default_prior}",
+        *([f"  CPU threads of every stage: {track.threads}"] if track.threads else []),
     ]
     attacks = {name: {"prior": one.prior, **one.options} for name, one in track.attacks.items()}
     for kind, settings in {"prior": track.priors, "defense": track.defenses, "attack": attacks}.items():

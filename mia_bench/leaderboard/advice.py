@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from mia_bench.leaderboard.grouping import ComponentKey
 from mia_bench.leaderboard.standings import Standing, Standings
-from mia_bench.leaderboard.verdicts import AGAINST_FRONT
+from mia_bench.leaderboard.verdicts import NOT_SHOWN, WORSE
 from mia_bench.statistics import Estimate
 from mia_bench.statistics.letters import share_a_letter
 
@@ -86,7 +86,7 @@ def _at(decided: Standings, price: float) -> Advice:
 
 def _beats_front(row: Standing) -> bool:
     """Whether the front was no hurdle: it was beaten, not met, or there was no need to."""
-    return not (row.verdict and row.verdict.against_front == AGAINST_FRONT[1])
+    return not (row.verdict and row.verdict.front in (NOT_SHOWN, WORSE))
 
 
 def _least(decided: Standings, rows: Sequence[Standing]) -> list[Standing]:

@@ -14,11 +14,16 @@ from mia_bench.statistics import Effect
 
 
 @dataclass(frozen=True)
-class Paired:
-    """Mean difference on the same seeds and classes."""
+class Compared:
+    """Mean difference on the same seeds and classes.
+
+    Attributes:
+        paired: whether both were computed under the same conditions.
+    """
 
     effect: Effect
     seeds: tuple[int, ...]
+    paired: bool = True
 
     @property
     def mean(self) -> float:
@@ -42,22 +47,23 @@ class Difference:
 
     defense: str
     options: str
-    metrics: Mapping[str, Paired | None]
+    metrics: Mapping[str, Compared | None]
 
 
-def paired(
+def compared(
     name: str, quantity: Quantity, rows: Sequence[Sequence[Record]], baseline: Sequence[Record]
-) -> list[Paired | None]:
+) -> list[Compared | None]:
     """Of each row the difference to the baseline, on the seeds that both have; None where there are none.
 
-    What seeds vary by is pooled over the rows.
+    What seeds vary by is pooled over the rows, separately over those of other conditions than the baseline.
     """
     base = class_table(name, baseline)
     tables = [
-        table.minus(base) if base and (table := class_table(name, records)) else None for records in rows
+        table.minus(base, beside=True) if base and (table := class_table(name, records)) else None
+        for records in rows
     ]
     return [
-        Paired(effect, table.seeds) if table and effect else None
+        Compared(effect, table.seeds, table.paired) if table and effect else None
         for table, effect in zip(tables, effects(tables, share=quantity.kind == "share"), strict=True)
     ]
 
@@ -77,7 +83,7 @@ def differences(
 ) -> list[Difference]:
     """Of each row the differences in the quantities ``names``, best defended first."""
     rows = list(rows)
-    by_name = {name: paired(name, quantities[name], rows, baseline) for name in names}
+    by_name = {name: compared(name, quantities[name], rows, baseline) for name in names}
     found = []
     for number, records in enumerate(rows):
         metrics = {name: by_name[name][number] for name in names}

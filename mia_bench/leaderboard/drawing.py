@@ -64,22 +64,30 @@ def levels(decided: Standings) -> list[Level]:
 
 
 def forests(decided: Standings) -> str:
-    """Differences of leakage from the baseline, a panel for each attack; empty where there are none."""
+    """Differences of leakage from the baseline, a panel for each attack; empty where there are none.
+
+    Defenses with little accuracy are left out, and attacks on undefended rows alone.
+    """
     board = decided.board
     quantity = board.quantities.get(board.primary)
+    useless = [row.key for row in decided.unusable]
+    defenses = [row.key for row in decided.defenses if row.key not in useless]
     panels = []
     for section in board.sections if quantity else ():
         keys = {(row.defense, row.options): row.key for row in section.rows if row.key}
-        letters = section_letters(board, section) if board.track.verdicts else {}
-        bars = {
-            board.short(one): Bar(
-                Estimate(found.mean, found.low, found.high, 1),
-                letters.get(keys[one.defense, one.options], ""),
-            )
+        found = {
+            keys[one.defense, one.options]: (board.short(one), difference)
             for one in section.differences
-            if (found := one.metrics.get(board.primary))
+            if (difference := one.metrics.get(board.primary))
         }
-        if bars and section.baseline:
+        drawn = [key for key in found if key in defenses]
+        letters = section_letters(board, section, drawn) if board.track.verdicts else {}
+        bars = {
+            label: Bar(Estimate(one.mean, one.low, one.high, 1), letters.get(key, ""))
+            for key, (label, one) in found.items()
+            if key not in useless
+        }
+        if drawn and section.baseline:
             bars[board.short(section.baseline)] = Bar(None, baseline=True)
             panels.append(Panel(section.attack.name, bars, board.variant(section)))
     if not panels or not quantity:

@@ -55,4 +55,4 @@ def page_text(environment: Environment, template: str, values: Mapping[str, Any]
 
 def as_it_is(number: Callable[..., str]) -> Callable[..., Markup]:
     """The function, its brackets not escaped, and its numbers not broken into two lines."""
-    return lambda *values: Markup(number(*values).replace(" ", "\N{NO-BREAK SPACE}"))
+    return lambda *values, **more: Markup(number(*values, **more).replace(" ", "\N{NO-BREAK SPACE}"))

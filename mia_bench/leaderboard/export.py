@@ -129,7 +129,7 @@ def csv_lines(tables: Iterable[Standings]) -> list[str]:
     """A line of names, and one for each row: numbers with six digits, empty where there is none."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    numbers = ("accuracy", "accuracy_difference", "leakage", "leakage_difference")
+    numbers = ("accuracy", "accuracy_difference", "leakage", "leakage_difference", "front_difference")
     ends = [f"{name}{end}" for name in numbers for end in ("", "_low", "_high")]
     words = ("attack", "prior", "verdict", "remarks", "letters")
     writer.writerow(["track", "version", "quantity", "defense", "role", "seeds", *ends, *words])
@@ -158,6 +158,7 @@ def _csv_row(decided: Standings, row: Standing) -> list[float | str]:
         *_numbers(row.accuracy_difference),
         *_numbers(row.leakage),
         *_numbers(row.difference),
+        *_numbers(row.beyond),
         *map(_plain, words),
     ]
 

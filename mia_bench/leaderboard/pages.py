@@ -18,13 +18,13 @@ from mia_bench.components import OPTION_KINDS
 from mia_bench.leaderboard.advice import advice
 from mia_bench.leaderboard.aggregate import FEW_SEEDS, Missing, Row, Shown
 from mia_bench.leaderboard.board import Board, Section
-from mia_bench.leaderboard.compare import Paired
+from mia_bench.leaderboard.compare import Compared
 from mia_bench.leaderboard.drawing import forests, plane
 from mia_bench.leaderboard.escape import as_it_is, make_environment, page_text
 from mia_bench.leaderboard.standings import AT_FLOOR, KINDS, NOT_PAIRED, USELESS, Standings
 from mia_bench.leaderboard.strongest import attack_set, comparisons
 from mia_bench.leaderboard.trainings import several_trainings
-from mia_bench.leaderboard.tuning import LEVELS, MARGIN, Tuning
+from mia_bench.leaderboard.tuning import LEVELS, MARGIN, Tuning, other_choices, unchanged
 from mia_bench.leaderboard.verdicts import ACCURACY_MARGIN
 from mia_bench.leaderboard.verdicts import FEW_SEEDS as ENOUGH_SEEDS
 from mia_bench.leaderboard.words import (
@@ -45,7 +45,7 @@ from mia_bench.record import ComponentRef, Record
 from mia_bench.recorded_options import differing, options_text, usual_options
 from mia_bench.registry import Registry
 from mia_bench.statistics import RESAMPLES, Estimate
-from mia_bench.statistics.letters import letter
+from mia_bench.statistics.letters import letter, share_a_letter
 from mia_bench.text import prose, shortened
 from mia_bench.track import Track
 
@@ -129,13 +129,16 @@ def _environment() -> Environment:
         attack_set,
         common_remarks,
         comparisons,
+        difference,
         differing,
         footnotes,
-        paired,
+        other_choices,
         paired_names,
         remarks,
         reservations,
+        share_a_letter,
         show,
+        unchanged,
         unit_of_points,
         usual_options,
     )
@@ -188,11 +191,11 @@ def paper_link(text: str) -> Markup:
     return prose(shortened(text, 24))
 
 
-def paired(difference: Paired | None) -> Markup:
+def difference(found: Compared | None) -> Markup:
     """``-0.120 [-0.171, -0.069]``; never ``-0.000``."""
-    if difference is None:
+    if found is None:
         return Markup("–")
-    numbers = (difference.mean, difference.low, difference.high)
+    numbers = (found.mean, found.low, found.high)
     mean, low, high = (f"{round(number, 3) + 0.0:+.3f}" for number in numbers)
     return Markup(f"{mean} [{low}, {high}]")
 

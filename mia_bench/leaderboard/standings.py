@@ -7,7 +7,7 @@ the board stands in for it, and pages say so.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import combinations
@@ -18,7 +18,7 @@ from mia_bench.leaderboard.aggregate import Row, Shown, combine
 from mia_bench.leaderboard.board import Board, Section
 from mia_bench.leaderboard.front import Point, beyond_front
 from mia_bench.leaderboard.grouping import ComponentKey, SectionKey, by_seed, group, row_key, section_key
-from mia_bench.leaderboard.strongest import section_of
+from mia_bench.leaderboard.strongest import attack_of, section_of
 from mia_bench.leaderboard.tables import Table, class_table, effects
 from mia_bench.leaderboard.trainings import met_by
 from mia_bench.leaderboard.verdicts import (
@@ -29,6 +29,7 @@ from mia_bench.leaderboard.verdicts import (
     Comparison,
     Margins,
     Verdict,
+    gives_accuracy,
     verdicts,
 )
 from mia_bench.record import About, Record
@@ -167,6 +168,15 @@ class Standings:
         return tuple(row for row in self.defenses if row.verdict)
 
     @property
+    def against_front(self) -> tuple[Standing, ...]:
+        """The defenses with a verdict that are held against the undefended front."""
+        return tuple(
+            row
+            for row in self.decided
+            if row.beyond and gives_accuracy(row.accuracy_difference, self.margins)
+        )
+
+    @property
     def most_seeds(self) -> int:
         """The largest number of seeds that a row has under its strongest attack."""
         return max((len(row.shown) for row in self.rows), default=0)
@@ -268,7 +278,7 @@ def standings(
         + ("randomised",) * abouts[key].randomised
         + (MASKING,) * bool(key in strongest and strongest[key].masking)
         + _missed(strongest.get(key), board.track.standard)
-        + (_tried_here(leaks[key], board.track.standard),) * (found_elsewhere and not sections[key][1])
+        + _tried_here(board, rows[key], len(leaks[key])) * (found_elsewhere and not sections[key][1])
         + _more_elsewhere(board, leaks[key], sections[key][0])
         + doubted
         + (USELESS,) * _useless(useful, right_of.get(key), right_of.get(base) if base else None)
@@ -345,11 +355,18 @@ def _left_out(difference: Effect | None, shown: Sequence[Record]) -> tuple[str, 
     return (f"compared on {difference.seeds} of {seeds} seeds",)
 
 
-def _tried_here(leaks: _Leaks, standard: Standard | None) -> str:
-    """What a row's strongest attack was chosen from, where only the board's seeds tell."""
-    if len(leaks) > 1:
-        return "attack chosen on these seeds"
-    return f"1 of {len(standard.attacks)} attacks tried" if standard else "one attack tried"
+def _tried_here(board: Board, row: Sequence[Record], attacks: int) -> tuple[str, ...]:
+    """What a row's strongest attack was chosen from, where only the board's seeds tell.
+
+    Args:
+        attacks: how many the row has, of the standard set or not.
+    """
+    chosen = ("attack chosen on these seeds",) * (attacks > 1)
+    if not board.track.standard:
+        return chosen or ("one attack tried",)
+    whole = board.track.standard.attacks
+    tried = {one.label for record in row if (one := attack_of(record, board, whole))}
+    return (f"{len(tried)} of {len(whole)} attacks tried", *chosen)
 
 
 def _useless(accuracy: Quantity | None, own: Shown | None, full: Shown | None) -> bool:
@@ -398,13 +415,15 @@ def _order(row: Standing, sign: int) -> tuple[Any, ...]:
     ``sign`` makes a difference the smaller, the better it is for the defender.
 
     Of the defenses that cost accuracy those that beat the undefended front come first, and those that are not
-    compared with it last; the front may be more accurate than they are, for example.
+    compared with it last; the front may be more accurate than they are, for example. They are ordered by the
+    difference from the front, where that is known.
     """
     roles: tuple[Role, ...] = ("baseline", "defense", "front", "undefended")
     kind = KINDS.index(row.verdict.kind) if row.verdict and row.verdict.kind in KINDS else len(KINDS)
-    said = row.verdict.against_front if row.verdict else ""
+    said = row.verdict.front if row.verdict and row.verdict.kind == "leaks less, at a cost" else ""
     front = AGAINST_FRONT.index(said) if said else 0
-    difference = sign * row.difference.value if row.difference else 0.0
+    decisive = row.beyond if said and row.beyond else row.difference
+    difference = sign * decisive.value if decisive else 0.0
     return roles.index(row.role), kind, front, row.difference is None, difference, row.label
 
 
@@ -466,12 +485,13 @@ def _point(right: Table | None, leaked: Table | None) -> Point | None:
     return Point(right, leaked) if right and leaked else None
 
 
-def section_letters(board: Board, section: Section) -> dict[ComponentKey, str]:
-    """The letters of the defenses under one attack."""
+def section_letters(
+    board: Board, section: Section, defenses: Collection[ComponentKey]
+) -> dict[ComponentKey, str]:
+    """The letters of these defenses under one attack."""
     rows = group((r for r in board.done if section_key(r) == section.key), row_key)
-    defenses = {k: same for k, same in rows.items() if not same[0].defense.about.baseline}
-    tables = {key: class_table(board.primary, same) for key, same in defenses.items()}
-    return letters_of(pairs(tables, board.quantities[board.primary]))
+    tables = {key: class_table(board.primary, same) for key, same in rows.items() if key in defenses}
+    return letters_of(pairs(tables, board.quantities[board.primary], unpaired=True))
 
 
 def pairs(

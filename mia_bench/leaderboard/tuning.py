@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from operator import itemgetter
 from statistics import fmean
 from typing import Any, TypeAlias
@@ -23,10 +23,10 @@ from mia_bench.api.options import parse_options
 from mia_bench.errors import MiaBenchError
 from mia_bench.leaderboard.board import Board
 from mia_bench.leaderboard.grouping import ComponentKey, group, row_key
-from mia_bench.leaderboard.standings import margins_of
+from mia_bench.leaderboard.standings import Standings, margins_of
 from mia_bench.leaderboard.strongest import attack_of, attack_set
 from mia_bench.record import Record
-from mia_bench.recorded_options import differing
+from mia_bench.recorded_options import differing, row_label
 from mia_bench.registry import Registry
 from mia_bench.track import StandardAttack
 
@@ -49,6 +49,7 @@ class Candidate:
     """Options of a defense that were tried, over the tuning seeds.
 
     Attributes:
+        key: of its rows.
         accuracy: on the validation images, mean over the folds; None where a seed of the usual fold has no
             number, or it failed in one of them.
         leakage: under the strongest of the attacks that count; None where a seed has no number.
@@ -62,6 +63,7 @@ class Candidate:
     options: Options
     accuracy: float | None
     leakage: float | None
+    key: ComponentKey = ("", "")
     attack: str = ""
     seeds: tuple[int, ...] = ()
     reason: str = ""
@@ -79,6 +81,8 @@ class Choice:
         further: settings to try next, as the chosen one has the first or last value of an option among those
             tried; empty where it lies inside.
         refused: options with which settings to try next would be refused by the defense.
+        settled: options that have the first or last value tried, where the last step changed so little that
+            nothing is expected beyond it.
     """
 
     loss: float
@@ -86,6 +90,7 @@ class Choice:
     near: bool
     further: tuple[Options, ...] = ()
     refused: tuple[Options, ...] = ()
+    settled: Options = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -122,6 +127,11 @@ class Chosen:
     def refused(self) -> tuple[Options, ...]:
         """The next steps beyond the edges of the sweep that the defense refuses."""
         return _once(options for choice in self.choices for options in choice.refused)
+
+    @property
+    def settled(self) -> tuple[Options, ...]:
+        """The options of choices at edges of the sweep beyond which nothing is expected."""
+        return _once(choice.settled for choice in self.choices if choice.settled)
 
 
 def _once(several: Iterable[Options]) -> tuple[Options, ...]:
@@ -326,11 +336,12 @@ def _candidate(
         default="",
     )
     if any(broken) or accuracies[0][1] is None:
-        return Candidate(options, None, None, seeds=run, reason=next(filter(None, broken), ""))
+        return Candidate(options, None, None, setting, seeds=run, reason=next(filter(None, broken), ""))
     return Candidate(
         options,
         accuracy=fmean(accuracy for _, accuracy in known),
         leakage=leakages[strongest] if strongest else None,
+        key=setting,
         attack=strongest,
         seeds=run,
         reason="" if strongest else usual.failure_of(setting),
@@ -357,12 +368,28 @@ def _at(
     near = [ranked for ranked in finished if ranked[1] <= most]
     best = min(near, key=itemgetter(0, 1)) if near else min(finished, key=itemgetter(1, 0))
     setting = best[2]
-    still = STILL * margins_of(leakage).leakage
+    still = unchanged(leakage)
     beyond = further_settings(setting, tried, still)
     taken = [accepts(defense, options) for options in beyond]
-    further = tuple(itertools.compress(beyond, taken))
-    refused = tuple(differing(options, [setting.options]) for options in beyond if options not in further)
-    return Choice(loss, setting, bool(near), further, refused)
+    return Choice(
+        loss,
+        setting,
+        near=bool(near),
+        further=tuple(itertools.compress(beyond, taken)),
+        refused=tuple(
+            differing(options, [setting.options])
+            for options, accepted in zip(beyond, taken, strict=True)
+            if not accepted
+        ),
+        settled={
+            edge.name: setting.options[edge.name] for edge in _edges(setting, tried) if edge.step < still
+        },
+    )
+
+
+def unchanged(leakage: Quantity) -> float:
+    """The change of leakage below which a step of a sweep changed nothing; 0 where no margin is known."""
+    return STILL * margins_of(leakage).leakage
 
 
 def further_settings(setting: Candidate, tried: Sequence[Candidate], still: float = 0.0) -> list[Options]:
@@ -376,7 +403,28 @@ def further_settings(setting: Candidate, tried: Sequence[Candidate], still: floa
     Args:
         still: in the unit of the leakage.
     """
-    found: list[Options] = []
+    return [
+        {**setting.options, edge.name: edge.following}
+        for edge in _edges(setting, tried)
+        if edge.step >= still
+    ]
+
+
+@dataclass(frozen=True)
+class _Edge:
+    """An option of which a setting has the first or last value tried.
+
+    Attributes:
+        following: the value beyond it.
+        step: by how much the last step changed leakage; infinite where that is not known.
+    """
+
+    name: str
+    following: float
+    step: float
+
+
+def _edges(setting: Candidate, tried: Sequence[Candidate]) -> Iterator[_Edge]:
     for name, value in setting.options.items():
         if not _is_number(value):
             continue
@@ -386,19 +434,29 @@ def further_settings(setting: Candidate, tried: Sequence[Candidate], still: floa
         before = values[1] if value == values[0] else values[-2]
         if value * before <= 0:
             continue
-        if abs(_step(setting, {**setting.options, name: before}, tried)) < still:
-            continue
         following = float(f"{value * value / before:.3g}")
         following = round(following) if isinstance(value, int) and isinstance(before, int) else following
         if following and following not in values:
-            found.append({**setting.options, name: following})
-    return found
+            yield _Edge(name, following, abs(_step(setting, {**setting.options, name: before}, tried)))
 
 
 def _step(setting: Candidate, beside: Options, tried: Sequence[Candidate]) -> float:
     """The leakage of a setting less that of the one beside it; infinite where one is not known."""
     other = next((one.leakage for one in tried if one.options == beside), None)
     return math.inf if setting.leakage is None or other is None else setting.leakage - other
+
+
+def other_choices(tuning: Tuning, decided: Standings, loss: float) -> list[tuple[str, bool]]:
+    """The settings chosen at a loss of accuracy that are not the track's, and whether they have a row."""
+    rows = {row.key: row for row in decided.rows}
+    found = []
+    for chosen in tuning.choices:
+        choice = chosen.at(loss)
+        if choice and choice.near and chosen.setting and choice.setting.key != chosen.setting.key:
+            row = rows.get(choice.setting.key)
+            varied = differing(choice.setting.options, [chosen.setting.options])
+            found.append((row.label if row else row_label(chosen.defense, varied), row is not None))
+    return found
 
 
 def _is_number(value: Any) -> bool:

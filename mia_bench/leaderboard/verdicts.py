@@ -32,36 +32,35 @@ class Verdict:
 
     Attributes:
         kind: the rule that applied.
-        detail: the words that complete it: what it costs, whether it beats the undefended front, beyond
-            which difference there is none.
+        detail: the words that complete it: what is not known of the cost, beyond which difference there is
+            none.
+        front: which of :data:`AGAINST_FRONT` holds; empty where nothing needs to be said.
         flags: why it may not hold, a few words each.
     """
 
     kind: Kind
     detail: str = ""
+    front: str = ""
     flags: tuple[str, ...] = ()
-
-    @property
-    def against_front(self) -> str:
-        """Which of :data:`AGAINST_FRONT` the detail ends with; empty for none."""
-        return next((words for words in AGAINST_FRONT if self.detail.endswith(words)), "")
 
     @property
     def text(self) -> str:
         """``leaks less, at a cost; beats the undefended front``, ``no difference beyond 0.3 bits``."""
         between = " " if self.kind == "no difference" else "; "
-        return f"{self.kind}{between}{self.detail}" if self.detail else self.kind
+        said = f"{self.kind}{between}{self.detail}" if self.detail else self.kind
+        return f"{said}; {self.front}" if self.front else said
 
 
 MASKING = "masking suspected"
 """The flag of a defense under which gradients may be masked."""
 
-AGAINST_FRONT = (
+BEATS, NOT_SHOWN, WORSE, NOT_COMPARED = AGAINST_FRONT = (
     "beats the undefended front",
-    "does not beat the undefended front",
+    "not shown to beat the undefended front",
+    "leaks more than the undefended front",
     "not compared with the undefended front",
 )
-"""What a verdict on a defense that costs accuracy says of the undefended front, the best first."""
+"""What a verdict on a defense that costs accuracy, or may, says of the undefended front."""
 
 UNKNOWN_COSTS = ("cost not tested", "cost unclear")
 """What a verdict says of a cost that was not shown."""
@@ -102,7 +101,14 @@ class Margins:
     accuracy: float = ACCURACY_MARGIN
 
 
-def decide(comparison: Comparison, p_value: float, better: Direction, margins: Margins) -> Verdict:
+def decide(
+    comparison: Comparison,
+    p_value: float,
+    better: Direction,
+    margins: Margins,
+    *,
+    front_p_value: float | None = None,
+) -> Verdict:
     """The verdict on one row; a tie has no winner.
 
     Args:
@@ -110,20 +116,28 @@ def decide(comparison: Comparison, p_value: float, better: Direction, margins: M
         p_value: that of the difference of leakage, two-sided and adjusted to the number of comparisons.
         better: which direction of the leakage is better for the defender.
         margins: differences too small to matter.
+        front_p_value: that of the difference from the undefended front, likewise; None where the row gives no
+            accuracy, or is not compared with the front.
     """
     leakage = _less_is_better(comparison.leakage, better)
     flags = ("few seeds",) * (leakage.seeds < FEW_SEEDS) + comparison.flags
+    front = ""
+    if comparison.front and front_p_value is not None:
+        front = _against_front(_less_is_better(comparison.front, better), front_p_value)
     if p_value < LEVEL:
         if leakage.value > 0:
-            return Verdict("leaks more", "", flags)
-        if comparison.accuracy and comparison.accuracy.interval()[0] > -margins.accuracy:
-            return Verdict("leaks less", "", flags)
-        words = (*_cost(comparison.accuracy), _against_front(comparison.front, better))
-        return Verdict("leaks less, at a cost", "; ".join(words), flags)
+            return Verdict("leaks more", flags=flags)
+        if comparison.accuracy and not _costs(comparison.accuracy, margins):
+            return Verdict("leaks less", front=front, flags=flags)
+        cost = _cost(comparison.accuracy)
+        return Verdict("leaks less, at a cost", cost, front or NOT_COMPARED, flags)
+    if front != WORSE:  # no row that leaks as much as the baseline is expected to beat the front
+        front = ""
     widest = leakage.bound
     if widest < margins.leakage:
-        return Verdict("no difference", f"beyond {rounded_up(widest)} {margins.unit}".rstrip(), flags)
-    return Verdict("unclear", "", flags)
+        detail = f"beyond {rounded_up(widest)} {margins.unit}".rstrip()
+        return Verdict("no difference", detail, front, flags)
+    return Verdict("unclear", front=front, flags=flags)
 
 
 def _less_is_better(effect: Effect, better: Direction) -> Effect:
@@ -131,19 +145,32 @@ def _less_is_better(effect: Effect, better: Direction) -> Effect:
     return replace(effect, value=-effect.value) if better == "higher" else effect
 
 
-def _cost(accuracy: Effect | None) -> tuple[str, ...]:
+def _costs(accuracy: Effect, margins: Margins) -> bool:
+    """Whether a loss of accuracy that matters is not excluded."""
+    return accuracy.interval()[0] <= -margins.accuracy
+
+
+def _cost(accuracy: Effect | None) -> str:
     """Words for a cost that was not shown: a loss that matters was not excluded, but neither was none."""
     not_tested, unclear = UNKNOWN_COSTS
     if accuracy is None:
-        return (not_tested,)
-    return (unclear,) if accuracy.interval()[1] >= 0 else ()
+        return not_tested
+    return unclear if accuracy.interval()[1] >= 0 else ""
 
 
-def _against_front(front: Effect | None, better: Direction) -> str:
-    beats, does_not, unknown = AGAINST_FRONT
-    if front is None:
-        return unknown
-    return beats if _less_is_better(front, better).interval()[1] < 0 else does_not
+def _against_front(beyond: Effect, p_value: float) -> str:
+    """The words for a difference from the front, where less is better."""
+    if p_value >= LEVEL:
+        return NOT_SHOWN
+    return BEATS if beyond.value < 0 else WORSE
+
+
+def gives_accuracy(accuracy: Effect | None, margins: Margins) -> bool:
+    """Whether a row with this difference in accuracy is held against the undefended front.
+
+    It is less accurate than the baseline on average, or may be so by what matters.
+    """
+    return accuracy is None or accuracy.value < 0 or _costs(accuracy, margins)
 
 
 def rounded_up(number: float) -> str:
@@ -159,6 +186,8 @@ def verdicts(
 ) -> dict[Key, Verdict]:
     """The verdict on each row of a track; p-values are adjusted to their number (Holm 1979).
 
+    The differences from the baseline are one family, those from the undefended front another.
+
     Args:
         comparisons: the rows that are judged together, without the baseline.
         better: which direction of the leakage is better for the defender.
@@ -166,4 +195,13 @@ def verdicts(
     """
     rows = list(comparisons)
     adjusted = holm([comparisons[row].leakage.p_value() for row in rows])
-    return {row: decide(comparisons[row], p, better, margins) for row, p in zip(rows, adjusted, strict=True)}
+    beyond = {
+        row: one.front
+        for row, one in comparisons.items()
+        if one.front and gives_accuracy(one.accuracy, margins)
+    }
+    of_front = dict(zip(beyond, holm([effect.p_value() for effect in beyond.values()]), strict=True))
+    return {
+        row: decide(comparisons[row], p, better, margins, front_p_value=of_front.get(row))
+        for row, p in zip(rows, adjusted, strict=True)
+    }

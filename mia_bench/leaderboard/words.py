@@ -31,12 +31,13 @@ def brief(quantity: Quantity, shown: Shown | None) -> str:
     return f"{value} [{_rounded(low, decimals)}, {_rounded(high, decimals)}]"
 
 
-def change(quantity: Quantity, effect: Effect | None) -> str:
-    """``−0.12 ± 0.05``; nothing where there is no difference."""
+def change(quantity: Quantity, effect: Effect | None, *, more: int = 0) -> str:
+    """``−0.12 ± 0.05``, with ``more`` decimals than usual; nothing where there is no difference."""
     if effect is None:
         return ""
     low, high = effect.interval()
-    decimals = _decimals(quantity, (high - low) / 2)
+    usual = _decimals(quantity, (high - low) / 2)
+    decimals = None if usual is None else usual + more
     return f"{with_sign(effect.value, decimals)} ± {_rounded((high - low) / 2, decimals)}"
 
 
@@ -105,16 +106,15 @@ def reservations(row: Standing) -> list[str]:
     if not row.verdict:
         return []
     if row.verdict.kind == "no difference":
-        return [words for words in row.verdict.flags if words == AT_FLOOR]
+        return [*_details(row.verdict), *(words for words in row.verdict.flags if words == AT_FLOOR)]
     grave = [words for words in row.verdict.flags if words in (MASKING, AT_FLOOR, USELESS)]
     return [words for words in (*_details(row.verdict), *grave) if words != "beats the front"]
 
 
 def _details(verdict: Verdict) -> list[str]:
     """What completes the verdict, apart from what :func:`outcome` says."""
-    if verdict.kind == "no difference" or not verdict.detail:
-        return []
-    return verdict.detail.replace("the undefended front", "the front").split("; ")
+    cost = [verdict.detail] * bool(verdict.detail and verdict.kind != "no difference")
+    return cost + [verdict.front.replace("the undefended front", "the front")] * bool(verdict.front)
 
 
 def common_remarks(decided: Standings) -> list[str]:
@@ -126,6 +126,5 @@ def common_remarks(decided: Standings) -> list[str]:
 def outcome(verdict: Verdict) -> str:
     """The verdict in the words of the table; *at a cost* only where the records show one."""
     if verdict.kind == "no difference":
-        return verdict.text
-    costs = [words for words in UNKNOWN_COSTS if words in _details(verdict)]
-    return f"leaks less, {costs[0]}" if costs else verdict.kind
+        return f"{verdict.kind} {verdict.detail}"
+    return f"leaks less, {verdict.detail}" if verdict.detail in UNKNOWN_COSTS else verdict.kind

@@ -69,11 +69,15 @@ class DensityCoverage(AttackMetric):
             kind="amount",
             paired=True,
         ),
-        "coverage": leaked("share of real images with a reconstruction in their sphere", kind="share"),
+        "coverage": leaked(
+            "share of real images with a reconstruction in their sphere", kind="share", paired=True
+        ),
         "precision": leaked(
             "share of reconstructions in a sphere of a real image of their class", kind="share", paired=True
         ),
-        "recall": leaked("share of real images in a sphere of a reconstruction of their class", kind="share"),
+        "recall": leaked(
+            "share of real images in a sphere of a reconstruction of their class", kind="share", paired=True
+        ),
     }
 
     def compute(self, evidence: AttackEvidence) -> dict[str, Measurement | str]:
