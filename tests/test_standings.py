@@ -594,6 +594,21 @@ def test_what_can_be_had_at_a_price(registry: Registry) -> None:
     )
 
 
+def test_what_leaks_more_than_another_is_not_the_best_though_it_can_not_be_told_from_a_third(
+    registry: Registry,
+) -> None:
+    dear = rows(("guard", 0.1, 0.85), options={"alpha": 0.6})
+    fair = rows(("guard", 0.15, 0.88), options={"alpha": 0.7})
+    cheap = rows(("guard", 0.3, 0.9))
+    decided = decide(registry, *BASE, *dear, *fair, *cheap)
+    letters = {"guard alpha=0.6": "ab", "guard alpha=0.7": "a", "guard": "b"}
+    made = tuple(dataclasses.replace(row, letters=letters.get(row.label, "")) for row in decided.rows)
+    *_, found = advice(dataclasses.replace(decided, rows=made))
+    assert found.best is not None
+    assert (found.best.label, [row.label for row in found.alike]) == ("guard alpha=0.7", ["guard alpha=0.6"])
+    assert [row.label for row in found.rest] == ["guard"]
+
+
 def test_without_means_of_classes_there_is_no_verdict_but_a_page(registry: Registry) -> None:
     made = [*BASE, *rows(("guard", 0.3, 0.8))]
     decided = decide(registry, *({**record, "per_class": {}} for record in made))

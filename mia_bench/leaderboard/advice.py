@@ -21,10 +21,10 @@ class Advice:
 
     Attributes:
         prices: the largest losses of accuracy that it holds for.
-        best: of the defenses that leak less and lose no more, both beyond doubt, and can't be told from the
-            one of them that leaks least, the one that loses least; None without such a defense.
-        alike: the others that can't be told from the one that leaks least.
-        rest: those that can.
+        best: of the defenses that leak less and lose no more, both beyond doubt, and than which none of them
+            is shown to leak less, the one that loses least; None without such a defense.
+        alike: the others than which none is shown to leak less.
+        rest: those than which some is.
         perhaps: defenses that leak less and on average lose no more, though perhaps they do.
         no_better: defenses that would be named, but are not shown to leak less than undefended targets that
             are as accurate.
@@ -90,10 +90,11 @@ def _beats_front(row: Standing) -> bool:
 
 
 def _least(decided: Standings, rows: Sequence[Standing]) -> list[Standing]:
-    """Of the rows the one that leaks least, and those that can't be told from it."""
+    """The rows than which none is shown to leak less."""
     quantity = decided.board.quantities[decided.board.primary]
     found = [(quantity.sort_key(row.leakage.value), row) for row in rows if isinstance(row.leakage, Estimate)]
-    if not found:
-        return []
-    _, first = min(found, key=lambda one: one[0])
-    return [row for row in rows if row is first or share_a_letter(row.letters, first.letters)]
+    return [
+        row
+        for leaked, row in found
+        if all(share_a_letter(row.letters, other.letters) for less, other in found if less < leaked)
+    ]
