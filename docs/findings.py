@@ -107,16 +107,14 @@ class Boards:
             front: what the verdict says of the undefended front; a ValueError if it says something else.
         """
         row = self._row(label)
-        said = row.verdict.front.removesuffix(" the undefended front")
+        said = row.verdict.front.removesuffix(" the undefended front") if row.verdict else ""
         if said != front:
-            raise ValueError(f"{self._board.track.name}: {label!r} is said to {said!r}, not {front!r}")
+            raise ValueError(f"{self._board.track.name}: of {label!r} is said {said!r}, not {front!r}")
         return interval(row.beyond, says=says)
 
     def fronts(self) -> str:
-        """How many rows are held against the undefended front, in words."""
-        return ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")[
-            len(self._decided.against_front)
-        ]
+        """How many rows are held against the undefended front."""
+        return str(len(self._decided.against_front))
 
     def within(self, label: str) -> str:
         """What the difference in leakage does not exceed."""

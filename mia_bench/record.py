@@ -85,6 +85,11 @@ class About(_Part):
     """Of a third-party component that declares its version: that of its distribution, a hash of its code."""
 
 
+def canonical(options: Mapping[str, Any]) -> str:
+    """Options as canonical JSON, by which rows are told apart."""
+    return json.dumps(dict(options), sort_keys=True)
+
+
 class ComponentRef(_Part):
     """A component as it was run: all its options, the distribution it came from, its version."""
 
@@ -102,7 +107,7 @@ class ComponentRef(_Part):
     @cached_property
     def options_text(self) -> str:
         """The options as canonical JSON."""
-        return json.dumps(self.options, sort_keys=True)
+        return canonical(self.options)
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """Copy, perhaps with other options."""

@@ -17,7 +17,7 @@ from mia_bench import allocator, jsonfile
 from mia_bench.api.metric import Quantity
 from mia_bench.device import capability, threads
 from mia_bench.leaderboard.admit import doubts
-from mia_bench.leaderboard.compare import compared
+from mia_bench.leaderboard.compare import from_baseline
 from mia_bench.leaderboard.conditions import conditions
 from mia_bench.leaderboard.tables import Table, class_table, common
 from mia_bench.record import Record
@@ -190,11 +190,11 @@ def test_only_results_of_the_same_conditions_are_paired_and_only_those_of_one_de
     others = ({}, {"threads": 2}, {"capability": "AVX512"}, {"device": "cuda:0: a GPU"})
     guard = [recorded("guard", seed, **same | other) for seed, other in enumerate(others)]
     share = Quantity("", kind="share")
-    (found,) = compared("id_gallery_acc1", share, [guard], base)
+    (found,) = from_baseline("id_gallery_acc1", share, [guard], base)
     assert (found.seeds, found.paired) == ((0, 1, 2), False)
-    (found,) = compared("id_gallery_acc1", share, [[*guard[:1], recorded("guard", 1, **same)]], base)
+    (found,) = from_baseline("id_gallery_acc1", share, [[*guard[:1], recorded("guard", 1, **same)]], base)
     assert (found.seeds, found.paired) == ((0, 1), True)
-    assert compared("id_gallery_acc1", share, [guard[3:]], base) == [None]
+    assert from_baseline("id_gallery_acc1", share, [guard[3:]], base) == [None]
     assert doubts([*base, *guard]) == []  # a board may have them
 
 

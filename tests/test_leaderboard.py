@@ -795,13 +795,29 @@ def test_a_page_says_which_rows_a_rule_chose(registry: Registry, track: Track, s
     found = chosen(registry, track, swept(0.1, 0.9, 0.3), swept(0.6, 0.85, 0.2), swept(0.7, 0.7, 0.1))
     assert found is not None
     board = standings(build_board(registry, track, read(*some)))
-    assert tuning.other_choices(found, board, 0.1) == [("guard alpha=0.6", False)]
+    other = tuning.OtherChoice("guard alpha=0.6", shown=False, near=True)
+    assert tuning.other_choices(found, board, 0.1) == [other]
     assert tuning.other_choices(found, board, 0.01) == []
-    text = pages.page(board, registry, found)
-    assert "At 10 points it chose `guard alpha=0.6` (not run on these seeds). Where it chose" in text
+    assert not tuning.rule_chose(found, board)  # the row without options is of 0.5
+    assert "**Settings**" not in pages.page(board, registry, found)
+    usual = chosen(registry, track, swept(0.5, 0.9, 0.3), swept(0.6, 0.85, 0.2))
+    assert usual is not None
+    text = pages.page(board, registry, usual)
+    assert (
+        "At 1 point it chose the same. At 10 points it chose `guard alpha=0.6` (not run on these seeds).\n"
+        in text
+    )
+    far = chosen(registry, track, swept(0.5, 0.88, 0.3), swept(0.6, 0.885, 0.4))
+    assert far is not None
+    assert tuning.other_choices(far, board, 0.01) == [
+        tuning.OtherChoice("guard alpha=0.6", shown=False, near=False)
+    ]
+    assert "At 1 point it chose `guard alpha=0.6` (the nearest) (not run on" in pages.page(
+        board, registry, far
+    )
     made = make_record("guard", 0, options={"alpha": 0.6})
     there = standings(build_board(registry, track, [*read(*some), *read(made)]))
-    assert tuning.other_choices(found, there, 0.1) == [("guard alpha=0.6", True)]
+    assert tuning.other_choices(found, there, 0.1) == [dataclasses.replace(other, shown=True)]
 
 
 class BoundedOptions(Defense.Options):

@@ -32,7 +32,7 @@ from mia_bench.experiments.pages import TEMPLATES
 from mia_bench.leaderboard import escape, pages
 from mia_bench.leaderboard.aggregate import Missing
 from mia_bench.leaderboard.board import build_board
-from mia_bench.leaderboard.compare import Compared
+from mia_bench.leaderboard.compare import FromBaseline
 from mia_bench.leaderboard.standings import standings
 from mia_bench.leaderboard.tuning import Tuning
 from mia_bench.names import Form
@@ -496,7 +496,7 @@ def test_numbers_are_written_by_their_kind(kind: Any, estimate: Estimate, text: 
 
 
 def test_a_difference_of_nothing_has_no_minus() -> None:
-    found = Compared(Effect(-0.0001, 0.1275, math.inf, 1, 99), (0,))
+    found = FromBaseline(Effect(-0.0001, 0.1275, math.inf, 1, 99), (0,))
     assert pages.difference(found) == "+0.000 [-0.250, +0.250]"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import random
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,11 @@ from mia_bench.leaderboard import standings as standings_module
 from mia_bench.leaderboard.advice import advice
 from mia_bench.leaderboard.board import Board, build_board
 from mia_bench.leaderboard.drawing import forests, plane
+from mia_bench.leaderboard.export import csv_lines
 from mia_bench.leaderboard.standings import NOT_PAIRED, Standings, letters_of, section_letters, standings
 from mia_bench.leaderboard.strongest import strongest
 from mia_bench.leaderboard.trainings import several_trainings
+from mia_bench.leaderboard.words import remarks
 from mia_bench.registry import Registry
 from mia_bench.statistics import Effect, Estimate
 from mia_bench.track import Standard, StandardAttack, load_track
@@ -486,6 +489,13 @@ def test_the_front_is_no_defense_and_what_costs_is_compared_with_it(registry: Re
         assert decided.against_front == (guard,)
         shown = guard.verdict.front.replace("undefended ", "")
         assert f"| leaks less, at a cost |  | {shown} |" in pages.page(decided, registry)
+    more = decide(registry, *BASE, *front, *rows(("guard", 0.3, 0.905)))
+    assert (more.rows[1].verdict and more.rows[1].verdict.front, more.against_front) == ("", ())
+    none = decide(registry, *BASE, *rows(("guard", 0.3, 0.85)))
+    assert none.rows[1].verdict is not None
+    assert none.rows[1].verdict.front == "not compared with the undefended front"
+    assert none.against_front == ()
+    assert "minus the front's" not in pages.page(none, registry)
     lost = decide(registry, *BASE, *front, *rows(("guard", 0.1, 0.5)))
     assert lost.rows[1].verdict is not None
     # It is less accurate than all of the front.
@@ -519,6 +529,33 @@ def test_defenses_that_cost_accuracy_are_ordered_by_the_front_and_wrecks_are_not
     assert "is left: `guard alpha=0.9`." in pages.page(decided, registry)
     listed = pages.index([decided])
     assert "`guard alpha=0.1`, `guard alpha=0.2` (not shown to beat the front), `guard alpha=0.9` (" in listed
+
+
+def test_what_leaks_as_much_as_the_baseline_may_leak_more_than_the_front(registry: Registry) -> None:
+    front = rows(("plain", 0.3, 0.7), options={"epochs": 0.5}, baseline=True, front=True, changed=["epochs"])
+    decided = decide(registry, *BASE, *front, *rows(("guard", 0.599, 0.8)))
+    guard = decided.rows[1]
+    assert guard.verdict is not None
+    assert guard.verdict.text.endswith("; leaks more than the undefended front")
+    assert guard.verdict.kind == "no difference"
+    assert remarks(guard) == ["leaks more than the front"]
+    text = pages.page(decided, registry)
+    assert f"| `guard` | −10.0{NBSP}±" in text.split("minus the front's |")[1]
+    assert "`guard` (leaks more than the front)" in pages.index([decided])
+    header, _, line, *_ = csv_lines([decided])
+    written = dict(zip(header.split(","), line.split(","), strict=True))
+    assert float(written["front_difference"]) == pytest.approx(0.149, abs=1e-3)
+
+
+def test_what_costs_accuracy_is_ordered_by_the_difference_from_the_front(registry: Registry) -> None:
+    front = rows(("plain", 0.4, 0.7), options={"epochs": 0.5}, baseline=True, front=True, changed=["epochs"])
+    less = rows(("guard", 0.3, 0.75), options={"alpha": 0.1})  # 0.15 below the front
+    more = rows(("guard", 0.35, 0.85), options={"alpha": 0.2})  # 0.2 below it
+    decided = decide(registry, *BASE, *front, *less, *more)
+    assert [row.key[1] for row in decided.defenses] == [
+        json.dumps({"alpha": alpha, "widths": [1, 2]}) for alpha in (0.2, 0.1)
+    ]
+    assert all(row.verdict and row.verdict.front.startswith("beats") for row in decided.defenses)
 
 
 def test_letters_under_one_attack_are_of_the_rows_that_are_drawn(registry: Registry) -> None:
@@ -584,7 +621,7 @@ def test_what_can_be_had_at_a_price(registry: Registry) -> None:
     front = rows(("plain", 0.25, 0.8), options={"epochs": 0.5}, baseline=True, front=True, changed=["epochs"])
     behind = decide(registry, *BASE, *front, *rows(("guard", 0.5, 0.82)))
     words = "no defense is shown to leak less than undefended targets that are as accurate; less than the"
-    assert f"{words} baseline: `guard`\n" in pages.page(behind, registry)
+    assert f"{words} baseline: `guard` (`id_gallery_acc1` −0.10{NBSP}±" in pages.page(behind, registry)
     *_, beaten = advice(behind)
     assert (beaten.best, [row.label for row in beaten.no_better]) == (None, ["guard"])
     none = pages.page(decide(registry, *BASE, *worse), registry)

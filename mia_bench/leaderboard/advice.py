@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from mia_bench.leaderboard.grouping import ComponentKey
 from mia_bench.leaderboard.standings import Standing, Standings
 from mia_bench.leaderboard.verdicts import NOT_SHOWN, WORSE
-from mia_bench.statistics import Estimate
 from mia_bench.statistics.letters import share_a_letter
 
 PRICES = (0.01, 0.03, 0.1)
@@ -26,8 +25,8 @@ class Advice:
         alike: the others than which none is shown to leak less.
         rest: those than which some is.
         perhaps: defenses that leak less and on average lose no more, though perhaps they do.
-        no_better: defenses that would be named, but are not shown to leak less than undefended targets that
-            are as accurate.
+        no_better: defenses that leak less and on average lose no more, but are not shown to leak less than
+            undefended targets that are as accurate.
     """
 
     prices: tuple[float, ...]
@@ -90,11 +89,9 @@ def _beats_front(row: Standing) -> bool:
 
 
 def _least(decided: Standings, rows: Sequence[Standing]) -> list[Standing]:
-    """The rows than which none is shown to leak less."""
-    quantity = decided.board.quantities[decided.board.primary]
-    found = [(quantity.sort_key(row.leakage.value), row) for row in rows if isinstance(row.leakage, Estimate)]
-    return [
-        row
-        for leaked, row in found
-        if all(share_a_letter(row.letters, other.letters) for less, other in found if less < leaked)
-    ]
+    """The rows than which none of them is shown to leak less."""
+
+    def shown(less: Standing, more: Standing) -> bool:
+        return (less.key, more.key) in decided.pairs and not share_a_letter(less.letters, more.letters)
+
+    return [row for row in rows if not any(shown(other, row) for other in rows)]

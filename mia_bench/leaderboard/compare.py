@@ -14,8 +14,8 @@ from mia_bench.statistics import Effect
 
 
 @dataclass(frozen=True)
-class Compared:
-    """Mean difference on the same seeds and classes.
+class FromBaseline:
+    """Mean difference from the baseline on the same seeds and classes.
 
     Attributes:
         paired: whether both were computed under the same conditions.
@@ -47,12 +47,12 @@ class Difference:
 
     defense: str
     options: str
-    metrics: Mapping[str, Compared | None]
+    metrics: Mapping[str, FromBaseline | None]
 
 
-def compared(
+def from_baseline(
     name: str, quantity: Quantity, rows: Sequence[Sequence[Record]], baseline: Sequence[Record]
-) -> list[Compared | None]:
+) -> list[FromBaseline | None]:
     """Of each row the difference to the baseline, on the seeds that both have; None where there are none.
 
     What seeds vary by is pooled over the rows, separately over those of other conditions than the baseline.
@@ -63,7 +63,7 @@ def compared(
         for records in rows
     ]
     return [
-        Compared(effect, table.seeds, table.paired) if table and effect else None
+        FromBaseline(effect, table.seeds, table.paired) if table and effect else None
         for table, effect in zip(tables, effects(tables, share=quantity.kind == "share"), strict=True)
     ]
 
@@ -83,7 +83,7 @@ def differences(
 ) -> list[Difference]:
     """Of each row the differences in the quantities ``names``, best defended first."""
     rows = list(rows)
-    by_name = {name: compared(name, quantities[name], rows, baseline) for name in names}
+    by_name = {name: from_baseline(name, quantities[name], rows, baseline) for name in names}
     found = []
     for number, records in enumerate(rows):
         metrics = {name: by_name[name][number] for name in names}

@@ -18,13 +18,13 @@ from mia_bench.components import OPTION_KINDS
 from mia_bench.leaderboard.advice import advice
 from mia_bench.leaderboard.aggregate import FEW_SEEDS, Missing, Row, Shown
 from mia_bench.leaderboard.board import Board, Section
-from mia_bench.leaderboard.compare import Compared
+from mia_bench.leaderboard.compare import FromBaseline
 from mia_bench.leaderboard.drawing import forests, plane
 from mia_bench.leaderboard.escape import as_it_is, make_environment, page_text
 from mia_bench.leaderboard.standings import AT_FLOOR, KINDS, NOT_PAIRED, USELESS, Standings
 from mia_bench.leaderboard.strongest import attack_set, comparisons
 from mia_bench.leaderboard.trainings import several_trainings
-from mia_bench.leaderboard.tuning import LEVELS, MARGIN, Tuning, other_choices, unchanged
+from mia_bench.leaderboard.tuning import LEVELS, MARGIN, Tuning, other_choices, rule_chose, unchanged
 from mia_bench.leaderboard.verdicts import ACCURACY_MARGIN
 from mia_bench.leaderboard.verdicts import FEW_SEEDS as ENOUGH_SEEDS
 from mia_bench.leaderboard.words import (
@@ -60,6 +60,7 @@ def page(
     *,
     sweep: bool = False,
     strip: bool = False,
+    starred: bool = False,
     folds: Sequence[Board] = (),
 ) -> str:
     """The page of one track; its text depends on the records and the track only.
@@ -70,6 +71,7 @@ def page(
         tuning: what chose the settings of the defenses.
         sweep: the page is that of the sweep which chose them.
         strip: whether there is a picture of reconstructions beside the page.
+        starred: whether ranks in it are of other runs than the published ones.
         folds: the boards of the sweep's further folds.
     """
     board = decided.board
@@ -81,6 +83,7 @@ def page(
         track=board.track,
         figures={} if sweep else figures(decided),
         strip=strip,
+        starred=starred,
         tuning=tuning,
         sweep=sweep,
         above={} if sweep else {row.defense: options.get(row.defense, {}) for row in decided.defenses},
@@ -136,6 +139,7 @@ def _environment() -> Environment:
         paired_names,
         remarks,
         reservations,
+        rule_chose,
         share_a_letter,
         show,
         unchanged,
@@ -191,7 +195,7 @@ def paper_link(text: str) -> Markup:
     return prose(shortened(text, 24))
 
 
-def difference(found: Compared | None) -> Markup:
+def difference(found: FromBaseline | None) -> Markup:
     """``-0.120 [-0.171, -0.069]``; never ``-0.000``."""
     if found is None:
         return Markup("–")

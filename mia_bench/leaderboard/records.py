@@ -188,8 +188,13 @@ def pages(
     boards = []
     for name in track_names(folder):
         decided = _decide(_board(folder, name, registry, known.get((folder, name))), swept.get(name))
-        strip = (folder / STRIPS / f"{name}.png").is_file()
-        texts[folder / f"{name}.md"] = page(decided, registry, tunings.get(name), strip=strip)
+        texts[folder / f"{name}.md"] = page(
+            decided,
+            registry,
+            tunings.get(name),
+            strip=(folder / STRIPS / f"{name}.png").is_file(),
+            starred=bool(strip_reruns(folder, name)),
+        )
         if summary := _summary_file(folder, registry, decided):
             texts[summary] = summary_text(decided)
         texts |= {folder / FIGURES / file: svg for file, (_, svg) in figures(decided).items()}

@@ -88,8 +88,8 @@ class Standing:
         shown: the seeds under that attack.
         leakage: the board's first quantity under that attack.
         difference: of the leakage from the baseline's under the baseline's strongest attack.
-        beyond: the leakage minus that of the undefended front at the row's accuracy; None where that is not
-            known.
+        beyond: the leakage minus that of the undefended front at the row's accuracy; None where the row gives
+            no accuracy, and where the front is not known there.
         verdict: None where the row can't be compared, for other undefended rows, and on a track without
             verdicts.
         known: whether the strongest attack was chosen on other seeds than the board's.
@@ -170,11 +170,7 @@ class Standings:
     @property
     def against_front(self) -> tuple[Standing, ...]:
         """The defenses with a verdict that are held against the undefended front."""
-        return tuple(
-            row
-            for row in self.decided
-            if row.beyond and gives_accuracy(row.accuracy_difference, self.margins)
-        )
+        return tuple(row for row in self.decided if row.beyond)
 
     @property
     def most_seeds(self) -> int:
@@ -262,11 +258,18 @@ def standings(
     points = {key: _point(right[key], leaked[key]) for key in rows}
     better = quantity.better if quantity else "neutral"
     undefended = [point for key, point in points.items() if point and (key == base or abouts[key].front)]
-    beyond: dict[ComponentKey, Effect | None] = {}
+    if not any(about.front for about in abouts.values()):  # the baseline alone is no front
+        undefended = []
+    margins = margins_of(quantity) if quantity else Margins()
+    beyond: dict[ComponentKey, Effect] = {}
     for apart in (False, True):
         keys = [key for key in defenses if (key in beside) is apart]
         against = beyond_front([points[key] for key in keys], undefended, better, beside=apart)
-        beyond |= dict(zip(keys, against, strict=True))
+        beyond |= {
+            key: effect
+            for key, effect in zip(keys, against, strict=True)
+            if effect and gives_accuracy(lost.get(key), margins)
+        }
     doubted = ("judge unfit",) * bool(board.doubts)
     if base and _at_floor(board, base, sections[base][0]):
         doubted += (AT_FLOOR,)
@@ -278,20 +281,19 @@ def standings(
         + ("randomised",) * abouts[key].randomised
         + (MASKING,) * bool(key in strongest and strongest[key].masking)
         + _missed(strongest.get(key), board.track.standard)
-        + _tried_here(board, rows[key], len(leaks[key])) * (found_elsewhere and not sections[key][1])
+        + _tried_here(board, rows[key], len(leaks[key]), alone=key not in strongest)
+        * (found_elsewhere and not sections[key][1])
         + _more_elsewhere(board, leaks[key], sections[key][0])
         + doubted
         + (USELESS,) * _useless(useful, right_of.get(key), right_of.get(base) if base else None)
         for key in defenses
     }
     comparisons = {
-        key: Comparison(more[key], lost.get(key), beyond[key], flags[key])
+        key: Comparison(more[key], lost.get(key), beyond.get(key), flags[key])
         for key in defenses
         if key in more and more[key].seeds > 1  # one seed says nothing of another training
     }
-    margins, judged, compared = Margins(), dict[ComponentKey, Verdict](), dict[Pair, Effect]()
-    if quantity:
-        margins = margins_of(quantity)
+    judged, compared = dict[ComponentKey, Verdict](), dict[Pair, Effect]()
     if quantity and board.track.verdicts:
         judged = verdicts(comparisons, quantity.better, margins)
         compared = pairs({key: leaked[key] for key in defenses}, quantity, unpaired=unpaired)
@@ -355,18 +357,19 @@ def _left_out(difference: Effect | None, shown: Sequence[Record]) -> tuple[str, 
     return (f"compared on {difference.seeds} of {seeds} seeds",)
 
 
-def _tried_here(board: Board, row: Sequence[Record], attacks: int) -> tuple[str, ...]:
-    """What a row's strongest attack was chosen from, where only the board's seeds tell.
+def _tried_here(board: Board, row: Sequence[Record], attacks: int, *, alone: bool) -> tuple[str, ...]:
+    """What a row's strongest attack was chosen from, where the board's seeds tell.
 
     Args:
         attacks: how many the row has, of the standard set or not.
+        alone: whether it has none on other seeds.
     """
     chosen = ("attack chosen on these seeds",) * (attacks > 1)
-    if not board.track.standard:
+    if not (alone and board.track.standard):
         return chosen or ("one attack tried",)
     whole = board.track.standard.attacks
     tried = {one.label for record in row if (one := attack_of(record, board, whole))}
-    return (f"{len(tried)} of {len(whole)} attacks tried", *chosen)
+    return (f"{len(tried)} of {len(whole)} attacks tried",) * (len(tried) < len(whole)) + chosen
 
 
 def _useless(accuracy: Quantity | None, own: Shown | None, full: Shown | None) -> bool:

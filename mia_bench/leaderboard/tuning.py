@@ -25,7 +25,7 @@ from mia_bench.leaderboard.board import Board
 from mia_bench.leaderboard.grouping import ComponentKey, group, row_key
 from mia_bench.leaderboard.standings import Standings, margins_of
 from mia_bench.leaderboard.strongest import attack_of, attack_set
-from mia_bench.record import Record
+from mia_bench.record import Record, canonical
 from mia_bench.recorded_options import differing, row_label
 from mia_bench.registry import Registry
 from mia_bench.track import StandardAttack
@@ -49,7 +49,6 @@ class Candidate:
     """Options of a defense that were tried, over the tuning seeds.
 
     Attributes:
-        key: of its rows.
         accuracy: on the validation images, mean over the folds; None where a seed of the usual fold has no
             number, or it failed in one of them.
         leakage: under the strongest of the attacks that count; None where a seed has no number.
@@ -63,7 +62,6 @@ class Candidate:
     options: Options
     accuracy: float | None
     leakage: float | None
-    key: ComponentKey = ("", "")
     attack: str = ""
     seeds: tuple[int, ...] = ()
     reason: str = ""
@@ -336,12 +334,11 @@ def _candidate(
         default="",
     )
     if any(broken) or accuracies[0][1] is None:
-        return Candidate(options, None, None, setting, seeds=run, reason=next(filter(None, broken), ""))
+        return Candidate(options, None, None, seeds=run, reason=next(filter(None, broken), ""))
     return Candidate(
         options,
         accuracy=fmean(accuracy for _, accuracy in known),
         leakage=leakages[strongest] if strongest else None,
-        key=setting,
         attack=strongest,
         seeds=run,
         reason="" if strongest else usual.failure_of(setting),
@@ -369,7 +366,8 @@ def _at(
     best = min(near, key=itemgetter(0, 1)) if near else min(finished, key=itemgetter(1, 0))
     setting = best[2]
     still = unchanged(leakage)
-    beyond = further_settings(setting, tried, still)
+    edges = list(_edges(setting, tried))
+    beyond = [edge.beyond for edge in edges if edge.step >= still]
     taken = [accepts(defense, options) for options in beyond]
     return Choice(
         loss,
@@ -381,9 +379,7 @@ def _at(
             for options, accepted in zip(beyond, taken, strict=True)
             if not accepted
         ),
-        settled={
-            edge.name: setting.options[edge.name] for edge in _edges(setting, tried) if edge.step < still
-        },
+        settled={edge.name: setting.options[edge.name] for edge in edges if edge.step < still},
     )
 
 
@@ -403,11 +399,7 @@ def further_settings(setting: Candidate, tried: Sequence[Candidate], still: floa
     Args:
         still: in the unit of the leakage.
     """
-    return [
-        {**setting.options, edge.name: edge.following}
-        for edge in _edges(setting, tried)
-        if edge.step >= still
-    ]
+    return [edge.beyond for edge in _edges(setting, tried) if edge.step >= still]
 
 
 @dataclass(frozen=True)
@@ -415,12 +407,12 @@ class _Edge:
     """An option of which a setting has the first or last value tried.
 
     Attributes:
-        following: the value beyond it.
+        beyond: the setting with the next value.
         step: by how much the last step changed leakage; infinite where that is not known.
     """
 
     name: str
-    following: float
+    beyond: Options
     step: float
 
 
@@ -437,7 +429,8 @@ def _edges(setting: Candidate, tried: Sequence[Candidate]) -> Iterator[_Edge]:
         following = float(f"{value * value / before:.3g}")
         following = round(following) if isinstance(value, int) and isinstance(before, int) else following
         if following and following not in values:
-            yield _Edge(name, following, abs(_step(setting, {**setting.options, name: before}, tried)))
+            step = abs(_step(setting, {**setting.options, name: before}, tried))
+            yield _Edge(name, {**setting.options, name: following}, step)
 
 
 def _step(setting: Candidate, beside: Options, tried: Sequence[Candidate]) -> float:
@@ -446,17 +439,39 @@ def _step(setting: Candidate, beside: Options, tried: Sequence[Candidate]) -> fl
     return math.inf if setting.leakage is None or other is None else setting.leakage - other
 
 
-def other_choices(tuning: Tuning, decided: Standings, loss: float) -> list[tuple[str, bool]]:
-    """The settings chosen at a loss of accuracy that are not the track's, and whether they have a row."""
+@dataclass(frozen=True)
+class OtherChoice:
+    """A setting chosen at a loss of accuracy that is not the track's.
+
+    Attributes:
+        shown: whether the board has a row of it.
+        near: whether its accuracy is within the loss.
+    """
+
+    label: str
+    shown: bool
+    near: bool
+
+
+def other_choices(tuning: Tuning, decided: Standings, loss: float) -> list[OtherChoice]:
+    """The settings chosen at a loss of accuracy that are not those chosen at :data:`MARGIN`."""
     rows = {row.key: row for row in decided.rows}
     found = []
     for chosen in tuning.choices:
         choice = chosen.at(loss)
-        if choice and choice.near and chosen.setting and choice.setting.key != chosen.setting.key:
-            row = rows.get(choice.setting.key)
+        if choice and chosen.setting and choice.setting.options != chosen.setting.options:
+            row = rows.get((chosen.defense, canonical(choice.setting.options)))
             varied = differing(choice.setting.options, [chosen.setting.options])
-            found.append((row.label if row else row_label(chosen.defense, varied), row is not None))
+            label = row.label if row else row_label(chosen.defense, varied)
+            found.append(OtherChoice(label, row is not None, choice.near))
     return found
+
+
+def rule_chose(tuning: Tuning, decided: Standings) -> bool:
+    """Whether rows without options, of which there are some, have the settings chosen at :data:`MARGIN`."""
+    chosen = {one.defense: canonical(one.setting.options) for one in tuning.choices if one.setting}
+    usual = [row.key for row in decided.defenses if not row.changed and row.defense in chosen]
+    return bool(usual) and all(chosen[name] == options for name, options in usual)
 
 
 def _is_number(value: Any) -> bool:

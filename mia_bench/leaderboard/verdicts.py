@@ -76,7 +76,8 @@ class Comparison:
     Attributes:
         leakage: the difference of leakage.
         accuracy: the difference of test accuracy; None where it is not known.
-        front: leakage minus that of the undefended front at the row's accuracy; None where it is not known.
+        front: leakage minus that of the undefended front at the row's accuracy; None where the row gives no
+            accuracy, and where it is not known.
         flags: what is known from elsewhere, as ``randomised`` or ``masking suspected``.
     """
 
@@ -107,7 +108,7 @@ def decide(
     better: Direction,
     margins: Margins,
     *,
-    front_p_value: float | None = None,
+    front_p_value: float = 1.0,
 ) -> Verdict:
     """The verdict on one row; a tie has no winner.
 
@@ -116,13 +117,12 @@ def decide(
         p_value: that of the difference of leakage, two-sided and adjusted to the number of comparisons.
         better: which direction of the leakage is better for the defender.
         margins: differences too small to matter.
-        front_p_value: that of the difference from the undefended front, likewise; None where the row gives no
-            accuracy, or is not compared with the front.
+        front_p_value: that of the difference from the undefended front, likewise.
     """
     leakage = _less_is_better(comparison.leakage, better)
     flags = ("few seeds",) * (leakage.seeds < FEW_SEEDS) + comparison.flags
     front = ""
-    if comparison.front and front_p_value is not None:
+    if comparison.front:
         front = _against_front(_less_is_better(comparison.front, better), front_p_value)
     if p_value < LEVEL:
         if leakage.value > 0:
@@ -195,13 +195,9 @@ def verdicts(
     """
     rows = list(comparisons)
     adjusted = holm([comparisons[row].leakage.p_value() for row in rows])
-    beyond = {
-        row: one.front
-        for row, one in comparisons.items()
-        if one.front and gives_accuracy(one.accuracy, margins)
-    }
+    beyond = {row: one.front for row, one in comparisons.items() if one.front}
     of_front = dict(zip(beyond, holm([effect.p_value() for effect in beyond.values()]), strict=True))
     return {
-        row: decide(comparisons[row], p, better, margins, front_p_value=of_front.get(row))
+        row: decide(comparisons[row], p, better, margins, front_p_value=of_front.get(row, 1.0))
         for row, p in zip(rows, adjusted, strict=True)
     }
