@@ -124,6 +124,11 @@ def test_describe_shows_paper_options_defaults_and_bounds(cli) -> None:
     assert "-o neg-ls.OPTION=VALUE" in text
 
 
+def test_describe_a_track_says_its_threads(cli) -> None:
+    assert "\n  CPU threads of every stage: 1\n" in cli("describe", "synth-faces").out
+    assert "CPU threads" not in cli("describe", "facescrub").out
+
+
 def test_describe_a_metric_by_the_name_in_the_record(cli) -> None:
     assert cli("describe", "delta_eval").out.startswith("evaluation-classifier (metric")
 

@@ -42,6 +42,13 @@ def test_numbers_are_those_of_the_board() -> None:
         board.more("mid")
     with pytest.raises(ValueError, match="lfw has no row 'nothing'"):
         board.less("nothing")
+    (row,) = [one for one in decided.rows if one.label == "mid"]
+    assert row.verdict is not None
+    said = row.verdict.front.removesuffix(" the undefended front")
+    assert board.beyond("mid", "less", said) == findings.interval(row.beyond, says="less")
+    with pytest.raises(ValueError, match=r"of 'mid' is said '.*', not 'nothing'"):
+        board.beyond("mid", "less", "nothing")
+    assert board.fronts() == str(len(decided.against_front))
     with pytest.raises(ValueError, match="lfw has no attack 'nothing'"):
         board.less("mid", "nothing")
 

@@ -319,6 +319,28 @@ def test_a_row_whose_attack_was_chosen_on_fewer_seeds_says_so(registry: Registry
         assert row.verdict.flags == flags
 
 
+def test_a_row_without_tuning_seeds_says_how_many_of_the_set_it_met_on_the_boards(registry: Registry) -> None:
+    attacks = (
+        StandardAttack(name="aim", default=True),
+        StandardAttack(name="aim", options={"steps": 9}),
+        StandardAttack(name="aim", options={"steps": 8}),
+    )
+    standard = Standard(version=1, attacks=attacks, seeds=(1000,))
+    track = load_track(registry, "little").model_copy(update={"standard": standard})
+
+    def flags(*rest: dict[str, Any]) -> tuple[str, ...]:
+        tuned = strongest(build_board(registry, track, read(cell("plain", 1000, 0.6, changed=[]))))
+        made = [*rows(("plain", 0.6), changed=[], baseline=True), *rows(("guard", 0.3), changed=[]), *rest]
+        [row] = standings(build_board(registry, track, read(*made)), tuned).defenses
+        return row.verdict.flags if row.verdict else ()
+
+    assert flags() == ("1 of 3 attacks tried",)
+    more = rows(("guard", 0.31), steps=9, changed=["steps"])
+    for record in more:
+        record["attack"]["about"] = {"changed": ["steps"]}
+    assert flags(*more) == ("2 of 3 attacks tried", "attack chosen on these seeds")
+
+
 def test_where_the_judge_is_in_doubt_every_row_says_so(registry: Registry) -> None:
     made = rows(("plain", 0.6), ("guard", 0.3))
     for record in made:
