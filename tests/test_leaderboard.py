@@ -706,28 +706,25 @@ def test_beyond_the_edge_of_a_sweep_lies_the_next_geometric_step(
     tried: list[Any], setting: Any, further: list[Any]
 ) -> None:
     candidates = {value: tuning.Candidate({"x": value, "fixed": 3}, 0.9, 0.1) for value in tried}
-    found = tuning.further_settings(candidates[setting], list(candidates.values()))
-    assert [options["x"] for options in found] == further
-    assert all(options["fixed"] == 3 for options in found)
+    found = list(tuning.edges_of(candidates[setting], list(candidates.values())))
+    assert [edge.beyond["x"] for edge in found] == further
+    assert all((edge.name, edge.beyond["fixed"]) == ("x", 3) for edge in found)
 
 
 @pytest.mark.parametrize(
-    ("leakages", "further"),
+    ("leakages", "step"),
     [
-        ({1.0: 5.0, 2.0: 5.1, 4.0: 5.9}, []),
-        ({1.0: 5.0, 2.0: 5.2, 4.0: 5.0}, [0.5]),
-        ({1.0: 5.0, 2.0: 4.8, 4.0: 5.0}, [0.5]),
-        ({1.0: 5.0, 2.0: None, 4.0: 5.0}, [0.5]),  # the step is not known
+        ({1.0: 5.0, 2.0: 5.1, 4.0: 5.9}, 0.1),
+        ({1.0: 5.0, 2.0: 4.8, 4.0: 5.0}, 0.2),
+        ({1.0: 5.0, 2.0: None, 4.0: 5.0}, math.inf),  # the step is not known
     ],
 )
-def test_nothing_is_to_be_found_where_the_last_step_changed_nothing(
-    leakages: dict, further: list[float]
-) -> None:
+def test_an_edge_says_by_how_much_the_last_step_changed_leakage(leakages: dict, step: float) -> None:
     tried = [tuning.Candidate({"x": value}, 0.9, leakage) for value, leakage in leakages.items()]
-    assert [options["x"] for options in tuning.further_settings(tried[0], tried, 0.1 + 1e-9)] == further
-    assert [options["x"] for options in tuning.further_settings(tried[0], tried)] == [0.5]
+    (edge,) = tuning.edges_of(tried[0], tried)
+    assert (edge.beyond, edge.step) == ({"x": 0.5}, pytest.approx(step))
     other = [tried[0], tuning.Candidate({"x": 2.0, "y": 1}, 0.9, 5.0)]
-    assert [options["x"] for options in tuning.further_settings(tried[0], other, 1.0)] == [0.5]
+    assert [edge.step for edge in tuning.edges_of(tried[0], other)] == [math.inf]
 
 
 @pytest.mark.parametrize(("part", "further"), [(0.19, []), (0.21, [0.4])])

@@ -66,7 +66,7 @@ def levels(decided: Standings) -> list[Level]:
 def forests(decided: Standings) -> str:
     """Differences of leakage from the baseline, a panel for each attack; empty where there are none.
 
-    Defenses with little accuracy are left out, and so are attacks that no others were met by.
+    Defenses with little accuracy are left out, and so are attacks that no other defense met.
     """
     board = decided.board
     quantity = board.quantities.get(board.primary)

@@ -366,7 +366,7 @@ def _at(
     best = min(near, key=itemgetter(0, 1)) if near else min(finished, key=itemgetter(1, 0))
     setting = best[2]
     still = unchanged(leakage)
-    edges = list(_edges(setting, tried))
+    edges = list(edges_of(setting, tried))
     beyond = [edge.beyond for edge in edges if edge.step >= still]
     taken = [accepts(defense, options) for options in beyond]
     return Choice(
@@ -388,22 +388,8 @@ def unchanged(leakage: Quantity) -> float:
     return STILL * margins_of(leakage).leakage
 
 
-def further_settings(setting: Candidate, tried: Sequence[Candidate], still: float = 0.0) -> list[Options]:
-    """Settings beyond the edges of a sweep on which ``setting`` lies: one for each such edge.
-
-    An option of numbers has an edge at its first and its last value among those tried, where a setting failed
-    too. The next value is as many times the last as that is of the one before it. Nothing lies beyond 0, as
-    steps are geometric, and nothing is to be found where the step to the edge changed leakage by less than
-    ``still``.
-
-    Args:
-        still: in the unit of the leakage.
-    """
-    return [edge.beyond for edge in _edges(setting, tried) if edge.step >= still]
-
-
 @dataclass(frozen=True)
-class _Edge:
+class Edge:
     """An option of which a setting has the first or last value tried.
 
     Attributes:
@@ -416,7 +402,13 @@ class _Edge:
     step: float
 
 
-def _edges(setting: Candidate, tried: Sequence[Candidate]) -> Iterator[_Edge]:
+def edges_of(setting: Candidate, tried: Sequence[Candidate]) -> Iterator[Edge]:
+    """The edges of a sweep on which a setting lies.
+
+    An option of numbers has an edge at its first and its last value among those tried, where a setting failed
+    too. The next value is as many times the last as that is of the one before it. Nothing lies beyond 0, as
+    steps are geometric.
+    """
     for name, value in setting.options.items():
         if not _is_number(value):
             continue
@@ -430,7 +422,7 @@ def _edges(setting: Candidate, tried: Sequence[Candidate]) -> Iterator[_Edge]:
         following = round(following) if isinstance(value, int) and isinstance(before, int) else following
         if following and following not in values:
             step = abs(_step(setting, {**setting.options, name: before}, tried))
-            yield _Edge(name, {**setting.options, name: following}, step)
+            yield Edge(name, {**setting.options, name: following}, step)
 
 
 def _step(setting: Candidate, beside: Options, tried: Sequence[Candidate]) -> float:
