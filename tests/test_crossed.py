@@ -239,7 +239,7 @@ def test_the_pigeonhole_bootstrap_is_that_of_whole_seeds_and_classes() -> None:
         (simulate_intervals.differences(0.005, 0.1), 10, 20, 400),
         (simulate_intervals.differences(0.03, 0.7), 5, 158, 250),
         (simulate_intervals.unequal_classes(), 5, 60, 250),
-        (simulate_intervals.medians(), 5, 158, 120),
+        (simulate_intervals.medians(), 5, 158, 60),
     ],
     ids=lambda value: getattr(value, "name", None),
 )

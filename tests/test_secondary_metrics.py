@@ -125,10 +125,6 @@ def test_few_images_have_no_density_and_no_coverage(real: int, made: int, what: 
     assert all(what in reason for reason in found.values())
 
 
-def test_records_keep_the_means_of_classes() -> None:
-    assert all(quantity.paired for quantity in DensityCoverage.quantities.values())
-
-
 @given(seed=st.integers(0, 10_000), shift=st.floats(0, 2))
 @settings(deadline=None, max_examples=20)
 def test_the_kernel_distance_equals_torchmetrics(seed: int, shift: float) -> None:
