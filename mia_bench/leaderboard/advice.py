@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from mia_bench.leaderboard.grouping import ComponentKey
 from mia_bench.leaderboard.standings import Standing, Standings
 from mia_bench.leaderboard.verdicts import NOT_SHOWN, WORSE
-from mia_bench.statistics.letters import share_a_letter
 
 PRICES = (0.01, 0.03, 0.1)
 """Losses of accuracy that a reader may be ready to accept."""
@@ -90,8 +89,4 @@ def _beats_front(row: Standing) -> bool:
 
 def _least(decided: Standings, rows: Sequence[Standing]) -> list[Standing]:
     """The rows than which none of them is shown to leak less."""
-
-    def shown(less: Standing, more: Standing) -> bool:
-        return (less.key, more.key) in decided.pairs and not share_a_letter(less.letters, more.letters)
-
-    return [row for row in rows if not any(shown(other, row) for other in rows)]
+    return [row for row in rows if not any(decided.leaks_less(other, row) for other in rows)]

@@ -45,7 +45,7 @@ from mia_bench.record import ComponentRef, Record
 from mia_bench.recorded_options import differing, options_text, usual_options
 from mia_bench.registry import Registry
 from mia_bench.statistics import RESAMPLES, Estimate
-from mia_bench.statistics.letters import letter, share_a_letter
+from mia_bench.statistics.letters import letter
 from mia_bench.text import prose, shortened
 from mia_bench.track import Track
 
@@ -140,7 +140,6 @@ def _environment() -> Environment:
         remarks,
         reservations,
         rule_chose,
-        share_a_letter,
         show,
         unchanged,
         unit_of_points,

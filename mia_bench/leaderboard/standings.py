@@ -36,6 +36,7 @@ from mia_bench.record import About, Record
 from mia_bench.record import Matched as MatchedRef
 from mia_bench.recorded_options import row_label
 from mia_bench.statistics import Effect, Estimate, compact_letters, holm
+from mia_bench.statistics.letters import share_a_letter
 from mia_bench.strength import Strongest
 from mia_bench.track import Standard
 
@@ -161,6 +162,10 @@ class Standings:
         """The defenses that are compared with each other, the one that leaks least first."""
         keys = dict.fromkeys([*(first for first, _ in self.pairs), *(second for _, second in self.pairs)])
         return tuple(self.row(key) for key in keys)
+
+    def leaks_less(self, one: Standing, other: Standing) -> bool:
+        """Whether a defense is shown to leak less than another, among all pairs."""
+        return (one.key, other.key) in self.pairs and not share_a_letter(one.letters, other.letters)
 
     @property
     def decided(self) -> tuple[Standing, ...]:
