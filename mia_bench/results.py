@@ -258,7 +258,8 @@ def _table_rows(records: Sequence[Record]) -> list[dict[str, str]]:
         or (quantity.role == "utility" and quantity.better == "higher")
         or (quantity.role == "selection" and folded)
     }
-    several = len({record.track.name for record in records}) > 1
+    several = len(tracks) > 1
+    again = len({name for name, _ in tracks}) < len(tracks)  # of one track several versions
     varied = any(record.track.variant for record in records)
     unfinished = any(record.reason for record in records)
     versions: dict[tuple[str, str], set[str]] = defaultdict(set)
@@ -270,7 +271,7 @@ def _table_rows(records: Sequence[Record]) -> list[dict[str, str]]:
         track = tracks[record.track.name, record.track.version]
         row = {"cell": record.key[:8]}
         if several:
-            row["track"] = record.track.name
+            row["track"] = f"{record.track.name}, version {record.track.version}" if again else record.track.name
         if varied:
             row["variant"] = record.track.variant
         for kind, component in record.components.items():

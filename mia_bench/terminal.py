@@ -28,6 +28,12 @@ def say_lines(text: str, *, err: bool = False) -> None:
     put(f"{lines(text)}\n", err=err)
 
 
+def warn(warnings: Iterable[object]) -> None:
+    """Print each as a line on standard error, with ``warning:`` before it."""
+    for line in warnings:
+        say(f"warning: {line}", err=True)
+
+
 def table(
     rows: Iterable[Mapping[str, Any]] | Iterable[Sequence[Any]], headers: Any = "keys", style: str = "simple"
 ) -> str:

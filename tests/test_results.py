@@ -196,6 +196,15 @@ def test_several_tracks_have_a_column() -> None:
     assert "track" in results_table(read(make_record(), other)).splitlines()[0]
 
 
+def test_versions_of_a_track_are_told_apart() -> None:
+    older = make_record(track={"name": "little", "version": 1, "data": ""}, seed=0)
+    newer = make_record(track={"name": "little", "version": 2, "data": ""}, seed=0)
+    text = results_table(read(older, newer))
+    assert "little, version 1" in text
+    assert "little, version 2" in text
+    assert "version" not in results_table(read(older))
+
+
 def test_a_markdown_table_survives_pipes() -> None:
     failed = make_record(status="failed", reason="a | b", metrics={}, cost={})
     assert "a \\| b" in results_table(read(failed), "markdown")

@@ -18,7 +18,7 @@ from mia_bench.leaderboard.strips import StripCell
 from mia_bench.pictures import PRIVATE, StripRow, strip, strip_classes, strip_row, strip_rows
 from mia_bench.record import Record
 from mia_bench.store import Store
-from mia_bench.terminal import say
+from mia_bench.terminal import warn
 
 with lazy_imports():
     from PIL import Image
@@ -85,7 +85,7 @@ def draw(
         place = standing.section and (standing.section.key, standing.key)
         same = [record for record in board.done if (section_key(record), row_key(record)) == place]
         digests = {record.key: strips.digest(record, ranked) for record in same}
-        found = to_show(same, store, ranked)
+        found = to_show(same, store, ranked, digests)
         any_found = any_found or found is not None
         cell, images = next((earlier[key] for key in digests if key in earlier), (None, None))
         published = cell is not None and cell.ranks == digests[cell.key]
@@ -93,7 +93,7 @@ def draw(
             arrays = FinishedCell(found.record, store).arrays()
             classes = strip_classes(len(arrays["classes"]))
             images = strip_row(arrays["reconstructions"][classes, 0], captions(found, ranked, classes))
-            cell = StripCell(found.record.key, standing.label, strips.digest(found.record, ranked))
+            cell = StripCell(found.record.key, standing.label, found.ranks)
             made.reruns += [found.record] * found.again
             made.examples = made.examples or strip_row(arrays["examples"][classes, 0], [""] * len(classes))
         elif cell:
@@ -101,7 +101,7 @@ def draw(
         if cell and images:
             made.rows.append((replace(cell, name=standing.label), images))
         else:
-            say(f"warning: {standing.label} is left out: {store.root} has no cell of it", err=True)
+            warn([f"{standing.label} is left out: {store.root} has no cell of it"])
     if not any_found:
         name = board.track.name
         raise UsageError(f"{store.root} has none of the cells of {name!r} on its page; --store names another")
@@ -111,9 +111,10 @@ def draw(
 
 
 class Run(NamedTuple):
-    """A record in the store, and whether its ranks are others than those of the published record."""
+    """A record in the store, the digest of its ranks, and whether these are not the published record's."""
 
     record: Record
+    ranks: str
     again: bool
 
 
@@ -123,10 +124,16 @@ def captions(run: Run, ranked: str, classes: Sequence[int]) -> list[str]:
     return [f"rank {ranks[index][0]:g}{mark}" if ranks else "" for index in classes]
 
 
-def to_show(published: Sequence[Record], store: Store, ranked: str) -> Run | None:
-    """The run of a row to show: of the first seed of which the store has the published run, or else any."""
+def to_show(
+    published: Sequence[Record], store: Store, ranked: str, digests: Mapping[str, str]
+) -> Run | None:
+    """The run of a row to show: of the first seed of which the store has the published run, or else any.
+
+    Args:
+        digests: those of the published ranks by the keys of their records.
+    """
     found = [
-        Run(own, strips.digest(own, ranked) != strips.digest(record, ranked))
+        Run(own, ranks := strips.digest(own, ranked), ranks != digests[record.key])
         for record in published
         if store.has("measure", record.key)
         and (own := store.record(record.track.name, record.key))

@@ -26,7 +26,7 @@ from mia_bench.leaderboard.words import brief, change
 from mia_bench.plugins import host
 from mia_bench.results import doubts, read_store, text_table
 from mia_bench.store import Store
-from mia_bench.terminal import say, say_lines
+from mia_bench.terminal import say, say_lines, warn
 from mia_bench.track import load_track
 
 _SET = {"defense", "attack", "prior", "options", "rerun", "shard", "format", "allow_partial", "target"}
@@ -71,10 +71,7 @@ def run(name: str, dry_run: bool, **options: Any) -> None:
     if options["track"] is None:
         options["track"] = experiment.tracks[0]
     planned = prepare_experiment(experiment, load_config(options))
-    for line in dict.fromkeys(
-        line for prepared, _ in planned for line in (*prepared.warnings, *prepared.left_out)
-    ):
-        say(f"warning: {line}", err=True)
+    warn(dict.fromkeys(line for prepared, _ in planned for line in (*prepared.warnings, *prepared.left_out)))
     if options["track"] not in experiment.tracks:
         shown, more = ", ".join(experiment.tracks), f"'mia-bench experiment build --track {options['track']}'"
         say(f"note: the page of {name} shows {shown}; {more} adds this track", err=True)
@@ -92,8 +89,7 @@ def run(name: str, dry_run: bool, **options: Any) -> None:
         _print(experiment, found)
     else:
         say("there are no numbers of accuracy and leakage to compare")
-    for line in doubts(records):
-        say(f"warning: {line}", err=True)
+    warn(doubts(records))
     if any(prepared.left_out for prepared, _ in planned) or any(
         record.status == "failed" for record in records
     ):
@@ -179,7 +175,6 @@ def build(folder: Path, boards: Path, tracks: tuple[str, ...], store: Path | Non
     for path in changed:
         say(path)
     written = {path.stem for path in changed}
-    for line in changed_checkouts(record for record in published.records if record.key in written):
-        say(f"warning: {line}", err=True)
+    warn(changed_checkouts(record for record in published.records if record.key in written))
     if not changed:
         say("all pages are up to date", err=True)

@@ -14,7 +14,7 @@ from mia_bench.cli.answers import repeatable
 from mia_bench.discovery import distribution_name, find_plugins
 from mia_bench.errors import MiaBenchError, did_you_mean
 from mia_bench.streams import of_output
-from mia_bench.terminal import say, say_lines
+from mia_bench.terminal import say, say_lines, warn
 from mia_bench.text import one_line, shortened
 
 with lazy_imports():
@@ -91,8 +91,8 @@ class LazyGroup(click.Group):
         self._loaded_host = loaded
         self.commands.clear()
         for info in loaded.plugins:
-            for line in self._add_commands(loaded, info) if info.status == "ok" else ():
-                say(f"warning: plugin {info.id}: {line}", err=True)
+            lines = self._add_commands(loaded, info) if info.status == "ok" else ()
+            warn(f"plugin {info.id}: {line}" for line in lines)
 
     def _add_commands(self, loaded: Host, info: PluginInfo) -> Iterator[str]:
         """Add the commands of a plugin; a line for each thing that is wrong with them."""
@@ -166,8 +166,7 @@ def cli(context: click.Context, debug: bool) -> None:
         log.handlers, log.propagate = [_Log("warning: %(message)s")], False
     if context.invoked_subcommand not in ("plugins", "doctor"):  # which list them
         loaded = plugins.host()
-        for line in (*loaded.problems(), *loaded.remarks):
-            say(f"warning: {line}", err=True)
+        warn((*loaded.problems(), *loaded.remarks))
 
 
 class _Log(logging.Handler):

@@ -33,7 +33,7 @@ from mia_bench.pictures import shows_people, write_png
 from mia_bench.plugins import host
 from mia_bench.record import Record
 from mia_bench.results import read_store
-from mia_bench.terminal import say, say_lines
+from mia_bench.terminal import say, say_lines, warn
 from mia_bench.upkeep.planning import Planner
 
 _folder = click.option(
@@ -78,8 +78,7 @@ def build(folder: Path, format_: str, track: str | None) -> None:
     if track:
         raise UsageError("--track is for --format latex and csv; pages are written of all tracks")
     written = records.build(folder, host().registry)
-    for line in filter(None, map(Planner().changed_protocol, records.one_of_each(folder))):
-        say(f"warning: {line}", err=True)
+    warn(filter(None, map(Planner().changed_protocol, records.one_of_each(folder))))
     for path in written:
         say(path)
     if not written:
@@ -175,8 +174,7 @@ def strip(folder: Path, store: Path | None, track: str, show_private: bool) -> N
     path = folder / records.STRIPS / f"{track}.png"
     with writing(folder, remake="mia-bench run --rerun always"):
         made = draw(decided, open_store(store), drawn(path))
-    for line in changed_checkouts(made.reruns):
-        say(f"warning: {line}", err=True)
+    warn(changed_checkouts(made.reruns))
     earlier = {record.key: record for record in records.strip_reruns(folder, track)}
     kept = [earlier[key] for key in made.kept if key in earlier]
     with writing(path):
@@ -243,8 +241,7 @@ def submit(
         say("nothing new", err=True)
         return
     written = {path.stem for path in done.written}
-    for line in changed_checkouts(record for record in found if record.key in written):
-        say(f"warning: {line}", err=True)
+    warn(changed_checkouts(record for record in found if record.key in written))
     new = len(done.written) - len(done.changed)
     counts = f"{new} new, {len(done.changed)} changed, {len(done.removed)} removed"
     # The pages of a tuning folder are built with those of the folder above, which link to them.

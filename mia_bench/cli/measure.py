@@ -19,7 +19,7 @@ from mia_bench.config import OF_TARGETS, load_config
 from mia_bench.engine.measure import MeasuredCell, PlannedMeasurement, measure, plan_measurement
 from mia_bench.engine.progress import counted, terminal_progress
 from mia_bench.statistics import Estimate
-from mia_bench.terminal import say, say_lines, table
+from mia_bench.terminal import say, say_lines, table, warn
 
 _KEYS = (
     "track", "defense", "attack", "prior", "target", *OF_TARGETS, "seeds", "seed", "options", "device",
@@ -51,8 +51,7 @@ def command(
     a metric failed, or no reconstructions are stored; 2: wrong usage.
     """
     planned = plan_measurement(load_config(options, config), metrics)
-    for line in (*planned.warnings, *planned.left_out, *_absent(planned)):
-        say(f"warning: {line}", err=True)
+    warn((*planned.warnings, *planned.left_out, *_absent(planned)))
     if dry_run:
         metric_names = ", ".join(metric.name for metric in planned.metrics)
         say(f"{counted(len(planned.stages), 'cell')} of track {planned.setup.config.track}: {metric_names}")

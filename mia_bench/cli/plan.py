@@ -15,7 +15,7 @@ from mia_bench.engine.run import Prepared, Setup
 from mia_bench.engine.standard import seeds_text
 from mia_bench.errors import StoreError
 from mia_bench.plugins import attribute_errors
-from mia_bench.terminal import say, say_lines, table
+from mia_bench.terminal import say, say_lines, table, warn
 
 
 def print_plan(prepared: Prepared) -> None:
@@ -117,8 +117,7 @@ def _print_data(prepared: Prepared, todo: Collection[Stage]) -> None:
         say("images, as listed; none is decoded yet" if inventory.estimated else "images")
         for line in inventory.lines(named=10):
             say(f"  {line}")
-        for warning in inventory.warnings():
-            say(f"warning: {warning}", err=True)
+        warn(inventory.warnings())
 
 
 def _row(stage: Stage, estimate: CostEstimate) -> dict[str, str]:
@@ -137,6 +136,6 @@ def _print_room(store: Path, expected: Collection[CostEstimate]) -> None:
         free = shutil.disk_usage(store).free
         say(f"disk: about {size(disk)}, {size(free)} are free")
         if disk > free:
-            say("warning: the disk is too small for all of it", err=True)
+            warn(["the disk is too small for all of it"])
     if memory := max((estimate.gpu_memory or 0 for estimate in expected), default=0):
         say(f"GPU memory: up to about {size(memory)}; attacks halve their batches until they fit")

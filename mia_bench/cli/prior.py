@@ -32,7 +32,7 @@ from mia_bench.plugins import host
 from mia_bench.recorded_options import options_text
 from mia_bench.seeds import generator
 from mia_bench.store import ARTIFACTS, Store
-from mia_bench.terminal import say, say_lines, table
+from mia_bench.terminal import say, say_lines, table, warn
 from mia_bench.track import load_track
 
 with lazy_imports():
@@ -79,7 +79,7 @@ def list_(store: Path | None) -> None:
         try:
             found.append(_row(key, opened.info("prior", key)))
         except CorruptArtifact as error:
-            say(f"warning: {error}", err=True)
+            warn([error])
     if found:
         say_lines(table(found))
     else:

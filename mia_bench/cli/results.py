@@ -11,7 +11,7 @@ from mia_bench.cli.shared import records_option, store_option, uncollected
 from mia_bench.leaderboard.overview import Overview, overview_rows, overviews
 from mia_bench.plugins import host
 from mia_bench.results import doubts, read_store, results_table
-from mia_bench.terminal import say, say_lines, table
+from mia_bench.terminal import say, say_lines, table, warn
 
 
 @click.command("results")
@@ -42,8 +42,7 @@ def command(track: str | None, store: Path | None, format_: str) -> None:
             _print_overview(one)
     if records or format_ != "table":
         say_lines(results_table(records, format_))
-    for line in doubts(records) if format_ == "table" else ():
-        say(f"warning: {line}", err=True)
+    warn(doubts(records) if format_ == "table" else ())
 
 
 def _print_overview(one: Overview) -> None:

@@ -20,7 +20,7 @@ from mia_bench.leaderboard.published import published_lines, undefended_accuracy
 from mia_bench.record import Record
 from mia_bench.results import doubts, own_model_doubts, results_table
 from mia_bench.store import PICTURES
-from mia_bench.terminal import say, say_lines
+from mia_bench.terminal import say, say_lines, warn
 
 _OTHERS_FIRST = (
     "the strongest attacks follow once the attacks on the tuning seeds are done, those of other shares too: "
@@ -48,7 +48,7 @@ def command(config: Path | None, show_config: bool, dry_run: bool, **options: An
         say_lines(chosen.to_toml().rstrip())
         return
     prepared = prepare(chosen)
-    _warn([*prepared.warnings, *prepared.left_out])
+    warn([*prepared.warnings, *prepared.left_out])
     if dry_run:
         print_plan(prepared)
         return
@@ -69,11 +69,6 @@ def command(config: Path | None, show_config: bool, dry_run: bool, **options: An
         sys.exit(1)
 
 
-def _warn(lines: list[str]) -> None:
-    for line in lines:
-        say(f"warning: {line}", err=True)
-
-
 def _print_records(records: list[Record], prepared: Prepared, computed: bool) -> None:
     setup = prepared.setup
     if prepared.chosen and prepared.standard and setup.config.format != "json":
@@ -85,7 +80,7 @@ def _print_records(records: list[Record], prepared: Prepared, computed: bool) ->
         published = undefended_accuracy(setup.registry, setup.track)
         warnings += own_model_doubts(records, setup.store.records(setup.track.name), published)
     if computed or setup.config.format == "table":  # where nothing was computed, programs hear nothing new
-        _warn(warnings)
+        warn(warnings)
     if setup.config.format != "table":
         return
     for note in sorted({note for record in records for note in record.notes.values()} - set(warnings)):

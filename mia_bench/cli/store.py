@@ -28,7 +28,7 @@ from mia_bench.engine.progress import counted, duration, size
 from mia_bench.errors import StoreError, UsageError, did_you_mean
 from mia_bench.paths import default_store, expand_path
 from mia_bench.store import Store
-from mia_bench.terminal import say, say_lines, table
+from mia_bench.terminal import say, say_lines, table, warn
 from mia_bench.upkeep.bundle import Bundle, write_bundle
 from mia_bench.upkeep.check import find_damage
 from mia_bench.upkeep.collect import DAY, Garbage, check_idle, delete, find_garbage, total_seconds
@@ -141,7 +141,7 @@ def list_(
     if format_ == "json":
         say_lines(json.dumps(rows, indent=1, sort_keys=True))
         return
-    _warn(reasons(needs.unknown))
+    warn(reasons(needs.unknown))
     if rows:
         say_lines(table([_shown(row) for row in rows]))
     total = sum(row["bytes"] for row in rows)
@@ -206,11 +206,6 @@ def _named(contents: Contents, cells: Sequence[str]) -> list[RecordFile]:
     """The records whose cells' keys begin so."""
     files = {file.key: file for file in contents.records}
     return [files[complete_key(cell, files, "cell", "mia-bench results")] for cell in dict.fromkeys(cells)]
-
-
-def _warn(lines: Sequence[str]) -> None:
-    for line in lines:
-        say(f"warning: {line}", err=True)
 
 
 @command.command()
@@ -316,7 +311,7 @@ def gc(
         contents, needs, time.time(), older_than=older_than, joined_shards=joined_shards,
         kinds=[kind for kind, given in chosen.items() if given], stages=stages, track=track,
     )  # fmt: skip
-    _warn(reasons(needs.unknown))
+    warn(reasons(needs.unknown))
     _print_garbage(garbage)
     things: list[Thing] = [*garbage.artifacts, *garbage.leftovers]
     if dry_run or not things:
@@ -442,7 +437,7 @@ def export(
     if not chosen:
         raise UsageError(f"there are no records of track {track}" if track else "there are no records")
     selected = select(contents, chosen, () if records_only else stages or None)
-    _warn(selected.warnings)
+    warn(selected.warnings)
     with writing(file, remake="mia-bench run"), _bar("writing", selected.size) as advance:
         written = write_bundle(file, selected, advance)
     say(f"{file}: {counted(len(selected.records), 'record')}, "
@@ -477,7 +472,7 @@ def import_(source: Path, records_only: bool, dry_run: bool, store: Path | None)
 
 
 def _print_merged(merged: Merged, dry_run: bool) -> None:
-    _warn(merged.damaged)
+    warn(merged.damaged)
     for line in merged.differences:
         say(f"note: {line}", err=True)
     verb = "would be added" if dry_run else "added"

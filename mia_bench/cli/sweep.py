@@ -19,7 +19,7 @@ from mia_bench.leaderboard.sweeps import figure, outcome, rows_of
 from mia_bench.record import Record
 from mia_bench.recorded_options import options_text
 from mia_bench.results import doubts, results_table, text_table
-from mia_bench.terminal import say, say_lines
+from mia_bench.terminal import say, say_lines, warn
 
 _OTHERS = {
     "attack": "Attack to run; repeat for several.  [default: the default ones of the track's standard set]",
@@ -65,9 +65,7 @@ def command(config: Path | None, folds: int, dry_run: bool, output: Path | None,
     further = given.model_copy(update={"attack": ()})
     several = [prepare_sweep(given)]
     several += [prepare_sweep(further.model_copy(update={"fold": fold})) for fold in range(1, folds)]
-    lines = dict.fromkeys(line for one in several for line in (*one.warnings, *one.left_out))
-    for line in lines:
-        say(f"warning: {line}", err=True)
+    warn(dict.fromkeys(line for one in several for line in (*one.warnings, *one.left_out)))
     if dry_run:
         for fold, prepared in enumerate(several):
             if fold:
@@ -91,8 +89,7 @@ def show(prepared: Prepared, records: list[Record], output: Path | None) -> None
         say_lines(text_table(rows_of(found), config.format))
     else:
         say("no cell has numbers of accuracy and leakage")
-    for line in doubts(records):
-        say(f"warning: {line}", err=True)
+    warn(doubts(records))
     if not found:
         return
     for defense, several in found.further.items():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +12,7 @@ from mia_bench.components import ConfiguredComponent, OptionValues, resolve, tra
 from mia_bench.errors import MiaBenchError
 from mia_bench.own_models import OwnTarget
 from mia_bench.plugins import attribute_errors
+from mia_bench.record import canonical
 from mia_bench.registry import Registry
 from mia_bench.track import Track
 
@@ -122,7 +122,7 @@ def _attacks(registry: Registry) -> list[str]:
 def component_key(part: ConfiguredComponent | OwnTarget) -> tuple[str, str]:
     """Name, and options as canonical JSON: what tells it from others, in records too."""
     spec: dict[str, Any] = part.spec()
-    return part.name, json.dumps(spec["options"], sort_keys=True)
+    return part.name, canonical(spec["options"])
 
 
 def skip_reason(cell: Cell) -> str | None:

@@ -35,12 +35,12 @@ class Advice:
     perhaps: tuple[Standing, ...]
     no_better: tuple[Standing, ...]
 
-    @property
-    def price(self) -> str:
-        """``1 point``, ``1, 3 or 10 points``."""
-        *most, last = [f"{100 * price:g}" for price in self.prices]
-        numbers = f"{', '.join(most)} or {last}" if most else last
-        return f"{numbers} point{'s' * (numbers != '1')}"
+
+def in_points(*losses: float) -> str:
+    """Losses of accuracy for people: ``1 point``, ``1, 3 or 10 points``."""
+    *most, last = [f"{100 * loss:g}" for loss in losses]
+    numbers = f"{', '.join(most)} or {last}" if most else last
+    return f"{numbers} point{'s' * (numbers != '1')}"
 
 
 def advice(decided: Standings) -> list[Advice]:

@@ -15,7 +15,7 @@ from markupsafe import Markup
 from mia_bench.api.dataset import Dataset
 from mia_bench.api.metric import Quantity
 from mia_bench.components import OPTION_KINDS
-from mia_bench.leaderboard.advice import advice
+from mia_bench.leaderboard.advice import advice, in_points
 from mia_bench.leaderboard.aggregate import FEW_SEEDS, Missing, Row, Shown
 from mia_bench.leaderboard.board import Board, Section
 from mia_bench.leaderboard.compare import FromBaseline
@@ -135,6 +135,7 @@ def _environment() -> Environment:
         difference,
         differing,
         footnotes,
+        in_points,
         other_choices,
         paired_names,
         remarks,
