@@ -271,7 +271,9 @@ def _table_rows(records: Sequence[Record]) -> list[dict[str, str]]:
         track = tracks[record.track.name, record.track.version]
         row = {"cell": record.key[:8]}
         if several:
-            row["track"] = f"{record.track.name}, version {record.track.version}" if again else record.track.name
+            row["track"] = (
+                f"{record.track.name}, version {record.track.version}" if again else record.track.name
+            )
         if varied:
             row["variant"] = record.track.variant
         for kind, component in record.components.items():

@@ -261,10 +261,27 @@ def test_more_defenses_than_can_be_read_in_pairs_have_no_letters(registry: Regis
     assert "letters of pairs" in pages.page(decide(registry, *BASE, *made), registry)
     monkeypatch.setattr(standings_module, "LETTERED", 1)
     decided = decide(registry, *BASE, *made)
-    assert (decided.pairs, {row.letters for row in decided.rows}) == ({}, {""})
+    assert {row.letters for row in decided.rows} == {""}
+    _, less, more = decided.rows
+    assert decided.leaks_less(less, more)
+    assert [one.best and one.best.label for one in advice(decided)] == ["guard"]
     text = pages.page(decided, registry)
+    assert "Which of two defenses" not in text
     assert "without letters" in text
     assert "share a letter" not in text
+
+
+def test_defenses_without_seeds_in_common_are_not_said_to_be_alike(registry: Registry) -> None:
+    early = rows(("guard", 0.1, 0.9), options={"alpha": 0.1}, seeds=3)
+    late = [one for one in rows(("guard", 0.5, 0.9), options={"alpha": 0.3}) if one["seed"] > 2]
+    decided = decide(registry, *BASE, *early, *rows(("guard", 0.3, 0.9), options={"alpha": 0.2}), *late)
+    _, first, second, third = decided.rows
+    assert [row.label[-1] for row in (first, second, third)] == ["1", "2", "3"]
+    assert {row.letters for row in decided.rows} == {""}
+    assert decided.leaks_less(first, second)
+    assert decided.leaks_less(second, third)
+    assert not decided.leaks_less(third, second)
+    assert "fewer than two seeds in common" in pages.page(decided, registry)
 
 
 def test_every_pair_of_defenses_is_compared(registry: Registry) -> None:
@@ -304,6 +321,33 @@ def test_a_row_that_not_all_attacks_were_tried_on_says_so(registry: Registry) ->
     [row] = standings(board_of(registry, [*BASE, *guard]), partly).defenses
     assert row.verdict is not None
     assert row.verdict.flags == ("1 of 3 attacks tried",)
+
+
+def test_a_row_without_its_strongest_attack_has_no_verdict_in_its_favour(registry: Registry) -> None:
+    attacks = (StandardAttack(name="aim", default=True), StandardAttack(name="aim", options={"steps": 9}))
+    standard = Standard(version=1, attacks=attacks, seeds=(1000,))
+    track = load_track(registry, "little").model_copy(update={"standard": standard})
+    strong = cell("guard", 1000, 0.58, steps=9, changed=[])
+    strong["attack"]["about"] = {"changed": ["steps"]}
+    tuned = read(cell("guard", 1000, 0.3, changed=[]), strong)
+    found = {
+        key: dataclasses.replace(one, masking="aim (steps=9) recovers more")
+        for key, one in strongest(build_board(registry, track, tuned)).items()
+    }
+    made = rows(("guard", 0.3), changed=[])
+    decided = standings(build_board(registry, track, read(*BASE, *made)), found)
+    [row] = decided.defenses
+    assert (row.known, row.absent) == (False, True)
+    assert row.verdict is not None
+    assert row.verdict.kind == "unclear"
+    assert row.verdict.flags == ("masking suspected", "strongest attack not run")
+    text = pages.page(decided, registry)
+    assert "shows the stronger attack" not in text
+    assert "overstates" not in text.split("How verdicts are made")[0]
+    made = rows(("guard", 0.8), changed=[])
+    [more] = standings(build_board(registry, track, read(*BASE, *made)), found).defenses
+    assert more.verdict is not None
+    assert more.verdict.kind == "leaks more"
 
 
 def test_a_row_whose_attack_was_chosen_on_fewer_seeds_says_so(registry: Registry) -> None:
@@ -490,6 +534,23 @@ def test_an_undefended_row_that_not_the_whole_set_met_is_attacked_as_the_baselin
     assert (alone.section and decided.board.label(alone.section), alone.known) == ("aim", True)
 
 
+def test_without_tuning_seeds_the_front_is_that_of_the_baselines_attack(registry: Registry) -> None:
+    front = {"options": {"epochs": 0.5}, "baseline": True, "front": True, "changed": ["epochs"]}
+    made = [
+        *BASE,
+        *rows(("plain", 0.7), steps=9),
+        *rows(("guard", 0.4, 0.8)),
+        *rows(("guard", 0.5, 0.8), steps=9),
+    ]
+    weak, strong = rows(("plain", 0.45, 0.7), **front), rows(("plain", 0.4, 0.7), steps=9, **front)
+    decided = decide(registry, *made, *weak, *strong)
+    sections = {row.role: row.section for row in decided.rows}
+    assert sections["front"] is sections["baseline"]
+    assert decided.against_front
+    # Under a weaker attack it would be a front that is too hard to beat.
+    assert not decide(registry, *made, *weak).against_front
+
+
 def test_remarks_on_all_defenses_stand_once(registry: Registry) -> None:
     decided = decide(registry, *rows(("plain", 0.6), ("guard", 0.3), ("shield", 0.4), seeds=3))
     text = pages.page(decided, registry)
@@ -598,6 +659,17 @@ def test_letters_under_one_attack_are_of_the_rows_that_are_drawn(registry: Regis
     assert pages.page(standings(board), registry).count(", 5 seeds, not paired |") == 1
 
 
+def test_a_defense_without_a_seed_of_the_baseline_of_its_architecture_is_not_compared_with_it(
+    registry: Registry,
+) -> None:
+    twin = rows(("plain", 0.5, 0.8), options={"norm": "group"}, baseline=True, changed=["norm"])
+    matched = {"name": "plain", "options": {"norm": "group"}}
+    early, late = twin[:2], [cell("guard", seed, 0.3, matched=matched, changed=[]) for seed in (2, 3, 4)]
+    decided = decide(registry, *BASE, *early, *late)
+    assert decided.defenses[0].matched is None
+    assert "with its architecture" not in pages.page(decided, registry)
+
+
 def test_a_defense_is_compared_with_the_baseline_of_its_architecture(registry: Registry) -> None:
     twin = rows(("plain", 0.5, 0.85), options={"norm": "group"}, baseline=True, changed=["norm"])
     matched = {"name": "plain", "options": {"norm": "group"}}
@@ -660,9 +732,9 @@ def test_what_leaks_more_than_another_is_not_the_best_though_it_can_not_be_told_
     fair = rows(("guard", 0.15, 0.88), options={"alpha": 0.7})
     cheap = rows(("guard", 0.3, 0.9))
     decided = decide(registry, *BASE, *dear, *fair, *cheap)
-    letters = {"guard alpha=0.6": "ab", "guard alpha=0.7": "a", "guard": "b"}
-    made = tuple(dataclasses.replace(row, letters=letters.get(row.label, "")) for row in decided.rows)
-    *_, found = advice(dataclasses.replace(decided, rows=made))
+    keys = {row.label: row.key for row in decided.rows}
+    alone = frozenset([(keys["guard alpha=0.7"], keys["guard"])])
+    *_, found = advice(dataclasses.replace(decided, apart=alone))
     assert found.best is not None
     assert (found.best.label, [row.label for row in found.alike]) == ("guard alpha=0.7", ["guard alpha=0.6"])
     assert [row.label for row in found.rest] == ["guard"]
@@ -675,6 +747,19 @@ def test_without_means_of_classes_there_is_no_verdict_but_a_page(registry: Regis
     assert (decided.rows[1].difference, decided.rows[1].letters) == (None, "")
     assert forests(decided) == ""
     assert f"| `guard` | 0.80{NBSP}±{NBSP}0.05 | −10.0 |" in pages.page(decided, registry)
+
+
+def test_a_page_says_why_there_are_no_verdicts(registry: Registry) -> None:
+    text = pages.page(decide(registry, *rows(("guard", 0.3))), registry)
+    assert "Without the undefended baseline there are no verdicts." in text
+    early, late = BASE[:2], [cell("guard", seed, 0.3, 0.7) for seed in (2, 3)]
+    apart = decide(registry, *early, *late)
+    assert remarks(apart.defenses[0]) == ["not comparable with the baseline"]
+    text = pages.page(apart, registry)
+    assert "No defense was run on two seeds of the baseline" in text
+    assert "−20.0" not in text  # of other seeds
+    assert "**Defenses**" in text
+    assert "**Defenses**" not in pages.page(decide(registry, *BASE), registry)
 
 
 def test_a_track_may_have_no_verdicts(registry: Registry) -> None:

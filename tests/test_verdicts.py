@@ -41,7 +41,7 @@ def judge(comparison: Comparison, better="lower", margins: Margins = BITS) -> Ve
         (-1.0, 0.0, None, "leaks less"),
         (-1.0, -0.019, None, "leaks less"),  # the lower limit is -.029
         (-1.0, -0.021, None, "leaks less, at a cost; not compared with the undefended front"),
-        (-1.0, None, -0.2, "leaks less, at a cost; cost not tested; beats the undefended front"),
+        (-1.0, None, -0.2, "leaks less, cost not tested; beats the undefended front"),
         (-1.0, -0.1, -0.2, "leaks less, at a cost; beats the undefended front"),
         (-1.0, -0.1, -0.05, "leaks less, at a cost; not shown to beat the undefended front"),
         (-1.0, -0.1, 0.4, "leaks less, at a cost; leaks more than the undefended front"),
@@ -49,7 +49,7 @@ def judge(comparison: Comparison, better="lower", margins: Margins = BITS) -> Ve
         (-1.0, -0.015, -0.05, "leaks less; not shown to beat the undefended front"),
         (0.0, -0.2, 0.4, "no difference beyond 0.11 bits; leaks more than the undefended front"),
         (0.0, -0.2, 0.05, "no difference beyond 0.11 bits"),
-        (-0.4, None, 0.4, "leaks less, at a cost; cost not tested; leaks more than the undefended front"),
+        (-0.4, None, 0.4, "leaks less, cost not tested; leaks more than the undefended front"),
         (1.0, -0.2, 1.4, "leaks more"),
         (1.0, 0.1, None, "leaks more"),
         (0.0, -0.2, None, "no difference beyond 0.11 bits"),
@@ -80,7 +80,7 @@ def test_the_rules(leakage, accuracy, front, text) -> None:
 
 def test_a_cost_that_was_not_shown_is_said_to_be_unclear() -> None:
     found = judge(Comparison(effect(-1.0), effect(-0.01, 0.02)))
-    assert found.text == "leaks less, at a cost; cost unclear; not compared with the undefended front"
+    assert found.text == "leaks less, cost unclear; not compared with the undefended front"
 
 
 def test_a_wide_interval_leaves_it_unclear() -> None:

@@ -124,9 +124,7 @@ def captions(run: Run, ranked: str, classes: Sequence[int]) -> list[str]:
     return [f"rank {ranks[index][0]:g}{mark}" if ranks else "" for index in classes]
 
 
-def to_show(
-    published: Sequence[Record], store: Store, ranked: str, digests: Mapping[str, str]
-) -> Run | None:
+def to_show(published: Sequence[Record], store: Store, ranked: str, digests: Mapping[str, str]) -> Run | None:
     """The run of a row to show: of the first seed of which the store has the published run, or else any.
 
     Args:

@@ -54,9 +54,9 @@ def _print_overview(one: Overview) -> None:
     found = "under the one attack that was tried on it"
     if any(row.known for row in one.decided.rows):
         found = "under the attack that is strongest on it, as found on tuning seeds"
-        found += f"; that of {labels} on these seeds, so that its leakage is rather too high" if here else ""
+        found += f"; that of {labels} on these seeds, which overstates its leakage" if here else ""
     elif here:
-        found = "under the attack that is strongest on these seeds, so that its leakage is rather too high"
+        found = "under the attack that is strongest on these seeds, which overstates leakage"
     say(f"{one.track}: each row {found}")
     say_lines(table(overview_rows(one.decided)))
     say("")

@@ -67,7 +67,7 @@ def _at(decided: Standings, price: float) -> Advice:
         if row.verdict and row.verdict.kind.startswith("leaks less") and row.accuracy_difference
     ]
     near = [(row, lost) for row, lost in priced if lost.value >= -price]
-    beating = [(row, lost) for row, lost in near if _beats_front(row)]
+    beating = [(row, lost) for row, lost in near if _front_is_no_hurdle(row)]
     sure = [(row, lost) for row, lost in beating if lost.interval()[0] > -price]
     least = _least(decided, [row for row, _ in sure])
     kept = [row.key for row in least]
@@ -78,12 +78,12 @@ def _at(decided: Standings, price: float) -> Advice:
         alike=tuple(row for row, _ in alike[1:]),
         rest=tuple(row for row, _ in sure if row.key not in kept),
         perhaps=tuple(row for row, lost in beating if (row, lost) not in sure),
-        no_better=tuple(row for row, _ in near if not _beats_front(row)),
+        no_better=tuple(row for row, _ in near if not _front_is_no_hurdle(row)),
     )
 
 
-def _beats_front(row: Standing) -> bool:
-    """Whether the front was no hurdle: it was beaten, not met, or there was no need to."""
+def _front_is_no_hurdle(row: Standing) -> bool:
+    """Whether the front was beaten, not met, or there was no need to."""
     return not (row.verdict and row.verdict.front in (NOT_SHOWN, WORSE))
 
 

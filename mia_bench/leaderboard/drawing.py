@@ -22,18 +22,18 @@ def plane(decided: Standings) -> str:
     if not x or not y:
         return ""
     colours = _colours(decided)
-    grouped: dict[str, list[Point]] = {}
+    grouped: dict[str | None, list[Point]] = {}
     useless = [row.key for row in decided.unusable]
     for row in decided.rows:
         if row.key in useless:
             continue
         if isinstance(row.accuracy, Estimate) and isinstance(row.leakage, Estimate):
-            name = {"baseline": "front", "front": "front"}.get(row.role, row.label)
+            name = None if row.role in ("baseline", "front") else row.label
             grouped.setdefault(name, []).append(Point(row.label, row.accuracy, row.leakage))
     if sum(map(len, grouped.values())) < 2:
         return ""
-    undefended = grouped.pop("front", [])
-    series = [Series(tuple(points), colours.get(name)) for name, points in grouped.items()]
+    undefended = grouped.pop(None, [])
+    series = [Series(tuple(points), colours.get(name)) for name, points in grouped.items() if name]
     series += front(undefended, y)  # drawn last, it is on top
     axes = Axis(decided.accuracy, x), Axis(f"{board.primary} under the strongest attack", y)
     return scatter(series, levels(decided), *axes)

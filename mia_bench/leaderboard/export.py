@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from mia_bench.api.metric import Quantity
 from mia_bench.leaderboard.aggregate import Shown
 from mia_bench.leaderboard.standings import Standing, Standings
-from mia_bench.leaderboard.words import accuracy_change, brief, change, outcome, remarks, unit_of_points
+from mia_bench.leaderboard.words import accuracy_change, brief, change, remarks, unit_of_points
 from mia_bench.recorded_options import options_text
 from mia_bench.statistics import Effect, Estimate
 from mia_bench.text import one_line
@@ -105,7 +105,7 @@ def _arrow(quantity: Quantity) -> str:
 def _verdict(row: Standing) -> str:
     if row.role != "defense":
         return row.role
-    return outcome(row.verdict) if row.verdict else ""
+    return row.verdict.outcome if row.verdict else ""
 
 
 def _caption(decided: Standings) -> str:
@@ -153,7 +153,7 @@ def _csv_row(decided: Standings, row: Standing) -> list[float | str]:
         board.primary,
         _plain(row.label),
         row.role,
-        len(row.seeds),
+        len(row.shown),
         *_numbers(row.accuracy),
         *_numbers(row.accuracy_difference),
         *_numbers(row.leakage),

@@ -16,7 +16,6 @@ from mia_bench.leaderboard.words import (
     accuracy_change,
     brief,
     change,
-    outcome,
     remarks,
     unit_of_points,
 )
@@ -71,7 +70,7 @@ def overview_rows(decided: Standings) -> list[dict[str, str]]:
     useful, primary = board.quantities.get(decided.accuracy), board.quantities.get(board.primary)
     rows = []
     for standing in decided.rows:
-        row = {"defense": standing.label, "seeds": str(len(standing.seeds))}
+        row = {"defense": standing.label, "seeds": str(len(standing.shown))}
         if useful:
             row[decided.accuracy] = brief(useful, standing.accuracy)
             row[f"Δ {unit_of_points(useful) or 'accuracy'}"] = accuracy_change(decided, standing)
@@ -86,6 +85,6 @@ def overview_rows(decided: Standings) -> list[dict[str, str]]:
 def _verdict(row: Standing) -> str:
     """The verdict, or why there is none."""
     if row.role == "defense":
-        said = [outcome(row.verdict)] if row.verdict else []
-        return "; ".join([*said, *remarks(row)]) or "not comparable with the baseline"
+        said = [row.verdict.outcome] if row.verdict else []
+        return "; ".join([*said, *remarks(row)])
     return {"baseline": "baseline", "front": "undefended front", "undefended": "undefended"}[row.role]

@@ -21,18 +21,16 @@ from mia_bench.leaderboard.board import Board, Section
 from mia_bench.leaderboard.compare import FromBaseline
 from mia_bench.leaderboard.drawing import forests, plane
 from mia_bench.leaderboard.escape import as_it_is, make_environment, page_text
-from mia_bench.leaderboard.standings import AT_FLOOR, KINDS, NOT_PAIRED, USELESS, Standings
+from mia_bench.leaderboard.standings import AT_FLOOR, KINDS, LETTERED, NOT_PAIRED, NOT_RUN, USELESS, Standings
 from mia_bench.leaderboard.strongest import attack_set, comparisons
 from mia_bench.leaderboard.trainings import several_trainings
 from mia_bench.leaderboard.tuning import LEVELS, MARGIN, Tuning, other_choices, rule_chose, unchanged
-from mia_bench.leaderboard.verdicts import ACCURACY_MARGIN
-from mia_bench.leaderboard.verdicts import FEW_SEEDS as ENOUGH_SEEDS
+from mia_bench.leaderboard.verdicts import ACCURACY_MARGIN, ENOUGH_SEEDS
 from mia_bench.leaderboard.words import (
     accuracy_change,
     brief,
     change,
     common_remarks,
-    outcome,
     points,
     remarks,
     reservations,
@@ -122,7 +120,6 @@ def _environment() -> Environment:
     environment = make_environment()
     environment.filters |= {
         "options": options_text,
-        "outcome": outcome,
         "paper": paper_link,
         "sentence": _sentence,
     }
@@ -159,7 +156,9 @@ def _environment() -> Environment:
         "MARGIN": MARGIN,
         "RESAMPLES": RESAMPLES,
         "AT_FLOOR": AT_FLOOR,
+        "LETTERED": LETTERED,
         "NOT_PAIRED": NOT_PAIRED,
+        "NOT_RUN": NOT_RUN,
         "USELESS": USELESS,
     }
     return environment

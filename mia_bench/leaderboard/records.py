@@ -20,8 +20,6 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from etils.epy import lazy_imports
-
 from mia_bench import jsonfile
 from mia_bench.errors import MiaBenchError, StoreError, UsageError, did_you_mean
 from mia_bench.leaderboard import strips
@@ -39,9 +37,6 @@ from mia_bench.leaderboard.tuning import choose
 from mia_bench.record import Record, check_record
 from mia_bench.registry import Registry
 from mia_bench.track import load_track
-
-with lazy_imports():
-    pass
 
 PUBLISHED = "leaderboards"
 """The folder of the boards that a checkout publishes."""

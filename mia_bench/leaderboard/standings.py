@@ -36,7 +36,6 @@ from mia_bench.record import About, Record
 from mia_bench.record import Matched as MatchedRef
 from mia_bench.recorded_options import row_label
 from mia_bench.statistics import Effect, Estimate, compact_letters, holm
-from mia_bench.statistics.letters import share_a_letter
 from mia_bench.strength import Strongest
 from mia_bench.track import Standard
 
@@ -50,6 +49,9 @@ AT_FLOOR = "baseline at the floor"
 NOT_PAIRED = "not paired"
 """The flag of a defense that was computed under other conditions than the baseline."""
 
+NOT_RUN = "strongest attack not run"
+"""The flag of a defense of which the board lacks the attack that is strongest on other seeds."""
+
 USELESS = "no usable classifier"
 """The flag of a defense that leaves less than half of the baseline's accuracy."""
 
@@ -57,7 +59,7 @@ EQUAL = {"share": (0.05, ""), "bits": (0.5, "bits")}
 """By kind of quantity, the difference too small to matter, and its unit."""
 
 LETTERED = 50
-"""Defenses that are compared in pairs at most: letters and a matrix of more can't be read."""
+"""Defenses that have letters at most, and a table of pairs: those of more can't be read."""
 
 KINDS = ("leaks less", "leaks less, at a cost", "no difference", "unclear", "leaks more")
 
@@ -94,6 +96,7 @@ class Standing:
         verdict: None where the row can't be compared, for other undefended rows, and on a track without
             verdicts.
         known: whether the strongest attack was chosen on other seeds than the board's.
+        absent: whether an attack was chosen on other seeds that the board has no records of.
         attacks: how many attacks the row has on the board's seeds, without references.
         letters: defenses that share one can't be told apart.
         masking: why gradient masking is suspected, in words; empty where it is not.
@@ -115,6 +118,7 @@ class Standing:
     beyond: Effect | None
     verdict: Verdict | None
     known: bool
+    absent: bool
     attacks: int
     letters: str = ""
     masking: str = ""
@@ -134,7 +138,8 @@ class Standings:
         rows: the baseline, the defenses by their verdict, then other undefended rows.
         accuracy: name of the quantity of utility; empty where there is none.
         margins: differences too small to matter.
-        pairs: of every pair of defenses the difference of leakage, first minus second.
+        pairs: of every pair of defenses that can be compared the difference of leakage, first minus second.
+        apart: those of which the first is shown to leak less, among all pairs.
     """
 
     board: Board
@@ -142,6 +147,7 @@ class Standings:
     accuracy: str
     margins: Margins
     pairs: Mapping[Pair, Effect]
+    apart: frozenset[Pair]
 
     def row(self, key: ComponentKey) -> Standing:
         """The row of a defense with its options."""
@@ -160,12 +166,11 @@ class Standings:
     @property
     def in_pairs(self) -> tuple[Standing, ...]:
         """The defenses that are compared with each other, the one that leaks least first."""
-        keys = dict.fromkeys([*(first for first, _ in self.pairs), *(second for _, second in self.pairs)])
-        return tuple(self.row(key) for key in keys)
+        return tuple(self.row(key) for key in _in_pairs(self.pairs))
 
     def leaks_less(self, one: Standing, other: Standing) -> bool:
         """Whether a defense is shown to leak less than another, among all pairs."""
-        return (one.key, other.key) in self.pairs and not share_a_letter(one.letters, other.letters)
+        return (one.key, other.key) in self.apart
 
     @property
     def decided(self) -> tuple[Standing, ...]:
@@ -190,7 +195,7 @@ class Standings:
     @property
     def chosen_here(self) -> tuple[Standing, ...]:
         """The rows whose strongest attack was chosen on the board's own seeds, of several."""
-        return tuple(row for row in self.rows if row.attacks > 1 and not row.known)
+        return tuple(row for row in self.rows if row.attacks > 1 and not (row.known or row.absent))
 
     @property
     def unusable(self) -> tuple[Standing, ...]:
@@ -227,11 +232,10 @@ def standings(
         for key in rows
         if base and abouts[key].baseline and (key not in strongest or strongest[key].untried)
     }
-    chosen = {key: [base, key] if base and key in as_base else [key] for key in rows}
     leaks = {key: _leaks(board, key) for key in rows}
-    sections = {
-        key: _section(leaks[key], [_chosen(strongest.get(one)) for one in chosen[key]]) for key in rows
-    }
+    sections = {key: _section(leaks[key], _chosen(strongest.get(key))) for key in rows}
+    if base and (attack := sections[base][0]):
+        sections |= {key: (attack, sections[base][1]) for key in as_base if attack in _attacks(leaks[key])}
     cells = group(board.done, lambda record: (section_key(record), row_key(record)))
     under = {key: cells[section.key, key] if section else () for key, (section, _) in sections.items()}
     leaked = {key: class_table(board.primary, same) if same else None for key, same in under.items()}
@@ -249,27 +253,35 @@ def standings(
     }
     more = _effects(of_leakage, share)
     beside = {key for key, table in of_leakage.items() if table and not table.paired}
+    if useful is None or useful.kind != "share":  # what a loss of another quantity costs is not known
+        right = dict.fromkeys(rows)
     lost = _effects(
         {key: _minus(right[key], right[other], key in beside) for key, other in others.items()}, True
     )
     named = {key: _named(abouts[key].matched, rows) for key in defenses}
     matches = {key: other for key, other in named.items() if other}
-    matched_more = _effects(
-        {key: _minus(leaked[key], leaked[other], key in beside) for key, other in matches.items()}, share
-    )
+    of_matched = {key: _minus(leaked[key], leaked[other], unpaired) for key, other in matches.items()}
+    matched_more = _effects(of_matched, share)
+    others_of = {key for key, table in of_matched.items() if table and not table.paired}
     matched_lost = _effects(
-        {key: _minus(right[key], right[other], key in beside) for key, other in matches.items()}, True
+        {key: _minus(right[key], right[other], key in others_of) for key, other in matches.items()}, True
     )
     points = {key: _point(right[key], leaked[key]) for key in rows}
     better = quantity.better if quantity else "neutral"
-    undefended = [point for key, point in points.items() if point and (key == base or abouts[key].front)]
+    # Those that lack the baseline's attack look better than they are.
+    weaker = {key for key in as_base if base and sections[key][0] is not sections[base][0]}
+    undefended = [
+        point
+        for key, point in points.items()
+        if point and (key == base or abouts[key].front) and key not in weaker
+    ]
     if not any(about.front for about in abouts.values()):  # the baseline alone is no front
         undefended = []
     margins = margins_of(quantity) if quantity else Margins()
     beyond: dict[ComponentKey, Effect] = {}
-    for apart in (False, True):
-        keys = [key for key in defenses if (key in beside) is apart]
-        against = beyond_front([points[key] for key in keys], undefended, better, beside=apart)
+    for unlike in (False, True):
+        keys = [key for key in defenses if (key in beside) is unlike]
+        against = beyond_front([points[key] for key in keys], undefended, better, beside=unlike)
         beyond |= {
             key: effect
             for key, effect in zip(keys, against, strict=True)
@@ -278,6 +290,7 @@ def standings(
     doubted = ("judge unfit",) * bool(board.doubts)
     if base and _at_floor(board, base, sections[base][0]):
         doubted += (AT_FLOOR,)
+    not_run = {key for key in defenses if _chosen(strongest.get(key)) and not sections[key][1]}
     found_elsewhere = any(known for _, known in sections.values())
     flags = {
         key: ("own model, one training",) * bool(abouts[key].own_model)
@@ -285,9 +298,10 @@ def standings(
         + _left_out(more.get(key), under[key])
         + ("randomised",) * abouts[key].randomised
         + (MASKING,) * bool(key in strongest and strongest[key].masking)
+        + (NOT_RUN,) * (key in not_run)
         + _missed(strongest.get(key), board.track.standard)
         + _tried_here(board, rows[key], len(leaks[key]), alone=key not in strongest)
-        * (found_elsewhere and not sections[key][1])
+        * (found_elsewhere and not sections[key][1] and key not in not_run)
         + _more_elsewhere(board, leaks[key], sections[key][0])
         + doubted
         + (USELESS,) * _useless(useful, right_of.get(key), right_of.get(base) if base else None)
@@ -301,7 +315,9 @@ def standings(
     judged, compared = dict[ComponentKey, Verdict](), dict[Pair, Effect]()
     if quantity and board.track.verdicts:
         judged = verdicts(comparisons, quantity.better, margins)
+        judged |= {key: _unclear(judged[key]) for key in not_run & judged.keys()}
         compared = pairs({key: leaked[key] for key in defenses}, quantity, unpaired=unpaired)
+    different = frozenset(apart(compared))
     letters = letters_of(compared)
     made = []
     for key, same in rows.items():
@@ -324,14 +340,22 @@ def standings(
                 beyond=beyond.get(key),
                 verdict=BASELINE if key == base else judged.get(key),
                 known=known,
+                absent=key in not_run,
                 attacks=len(leaks[key]),
                 letters=letters.get(key, ""),
                 masking=strongest[key].masking if key in strongest else "",
-                matched=Matched(match, matched_more.get(key), matched_lost.get(key)) if match else None,
+                matched=Matched(match, matched_more.get(key), matched_lost.get(key))
+                if match and (key in matched_more or key in matched_lost)
+                else None,
             )
         )
     ordered = sorted(made, key=partial(_order, sign=-1 if better == "higher" else 1))
-    return Standings(board, tuple(ordered), accuracy, margins, compared)
+    return Standings(board, tuple(ordered), accuracy, margins, compared, different)
+
+
+def _unclear(verdict: Verdict) -> Verdict:
+    """The verdict on a row of which the strongest attack may recover more."""
+    return verdict if verdict.kind == "leaks more" else Verdict("unclear", flags=verdict.flags)
 
 
 def _named(matched: MatchedRef | None, rows: Mapping[ComponentKey, Sequence[Record]]) -> ComponentKey | None:
@@ -401,8 +425,8 @@ def _more_elsewhere(board: Board, leaks: _Leaks, shown: Section | None) -> tuple
         return ()
     here = next(leaked for leaked, section in leaks if section is shown)
     most, section = max(leaks, key=lambda one: one[0])
-    margin = margins_of(board.quantities[board.primary]).leakage
-    return (f"more under {board.label(section)}",) if most - here > margin else ()
+    margin = margins_of(board.quantities[board.primary]).leakage  # without one no difference is clear
+    return (f"more under {board.label(section)}",) if margin and most - here > margin else ()
 
 
 def _is_accuracy(quantity: Quantity) -> bool:
@@ -439,17 +463,20 @@ def _chosen(found: Strongest | None) -> SectionKey | None:
     return section_of(found.chosen) if found and found.chosen else None
 
 
-def _section(leaks: _Leaks, chosen: Sequence[SectionKey | None]) -> tuple[Section | None, bool]:
+def _attacks(leaks: _Leaks) -> list[Section]:
+    return [section for _, section in leaks]
+
+
+def _section(leaks: _Leaks, chosen: SectionKey | None) -> tuple[Section | None, bool]:
     """The strongest attack on a row, and whether that was found on other seeds than the board's.
 
     Args:
         leaks: of the row.
-        chosen: on other seeds; the first that the row was attacked with counts.
+        chosen: on other seeds.
     """
-    tried = {section.key: section for _, section in leaks}
-    for wanted in chosen:
-        if wanted in tried:
-            return tried[wanted], True
+    for section in _attacks(leaks):
+        if section.key == chosen:
+            return section, True
     return (max(leaks, key=lambda one: one[0])[1] if leaks else None), False
 
 
@@ -507,21 +534,32 @@ def pairs(
 ) -> dict[Pair, Effect]:
     """The difference of leakage, first minus second, of every pair; the first leaks less on average.
 
-    None over one seed, which says nothing of another training, and none of more than :data:`LETTERED`
-    defenses.
+    None over one seed, which says nothing of another training.
     """
     tables = {key: table for key, table in leaked.items() if table}
-    if len(tables) > LETTERED:
-        return {}
     names = sorted(tables, key=lambda key: (quantity.sort_key(float(tables[key].means.mean())), key))
     found = {pair: _minus(tables[pair[0]], tables[pair[1]], unpaired) for pair in combinations(names, 2)}
     made = _effects(found, quantity.kind == "share")
     return {pair: effect for pair, effect in made.items() if effect.seeds > 1}
 
 
-def letters_of(compared: Mapping[Pair, Effect]) -> dict[ComponentKey, str]:
-    """Letters of the defenses: two share one unless their leakage differs, at the level of all pairs."""
-    names = list(dict.fromkeys([*(first for first, _ in compared), *(second for _, second in compared)]))
+def apart(compared: Mapping[Pair, Effect]) -> list[Pair]:
+    """The pairs whose leakage differs, at the level of all pairs."""
     adjusted = holm([effect.p_value() for effect in compared.values()])
-    apart = [pair for pair, p in zip(compared, adjusted, strict=True) if p < LEVEL]
-    return compact_letters(names, apart)
+    return [pair for pair, p in zip(compared, adjusted, strict=True) if p < LEVEL]
+
+
+def letters_of(compared: Mapping[Pair, Effect]) -> dict[ComponentKey, str]:
+    """Letters of the defenses: two share one unless they are :func:`apart`.
+
+    None where some pair can't be compared, and none of more than :data:`LETTERED` defenses.
+    """
+    names = _in_pairs(compared)
+    if len(names) > LETTERED or len(compared) < len(names) * (len(names) - 1) // 2:
+        return {}
+    return compact_letters(names, apart(compared))
+
+
+def _in_pairs(compared: Iterable[Pair]) -> list[ComponentKey]:
+    firsts, seconds = zip(*compared, strict=True) if compared else ((), ())
+    return list(dict.fromkeys((*firsts, *seconds)))

@@ -7,7 +7,7 @@ import json
 from mia_bench.leaderboard.aggregate import Shown
 from mia_bench.leaderboard.published import Published, PublishedCell
 from mia_bench.leaderboard.standings import Standings
-from mia_bench.leaderboard.words import brief, outcome
+from mia_bench.leaderboard.words import brief
 from mia_bench.statistics import Estimate
 
 
@@ -34,7 +34,7 @@ def summary_text(decided: Standings) -> str:
                     attack_options=attack.changed,
                     prior=section.prior.name,
                     leakage=number(row.metrics.get(board.primary)),
-                    verdict=outcome(standing.verdict)
+                    verdict=standing.verdict.outcome
                     if standing.verdict and standing.role == "defense"
                     else "",
                     baseline=standing.role == "baseline",

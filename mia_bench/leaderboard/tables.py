@@ -39,7 +39,8 @@ class Table:
     def cut(self, seeds: Sequence[int]) -> Table:
         """The table of these seeds alone."""
         under = dict(zip(self.seeds, self.conditions, strict=False))
-        return Table(tuple(seeds), self.on(seeds), tuple(under[seed] for seed in seeds if seed in under))
+        known = tuple(under[seed] for seed in seeds if seed in under)
+        return replace(self, seeds=tuple(seeds), means=self.on(seeds), conditions=known)
 
     def seeds_with(self, other: Table, *, beside: bool = False) -> tuple[int, ...]:
         """The seeds that both have under the same conditions.

@@ -20,7 +20,7 @@ ACCURACY_MARGIN = 0.03
 LEVEL = 0.05
 """Chance of a difference where there is none, among all comparisons of a track together."""
 
-FEW_SEEDS = 5
+ENOUGH_SEEDS = 5
 """Verdicts on fewer seeds are flagged."""
 
 Key = TypeVar("Key", bound=Hashable)
@@ -44,11 +44,16 @@ class Verdict:
     flags: tuple[str, ...] = ()
 
     @property
+    def outcome(self) -> str:
+        """``no difference beyond 0.3 bits``; *at a cost* only where the records show one."""
+        if self.kind == "no difference":
+            return f"{self.kind} {self.detail}"
+        return f"leaks less, {self.detail}" if self.detail in UNKNOWN_COSTS else self.kind
+
+    @property
     def text(self) -> str:
-        """``leaks less, at a cost; beats the undefended front``, ``no difference beyond 0.3 bits``."""
-        between = " " if self.kind == "no difference" else "; "
-        said = f"{self.kind}{between}{self.detail}" if self.detail else self.kind
-        return f"{said}; {self.front}" if self.front else said
+        """Outcome and front: ``leaks less, at a cost; beats the undefended front``."""
+        return "; ".join(filter(None, (self.outcome, self.front)))
 
 
 MASKING = "masking suspected"
@@ -120,7 +125,7 @@ def decide(
         front_p_value: that of the difference from the undefended front, likewise.
     """
     leakage = _less_is_better(comparison.leakage, better)
-    flags = ("few seeds",) * (leakage.seeds < FEW_SEEDS) + comparison.flags
+    flags = ("few seeds",) * (leakage.seeds < ENOUGH_SEEDS) + comparison.flags
     front = ""
     if comparison.front:
         front = _against_front(_less_is_better(comparison.front, better), front_p_value)

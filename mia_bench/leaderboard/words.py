@@ -6,11 +6,13 @@ import math
 
 from mia_bench.api.metric import Quantity
 from mia_bench.leaderboard.aggregate import Shown
-from mia_bench.leaderboard.standings import AT_FLOOR, USELESS, Standing, Standings
+from mia_bench.leaderboard.standings import AT_FLOOR, NOT_RUN, USELESS, Standing, Standings
 from mia_bench.leaderboard.verdicts import MASKING, UNKNOWN_COSTS, Verdict
 from mia_bench.statistics import Effect, Estimate
 
 ONE_SEED = "no verdict from one seed"
+
+NOT_COMPARABLE = "not comparable with the baseline"
 
 DECIMALS = {"share": 2, "bits": 1, "rank": 0}
 """Of numbers in the verdict table, by kind of quantity; the others have as many as their interval allows."""
@@ -42,9 +44,12 @@ def change(quantity: Quantity, effect: Effect | None, *, more: int = 0) -> str:
 
 
 def accuracy_change(decided: Standings, row: Standing) -> str:
-    """The difference in accuracy from the baseline, alone where records hold no means of classes."""
+    """The difference in accuracy from the baseline, alone where records hold no means of classes.
+
+    Nothing where the two were run on different seeds.
+    """
     quantity, base = decided.board.quantities[decided.accuracy], decided.baseline
-    if row.accuracy_difference or not base or row is base:
+    if row.accuracy_difference or not base or row is base or {*row.seeds}.isdisjoint(base.seeds):
         return points(quantity, row.accuracy_difference)
     if isinstance(row.accuracy, Estimate) and isinstance(base.accuracy, Estimate):
         return _signed(quantity, row.accuracy.value - base.accuracy.value)
@@ -96,8 +101,11 @@ def _rounded(value: float, decimals: int | None) -> str:
 def remarks(row: Standing) -> list[str]:
     """What a reader must know of a verdict, or why there is none, a few words each."""
     if not row.verdict:
-        alone = row.role == "defense" and row.difference is not None and row.difference.seeds < 2
-        return [ONE_SEED] * alone
+        if row.role != "defense":
+            return []
+        if row.difference is None:
+            return [NOT_COMPARABLE]
+        return [ONE_SEED] * (row.difference.seeds < 2)
     return [words for words in (*_details(row.verdict), *row.verdict.flags) if words not in UNKNOWN_COSTS]
 
 
@@ -107,12 +115,12 @@ def reservations(row: Standing) -> list[str]:
         return []
     if row.verdict.kind == "no difference":
         return [*_details(row.verdict), *(words for words in row.verdict.flags if words == AT_FLOOR)]
-    grave = [words for words in row.verdict.flags if words in (MASKING, AT_FLOOR, USELESS)]
+    grave = [words for words in row.verdict.flags if words in (MASKING, AT_FLOOR, NOT_RUN, USELESS)]
     return [words for words in (*_details(row.verdict), *grave) if words != "beats the front"]
 
 
 def _details(verdict: Verdict) -> list[str]:
-    """What completes the verdict, apart from what :func:`outcome` says."""
+    """What completes the verdict, apart from its outcome."""
     cost = [verdict.detail] * bool(verdict.detail and verdict.kind != "no difference")
     return cost + [verdict.front.replace("the undefended front", "the front")] * bool(verdict.front)
 
@@ -121,10 +129,3 @@ def common_remarks(decided: Standings) -> list[str]:
     """The remarks that hold for every defense with a verdict, if there are several."""
     rows = [remarks(row) for row in decided.decided]
     return [words for words in rows[0] if all(words in row for row in rows)] if len(rows) > 1 else []
-
-
-def outcome(verdict: Verdict) -> str:
-    """The verdict in the words of the table; *at a cost* only where the records show one."""
-    if verdict.kind == "no difference":
-        return f"{verdict.kind} {verdict.detail}"
-    return f"leaks less, {verdict.detail}" if verdict.detail in UNKNOWN_COSTS else verdict.kind
