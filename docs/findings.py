@@ -173,6 +173,11 @@ class Boards:
         name = f"{self._board.primary}_ceiling"
         return number(next(one.metrics[name].value for one in self._board.done if one.metrics.get(name)), 1)
 
+    def floor(self) -> str:
+        """What attacks that learn nothing of the target recover."""
+        found = (row.metrics.get(self._board.primary) for _, row in self._board.floors)
+        return brief(self._board.quantities[self._board.primary], next(filter(None, found)))
+
     def matched(self, label: str) -> tuple[str, str]:
         """The differences from the undefended target of the same architecture: leakage and accuracy."""
         matched = self._row(label).matched

@@ -508,7 +508,7 @@ def test_one_seed_has_no_verdict(registry: Registry) -> None:
     assert "(5 seeds; `guard`: 1, for other classes alone)." in pages.page(decided, registry)
     assert "(5 seeds)." in pages.page(decide(registry, *BASE, *rows(("guard", 0.3))), registry)
     alone = pages.page(decide(registry, *rows(("plain", 0.6), ("guard", 0.3), seeds=1)), registry)
-    assert "95 % intervals for other classes (1 seed)." in alone
+    assert "95 % confidence intervals, for other classes (1 seed)." in alone
     assert "- Without a verdict on `little`: `guard`\n" in pages.index([decided])
     assert "One seed says nothing of another training, so that there are no verdicts." in alone
     [row] = decided.defenses
@@ -624,7 +624,7 @@ def test_what_leaks_as_much_as_the_baseline_may_leak_more_than_the_front(registr
     assert remarks(guard) == ["leaks more than the front"]
     text = pages.page(decided, registry)
     assert f"| `guard` | −10.0{NBSP}±" in text.split("minus the front's |")[1]
-    assert "`guard` (leaks more than the front)" in pages.index([decided])
+    assert "`guard` (costs accuracy; leaks more than the front)" in pages.index([decided])
     header, _, line, *_ = csv_lines([decided])
     written = dict(zip(header.split(","), line.split(","), strict=True))
     assert float(written["front_difference"]) == pytest.approx(0.149, abs=1e-3)
@@ -714,8 +714,10 @@ def test_what_can_be_had_at_a_price(registry: Registry) -> None:
     assert "; perhaps (the cost may be higher) `guard` (" in pages.page(doubtful, registry)
     front = rows(("plain", 0.25, 0.8), options={"epochs": 0.5}, baseline=True, front=True, changed=["epochs"])
     behind = decide(registry, *BASE, *front, *rows(("guard", 0.5, 0.82)))
-    words = "no defense is shown to leak less than undefended targets that are as accurate; less than the"
-    assert f"{words} baseline: `guard` (`id_gallery_acc1` −0.10{NBSP}±" in pages.page(behind, registry)
+    words = "no defense is shown to be worth it. These leak less than the baseline, but"
+    text = pages.page(behind, registry)
+    assert words in text
+    assert f"of the same accuracy (the *front*): `guard` (`id_gallery_acc1` −0.10{NBSP}±" in text
     *_, beaten = advice(behind)
     assert (beaten.best, [row.label for row in beaten.no_better]) == (None, ["guard"])
     none = pages.page(decide(registry, *BASE, *worse), registry)

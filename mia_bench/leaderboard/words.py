@@ -17,6 +17,9 @@ NOT_COMPARABLE = "not comparable with the baseline"
 DECIMALS = {"share": 2, "bits": 1, "rank": 0}
 """Of numbers in the verdict table, by kind of quantity; the others have as many as their interval allows."""
 
+CHANGE_DECIMALS = {"bits": 2}
+"""Of differences, by kind of quantity, where they have more."""
+
 
 def brief(quantity: Quantity, shown: Shown | None) -> str:
     """``0.78 ± 0.03``, or ``3.1 [2.8, 3.4]`` where the ends are not equally far; a dash for none."""
@@ -33,13 +36,12 @@ def brief(quantity: Quantity, shown: Shown | None) -> str:
     return f"{value} [{_rounded(low, decimals)}, {_rounded(high, decimals)}]"
 
 
-def change(quantity: Quantity, effect: Effect | None, *, more: int = 0) -> str:
-    """``−0.12 ± 0.05``, with ``more`` decimals than usual; nothing where there is no difference."""
+def change(quantity: Quantity, effect: Effect | None) -> str:
+    """``−0.12 ± 0.05``; nothing where there is no difference."""
     if effect is None:
         return ""
     low, high = effect.interval()
-    usual = _decimals(quantity, (high - low) / 2)
-    decimals = None if usual is None else usual + more
+    decimals = CHANGE_DECIMALS.get(quantity.kind, _decimals(quantity, (high - low) / 2))
     return f"{with_sign(effect.value, decimals)} ± {_rounded((high - low) / 2, decimals)}"
 
 
@@ -114,7 +116,9 @@ def reservations(row: Standing) -> list[str]:
     if not row.verdict:
         return []
     if row.verdict.kind == "no difference":
-        return [*_details(row.verdict), *(words for words in row.verdict.flags if words == AT_FLOOR)]
+        lost = row.accuracy_difference
+        costs = ["costs accuracy"] * bool(lost and lost.interval()[1] < 0)
+        return [*costs, *_details(row.verdict), *(words for words in row.verdict.flags if words == AT_FLOOR)]
     grave = [words for words in row.verdict.flags if words in (MASKING, AT_FLOOR, NOT_RUN, USELESS)]
     return [words for words in (*_details(row.verdict), *grave) if words != "beats the front"]
 
