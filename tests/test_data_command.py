@@ -129,6 +129,14 @@ def test_check_of_all_goes_through_all(cli, tmp_path: Path) -> None:
     assert "synth-faces" not in outcome.out
 
 
+def test_check_of_all_goes_on_after_a_broken_one(cli, broken, tmp_path: Path) -> None:
+    outcome = cli("data", "check", "--data", tmp_path)
+    assert outcome.code == 0
+    assert "lazy-dataset: broken: " in outcome.out
+    assert "mnist: " in outcome.out
+    assert cli("data", "check", "lazy-dataset", "--data", tmp_path).code == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

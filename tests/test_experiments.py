@@ -998,6 +998,8 @@ def test_the_plane_is_run_and_built(only_made, cli, tmp_path: Path, monkeypatch)
     store = tmp_path / "store"
     planned = cli("experiment", "run", "plane", "--dry-run", "--store", store)
     assert (planned.code, store.exists()) == (0, False)
+    other = cli("experiment", "run", "plane", "--track", "toy", "--store", store)
+    assert (other.code, other.err) == (2, "error: experiment 'plane' has no track: leave out --track\n")
     single = cli("experiment", "run", "plane", "--seed", 4, "--store", store)
     assert (single.code, single.err) == (2, "error: an interval needs at least two seeds\n")
     others = cli("experiment", "run", "plane", "--seed", 4, "--seed", 0, "--store", store)

@@ -204,6 +204,13 @@ def test_a_run_is_told_what_the_board_says(registry: Registry, decided: Standing
     assert not any("guard" in line for line in published_lines([unknown], registry))
     weaker = read(cell("guard", 77, 0.2, steps=3))
     assert list(published_lines(weaker, registry)) == []  # the board has no such attack
+    other = cell("guard", 77, 0.2)
+    other["prior"] |= {"options": {"components": 8}, "about": {"changed": ["components"]}}
+    assert not any("under aim" in line for line in published_lines(read(other), registry))
+    ship(registry, decide(registry, *MADE, other))
+    told = "\n".join(published_lines(read(other), registry))
+    assert "under aim with faces (components=8): guard 0.20 " in told
+    assert "plain" not in told
 
 
 def test_a_summary_counts_the_seeds_that_finished(registry: Registry) -> None:

@@ -91,7 +91,14 @@ def check(names: tuple[str, ...], **given: Any) -> None:
     tracks = _tracks_by_dataset(registry)
     usable = True
     for name in names or registry.names("dataset"):
-        if registry.get("dataset", name).load().needs_root:
+        try:
+            reads_disk = registry.get("dataset", name).load().needs_root
+        except MiaBenchError as error:
+            if names:
+                raise
+            say(f"{name}: broken: {error}")
+            continue
+        if reads_disk:
             usable &= _check(name, tracks[name], given, named=bool(names))
     _echo_missing_weights(registry, names or registry.names("dataset"), roots.weights)
     if names and not usable:

@@ -65,6 +65,8 @@ def run(name: str, dry_run: bool, **options: Any) -> None:
     Everything is cached, as by mia-bench run: a run that was stopped goes on with the same command.
     """
     if name == plane.NAME:
+        if options["track"] is not None:
+            raise UsageError(f"experiment {name!r} has no track: leave out --track")
         _run_plane(load_config(options), dry_run=dry_run)
         return
     experiment = load_experiment(name)

@@ -33,6 +33,7 @@ class PublishedCell(_Part):
     attack: str
     attack_options: dict[str, Any] = Field(default_factory=dict)
     prior: str
+    prior_options: dict[str, Any] = Field(default_factory=dict)
     leakage: str
     verdict: str = ""
     baseline: bool = False
@@ -45,7 +46,7 @@ class Published(_Part):
         quantity: what orders the board, and all numbers are of.
         better: what is better for the defender.
         accuracy: of the undefended target, None where it is not known.
-        floors: by prior, what an attack reaches that learns nothing from the target.
+        floors: by prior with its options, what an attack reaches that learns nothing from the target.
     """
 
     track: str
@@ -100,9 +101,9 @@ _Cell: TypeAlias = tuple[str, str, str]
 
 def _cell(registry: Registry, track: Track, record: Record) -> _Cell:
     def named(kind: str, part: ComponentRef) -> str:
-        return _named(part.name, changed_options(registry, track, kind, part))
+        return with_options(part.name, changed_options(registry, track, kind, part))
 
-    return named("defense", record.defense), named("attack", record.attack), record.prior.name
+    return named("defense", record.defense), named("attack", record.attack), named("prior", record.prior)
 
 
 def _lines(found: Published, cells: Sequence[_Cell]) -> Iterator[str]:
@@ -111,8 +112,10 @@ def _lines(found: Published, cells: Sequence[_Cell]) -> Iterator[str]:
         told = [
             f"{name} {one.leakage}"
             for one in sorted(found.cells, key=lambda one: not one.baseline)
-            if (_named(one.attack, one.attack_options), one.prior) == (attack, prior)
-            if ((name := _named(one.defense, one.defense_options)), attack, prior) in cells or one.baseline
+            if with_options(one.attack, one.attack_options) == attack
+            if with_options(one.prior, one.prior_options) == prior
+            if ((name := with_options(one.defense, one.defense_options)), attack, prior) in cells
+            or one.baseline
         ]
         lines += [f"  under {attack} with {prior}: {', '.join(told)}"] if told else []
     if not lines:
@@ -124,12 +127,15 @@ def _lines(found: Published, cells: Sequence[_Cell]) -> Iterator[str]:
     priors = dict.fromkeys(prior for _, _, prior in cells)
     levels += [f"floor {found.floors[p]} (samples of {p})" for p in priors if p in found.floors]
     yield from [f"  {', '.join(levels)}", *lines] if levels else lines
-    verdicts = {_named(one.defense, one.defense_options): one.verdict for one in found.cells if one.verdict}
+    verdicts = {
+        with_options(one.defense, one.defense_options): one.verdict for one in found.cells if one.verdict
+    }
     if ours := [
         f"{name} {verdicts[name]}" for name in dict.fromkeys(d for d, _, _ in cells) if name in verdicts
     ]:
         yield f"  verdicts under the strongest attack on each: {'; '.join(ours)}"
 
 
-def _named(name: str, options: Mapping[str, Any]) -> str:
+def with_options(name: str, options: Mapping[str, Any]) -> str:
+    """``ppa (loss=logit)``; the name alone without options."""
     return f"{name} ({options_text(options)})" if options else name

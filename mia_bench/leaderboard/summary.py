@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from mia_bench.leaderboard.aggregate import Shown
-from mia_bench.leaderboard.published import Published, PublishedCell
+from mia_bench.leaderboard.published import Published, PublishedCell, with_options
 from mia_bench.leaderboard.standings import Standings
 from mia_bench.leaderboard.words import brief
 from mia_bench.statistics import Estimate
@@ -33,6 +33,7 @@ def summary_text(decided: Standings) -> str:
                     attack=attack.name,
                     attack_options=attack.changed,
                     prior=section.prior.name,
+                    prior_options=section.prior.changed,
                     leakage=number(row.metrics.get(board.primary)),
                     verdict=standing.verdict.outcome
                     if standing.verdict and standing.role == "defense"
@@ -41,7 +42,7 @@ def summary_text(decided: Standings) -> str:
                 )
             )
     floors = {
-        section.prior.name: number(row.metrics.get(board.primary))
+        with_options(section.prior.name, section.prior.changed): number(row.metrics.get(board.primary))
         for section, row in board.floors
         if row.value(board.primary) is not None
     }
