@@ -751,6 +751,14 @@ def test_without_means_of_classes_there_is_no_verdict_but_a_page(registry: Regis
     assert f"| `guard` | 0.80{NBSP}±{NBSP}0.05 | −10.0 |" in pages.page(decided, registry)
 
 
+def test_pages_beside_the_documentation_link_it(registry: Registry) -> None:
+    decided = decide(registry, *BASE, *rows(("guard", 0.3)))
+    for text in (pages.page(decided, registry, docs="../docs"), pages.index([decided], "../docs")):
+        assert "[findings](../docs/findings.md)" in text
+    assert "findings.md" not in pages.page(decided, registry) + pages.index([decided])
+    assert "\n\n\n" not in pages.page(decided, registry) + pages.index([decided])
+
+
 def test_a_page_says_why_there_are_no_verdicts(registry: Registry) -> None:
     text = pages.page(decide(registry, *rows(("guard", 0.3))), registry)
     assert "Without the undefended baseline there are no verdicts." in text

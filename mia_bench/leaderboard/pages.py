@@ -60,6 +60,7 @@ def page(
     strip: bool = False,
     starred: bool = False,
     folds: Sequence[Board] = (),
+    docs: str = "",
 ) -> str:
     """The page of one track; its text depends on the records and the track only.
 
@@ -71,6 +72,7 @@ def page(
         strip: whether there is a picture of reconstructions beside the page.
         starred: whether ranks in it are of other runs than the published ones.
         folds: the boards of the sweep's further folds.
+        docs: where the findings and the protocol are, seen from the page; empty where they are not.
     """
     board = decided.board
     options = board.track.defenses
@@ -82,6 +84,7 @@ def page(
         figures={} if sweep else figures(decided),
         strip=strip,
         starred=starred,
+        docs=docs,
         tuning=tuning,
         sweep=sweep,
         above={} if sweep else {row.defense: options.get(row.defense, {}) for row in decided.defenses},
@@ -104,11 +107,11 @@ def figures(decided: Standings) -> dict[str, tuple[str, str]]:
     return {file: (words, svg) for file, (words, svg) in found.items() if svg}
 
 
-def index(boards: Sequence[Standings]) -> str:
-    """The page that lists the boards."""
+def index(boards: Sequence[Standings], docs: str = "") -> str:
+    """The page that lists the boards; ``docs`` as in :func:`page`."""
     named = [(one.board, name) for one in boards for name in (one.board.primary, one.accuracy) if name]
     defined = dict.fromkeys((name, board.quantities[name]) for board, name in named)
-    return _render("index.md.j2", boards=boards, defined=list(defined))
+    return _render("index.md.j2", boards=boards, defined=list(defined), docs=docs)
 
 
 def _render(template: str, **values: Any) -> str:

@@ -181,6 +181,9 @@ def pages(
         tunings[name] = choose(swept[name], registry, folds[name])
     texts: dict[Path, str] = {}
     boards = []
+    docs = (
+        "../docs" if folder.name == PUBLISHED and (folder.parent / "docs" / "findings.md").is_file() else ""
+    )
     for name in track_names(folder):
         decided = _decide(_board(folder, name, registry, known.get((folder, name))), swept.get(name))
         texts[folder / f"{name}.md"] = page(
@@ -189,12 +192,13 @@ def pages(
             tunings.get(name),
             strip=(folder / STRIPS / f"{name}.png").is_file(),
             starred=bool(strip_reruns(folder, name)),
+            docs=docs,
         )
         if summary := _summary_file(folder, registry, decided):
             texts[summary] = summary_text(decided)
         texts |= {folder / FIGURES / file: svg for file, (_, svg) in figures(decided).items()}
         boards.append(decided)
-    texts[folder / INDEX] = index(boards)
+    texts[folder / INDEX] = index(boards, docs)
     for name, board in swept.items():
         texts[sweeps / f"{name}.md"] = page(
             standings(board), registry, tunings[name], sweep=True, folds=folds[name]
