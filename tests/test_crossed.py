@@ -108,6 +108,13 @@ def test_nothing_that_varies_has_no_error() -> None:
     assert (found.p_value(), found.p_value(0.1)) == (1, 0)
 
 
+@pytest.mark.parametrize("shape", [(5, 12), (1, 12), (5, 1)])
+def test_rounding_is_no_spread(shape: tuple[int, int]) -> None:
+    """Of 0.9 - 0.8 in every class the last digits of the mean differ."""
+    [found] = crossed_means([np.full(shape, 0.9) - np.full(shape, 0.8)])
+    assert (found.value, found.error) == (pytest.approx(0.1), 0.0)
+
+
 def test_seed_variance_is_pooled_as_a_ratio() -> None:
     """A row in other units, or nearer to the floor, changes nothing for the others."""
     tables = [table(3, 40, 0.5, 0.5, seed) for seed in range(6)]

@@ -104,7 +104,8 @@ def _squares(table: Array) -> _Squares:
     mean = float(table.mean())
     by_seed, by_class = table.mean(1) - mean, table.mean(0) - mean
     rest = table - mean - by_seed[:, None] - by_class
-    rest[np.abs(rest) < _ROUNDING * np.abs(table).max()] = 0
+    for left in (by_seed, by_class, rest):
+        left[np.abs(left) < _ROUNDING * np.abs(table).max()] = 0
     return _Squares(
         mean,
         by_seed,
@@ -145,7 +146,8 @@ def _one_way(table: Array) -> Effect:
     seeds, classes = table.shape
     if table.size < 2:
         raise ValueError("one seed and one class have no interval")
-    error = float(table.std(ddof=1)) / math.sqrt(table.size)
+    spread = float(table.std(ddof=1))
+    error = spread / math.sqrt(table.size) if spread > _ROUNDING * np.abs(table).max() else 0.0
     return Effect(float(table.mean()), error, table.size - 1, seeds, classes)
 
 
