@@ -211,6 +211,9 @@ def test_a_value_that_can_not_be_run_is_left_out_with_the_reason(toy, computed: 
     assert "less than" in one.reason
     less, more = told(wrong, computed).tested
     assert (less.outcome, less.missing, more.missing) == ("unclear", 1, 0)
+    claim = {**GIVEN["claims"][0], "options": {"alpha": -0.5}}
+    about_another = wrong.model_copy(update={"claims": made(claims=[claim]).claims})
+    assert told(about_another, computed).tested[0].missing == 0
 
 
 def test_seeds_that_settings_were_chosen_on_are_refused(toy, tmp_path: Path) -> None:

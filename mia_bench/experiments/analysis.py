@@ -631,8 +631,9 @@ def _cells(claim: Claim, rows: _Rows) -> list[CellKey]:
 
 
 def _left_out(claim: Claim, rows: _Rows) -> int:
-    """How many settings of the claim's defense can't be run."""
-    return sum(one.defense == claim.defense for one in rows.plan.left_out)
+    """How many settings that a claim is about can't be run."""
+    given = [json.loads(one.options) for one in rows.plan.left_out if one.defense == claim.defense]
+    return sum(all(one.get(name, value) == value for name, value in claim.options.items()) for one in given)
 
 
 def _of(claim: Claim, tables: Mapping[ComponentKey, Table]) -> list[Table]:

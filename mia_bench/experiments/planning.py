@@ -12,6 +12,7 @@ from mia_bench.engine.grid import Cell, build_grid
 from mia_bench.engine.run import Prepared, Setup, complete, set_up
 from mia_bench.errors import MiaBenchError, UsageError
 from mia_bench.experiments.definition import Experiment, settings_of
+from mia_bench.record import canonical
 from mia_bench.recorded_options import row_label
 from mia_bench.registry import Registry
 from mia_bench.track import Track
@@ -34,9 +35,14 @@ class Placed:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A setting that can't be run, and why."""
+    """A setting that can't be run, and why.
+
+    Attributes:
+        options: those that it was given, as canonical JSON.
+    """
 
     defense: str
+    options: str
     reason: str
 
 
@@ -70,7 +76,7 @@ def plan_of(experiment: Experiment, registry: Registry, track: Track, seeds: Seq
                 )
             except MiaBenchError as error:
                 words = row_label(one.defense, given)
-                left_out[LeftOut(one.defense, f"{words} is left out: {error}")] = None
+                left_out[LeftOut(one.defense, canonical(given), f"{words} is left out: {error}")] = None
                 continue
             at = given.get(experiment.axis, one.at) if experiment.axis else one.at
             place = None if at is None else float(at)
