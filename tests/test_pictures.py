@@ -17,6 +17,7 @@ from PIL import Image
 from commands import TOY_RUN
 from mia_bench import store as store_module
 from mia_bench.cli.drawn_strip import Run, captions, to_show
+from mia_bench.leaderboard.strips import digest
 from mia_bench.pictures import (
     PRIVATE,
     StripRow,
@@ -179,7 +180,8 @@ def test_a_strip_prefers_the_run_that_was_published() -> None:
     def shown(*found: Record, stored: Sequence[Record]) -> tuple[Record, bool] | None:
         own = {record.key: record for record in stored}
         store = SimpleNamespace(record=lambda track, key: own.get(key), has=lambda stage, key: key in own)
-        return to_show(found, store, "id_rank")
+        run = to_show(found, store, "id_rank", {record.key: digest(record, "id_rank") for record in found})
+        return run and (run.record, run.again)
 
     assert shown(first, second, stored=[first, second]) == (first, False)
     assert shown(second, first, stored=[first, second]) == (first, False)
@@ -274,5 +276,5 @@ def test_the_strip_of_a_page(cli, toy, undisturbed, tmp_path) -> None:
 @pytest.mark.parametrize(("again", "shown"), [(False, ["rank 3", "rank 1"]), (True, ["rank 3*", "rank 1*"])])
 def test_ranks_of_another_run_are_marked(again: bool, shown: list[str]) -> None:
     record = Record.model_validate(make_record(per_image={"id_rank": [[3.0], [2.0], [1.0]]}))
-    assert captions(Run(record, again), "id_rank", [0, 2]) == shown
-    assert captions(Run(record, again), "", [0, 2]) == ["", ""]
+    assert captions(Run(record, "", again), "id_rank", [0, 2]) == shown
+    assert captions(Run(record, "", again), "", [0, 2]) == ["", ""]
