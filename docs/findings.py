@@ -123,7 +123,7 @@ class Boards:
     def pair(self, one: str, other: str) -> str:
         """The leakage of a defense less that of another, with their own interval."""
         keys = self._row(one).key, self._row(other).key
-        pairs = self._decided.pairs
+        pairs = self._decided.pairs.differences
         effect = pairs[keys] if keys in pairs else pairs[keys[::-1]]
         return interval(effect if keys in pairs else replace(effect, value=-effect.value))
 

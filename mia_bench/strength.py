@@ -13,8 +13,11 @@ from mia_bench.errors import MiaBenchError
 from mia_bench.record import Record
 from mia_bench.track import StandardAttack, Track
 
-MASKING_MARGIN: Mapping[str, float] = {"bits": 0.5, "share": 0.05}
-"""By how much an attack must beat the default one to suspect gradient masking, by kind of quantity."""
+EQUAL: Mapping[str, float] = {"bits": 0.5, "share": 0.05}
+"""By kind of quantity, the difference of leakage too small to matter.
+
+Gradient masking is suspected where an attack beats the default one by at least as much.
+"""
 
 DEARER = 1.05
 """An attack with at most this many times the queries of another costs no more."""
@@ -154,7 +157,7 @@ def suspicion(candidates: Sequence[Candidate], baseline: Sequence[Candidate], qu
     """Why gradient masking is suspected; empty where it is not.
 
     It is where an attack that sees less of the target than the default white-box attack, or that sees as much
-    and asks no more queries, recovers more by :data:`MASKING_MARGIN`, and gains by as much more than it does
+    and asks no more queries, recovers more by :data:`EQUAL`, and gains by as much more than it does
     on the undefended target. (An attack that is better everywhere says nothing about a defense. So there is
     no suspicion by attacks that the undefended target was not attacked with.)
 
@@ -163,7 +166,7 @@ def suspicion(candidates: Sequence[Candidate], baseline: Sequence[Candidate], qu
         baseline: those against the undefended target.
         quantity: what decides.
     """
-    margin = MASKING_MARGIN.get(quantity.kind)
+    margin = EQUAL.get(quantity.kind)
     default = next((c for c in candidates if c.attack.default and _access(c) == 0 and c.records), None)
     if margin is None or default is None or default.leakage is None:
         return ""

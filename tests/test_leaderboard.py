@@ -33,7 +33,7 @@ from mia_bench.leaderboard.board import build_board
 from mia_bench.leaderboard.described import known_quantities
 from mia_bench.leaderboard.overview import overviews
 from mia_bench.leaderboard.records import read_file
-from mia_bench.leaderboard.standings import EQUAL, standings
+from mia_bench.leaderboard.standings import standings
 from mia_bench.leaderboard.submission import Submission
 from mia_bench.leaderboard.submission import submit as submit_records
 from mia_bench.leaderboard.tables import class_table
@@ -43,6 +43,7 @@ from mia_bench.registry import PluginInfo, Registry
 from mia_bench.results import read_store
 from mia_bench.statistics import Estimate, crossed_means, pigeonhole_median, proportion_interval, weighted
 from mia_bench.store import Store
+from mia_bench.strength import EQUAL
 from mia_bench.track import Standard, StandardAttack, Track, load_track
 from stored import record_text, write_json
 
@@ -731,7 +732,7 @@ def test_an_edge_says_by_how_much_the_last_step_changed_leakage(leakages: dict, 
 def test_a_sweep_is_widened_where_its_last_step_changed_a_fifth_of_the_margin(
     registry: Registry, track: Track, part: float, further: list[float]
 ) -> None:
-    margin, _ = EQUAL["share"]
+    margin = EQUAL["share"]
     found = chosen(registry, track, swept(0.1, 0.9, 0.5), swept(0.2, 0.9, 0.5 - part * margin))
     assert found is not None
     for choice in found.choices[0].choices:

@@ -11,12 +11,14 @@ from typing import Any
 import pytest
 
 from mia_bench.leaderboard import pages
-from mia_bench.leaderboard import standings as standings_module
+from mia_bench.leaderboard import pairs as pairs_module
 from mia_bench.leaderboard.advice import advice, in_points
 from mia_bench.leaderboard.board import Board, build_board
 from mia_bench.leaderboard.drawing import forests, plane
 from mia_bench.leaderboard.export import csv_lines
-from mia_bench.leaderboard.standings import NOT_PAIRED, Standings, letters_of, section_letters, standings
+from mia_bench.leaderboard.flags import NOT_PAIRED
+from mia_bench.leaderboard.pairs import Pairs, section_letters
+from mia_bench.leaderboard.standings import Standings, standings
 from mia_bench.leaderboard.strongest import strongest
 from mia_bench.leaderboard.trainings import several_trainings
 from mia_bench.leaderboard.words import remarks
@@ -253,13 +255,13 @@ def test_defenses_that_differ_share_no_letter_and_the_baseline_has_none(registry
 def test_one_seed_tells_no_pair_apart(registry: Registry) -> None:
     made = rows(("guard", 0.3, 0.9), seeds=1) + rows(("guard", 0.5, 0.9), options={"alpha": 0.6}, seeds=1)
     decided = decide(registry, *rows(("plain", 0.6, 0.9), seeds=1), *made)
-    assert (decided.pairs, {row.letters for row in decided.rows}) == ({}, {""})
+    assert (decided.pairs.differences, {row.letters for row in decided.rows}) == ({}, {""})
 
 
 def test_more_defenses_than_can_be_read_in_pairs_have_no_letters(registry: Registry, monkeypatch) -> None:
     made = rows(("guard", 0.3, 0.9)) + rows(("guard", 0.5, 0.9), options={"alpha": 0.6})
     assert "letters of pairs" in pages.page(decide(registry, *BASE, *made), registry)
-    monkeypatch.setattr(standings_module, "LETTERED", 1)
+    monkeypatch.setattr(pairs_module, "LETTERED", 1)
     decided = decide(registry, *BASE, *made)
     assert {row.letters for row in decided.rows} == {""}
     _, less, more = decided.rows
@@ -288,10 +290,10 @@ def test_every_pair_of_defenses_is_compared(registry: Registry) -> None:
     made = rows(("guard", 0.5, 0.9)) + rows(("guard", 0.3, 0.9), options={"alpha": 0.6})
     decided = decide(registry, *BASE, *made)
     assert [row.label for row in decided.in_pairs] == ["guard alpha=0.6", "guard"]
-    [found] = decided.pairs.values()
+    [found] = decided.pairs.differences.values()
     assert found.value == pytest.approx(-0.2, abs=1e-6)
     alone = decide(registry, *BASE, *rows(("guard", 0.5, 0.9)))
-    assert alone.pairs == {}
+    assert not alone.pairs.differences
     assert "leaks less: every pair" not in pages.page(alone, registry)
     made += rows(("guard", 0.4, 0.9), options={"alpha": 0.7})
     text = pages.page(decide(registry, *BASE, *made), registry)
@@ -472,11 +474,11 @@ def test_letters_are_of_differences_that_hold_among_all_pairs() -> None:
     keys = [("guard", f'{{"alpha": {number}}}') for number in range(3)]
     effect = Effect(-0.3, 0.135, 60.0, 5, 60)
     assert 0.02 < effect.p_value() < 0.05
-    alone = letters_of({(keys[0], keys[1]): effect})
+    alone = Pairs({(keys[0], keys[1]): effect}).letters
     assert alone == {keys[0]: "a", keys[1]: "b"}
     level = Effect(-0.1, 0.135, 60.0, 5, 60)
     several = {(keys[0], keys[1]): effect, (keys[0], keys[2]): level, (keys[1], keys[2]): level}
-    assert set(letters_of(several).values()) == {"a"}
+    assert set(Pairs(several).letters.values()) == {"a"}
 
 
 def test_an_attack_with_other_options_than_the_tracks_names_them(registry: Registry) -> None:
@@ -735,8 +737,13 @@ def test_what_leaks_more_than_another_is_not_the_best_though_it_can_not_be_told_
     cheap = rows(("guard", 0.3, 0.9))
     decided = decide(registry, *BASE, *dear, *fair, *cheap)
     keys = {row.label: row.key for row in decided.rows}
-    alone = frozenset([(keys["guard alpha=0.7"], keys["guard"])])
-    *_, found = advice(dataclasses.replace(decided, apart=alone))
+    alone = keys["guard alpha=0.7"], keys["guard"]
+    unclear = {
+        pair: effect if pair == alone else dataclasses.replace(effect, error=1.0)
+        for pair, effect in decided.pairs.differences.items()
+    }
+    assert Pairs(unclear).apart == {alone}
+    *_, found = advice(dataclasses.replace(decided, pairs=Pairs(unclear)))
     assert found.best is not None
     assert (found.best.label, [row.label for row in found.alike]) == ("guard alpha=0.7", ["guard alpha=0.6"])
     assert [row.label for row in found.rest] == ["guard"]

@@ -29,7 +29,7 @@ from mia_bench.leaderboard.grouping import (
     row_key,
     section_key,
 )
-from mia_bench.leaderboard.standings import Standing, Standings, margins_of, standings
+from mia_bench.leaderboard.standings import Standing, Standings, standings
 from mia_bench.leaderboard.submission import outdated
 from mia_bench.leaderboard.tables import Table, class_table, effects
 from mia_bench.leaderboard.verdicts import Margins, rounded_up
@@ -555,7 +555,7 @@ def _judgement(
 ) -> Judgement:
     name = claim.quantity or rows.board.primary
     quantity = rows.board.quantities[name]
-    margins = margins_of(quantity)
+    margins = Margins.of(quantity)
     margin = SMALL * margins.leakage
     outcome = "unclear" if missing else judged(list(found.values()), direction(claim, quantity), margin)
     return Judgement(

@@ -32,10 +32,10 @@ from mia_bench.leaderboard.figures import (
 )
 from mia_bench.leaderboard.grouping import row_key, section_key
 from mia_bench.leaderboard.records import FIGURES
-from mia_bench.leaderboard.standings import EQUAL
 from mia_bench.leaderboard.trainings import several_trainings
 from mia_bench.leaderboard.words import brief, change
 from mia_bench.statistics import Estimate
+from mia_bench.strength import EQUAL
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -340,5 +340,5 @@ def _render(template: str, **values: Any) -> str:
     environment = make_environment(TEMPLATES)
     environment.filters["plain"] = lambda text: Markup(" ".join(text.split()))
     environment.globals |= {number.__name__: as_it_is(number) for number in (brief, change)}
-    environment.globals["small"] = {kind: SMALL * margin for kind, (margin, _) in EQUAL.items()}
+    environment.globals["small"] = {kind: SMALL * margin for kind, margin in EQUAL.items()}
     return page_text(environment, template, values)

@@ -111,6 +111,12 @@ class Board:
         return tuple(name for name in self.columns if name not in self.of_attack)
 
     @property
+    def accuracy(self) -> str:
+        """Name of the quantity of utility that the verdict table shows; empty where there is none."""
+        shown = ((name, self.quantities[name]) for name in self.utility_metrics)
+        return next((name for name, q in shown if q.role == "utility" and q.better == "higher"), "")
+
+    @property
     def leakage_metrics(self) -> tuple[str, ...]:
         """Names of the columns that say what an attack recovers."""
         return tuple(n for n, q in self.columns.items() if n in self.of_attack and q.role == "leakage")

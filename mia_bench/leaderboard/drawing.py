@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 from mia_bench.api.metric import Quantity
 from mia_bench.leaderboard.figures import Axis, Bar, Level, Panel, Point, Series, forest, scatter
 from mia_bench.leaderboard.front import corners
-from mia_bench.leaderboard.standings import Standings, section_letters
+from mia_bench.leaderboard.pairs import section_letters
+from mia_bench.leaderboard.standings import Standings
 from mia_bench.statistics import Estimate
 from mia_bench.track import Track
 

@@ -21,7 +21,8 @@ from mia_bench.leaderboard.board import Board, Section
 from mia_bench.leaderboard.compare import FromBaseline
 from mia_bench.leaderboard.drawing import forests, plane
 from mia_bench.leaderboard.escape import as_it_is, make_environment, page_text
-from mia_bench.leaderboard.standings import AT_FLOOR, KINDS, LETTERED, NOT_PAIRED, NOT_RUN, USELESS, Standings
+from mia_bench.leaderboard.flags import AT_FLOOR, NOT_PAIRED, NOT_RUN, USELESS
+from mia_bench.leaderboard.standings import KINDS, Standings
 from mia_bench.leaderboard.strongest import attack_set, comparisons
 from mia_bench.leaderboard.trainings import several_trainings
 from mia_bench.leaderboard.tuning import LEVELS, MARGIN, Tuning, other_choices, rule_chose, unchanged
@@ -159,7 +160,6 @@ def _environment() -> Environment:
         "MARGIN": MARGIN,
         "RESAMPLES": RESAMPLES,
         "AT_FLOOR": AT_FLOOR,
-        "LETTERED": LETTERED,
         "NOT_PAIRED": NOT_PAIRED,
         "NOT_RUN": NOT_RUN,
         "USELESS": USELESS,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, Self, TypeVar
 
@@ -75,6 +75,8 @@ class _Seeded(Protocol):
 
 Rows = TypeVar("Rows", bound=_Seeded)
 
+Name = TypeVar("Name")
+
 
 def common(one: Rows, other: Rows, *, beside: bool) -> tuple[tuple[int, ...], bool]:
     """The seeds on which two rows are compared, and whether they are paired.
@@ -139,6 +141,12 @@ def effects(tables: Sequence[Table | None], *, share: bool = False) -> list[Effe
         for number, effect in zip(numbers, crossed_means(means), strict=True):
             found[number] = _exact(effect) if share and not effect.error else effect
     return found
+
+
+def named_effects(tables: Mapping[Name, Table | None], *, share: bool = False) -> dict[Name, Effect]:
+    """The :func:`effects` by name; without those that are None."""
+    found = zip(tables, effects(list(tables.values()), share=share), strict=True)
+    return {name: effect for name, effect in found if effect}
 
 
 def _exact(effect: Effect) -> Effect:

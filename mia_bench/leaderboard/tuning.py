@@ -23,8 +23,9 @@ from mia_bench.api.options import parse_options
 from mia_bench.errors import MiaBenchError
 from mia_bench.leaderboard.board import Board
 from mia_bench.leaderboard.grouping import ComponentKey, group, row_key
-from mia_bench.leaderboard.standings import Standings, margins_of
+from mia_bench.leaderboard.standings import Standings
 from mia_bench.leaderboard.strongest import attack_of, attack_set
+from mia_bench.leaderboard.verdicts import Margins
 from mia_bench.record import Record, canonical
 from mia_bench.recorded_options import differing, row_label
 from mia_bench.registry import Registry
@@ -385,7 +386,7 @@ def _at(
 
 def unchanged(leakage: Quantity) -> float:
     """The change of leakage below which a step of a sweep changed nothing; 0 where no margin is known."""
-    return STILL * margins_of(leakage).leakage
+    return STILL * Margins.of(leakage).leakage
 
 
 @dataclass(frozen=True)

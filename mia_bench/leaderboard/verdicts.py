@@ -7,8 +7,9 @@ from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias, TypeVar
 
-from mia_bench.api.metric import Direction
+from mia_bench.api.metric import Direction, Quantity
 from mia_bench.statistics import Effect, holm
+from mia_bench.strength import EQUAL
 
 Kind: TypeAlias = Literal[
     "baseline", "leaks less", "leaks less, at a cost", "leaks more", "no difference", "unclear"
@@ -105,6 +106,11 @@ class Margins:
     leakage: float = 0.0
     unit: str = ""
     accuracy: float = ACCURACY_MARGIN
+
+    @classmethod
+    def of(cls, leakage: Quantity) -> Margins:
+        """The margins of a quantity of leakage; of some kinds none is known."""
+        return cls(EQUAL.get(leakage.kind, 0.0), "bits" if leakage.kind == "bits" else "")
 
 
 def decide(

@@ -6,7 +6,8 @@ import math
 
 from mia_bench.api.metric import Quantity
 from mia_bench.leaderboard.aggregate import Shown
-from mia_bench.leaderboard.standings import AT_FLOOR, NOT_RUN, USELESS, Standing, Standings
+from mia_bench.leaderboard.flags import AT_FLOOR, NOT_RUN, USELESS
+from mia_bench.leaderboard.standings import Standing, Standings
 from mia_bench.leaderboard.verdicts import MASKING, UNKNOWN_COSTS, Verdict
 from mia_bench.statistics import Effect, Estimate
 
