@@ -144,10 +144,10 @@ def test_a_claim_about_an_attack_that_is_not_run_on_the_track_is_not_tested(
     changes = {"attacks": attacks, "tracks": ["toy", "other"], "claims": [*GIVEN["claims"], claim]}
     found = told(made(**changes), computed)
     assert [one.claim.text for one in found.tested] == ["Less.", "More."]
-    assert "Under logit." not in page(made(**changes), [found])
-    assert "What surprised" not in page(made(**changes), [found])
+    assert "Under logit." not in page(made(**changes), [found], {})
+    assert "What surprised" not in page(made(**changes), [found], {})
     assert "**What surprised, and how it was checked.** It did." in page(
-        made(**changes, checks="It did."), [found]
+        made(**changes, checks="It did."), [found], {}
     )
 
 
@@ -412,7 +412,7 @@ def test_what_is_compared_with_no_baseline_is_missing(toy, computed: list[Record
     less, more = found.tested
     assert (less.outcome, less.missing, more.missing) == ("unclear", 4, 0)
     assert found.missing == 4
-    assert "4 cells are missing" in page(made(), [found])
+    assert "4 cells are missing" in page(made(), [found], {})
     without = [one for one in computed if one.defense.name != "none" or one.seed == 0]
     less, more = told(made(), without).tested
     assert (less.missing, more.missing) == (4, 2)
@@ -440,12 +440,12 @@ def test_without_the_baseline_there_is_no_answer(toy, computed: list[Record]) ->
 
 def test_a_page_holds_the_question_the_answer_and_the_commands(toy, computed: list[Record]) -> None:
     found = told(made(), computed)
-    text = page(made(), [found])
+    drawn = figures(made(), found)
+    text = page(made(), [found], {"toy": drawn})
     row = "| `neg-ls alpha=-0.5` | 2 |"
     command = "mia-bench experiment run made --track toy"
     for words in ("# Made", "**Question.** Does it?", "By `ppa`.", "*Less.* **", row, command):
         assert words in text
-    drawn = figures(made(), found)
     spent = costs(found)
     assert (spent.cells, spent.attacks) == (
         len(computed),
@@ -736,7 +736,7 @@ def test_claims_are_tested_in_each_variant_and_trends_between_the_first_and_the_
     assert [part.available_images for part in found.parts] == [each] * 3
     turning = found.tested[1]
     assert (turning.name, turning.accuracy is None, turning.beyond) == ("gradient_cosine", False, {})
-    text = page(experiment, [found])
+    text = page(experiment, [found], {})
     for words in (
         "### 2 images",
         "(2 images minus as it is)",
@@ -820,7 +820,7 @@ def test_attacks_are_compared_with_the_first_on_the_same_target(toy, tmp_path: P
     assert less.effects[label].value == pytest.approx(own - plain)
     assert every.effects == less.effects
     assert less.missing == every.missing == 0
-    assert "the first row for the same target" in page(experiment, [found])
+    assert "the first row for the same target" in page(experiment, [found], {})
     (run,) = mia_bench.run(
         track="toy",
         defense="none",

@@ -17,7 +17,6 @@ from PIL import Image
 from commands import TOY_RUN
 from mia_bench import store as store_module
 from mia_bench.cli.drawn_strip import Run, captions, to_show
-from mia_bench.leaderboard.strips import digest
 from mia_bench.pictures import (
     PRIVATE,
     StripRow,
@@ -180,7 +179,7 @@ def test_a_strip_prefers_the_run_that_was_published() -> None:
     def shown(*found: Record, stored: Sequence[Record]) -> tuple[Record, bool] | None:
         own = {record.key: record for record in stored}
         store = SimpleNamespace(record=lambda track, key: own.get(key), has=lambda stage, key: key in own)
-        run = to_show(found, store, "id_rank", {record.key: digest(record, "id_rank") for record in found})
+        run = to_show(found, store, "id_rank")
         return run and (run.record, run.again)
 
     assert shown(first, second, stored=[first, second]) == (first, False)

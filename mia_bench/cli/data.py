@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from mia_bench.track import Track, loadable_tracks
 from mia_bench.weights import missing_lines, needed_by, weight_files
 
 with lazy_imports():
-    from mia_bench.api.dataset import Splits
+    from mia_bench.api.dataset import Dataset, Splits
 
 
 @click.group("data")
@@ -39,18 +39,24 @@ def list_() -> None:
     """
     registry = host().registry
     tracks = _tracks_by_dataset(registry)
+    for name, dataset in _unbroken(registry):
+        used = ", ".join(track.name for track in tracks[name]) or "none"
+        say(f"{name}: {dataset.summary}")
+        say(f"  tracks: {used}")
+        say(f"  terms:  {dataset.terms}")
+        if dataset.needs_root:
+            _echo_source(dataset)
+
+
+def _unbroken(registry: Registry) -> Iterator[tuple[str, type[Dataset]]]:
+    """The data sets by name; of those that can't be loaded a line is printed."""
     for entry in registry.entries("dataset"):
         try:
             dataset = entry.load()
         except MiaBenchError as error:
             say(f"{entry.name}: broken: {error}")
-            continue
-        used = ", ".join(track.name for track in tracks[entry.name]) or "none"
-        say(f"{entry.name}: {dataset.summary}")
-        say(f"  tracks: {used}")
-        say(f"  terms:  {dataset.terms}")
-        if dataset.needs_root:
-            _echo_source(dataset)
+        else:
+            yield entry.name, dataset
 
 
 def _tracks_by_dataset(registry: Registry) -> dict[str, list[Track]]:
@@ -69,7 +75,7 @@ def _echo_missing_weights(registry: Registry, datasets: Iterable[str], folder: P
         say(f"note: {line}")
 
 
-def _echo_source(dataset: Any) -> None:
+def _echo_source(dataset: type[Dataset]) -> None:
     """Print where files belong, and where to get them."""
     say(f"  layout: {dataset.layout}")
     say(f"  from:   {dataset.origin}")
@@ -90,15 +96,9 @@ def check(names: tuple[str, ...], **given: Any) -> None:
         raise UsageError("give --data DIR or set MIA_BENCH_DATA")
     tracks = _tracks_by_dataset(registry)
     usable = True
-    for name in names or registry.names("dataset"):
-        try:
-            reads_disk = registry.get("dataset", name).load().needs_root
-        except MiaBenchError as error:
-            if names:
-                raise
-            say(f"{name}: broken: {error}")
-            continue
-        if reads_disk:
+    chosen = ((name, registry.get("dataset", name).load()) for name in names)
+    for name, dataset in chosen if names else _unbroken(registry):
+        if dataset.needs_root:
             usable &= _check(name, tracks[name], given, named=bool(names))
     _echo_missing_weights(registry, names or registry.names("dataset"), roots.weights)
     if names and not usable:

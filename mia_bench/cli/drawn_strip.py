@@ -85,7 +85,7 @@ def draw(
         place = standing.section and (standing.section.key, standing.key)
         same = [record for record in board.done if (section_key(record), row_key(record)) == place]
         digests = {record.key: strips.digest(record, ranked) for record in same}
-        found = to_show(same, store, ranked, digests)
+        found = to_show(same, store, ranked)
         any_found = any_found or found is not None
         cell, images = next((earlier[key] for key in digests if key in earlier), (None, None))
         published = cell is not None and cell.ranks == digests[cell.key]
@@ -124,14 +124,10 @@ def captions(run: Run, ranked: str, classes: Sequence[int]) -> list[str]:
     return [f"rank {ranks[index][0]:g}{mark}" if ranks else "" for index in classes]
 
 
-def to_show(published: Sequence[Record], store: Store, ranked: str, digests: Mapping[str, str]) -> Run | None:
-    """The run of a row to show: of the first seed of which the store has the published run, or else any.
-
-    Args:
-        digests: those of the published ranks by the keys of their records.
-    """
+def to_show(published: Sequence[Record], store: Store, ranked: str) -> Run | None:
+    """The run of a row to show: of the first seed of which the store has the published run, or else any."""
     found = [
-        Run(own, ranks := strips.digest(own, ranked), ranks != digests[record.key])
+        Run(own, ranks := strips.digest(own, ranked), ranks != strips.digest(record, ranked))
         for record in published
         if store.has("measure", record.key)
         and (own := store.record(record.track.name, record.key))

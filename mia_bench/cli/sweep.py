@@ -17,7 +17,7 @@ from mia_bench.engine.sweep import prepare_sweep
 from mia_bench.errors import UsageError
 from mia_bench.leaderboard.sweeps import figure, outcome, rows_of
 from mia_bench.record import Record
-from mia_bench.recorded_options import options_text
+from mia_bench.recorded_options import differing, options_text
 from mia_bench.results import doubts, results_table, text_table
 from mia_bench.terminal import say, say_lines, warn
 
@@ -94,16 +94,11 @@ def show(prepared: Prepared, records: list[Record], output: Path | None) -> None
         return
     for defense, several in found.further.items():
         for more in several:
-            said = options_text({key: more[key] for key in _varied(records, defense)})
+            tried = [record.defense.options for record in records if record.defense.name == defense]
+            said = options_text(differing(more, tried))
             say(f"note: a chosen setting of {defense} is at the edge of the sweep; try {said} too", err=True)
     if drawn := figure(found):
         path = output or Path("-".join(["sweep", track.name, *config.defense]) + ".svg")
         with writing(path):
             path.write_text(drawn, encoding="utf-8")
         say(f"figure: {path}", err=config.format == "json")
-
-
-def _varied(records: list[Record], defense: str) -> list[str]:
-    """The options in which the settings of a defense differ."""
-    settings = [record.defense.options for record in records if record.defense.name == defense]
-    return [key for key in settings[0] if any(one.get(key) != settings[0][key] for one in settings)]

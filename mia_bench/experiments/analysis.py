@@ -227,6 +227,12 @@ class Answer:
         """The quantities of the tables."""
         return tuple(dict.fromkeys(name for name, _ in self.parts[0].numbers))
 
+    @property
+    def seeds(self) -> str:
+        """How many seeds its settings have: ``3``, or ``2 to 3``."""
+        counts = [line.seeds for part in self.parts for line in part.lines]
+        return " to ".join(str(count) for count in sorted({min(counts), max(counts)}))
+
 
 def records_of(
     plan: Plan,

@@ -149,10 +149,10 @@ class Published:
         texts: dict[Path, str] = {}
         found = self.answers()
         for experiment, told in found:
-            texts[self.folder / f"{experiment.name}.md"] = page(experiment, told)
-            for one in told:
-                drawn = figures(experiment, one)
-                texts |= {self.folder / FIGURES / file: svg for file, (_, svg) in drawn.items()}
+            drawn = {one.track.name: figures(experiment, one) for one in told}
+            texts[self.folder / f"{experiment.name}.md"] = page(experiment, told, drawn)
+            for of_track in drawn.values():
+                texts |= {self.folder / FIGURES / file: svg for file, (_, svg) in of_track.items()}
         if self._points:
             texts[self.folder / f"{plane.NAME}.md"] = plane_page(self._plane, self._points)
             texts[self.folder / FIGURES / f"{plane.NAME}.svg"] = plane.figure(self._plane, self._points)

@@ -31,7 +31,7 @@ from mia_bench.leaderboard.figures import (
     scatter,
 )
 from mia_bench.leaderboard.grouping import row_key, section_key
-from mia_bench.leaderboard.records import FIGURES
+from mia_bench.leaderboard.pages import Drawn
 from mia_bench.leaderboard.trainings import several_trainings
 from mia_bench.leaderboard.words import brief, change
 from mia_bench.statistics import Estimate
@@ -40,19 +40,19 @@ from mia_bench.strength import EQUAL
 TEMPLATES = Path(__file__).parent / "templates"
 
 
-def page(experiment: Experiment, answers: Sequence[Answer]) -> str:
-    """The page of an experiment."""
-    drawn = {answer.track.name: figures(experiment, answer) for answer in answers}
+def page(experiment: Experiment, answers: Sequence[Answer], drawn: Mapping[str, Drawn]) -> str:
+    """The page of an experiment.
+
+    Args:
+        drawn: by track its :func:`figures`.
+    """
     return _render(
         "experiment.md.j2",
         experiment=experiment,
         answers=answers,
         costs=costs,
         apart=several_trainings,
-        drawn={
-            track: {f"{FIGURES}/{file}": words for file, (words, _) in found.items()}
-            for track, found in drawn.items()
-        },
+        drawn=drawn,
     )
 
 
@@ -142,8 +142,8 @@ def _plain(part: Part) -> str:
     return next((line.label for line in part.lines if line.baseline), "")
 
 
-def figures(experiment: Experiment, answer: Answer) -> dict[str, tuple[str, str]]:
-    """Of each figure of a track the name of its file, its words and its SVG."""
+def figures(experiment: Experiment, answer: Answer) -> Drawn:
+    """The figures of a track."""
     begin = f"{experiment.name}-{answer.track.name}"
     found = {}
     for kind in experiment.figures:

@@ -7,7 +7,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, TypeAlias
 
 from jinja2 import Environment
 from markupsafe import Markup
@@ -51,6 +51,9 @@ from mia_bench.track import Track
 TITLE = "# Leaderboard: "
 """What the page of a track begins with."""
 
+Drawn: TypeAlias = Mapping[str, tuple[str, str]]
+"""Of each figure of a page the name of its file, its words and its SVG."""
+
 
 def page(
     decided: Standings,
@@ -58,6 +61,7 @@ def page(
     tuning: Tuning | None = None,
     *,
     sweep: bool = False,
+    drawn: Drawn | None = None,
     strip: bool = False,
     starred: bool = False,
     folds: Sequence[Board] = (),
@@ -70,6 +74,7 @@ def page(
         registry: what is installed.
         tuning: what chose the settings of the defenses.
         sweep: the page is that of the sweep which chose them.
+        drawn: its :func:`figures`, where they are drawn already.
         strip: whether there is a picture of reconstructions beside the page.
         starred: whether ranks in it are of other runs than the published ones.
         folds: the boards of the sweep's further folds.
@@ -82,7 +87,7 @@ def page(
         board=board,
         decided=decided,
         track=board.track,
-        figures={} if sweep else figures(decided),
+        drawn={} if sweep else drawn or figures(decided),
         strip=strip,
         starred=starred,
         docs=docs,
@@ -98,8 +103,8 @@ def page(
     )
 
 
-def figures(decided: Standings) -> dict[str, tuple[str, str]]:
-    """Of each figure of a page the name of its file, its words and its SVG."""
+def figures(decided: Standings) -> Drawn:
+    """The figures of a page."""
     name = decided.board.track.name
     found = {
         f"{name}.svg": ("Accuracy and leakage of every row", plane(decided)),

@@ -186,17 +186,19 @@ def pages(
     )
     for name in track_names(folder):
         decided = _decide(_board(folder, name, registry, known.get((folder, name))), swept.get(name))
+        drawn = figures(decided)
         texts[folder / f"{name}.md"] = page(
             decided,
             registry,
             tunings.get(name),
             strip=(folder / STRIPS / f"{name}.png").is_file(),
             starred=bool(strip_reruns(folder, name)),
+            drawn=drawn,
             docs=docs,
         )
         if summary := _summary_file(folder, registry, decided):
             texts[summary] = summary_text(decided)
-        texts |= {folder / FIGURES / file: svg for file, (_, svg) in figures(decided).items()}
+        texts |= {folder / FIGURES / file: svg for file, (_, svg) in drawn.items()}
         boards.append(decided)
     texts[folder / INDEX] = index(boards, docs)
     for name, board in swept.items():

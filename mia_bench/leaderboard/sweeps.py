@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -16,7 +16,7 @@ from mia_bench.leaderboard.grouping import ComponentKey, group, row_key, section
 from mia_bench.leaderboard.tuning import Candidate, Chosen, choose
 from mia_bench.leaderboard.words import with_sign
 from mia_bench.record import Record
-from mia_bench.recorded_options import options_text, row_label
+from mia_bench.recorded_options import differing, options_text, row_label
 from mia_bench.registry import Registry
 from mia_bench.statistics import Estimate
 from mia_bench.track import Track
@@ -100,7 +100,7 @@ def outcome(registry: Registry, track: Track, records: Iterable[Record]) -> Swee
     tuned = _choices(board, registry, folds)
     place = {record.key: number for number, record in enumerate(given)}
     keys = sorted(rows, key=lambda key: min(place[record.key] for record in rows[key]))
-    swept = [_swept(accuracy, board, rows[key], _varied(board, key[0]), leakages[key], tuned) for key in keys]
+    swept = [_swept(accuracy, board, rows[key], leakages[key], tuned) for key in keys]
     swept.sort(key=lambda row: (_ROLES.index(row.role), row.defense))
     return Sweep(
         Axis(accuracy, replace(board.quantities[accuracy], better="higher")),
@@ -146,25 +146,16 @@ def _choices(board: Board, registry: Registry, folds: Sequence[Board]) -> tuple[
     return tuned.choices if tuned else ()
 
 
-def _varied(board: Board, defense: str) -> set[str]:
-    """The options in which the settings of a defense differ; none of a baseline."""
-    settings = [
-        one.defense.options
-        for one in board.records
-        if one.defense.name == defense and not one.defense.about.baseline
-    ]
-    return {key for one in settings for key in one if one[key] != settings[0].get(key)}
-
-
 def _swept(
     accuracy: str,
     board: Board,
     records: Sequence[Record],
-    varied: Collection[str],
     rows: Mapping[str, Row],
     tuned: Sequence[Chosen],
 ) -> Swept:
     defense, quantity = records[0].defense, board.quantities[board.primary]
+    every = [one.defense for one in board.records if one.defense.name == defense.name]
+    varied = differing(defense.options, [one.options for one in every if not one.about.baseline])
     values = {label: value for label, row in rows.items() if (value := row.value(board.primary)) is not None}
     attack = max(values, key=lambda label: quantity.sort_key(round(values[label], 9)), default="")
     reasons = sorted({record.reason or record.status for record in records if record.status != "done"})
