@@ -1710,7 +1710,7 @@ def test_what_a_defense_reports_stands_with_utility(registry: Registry, track: T
     assert board.utility_metrics == ("test_accuracy", "epsilon")
     assert board.further_metrics == ("blurriness",)
     assert board.utility[0].defense == "plain"
-    assert board.utility[0].metrics["epsilon"] == Missing("not measured for this row")
+    assert board.utility[0].metrics["epsilon"] == Missing("these records do not report it")
 
 
 def test_kinds_of_numbers(registry: Registry, track: Track) -> None:

@@ -510,7 +510,7 @@ def test_one_seed_has_no_verdict(registry: Registry) -> None:
     assert "(5 seeds; `guard`: 1, for other classes alone)." in pages.page(decided, registry)
     assert "(5 seeds)." in pages.page(decide(registry, *BASE, *rows(("guard", 0.3))), registry)
     alone = pages.page(decide(registry, *rows(("plain", 0.6), ("guard", 0.3), seeds=1)), registry)
-    assert "95 % confidence intervals, for other classes (1 seed)." in alone
+    assert "95 % confidence intervals: they are for other classes than these (1 seed)." in alone
     assert "- Without a verdict on `little`: `guard`\n" in pages.index([decided])
     assert "One seed says nothing of another training, so that there are no verdicts." in alone
     [row] = decided.defenses
@@ -701,8 +701,8 @@ def test_what_can_be_had_at_a_price(registry: Registry) -> None:
     assert (much.best.label, [row.label for row in much.rest]) == ("guard alpha=0.6", ["guard"])
     assert little.perhaps == much.perhaps == ()
     text = pages.page(decided, registry)
-    assert f"- **If you can give 1 or 3 points of accuracy:** `guard` (`id_gallery_acc1` −0.30{NBSP}±" in text
-    assert "; more leakage, though less than the baseline's: `guard`" in text
+    assert f"- **If you can give up 1 or 3 points of accuracy:** `guard` (`id_gallery_acc1` −0.30{NBSP}±" in text
+    assert "; shown to leak more than it, though less than the baseline: `guard`" in text
     # What can't be told from the one that leaks least is named by its cost.
     near = rows(("guard", 0.1003, 0.86), options={"alpha": 0.65})
     *_, found = advice(decide(registry, *BASE, *cheap, *dear, *near))
@@ -716,15 +716,15 @@ def test_what_can_be_had_at_a_price(registry: Registry) -> None:
     assert "; perhaps (the cost may be higher) `guard` (" in pages.page(doubtful, registry)
     front = rows(("plain", 0.25, 0.8), options={"epochs": 0.5}, baseline=True, front=True, changed=["epochs"])
     behind = decide(registry, *BASE, *front, *rows(("guard", 0.5, 0.82)))
-    words = "no defense is shown to be worth it. These leak less than the baseline, but"
+    words = "no defense is shown to be worth it. These leak less than the baseline and on average lose no more"
     text = pages.page(behind, registry)
     assert words in text
-    assert f"of the same accuracy (the *front*): `guard` (`id_gallery_acc1` −0.10{NBSP}±" in text
+    assert f"that are as accurate (the *front*): `guard` (`id_gallery_acc1` −0.10{NBSP}±" in text
     *_, beaten = advice(behind)
     assert (beaten.best, [row.label for row in beaten.no_better]) == (None, ["guard"])
     none = pages.page(decide(registry, *BASE, *worse), registry)
     assert (
-        "- **If you can give 1, 3 or 10 points of accuracy:** no defense is shown to leak less at that price"
+        "- **If you can give up 1, 3 or 10 points of accuracy:** no defense is shown to leak less at that price"
         in none
     )
 
@@ -788,7 +788,7 @@ def test_a_track_may_have_no_verdicts(registry: Registry) -> None:
     text = pages.page(decided, registry)
     assert "| verdict |" not in text
     assert "there are no verdicts" in text
-    assert "If you can give" not in text
+    assert "If you can give up" not in text
     assert "`little` only shows that everything runs" in pages.index([decided])
 
 

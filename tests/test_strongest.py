@@ -226,5 +226,5 @@ def test_the_page_of_a_sweep_compares_the_attacks(track: tuple[Registry, Track])
     assert "| `guard` |  | 0.100 | 0.400 | `aim (steps=9)` |" in text
     assert "- `guard`: `aim (steps=9), at no more queries, recovers 0.400; aim 0.100`" in text
     shown = pages.page(standings(board, strongest(board)), registry)
-    assert "tuning seeds 1000, 1001: `aim`, `aim (steps=9)`" in shown
+    assert "on the tuning seeds 1000, 1001 to find the strongest on each row: `aim`, `aim (steps=9)`" in shown
     assert "The strongest attack on each row" not in shown

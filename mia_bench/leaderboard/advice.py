@@ -1,4 +1,4 @@
-"""Which defense to take, if some accuracy can be given."""
+"""Which defense to take, if some accuracy can be given up."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PRICES = (0.01, 0.03, 0.1)
 
 @dataclass(frozen=True)
 class Advice:
-    """What the verdicts say to somebody who can give some accuracy.
+    """What the verdicts say to somebody who can give up some accuracy.
 
     Attributes:
         prices: the largest losses of accuracy that it holds for.

@@ -113,7 +113,7 @@ def _combine(name: str, quantity: Quantity, records: Sequence[Record], effect: E
             estimates.append(found)
         else:
             given = [r.notes.get(name, "no reason recorded") for r in same if name in r.metrics]
-            reasons[seed] = given[0] if given else "not measured for this row"
+            reasons[seed] = given[0] if given else "these records do not report it"
     if not reasons:
         return shown(quantity, _over_seeds(quantity, records, estimates, effect))
     if not estimates and len(set(reasons.values())) == 1:

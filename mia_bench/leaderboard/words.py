@@ -116,12 +116,11 @@ def reservations(row: Standing) -> list[str]:
     """What must be said of a verdict wherever it is named: of its cost, and why it may not hold."""
     if not row.verdict:
         return []
-    if row.verdict.kind == "no difference":
-        lost = row.accuracy_difference
-        costs = ["costs accuracy"] * bool(lost and lost.interval()[1] < 0)
-        return [*costs, *_details(row.verdict), *(words for words in row.verdict.flags if words == AT_FLOOR)]
-    grave = [words for words in row.verdict.flags if words in (MASKING, AT_FLOOR, NOT_RUN, USELESS)]
-    return [words for words in (*_details(row.verdict), *grave) if words != "beats the front"]
+    lost, unlike = row.accuracy_difference, not row.verdict.kind.startswith("leaks less")
+    costs = ["costs accuracy"] * bool(unlike and lost and lost.interval()[1] < 0)
+    doubts = (AT_FLOOR,) if row.verdict.kind == "no difference" else (MASKING, AT_FLOOR, NOT_RUN, USELESS)
+    grave = [words for words in row.verdict.flags if words in doubts]
+    return [words for words in (*costs, *_details(row.verdict), *grave) if words != "beats the front"]
 
 
 def _details(verdict: Verdict) -> list[str]:

@@ -51,7 +51,7 @@ with lazy_imports():
 class DPSGD(Defense):
     """Per-image gradient clipping and Gaussian noise, for a target epsilon or a given noise."""
 
-    summary = "differentially private training: clipped gradients and noise (Opacus)"
+    summary = "training with clipped and noised gradients (Opacus); a guarantee at small epsilon only"
     paper = "Abadi et al., CCS 2016, arXiv 1607.00133"
     version = "2"
     matched: ClassVar[tuple[str, dict[str, Any]]] = ("none", {"norm": "group"})
