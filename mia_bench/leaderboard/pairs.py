@@ -45,14 +45,14 @@ class Pairs:
 
     @property
     def readable(self) -> bool:
-        """Whether there are no more defenses than :data:`LETTERED`."""
+        """Whether there are at most :data:`LETTERED` defenses."""
         return len(self.names) <= LETTERED
 
     @cached_property
     def letters(self) -> dict[ComponentKey, str]:
         """Letters of the defenses: two share one unless they are :attr:`apart`.
 
-        None where some pair can't be compared, and none where they would not be :attr:`readable`.
+        Empty where some pair can't be compared, and where they are not :attr:`readable`.
         """
         whole = len(self.names) * (len(self.names) - 1) // 2
         if not self.readable or len(self.differences) < whole:
