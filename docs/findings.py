@@ -30,7 +30,7 @@ from mia_bench.leaderboard.standings import Standing, Standings, standings
 from mia_bench.leaderboard.verdicts import rounded_up
 from mia_bench.leaderboard.words import brief, change
 from mia_bench.plugins import host
-from mia_bench.statistics import Effect, holm
+from mia_bench.statistics import Effect, adjusted_p_values
 from mia_bench.track import load_track
 
 DOCS = Path(__file__).parent
@@ -119,8 +119,7 @@ class Boards:
     def front_chance(self, label: str) -> str:
         """The p-value of a row's difference from the front, adjusted to their number (Holm 1979)."""
         differences = {row.label: row.beyond for row in self._decided.against_front if row.beyond}
-        adjusted = holm([effect.p_value() for effect in differences.values()])
-        return f"{dict(zip(differences, adjusted, strict=True))[label]:.2g}"
+        return f"{adjusted_p_values(differences)[label]:.2g}"
 
     def within(self, label: str) -> str:
         """What the difference in leakage does not exceed."""

@@ -13,7 +13,7 @@ from mia_bench.leaderboard.board import Board, Section
 from mia_bench.leaderboard.grouping import ComponentKey, group, row_key, section_key
 from mia_bench.leaderboard.tables import Table, class_table, named_effects
 from mia_bench.leaderboard.verdicts import LEVEL
-from mia_bench.statistics import Effect, compact_letters, holm
+from mia_bench.statistics import Effect, adjusted_p_values, compact_letters
 
 LETTERED = 50
 """Defenses that have letters at most, and a table of pairs: those of more can't be read."""
@@ -40,8 +40,7 @@ class Pairs:
     @cached_property
     def apart(self) -> frozenset[Pair]:
         """The pairs whose leakage differs, at the level of all pairs (Holm 1979)."""
-        adjusted = holm([effect.p_value() for effect in self.differences.values()])
-        return frozenset(pair for pair, p in zip(self.differences, adjusted, strict=True) if p < LEVEL)
+        return frozenset(pair for pair, p in adjusted_p_values(self.differences).items() if p < LEVEL)
 
     @property
     def readable(self) -> bool:

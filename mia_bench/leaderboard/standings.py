@@ -243,7 +243,7 @@ def standings(
             letters=compared.letters.get(key, ""),
             masking=row.found.masking if row.found else "",
             matched=_matched(named[key], matched[key]) if key in named else None,
-            useless=row.defends and useless(board, row, base),
+            useless=USELESS in said.get(key, ()),
         )
         for key, row in rows.items()
     ]
@@ -312,6 +312,8 @@ def _flags(
     elsewhere = any(row.known for row in rows.values())
     found = {}
     for key, row in rows.items():
+        if not row.defends:
+            continue
         change = changes.get(key, Change())
         own = flags(board, row, change.leakage, paired=change.paired, elsewhere=elsewhere)
         found[key] = (*own, *of_board, *(USELESS,) * useless(board, row, base))

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias, TypeVar
 
 from mia_bench.api.metric import Direction, Quantity
-from mia_bench.statistics import Effect, holm
+from mia_bench.statistics import Effect, adjusted_p_values
 from mia_bench.strength import EQUAL
 
 Kind: TypeAlias = Literal[
@@ -204,11 +204,9 @@ def verdicts(
         better: which direction of the leakage is better for the defender.
         margins: differences too small to matter.
     """
-    rows = list(comparisons)
-    adjusted = holm([comparisons[row].leakage.p_value() for row in rows])
-    beyond = {row: one.front for row, one in comparisons.items() if one.front}
-    of_front = dict(zip(beyond, holm([effect.p_value() for effect in beyond.values()]), strict=True))
+    of_baseline = adjusted_p_values({row: one.leakage for row, one in comparisons.items()})
+    of_front = adjusted_p_values({row: one.front for row, one in comparisons.items() if one.front})
     return {
-        row: decide(comparisons[row], p, better, margins, front_p_value=of_front.get(row, 1.0))
-        for row, p in zip(rows, adjusted, strict=True)
+        row: decide(one, of_baseline[row], better, margins, front_p_value=of_front.get(row, 1.0))
+        for row, one in comparisons.items()
     }

@@ -10,13 +10,14 @@ from mia_bench.statistics.estimate import (
     point_estimate,
 )
 from mia_bench.statistics.letters import compact_letters
-from mia_bench.statistics.multiple import holm
+from mia_bench.statistics.multiple import adjusted_p_values, holm
 from mia_bench.statistics.pigeonhole import pigeonhole_median
 
 __all__ = [
     "RESAMPLES",
     "Effect",
     "Estimate",
+    "adjusted_p_values",
     "class_means",
     "combine_seeds",
     "compact_letters",

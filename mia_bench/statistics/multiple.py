@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from typing import TypeVar
+
+from mia_bench.statistics.crossed import Effect
+
+Name = TypeVar("Name", bound=Hashable)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -17,3 +22,8 @@ def holm(p_values: Sequence[float]) -> list[float]:
         largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[i]))
         adjusted[i] = largest
     return adjusted
+
+
+def adjusted_p_values(effects: Mapping[Name, Effect]) -> dict[Name, float]:
+    """The p-values of effects by name, adjusted by :func:`holm`."""
+    return dict(zip(effects, holm([effect.p_value() for effect in effects.values()]), strict=True))
