@@ -4,8 +4,8 @@
     python docs/simulate_intervals.py --components    the variances on the boards, from leaderboards/results
 
 Draws sections of a board, seven rows each, from known models, and computes their intervals with the functions
-that boards use. The ideal width is that of 1.96 standard deviations of the estimate on each side: what one
-would get who knew the variances.
+that boards use. The ideal width is that of Student's interval of someone who knows all but how much classes
+vary, and estimates this from the classes of the row.
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ from scipy import special
 
 from mia_bench.statistics import (
     Effect,
+    below_median,
     crossed_means,
     holm,
-    pigeonhole_median,
+    median_interval,
     proportion_interval,
     weighted,
 )
@@ -46,11 +47,13 @@ class Drawn:
 
     Attributes:
         tables: of each row, ``(S, C)``.
+        values: of each row.
         intervals: of each row.
         found: whether the section finds any difference, by Holm's rule.
     """
 
     tables: list[np.ndarray]
+    values: list[float]
     intervals: list[tuple[float, float]]
     found: bool = False
 
@@ -75,7 +78,8 @@ def by_effects(tables: list[np.ndarray], interval: Callable[[Effect], tuple[floa
     """The intervals of the rows of a section."""
     effects = crossed_means(tables)
     found = min(holm([effect.p_value() for effect in effects])) < 0.05
-    return Drawn(tables, [interval(effect) for effect in effects], found)
+    values = [effect.value for effect in effects]
+    return Drawn(tables, values, [interval(effect) for effect in effects], found)
 
 
 def latent(
@@ -172,14 +176,17 @@ def unequal_classes() -> Scenario:
 
 
 def medians() -> Scenario:
-    """Median ranks with the pigeonhole bootstrap."""
+    """Median ranks; the value is the mean over seeds."""
 
     def draw(rng: np.random.Generator, seeds: int, classes: int) -> Drawn:
-        ranks = _ranks(rng, 1.0, seeds, classes)[:2]
-        tables = [np.median(one.reshape(seeds, -1), axis=1)[:, None] for one in ranks]
-        return Drawn(tables, [pigeonhole_median(one.tolist()) for one in ranks])
+        ranks = _ranks(rng, 1.0, seeds, classes)
+        tables = [below_median(one.tolist()) for one in ranks]
+        values = np.median(ranks.reshape(ROWS, seeds, -1), axis=2).mean(1)
+        found = zip(ranks.tolist(), crossed_means(tables), strict=True)
+        intervals = [median_interval(one, effect) for one, effect in found]
+        return Drawn(tables, values.tolist(), intervals)
 
-    return Scenario("median ranks", draw, np.full(2, np.median(_real_ranks(1.0))))
+    return Scenario("median ranks", draw, np.full(ROWS, np.median(_real_ranks(1.0))))
 
 
 def _solve(function: Callable[[float], float], value: float) -> float:
@@ -207,13 +214,28 @@ def simulate(scenario: Scenario, seeds: int, classes: int, sections: int) -> Res
     """Coverage and width over ``sections`` draws."""
     rng = np.random.default_rng([seeds, classes])
     drawn = [scenario.draw(rng, seeds, classes) for _ in range(sections)]
-    values = np.array([[table.mean() for table in one.tables] for one in drawn])
+    values = np.array([one.values for one in drawn])
     ends = np.array([one.intervals for one in drawn])
     held = (ends[..., 0] <= scenario.truth) & (scenario.truth <= ends[..., 1])
     widths = (ends[..., 1] - ends[..., 0]).mean(0)
-    ideal = 2 * special.ndtri(0.975) * values.std(0)
+    freedom = _freedom(np.array([one.tables for one in drawn]))
+    ideal = 2 * special.stdtrit(freedom, 0.975) * values.std(0)
     found = float(np.mean([one.found for one in drawn]))
     return Result(float(held.mean()), float((widths / ideal).mean()), found)
+
+
+def _freedom(tables: np.ndarray) -> np.ndarray:
+    """Degrees of freedom of the ideal interval of each row, from tables ``(sections, rows, S, C)``.
+
+    They are Satterthwaite's of a variance of which the part of the classes is estimated, the rest known.
+    """
+    seeds, classes = tables.shape[2:]
+    by_seed, by_class = tables.mean(3, keepdims=True), tables.mean(2, keepdims=True)
+    left = tables - by_seed - by_class + tables.mean((2, 3), keepdims=True)
+    of_seeds = by_seed.var(2, ddof=1).mean((0, 2)) / seeds
+    of_classes = by_class.var(3, ddof=1).mean((0, 2)) / classes
+    of_rest = np.square(left).sum((2, 3)).mean(0) / ((seeds - 1) * (classes - 1) * seeds * classes)
+    return (classes - 1) * ((of_seeds + of_classes - of_rest) / of_classes) ** 2
 
 
 SCENARIOS = (
@@ -228,6 +250,7 @@ SCENARIOS = (
     lambda: bits(0.5),
     lambda: bits(2.0),
     unequal_classes,
+    medians,
 )
 
 
@@ -244,14 +267,6 @@ def table(sections: int) -> None:
     for size, row in results.items():
         none = [f"{100 * one.found:.1f}" for one, s in zip(row, scenarios, strict=True) if not s.truth.any()]
         print("|", " | ".join(map(str, (*size, *none))), "|", flush=True)
-
-
-def table_of_medians(sections: int) -> None:
-    """Print the table of the bootstrap."""
-    scenario = medians()
-    for seeds in SEEDS:
-        found = [simulate(scenario, seeds, classes, sections) for classes in CLASSES]
-        print("|", " | ".join(map(str, (seeds, *found))), "|", flush=True)
 
 
 def components(folder: Path) -> None:
@@ -296,4 +311,3 @@ if __name__ == "__main__":
         components(Path(__file__).parents[1] / "leaderboards" / "results")
     else:
         table(arguments.sections)
-        table_of_medians(arguments.sections // 2)

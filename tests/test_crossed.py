@@ -10,8 +10,14 @@ import numpy as np
 import pytest
 from scipy import optimize, stats
 
-from mia_bench.statistics import Effect, crossed_means, pigeonhole_median, proportion_interval, weighted
-from mia_bench.statistics.pigeonhole import _times_drawn
+from mia_bench.statistics import (
+    Effect,
+    below_median,
+    crossed_means,
+    median_interval,
+    proportion_interval,
+    weighted,
+)
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "docs"))
 
@@ -186,6 +192,20 @@ def test_unequal_classes_keep_the_mean_over_samples() -> None:
     assert weighted(means, [4] * 50) == pytest.approx(means)
 
 
+@pytest.mark.parametrize("counts", [[1, 1, 1, 1], [1, 2, 3, 10], [1, 5, 40, 2, 2, 9]])
+def test_the_variance_of_unequal_classes_is_estimated_without_bias(counts: list[int]) -> None:
+    """The table depends linearly on independent class means, so that expected squares are traces."""
+    classes, weights = len(counts), np.array(counts) / np.mean(counts)
+    rows = np.array([weighted(one[None], counts)[0] for one in np.eye(classes)])
+    left = rows - rows.mean(1, keepdims=True)
+    estimated = np.square(left).sum() / (classes - 1) / classes
+    assert estimated == pytest.approx(np.square(weights / classes).sum())
+
+
+def test_one_class_stays_as_it_is_whatever_its_weight() -> None:
+    assert weighted(np.array([[0.25], [0.5]]), [7]).tolist() == [[0.25], [0.5]]
+
+
 def test_each_seed_has_counts_of_its_own() -> None:
     made = weighted(np.array([[0.0, 1.0], [0.0, 1.0]]), [[1, 1], [3, 1]])
     assert made.mean(1).tolist() == [0.5, 0.25]
@@ -222,21 +242,36 @@ def test_the_interval_of_a_share_is_the_wider_the_fewer_degrees_of_freedom() -> 
     assert found[0] < sure[0] < sure[1] < found[1]
 
 
-def test_the_pigeonhole_bootstrap_is_that_of_whole_seeds_and_classes() -> None:
-    rng = np.random.default_rng(4)
-    seeds = [[rng.integers(1, 50, rng.integers(1, 4)).tolist() for _ in range(6)] for _ in range(3)]
-    drawn, of_seeds = _times_drawn(6, 0), _times_drawn(3, 1)
-    found = []
-    for classes, chosen in zip(drawn, of_seeds, strict=True):
-        medians = [
-            np.median(np.concatenate([c * int(n) for c, n in zip(s, classes, strict=True)])) for s in seeds
-        ]
-        found.append(np.dot(medians, chosen) / 3)
-    assert pigeonhole_median(seeds) == pytest.approx(tuple(np.quantile(found, (0.025, 0.975))))
-    assert pigeonhole_median([[[4.0], [4.0]]]) == (4.0, 4.0)
-    for wrong in ([], [[[1.0]], [[1.0], [2.0]]], [[[]]]):
-        with pytest.raises(ValueError, match="same classes"):
-            pigeonhole_median(wrong)
+def of_median(seeds: list[list[list[float]]]) -> tuple[float, float]:
+    [effect] = crossed_means([below_median(seeds)])
+    return median_interval(seeds, effect)
+
+
+def test_the_median_of_independent_samples_has_the_interval_of_order_statistics() -> None:
+    """One sample a class, one seed: the exact interval inverts the sign test."""
+    samples = np.random.default_rng(4).normal(size=2001)
+    exact = stats.quantile_test(samples, p=0.5).confidence_interval(0.95)
+    low, high = of_median([[[one] for one in samples.tolist()]])
+    ranks = np.searchsorted(np.sort(samples), [exact.low, low, exact.high, high])
+    assert ranks[1] == pytest.approx(ranks[0], abs=2)
+    assert ranks[3] == pytest.approx(ranks[2], abs=2)
+
+
+def test_the_shares_below_the_median_count_ties_half_and_classes_by_their_samples() -> None:
+    seeds = [[[1.0, 2.0], [3.0]], [[3.0, 4.0], [5.0]]]
+    shares = weighted(np.array([[1.0, 0.5], [0.25, 0.0]]), [2, 1])
+    assert below_median(seeds) == pytest.approx(shares)
+    assert below_median(seeds).mean() == pytest.approx(0.5)
+
+
+def test_samples_that_are_all_equal_are_the_median() -> None:
+    assert of_median([[[4.0], [4.0]], [[4.0], [4.0]]]) == (4.0, 4.0)
+
+
+@pytest.mark.parametrize("wrong", [[], [[], []], [[[1.0]], [[1.0], [2.0]]], [[[]]]])
+def test_medians_need_samples_of_the_same_classes(wrong: list[list[list[float]]]) -> None:
+    with pytest.raises(ValueError, match="same classes"):
+        below_median(wrong)
 
 
 @pytest.mark.parametrize(
@@ -246,7 +281,9 @@ def test_the_pigeonhole_bootstrap_is_that_of_whole_seeds_and_classes() -> None:
         (simulate_intervals.differences(0.005, 0.1), 10, 20, 400),
         (simulate_intervals.differences(0.03, 0.7), 5, 158, 250),
         (simulate_intervals.unequal_classes(), 5, 60, 250),
-        (simulate_intervals.medians(), 5, 158, 60),
+        (simulate_intervals.unequal_classes(), 3, 5, 800),
+        (simulate_intervals.medians(), 10, 5, 600),
+        (simulate_intervals.medians(), 3, 60, 200),
     ],
     ids=lambda value: getattr(value, "name", None),
 )
@@ -256,4 +293,4 @@ def test_intervals_hold_the_true_value_as_often_as_they_say(
     """The short form of ``docs/simulate_intervals.py``."""
     found = simulate_intervals.simulate(scenario, seeds, classes, sections)
     assert 0.93 <= found.coverage <= 0.97
-    assert 0.93 <= found.width <= 1.15
+    assert 0.85 <= found.width <= 1.15

@@ -10,10 +10,18 @@ import numpy as np
 
 from mia_bench.api.metric import Quantity
 from mia_bench.leaderboard.grouping import ComponentKey, by_seed, row_key
-from mia_bench.leaderboard.tables import class_table, effects
+from mia_bench.leaderboard.tables import Table, class_table, effects
 from mia_bench.record import Record
 from mia_bench.recorded_options import options_text
-from mia_bench.statistics import Effect, Estimate, combine_seeds, pigeonhole_median, proportion_interval
+from mia_bench.statistics import (
+    Effect,
+    Estimate,
+    Samples,
+    below_median,
+    combine_seeds,
+    median_interval,
+    proportion_interval,
+)
 
 FEW_SEEDS = 3
 """Rows with fewer seeds than this are marked."""
@@ -95,18 +103,23 @@ def combine(name: str, quantity: Quantity, rows: Sequence[Sequence[Record]]) -> 
     the cells are combined. A seed that lacks the quantity makes the whole missing: leaving the seed out
     would choose among seeds.
     """
-    tables = [class_table(name, records) for records in rows]
-    complete = [
-        table if table and table.seeds == tuple(by_seed(records)) else None
-        for table, records in zip(tables, rows, strict=True)
-    ]
-    return [
-        _combine(name, quantity, records, effect)
-        for records, effect in zip(rows, effects(complete), strict=True)
-    ]
+    samples = [_samples(quantity, records) if quantity.kind == "rank" else None for records in rows]
+    tables = [_table(name, *row) for row in zip(rows, samples, strict=True)]
+    return [_combine(name, quantity, *row) for row in zip(rows, effects(tables), samples, strict=True)]
 
 
-def _combine(name: str, quantity: Quantity, records: Sequence[Record], effect: Effect | None) -> Shown:
+def _table(name: str, records: Sequence[Record], samples: Samples | None) -> Table | None:
+    """What the interval rests on; None where a seed lacks it."""
+    seeds = tuple(by_seed(records))
+    if samples:
+        return Table(seeds, below_median(samples))
+    table = class_table(name, records)
+    return table if table and table.seeds == seeds else None
+
+
+def _combine(
+    name: str, quantity: Quantity, records: Sequence[Record], effect: Effect | None, samples: Samples | None
+) -> Shown:
     estimates, reasons = [], {}
     for seed, same in by_seed(records).items():
         if found := measured(name, same):
@@ -115,38 +128,38 @@ def _combine(name: str, quantity: Quantity, records: Sequence[Record], effect: E
             given = [r.notes.get(name, "no reason recorded") for r in same if name in r.metrics]
             reasons[seed] = given[0] if given else "these records do not report it"
     if not reasons:
-        return shown(quantity, _over_seeds(quantity, records, estimates, effect))
+        return shown(quantity, _over_seeds(quantity, estimates, effect, samples))
     if not estimates and len(set(reasons.values())) == 1:
         return Missing(next(iter(reasons.values())))
     return Missing("; ".join(f"seed {seed}: {reason}" for seed, reason in reasons.items()))
 
 
 def _over_seeds(
-    quantity: Quantity, records: Sequence[Record], seeds: Sequence[Estimate], effect: Effect | None
+    quantity: Quantity, seeds: Sequence[Estimate], effect: Effect | None, samples: Samples | None
 ) -> Estimate:
     """The mean; that of one seed keeps the interval of its cell."""
     mean = combine_seeds(seeds)
-    if len(seeds) == 1:
+    if len(seeds) == 1 or not effect:
         return mean
-    if effect:
-        share = quantity.kind == "share"
-        low, high = proportion_interval(effect, mean.n) if share else effect.interval()
-    elif quantity.kind == "rank" and (samples := _samples(quantity, records)):
-        low, high = pigeonhole_median(samples)
+    if samples:
+        low, high = median_interval(samples, effect)
+    elif quantity.kind == "share":
+        low, high = proportion_interval(effect, mean.n)
     else:
-        return mean
-    # Records round class means, and a percentile interval need not hold the value.
+        low, high = effect.interval()
+    # Records round class means, and the mean of medians need not lie in the interval of the median of all.
     return replace(mean, low=min(low, mean.value), high=max(high, mean.value))
 
 
-def _samples(quantity: Quantity, records: Sequence[Record]) -> list[list[list[float]]] | None:
-    """For each seed the images of each class; None where a seed lacks them."""
+def _samples(quantity: Quantity, records: Sequence[Record]) -> Samples | None:
+    """The images; None where a seed or a class lacks them."""
     found = [
         next((r.per_image[quantity.per_image] for r in same if quantity.per_image in r.per_image), None)
         for same in by_seed(records).values()
     ]
-    same = len({len(classes) for classes in found if classes}) == 1
-    return [classes for classes in found if classes] if same and all(found) else None
+    complete = [classes for classes in found if classes and all(classes)]
+    same = len({len(classes) for classes in complete}) == 1
+    return complete if same and len(complete) == len(found) else None
 
 
 def measured(name: str, records: Sequence[Record]) -> Estimate | None:

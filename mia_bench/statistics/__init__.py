@@ -10,21 +10,23 @@ from mia_bench.statistics.estimate import (
     point_estimate,
 )
 from mia_bench.statistics.letters import compact_letters
+from mia_bench.statistics.medians import Samples, below_median, median_interval
 from mia_bench.statistics.multiple import adjusted_p_values, holm
-from mia_bench.statistics.pigeonhole import pigeonhole_median
 
 __all__ = [
     "RESAMPLES",
     "Effect",
     "Estimate",
+    "Samples",
     "adjusted_p_values",
+    "below_median",
     "class_means",
     "combine_seeds",
     "compact_letters",
     "crossed_means",
     "estimate",
     "holm",
-    "pigeonhole_median",
+    "median_interval",
     "point_estimate",
     "proportion_interval",
     "weighted",

@@ -199,13 +199,20 @@ def weighted(table: Array, counts: Sequence[int] | Sequence[Sequence[int]]) -> A
 
     The mean over samples is a ratio, that of the sum over samples to their number. The entries are its
     linearised residuals (Särndal, Swensson, Wretman, *Model Assisted Survey Sampling*, section 5.5), moved to
-    its mean.
+    the mean of the row. A class that weighs more draws this mean nearer to itself, so that residuals are too
+    small. They are enlarged so that the variance of the mean is estimated without bias where all classes vary
+    alike (as by Bell and McCaffrey, *Survey Methodology* 28, 2002).
     """
     weights = np.asarray(counts, dtype=np.float64)
     weights /= weights.mean(axis=-1, keepdims=True)
     mean = float((table * weights).mean())
-    moved: Array = weights * (table - mean) + mean
-    return moved
+    moved = weights * (table - mean) + mean
+    by_seed: Array = moved.mean(axis=1, keepdims=True)
+    squares, cubes = (np.power(weights, power).mean(axis=-1, keepdims=True) for power in (2, 3))
+    classes = table.shape[1]
+    left = (classes - 2 * cubes / squares + squares) / max(classes - 1, 1)
+    enlarged = np.divide(moved - by_seed, np.sqrt(left), where=left > 0, out=np.zeros_like(moved))
+    return np.asarray(by_seed + enlarged, dtype=np.float64)
 
 
 def proportion_interval(effect: Effect, n: int) -> tuple[float, float]:
