@@ -19,7 +19,7 @@ from mia_bench.leaderboard.advice import advice, in_points
 from mia_bench.leaderboard.aggregate import FEW_SEEDS, Missing, Row, Shown
 from mia_bench.leaderboard.board import Board, Section
 from mia_bench.leaderboard.compare import FromBaseline
-from mia_bench.leaderboard.drawing import forests, plane
+from mia_bench.leaderboard.drawing import forests, levels, plane
 from mia_bench.leaderboard.escape import as_it_is, make_environment, page_text
 from mia_bench.leaderboard.flags import AT_FLOOR, NOT_PAIRED, NOT_RUN, USELESS
 from mia_bench.leaderboard.standings import KINDS, Standings
@@ -142,6 +142,7 @@ def _environment() -> Environment:
         differing,
         footnotes,
         in_points,
+        levels,
         other_choices,
         paired_names,
         remarks,

@@ -161,6 +161,11 @@ class Standings:
         """The defenses that are compared with each other, the one that leaks least first."""
         return tuple(self.row(key) for key in self.pairs.names)
 
+    def under_attack(self, row: Standing, name: str) -> Shown | None:
+        """A quantity of a row under its strongest attack."""
+        rows = row.section.rows if row.section else ()
+        return next((one.metrics.get(name) for one in rows if one.key == row.key), None)
+
     def leaks_less(self, one: Standing, other: Standing) -> bool:
         """Whether a defense is shown to leak less than another, among all pairs."""
         return (one.key, other.key) in self.pairs.apart
