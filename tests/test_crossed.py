@@ -282,8 +282,8 @@ def test_medians_need_samples_of_the_same_classes(wrong: list[list[list[float]]]
         (simulate_intervals.differences(0.03, 0.7), 5, 158, 250),
         (simulate_intervals.unequal_classes(), 5, 60, 250),
         (simulate_intervals.unequal_classes(), 3, 5, 800),
-        (simulate_intervals.medians(), 10, 5, 600),
-        (simulate_intervals.medians(), 3, 60, 200),
+        (simulate_intervals.medians(), 10, 5, 300),
+        (simulate_intervals.medians(), 3, 60, 100),
     ],
     ids=lambda value: getattr(value, "name", None),
 )
