@@ -244,6 +244,28 @@ def test_a_reference_attack_is_never_the_strongest(registry: Registry) -> None:
     assert base.section.attack.name == "aim"
 
 
+def test_a_page_says_what_leakage_compares_with(registry: Registry) -> None:
+    attacked = rows(("plain", 0.6, 0.9), ("guard", 0.3, 0.9))
+    floor = rows(("plain", 0.1, 0.9), attack="samples")
+    for made, value in ((attacked, 0.25), (floor, 0.02)):
+        for record in made:
+            record["metrics"]["id_acc1"] = metric(value, 0.01)
+    board = board_of(registry, attacked + floor)
+    text = pages.page(standings(board), registry)
+    assert "For comparison: attacks that learn nothing of the target 0.100 (*floor*); real held" in text
+    assert "real held-out images 0.970 (*ceiling*).\n" in text
+    assert "In plain terms" not in text  # the first quantity is a share itself
+    first = dataclasses.replace(board.quantities["id_gallery_acc1"], kind="bits")
+    quantities = {**board.quantities, "id_gallery_acc1": first}
+    text = pages.page(standings(dataclasses.replace(board, quantities=quantities)), registry)
+    shown = f"0.25{NBSP}±{NBSP}0.01"
+    assert (
+        f"In plain terms: `id_acc1` is {shown} for `plain`, and 0.020 where nothing is learnt of the target."
+        in text
+    )
+    assert f"- **Under the same attacks** `id_acc1` is {shown} for `plain`, {shown} for `guard`." in text
+
+
 def test_defenses_that_differ_share_no_letter_and_the_baseline_has_none(registry: Registry) -> None:
     made = rows(("guard", 0.3, 0.9)) + rows(("guard", 0.3005, 0.9), options={"alpha": 0.6})
     made += rows(("guard", 0.5, 0.9), options={"alpha": 0.7})
@@ -719,7 +741,8 @@ def test_what_can_be_had_at_a_price(registry: Registry) -> None:
     words = "no defense is shown to be worth it. These leak less than the baseline and on average lose"
     text = pages.page(behind, registry)
     assert words in text
-    assert f"that are as accurate (the *front*): `guard` (`id_gallery_acc1` −0.10{NBSP}±" in text
+    front_words = "that are as accurate (the *front*, made less accurate by `epochs`): `guard`"
+    assert f"{front_words} (`id_gallery_acc1` −0.10{NBSP}±" in text
     *_, beaten = advice(behind)
     assert (beaten.best, [row.label for row in beaten.no_better]) == (None, ["guard"])
     none = pages.page(decide(registry, *BASE, *worse), registry)
