@@ -141,6 +141,17 @@ class Boards:
         """The same of one that is less accurate, as a positive number."""
         return self.accuracy(label, "less", unit)
 
+    def cost_limit(self, label: str, says: str, points: int) -> str:
+        """What a row loses at most, the end of the interval, in points.
+
+        Args:
+            says: whether that is ``below`` so many points or ``above``; a ValueError if it is not.
+        """
+        found = -100 * self._row(label).accuracy_difference.interval()[0]
+        if says != ("below" if found < points else "above"):
+            raise ValueError(f"{self._board.track.name}: {label!r} costs {found:.3g}, not {says} {points}")
+        return number(found, 2)
+
     def points(self, label: str, says: str, decimals: int = 1) -> str:
         """The difference in accuracy, in points, without interval."""
         value = 100 * self._row(label).accuracy_difference.value
@@ -182,6 +193,22 @@ class Boards:
         """What attacks that learn nothing of the target recover."""
         found = (row.metrics.get(self._board.primary) for _, row in self._board.floors)
         return brief(self._board.quantities[self._board.primary], next(filter(None, found)))
+
+    def strongest(self, label: str) -> str:
+        """The strongest attack on a row."""
+        return f"`{self._board.label(self._row(label).section)}`"
+
+    def attacks(self) -> str:
+        """How many attacks the standard set has.
+
+        Raises:
+            ValueError: some defense has not met all of them on all tuning seeds.
+        """
+        for row in self._decided.rows:
+            flags = row.verdict.flags if row.verdict else ()
+            if lacking := [flag for flag in flags if "tried" in flag or "tuning seeds" in flag]:
+                raise ValueError(f"{self._board.track.name}: of {row.label!r} is said {lacking[0]!r}")
+        return str(len(self._board.track.standard.attacks))
 
     def matched(self, label: str) -> tuple[str, str]:
         """The differences from the undefended target of the same architecture: leakage and accuracy."""

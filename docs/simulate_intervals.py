@@ -25,7 +25,9 @@ from scipy import special
 from mia_bench.statistics import (
     Effect,
     below_median,
+    bounded_interval,
     crossed_means,
+    design_effect,
     holm,
     median_interval,
     proportion_interval,
@@ -39,6 +41,15 @@ IMAGES = 8
 GALLERY = 1_062
 FEW_CLASSES, MORE_SECTIONS = 20, 5
 """Tables of few classes are cheap: of these so many times as many sections are drawn."""
+
+NEAR_BOUNDS = (0.01, 0.02, 0.03, 0.05, 0.95, 0.97, 0.98)
+"""True shares that few samples can't tell from 0 or 1."""
+
+LOGITS = (0.01, 1.5, 0.5)
+"""Variances of the logits of shares: of seeds, of classes, of both together."""
+
+EXACT_DRAWS = 10_000
+"""From which the distribution of hits is known."""
 
 REAL_CLASSES = 1_000_000
 """Draws from which the true value is computed."""
@@ -77,12 +88,30 @@ class Scenario:
     truth: np.ndarray
 
 
-def by_effects(tables: list[np.ndarray], interval: Callable[[Effect], tuple[float, float]]) -> Drawn:
-    """The intervals of the rows of a section."""
+def by_effects(
+    tables: list[np.ndarray], intervals: Callable[[list[Effect]], list[tuple[float, float]]]
+) -> Drawn:
+    """The rows of a section, with the intervals of their effects."""
     effects = crossed_means(tables)
     found = min(holm([effect.p_value() for effect in effects])) < 0.05
-    values = [effect.value for effect in effects]
-    return Drawn(tables, values, [interval(effect) for effect in effects], found)
+    return Drawn(tables, [effect.value for effect in effects], intervals(effects), found)
+
+
+def of_differences(effects: list[Effect]) -> list[tuple[float, float]]:
+    """Intervals of differences, and of what has no bounds."""
+    return [effect.interval() for effect in effects]
+
+
+def of_bits(effects: list[Effect]) -> list[tuple[float, float]]:
+    """Intervals of identification bits."""
+    return [bounded_interval(effect, 0.0, math.log2(GALLERY)) for effect in effects]
+
+
+def of_shares(effects: list[Effect]) -> list[tuple[float, float]]:
+    """Intervals of shares of :data:`IMAGES` a class."""
+    samples = effects[0].seeds * effects[0].classes * IMAGES
+    design = design_effect((effect, samples) for effect in effects)
+    return [proportion_interval(effect, samples, design) for effect in effects]
 
 
 def latent(
@@ -93,12 +122,13 @@ def latent(
     of_seed: float,
     of_class: float,
     rest: float,
+    common: float = 0.5,
 ) -> np.ndarray:
-    """Normal effects ``(rows, S, C)`` with these variances; half of that of classes is shared by the rows."""
-    shared = rng.normal(size=(1, 1, classes)) * math.sqrt(of_class / 2)
-    own = rng.normal(size=(rows, 1, classes)) * math.sqrt(of_class / 2)
+    """Normal effects ``(rows, S, C)`` with these variances; rows have part of that of classes in common."""
+    together = rng.normal(size=(1, 1, classes)) * math.sqrt(of_class * common)
+    own = rng.normal(size=(rows, 1, classes)) * math.sqrt(of_class * (1 - common))
     by_seed = rng.normal(size=(rows, seeds, 1)) * math.sqrt(of_seed)
-    return shared + own + by_seed + rng.normal(size=(rows, seeds, classes)) * math.sqrt(rest)
+    return together + own + by_seed + rng.normal(size=(rows, seeds, classes)) * math.sqrt(rest)
 
 
 def differences(of_seed: float, of_class: float) -> Scenario:
@@ -107,38 +137,66 @@ def differences(of_seed: float, of_class: float) -> Scenario:
     def draw(rng: np.random.Generator, seeds: int, classes: int) -> Drawn:
         # Each of the two rows has half of the variance; what rows share of classes cancels.
         made = latent(rng, ROWS + 1, seeds, classes, of_seed / 2, of_class, 0.5)
-        return by_effects(list(made[1:] - made[0]), Effect.interval)
+        return by_effects(list(made[1:] - made[0]), of_differences)
 
     return Scenario(f"differences, seeds {of_seed:g}, classes {of_class:g}", draw, np.zeros(ROWS))
 
 
 def shares(name: str, means: tuple[float, ...]) -> Scenario:
     """Shares of 8 images a class: logits vary with classes, seeds and both."""
-    variances = (0.01, 1.5, 0.5)
-    rng = np.random.default_rng(0)
-    normal = rng.normal(size=REAL_CLASSES) * math.sqrt(sum(variances))
-    centre = np.array([_solve(lambda x: float(special.expit(x + normal).mean()), mean) for mean in means])
+    centre = np.array([_solve(_share, mean) for mean in means])
 
     def draw(rng: np.random.Generator, seeds: int, classes: int) -> Drawn:
-        logits = centre[:, None, None] + latent(rng, len(means), seeds, classes, *variances)
+        logits = centre[:, None, None] + latent(rng, len(means), seeds, classes, *LOGITS)
         tables = rng.binomial(IMAGES, special.expit(logits)) / IMAGES
-        samples = seeds * classes * IMAGES
-        return by_effects(list(tables), lambda effect: proportion_interval(effect, samples))
+        return by_effects(list(tables), of_shares)
 
     return Scenario(name, draw, np.array(means))
 
 
+def _share(centre: float) -> float:
+    """The true share where logits vary about a centre."""
+    normal = np.random.default_rng(0).normal(size=REAL_CLASSES) * math.sqrt(sum(LOGITS))
+    return float(special.expit(centre + normal).mean())
+
+
+def exact_intervals(means: tuple[float, ...], seeds: int, classes: int) -> tuple[float, np.ndarray]:
+    """Coverage and widths ``(rows,)`` of the intervals of someone who knows all of the model but the share.
+
+    Their ends are the shares under which as few hits, or as many, have a probability of 2.5 %.
+    """
+    rng = np.random.default_rng([seeds, classes])
+    hits = np.arange(seeds * classes * IMAGES + 1)
+
+    def distribution(centre: float) -> np.ndarray:
+        logits = centre + latent(rng, EXACT_DRAWS, seeds, classes, *LOGITS, common=0.0)
+        counts = rng.binomial(IMAGES, special.expit(logits)).sum((1, 2))
+        return np.bincount(counts, minlength=len(hits)) / EXACT_DRAWS
+
+    centres = np.arange(-10, 10.01, 0.1)
+    true = np.array([_share(centre) for centre in centres])
+    found = np.array([distribution(centre) for centre in centres])
+    as_few = np.minimum.accumulate(np.cumsum(found, axis=1))
+    as_many = np.maximum.accumulate(np.cumsum(found[:, ::-1], axis=1)[:, ::-1])
+    low = np.array([np.interp(0.025, one, true) for one in as_many.T])
+    high = np.array([np.interp(0.025, one[::-1], true[::-1]) for one in as_few.T])
+    low[0], high[-1] = 0, 1
+    coverage, widths = [], []
+    for mean in means:
+        likely = distribution(float(np.interp(mean, true, centres)))
+        coverage.append(likely[(low <= mean) & (mean <= high)].sum())
+        widths.append(likely @ (high - low))
+    return float(np.mean(coverage)), np.array(widths)
+
+
 def differences_of_shares(mean: float) -> Scenario:
     """Differences of shares of 8 images a class, from a baseline with the same true share."""
-    variances = (0.01, 1.5, 0.5)
-    rng = np.random.default_rng(0)
-    normal = rng.normal(size=REAL_CLASSES) * math.sqrt(sum(variances))
-    centre = _solve(lambda x: float(special.expit(x + normal).mean()), mean)
+    centre = _solve(_share, mean)
 
     def draw(rng: np.random.Generator, seeds: int, classes: int) -> Drawn:
-        logits = centre + latent(rng, ROWS + 1, seeds, classes, *variances)
+        logits = centre + latent(rng, ROWS + 1, seeds, classes, *LOGITS)
         tables = rng.binomial(IMAGES, special.expit(logits)) / IMAGES
-        return by_effects(list(tables[1:] - tables[0]), Effect.interval)
+        return by_effects(list(tables[1:] - tables[0]), of_differences)
 
     return Scenario(f"differences of shares near {mean:g}", draw, np.zeros(ROWS))
 
@@ -160,7 +218,7 @@ def bits(mean: float) -> Scenario:
 
     def draw(rng: np.random.Generator, seeds: int, classes: int) -> Drawn:
         tables = np.log2(GALLERY / _ranks(rng, mean, seeds, classes)).mean(-1)
-        return by_effects(list(tables), Effect.interval)
+        return by_effects(list(tables), of_bits)
 
     truth = float(np.log2(GALLERY / _real_ranks(mean)).mean())
     return Scenario(f"bits near {truth:.0f}", draw, np.full(ROWS, truth))
@@ -173,7 +231,7 @@ def unequal_classes() -> Scenario:
         counts = np.clip(np.round(np.exp(rng.normal(2, 0.6, classes))), 1, 40).astype(int)
         made = latent(rng, ROWS, seeds, classes, 0.01, 0.5, 0.2)
         made = made + rng.normal(size=made.shape) / np.sqrt(counts)
-        return by_effects([weighted(table, counts.tolist()) for table in made], Effect.interval)
+        return by_effects([weighted(table, counts.tolist()) for table in made], of_differences)
 
     return Scenario("unequal classes", draw, np.zeros(ROWS))
 
@@ -213,16 +271,23 @@ class Result:
         return f"{100 * self.coverage:.1f} / {self.width:.2f}"
 
 
-def simulate(scenario: Scenario, seeds: int, classes: int, sections: int) -> Result:
-    """Coverage and width over ``sections`` draws."""
+def simulate(
+    scenario: Scenario, seeds: int, classes: int, sections: int, ideal: np.ndarray | None = None
+) -> Result:
+    """Coverage and width over ``sections`` draws.
+
+    Args:
+        ideal: width of the ideal interval of each row; Student's, as above, unless given.
+    """
     rng = np.random.default_rng([seeds, classes])
     drawn = [scenario.draw(rng, seeds, classes) for _ in range(sections)]
     values = np.array([one.values for one in drawn])
     ends = np.array([one.intervals for one in drawn])
     held = (ends[..., 0] <= scenario.truth) & (scenario.truth <= ends[..., 1])
     widths = (ends[..., 1] - ends[..., 0]).mean(0)
-    freedom = _freedom(np.array([one.tables for one in drawn]))
-    ideal = 2 * special.stdtrit(freedom, 0.975) * values.std(0)
+    if ideal is None:
+        freedom = _freedom(np.array([one.tables for one in drawn]))
+        ideal = 2 * special.stdtrit(freedom, 0.975) * values.std(0)
     found = float(np.mean([one.found for one in drawn]))
     return Result(float(held.mean()), float((widths / ideal).mean()), found)
 
@@ -247,11 +312,12 @@ SCENARIOS = (
     lambda: differences(0.03, 0.7),
     lambda: differences(0.25, 1),
     lambda: shares("shares .1 to .9", (0.1, 0.2, 0.3, 0.5, 0.7, 0.8, 0.9)),
-    lambda: shares("shares near 0 and 1", (0.01, 0.02, 0.03, 0.05, 0.95, 0.97, 0.98)),
+    lambda: shares("shares near 0 and 1", NEAR_BOUNDS),
     lambda: differences_of_shares(0.3),
     lambda: differences_of_shares(0.05),
     lambda: bits(0.5),
     lambda: bits(2.0),
+    lambda: bits(3.5),
     unequal_classes,
     medians,
 )
@@ -271,6 +337,15 @@ def table(sections: int) -> None:
     for size, row in results.items():
         none = [f"{100 * one.found:.1f}" for one, s in zip(row, scenarios, strict=True) if not s.truth.any()]
         print("|", " | ".join(map(str, (*size, *none))), "|", flush=True)
+
+
+def exact_table(sections: int) -> None:
+    """Print the third table: shares near 0 and 1 with 5 classes, beside exact intervals."""
+    scenario, classes = shares("shares near 0 and 1", NEAR_BOUNDS), min(CLASSES)
+    for seeds in SEEDS:
+        coverage, widths = exact_intervals(NEAR_BOUNDS, seeds, classes)
+        found = simulate(scenario, seeds, classes, sections * MORE_SECTIONS, widths)
+        print(f"| {seeds} | {found} | {100 * coverage:.1f} |", flush=True)
 
 
 def components(folder: Path) -> None:
@@ -315,3 +390,5 @@ if __name__ == "__main__":
         components(Path(__file__).parents[1] / "leaderboards" / "results")
     else:
         table(arguments.sections)
+        print()
+        exact_table(arguments.sections)

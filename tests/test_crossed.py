@@ -8,12 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy import optimize, stats
+from scipy import optimize, special, stats
 
 from mia_bench.statistics import (
     Effect,
     below_median,
+    bounded_interval,
     crossed_means,
+    design_effect,
     median_interval,
     proportion_interval,
     weighted,
@@ -150,6 +152,36 @@ def test_a_row_whose_seeds_differ_far_more_keeps_its_own_variance() -> None:
     assert found[0].error == pytest.approx(crossed_means([broken])[0].error)
 
 
+def least_error(values: np.ndarray) -> float:
+    """The standard error of the mean where seeds agree altogether."""
+    rest = values - values.mean(1, keepdims=True) - values.mean(0) + values.mean()
+    by_class = len(values) * values.mean(0).var(ddof=1)
+    square = float(np.square(rest).sum()) / ((len(values) - 1) * (values.shape[1] - 1))
+    return math.sqrt((by_class - min(by_class, square) / 4) / values.size)
+
+
+def test_seeds_that_agree_better_than_by_chance_narrow_the_interval_a_little() -> None:
+    values = table(5, 40, 0.0, 0.5, seed=1)
+    level = values - values.mean(1, keepdims=True)
+    [found] = crossed_means([level])
+    assert found.error == pytest.approx(least_error(level))
+    assert found.freedom == 39
+    rest = level - level.mean(0)
+    square = float(np.square(rest).sum()) / (4 * 39)
+    by_seed = np.array([-2.0, -1, 0, 1, 2])[:, None] / math.sqrt(2.5) * math.sqrt(0.9 * square / 40)
+    [nearly] = crossed_means([level + by_seed])
+    by_class = 5 * level.mean(0).var(ddof=1)
+    assert nearly.error == pytest.approx(math.sqrt((by_class - 0.1 * square) / 200))
+
+
+def test_the_variance_of_means_is_estimated_with_little_bias_where_seeds_make_no_difference() -> None:
+    drawn = [crossed_means([table(3, 20, 0.0, 0.3, seed)]) for seed in range(2000)]
+    errors = np.array([one.error for [one] in drawn])
+    values = np.array([one.value for [one] in drawn])
+    assert np.square(errors).mean() == pytest.approx(values.var(), rel=0.3)
+    assert np.square(errors).mean() > values.var()
+
+
 def test_rows_whose_seeds_agree_by_chance_make_no_other_row_an_outlier() -> None:
     """Their seeds agree more than chance has it, which says nothing of how far those of others may differ."""
     noise = [table(5, 40, 0.0, 0.5, seed) for seed in range(7)]
@@ -158,8 +190,7 @@ def test_rows_whose_seeds_agree_by_chance_make_no_other_row_an_outlier() -> None
     moved = level[0] + 0.3 * shift
     found = crossed_means([moved, *level[1:]])
     [alone] = crossed_means([moved])
-    by_class = 5 * moved.mean(0).var(ddof=1)
-    assert alone.error > found[0].error == pytest.approx(math.sqrt(by_class / (5 * 40)))
+    assert alone.error > found[0].error == pytest.approx(least_error(moved))
 
 
 def test_a_mean_has_no_fewer_degrees_of_freedom_than_its_parts() -> None:
@@ -221,6 +252,13 @@ def test_a_share_has_the_exact_interval_of_as_many_independent_samples() -> None
     for share in (0, 1):
         none = stats.binomtest(60 * share, 60).proportion_ci(0.95, method="exact")
         assert proportion_interval(Effect(share, 0, 59, 3, 60), 900) == pytest.approx((none.low, none.high))
+        assert proportion_interval(Effect(share, 0, 59, 3, 60), 900, 20.0) == pytest.approx(
+            (none.low, none.high)
+        )
+        students = (stats.norm.ppf(0.975) / stats.t.ppf(0.975, 59)) ** 2
+        wanted = 0.025 ** (1 / (900 / 4 * students))
+        ends = (0, 1 - wanted) if share == 0 else (wanted, 1)
+        assert proportion_interval(Effect(share, 0, 59, 3, 60), 900, 4.0) == pytest.approx(ends)
     certain = Effect(0.5, 0, 59, 3, 60)
     assert proportion_interval(certain, 100) == pytest.approx(
         tuple(stats.binomtest(50, 100).proportion_ci(0.95, method="exact"))
@@ -240,6 +278,38 @@ def test_the_interval_of_a_share_is_the_wider_the_fewer_degrees_of_freedom() -> 
     assert found == pytest.approx(wanted)
     sure = proportion_interval(Effect(share, error, math.inf, 3, 60), 10_000)
     assert found[0] < sure[0] < sure[1] < found[1]
+
+
+def test_the_design_effect_is_how_much_more_shares_vary_than_independent_samples() -> None:
+    independent = Effect(0.2, math.sqrt(0.2 * 0.8 / 100), 50, 3, 60)
+    assert design_effect([(independent, 100)]) == pytest.approx(1)
+    assert design_effect([(independent, 400)]) == pytest.approx(4)
+    assert design_effect([(independent, 20)]) == 1
+    wider = Effect(0.5, 2 * math.sqrt(0.25 / 100), 50, 3, 60)
+    both = (0.16 + 4 * 0.25) / (0.16 + 0.25)
+    assert design_effect([(independent, 100), (wider, 100)]) == pytest.approx(both)
+    none = Effect(0, 0, 59, 3, 60)
+    assert design_effect([(none, 100), (wider, 100)]) == pytest.approx(4)
+    assert design_effect([(none, 100)]) == design_effect([]) == math.inf
+
+
+def test_the_interval_of_a_bounded_mean_is_that_of_its_logit() -> None:
+    """Halfway between the bounds it is that of Student, nearly; near a bound it stays inside."""
+    effect = Effect(5.0, 0.1, 40.0, 3, 60)
+    assert bounded_interval(effect, 0, 10) == pytest.approx(effect.interval(), abs=1e-3)
+    near = Effect(9.6, 0.3, 40.0, 3, 60)
+    low, high = bounded_interval(near, 0, 10)
+    assert 9.6 - low > high - 9.6 > 0
+    assert high < 10 < near.interval()[1]
+    step = 1e-6  # the error of the logit, by finite differences
+    slope = (special.logit(0.96 + step) - special.logit(0.96 - step)) / (2 * step)
+    half = near.interval()[1] - 9.6
+    assert special.logit(high / 10) - special.logit(0.96) == pytest.approx(slope * half / 10, rel=1e-6)
+    assert special.logit(0.96) - special.logit(low / 10) == pytest.approx(slope * half / 10, rel=1e-6)
+    moved = Effect(19.6, 0.3, 40.0, 3, 60)
+    assert bounded_interval(moved, 10, 20) == pytest.approx((low + 10, high + 10))
+    for value in (0.0, 10.0):
+        assert bounded_interval(Effect(value, 0, 40, 3, 60), 0, 10) == (value, value)
 
 
 def of_median(seeds: list[list[list[float]]]) -> tuple[float, float]:
@@ -282,6 +352,9 @@ def test_medians_need_samples_of_the_same_classes(wrong: list[list[list[float]]]
         (simulate_intervals.differences(0.03, 0.7), 5, 158, 250),
         (simulate_intervals.unequal_classes(), 5, 60, 250),
         (simulate_intervals.unequal_classes(), 3, 5, 800),
+        (simulate_intervals.bits(3.5), 10, 5, 400),
+        (simulate_intervals.bits(0.5), 5, 5, 400),
+        (simulate_intervals.differences(0.005, 0.1), 3, 5, 1500),
         (simulate_intervals.medians(), 10, 5, 300),
         (simulate_intervals.medians(), 3, 60, 100),
     ],

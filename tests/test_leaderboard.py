@@ -44,6 +44,7 @@ from mia_bench.results import read_store
 from mia_bench.statistics import (
     Estimate,
     below_median,
+    bounded_interval,
     crossed_means,
     median_interval,
     proportion_interval,
@@ -1121,6 +1122,9 @@ def test_intervals_over_seeds_are_those_of_the_kind_of_quantity() -> None:
 
     assert interval("share", kind="share") == pytest.approx(proportion_interval(effect, 240))
     assert interval("bits", kind="bits") == pytest.approx(effect.interval())
+    logs = np.log2(np.array(images[0])).mean()
+    most = float(np.mean(classes[0])) + logs  # as the mean of log2(most / rank) is the value
+    assert interval("bits", kind="bits", ranks="r") == pytest.approx(bounded_interval(effect, 0.0, most))
     [below] = crossed_means([below_median(images)])
     assert interval("rank", kind="rank", per_image="r") == pytest.approx(median_interval(images, below))
 

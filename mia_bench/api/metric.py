@@ -60,6 +60,8 @@ class Quantity:
             for quantities that are the mean of one value a sample.
         per_image: name under which records keep the value of each sample, class by class, for statistics that
             are no means; empty where they don't.
+        ranks: of bits, name under which records keep the ranks in a gallery that they are of: its size, which
+            sets the largest value, follows from both.
         ceiling: name of the quantity that says what real held-out images reach in this one.
         oracle: name of the quantity, of the same metric or another, that says what a fit of the prior to real
             held-out images reaches in this one.
@@ -75,6 +77,7 @@ class Quantity:
     role: Role = "diagnostic"
     paired: bool = False
     per_image: str = ""
+    ranks: str = ""
     ceiling: str = ""
     oracle: str = ""
     interval: bool = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
@@ -18,7 +19,9 @@ from mia_bench.statistics import (
     Estimate,
     Samples,
     below_median,
+    bounded_interval,
     combine_seeds,
+    design_effect,
     median_interval,
     proportion_interval,
 )
@@ -105,7 +108,16 @@ def combine(name: str, quantity: Quantity, rows: Sequence[Sequence[Record]]) -> 
     """
     samples = [_samples(quantity, records) if quantity.kind == "rank" else None for records in rows]
     tables = [_table(name, *row) for row in zip(rows, samples, strict=True)]
-    return [_combine(name, quantity, *row) for row in zip(rows, effects(tables), samples, strict=True)]
+    found = list(zip((_over_seeds(name, records) for records in rows), effects(tables), strict=True))
+    shares = found if quantity.kind == "share" else []
+    design = design_effect((effect, one.n) for one, effect in shares if effect and isinstance(one, Estimate))
+    intervals = [
+        _interval(quantity, effect, images, _most(name, quantity, records), one.n, design)
+        if effect and isinstance(one, Estimate) and len(by_seed(records)) > 1
+        else None
+        for (one, effect), images, records in zip(found, samples, rows, strict=True)
+    ]
+    return [_shown(quantity, one, ends) for (one, _), ends in zip(found, intervals, strict=True)]
 
 
 def _table(name: str, records: Sequence[Record], samples: Samples | None) -> Table | None:
@@ -117,9 +129,8 @@ def _table(name: str, records: Sequence[Record], samples: Samples | None) -> Tab
     return table if table and table.seeds == seeds else None
 
 
-def _combine(
-    name: str, quantity: Quantity, records: Sequence[Record], effect: Effect | None, samples: Samples | None
-) -> Shown:
+def _over_seeds(name: str, records: Sequence[Record]) -> Shown:
+    """The mean, with the interval that follows from those of the cells."""
     estimates, reasons = [], {}
     for seed, same in by_seed(records).items():
         if found := measured(name, same):
@@ -128,27 +139,47 @@ def _combine(
             given = [r.notes.get(name, "no reason recorded") for r in same if name in r.metrics]
             reasons[seed] = given[0] if given else "these records do not report it"
     if not reasons:
-        return shown(quantity, _over_seeds(quantity, estimates, effect, samples))
+        return combine_seeds(estimates)
     if not estimates and len(set(reasons.values())) == 1:
         return Missing(next(iter(reasons.values())))
     return Missing("; ".join(f"seed {seed}: {reason}" for seed, reason in reasons.items()))
 
 
-def _over_seeds(
-    quantity: Quantity, seeds: Sequence[Estimate], effect: Effect | None, samples: Samples | None
-) -> Estimate:
-    """The mean; that of one seed keeps the interval of its cell."""
-    mean = combine_seeds(seeds)
-    if len(seeds) == 1 or not effect:
-        return mean
+def _interval(
+    quantity: Quantity, effect: Effect, samples: Samples | None, most: float, n: int, design: float
+) -> tuple[float, float]:
+    """The interval of several seeds.
+
+    Args:
+        most: the largest value that the quantity can have.
+        n: the number of its samples.
+        design: the design effect of the section, if it is a share.
+    """
     if samples:
-        low, high = median_interval(samples, effect)
-    elif quantity.kind == "share":
-        low, high = proportion_interval(effect, mean.n)
-    else:
-        low, high = effect.interval()
-    # Records round class means, and the mean of medians need not lie in the interval of the median of all.
-    return replace(mean, low=min(low, mean.value), high=max(high, mean.value))
+        return median_interval(samples, effect)
+    if quantity.kind == "share":
+        return proportion_interval(effect, n, design)
+    if most < math.inf:
+        return bounded_interval(effect, quantity.bounds[0], most)
+    return effect.interval()
+
+
+def _most(name: str, quantity: Quantity, records: Sequence[Record]) -> float:
+    """The largest value that a quantity can have: of bits log2 of the gallery's size, which ranks tell."""
+    for record in records:
+        metric, ranks = record.metrics.get(name), record.per_image.get(quantity.ranks)
+        if metric and ranks:
+            return metric.value + float(np.mean(np.log2(np.concatenate(ranks))))
+    return quantity.bounds[1]
+
+
+def _shown(quantity: Quantity, mean: Shown, ends: tuple[float, float] | None) -> Shown:
+    if isinstance(mean, Missing):
+        return mean
+    if ends:
+        # Records round class means; the mean of medians can be outside the interval of the median of all.
+        mean = replace(mean, low=min(ends[0], mean.value), high=max(ends[1], mean.value))
+    return shown(quantity, mean)
 
 
 def _samples(quantity: Quantity, records: Sequence[Record]) -> Samples | None:

@@ -1,6 +1,13 @@
 """Intervals of cells, rows and differences; docs/statistics.md explains the methods."""
 
-from mia_bench.statistics.crossed import Effect, crossed_means, proportion_interval, weighted
+from mia_bench.statistics.crossed import (
+    Effect,
+    bounded_interval,
+    crossed_means,
+    design_effect,
+    proportion_interval,
+    weighted,
+)
 from mia_bench.statistics.estimate import (
     RESAMPLES,
     Estimate,
@@ -20,10 +27,12 @@ __all__ = [
     "Samples",
     "adjusted_p_values",
     "below_median",
+    "bounded_interval",
     "class_means",
     "combine_seeds",
     "compact_letters",
     "crossed_means",
+    "design_effect",
     "estimate",
     "holm",
     "median_interval",

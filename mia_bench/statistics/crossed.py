@@ -11,7 +11,7 @@ images). The standard error of the mean is for other seeds *and* other classes.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -30,6 +30,12 @@ SHARED = 1 / 8
 """Correlation between the mean squares of two rows, which lowers the degrees of freedom of their mean.
 
 It is 0 for rows that have nothing in common and about 1/4 for differences from one baseline."""
+
+AGREEMENT = 1 / 4
+"""At most this share is taken from the variance of a mean whose seeds agree better than by chance.
+
+Where seeds make no difference they do so in half of the cases: if nothing were taken, the variance would be
+too large on average. All of it would be too much, as the mean square of a few seeds is hardly known."""
 
 _ROUNDING = 1e-12
 """What is left of a table, as a share of its largest entry, that is but rounding."""
@@ -119,7 +125,8 @@ def crossed_means(tables: Sequence[Array]) -> list[Effect]:
     """The mean of each table ``(S, C)``, whose rows are the same seeds in all of them.
 
     The variance of a mean is ``(MS_seed + MS_class - MS_rest) / (S C)``, its degrees of freedom are
-    Satterthwaite's (*Biometrics Bulletin* 2, 1946). With few seeds ``MS_seed`` is hardly known, so it is
+    Satterthwaite's (*Biometrics Bulletin* 2, 1946). ``MS_seed`` may be below ``MS_rest``; see
+    :data:`AGREEMENT`. With few seeds ``MS_seed`` is hardly known, so it is
     pooled over the tables: they share the ratio ``MS_seed / MS_rest``, a pure number, so that a row near the
     floor, where nothing varies, is not given the variance of the others. A table whose seeds differ by far
     more than the others' keeps its own.
@@ -156,14 +163,14 @@ def _crossed(table: _Squares, by_seed: float, freedom: float) -> Effect:
 
     Args:
         by_seed: what the mean square of the seeds is taken to be; where it is not above that of the rest,
-            seeds make no difference.
+            seeds make no difference, and the degrees of freedom are those of the classes.
         freedom: its degrees of freedom.
     """
     seeds, classes = len(table.seeds), table.classes
     by_class, rest = table.by_class, table.rest
-    variance, left = by_class, classes - 1.0
+    variance = by_class + max(by_seed - rest, -AGREEMENT * min(by_class, rest))
+    left = classes - 1.0
     if by_seed > rest:
-        variance = by_class + by_seed - rest
         doubt = by_seed**2 / freedom + (by_class**2 + rest**2 / (seeds - 1)) / (classes - 1)
         # The subtraction can leave less than any of the parts have.
         left = max(variance**2 / doubt, min(freedom, classes - 1.0))
@@ -215,25 +222,62 @@ def weighted(table: Array, counts: Sequence[int] | Sequence[Sequence[int]]) -> A
     return np.asarray(by_seed + enlarged, dtype=np.float64)
 
 
-def proportion_interval(effect: Effect, n: int) -> tuple[float, float]:
+def bounded_interval(effect: Effect, least: float, most: float) -> tuple[float, float]:
+    """95 % interval of a mean of numbers between two bounds, not symmetrical near either.
+
+    It is that of the logit of the mean's place between them, whose error follows by the delta method: near a
+    bound means are skewed, and an interval to both sides alike holds the true one too seldom.
+    """
+    place = (effect.value - least) / (most - least)
+    if not (effect.error and 0 < place < 1):
+        return effect.interval()
+    half = (effect.interval()[1] - effect.value) / (most - least) / (place * (1 - place))
+    ends = special.expit(special.logit(place) + np.array([-half, half]))
+    low, high = least + (most - least) * ends
+    return float(low), float(high)
+
+
+def design_effect(shares: Iterable[tuple[Effect, int]]) -> float:
+    """By what factor the variance of shares is above that of as many independent samples.
+
+    Kish, *Survey Sampling*, 1965, section 8.2; that of several shares together, at least 1. Infinite where
+    none of them varies.
+
+    Args:
+        shares: each with the number of its samples.
+    """
+    varied = [(effect, n) for effect, n in shares if effect.error]
+    independent = sum(effect.value * (1 - effect.value) for effect, _ in varied)
+    found = sum(effect.error**2 * n for effect, n in varied)
+    return max(found / independent, 1.0) if independent > 0 else math.inf
+
+
+def proportion_interval(effect: Effect, n: int, design: float = math.inf) -> tuple[float, float]:
     """95 % interval of a share, not symmetrical near 0 and 1.
 
     It is that of Clopper and Pearson (1934) for as many independent samples as would have the same standard
     error, corrected for the degrees of freedom (Korn and Graubard, *Survey Methodology* 24, 1998). A share of
-    0 or 1 has no spread: then every class is a sample.
+    0 or 1 has no spread: then it has the design effect of others, or every class is a sample if that makes
+    more.
 
     Args:
         effect: the share.
         n: the number of samples it rests on, at most which many are effective.
+        design: the :func:`design_effect` of other shares of its section.
     """
     share = effect.value
-    effective = float(effect.classes)
     if 0 < share < 1:
         effective = float(n)
         if effect.error:
-            students = _NORMAL / float(special.stdtrit(effect.freedom, 0.975))
-            effective = min(n, share * (1 - share) / effect.error**2 * students**2)
+            effective = min(n, share * (1 - share) / effect.error**2 * _students(effect.freedom))
+    else:
+        effective = max(n / design * _students(effect.classes - 1.0), float(effect.classes))
     hits = share * effective
     low = float(special.betaincinv(hits, effective - hits + 1, 0.025)) if share > 0 else 0.0
     high = float(special.betaincinv(hits + 1, effective - hits, 0.975)) if share < 1 else 1.0
     return low, high
+
+
+def _students(freedom: float) -> float:
+    """By what factor fewer samples are effective where the variance has few degrees of freedom."""
+    return (_NORMAL / float(special.stdtrit(freedom, 0.975))) ** 2 if freedom else 0.0

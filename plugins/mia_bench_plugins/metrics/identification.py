@@ -129,6 +129,7 @@ class Identification(AttackMetric):
             kind="bits",
             role="leakage",
             paired=True,
+            ranks="id_rank",
             ceiling="id_bits_ceiling",
             oracle="id_bits_oracle",
         ),
