@@ -45,7 +45,7 @@ class TrackRef(_Part):
 
 
 class Matched(_Part):
-    """A baseline that a defense names as the one with its architecture."""
+    """The undefended classifier that a defense names as the one with its architecture."""
 
     name: ComponentName
     """Its registered name."""
@@ -65,12 +65,12 @@ class About(_Part):
     reference: str = ""
     """What kind of reference an attack is, ``floor`` say; empty for a real one."""
     baseline: bool = False
-    """Whether the others are compared with this defense."""
+    """Whether it does not defend: a baseline, or a defense with options that leave but its architecture."""
     front: bool = False
     """Whether this is a baseline with only such options changed as make it less accurate: a row of the
     undefended front."""
     matched: Matched | None = None
-    """The baseline with the architecture of this defense, which it is compared with too."""
+    """The undefended classifier with the architecture of this defense, which it is compared with too."""
     randomised: bool = False
     """Whether answers of a target under this defense are random."""
     own_model: Literal["", "unchecked", "stated"] = ""

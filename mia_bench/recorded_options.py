@@ -30,7 +30,7 @@ def options_text(options: Mapping[str, Any]) -> str:
 
 
 def said_of_itself(
-    component: type[Component], changed: Collection[str], options: Options | None = None
+    component: type[Component], changed: Collection[str], options: Options | None = None, name: str = ""
 ) -> dict[str, Any]:
     """What a component says of itself: fields of a record's ``about``.
 
@@ -38,20 +38,30 @@ def said_of_itself(
         component: its class.
         changed: names of the options that are not the track's.
         options: all of them; None where they are not known.
+        name: its registered name.
     """
     said: dict[str, Any] = {
-        name: str(getattr(component, name, "")) for name in ("summary", "paper", "access", "reference")
+        what: str(getattr(component, what, "")) for what in ("summary", "paper", "access", "reference")
     }
     baseline = bool(getattr(component, "baseline", False))
     matched = getattr(component, "matched", None)
+    alone = matched is not None and _leaves_its_architecture(matched, name, options)
     return {
         **said,
-        "baseline": baseline,
+        "baseline": baseline or alone,
         "front": baseline and bool(changed) and set(changed) <= set(getattr(component, "front_options", ())),
-        "matched": matched and Matched(name=matched[0], options=dict(matched[1])),
+        "matched": None if alone or not matched else Matched(name=matched[0], options=dict(matched[1])),
         "randomised": options is not None and bool(getattr(component(options), "stochastic", False)),
         "changed": list(changed),
     }
+
+
+def _leaves_its_architecture(
+    matched: tuple[str, Mapping[str, Any]], name: str, options: Options | None
+) -> bool:
+    """Whether a defense has the options with which it names itself as undefended."""
+    wanted = matched[1].items()
+    return matched[0] == name and all(getattr(options, option, None) == value for option, value in wanted)
 
 
 def changed_options(

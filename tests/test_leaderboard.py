@@ -2015,6 +2015,24 @@ def test_a_record_holds_the_matched_baseline() -> None:
     assert said_of_itself(Guard, [])["matched"] is None
 
 
+class Layered(Guard):
+    matched: ClassVar[tuple[str, dict[str, Any]]] = ("layered", {"alpha": 0.0})
+
+    class Options(Defense.Options):
+        alpha: float = 0.5
+        width: int = 2
+
+
+@pytest.mark.parametrize(("name", "alpha", "undefended"), [("layered", 0.0, True), ("layered", 0.5, False)])
+def test_a_defense_may_name_itself_with_options_that_leave_its_architecture_alone(
+    name: str, alpha: float, undefended: bool
+) -> None:
+    about = About(**said_of_itself(Layered, ["alpha"], Layered.Options(alpha=alpha), name))
+    assert about.baseline is undefended
+    assert not about.front
+    assert (about.matched is None) is undefended
+
+
 def test_a_record_says_whether_the_targets_answers_are_random() -> None:
     class Sampling(Guard):
         @property

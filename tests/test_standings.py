@@ -17,11 +17,13 @@ from mia_bench.leaderboard.board import Board, build_board
 from mia_bench.leaderboard.drawing import forests, plane
 from mia_bench.leaderboard.export import csv_lines
 from mia_bench.leaderboard.flags import NOT_PAIRED
+from mia_bench.leaderboard.grouping import ComponentKey
 from mia_bench.leaderboard.pairs import Pairs, section_letters
 from mia_bench.leaderboard.standings import Standings, standings
 from mia_bench.leaderboard.strongest import strongest
 from mia_bench.leaderboard.trainings import several_trainings
-from mia_bench.leaderboard.words import remarks
+from mia_bench.leaderboard.verdicts import NOT_BEYOND
+from mia_bench.leaderboard.words import remarks, reservations
 from mia_bench.registry import Registry
 from mia_bench.statistics import Effect, Estimate
 from mia_bench.track import Standard, StandardAttack, load_track
@@ -691,7 +693,7 @@ def test_a_defense_without_a_seed_of_the_baseline_of_its_architecture_is_not_com
     early, late = twin[:2], [cell("guard", seed, 0.3, matched=matched, changed=[]) for seed in (2, 3, 4)]
     decided = decide(registry, *BASE, *early, *late)
     assert decided.defenses[0].matched is None
-    assert "with its architecture" not in pages.page(decided, registry)
+    assert "**Architecture**" not in pages.page(decided, registry)
 
 
 def test_a_defense_is_compared_with_the_baseline_of_its_architecture(registry: Registry) -> None:
@@ -704,10 +706,37 @@ def test_a_defense_is_compared_with_the_baseline_of_its_architecture(registry: R
     assert guard.matched.key == undefended.key
     assert guard.matched.leakage is not None
     assert guard.matched.leakage.value == pytest.approx(-0.2, abs=1e-6)
-    line = "`guard` against `plain norm=group`, the undefended classifier with its architecture"
-    assert line in pages.page(decided, registry)
+    text = pages.page(decided, registry)
+    assert "- **Architecture**: that of `guard` without a defense is `plain norm=group`. Differences" in text
+    assert NOT_BEYOND not in remarks(guard)
     alone = decide(registry, *BASE, *rows(("guard", 0.3, 0.8), matched=matched))
     assert alone.rows[1].matched is None
+    assert NOT_BEYOND not in remarks(alone.rows[1])
+
+
+def test_a_defense_that_leaks_as_its_architecture_alone_does_is_not_shown_to_beat_that(
+    registry: Registry,
+) -> None:
+    """The architecture is its own, under options that leave nothing else of it."""
+    matched = {"name": "guard", "options": {"alpha": 0.0}}
+    alone = rows(("guard", 0.3, 0.85), options={"alpha": 0.0, "width": 2}, baseline=True, changed=["alpha"])
+    wider = rows(("guard", 0.9, 0.85), options={"alpha": 0.0, "width": 9}, baseline=True, changed=["alpha"])
+    with_it = rows(("guard", 0.3, 0.85), options={"alpha": 0.5, "width": 2}, matched=matched, changed=[])
+    decided = decide(registry, *BASE, *wider, *alone, *with_it)
+    (guard,) = decided.defenses
+    assert {row.role for row in decided.rows} == {"baseline", "defense", "undefended"}
+    assert guard.matched is not None
+    assert guard.matched.key == alone_key(decided, width=2)
+    assert guard.verdict is not None
+    assert guard.verdict.kind.startswith("leaks less")
+    assert NOT_BEYOND in remarks(guard)
+    assert NOT_BEYOND in reservations(guard)
+    assert f"*{NOT_BEYOND}*" in pages.page(decided, registry)
+
+
+def alone_key(decided: Standings, width: int) -> ComponentKey:
+    undefended = (row for row in decided.rows if row.role == "undefended")
+    return next(row.key for row in undefended if f'"width": {width}' in str(row.key))
 
 
 def test_what_can_be_had_at_a_price(registry: Registry) -> None:

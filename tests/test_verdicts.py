@@ -14,6 +14,7 @@ from mia_bench.leaderboard.tables import Table, effects
 from mia_bench.leaderboard.verdicts import (
     BASELINE,
     BEATS,
+    NOT_BEYOND,
     NOT_SHOWN,
     WORSE,
     Comparison,
@@ -130,6 +131,23 @@ def test_differences_from_the_front_must_hold_among_those_that_give_accuracy() -
     found = verdicts({"weak": weak, "more accurate": alone}, "lower", BITS)
     assert [one.front for one in found.values()] == [BEATS, ""]
     assert judge(row(0.4, -0.1)).front == WORSE
+
+
+def test_a_row_beats_its_architecture_where_that_holds_among_all_that_have_one() -> None:
+    def row(architecture: float) -> Comparison:
+        return Comparison(effect(-1.0), effect(0.0, 0.005), architecture=effect(architecture))
+
+    weak = row(-0.12)  # p = .02
+    assert NOT_BEYOND not in judge(weak).flags
+    assert judge(row(0.4)).flags == (NOT_BEYOND,)
+    others = {"strong": row(-0.4), "even": row(0.02), "equal": row(0.01)}
+    unchanged = {"unchanged": Comparison(effect(-1.0), effect(0.0, 0.005))}
+    found = verdicts({"weak": weak, **others, **unchanged}, "lower", BITS)
+    assert [NOT_BEYOND in one.flags for one in found.values()] == [True, False, True, True, False]
+    higher = verdicts({"turned": Comparison(effect(1.0), architecture=effect(0.4))}, "higher", BITS)
+    assert NOT_BEYOND not in higher["turned"].flags
+    assert judge(Comparison(effect(0.0), architecture=effect(0.0))).flags == ()
+    assert judge(Comparison(effect(1.0), architecture=effect(0.0))).flags == ()
 
 
 def test_the_baseline_never_wins() -> None:

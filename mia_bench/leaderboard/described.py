@@ -46,7 +46,7 @@ def _describe(registry: Registry, track: Track, kind: str, component: ComponentR
     found: dict[str, Any] = {"changed": list(changed)}
     if component.name in registry.names(kind):
         cls = registry.get(kind, component.name).load()
-        found = said_of_itself(cls, changed, _parsed(cls, completed.options))
+        found = said_of_itself(cls, changed, _parsed(cls, completed.options), component.name)
     return completed.model_copy(update={"about": component.about.model_copy(update=found)})
 
 

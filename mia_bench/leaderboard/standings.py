@@ -37,7 +37,7 @@ from mia_bench.strength import Strongest
 
 Role = Literal["defense", "baseline", "front", "undefended"]
 """What a row is: ``front`` has the baseline's options except those that make it less accurate,
-``undefended`` other options of the baseline."""
+``undefended`` other options of it, or those of a defense that leave but its architecture."""
 
 KINDS = ("leaks less", "leaks less, at a cost", "no difference", "unclear", "leaks more")
 
@@ -222,7 +222,7 @@ def standings(
     matched = _changes(board, rows, named, unpaired)
     beyond = _beyond_front(board, rows, base, changes)
     said = _flags(board, rows, base, changes)
-    judged, compared = _verdicts(board, rows, changes, beyond, said), Pairs()
+    judged, compared = _verdicts(board, rows, changes, beyond, matched, said), Pairs()
     if board.primary and board.track.verdicts:
         leaked = {key: row.leaked for key, row in rows.items() if row.defends}
         compared = pairs(leaked, board.quantities[board.primary], unpaired=unpaired)
@@ -330,13 +330,20 @@ def _verdicts(
     rows: Mapping[ComponentKey, Attacked],
     changes: Mapping[ComponentKey, Change],
     beyond: Mapping[ComponentKey, Effect],
+    matched: Mapping[ComponentKey, Change],
     said: Mapping[ComponentKey, tuple[str, ...]],
 ) -> dict[ComponentKey, Verdict]:
     """The verdicts on the defenses that can be compared; none on a track without verdicts."""
     if not (board.primary and board.track.verdicts):
         return {}
     comparisons = {
-        key: Comparison(change.leakage, change.accuracy, beyond.get(key), said[key])
+        key: Comparison(
+            change.leakage,
+            change.accuracy,
+            beyond.get(key),
+            matched[key].leakage if key in matched else None,
+            said[key],
+        )
         for key, change in changes.items()
         # One seed says nothing of another training.
         if rows[key].defends and change.leakage and change.leakage.seeds > 1
@@ -351,11 +358,17 @@ def _unclear(verdict: Verdict) -> Verdict:
 
 
 def _named(row: Attacked, rows: Mapping[ComponentKey, Attacked]) -> ComponentKey | None:
-    """The undefended row that a defense names as the one with its architecture, if the board has it."""
-    matched = row.about.matched
+    """The undefended row that a defense names as the one with its architecture, if the board has it.
+
+    If it names itself, that has the row's own other options.
+    """
+    matched, own = row.about.matched, row.records[0].defense
     for key, other in rows.items():
         defense = other.records[0].defense
-        if matched and (defense.name, defense.changed) == (matched.name, matched.options):
+        if not matched or defense.name != matched.name:
+            continue
+        named = defense.options == {**own.options, **matched.options}
+        if named if own.name == matched.name else defense.changed == matched.options:
             return key
     return None
 

@@ -60,6 +60,9 @@ class Verdict:
 MASKING = "masking suspected"
 """The flag of a defense under which gradients may be masked."""
 
+NOT_BEYOND = "not shown to beat its architecture"
+"""The flag of a defense that may leak as much as its architecture alone."""
+
 BEATS, NOT_SHOWN, WORSE, NOT_COMPARED = AGAINST_FRONT = (
     "beats the undefended front",
     "not shown to beat the undefended front",
@@ -84,12 +87,15 @@ class Comparison:
         accuracy: the difference of test accuracy; None where it is not known.
         front: leakage minus that of the undefended front at the row's accuracy; None where the row gives no
             accuracy, and where it is not known.
+        architecture: leakage minus that of an undefended classifier with the row's architecture; None where
+            that is the baseline's, and where it is not known.
         flags: what is known from elsewhere, as ``randomised`` or ``masking suspected``.
     """
 
     leakage: Effect
     accuracy: Effect | None = None
     front: Effect | None = None
+    architecture: Effect | None = None
     flags: tuple[str, ...] = ()
 
 
@@ -120,6 +126,7 @@ def decide(
     margins: Margins,
     *,
     front_p_value: float = 1.0,
+    architecture_p_value: float = 1.0,
 ) -> Verdict:
     """The verdict on one row; a tie has no winner.
 
@@ -129,6 +136,7 @@ def decide(
         better: which direction of the leakage is better for the defender.
         margins: differences too small to matter.
         front_p_value: that of the difference from the undefended front, likewise.
+        architecture_p_value: that of the difference from the same architecture without a defense, likewise.
     """
     leakage = _less_is_better(comparison.leakage, better)
     flags = ("few seeds",) * (leakage.seeds < ENOUGH_SEEDS) + comparison.flags
@@ -138,6 +146,10 @@ def decide(
     if p_value < LEVEL:
         if leakage.value > 0:
             return Verdict("leaks more", flags=flags)
+        if comparison.architecture and not (
+            architecture_p_value < LEVEL and _less_is_better(comparison.architecture, better).value < 0
+        ):
+            flags = (NOT_BEYOND, *flags)
         if comparison.accuracy and not _costs(comparison.accuracy, margins):
             return Verdict("leaks less", front=front, flags=flags)
         cost = _cost(comparison.accuracy)
@@ -197,7 +209,8 @@ def verdicts(
 ) -> dict[Key, Verdict]:
     """The verdict on each row of a track; p-values are adjusted to their number (Holm 1979).
 
-    The differences from the baseline are one family, those from the undefended front another.
+    The differences from the baseline are one family, those from the undefended front another, those from the
+    same architecture without a defense a third.
 
     Args:
         comparisons: the rows that are judged together, without the baseline.
@@ -206,7 +219,16 @@ def verdicts(
     """
     of_baseline = adjusted_p_values({row: one.leakage for row, one in comparisons.items()})
     of_front = adjusted_p_values({row: one.front for row, one in comparisons.items() if one.front})
+    same = {row: one.architecture for row, one in comparisons.items() if one.architecture}
+    of_architecture = adjusted_p_values(same)
     return {
-        row: decide(one, of_baseline[row], better, margins, front_p_value=of_front.get(row, 1.0))
+        row: decide(
+            one,
+            of_baseline[row],
+            better,
+            margins,
+            front_p_value=of_front.get(row, 1.0),
+            architecture_p_value=of_architecture.get(row, 1.0),
+        )
         for row, one in comparisons.items()
     }

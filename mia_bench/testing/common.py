@@ -45,7 +45,7 @@ def paper(trial: Trial[Any]) -> Iterator[Problem]:
 
 @check("defense")
 def baselines(trial: Trial[Any]) -> Iterator[Problem]:
-    """``front_options`` are options of a baseline, and ``matched`` is a baseline that is installed."""
+    """``front_options`` are options of a baseline; ``matched`` is an installed baseline, or the defense."""
     component = trial.component
     if component.front_options and not component.baseline:
         yield "it has front_options and is no baseline", "Set baseline to True, or leave front_options out"
@@ -60,10 +60,14 @@ def baselines(trial: Trial[Any]) -> Iterator[Problem]:
         other = host().registry.get("defense", name).load()
         parse_options(name, other.Options, options)
     except MiaBenchError as error:
-        yield f"matched: {error}", "Name an installed baseline and options that it has"
+        yield (
+            f"matched: {error}",
+            "Name an installed baseline, or the defense itself, and options that it has",
+        )
     else:
-        if not other.baseline:
-            yield f"matched names {name!r}, which is no baseline", "Name a defense with baseline = True"
+        if not other.baseline and other is not component:
+            advice = "Name a defense with baseline = True, or the defense itself"
+            yield f"matched names {name!r}, which is no baseline", advice
 
 
 @check("defense")

@@ -18,7 +18,7 @@ average over draws. Without it the code is its mean.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from pydantic import Field, field_validator
 
@@ -53,6 +53,7 @@ class MutualInformation(Defense):
     strengths: ClassVar[dict[str, tuple[float, ...]]] = {
         "beta": (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3),
     }
+    matched: ClassVar[tuple[str, dict[str, Any]]] = ("mid", {"beta": 0.0, "sample": False})
 
     class Options(Defense.Options):
         beta: float = Field(0.01, ge=0, description="weight of the KL divergence")
