@@ -205,6 +205,8 @@ class Boards:
             ValueError: some defense has not met all of them on all tuning seeds.
         """
         for row in self._decided.rows:
+            if row.role == "defense" and not row.verdict:
+                raise ValueError(f"{self._board.track.name}: {row.label!r} has no verdict")
             flags = row.verdict.flags if row.verdict else ()
             if lacking := [flag for flag in flags if "tried" in flag or "tuning seeds" in flag]:
                 raise ValueError(f"{self._board.track.name}: of {row.label!r} is said {lacking[0]!r}")

@@ -5,7 +5,8 @@
 
 Draws sections of a board, seven rows each, from known models, and computes their intervals with the functions
 that boards use. The ideal width is that of Student's interval of someone who knows all but how much classes
-vary, and estimates this from the classes of the row.
+vary, and estimates this from the classes of the row. The last table has single shares near 0 and 1, beside
+intervals of someone who knows that, too.
 """
 
 from __future__ import annotations
@@ -160,7 +161,7 @@ def _share(centre: float) -> float:
     return float(special.expit(centre + normal).mean())
 
 
-def exact_intervals(means: tuple[float, ...], seeds: int, classes: int) -> tuple[float, np.ndarray]:
+def exact_intervals(means: tuple[float, ...], seeds: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
     """Coverage and widths ``(rows,)`` of the intervals of someone who knows all of the model but the share.
 
     Their ends are the shares under which as few hits, or as many, have a probability of 2.5 %.
@@ -186,7 +187,7 @@ def exact_intervals(means: tuple[float, ...], seeds: int, classes: int) -> tuple
         likely = distribution(float(np.interp(mean, true, centres)))
         coverage.append(likely[(low <= mean) & (mean <= high)].sum())
         widths.append(likely @ (high - low))
-    return float(np.mean(coverage)), np.array(widths)
+    return np.array(coverage), np.array(widths)
 
 
 def differences_of_shares(mean: float) -> Scenario:
@@ -261,11 +262,19 @@ def _solve(function: Callable[[float], float], value: float) -> float:
 
 @dataclass(frozen=True)
 class Result:
-    """Coverage, mean width as a multiple of the ideal one, and how often a section finds a difference."""
+    """What came of a scenario.
+
+    Attributes:
+        coverage: mean over the rows.
+        width: as a multiple of the ideal one, likewise.
+        found: how often a section finds a difference.
+        rows: coverage of each row.
+    """
 
     coverage: float
     width: float
     found: float
+    rows: np.ndarray
 
     def __str__(self) -> str:
         return f"{100 * self.coverage:.1f} / {self.width:.2f}"
@@ -289,7 +298,7 @@ def simulate(
         freedom = _freedom(np.array([one.tables for one in drawn]))
         ideal = 2 * special.stdtrit(freedom, 0.975) * values.std(0)
     found = float(np.mean([one.found for one in drawn]))
-    return Result(float(held.mean()), float((widths / ideal).mean()), found)
+    return Result(float(held.mean()), float((widths / ideal).mean()), found, held.mean(0))
 
 
 def _freedom(tables: np.ndarray) -> np.ndarray:
@@ -340,12 +349,16 @@ def table(sections: int) -> None:
 
 
 def exact_table(sections: int) -> None:
-    """Print the third table: shares near 0 and 1 with 5 classes, beside exact intervals."""
-    scenario, classes = shares("shares near 0 and 1", NEAR_BOUNDS), min(CLASSES)
-    for seeds in SEEDS:
-        coverage, widths = exact_intervals(NEAR_BOUNDS, seeds, classes)
+    """Print the third table: shares near 0 and 1 with few classes, one by one, beside exact intervals."""
+    scenario = shares("shares near 0 and 1", NEAR_BOUNDS)
+    print("| seeds | classes | intervals | width |", " | ".join(f"{one:g}" for one in NEAR_BOUNDS), "|")
+    print("|---|---|---|---|" + "---|" * len(NEAR_BOUNDS))
+    for seeds, classes in product(SEEDS, CLASSES[:2]):
+        exact, widths = exact_intervals(NEAR_BOUNDS, seeds, classes)
         found = simulate(scenario, seeds, classes, sections * MORE_SECTIONS, widths)
-        print(f"| {seeds} | {found} | {100 * coverage:.1f} |", flush=True)
+        for name, width, rows in (("boards", f"{found.width:.2f}", found.rows), ("exact", "1", exact)):
+            shown = " | ".join(f"{100 * one:.1f}" for one in rows)
+            print(f"| {seeds} | {classes} | {name} | {width} | {shown} |", flush=True)
 
 
 def components(folder: Path) -> None:

@@ -14,6 +14,7 @@ from mia_bench.statistics import (
     Effect,
     below_median,
     bounded_interval,
+    crossed,
     crossed_means,
     design_effect,
     median_interval,
@@ -152,34 +153,52 @@ def test_a_row_whose_seeds_differ_far_more_keeps_its_own_variance() -> None:
     assert found[0].error == pytest.approx(crossed_means([broken])[0].error)
 
 
-def least_error(values: np.ndarray) -> float:
-    """The standard error of the mean where seeds agree altogether."""
+def least_error(values: np.ndarray, share: float = 0.25) -> float:
+    """The standard error of the mean where seeds agree altogether, and a share is taken away."""
     rest = values - values.mean(1, keepdims=True) - values.mean(0) + values.mean()
     by_class = len(values) * values.mean(0).var(ddof=1)
     square = float(np.square(rest).sum()) / ((len(values) - 1) * (values.shape[1] - 1))
-    return math.sqrt((by_class - min(by_class, square) / 4) / values.size)
+    return math.sqrt((by_class - min(by_class, square) * share) / values.size)
 
 
 def test_seeds_that_agree_better_than_by_chance_narrow_the_interval_a_little() -> None:
-    values = table(5, 40, 0.0, 0.5, seed=1)
+    values = table(9, 40, 0.0, 0.5, seed=1)  # 8 degrees of freedom
     level = values - values.mean(1, keepdims=True)
     [found] = crossed_means([level])
     assert found.error == pytest.approx(least_error(level))
     assert found.freedom == 39
     rest = level - level.mean(0)
-    square = float(np.square(rest).sum()) / (4 * 39)
-    by_seed = np.array([-2.0, -1, 0, 1, 2])[:, None] / math.sqrt(2.5) * math.sqrt(0.9 * square / 40)
+    square = float(np.square(rest).sum()) / (8 * 39)
+    by_seed = np.arange(-4.0, 5)[:, None] / math.sqrt(7.5) * math.sqrt(0.9 * square / 40)
     [nearly] = crossed_means([level + by_seed])
-    by_class = 5 * level.mean(0).var(ddof=1)
-    assert nearly.error == pytest.approx(math.sqrt((by_class - 0.1 * square) / 200))
+    by_class = 9 * level.mean(0).var(ddof=1)
+    assert nearly.error == pytest.approx(math.sqrt((by_class - 0.1 * square) / 360))
 
 
-def test_the_variance_of_means_is_estimated_with_little_bias_where_seeds_make_no_difference() -> None:
-    drawn = [crossed_means([table(3, 20, 0.0, 0.3, seed)]) for seed in range(2000)]
-    errors = np.array([one.error for [one] in drawn])
-    values = np.array([one.value for [one] in drawn])
-    assert np.square(errors).mean() == pytest.approx(values.var(), rel=0.3)
-    assert np.square(errors).mean() > values.var()
+@pytest.mark.parametrize(("share", "ratio"), [(0.0, 1.16), (0.25, 1.08)])
+def test_the_variance_of_means_has_less_bias_where_more_is_taken_away(
+    monkeypatch: pytest.MonkeyPatch, share: float, ratio: float
+) -> None:
+    """Seeds make no difference here."""
+    monkeypatch.setattr(crossed, "AGREEMENT", share)
+    drawn = [
+        effect
+        for seed in range(400)
+        for effect in crossed_means([table(3, 20, 0.0, 0.3, 10 * seed + row) for row in range(7)])
+    ]
+    true = (0.3**2 + 1 / 3) / 20  # classes and the rest
+    assert np.mean([one.error**2 for one in drawn]) / true == pytest.approx(ratio, abs=0.03)
+
+
+@pytest.mark.parametrize(("rows", "seeds", "share"), [(1, 3, 0.0), (2, 2, 0.0), (1, 7, 0.125), (7, 3, 0.25)])
+def test_less_is_taken_away_where_the_mean_square_of_seeds_is_hardly_known(
+    rows: int, seeds: int, share: float
+) -> None:
+    """It has 2, 1.8, 6 and 8 degrees of freedom."""
+    made = [table(seeds, 40, 0.0, 0.5, row) for row in range(rows)]
+    level = [one - one.mean(1, keepdims=True) for one in made]
+    for one, found in zip(level, crossed_means(level), strict=True):
+        assert found.error == pytest.approx(least_error(one, share))
 
 
 def test_rows_whose_seeds_agree_by_chance_make_no_other_row_an_outlier() -> None:
@@ -310,6 +329,20 @@ def test_the_interval_of_a_bounded_mean_is_that_of_its_logit() -> None:
     assert bounded_interval(moved, 10, 20) == pytest.approx((low + 10, high + 10))
     for value in (0.0, 10.0):
         assert bounded_interval(Effect(value, 0, 40, 3, 60), 0, 10) == (value, value)
+
+
+def test_exact_intervals_of_independent_samples_are_those_of_clopper_and_pearson(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(simulate_intervals, "LOGITS", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(simulate_intervals, "REAL_CLASSES", 10)
+    coverage, widths = simulate_intervals.exact_intervals((0.1, 0.5), 1, 5)
+    hits = np.arange(41)
+    ends = [stats.binomtest(k, 40).proportion_ci(0.95, method="exact") for k in hits]
+    for share, held, width in zip((0.1, 0.5), coverage, widths, strict=True):
+        likely = stats.binom.pmf(hits, 40, share)
+        assert width == pytest.approx(likely @ [one.high - one.low for one in ends], rel=0.03)
+        assert held == pytest.approx(likely @ [one.low <= share <= one.high for one in ends], abs=0.015)
 
 
 def of_median(seeds: list[list[list[float]]]) -> tuple[float, float]:

@@ -46,6 +46,7 @@ from mia_bench.statistics import (
     below_median,
     bounded_interval,
     crossed_means,
+    design_effect,
     median_interval,
     proportion_interval,
     weighted,
@@ -1127,6 +1128,47 @@ def test_intervals_over_seeds_are_those_of_the_kind_of_quantity() -> None:
     assert interval("bits", kind="bits", ranks="r") == pytest.approx(bounded_interval(effect, 0.0, most))
     [below] = crossed_means([below_median(images)])
     assert interval("rank", kind="rank", per_image="r") == pytest.approx(median_interval(images, below))
+
+
+def with_shares(seeds: int, *classes: float) -> list[dict[str, Any]]:
+    """The records of a row with a share in each class, the same on all seeds but for 0.01."""
+    made = []
+    for seed in range(seeds):
+        means = [one + 0.01 * (seed % 2) * (one > 0) for one in classes]
+        record = make_record(seed=seed, per_class={"share": means})
+        record["metrics"] = {"share": metric(sum(means) / len(means), 0.01, 40)}
+        made.append(record)
+    return made
+
+
+def test_a_share_of_0_has_the_design_effect_of_rows_with_as_many_seeds() -> None:
+    none, some, alone = (
+        with_shares(3, 0, 0, 0, 0),
+        with_shares(3, 0.1, 0.2, 0.3, 0),
+        with_shares(2, 0.9, 0, 0, 0),
+    )
+    rows = [read(*one) for one in (none, some, alone)]
+    found = combine("share", Quantity("", "lower", kind="share", role="leakage"), rows)
+    [effect] = crossed_means([np.array([record["per_class"]["share"] for record in some])])
+    [nothing] = crossed_means([np.zeros((3, 4))])
+    wanted = proportion_interval(nothing, 120, design_effect([(effect, 120)]))
+    assert isinstance(found[0], Estimate)
+    assert (found[0].low, found[0].high) == pytest.approx(wanted)
+    assert wanted[1] < proportion_interval(nothing, 120)[1]
+
+
+@pytest.mark.parametrize("ranks", [[], [[], []], [[0, 3], [2, 2]], [[-1, 3], [2, 2]]])
+def test_bits_without_the_ranks_that_they_are_of_have_students_interval(ranks: list[list[int]]) -> None:
+    made = []
+    for seed in range(3):
+        record = make_record(seed=seed, per_class={"bits": [1.0, 2.0 + seed]}, per_image={"r": ranks})
+        record["metrics"] = {"bits": metric(1.5 + seed / 2, 0.01, 4)}
+        made.append(record)
+    quantity = Quantity("", "lower", kind="bits", role="leakage", ranks="r")
+    [found] = combine("bits", quantity, [read(*made)])
+    [effect] = crossed_means([np.array([[1.0, 2.0], [1.0, 3.0], [1.0, 4.0]])])
+    assert isinstance(found, Estimate)
+    assert (found.low, found.high) == pytest.approx((max(effect.interval()[0], 0), effect.interval()[1]))
 
 
 def test_utility_may_be_of_more_classes_than_leakage(registry: Registry, track: Track) -> None:

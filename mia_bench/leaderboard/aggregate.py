@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import TypeAlias
 
 import numpy as np
@@ -109,15 +110,14 @@ def combine(name: str, quantity: Quantity, rows: Sequence[Sequence[Record]]) -> 
     samples = [_samples(quantity, records) if quantity.kind == "rank" else None for records in rows]
     tables = [_table(name, *row) for row in zip(rows, samples, strict=True)]
     found = list(zip((_over_seeds(name, records) for records in rows), effects(tables), strict=True))
-    shares = found if quantity.kind == "share" else []
-    design = design_effect((effect, one.n) for one, effect in shares if effect and isinstance(one, Estimate))
-    intervals = [
-        _interval(quantity, effect, images, _most(name, quantity, records), one.n, design)
-        if effect and isinstance(one, Estimate) and len(by_seed(records)) > 1
-        else None
-        for (one, effect), images, records in zip(found, samples, rows, strict=True)
+    known = [(effect, one.n) for one, effect in found if effect and isinstance(one, Estimate)]
+    most = _most(name, quantity, rows)
+    return [
+        _shown(quantity, one, _interval(quantity, effect, images, most, one.n, known))
+        if effect and isinstance(one, Estimate) and effect.seeds > 1
+        else _shown(quantity, one)
+        for (one, effect), images in zip(found, samples, strict=True)
     ]
-    return [_shown(quantity, one, ends) for (one, _), ends in zip(found, intervals, strict=True)]
 
 
 def _table(name: str, records: Sequence[Record], samples: Samples | None) -> Table | None:
@@ -146,34 +146,43 @@ def _over_seeds(name: str, records: Sequence[Record]) -> Shown:
 
 
 def _interval(
-    quantity: Quantity, effect: Effect, samples: Samples | None, most: float, n: int, design: float
+    quantity: Quantity,
+    effect: Effect,
+    samples: Samples | None,
+    most: float,
+    n: int,
+    known: Sequence[tuple[Effect, int]],
 ) -> tuple[float, float]:
     """The interval of several seeds.
 
     Args:
         most: the largest value that the quantity can have.
         n: the number of its samples.
-        design: the design effect of the section, if it is a share.
+        known: the rows of the section, each with the number of its samples.
     """
     if samples:
         return median_interval(samples, effect)
     if quantity.kind == "share":
-        return proportion_interval(effect, n, design)
+        size = effect.seeds, effect.classes
+        return proportion_interval(
+            effect, n, design_effect(one for one in known if (one[0].seeds, one[0].classes) == size)
+        )
     if most < math.inf:
         return bounded_interval(effect, quantity.bounds[0], most)
     return effect.interval()
 
 
-def _most(name: str, quantity: Quantity, records: Sequence[Record]) -> float:
+def _most(name: str, quantity: Quantity, rows: Sequence[Sequence[Record]]) -> float:
     """The largest value that a quantity can have: of bits log2 of the gallery's size, which ranks tell."""
-    for record in records:
-        metric, ranks = record.metrics.get(name), record.per_image.get(quantity.ranks)
-        if metric and ranks:
-            return metric.value + float(np.mean(np.log2(np.concatenate(ranks))))
+    for record in chain.from_iterable(rows):
+        metric, classes = record.metrics.get(name), record.per_image.get(quantity.ranks, ())
+        ranks = [rank for images in classes for rank in images]
+        if metric and ranks and min(ranks) >= 1:
+            return metric.value + float(np.log2(ranks).mean())
     return quantity.bounds[1]
 
 
-def _shown(quantity: Quantity, mean: Shown, ends: tuple[float, float] | None) -> Shown:
+def _shown(quantity: Quantity, mean: Shown, ends: tuple[float, float] | None = None) -> Shown:
     if isinstance(mean, Missing):
         return mean
     if ends:

@@ -98,7 +98,7 @@ class MetricTrial(Trial[Computed]):
 
     @check("metric")
     def names(self) -> Iterator[Problem]:
-        """Every quantity has a description, and a known direction, kind, role and ceiling."""
+        """Every quantity has a description, and a known direction, kind, role, ceiling and ranks."""
         quantities: Mapping[str, Any] = self.component.quantities
         if not quantities:
             advice = "Set the class attribute quantities: {'my_quantity': Quantity('what it is')}"
@@ -115,6 +115,9 @@ class MetricTrial(Trial[Computed]):
             if quantity.ceiling and quantity.ceiling not in quantities:
                 problem = f"the ceiling of {name!r} is {quantity.ceiling!r}, which it does not declare"
                 yield problem, "Name a quantity of the same metric"
+            if quantity.ranks and quantity.ranks not in {one.per_image for one in quantities.values()}:
+                problem = f"the ranks of {name!r} are {quantity.ranks!r}, which none of its quantities keeps"
+                yield problem, "Name the per_image of a quantity of the same metric"
 
     @check("metric", name="runs")
     def promised(self) -> Iterator[Problem]:
