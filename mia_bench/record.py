@@ -65,7 +65,7 @@ class About(_Part):
     reference: str = ""
     """What kind of reference an attack is, ``floor`` say; empty for a real one."""
     baseline: bool = False
-    """Whether it does not defend: a baseline, or a defense with options that leave but its architecture."""
+    """Whether it does not defend: a baseline, or a defense of which only the architecture is left."""
     front: bool = False
     """Whether this is a baseline with only such options changed as make it less accurate: a row of the
     undefended front."""

@@ -105,8 +105,8 @@ class Defense(Component):
         front_options: of a baseline, the options that only make its target less accurate. Its rows that
             change nothing else are the undefended front, which a defense must beat.
         matched: name and changed options of the undefended classifier with this defense's architecture, which
-            it is compared with too: of a baseline, or of this defense itself where these options leave but
-            its architecture.
+            it is compared with too: of a baseline, or of this defense itself where these options leave
+            nothing of it but the architecture.
         strengths: options to the values that ``mia-bench sweep`` tries, from weak to strong: all combinations
             of several options, of a baseline's front options one at a time.
         reports: what each name that :meth:`report` returns is.

@@ -37,7 +37,7 @@ from mia_bench.strength import Strongest
 
 Role = Literal["defense", "baseline", "front", "undefended"]
 """What a row is: ``front`` has the baseline's options except those that make it less accurate,
-``undefended`` other options of it, or those of a defense that leave but its architecture."""
+``undefended`` other options of it, or those of a defense of which they leave only the architecture."""
 
 KINDS = ("leaks less", "leaks less, at a cost", "no difference", "unclear", "leaks more")
 
