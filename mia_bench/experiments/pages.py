@@ -246,7 +246,10 @@ def _forest(experiment: Experiment, answer: Answer) -> str:
                     found = Estimate(number.change.value, low, high, 1)
                     bars.setdefault(label, {})[row] = Bar(found)
                     rows.setdefault(row, 0)
-    panels = [Panel(label, found) for label, found in bars.items()]
+    panels = []
+    for label, found_bars in bars.items():
+        defense, _, options = label.partition(" ")
+        panels.append(Panel(defense, found_bars, options))
     axis = Axis("", Quantity("")) if experiment.forest else Axis(primary, answer.parts[0].leakage)
     return forest(panels, axis, rows, base=experiment.compared_with) if panels else ""
 
