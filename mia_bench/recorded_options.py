@@ -30,7 +30,12 @@ def options_text(options: Mapping[str, Any]) -> str:
 
 
 def said_of_itself(
-    component: type[Component], changed: Collection[str], options: Options | None = None, name: str = ""
+    component: type[Component],
+    changed: Collection[str],
+    options: Options | None = None,
+    name: str = "",
+    *,
+    answered: bool = True,
 ) -> dict[str, Any]:
     """What a component says of itself: fields of a record's ``about``.
 
@@ -39,6 +44,7 @@ def said_of_itself(
         changed: names of the options that are not the track's.
         options: all of them; None where they are not known.
         name: its registered name.
+        answered: whether a target under it has answered; only then it is known whether answers are random.
     """
     said: dict[str, Any] = {
         what: str(getattr(component, what, "")) for what in ("summary", "paper", "access", "reference")
@@ -51,7 +57,9 @@ def said_of_itself(
         "baseline": baseline or alone,
         "front": baseline and bool(changed) and set(changed) <= set(getattr(component, "front_options", ())),
         "matched": None if alone or not matched else Matched(name=matched[0], options=dict(matched[1])),
-        "randomised": options is not None and bool(getattr(component(options), "stochastic", False)),
+        "randomised": answered
+        and options is not None
+        and bool(getattr(component(options), "stochastic", False)),
         "changed": list(changed),
     }
 

@@ -106,13 +106,13 @@ def _describe(
     stage = next(s for s in planned.measure.upstream() if s.name in made_by)
     code = {**code_of(stage), **stored_run(store, stage).get("code", {})}
     about = About(
-        **said_of_itself(component.component, component.changed, component.options, component.name),
+        **said_of_itself(
+            component.component, component.changed, component.options, component.name, answered=done
+        ),
         url=provenance.package_url(component.identity["distribution"]),
         code=code.get(component.title, ""),
     )
     said = about.model_dump()
-    # Whether a target answers at random is known of one that answered.
-    said["randomised"] = done and about.randomised
     if isinstance(component, OwnTarget):
         said["own_model"] = component.origin(planned.cell.track, planned.data_fingerprint)
         said["randomised"] = done and bool(component.planned.stochastic)
