@@ -707,7 +707,10 @@ def test_a_defense_is_compared_with_the_baseline_of_its_architecture(registry: R
     assert guard.matched.leakage is not None
     assert guard.matched.leakage.value == pytest.approx(-0.2, abs=1e-6)
     text = pages.page(decided, registry)
-    assert "- **Architecture**: that of `guard` without a defense is `plain norm=group`. Differences" in text
+    assert (
+        "- **Architecture**: `plain norm=group` has that of `guard`, and no defense. Minus that row: `guard`"
+        in text
+    )
     assert NOT_BEYOND not in remarks(guard)
     alone = decide(registry, *BASE, *rows(("guard", 0.3, 0.8), matched=matched))
     assert alone.rows[1].matched is None

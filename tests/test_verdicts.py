@@ -14,6 +14,7 @@ from mia_bench.leaderboard.tables import Table, effects
 from mia_bench.leaderboard.verdicts import (
     BASELINE,
     BEATS,
+    MORE_THAN,
     NOT_BEYOND,
     NOT_SHOWN,
     WORSE,
@@ -139,7 +140,8 @@ def test_a_row_beats_its_architecture_where_that_holds_among_all_that_have_one()
 
     weak = row(-0.12)  # p = .02
     assert NOT_BEYOND not in judge(weak).flags
-    assert judge(row(0.4)).flags == (NOT_BEYOND,)
+    assert judge(row(0.4)).flags == (MORE_THAN,)
+    assert judge(row(0.02)).flags == (NOT_BEYOND,)
     others = {"strong": row(-0.4), "even": row(0.02), "equal": row(0.01)}
     unchanged = {"unchanged": Comparison(effect(-1.0), effect(0.0, 0.005))}
     found = verdicts({"weak": weak, **others, **unchanged}, "lower", BITS)
@@ -148,6 +150,8 @@ def test_a_row_beats_its_architecture_where_that_holds_among_all_that_have_one()
     assert NOT_BEYOND not in higher["turned"].flags
     assert judge(Comparison(effect(0.0), architecture=effect(0.0))).flags == ()
     assert judge(Comparison(effect(1.0), architecture=effect(0.0))).flags == ()
+    assert judge(Comparison(effect(0.0), architecture=effect(0.4))).flags == (MORE_THAN,)
+    assert judge(Comparison(effect(1.0), architecture=effect(0.4))).flags == (MORE_THAN,)
 
 
 def test_the_baseline_never_wins() -> None:

@@ -26,7 +26,7 @@ from mia_bench.leaderboard.standings import KINDS, Standings
 from mia_bench.leaderboard.strongest import attack_set, comparisons
 from mia_bench.leaderboard.trainings import several_trainings
 from mia_bench.leaderboard.tuning import LEVELS, MARGIN, Tuning, other_choices, rule_chose, unchanged
-from mia_bench.leaderboard.verdicts import ACCURACY_MARGIN, ENOUGH_SEEDS, NOT_BEYOND
+from mia_bench.leaderboard.verdicts import ACCURACY_MARGIN, ENOUGH_SEEDS, MORE_THAN, NOT_BEYOND
 from mia_bench.leaderboard.words import (
     accuracy_change,
     brief,
@@ -160,6 +160,7 @@ def _environment() -> Environment:
     environment.globals |= {
         "ACCURACY_MARGIN": ACCURACY_MARGIN,
         "ENOUGH_SEEDS": ENOUGH_SEEDS,
+        "MORE_THAN": MORE_THAN,
         "NOT_BEYOND": NOT_BEYOND,
         "FEW_SEEDS": FEW_SEEDS,
         "KINDS": KINDS,

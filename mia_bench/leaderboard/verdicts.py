@@ -60,8 +60,11 @@ class Verdict:
 MASKING = "masking suspected"
 """The flag of a defense under which gradients may be masked."""
 
-NOT_BEYOND = "not shown to beat its architecture"
-"""The flag of a defense that may leak as much as its architecture alone."""
+NOT_BEYOND, MORE_THAN = BESIDE_ARCHITECTURE = (
+    "not shown to beat its architecture",
+    "leaks more than its architecture",
+)
+"""The flags of a defense that may leak as much as its architecture alone, and of one that leaks more."""
 
 BEATS, NOT_SHOWN, WORSE, NOT_COMPARED = AGAINST_FRONT = (
     "beats the undefended front",
@@ -140,16 +143,15 @@ def decide(
     """
     leakage = _less_is_better(comparison.leakage, better)
     flags = ("few seeds",) * (leakage.seeds < ENOUGH_SEEDS) + comparison.flags
+    beside = _beside_architecture(comparison.architecture, architecture_p_value, better)
+    flags = ((beside,) if beside == MORE_THAN else ()) + flags
     front = ""
     if comparison.front:
         front = _against_front(_less_is_better(comparison.front, better), front_p_value)
     if p_value < LEVEL:
         if leakage.value > 0:
             return Verdict("leaks more", flags=flags)
-        if comparison.architecture and not (
-            architecture_p_value < LEVEL and _less_is_better(comparison.architecture, better).value < 0
-        ):
-            flags = (NOT_BEYOND, *flags)
+        flags = ((NOT_BEYOND,) if beside == NOT_BEYOND else ()) + flags
         if comparison.accuracy and not _costs(comparison.accuracy, margins):
             return Verdict("leaks less", front=front, flags=flags)
         cost = _cost(comparison.accuracy)
@@ -186,6 +188,15 @@ def _against_front(beyond: Effect, p_value: float) -> str:
     if p_value >= LEVEL:
         return NOT_SHOWN
     return BEATS if beyond.value < 0 else WORSE
+
+
+def _beside_architecture(minus: Effect | None, p_value: float, better: Direction) -> str:
+    """The flag for a difference from the same architecture without a defense; empty where it leaks less."""
+    if minus is None:
+        return ""
+    if p_value >= LEVEL:
+        return NOT_BEYOND
+    return MORE_THAN if _less_is_better(minus, better).value > 0 else ""
 
 
 def gives_accuracy(accuracy: Effect | None, margins: Margins) -> bool:

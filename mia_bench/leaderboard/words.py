@@ -8,7 +8,7 @@ from mia_bench.api.metric import Quantity
 from mia_bench.leaderboard.aggregate import Shown
 from mia_bench.leaderboard.flags import AT_FLOOR, NOT_RUN, USELESS
 from mia_bench.leaderboard.standings import Standing, Standings
-from mia_bench.leaderboard.verdicts import MASKING, NOT_BEYOND, UNKNOWN_COSTS, Verdict
+from mia_bench.leaderboard.verdicts import BESIDE_ARCHITECTURE, MASKING, UNKNOWN_COSTS, Verdict
 from mia_bench.statistics import Effect, Estimate
 
 ONE_SEED = "no verdict from one seed"
@@ -118,11 +118,8 @@ def reservations(row: Standing) -> list[str]:
         return []
     lost, unlike = row.accuracy_difference, not row.verdict.kind.startswith("leaks less")
     costs = ["costs accuracy"] * bool(unlike and lost and lost.interval()[1] < 0)
-    doubts = (
-        (AT_FLOOR,)
-        if row.verdict.kind == "no difference"
-        else (NOT_BEYOND, MASKING, AT_FLOOR, NOT_RUN, USELESS)
-    )
+    others = () if row.verdict.kind == "no difference" else (MASKING, NOT_RUN, USELESS)
+    doubts = {*BESIDE_ARCHITECTURE, AT_FLOOR, *others}
     grave = [words for words in row.verdict.flags if words in doubts]
     return [words for words in (*costs, *_details(row.verdict), *grave) if words != "beats the front"]
 
