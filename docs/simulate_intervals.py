@@ -17,6 +17,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from itertools import product
 from pathlib import Path
 
@@ -157,8 +158,14 @@ def shares(name: str, means: tuple[float, ...]) -> Scenario:
 
 def _share(centre: float) -> float:
     """The true share where logits vary about a centre."""
-    normal = np.random.default_rng(0).normal(size=REAL_CLASSES) * math.sqrt(sum(LOGITS))
+    normal = _normal(REAL_CLASSES) * math.sqrt(sum(LOGITS))
     return float(special.expit(centre + normal).mean())
+
+
+@cache
+def _normal(count: int) -> np.ndarray:
+    """The draws that true shares are computed from."""
+    return np.random.default_rng(0).normal(size=count)
 
 
 def exact_intervals(means: tuple[float, ...], seeds: int, classes: int) -> tuple[np.ndarray, np.ndarray]:

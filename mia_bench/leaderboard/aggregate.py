@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import TypeAlias
@@ -111,13 +112,24 @@ def combine(name: str, quantity: Quantity, rows: Sequence[Sequence[Record]]) -> 
     tables = [_table(name, *row) for row in zip(rows, samples, strict=True)]
     found = list(zip((_over_seeds(name, records) for records in rows), effects(tables), strict=True))
     known = [(effect, one.n) for one, effect in found if effect and isinstance(one, Estimate)]
+    designs = _designs(known) if quantity.kind == "share" else {}
     most = _most(name, quantity, rows)
-    return [
-        _shown(quantity, one, _interval(quantity, effect, images, most, one.n, known))
-        if effect and isinstance(one, Estimate) and effect.seeds > 1
-        else _shown(quantity, one)
-        for (one, effect), images in zip(found, samples, strict=True)
-    ]
+    made = []
+    for (one, effect), images in zip(found, samples, strict=True):
+        ends = None
+        if effect and isinstance(one, Estimate) and effect.seeds > 1:
+            design = designs.get((effect.seeds, effect.classes), math.inf)
+            ends = _interval(quantity, effect, images, most, one.n, design)
+        made.append(_shown(quantity, one, ends))
+    return made
+
+
+def _designs(shares: Iterable[tuple[Effect, int]]) -> dict[tuple[int, int], float]:
+    """The design effect of the shares of as many seeds and classes, each given with its number of samples."""
+    sizes = defaultdict(list)
+    for effect, n in shares:
+        sizes[effect.seeds, effect.classes].append((effect, n))
+    return {size: design_effect(same) for size, same in sizes.items()}
 
 
 def _table(name: str, records: Sequence[Record], samples: Samples | None) -> Table | None:
@@ -146,27 +158,19 @@ def _over_seeds(name: str, records: Sequence[Record]) -> Shown:
 
 
 def _interval(
-    quantity: Quantity,
-    effect: Effect,
-    samples: Samples | None,
-    most: float,
-    n: int,
-    known: Sequence[tuple[Effect, int]],
+    quantity: Quantity, effect: Effect, samples: Samples | None, most: float, n: int, design: float
 ) -> tuple[float, float]:
     """The interval of several seeds.
 
     Args:
         most: the largest value that the quantity can have.
         n: the number of its samples.
-        known: the rows of the section, each with the number of its samples.
+        design: the design effect of the shares of its section.
     """
     if samples:
         return median_interval(samples, effect)
     if quantity.kind == "share":
-        size = effect.seeds, effect.classes
-        return proportion_interval(
-            effect, n, design_effect(one for one in known if (one[0].seeds, one[0].classes) == size)
-        )
+        return proportion_interval(effect, n, design)
     if most < math.inf:
         return bounded_interval(effect, quantity.bounds[0], most)
     return effect.interval()
@@ -182,7 +186,7 @@ def _most(name: str, quantity: Quantity, rows: Sequence[Sequence[Record]]) -> fl
     return quantity.bounds[1]
 
 
-def _shown(quantity: Quantity, mean: Shown, ends: tuple[float, float] | None = None) -> Shown:
+def _shown(quantity: Quantity, mean: Shown, ends: tuple[float, float] | None) -> Shown:
     if isinstance(mean, Missing):
         return mean
     if ends:

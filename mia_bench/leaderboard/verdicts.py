@@ -143,15 +143,13 @@ def decide(
     """
     leakage = _less_is_better(comparison.leakage, better)
     flags = ("few seeds",) * (leakage.seeds < ENOUGH_SEEDS) + comparison.flags
-    beside = _beside_architecture(comparison.architecture, architecture_p_value, better)
-    flags = ((beside,) if beside == MORE_THAN else ()) + flags
-    front = ""
-    if comparison.front:
-        front = _against_front(_less_is_better(comparison.front, better), front_p_value)
+    front = _outcome(comparison.front, front_p_value, better, (BEATS, NOT_SHOWN, WORSE))
+    beside = _outcome(comparison.architecture, architecture_p_value, better, ("", *BESIDE_ARCHITECTURE))
+    if beside == MORE_THAN or (beside and p_value < LEVEL and leakage.value <= 0):
+        flags = (beside, *flags)
     if p_value < LEVEL:
         if leakage.value > 0:
             return Verdict("leaks more", flags=flags)
-        flags = ((NOT_BEYOND,) if beside == NOT_BEYOND else ()) + flags
         if comparison.accuracy and not _costs(comparison.accuracy, margins):
             return Verdict("leaks less", front=front, flags=flags)
         cost = _cost(comparison.accuracy)
@@ -183,20 +181,14 @@ def _cost(accuracy: Effect | None) -> str:
     return unclear if accuracy.interval()[1] >= 0 else ""
 
 
-def _against_front(beyond: Effect, p_value: float) -> str:
-    """The words for a difference from the front, where less is better."""
-    if p_value >= LEVEL:
-        return NOT_SHOWN
-    return BEATS if beyond.value < 0 else WORSE
-
-
-def _beside_architecture(minus: Effect | None, p_value: float, better: Direction) -> str:
-    """The flag for a difference from the same architecture without a defense; empty where it leaks less."""
+def _outcome(minus: Effect | None, p_value: float, better: Direction, words: tuple[str, str, str]) -> str:
+    """The words for less leakage, for neither or for more, as a difference shows; empty if it is unknown."""
     if minus is None:
         return ""
+    less, neither, more = words
     if p_value >= LEVEL:
-        return NOT_BEYOND
-    return MORE_THAN if _less_is_better(minus, better).value > 0 else ""
+        return neither
+    return less if _less_is_better(minus, better).value < 0 else more
 
 
 def gives_accuracy(accuracy: Effect | None, margins: Margins) -> bool:
